@@ -1,0 +1,62 @@
+"""/v1/chat/completions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blendrun.endpoints.base import Demand, Endpoint, ServingPath, check_common, refuse
+
+
+class ChatCompletions(Endpoint):
+    """Chat through SGLang's own serving class: templates, tools, parsers and schemas are the runtime's."""
+
+    url = "/v1/chat/completions"
+    serving = ServingPath(
+        "sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat",
+        "sglang.srt.entrypoints.openai.protocol:ChatCompletionRequest",
+    )
+
+    def validate(self, body: dict[str, Any]) -> None:
+        check_common(body)
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise refuse("`messages` must be a list of at least one message")
+        for place, message in enumerate(messages):
+            if not isinstance(message, dict):
+                raise refuse(f"`messages[{place}]` must be an object, not {type(message).__name__}")
+            if not isinstance(message.get("role"), str):
+                raise refuse(f"`messages[{place}].role` must be a string such as 'user'")
+
+    def demand(self, body: dict[str, Any]) -> Demand:
+        bound = body.get("max_completion_tokens")
+        return Demand(body.get("n") or 1, bound if bound is not None else body.get("max_tokens"))
+
+    def prompt_characters(self, body: dict[str, Any]) -> int:
+        return sum(_text_length(message.get("content")) for message in body["messages"])
+
+    def fill_defaults(self, body: dict[str, Any], context_length: int) -> None:
+        """Nothing to do: without a bound SGLang's chat layer decodes until the context ends."""
+
+    def replay_body(self, body: dict[str, Any], text: str, usage: dict[str, Any]) -> dict[str, Any]:
+        choice = {
+            "finish_reason": "stop",
+            "logprobs": None,
+            "message": {"role": "assistant", "content": text},
+        }
+        return {
+            "id": "chatcmpl-replay",
+            "object": "chat.completion",
+            "created": 0,
+            "model": body.get("model") or "default",
+            "system_fingerprint": "blendrun-replay",
+            "choices": [{"index": place, **choice} for place in range(self.demand(body).choices)],
+            "usage": usage,
+        }
+
+
+def _text_length(content: object) -> int:
+    if isinstance(content, str):
+        return len(content)
+    if isinstance(content, list):
+        return sum(len(part.get("text") or "") for part in content if isinstance(part, dict))
+    return 0

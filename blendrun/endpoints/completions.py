@@ -1,0 +1,56 @@
+"""/v1/completions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blendrun.endpoints.base import Demand, Endpoint, ServingPath, check_common, refuse
+
+
+class Completions(Endpoint):
+    """Plain text completion. One prompt a line: a batch has no use for a batch inside a line."""
+
+    url = "/v1/completions"
+    serving = ServingPath(
+        "sglang.srt.entrypoints.openai.serving_completions:OpenAIServingCompletion",
+        "sglang.srt.entrypoints.openai.protocol:CompletionRequest",
+    )
+
+    def validate(self, body: dict[str, Any]) -> None:
+        check_common(body)
+        prompt = body.get("prompt")
+        if isinstance(prompt, str):
+            if not prompt:
+                raise refuse("`prompt` is empty")
+        elif isinstance(prompt, list) and prompt:
+            if not all(isinstance(token, int) and not isinstance(token, bool) for token in prompt):
+                raise refuse("`prompt` must be one string or one list of token ids; write one line a prompt")
+        else:
+            raise refuse("`prompt` must be a string or a list of token ids")
+
+    def demand(self, body: dict[str, Any]) -> Demand:
+        return Demand(body.get("n") or 1, body.get("max_tokens"))
+
+    def prompt_characters(self, body: dict[str, Any]) -> int:
+        prompt = body["prompt"]
+        return len(prompt) if isinstance(prompt, str) else 4 * len(prompt)
+
+    def fill_defaults(self, body: dict[str, Any], context_length: int) -> None:
+        """OpenAI's and SGLang's default of 16 tokens would cut answers silently: ask for what the context leaves.
+
+        The bound is set to the context length; the engine lowers it by the prompt once that is counted.
+        """
+        if body.get("max_tokens") is None:
+            body["max_tokens"] = context_length
+
+    def replay_body(self, body: dict[str, Any], text: str, usage: dict[str, Any]) -> dict[str, Any]:
+        choice = {"finish_reason": "stop", "logprobs": None, "text": text}
+        return {
+            "id": "cmpl-replay",
+            "object": "text_completion",
+            "created": 0,
+            "model": body.get("model") or "default",
+            "system_fingerprint": "blendrun-replay",
+            "choices": [{"index": place, **choice} for place in range(self.demand(body).choices)],
+            "usage": usage,
+        }

@@ -1,0 +1,91 @@
+"""What can go wrong: errors that end a command (each with its exit code) and errors of one request line.
+
+Exit codes follow sysexits where one fits; docs/operations.md has the table for users.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class BlendrunError(Exception):
+    """Ends the command. The message is one sentence that says what to do next."""
+
+    exit_code = 1
+
+
+class UsageError(BlendrunError):
+    """The command line or a config file asks for something that does not exist."""
+
+    exit_code = 2
+
+
+class InputInvalidError(BlendrunError):
+    """The input as a whole cannot be run (nothing in it is a request, or strict mode found a bad line)."""
+
+    exit_code = 65
+
+
+class InputMissingError(BlendrunError):
+    """A file, a folder or weights that the command names are not there."""
+
+    exit_code = 66
+
+
+class EngineUnavailableError(BlendrunError):
+    """The engine could not start, or died beyond its restarts. Finished answers are in the journal."""
+
+    exit_code = 69
+
+
+class OutputUnavailableError(BlendrunError):
+    """The output cannot be written, or another run holds it."""
+
+    exit_code = 73
+
+
+class DrainedError(BlendrunError):
+    """Stopped by a signal before the end; the same command again resumes."""
+
+    exit_code = 75
+
+
+class ManifestMismatchError(BlendrunError):
+    """Resume refused: what decides the answers has changed since the run began."""
+
+    exit_code = 78
+
+
+class InterruptedRunError(BlendrunError):
+    """Stopped by Ctrl-C; the same command again resumes."""
+
+    exit_code = 130
+
+
+EXIT_OK = 0
+EXIT_SOME_LINES_FAILED = 3
+
+
+class ErrorCode(StrEnum):
+    """Codes of the errors file. Frozen: users match on them."""
+
+    INVALID_JSON = "invalid_json"
+    INVALID_REQUEST = "invalid_request"
+    DUPLICATE_CUSTOM_ID = "duplicate_custom_id"
+    CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
+    SCHEMA_UNSUPPORTED = "schema_unsupported"
+    MEDIA_UNAVAILABLE = "media_unavailable"
+    ENGINE_ERROR = "engine_error"
+    REQUEST_TIMEOUT = "request_timeout"
+    BATCH_CANCELLED = "batch_cancelled"
+    BATCH_EXPIRED = "batch_expired"
+
+
+class LineError(Exception):
+    """One request line is refused; it becomes a record of the errors file and costs no other line its answer."""
+
+    def __init__(self, code: ErrorCode, message: str, custom_id: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.custom_id = custom_id
