@@ -1,0 +1,191 @@
+"""From sources to a Job in one pass, with memory for the columns and one block of text."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.endpoints import ENDPOINTS
+from blendrun.errors import InputInvalidError, LineError, UsageError
+from blendrun.jobs.job import Job, Reading
+from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, parse_line, raw_digest
+from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
+from blendrun.jobs.reader import SourceReader
+from blendrun.jobs.source import Source
+
+Progress = Callable[[int, int], None]
+
+# One row as it is gathered: packed by struct (one call a row), read back by NumPy. `owner` is the digest of
+# the custom_id; it finds duplicates and is dropped.
+_ROW = struct.Struct("<Hqqqb?ih16s16s")
+_ROW_TYPE = np.dtype(
+    [
+        ("source", "<u2"),
+        ("offset", "<i8"),
+        ("length", "<i8"),
+        ("line_number", "<i8"),
+        ("endpoint", "i1"),
+        ("rejected", "?"),
+        ("max_new_tokens", "<i4"),
+        ("choices", "<i2"),
+        ("content", "u1", (DIGEST_BYTES,)),
+        ("owner", "<u8", (2,)),
+    ]
+)
+_CHUNK_BYTES = 65_536 * _ROW.size
+_NO_OWNER = bytes(16)
+_MAX_NEW_TOKENS = 2**31 - 1
+_CODES = {url: code for code, url in enumerate(ENDPOINTS)}
+
+
+def index_jobs(
+    sources: Sequence[Source],
+    *,
+    limit: int | None = None,
+    default_url: str | None = None,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    progress: Progress | None = None,
+) -> Job:
+    """Read every line once and keep where it is and what it asks for.
+
+    limit: stop after this many non-blank lines of the whole job; nothing behind them is read, and the
+        fingerprint covers those lines only (`Job.select` keeps the whole job's).
+    default_url: what a line without `url` means.
+    max_line_bytes: longer lines are rejected without being loaded.
+    progress: called with (bytes done, bytes in all) about every 4 MiB, and at the end.
+
+    Raises InputInvalidError (no line at all, or a file became shorter), InputMissingError, UsageError.
+    """
+    if limit is not None and limit < 1:
+        raise UsageError(f"the limit must be 1 line or more, not {limit}")
+    if default_url is not None and default_url not in ENDPOINTS:
+        raise UsageError(f"endpoint {default_url!r} is not served; these work: {', '.join(ENDPOINTS)}")
+    reading = Reading(default_url, max_line_bytes)
+    reader = SourceReader(sources)
+    try:
+        columns = _Gatherer(sources, reader, reading).gather(limit, progress or _silent)
+        if not len(columns["rejected"]):
+            names = ", ".join(source.name for source in sources[:3]) + (", …" if len(sources) > 3 else "")
+            raise InputInvalidError(f"{names} holds no request; each line must be one JSON object")
+    except BaseException:
+        reader.close()
+        raise
+    duplicate_of = _first_rows(columns.pop("owner"), columns["rejected"])
+    columns["rejected"] |= duplicate_of >= 0
+    fingerprint = blake2b(columns["content"].data, digest_size=16).hexdigest()
+    return Job(
+        tuple(sources), fingerprint, duplicate_of=duplicate_of, reading=reading, reader=reader, **columns
+    )
+
+
+class _Gatherer:
+    """Collects rows in chunks of columns, so that no moment holds both all rows and all columns."""
+
+    def __init__(self, sources: Sequence[Source], reader: SourceReader, reading: Reading) -> None:
+        self.sources = sources
+        self.reader = reader
+        self.reading = reading
+        self.buffer = bytearray()
+        self.chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in _ROW_TYPE.fields or ()}
+
+    def gather(self, limit: int | None, progress: Progress) -> dict[str, NDArray[Any]]:
+        """All columns, each contiguous."""
+        total = sum(source.size for source in self.sources)
+        rows, base, report_at = 0, 0, BLOCK_BYTES
+        for place, source in enumerate(self.sources):
+            for line in self._lines(place):
+                row = self._row(place, line)
+                if row is None:
+                    continue
+                self.buffer += row
+                if len(self.buffer) >= _CHUNK_BYTES:
+                    self._flush()
+                rows += 1
+                done = base + line.offset + line.length
+                if rows == limit:
+                    progress(done, total)
+                    return self._finish()
+                if done >= report_at:
+                    progress(done, total)
+                    report_at = done + BLOCK_BYTES
+            base += source.size
+        progress(total, total)
+        return self._finish()
+
+    def _lines(self, place: int) -> Iterator[RawLine]:
+        source = self.sources[place]
+        with self.reader.descriptor(place) as fd:
+            yield from scan_lines(fd, source.size, self.reading.max_line_bytes, source.name)
+
+    def _row(self, place: int, line: RawLine) -> bytes | None:
+        """The packed row; None where an over-long line turns out to be blank."""
+        number, offset, length, raw = line
+        if raw is None:
+            return self._long_row(place, line)
+        try:
+            request = parse_line(raw, self.reading.default_url, self.reading.max_line_bytes)
+        except LineError:
+            return _ROW.pack(place, offset, length, number, -1, True, 0, 0, raw_digest([raw]), _NO_OWNER)
+        demand = request.endpoint.demand(request.body)
+        # A bound beyond 31 bits is beyond any context, where the answer ends anyway.
+        bound = min(demand.max_new_tokens or 0, _MAX_NEW_TOKENS)
+        owner = blake2b(request.custom_id.encode(), digest_size=16).digest()
+        code = _CODES[request.endpoint.url]
+        return _ROW.pack(
+            place, offset, length, number, code, False, bound, demand.choices, request.content, owner
+        )
+
+    def _long_row(self, place: int, line: RawLine) -> bytes | None:
+        blank = True
+
+        def pieces() -> Iterator[bytes]:
+            nonlocal blank
+            for piece in self.reader.pieces(place, line.offset, line.length):
+                blank = blank and piece.isspace()
+                yield piece
+
+        digest = raw_digest(pieces())
+        if blank:
+            return None
+        return _ROW.pack(place, line.offset, line.length, line.number, -1, True, 0, 0, digest, _NO_OWNER)
+
+    def _flush(self) -> None:
+        rows = np.frombuffer(self.buffer, dtype=_ROW_TYPE)
+        for name, parts in self.chunks.items():
+            parts.append(np.ascontiguousarray(rows[name]))
+        self.buffer = bytearray()
+
+    def _finish(self) -> dict[str, NDArray[Any]]:
+        self._flush()
+        columns = {}
+        for name in list(self.chunks):
+            # Popped one by one: the chunks of a finished column are given back before the next is joined.
+            columns[name] = np.concatenate(self.chunks.pop(name))
+        return columns
+
+
+def _first_rows(owner: NDArray[np.uint64], refused: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """For each row the first row with the same custom_id digest, -1 where that is itself.
+
+    Refused rows own no id. owner: u64 (N, 2). Sorting the digests finds equal ones side by side without a dict of N strings.
+    """
+    rows = np.flatnonzero(~refused)
+    # lexsort is stable: rows of one id stay in input order, so the first of a run is the first in the input.
+    order = rows[np.lexsort((owner[rows, 1], owner[rows, 0]))]
+    first = np.full(len(refused), -1, dtype=np.int64)
+    if len(order):
+        ranked = owner[order]
+        starts = np.concatenate(([True], (ranked[1:] != ranked[:-1]).any(axis=1)))
+        heads = order[starts][np.cumsum(starts) - 1]
+        repeats = ~starts
+        first[order[repeats]] = heads[repeats]
+    return first
+
+
+def _silent(done: int, total: int) -> None:
+    """The progress of a caller who does not ask."""

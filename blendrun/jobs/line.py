@@ -1,0 +1,181 @@
+"""One request line: bytes in, a RequestLine or a LineError out, and nothing else.
+
+Everything here is a pure function of the bytes, so no error need be kept: reading the line again gives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from blendrun.endpoints import ENDPOINTS, Endpoint
+from blendrun.errors import ErrorCode, LineError
+
+MAX_LINE_BYTES = 64 * 1024 * 1024
+MAX_CUSTOM_ID_CHARACTERS = 512
+# A Job keeps `n` in 16 bits; no engine decodes this many answers to one prompt at once.
+MAX_CHOICES = 32_767
+DIGEST_BYTES = 16
+
+_OPTIONAL_METHODS = (None, "POST")
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLine:
+    """A line that passed validation.
+
+    endpoint: the registry's object for the line's url.
+    body: the request as the user wrote it; nothing is filled in.
+    extra: unknown top-level fields such as `metadata`; they decide nothing.
+    content: 16 bytes, `content_digest` of the three fields that make the request what it is.
+    """
+
+    custom_id: str
+    endpoint: Endpoint
+    body: dict[str, Any]
+    extra: dict[str, Any]
+    content: bytes
+
+
+def parse_line(
+    raw: bytes, default_url: str | None = None, max_line_bytes: int = MAX_LINE_BYTES
+) -> RequestLine:
+    """Read one line (with or without its newline).
+
+    default_url: what a line without `url` means (Together's and Fireworks' lines have none).
+
+    Raises LineError, with `custom_id` set whenever it could be read.
+    """
+    if len(raw) > max_line_bytes:
+        raise line_too_long(len(raw), max_line_bytes)
+    try:
+        line = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise _not_json(raw, error) from None
+    if not isinstance(line, dict):
+        raise _refuse(f"a line must be a JSON object, not {_kind(line)}")
+    custom_id = line.pop("custom_id", None)
+    try:
+        _check_custom_id(custom_id)
+        endpoint, body = _take_request(line, default_url)
+        # Before the validators: their messages print values, and only shallow ones can be printed.
+        canonical = canonical_body(body)
+        endpoint.validate(body)
+        _check_choices(body)
+    except LineError as error:
+        error.custom_id = custom_id if isinstance(custom_id, str) else None
+        raise
+    content = _digest(custom_id.encode(), endpoint.url.encode(), canonical)
+    return RequestLine(custom_id, endpoint, body, line, content)
+
+
+def canonical_body(body: dict[str, Any]) -> bytes:
+    """The body as JSON with sorted keys and no spaces: equal for every way to write the same request.
+
+    Raises LineError where the body is nested deeper than can be written back (254 levels).
+    """
+    try:
+        return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
+    except orjson.JSONEncodeError as error:
+        raise _refuse(
+            f"`body` cannot be written back as JSON (254 levels of nesting at most): {error}"
+        ) from None
+
+
+def content_digest(custom_id: str, url: str, body: dict[str, Any]) -> bytes:
+    """16 bytes that name the request: equal digests, equal custom_id, url and canonical body."""
+    return _digest(custom_id.encode(), url.encode(), canonical_body(body))
+
+
+def salted_key(content: bytes, salt: bytes) -> bytes:
+    """16 bytes that name a piece of work. salt: hash of what else decides the answer, such as the model."""
+    return _digest(salt, content)
+
+
+def request_key(custom_id: str, url: str, body: dict[str, Any], salt: bytes) -> bytes:
+    """`salted_key` of the `content_digest`: the identity of finished work, on any machine and in any order."""
+    return salted_key(content_digest(custom_id, url, body), salt)
+
+
+def line_too_long(length: int, max_line_bytes: int) -> LineError:
+    """The error of a line of `length` bytes, which nobody needs to load to make."""
+    return _refuse(f"the line has {length:,} bytes; at most {max_line_bytes:,} are read")
+
+
+def raw_digest(pieces: Iterable[bytes]) -> bytes:
+    """16 bytes of a line that is no request, given in any pieces. Never equal to a content digest."""
+    digest = blake2b(digest_size=DIGEST_BYTES, person=b"refused line")
+    for piece in pieces:
+        digest.update(piece)
+    return digest.digest()
+
+
+def _digest(*parts: bytes) -> bytes:
+    # The lengths keep the parts apart: no two different requests hash the same bytes.
+    lengths = b"".join(len(part).to_bytes(8, "little") for part in parts)
+    return blake2b(lengths + b"".join(parts), digest_size=DIGEST_BYTES).digest()
+
+
+def _not_json(raw: bytes, error: orjson.JSONDecodeError) -> LineError:
+    try:
+        raw.decode()
+    except UnicodeDecodeError as bad:
+        message = f"not UTF-8: byte 0x{raw[bad.start]:02x} at byte offset {bad.start} of the line"
+    else:
+        message = f"not JSON: {error.msg.partition(': line ')[0]}, at column {error.pos + 1}"
+    return LineError(ErrorCode.INVALID_JSON, message)
+
+
+def _check_custom_id(custom_id: object) -> None:
+    if custom_id is None:
+        raise _refuse("`custom_id` is missing; answers are matched by it")
+    if not isinstance(custom_id, str):
+        raise _refuse(f"`custom_id` must be a string, not {_kind(custom_id)}")
+    if not 0 < len(custom_id) <= MAX_CUSTOM_ID_CHARACTERS:
+        raise _refuse(
+            f"`custom_id` must have 1 to {MAX_CUSTOM_ID_CHARACTERS} characters, not {len(custom_id):,}"
+        )
+
+
+def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[Endpoint, dict[str, Any]]:
+    """Take method, url and body out of `line`; what stays in it is extra."""
+    method, url, body = line.pop("method", None), line.pop("url", None), line.pop("body", None)
+    if method not in _OPTIONAL_METHODS:
+        raise _refuse('`method` must be "POST" (or left out)')
+    if url is None:
+        url = default_url
+    endpoint = ENDPOINTS.get(url) if isinstance(url, str) else None
+    if endpoint is None:
+        given = (
+            "is missing"
+            if url is None
+            else f"{url[:80]!r} is not served"
+            if isinstance(url, str)
+            else "is not a string"
+        )
+        raise _refuse(f"`url` {given}; these work: {', '.join(ENDPOINTS)}")
+    if not isinstance(body, dict):
+        raise _refuse("`body` is missing" if body is None else f"`body` must be an object, not {_kind(body)}")
+    return endpoint, body
+
+
+def _check_choices(body: dict[str, Any]) -> None:
+    choices = body.get("n")
+    if isinstance(choices, int) and choices > MAX_CHOICES:
+        raise _refuse(f"`n` must be at most {MAX_CHOICES:,}, not {choices:,}")
+
+
+def _kind(value: object) -> str:
+    """JSON's name for a value's type: users know these, not Python's."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
+    return names.get(type(value), "an object")
+
+
+def _refuse(message: str) -> LineError:
+    return LineError(ErrorCode.INVALID_REQUEST, message)

@@ -1,0 +1,108 @@
+"""Where a job's bytes come from: files, compressed files, pipes and stdin, all made readable by offset."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from blendrun.errors import InputInvalidError, InputMissingError, UsageError
+from blendrun.jobs.spool import HEAD_BYTES, packing, spool, spool_file
+
+STDIN = "-"
+# A Job names a row's source in 16 bits.
+MAX_SOURCES = 65_535
+
+# Formats people try; each line of such a file would be refused on its own, which helps nobody.
+_FOREIGN = {
+    b"PAR1": "a Parquet file; write it as JSON lines",
+    b"PK\x03\x04": "a zip archive; unpack it",
+    b"\xfd7zX": "xz data; unpack it, or use .gz or .zst",
+    b"BZh": "bzip2 data; unpack it, or use .gz or .zst",
+    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
+    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One input, readable at any offset.
+
+    name: as the user gave it, for messages; "<stdin>" for `-`.
+    path: the file to read; the input itself, or its unpacked copy.
+    size: bytes of that file.
+    """
+
+    name: str
+    path: Path
+    size: int
+
+
+def open_sources(paths: Sequence[str | Path], spool_folder: Path) -> list[Source]:
+    """Make every input readable by offset, in the order given.
+
+    Plain files stay where they are. Gzip and zstd (by content, not by name), pipes and `-` are unpacked into
+    `spool_folder` (made when first needed), each as a file named by its content.
+
+    Raises UsageError (no input, or one given twice), InputMissingError (not there, not readable, a folder),
+    InputInvalidError (truncated or corrupt), OutputUnavailableError (the spool folder cannot be written).
+    """
+    if not paths:
+        raise UsageError("no input given; name a file of requests, or - for stdin")
+    if len(paths) > MAX_SOURCES:
+        raise UsageError(f"{len(paths):,} input files; at most {MAX_SOURCES:,} can be one job, so join some")
+    names = [_display(path) for path in paths]
+    _check_all(paths, names)
+    return [_open(path, name, spool_folder) for path, name in zip(paths, names, strict=True)]
+
+
+def _display(path: str | Path) -> str:
+    # A file name need not be UTF-8, but every message and output file is.
+    return "<stdin>" if str(path) == STDIN else os.fsencode(path).decode(errors="replace")
+
+
+def _check_all(paths: Sequence[str | Path], names: Sequence[str]) -> None:
+    """Refuse what can be refused before the first large file is unpacked."""
+    seen: dict[tuple[int, int], str] = {}
+    for path, name in zip(paths, names, strict=True):
+        if str(path) == STDIN:
+            identity = (-1, -1)
+        else:
+            try:
+                status = Path(path).stat()
+            except OSError as error:
+                raise InputMissingError(f"cannot read {name}: {error.strerror}; check the path") from error
+            except ValueError as error:
+                raise InputMissingError(f"{name!r} cannot be a path: {error}") from error
+            if stat.S_ISDIR(status.st_mode):
+                raise InputMissingError(f"{name} is a folder; name the files in it")
+            identity = (status.st_dev, status.st_ino)
+        if identity in seen:
+            first = seen[identity]
+            which = f"{name} is given twice" if first == name else f"{first} and {name} are the same file"
+            raise UsageError(f"{which}; every custom_id may occur once")
+        seen[identity] = name
+
+
+def _open(path: str | Path, name: str, spool_folder: Path) -> Source:
+    if str(path) == STDIN:
+        if sys.stdin is None:
+            raise InputMissingError("stdin is closed; name a file instead of -")
+        return Source(name, *spool(sys.stdin.buffer, name, spool_folder))
+    try:
+        with Path(path).open("rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                return Source(name, *spool(file, name, spool_folder))
+            head = os.pread(file.fileno(), HEAD_BYTES, 0)
+            if packing(head) is not None:
+                return Source(name, *spool_file(file, Path(path), name, spool_folder))
+    except OSError as error:
+        raise InputMissingError(f"cannot read {name}: {error.strerror}; check the path") from error
+    for magic, what in _FOREIGN.items():
+        if head.startswith(magic):
+            raise InputInvalidError(f"{name} is {what}")
+    return Source(name, Path(path).absolute(), status.st_size)

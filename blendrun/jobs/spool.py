@@ -1,0 +1,192 @@
+"""Compressed files and pipes become plain files once, so that every line can be read again by its offset."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from enum import Enum
+from hashlib import blake2b
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import orjson
+import zstandard
+
+from blendrun.errors import InputInvalidError, InputMissingError, OutputUnavailableError
+
+HEAD_BYTES = 4
+_PLAIN_CHUNK = 1024 * 1024
+# Small, because one chunk's whole expansion is held: highly repetitive data grows ten thousand-fold and more.
+_PACKED_CHUNK = 16 * 1024
+# zstd's own ceiling (`--long=31`); its default would refuse files made with a window above 128 MiB.
+_MAX_WINDOW = 2**31
+# A file can be written twice within one tick of its clock and keep its time stamp; do not trust younger ones.
+_SETTLED_NS = 2_000_000_000
+
+
+class Packing(Enum):
+    """How bytes are packed, by their first four."""
+
+    GZIP = "gzip"
+    ZSTD = "zstd"
+
+
+def packing(head: bytes) -> Packing | None:
+    """What `head` (the first HEAD_BYTES) announces; None is plain. Names and suffixes are not asked."""
+    if head[:2] == b"\x1f\x8b":
+        return Packing.GZIP
+    # The second kind is a skippable frame, with which pzstd and seekable files begin.
+    if head == b"\x28\xb5\x2f\xfd" or (head[1:] == b"\x2a\x4d\x18" and head[0] & 0xF0 == 0x50):
+        return Packing.ZSTD
+    return None
+
+
+def spool(stream: BinaryIO, name: str, folder: Path) -> tuple[Path, int]:
+    """Copy `stream`, unpacked, to a file of `folder` that is named by its content; returns path and bytes.
+
+    Raises InputInvalidError (truncated or corrupt), InputMissingError (unreadable), OutputUnavailableError.
+    """
+    head = _read(stream, HEAD_BYTES, name)
+    kind = packing(head)
+    chunks = _chunks(stream, head, _PACKED_CHUNK if kind else _PLAIN_CHUNK, name)
+    return _write(unpack(chunks, kind, name), name, folder)
+
+
+def spool_file(file: BinaryIO, path: Path, name: str, folder: Path) -> tuple[Path, int]:
+    """`spool` for a regular file; one that has not changed since the last time is not unpacked again."""
+    note = folder / f"{_hash(os.fsencode(os.path.realpath(path))).hexdigest()}.json"
+    before = _stamp(os.fstat(file.fileno()))
+    known = _recall(note, before)
+    if known is not None:
+        return known
+    started = time.time_ns()
+    written, size = spool(file, name, folder)
+    after = os.fstat(file.fileno())
+    if _stamp(after) != before:
+        raise InputInvalidError(f"{name} changed while it was unpacked; run again when it is complete")
+    if started - after.st_mtime_ns > _SETTLED_NS:
+        status = written.stat()
+        entry = {"source": before, "spool": written.name, "size": size, "mtime_ns": status.st_mtime_ns}
+        _publish(iter([orjson.dumps(entry)]), folder, lambda: note.name, name)
+    return written, size
+
+
+def unpack(chunks: Iterator[bytes], kind: Packing | None, name: str) -> Iterator[bytes]:
+    """The plain bytes of `chunks`: all members of a gzip, all frames of a zstd. Raises InputInvalidError."""
+    if kind is None:
+        return chunks
+    return _unpack_members(chunks, _decoder(kind), kind, name)
+
+
+class _Decoder(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, /) -> bytes: ...
+
+
+def _decoder(kind: Packing) -> Callable[[], _Decoder]:
+    if kind is Packing.GZIP:
+        return lambda: zlib.decompressobj(wbits=31)
+    return zstandard.ZstdDecompressor(max_window_size=_MAX_WINDOW).decompressobj
+
+
+def _unpack_members(
+    chunks: Iterator[bytes], start: Callable[[], _Decoder], kind: Packing, name: str
+) -> Iterator[bytes]:
+    decoder = start()
+    for chunk in chunks:
+        while chunk:
+            if decoder.eof:
+                # Tapes and block devices pad with zeros behind the last member.
+                chunk = chunk.lstrip(b"\0")
+                if not chunk:
+                    break
+                decoder = start()
+            try:
+                yield decoder.decompress(chunk)
+            except (zlib.error, zstandard.ZstdError) as error:
+                raise InputInvalidError(f"{name} is not sound {kind.value} data: {error}") from error
+            chunk = decoder.unused_data if decoder.eof else b""
+    if not decoder.eof:
+        raise InputInvalidError(
+            f"{name} ends in the middle of its {kind.value} data; fetch or write it again"
+        )
+
+
+def _chunks(stream: BinaryIO, head: bytes, size: int, name: str) -> Iterator[bytes]:
+    if head:
+        yield head
+    while chunk := _read(stream, size, name):
+        yield chunk
+
+
+def _read(stream: BinaryIO, size: int, name: str) -> bytes:
+    try:
+        return stream.read(size)
+    except OSError as error:
+        raise InputMissingError(f"cannot read {name}: {error.strerror}") from error
+
+
+def _write(chunks: Iterator[bytes], name: str, folder: Path) -> tuple[Path, int]:
+    digest, size = _hash(b""), 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal size
+        for chunk in chunks:
+            digest.update(chunk)
+            size += len(chunk)
+            yield chunk
+
+    path = _publish(counted(), folder, lambda: f"{digest.hexdigest()}.jsonl", name)
+    return path, size
+
+
+def _publish(chunks: Iterator[bytes], folder: Path, file_name: Callable[[], str], name: str) -> Path:
+    """Write `chunks` under a passing name, then rename: a killed run leaves no half file under a good name.
+
+    file_name is asked when all is written; mkstemp makes the file readable by its owner only.
+    """
+    temporary: Path | None = None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        handle, opened = tempfile.mkstemp(prefix=".spool-", suffix=".tmp", dir=folder)
+        temporary = Path(opened)
+        with os.fdopen(handle, "wb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        return temporary.rename(folder / file_name())
+    except OSError as error:
+        raise OutputUnavailableError(f"cannot unpack {name} into {folder}: {error.strerror}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _recall(note: Path, stamp: list[int]) -> tuple[Path, int] | None:
+    """The spooled file that `note` remembers, if neither it nor its source (`stamp`) has changed since."""
+    try:
+        entry = orjson.loads(note.read_bytes())
+        path = note.parent / entry["spool"]
+        status = path.stat()
+        same = entry["source"] == stamp and [entry["size"], entry["mtime_ns"]] == [
+            status.st_size,
+            status.st_mtime_ns,
+        ]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return (path, status.st_size) if same else None
+
+
+def _stamp(status: os.stat_result) -> list[int]:
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+
+
+def _hash(data: bytes) -> blake2b:
+    return blake2b(data, digest_size=16)
