@@ -58,10 +58,6 @@ class Endpoint(ABC):
         """Length of the prompt's text in characters; for replay and for prior guesses, never for planning."""
 
     @abstractmethod
-    def fill_defaults(self, body: dict[str, Any], context_length: int) -> None:
-        """Set in place what the user left open and SGLang would cut short (no hidden output limit)."""
-
-    @abstractmethod
     def replay_body(self, body: dict[str, Any], text: str, usage: dict[str, Any]) -> dict[str, Any]:
         """A response body of this endpoint's shape around a made-up answer (the replay engine's)."""
 

@@ -34,9 +34,6 @@ class ChatCompletions(Endpoint):
     def prompt_characters(self, body: dict[str, Any]) -> int:
         return sum(_text_length(message.get("content")) for message in body["messages"])
 
-    def fill_defaults(self, body: dict[str, Any], context_length: int) -> None:
-        """Nothing to do: without a bound SGLang's chat layer decodes until the context ends."""
-
     def replay_body(self, body: dict[str, Any], text: str, usage: dict[str, Any]) -> dict[str, Any]:
         choice = {
             "finish_reason": "stop",

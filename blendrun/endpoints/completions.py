@@ -35,14 +35,6 @@ class Completions(Endpoint):
         prompt = body["prompt"]
         return len(prompt) if isinstance(prompt, str) else 4 * len(prompt)
 
-    def fill_defaults(self, body: dict[str, Any], context_length: int) -> None:
-        """OpenAI's and SGLang's default of 16 tokens would cut answers silently: ask for what the context leaves.
-
-        The bound is set to the context length; the engine lowers it by the prompt once that is counted.
-        """
-        if body.get("max_tokens") is None:
-            body["max_tokens"] = context_length
-
     def replay_body(self, body: dict[str, Any], text: str, usage: dict[str, Any]) -> dict[str, Any]:
         choice = {"finish_reason": "stop", "logprobs": None, "text": text}
         return {

@@ -1,0 +1,82 @@
+"""The channel between the runner and the engine process: typed messages over a Unix socket pair.
+
+A frame is a length (4 bytes, big endian) and a MessagePack document of one of the message types below. The end of the
+stream is a message too: it is how either side learns that the other has died.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Generic, TypeVar
+
+import msgspec
+
+from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
+
+_LENGTH = struct.Struct(">I")
+# Frames already buffered on the sending side; beyond it the sender waits (back-pressure).
+_HIGH_WATER_BYTES = 4 << 20
+
+
+class Configure(msgspec.Struct, frozen=True, tag="configure"):
+    """First frame to the engine process."""
+
+    settings: EngineSettings
+
+
+class CloseInput(msgspec.Struct, frozen=True, tag="close_input"):
+    """No more work items will come."""
+
+
+class Phase(msgspec.Struct, frozen=True, tag="phase"):
+    """The engine process begins a phase of its start."""
+
+    name: str
+
+
+class AllDone(msgspec.Struct, frozen=True, tag="all_done"):
+    """Input is closed and every item has had its result."""
+
+
+class Died(msgspec.Struct, frozen=True, tag="died"):
+    """The runtime inside the engine process is lost; the process ends after this frame."""
+
+    reason: str
+
+
+ToEngine = Configure | WorkItem | CloseInput
+FromEngine = Phase | EngineInfo | Result | AllDone | Died
+
+
+Incoming = TypeVar("Incoming")
+
+
+class Channel(Generic[Incoming]):
+    """Sends any message, receives `Incoming`. One instance an end; not for several readers."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, incoming: type[Incoming]
+    ) -> None:
+        self._reader, self._writer = reader, writer
+        self._encoder = msgspec.msgpack.Encoder()
+        self._decoder: msgspec.msgpack.Decoder[Incoming] = msgspec.msgpack.Decoder(incoming)
+        writer.transport.set_write_buffer_limits(high=_HIGH_WATER_BYTES)
+
+    async def send(self, message: ToEngine | FromEngine) -> None:
+        """Raises ConnectionError when the other side is gone."""
+        payload = self._encoder.encode(message)
+        self._writer.write(_LENGTH.pack(len(payload)) + payload)
+        await self._writer.drain()
+
+    async def receive(self) -> Incoming | None:
+        """The next message, or None at the end of the stream (also one cut in the middle of a frame)."""
+        try:
+            head = await self._reader.readexactly(_LENGTH.size)
+            payload = await self._reader.readexactly(_LENGTH.unpack(head)[0])
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+        return self._decoder.decode(payload)
+
+    def close(self) -> None:
+        self._writer.close()

@@ -1,0 +1,100 @@
+"""Make a prefix hit save time on the CPU: attend only the new rows of an extend.
+
+Stock `torch_native` pads the query of every extend to the whole sequence, so that a request with 1,000 cached and 10
+new tokens pays for 1,010 query rows, and each decode row of a mixed batch pays for its whole context. This hook runs
+the same attention for the new rows only, under a causal mask aligned to the lower right corner.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+from blendrun.engine.cpu.platform import PLATFORM_NAME
+
+TARGET = (
+    "sglang.srt.layers.attention.torch_native_backend.TorchNativeAttnBackend._run_sdpa_forward_extend"
+)
+# A hook whose target moved is only logged by SGLang; the first call leaves this file, so that blendrun can tell.
+PROOF_VARIABLE = "BLENDRUN_ATTENTION_PROOF"
+
+
+def register() -> None:
+    """Entry point of group `sglang.srt.plugins`. Does nothing unless blendrun's CPU platform is selected."""
+    if os.environ.get("SGLANG_PLATFORM") != PLATFORM_NAME:
+        return
+    from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+    HookRegistry.register(TARGET, extend_new_rows, HookType.AROUND)
+
+
+def extend_new_rows(
+    original: Callable[..., torch.Tensor],
+    backend: Any,
+    query: torch.Tensor,
+    output: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    req_to_token: torch.Tensor,
+    req_pool_indices: torch.Tensor,
+    seq_lens: torch.Tensor,
+    extend_prefix_lens: torch.Tensor,
+    extend_seq_lens: torch.Tensor,
+    encoder_lens: torch.Tensor | None = None,
+    scaling: float | None = None,
+    enable_gqa: bool = False,
+    causal: bool = False,
+    is_cross_attn: bool = False,
+    sliding_window_size: int | None = None,
+) -> torch.Tensor:
+    """Decoder self-attention of one extend batch; what else there is goes to SGLang's own code.
+
+    query, output: (tokens, heads, head size), the new tokens of all sequences one after another.
+    k_cache, v_cache: (pool slots, KV heads, head size); req_to_token: (requests, context) slot of each token.
+    seq_lens, extend_prefix_lens, extend_seq_lens: (sequences,) whole, cached and new lengths in tokens.
+    """
+    _leave_proof()
+    window = sliding_window_size is not None and sliding_window_size > -1
+    if encoder_lens is not None or is_cross_attn or window or not causal:
+        return original(
+            backend, query, output, k_cache, v_cache, req_to_token, req_pool_indices, seq_lens,
+            extend_prefix_lens, extend_seq_lens, encoder_lens, scaling=scaling, enable_gqa=enable_gqa,
+            causal=causal, is_cross_attn=is_cross_attn, sliding_window_size=sliding_window_size,
+        )  # fmt: skip
+
+    rows = zip(req_pool_indices.tolist(), seq_lens.tolist(), extend_seq_lens.tolist(), strict=True)
+    start = 0
+    for pool_index, length, new in rows:
+        slots = req_to_token[pool_index, :length]
+        mask = None
+        if 1 < new < length:
+            # Row i is token `length - new + i` of the sequence and sees itself and all before it.
+            mask = torch.ones(new, length, dtype=torch.bool).tril(length - new)
+        attended = scaled_dot_product_attention(
+            query[start : start + new].movedim(0, 1).unsqueeze(0),
+            k_cache[slots].to(query.dtype).movedim(0, 1).unsqueeze(0),
+            v_cache[slots].to(query.dtype).movedim(0, 1).unsqueeze(0),
+            attn_mask=mask,
+            is_causal=1 < new == length,
+            enable_gqa=enable_gqa,
+            scale=scaling,
+        )
+        output[start : start + new] = attended.squeeze(0).movedim(1, 0)
+        start += new
+    return output
+
+
+_proof_left = False
+
+
+def _leave_proof() -> None:
+    global _proof_left
+    if not _proof_left:
+        _proof_left = True
+        if path := os.environ.get(PROOF_VARIABLE):
+            Path(path).touch()

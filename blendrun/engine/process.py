@@ -1,0 +1,132 @@
+"""The runner's side of the engine process: start it, talk to it, notice its death, leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from blendrun.engine.base import EngineInfo, EngineSettings, OnPhase, Result, WorkItem
+from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, FromEngine, Phase
+from blendrun.engine.settings import environment
+from blendrun.errors import EngineUnavailableError
+
+_LOG_TAIL_LINES = 20
+# How long a killed process group may take to vanish; the kernel needs milliseconds, a GPU context some seconds.
+_REAP_TIMEOUT_S = 30.0
+
+
+class SglangEngine:
+    """SGLang in a child process group of its own. Keeps `blendrun.engine.base.Engine`.
+
+    log_file takes everything the engine prints; its tail is part of the error when the engine dies.
+    """
+
+    def __init__(self, settings: EngineSettings, log_file: Path) -> None:
+        self._settings = settings
+        self._log_file = log_file
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Channel[FromEngine] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id (and group id) of the engine process while there is one."""
+        return self._process.pid if self._process else None
+
+    async def start(self, on_phase: OnPhase) -> EngineInfo:
+        ours, theirs = socket.socketpair()
+        log = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "blendrun.engine.worker", str(theirs.fileno()), str(os.getpid())],
+                env=os.environ | environment(self._settings),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+            os.close(log)
+        ours.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=ours)
+        channel = self._channel = Channel[FromEngine](reader, writer, FromEngine)  # type: ignore[arg-type]
+        try:
+            await channel.send(Configure(self._settings))
+        except ConnectionError as error:
+            raise await self._death("the engine did not start") from error
+        while (message := await channel.receive()) is not None:
+            if isinstance(message, Phase):
+                on_phase(message.name)
+            elif isinstance(message, EngineInfo):
+                return message
+        raise await self._death("the engine did not start")
+
+    async def submit(self, item: WorkItem) -> None:
+        await self._send(item)
+
+    async def close_input(self) -> None:
+        await self._send(CloseInput())
+
+    async def _send(self, message: WorkItem | CloseInput) -> None:
+        assert self._channel is not None, "submit before start"
+        # A dead engine is reported by `results`, with its log; a failed write says less.
+        with contextlib.suppress(ConnectionError):
+            await self._channel.send(message)
+
+    async def results(self) -> AsyncIterator[Result]:
+        assert self._channel is not None, "results before start"
+        while (message := await self._channel.receive()) is not None:
+            if isinstance(message, Result):
+                yield message
+            elif isinstance(message, AllDone):
+                return
+            elif isinstance(message, Died):
+                raise await self._death(f"the engine died: {message.reason}")
+        raise await self._death("the engine died")
+
+    async def stop(self) -> None:
+        process, self._process = self._process, None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
+        if process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        deadline = asyncio.get_running_loop().time() + _REAP_TIMEOUT_S
+        while process.poll() is None or _group_lives(process.pid):
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.02)
+
+    async def _death(self, what: str) -> EngineUnavailableError:
+        process = self._process
+        await self.stop()
+        status = "" if process is None or process.returncode is None else f" (exit status {process.returncode})"
+        return EngineUnavailableError(f"{what}{status}. The end of {self._log_file}:\n{self.log_tail()}")
+
+    def log_tail(self) -> str:
+        """The last lines the engine printed."""
+        try:
+            text = self._log_file.read_bytes()[-65536:].decode("utf-8", "replace")
+        except OSError:
+            return "(no log)"
+        return "\n".join(f"  | {line}" for line in text.splitlines()[-_LOG_TAIL_LINES:])
+
+
+def _group_lives(group: int) -> bool:
+    """Whether a process of this group still runs; a zombie that nobody has reaped yet does not."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, process_group = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(process_group) == group and state != "Z":
+                return True
+    return False

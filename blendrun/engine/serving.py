@@ -1,0 +1,179 @@
+"""One request through SGLang's own OpenAI serving classes, in process. Runs in the engine process only.
+
+Two steps, so that the request can be checked between them: the body is rendered and tokenised by SGLang's code, then
+what would end the scheduler (no tokens, ids outside the vocabulary) is refused, then it is generated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from fastapi import HTTPException
+from pydantic import ValidationError
+
+from blendrun.endpoints import ENDPOINTS
+from blendrun.engine.base import Result, Usage, WorkItem
+from blendrun.errors import ErrorCode, LineError
+
+# SGLang reports a schema, regex or grammar that does not compile with these words (grammar_manager.py).
+_GRAMMAR_FAILURE = "Failed to compile"
+# SGLang keeps a few slots of the KV pool for itself (tp_worker.py: a prompt may hold the pool less six).
+_KV_RESERVE_TOKENS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a request must fit. context_length, kv_tokens, vocabulary: tokens."""
+
+    context_length: int
+    kv_tokens: int
+    vocabulary: int
+    honours_seed: bool
+
+
+class Serving:
+    """All endpoints on one running SGLang engine."""
+
+    def __init__(self, engine: Any, limits: Limits) -> None:
+        self._limits = limits
+        self._tokenizer = engine.tokenizer_manager.tokenizer
+        self._handlers = {url: _build_handler(engine, url) for url in ENDPOINTS}
+        # One thread: rendering and tokenising must not stall the loop, and must not overtake each other.
+        self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+
+    async def run(self, item: WorkItem) -> Result:
+        """The result of one request; every failure of its own is a result too."""
+        handler, request_class = self._handlers[item.url]
+        loop = asyncio.get_running_loop()
+        try:
+            adapted, request = await loop.run_in_executor(
+                self._preparing, self._prepare, item, handler, request_class
+            )
+            response = await handler._handle_non_streaming_request(adapted, request, None)
+        except LineError as error:
+            return _failure(item.row, 400, error.code, error.message)
+        except HTTPException as error:
+            code = ErrorCode.REQUEST_TIMEOUT if error.status_code == 503 else ErrorCode.ENGINE_ERROR
+            return _failure(item.row, error.status_code, code, str(error.detail))
+        except (ValueError, TypeError, KeyError) as error:
+            return _failure(item.row, 400, _code_of(str(error)), str(error))
+        except Exception as error:  # noqa: BLE001  # one request's failure, whatever it is, must not cost another its answer
+            return _failure(item.row, 500, ErrorCode.ENGINE_ERROR, f"{type(error).__name__}: {error}")
+        return _result(item.row, response)
+
+    def _prepare(self, item: WorkItem, handler: Any, request_class: Callable[..., Any]) -> tuple[Any, Any]:
+        """Render, tokenise and check. Raises LineError, or what SGLang's own code raises for a bad request."""
+        body = orjson.loads(item.body)
+        try:
+            request = request_class(**body)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            raise LineError(ErrorCode.INVALID_REQUEST, f"`{place}`: {first['msg']}") from error
+        if refusal := handler._validate_request(request):
+            raise LineError(ErrorCode.INVALID_REQUEST, refusal)
+        adapted, request = handler._convert_to_internal_request(request, None)
+        if not isinstance(adapted.sampling_params, dict):
+            raise LineError(ErrorCode.INVALID_REQUEST, "one prompt a line: write one line for each prompt")
+        # Fixed width, because SGLang aborts by prefix of the id; with n > 1 it makes its own.
+        if adapted.sampling_params.get("n", 1) == 1:
+            adapted.rid = uuid.uuid4().hex
+        self._check_prompt(adapted)
+        self._bound_output(adapted, ENDPOINTS[item.url].demand(body).max_new_tokens)
+        self._check_seed(adapted)
+        return adapted, request
+
+    def _check_prompt(self, adapted: Any) -> None:
+        if adapted.input_ids is None and isinstance(adapted.text, str) and not _has_media(adapted):
+            adapted.input_ids, adapted.text = self._tokenizer.encode(adapted.text), None
+        ids = adapted.input_ids
+        if ids is None:
+            return
+        if not ids:
+            raise LineError(ErrorCode.INVALID_REQUEST, "the prompt has no tokens")
+        if min(ids) < 0 or max(ids) >= self._limits.vocabulary:
+            raise LineError(
+                ErrorCode.INVALID_REQUEST,
+                f"the prompt has a token id outside the model's vocabulary of {self._limits.vocabulary}",
+            )
+        room = min(self._limits.context_length - 1, self._limits.kv_tokens - _KV_RESERVE_TOKENS)
+        if len(ids) > room:
+            what = "context" if room == self._limits.context_length - 1 else "KV cache pool"
+            raise LineError(
+                ErrorCode.CONTEXT_LENGTH_EXCEEDED,
+                f"the prompt has {len(ids)} tokens; the {what} leaves room for {room} and one of output",
+            )
+
+    def _bound_output(self, adapted: Any, asked: int | None) -> None:
+        """The smaller of what was asked and what the context leaves; never SGLang's or OpenAI's short defaults."""
+        if adapted.input_ids is None:
+            return
+        left = self._limits.context_length - len(adapted.input_ids)
+        adapted.sampling_params["max_new_tokens"] = left if asked is None else min(asked, left)
+
+    def _check_seed(self, adapted: Any) -> None:
+        params = adapted.sampling_params
+        if params.get("sampling_seed") is None or params.get("temperature") == 0 or self._limits.honours_seed:
+            return
+        raise LineError(
+            ErrorCode.INVALID_REQUEST,
+            "`seed` would not be honoured by this engine's sampling backend; remove it, or set temperature 0",
+        )
+
+
+def _has_media(adapted: Any) -> bool:
+    return any(getattr(adapted, name, None) for name in ("image_data", "audio_data", "video_data"))
+
+
+def _build_handler(engine: Any, url: str) -> tuple[Any, Callable[..., Any]]:
+    path = ENDPOINTS[url].serving
+    arguments = [engine.tokenizer_manager]
+    if path.takes_template:
+        arguments.append(engine.template_manager)
+    return _resolve(path.serving_class)(*arguments), _resolve(path.request_class)
+
+
+def _resolve(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _result(row: int, response: Any) -> Result:
+    """SGLang's response object (or its JSON error response) as a Result."""
+    if hasattr(response, "status_code") and hasattr(response, "body"):
+        content = orjson.loads(response.body)
+        message = str(content.get("message", ""))
+        return _failure(row, response.status_code, _code_of(message, response.status_code), message)
+    usage = response.usage
+    details = usage.prompt_tokens_details
+    reasons = tuple(choice.finish_reason or "" for choice in response.choices)
+    return Result(
+        row=row,
+        status_code=200,
+        body=response.model_dump_json().encode(),
+        usage=Usage(
+            prompt=usage.prompt_tokens,
+            cached=(details.cached_tokens or 0) if details else 0,
+            output=usage.completion_tokens or 0,
+        ),
+        finish_reasons=reasons,
+    )
+
+
+def _code_of(message: str, status: int = 400) -> ErrorCode:
+    if _GRAMMAR_FAILURE in message:
+        return ErrorCode.SCHEMA_UNSUPPORTED
+    return ErrorCode.INVALID_REQUEST if status < 500 else ErrorCode.ENGINE_ERROR
+
+
+def _failure(row: int, status: int, code: ErrorCode, message: str) -> Result:
+    error = {"message": message, "type": "invalid_request_error" if status < 500 else "server_error"}
+    body = orjson.dumps({"error": {**error, "param": None, "code": str(code)}})
+    return Result(row, status, body, error_code=str(code), error_message=message)

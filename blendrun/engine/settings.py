@@ -1,0 +1,126 @@
+"""From blendrun's engine settings to SGLang's: environment of the engine process and `ServerArgs`.
+
+Every default that differs from SGLang's own stands here once, with its reason. What the user passes with
+`--engine-arg` wins over all of them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from blendrun.engine.base import EngineSettings, Platform
+from blendrun.errors import UsageError
+
+# Tokens. 1.5 GB for SmolLM2-135M in float32; a larger pool takes seconds to allocate and a CPU does not fill it.
+_CPU_KV_TOKENS = 32_768
+# A decode step grows with the rows on a CPU; beyond this many, throughput no longer does (docs/benchmarks.md).
+_CPU_MAX_RUNNING = 32
+_CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_seeds"
+# One forward pass may take minutes on a slow CPU; SGLang's watchdog would take that for a hang after 300 s.
+_CPU_WATCHDOG_S = 3600
+
+
+def detect_platform() -> Platform:
+    """"gpu" where an accelerator's device node is visible, else "cpu". Looks at files only, imports nothing."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    nodes = ("/dev/nvidia0", "/dev/kfd", "/dev/nvidiactl")
+    return "gpu" if not hidden and any(Path(node).exists() for node in nodes) else "cpu"
+
+
+def available_cores() -> int:
+    """Cores this process may use (affinity and container limits as the kernel tells them)."""
+    return len(os.sched_getaffinity(0))
+
+
+def parse_engine_args(pairs: list[str]) -> dict[str, Any]:
+    """`K=V` pairs of the command line to SGLang arguments; V is read as JSON where it is JSON, else as text.
+
+    Raises UsageError for a pair without `=` or without a name.
+    """
+    parsed: dict[str, Any] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        name = name.strip().removeprefix("--").replace("-", "_")
+        if not equals or not name.isidentifier():
+            raise UsageError(f"--engine-arg takes NAME=VALUE, for example max_running_requests=16, not {pair!r}")
+        try:
+            parsed[name] = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            parsed[name] = value
+    return parsed
+
+
+def environment(settings: EngineSettings) -> dict[str, str]:
+    """Variables of the engine process, on top of the runner's own."""
+    changed = {
+        # Weights and tokenizer are local by now; a hub look-up would only stall a machine without network.
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "PYTHONUNBUFFERED": "1",
+    }
+    if settings.platform == "cpu":
+        threads = str(settings.threads)
+        changed |= {
+            "SGLANG_PLATFORM": "blendrun_cpu",
+            "SGLANG_PLUGINS": _CPU_PLUGINS,
+            "OMP_NUM_THREADS": threads,
+            "MKL_NUM_THREADS": threads,
+            # Idle threads sleep instead of spinning: scheduler, runner and arithmetic share few cores here.
+            "OMP_WAIT_POLICY": "PASSIVE",
+        }
+        if skipped := _models_not_needed(Path(settings.model_path)):
+            changed["SGLANG_DISABLED_MODEL_ARCHS"] = ",".join(skipped)
+    return changed
+
+
+def _models_not_needed(model: Path) -> list[str]:
+    """SGLang's model modules that do not hold this model's architecture: their import is a third of a start.
+
+    Read as text, so that finding out costs milliseconds. Empty (import all) when the architecture cannot be told.
+    """
+    try:
+        architectures = orjson.loads((model / "config.json").read_bytes())["architectures"]
+    except (OSError, orjson.JSONDecodeError, KeyError):
+        return []
+    package = importlib.util.find_spec("sglang")
+    if package is None or not package.submodule_search_locations:
+        return []
+    folder = Path(package.submodule_search_locations[0]) / "srt" / "models"
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.py")}
+    needed = {
+        stem
+        for stem, text in sources.items()
+        if any(f"class {architecture}(" in text for architecture in architectures)
+    }
+    return sorted(set(sources) - needed - {"__init__", "registry"}) if needed else []
+
+
+def server_args(settings: EngineSettings) -> dict[str, Any]:
+    """Keyword arguments of `sglang.Engine`."""
+    chosen: dict[str, Any] = {
+        "model_path": settings.model_path,
+        "trust_remote_code": settings.trust_remote_code,
+        "log_level": "info",
+        # Cached tokens in `usage.prompt_tokens_details`: the plan is judged by them.
+        "enable_cache_report": True,
+        # The order of arrival is the plan.
+        "schedule_policy": "fcfs",
+    }
+    if settings.platform == "cpu":
+        chosen |= {
+            "device": "cpu",
+            "dtype": "float32",
+            "attention_backend": "torch_native",
+            "sampling_backend": "pytorch",
+            "max_total_tokens": _CPU_KV_TOKENS,
+            "max_running_requests": _CPU_MAX_RUNNING,
+            "watchdog_timeout": _CPU_WATCHDOG_S,
+            # An idle scheduler spins on a whole core otherwise.
+            "sleep_on_idle": True,
+        }
+    return chosen | settings.server_args

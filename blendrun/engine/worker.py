@@ -1,0 +1,148 @@
+"""The engine process: `python -m blendrun.engine.worker FD`, started by `blendrun.engine.process`.
+
+It holds SGLang's Engine, whose failure handler kills its whole process tree, so that the runner that owns the user's
+files survives it. It is the head of a session of its own: whoever dies first, the rest of the group goes too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import socket
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+from blendrun.engine.base import EngineInfo, EngineSettings, WorkItem
+from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Phase, ToEngine
+from blendrun.engine.settings import server_args
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    parent = int(sys.argv[2])
+    die_with_parent(parent)
+    # Ctrl-C is the runner's to answer; this process ends when the channel says so.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    connection = socket.socket(fileno=int(sys.argv[1]))
+    loop = asyncio.new_event_loop()
+    asyncio.set_event_loop(loop)
+    loop.run_until_complete(_Worker(loop).serve(connection))
+
+
+def die_with_parent(parent: int) -> None:
+    """Ask the kernel for SIGKILL when the runner dies (a channel's end can go unread while a model loads)."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        end_group()
+
+
+def end_group() -> None:
+    """End this process and everything it started, at once."""
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+class _Worker:
+    """One engine, one channel, one loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._running: set[asyncio.Task[None]] = set()
+        self._dead = asyncio.Event()
+
+    async def serve(self, connection: socket.socket) -> None:
+        connection.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=connection)
+        channel: Channel[ToEngine] = Channel(reader, writer, ToEngine)  # type: ignore[arg-type]
+        first = await channel.receive()
+        if not isinstance(first, Configure):
+            return
+        serving, info = await self._start(first.settings, channel)
+        await channel.send(info)
+        watch = asyncio.ensure_future(self._report_death(channel))
+        while (message := await channel.receive()) is not None:
+            if isinstance(message, WorkItem):
+                task = asyncio.ensure_future(self._answer(message, serving, channel))
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+            elif isinstance(message, CloseInput):
+                await asyncio.gather(*self._running)
+                await channel.send(AllDone())
+        # The runner closed the channel, or is gone. Nothing here is worth a slow goodbye.
+        watch.cancel()
+        end_group()
+
+    async def _answer(self, item: WorkItem, serving: Any, channel: Channel[ToEngine]) -> None:
+        result = await serving.run(item)
+        if not self._dead.is_set():
+            await channel.send(result)
+
+    async def _report_death(self, channel: Channel[ToEngine]) -> None:
+        await self._dead.wait()
+        await channel.send(Died("SGLang's scheduler process ended"))
+        end_group()
+
+    async def _start(self, settings: EngineSettings, channel: Channel[ToEngine]) -> tuple[Any, EngineInfo]:
+        await channel.send(Phase("import"))
+        from sglang.srt.entrypoints.engine import Engine
+
+        from blendrun.engine.serving import Limits, Serving
+
+        proof = Path(gettempdir()) / f"blendrun-attention-{os.getpid()}"
+        os.environ["BLENDRUN_ATTENTION_PROOF"] = str(proof)
+        await channel.send(Phase("load"))
+        engine = Engine(**server_args(settings))
+        self._watch_scheduler(engine)
+        model = engine.tokenizer_manager.model_config
+        pool = int(engine._scheduler_init_result.scheduler_infos[0]["max_total_num_tokens"])
+        server = engine.tokenizer_manager.server_args
+        limits = Limits(
+            context_length=model.context_len,
+            kv_tokens=pool,
+            vocabulary=model.vocab_size,
+            honours_seed=settings.platform == "cpu" and server.sampling_backend == "pytorch",
+        )
+        await channel.send(Phase("warm up"))
+        notes = await self._warm_up(engine, settings, proof)
+        info = EngineInfo(
+            engine="sglang",
+            platform=settings.platform,
+            context_length=model.context_len,
+            kv_tokens=pool,
+            max_running=server.max_running_requests or 256,
+            versions={name: version(name) for name in ("sglang", "torch", "transformers")},
+            notes=notes,
+        )
+        return Serving(engine, limits), info
+
+    def _watch_scheduler(self, engine: Any) -> None:
+        """Replace SGLang's handler that would kill this process before it could say why."""
+        from sglang.srt.managers.tokenizer_manager import SignalHandler
+
+        loop, dead = self._loop, self._dead
+
+        class RecordDeath(SignalHandler):  # type: ignore[misc]  # SGLang's class is untyped here
+            def running_phase_sigquit_handler(self, signum: Any = None, frame: Any = None) -> None:
+                loop.call_soon_threadsafe(dead.set)
+
+        engine.tokenizer_manager.signal_handler_class = RecordDeath
+
+    async def _warm_up(self, engine: Any, settings: EngineSettings, proof: Path) -> tuple[str, ...]:
+        """One token through everything: a broken engine shows here, not in the first request."""
+        await engine.async_generate(input_ids=[1], sampling_params={"max_new_tokens": 1, "temperature": 0})
+        if settings.platform == "gpu":
+            return ()
+        hooked = proof.exists()
+        proof.unlink(missing_ok=True)
+        if hooked:
+            return ()
+        return ("the CPU attention hook did not take: answers are right, prefix hits save no time",)
+
+
+if __name__ == "__main__":
+    main()
