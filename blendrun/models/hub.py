@@ -13,6 +13,14 @@ from blendrun.models.identity import weights_complete
 _TEXT_PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 # The same weights again in other layouts, which some repositories carry beside the loadable ones.
 _SECOND_COPIES = ("original/*", "consolidated*", "metal/*", "onnx/*", "*.gguf", "openvino/*")
+# What decides an answer beside the weights. A cached copy may lack other files of its repository, not these.
+_ESSENTIAL = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template*",
+)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "tiktoken.model", "tekken.json")
 _ANSWER_WITHIN_S = 10
 
@@ -24,8 +32,8 @@ def cached_snapshot(hub_id: str, *, weights: bool) -> Path | None:
     except ImportError:
         return None
     try:
-        folder = Path(snapshot_download(hub_id, local_files_only=True))
-    except (OSError, ValueError):  # not there, or no valid id
+        folder = Path(snapshot_download(hub_id, local_files_only=True, allow_patterns=list(_ESSENTIAL)))
+    except (OSError, ValueError):  # not there or not whole, or no valid id
         return None
     return folder if is_loadable(folder, weights=weights) else None
 

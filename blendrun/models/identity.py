@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -25,6 +26,7 @@ _TEXT_FILES = (
 # Written by transformers beside what matters: its own version, and the path it once loaded the model from.
 _INCIDENTAL_KEYS = ("_name_or_path", "_model_name_or_path", "name_or_path", "transformers_version")
 _NORMALISED = ("config.json", "generation_config.json", "tokenizer_config.json")
+_SHARD = re.compile(r"-\d+-of-(\d+)\.")
 _SAMPLES = 8
 _SAMPLE_BYTES = 4096
 # Covers the metadata of a GGUF file (tokenizer and chat template included) for vocabularies of up to 256k.
@@ -72,11 +74,18 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def weights_complete(folder: Path) -> bool:
-    """Whether every weight file is there that the folder's index names; without an index, any at all."""
-    for index in folder.glob("*.index.json"):
-        shards = set(json.loads(index.read_bytes()).get("weight_map", {}).values())
-        return all((folder / shard).is_file() for shard in shards)
-    return bool(weight_files(folder))
+    """Whether every weight file is there that the folder's index names, or that a shard's own name counts."""
+    indexes = [path for path in folder.glob("*.index.json") if not path.name.startswith("consolidated")]
+    if indexes:  # some repositories have one for safetensors and one for .bin
+        return any(_all_there(folder, index) for index in indexes)
+    files = weight_files(folder)
+    counted = [int(match[1]) for match in map(_SHARD.search, (path.name for path in files)) if match]
+    return bool(files) and (not counted or len(counted) >= max(counted))
+
+
+def _all_there(folder: Path, index: Path) -> bool:
+    shards = set(json.loads(index.read_bytes()).get("weight_map", {}).values())
+    return bool(shards) and all((folder / shard).is_file() for shard in shards)
 
 
 def _text_files(folder: Path) -> Iterator[Path]:

@@ -79,7 +79,7 @@ def resolve_model(
     what `gguf.dequantise` raises. The message says what to do.
     """
     request = _Request(name, platform, progress, download, weights)
-    path = Path(name).expanduser()
+    path = _as_path(name)
     if (path / "config.json").is_file():
         return _from_folder(request, path)
     if path.suffix == ".gguf" and path.is_file():
@@ -102,6 +102,15 @@ def cache_folder() -> Path:
     if given:
         return Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "blendrun"
+
+
+def _as_path(name: str) -> Path:
+    if not name:
+        raise UsageError("the model's name is empty: give an alias, a hub id, a folder or a .gguf file")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:  # ~somebody who does not exist
+        return Path(name)
 
 
 def _looks_like_path(name: str) -> bool:
