@@ -1,0 +1,194 @@
+"""The journal: every finished request, on disk the moment it is finished.
+
+An append-only text file. After a header line, one record a line:
+
+    <crc32, 8 hex digits> <meta JSON><TAB><answer JSON>
+
+The checksum covers everything behind it. JSON holds no raw tab or newline, so a record is found again after any damage: a
+line whose checksum does not fit is passed over and its request is run again. A tail without its newline is cut off.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import orjson
+
+from blendrun.engine.base import Usage
+from blendrun.errors import ManifestMismatchError, OutputUnavailableError
+
+_HEADER = b"blendrun-journal 1\n"
+# Answers survive the death of the process at once, and a power cut after at most this long.
+_FSYNC_INTERVAL_S = 5.0
+_CRC_BYTES = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One finished request.
+
+    key: 16 bytes, the identity of the work. answer: a line of the output or errors file, JSON without newline.
+    """
+
+    key: bytes
+    ok: bool
+    usage: Usage
+    finish_reasons: tuple[str, ...]
+    error_code: str | None
+    answer: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where a record lies: offset and length (bytes) of its answer in the journal, and its meta data."""
+
+    key: bytes
+    ok: bool
+    usage: Usage
+    finish_reasons: tuple[str, ...]
+    error_code: str | None
+    offset: int
+    length: int
+
+
+class Journal:
+    """Open for append by one process; made if it is not there. Use as a context manager."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ManifestMismatchError for a file of another format, OutputUnavailableError if it cannot be opened."""
+        self._path = path
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise OutputUnavailableError(f"cannot open the journal {path}: {error.strerror}") from error
+        self._synced = time.monotonic()
+        self.damaged = 0
+        size = os.fstat(self._file).st_size
+        if size >= len(_HEADER) and os.pread(self._file, len(_HEADER), 0) != _HEADER:
+            raise ManifestMismatchError(f"{path} was written by another version; move it away, or use --no-resume")
+        self._end = self._cut_torn_tail(size) if size >= len(_HEADER) else 0
+        if self._end == 0:
+            os.ftruncate(self._file, 0)
+            self._write(_HEADER)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, record: Record) -> Entry:
+        """Write one record; it is in the operating system's hands when this returns."""
+        meta = orjson.dumps(
+            {
+                "key": record.key.hex(),
+                "ok": record.ok,
+                "usage": (record.usage.prompt, record.usage.cached, record.usage.output),
+                "finish": record.finish_reasons,
+                "code": record.error_code,
+            }
+        )
+        text = meta + b"\t" + record.answer
+        start = self._end + _CRC_BYTES + len(meta) + 1
+        self._write(b"%08x " % zlib.crc32(text) + text + b"\n")
+        if time.monotonic() - self._synced > _FSYNC_INTERVAL_S:
+            self.sync()
+        return Entry(
+            record.key, record.ok, record.usage, record.finish_reasons, record.error_code, start, len(record.answer)
+        )
+
+    def entries(self) -> Iterator[Entry]:
+        """All sound records, oldest first. Damaged lines are counted in `damaged`."""
+        self.damaged = 0
+        with self._path.open("rb") as file:
+            position = len(file.readline())
+            for line in file:
+                entry = _parse(line, position)
+                position += len(line)
+                if entry is None:
+                    self.damaged += 1
+                else:
+                    yield entry
+
+    def drop_errors(self) -> None:
+        """Rewrite the journal without its error records, so that their requests run again."""
+        kept = self._path.with_name(f"{self._path.name}.kept")
+        kept.unlink(missing_ok=True)
+        with Journal(kept) as journal:
+            for entry in self.entries():
+                if entry.ok:
+                    answer = self.answer(entry.offset, entry.length)
+                    journal.append(
+                        Record(entry.key, True, entry.usage, entry.finish_reasons, entry.error_code, answer)
+                    )
+        kept.rename(self._path)
+        os.close(self._file)
+        self._file = os.open(self._path, os.O_RDWR | os.O_APPEND)
+        self._end = os.fstat(self._file).st_size
+
+    def answer(self, offset: int, length: int) -> bytes:
+        """The answer at an Entry's place."""
+        return os.pread(self._file, length, offset)
+
+    def sync(self) -> None:
+        """Force everything written so far onto the disk."""
+        os.fsync(self._file)
+        self._synced = time.monotonic()
+
+    def close(self) -> None:
+        if self._file >= 0:
+            self.sync()
+            os.close(self._file)
+            self._file = -1
+
+    def _write(self, data: bytes) -> None:
+        try:
+            done = 0
+            while done < len(data):
+                done += os.write(self._file, data[done:])
+        except OSError as error:
+            raise OutputUnavailableError(
+                f"cannot write {self._path}: {error.strerror}. What is in it is kept; the same command resumes"
+            ) from error
+        self._end += len(data)
+
+    def _cut_torn_tail(self, size: int) -> int:
+        """Drop what follows the last newline (a record that was being written when the process died)."""
+        end = size
+        while end > 0:
+            start = max(0, end - 65536)
+            newline = os.pread(self._file, end - start, start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            os.ftruncate(self._file, end)
+        return end
+
+
+def _parse(line: bytes, position: int) -> Entry | None:
+    text = line[_CRC_BYTES:-1]
+    try:
+        sound = zlib.crc32(text) == int(line[:8], 16)
+    except ValueError:
+        sound = False
+    if not sound:
+        return None
+    meta_text, _, answer = text.partition(b"\t")
+    meta = orjson.loads(meta_text)
+    return Entry(
+        key=bytes.fromhex(meta["key"]),
+        ok=meta["ok"],
+        usage=Usage(*meta["usage"]),
+        finish_reasons=tuple(meta["finish"]),
+        error_code=meta["code"],
+        offset=position + _CRC_BYTES + len(meta_text) + 1,
+        length=len(answer),
+    )

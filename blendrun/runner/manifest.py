@@ -1,0 +1,98 @@
+"""The manifest: what a run's answers depend on, written at its start and compared at every resume."""
+
+from __future__ import annotations
+
+import os
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import orjson
+
+from blendrun.errors import ManifestMismatchError, OutputUnavailableError
+
+SCHEMA_VERSION = 1
+_WORDS = {
+    "input_fingerprint": "the input",
+    "model_identity": "the model",
+    "engine": "the engine",
+    "answer_settings": "settings that decide the answers",
+}
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """schema_version 1.
+
+    input_fingerprint: hash over all request lines. limit: rows taken, or None for all.
+    model_identity: hash of the model's configuration, tokenizer and weights' names and sizes.
+    answer_settings: engine arguments that can change an answer (capacity settings are not among them).
+    """
+
+    schema_version: int
+    blendrun_version: str
+    inputs: tuple[str, ...]
+    input_fingerprint: str
+    limit: int | None
+    model: str
+    model_identity: str
+    engine: str
+    answer_settings: dict[str, Any]
+
+    @property
+    def salt(self) -> bytes:
+        """What decides an answer besides its request, hashed: part of the key of finished work."""
+        parts = (self.model_identity, self.engine, self.answer_settings)
+        return blake2b(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
+
+
+def read(path: Path) -> Manifest | None:
+    """The manifest at `path`, None where there is none. Raises ManifestMismatchError for an unreadable one."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        return None
+    except msgspec.DecodeError as error:
+        raise ManifestMismatchError(
+            f"{path} is damaged or of another version ({error}); use --no-resume to start over"
+        ) from error
+
+
+def check(old: Manifest, new: Manifest, *, accept_changes: bool) -> None:
+    """Raises ManifestMismatchError, naming what changed, unless answers of `old` may stand beside those of `new`.
+
+    Answers are kept by content, so with accept_changes those that still fit are used and the rest is run again.
+    """
+    changed = [
+        f"{word} ({_short(getattr(old, name))} then, {_short(getattr(new, name))} now)"
+        for name, word in _WORDS.items()
+        if getattr(old, name) != getattr(new, name)
+        # Another limit reads other lines; each answer still belongs to its own line.
+        and not (name == "input_fingerprint" and old.limit != new.limit)
+    ]
+    if changed and not accept_changes:
+        raise ManifestMismatchError(
+            f"this output was begun with other inputs or settings; what changed: {'; '.join(changed)}. Give another "
+            "-o, or --accept-changes to keep the answers that still fit, or --no-resume to start over"
+        )
+
+
+def write(path: Path, manifest: Manifest) -> None:
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace `path` so that a reader sees the old or the new content, never a part. Raises OutputUnavailableError."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputUnavailableError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _short(value: object) -> str:
+    return str(value)[:12] if isinstance(value, str) else repr(value)
