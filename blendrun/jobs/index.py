@@ -172,7 +172,8 @@ class _Gatherer:
 def _first_rows(owner: NDArray[np.uint64], refused: NDArray[np.bool_]) -> NDArray[np.int64]:
     """For each row the first row with the same custom_id digest, -1 where that is itself.
 
-    Refused rows own no id. owner: u64 (N, 2). Sorting the digests finds equal ones side by side without a dict of N strings.
+    Refused rows own no id. Sorting brings equal digests side by side, without a dict of N strings.
+    owner: u64 (N, 2).
     """
     rows = np.flatnonzero(~refused)
     # lexsort is stable: rows of one id stay in input order, so the first of a run is the first in the input.

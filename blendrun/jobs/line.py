@@ -5,6 +5,7 @@ Everything here is a pure function of the bytes, so no error need be kept: readi
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -97,7 +98,7 @@ def salted_key(content: bytes, salt: bytes) -> bytes:
 
 
 def request_key(custom_id: str, url: str, body: dict[str, Any], salt: bytes) -> bytes:
-    """`salted_key` of the `content_digest`: the identity of finished work, on any machine and in any order."""
+    """`salted_key` of the `content_digest`: the identity of finished work, on any machine, in any order."""
     return salted_key(content_digest(custom_id, url, body), salt)
 
 
@@ -116,8 +117,8 @@ def raw_digest(pieces: Iterable[bytes]) -> bytes:
 
 def _digest(*parts: bytes) -> bytes:
     # The lengths keep the parts apart: no two different requests hash the same bytes.
-    lengths = b"".join(len(part).to_bytes(8, "little") for part in parts)
-    return blake2b(lengths + b"".join(parts), digest_size=DIGEST_BYTES).digest()
+    lengths = struct.pack(f"<{len(parts)}q", *map(len, parts))
+    return blake2b(b"".join((lengths, *parts)), digest_size=DIGEST_BYTES).digest()
 
 
 def _not_json(raw: bytes, error: orjson.JSONDecodeError) -> LineError:
