@@ -75,7 +75,7 @@ def index_jobs(
     except BaseException:
         reader.close()
         raise
-    duplicate_of = _first_rows(columns.pop("owner"), columns["rejected"])
+    duplicate_of = first_rows(columns.pop("owner"), columns["rejected"])
     columns["rejected"] |= duplicate_of >= 0
     fingerprint = blake2b(columns["content"].data, digest_size=16).hexdigest()
     return Job(
@@ -169,7 +169,7 @@ class _Gatherer:
         return columns
 
 
-def _first_rows(owner: NDArray[np.uint64], refused: NDArray[np.bool_]) -> NDArray[np.int64]:
+def first_rows(owner: NDArray[np.uint64], refused: NDArray[np.bool_]) -> NDArray[np.int64]:
     """For each row the first row with the same custom_id digest, -1 where that is itself.
 
     Refused rows own no id. Sorting brings equal digests side by side, without a dict of N strings.

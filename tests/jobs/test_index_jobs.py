@@ -18,6 +18,7 @@ from job_lines import CHAT, body, index, line, write
 import blendrun.jobs.lines as scanning
 from blendrun.errors import ErrorCode, InputInvalidError, InputMissingError, LineError, UsageError
 from blendrun.jobs import Job, index_jobs, open_sources, parse_line, request_key
+from blendrun.jobs.index import first_rows
 
 
 def errors(job: Job) -> dict[int, ErrorCode]:
@@ -156,6 +157,10 @@ class TestDuplicates:
             assert job.duplicate_of.tolist() == expected
             job.close()
 
+    def test_ids_that_share_half_a_digest_are_different_ids(self):
+        owner = np.array([[1, 2], [1, 1], [1, 2], [2, 1], [1, 1], [1, 2]], dtype=np.uint64)
+        assert first_rows(owner, np.zeros(6, bool)).tolist() == [-1, -1, 0, -1, 1, 0]
+
 
 class TestFingerprint:
     LINES = (*(line(f"id {number}") for number in range(5)), b"not json", line("id 0"))
@@ -231,13 +236,13 @@ def test_a_default_url_also_counts_when_a_row_is_read_again(tmp_path: Path):
 
 def test_progress_ends_at_all_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("blendrun.jobs.index.BLOCK_BYTES", 300)
-    paths = [write(tmp_path / name, *(line(f"{name}{n}") for n in range(20))) for name in "ab"]
+    paths = [write(tmp_path / name, *(line(f"{name}{n}") for n in range(20))) for name in "abc"]
     total = sum(path.stat().st_size for path in paths)
     calls: list[tuple[int, int]] = []
     index(*paths, progress=lambda done, of: calls.append((done, of)))
     assert calls == sorted(calls)
     assert calls[-1] == (total, total)
-    assert 5 < len(calls) < 40
+    assert 9 < len(calls) < 60
     assert {of for _, of in calls} == {total}
 
 

@@ -1,4 +1,4 @@
-"""Real request files: every line is taken. They lie beside the repository; where they do not, it is skipped."""
+"""Real request files: every line is taken. They lie beside the repository, or the test is skipped."""
 
 from __future__ import annotations
 
