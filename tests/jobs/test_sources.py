@@ -127,9 +127,7 @@ def test_broken_and_foreign_files_are_refused_by_name(tmp_path: Path, spool: Pat
     ],
     ids=["missing", "folder", "loop"],
 )
-def test_what_cannot_be_opened_is_named(
-    tmp_path: Path, spool: Path, make: Callable[[Path], None], words: str
-):
+def test_what_cannot_be_opened_is_named(tmp_path: Path, spool: Path, make: Callable[[Path], None], words: str):
     make(tmp_path / "gone.jsonl")
     with pytest.raises(InputMissingError, match=r"gone\.jsonl") as caught:
         open_one(tmp_path / "gone.jsonl", spool)
