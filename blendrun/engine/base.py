@@ -15,11 +15,13 @@ class WorkItem(msgspec.Struct, frozen=True, tag="work"):
 
     row: place in the Job, the id both sides use. url: key of the endpoint registry.
     body: the request's JSON as read from the line, UTF-8.
+    known_output_tokens: the answer's length where the input states one; only the replay engine may look.
     """
 
     row: int
     url: str
     body: bytes
+    known_output_tokens: int | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):

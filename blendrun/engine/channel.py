@@ -55,9 +55,7 @@ Incoming = TypeVar("Incoming")
 class Channel(Generic[Incoming]):
     """Sends any message, receives `Incoming`. One instance an end; not for several readers."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, incoming: type[Incoming]
-    ) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, incoming: type[Incoming]) -> None:
         self._reader, self._writer = reader, writer
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[Incoming] = msgspec.msgpack.Decoder(incoming)

@@ -1,8 +1,8 @@
 """Make a request's `seed` reproduce its answer, on SGLang's `pytorch` sampling backend.
 
 SGLang uses per-request seeds only under deterministic inference, which wants GPU attention backends. The sampler itself
-can do it anywhere: it takes one seed a row. These hooks fill that column as soon as a row of a batch carries a seed, and
-keep it whole when batches are merged. A batch without seeds runs SGLang's code unchanged.
+can do it anywhere: it takes one seed a row. These hooks fill that column as soon as a row of a batch carries a seed,
+and keep it whole when batches are merged. A batch without seeds runs SGLang's code unchanged.
 
 The draw itself is replaced too: SGLang's wants a compiled hash of its GPU kernel package. Here a row's token is drawn
 with a generator seeded by (request seed, position), so it depends on nothing else in the batch.

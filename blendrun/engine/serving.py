@@ -53,9 +53,7 @@ class Serving:
         handler, request_class = self._handlers[item.url]
         loop = asyncio.get_running_loop()
         try:
-            adapted, request = await loop.run_in_executor(
-                self._preparing, self._prepare, item, handler, request_class
-            )
+            adapted, request = await loop.run_in_executor(self._preparing, self._prepare, item, handler, request_class)
             response = await handler._handle_non_streaming_request(adapted, request, None)
         except LineError as error:
             return _failure(item.row, 400, error.code, error.message)

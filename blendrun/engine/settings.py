@@ -25,8 +25,51 @@ _CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_seeds"
 _CPU_WATCHDOG_S = 3600
 
 
+# SGLang arguments that set how much runs at once or where, not what is answered (up to the last bits, which any
+# other batch composition changes too). All others make answers of two runs different work.
+_CAPACITY_ARGS = frozenset(
+    (
+        "base_gpu_id",
+        "chunked_prefill_size",
+        "cuda_graph_max_bs",
+        "decode_log_interval",
+        "device",
+        "disable_cuda_graph",
+        "disable_overlap_schedule",
+        "disable_radix_cache",
+        "dp_size",
+        "enable_mixed_chunk",
+        "enable_pdmux",
+        "ep_size",
+        "gpu_id_step",
+        "load_balance_method",
+        "log_level",
+        "max_prefill_tokens",
+        "max_running_requests",
+        "max_total_tokens",
+        "mem_fraction_static",
+        "nnodes",
+        "node_rank",
+        "page_size",
+        "pp_size",
+        "prefill_max_requests",
+        "radix_eviction_policy",
+        "schedule_conservativeness",
+        "schedule_policy",
+        "sleep_on_idle",
+        "tp_size",
+        "watchdog_timeout",
+    )
+)
+
+
+def answer_settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of the user's engine arguments that can change an answer."""
+    return {name: value for name, value in sorted(arguments.items()) if name not in _CAPACITY_ARGS}
+
+
 def detect_platform() -> Platform:
-    """"gpu" where an accelerator's device node is visible, else "cpu". Looks at files only, imports nothing."""
+    """Return "gpu" where an accelerator's device node is visible, else "cpu". Looks at files only, imports nothing."""
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
     nodes = ("/dev/nvidia0", "/dev/kfd", "/dev/nvidiactl")
     return "gpu" if not hidden and any(Path(node).exists() for node in nodes) else "cpu"

@@ -53,6 +53,8 @@ class _Worker:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._running: set[asyncio.Task[None]] = set()
+        # Referenced here only so that the loop does not lose them.
+        self._background: set[asyncio.Task[None]] = set()
         self._dead = asyncio.Event()
 
     async def serve(self, connection: socket.socket) -> None:
@@ -64,18 +66,20 @@ class _Worker:
             return
         serving, info = await self._start(first.settings, channel)
         await channel.send(info)
-        watch = asyncio.ensure_future(self._report_death(channel))
+        self._background.add(asyncio.ensure_future(self._report_death(channel)))
         while (message := await channel.receive()) is not None:
             if isinstance(message, WorkItem):
                 task = asyncio.ensure_future(self._answer(message, serving, channel))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
             elif isinstance(message, CloseInput):
-                await asyncio.gather(*self._running)
-                await channel.send(AllDone())
+                self._background.add(asyncio.ensure_future(self._finish(channel)))
         # The runner closed the channel, or is gone. Nothing here is worth a slow goodbye.
-        watch.cancel()
         end_group()
+
+    async def _finish(self, channel: Channel[ToEngine]) -> None:
+        await asyncio.gather(*self._running)
+        await channel.send(AllDone())
 
     async def _answer(self, item: WorkItem, serving: Any, channel: Channel[ToEngine]) -> None:
         result = await serving.run(item)

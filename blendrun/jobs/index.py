@@ -78,9 +78,7 @@ def index_jobs(
     duplicate_of = first_rows(columns.pop("owner"), columns["rejected"])
     columns["rejected"] |= duplicate_of >= 0
     fingerprint = blake2b(columns["content"].data, digest_size=16).hexdigest()
-    return Job(
-        tuple(sources), fingerprint, duplicate_of=duplicate_of, reading=reading, reader=reader, **columns
-    )
+    return Job(tuple(sources), fingerprint, duplicate_of=duplicate_of, reading=reading, reader=reader, **columns)
 
 
 class _Gatherer:
@@ -136,9 +134,7 @@ class _Gatherer:
         bound = min(demand.max_new_tokens or 0, _MAX_NEW_TOKENS)
         owner = blake2b(request.custom_id.encode(), digest_size=16).digest()
         code = _CODES[request.endpoint.url]
-        return _ROW.pack(
-            place, offset, length, number, code, False, bound, demand.choices, request.content, owner
-        )
+        return _ROW.pack(place, offset, length, number, code, False, bound, demand.choices, request.content, owner)
 
     def _long_row(self, place: int, line: RawLine) -> bytes | None:
         blank = True

@@ -42,9 +42,7 @@ class RequestLine:
     content: bytes
 
 
-def parse_line(
-    raw: bytes, default_url: str | None = None, max_line_bytes: int = MAX_LINE_BYTES
-) -> RequestLine:
+def parse_line(raw: bytes, default_url: str | None = None, max_line_bytes: int = MAX_LINE_BYTES) -> RequestLine:
     """Read one line (with or without its newline).
 
     default_url: what a line without `url` means (Together's and Fireworks' lines have none).
@@ -82,9 +80,7 @@ def canonical_body(body: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
     except orjson.JSONEncodeError as error:
-        raise _refuse(
-            f"`body` cannot be written back as JSON (254 levels of nesting at most): {error}"
-        ) from None
+        raise _refuse(f"`body` cannot be written back as JSON (254 levels of nesting at most): {error}") from None
 
 
 def content_digest(custom_id: str, url: str, body: dict[str, Any]) -> bytes:
@@ -137,9 +133,7 @@ def _check_custom_id(custom_id: object) -> None:
     if not isinstance(custom_id, str):
         raise _refuse(f"`custom_id` must be a string, not {_kind(custom_id)}")
     if not 0 < len(custom_id) <= MAX_CUSTOM_ID_CHARACTERS:
-        raise _refuse(
-            f"`custom_id` must have 1 to {MAX_CUSTOM_ID_CHARACTERS} characters, not {len(custom_id):,}"
-        )
+        raise _refuse(f"`custom_id` must have 1 to {MAX_CUSTOM_ID_CHARACTERS} characters, not {len(custom_id):,}")
 
 
 def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[Endpoint, dict[str, Any]]:

@@ -113,9 +113,7 @@ def _unpack_members(
                 raise InputInvalidError(f"{name} is not sound {kind.value} data: {error}") from error
             chunk = decoder.unused_data if decoder.eof else b""
     if not decoder.eof:
-        raise InputInvalidError(
-            f"{name} ends in the middle of its {kind.value} data; fetch or write it again"
-        )
+        raise InputInvalidError(f"{name} ends in the middle of its {kind.value} data; fetch or write it again")
 
 
 def _chunks(stream: BinaryIO, head: bytes, size: int, name: str) -> Iterator[bytes]:

@@ -170,9 +170,7 @@ def _card(text: dict[str, Any], architecture: str, name: str) -> ModelCard:
 
 
 def _moe(text: dict[str, Any]) -> Moe | None:
-    experts = next(
-        (text[key] for key in ("n_routed_experts", "num_local_experts", "num_experts") if text.get(key)), 0
-    )
+    experts = next((text[key] for key in ("n_routed_experts", "num_local_experts", "num_experts") if text.get(key)), 0)
     if not experts:
         return None
     width: int = text.get("moe_intermediate_size") or text["intermediate_size"]

@@ -17,6 +17,4 @@ def configs_folder(kind: str) -> Path:
     for root in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
         if (root / kind).is_dir():
             return root / kind
-    raise InputMissingError(
-        f"this installation has no configs/{kind} beside {_PACKAGE}: install blendrun again"
-    )
+    raise InputMissingError(f"this installation has no configs/{kind} beside {_PACKAGE}: install blendrun again")

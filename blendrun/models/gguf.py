@@ -93,9 +93,7 @@ def _run_converter(gguf_file: Path, folder: Path) -> None:
     }
     # -P: a file called torch.py in the user's folder is none of our business.
     command = [sys.executable, "-P", "-m", __name__, str(gguf_file.resolve()), str(folder)]
-    done = subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False
-    )
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if done.returncode != 0:
         lines = done.stderr.decode(errors="replace").strip().splitlines()
         raise _failure(done.returncode, lines[-1] if lines else "no reason given", gguf_file, folder)
@@ -113,17 +111,13 @@ def _failure(code: int, reason: str, gguf_file: Path, folder: Path) -> BlendrunE
             "free some space or set BLENDRUN_CACHE to another folder"
         )
     if code == _CANNOT_READ:
-        return InputMissingError(
-            f"{gguf_file} cannot be converted ({reason}): fetch it again or give a model folder"
-        )
+        return InputMissingError(f"{gguf_file} cannot be converted ({reason}): fetch it again or give a model folder")
     if code < 0:
         return EngineUnavailableError(
             f"converting {gguf_file.name} was killed by signal {-code}: it takes about ten times the "
             "file's size in memory; give a model folder instead"
         )
-    return EngineUnavailableError(
-        f"converting {gguf_file.name} failed ({reason}): give a model folder instead"
-    )
+    return EngineUnavailableError(f"converting {gguf_file.name} failed ({reason}): give a model folder instead")
 
 
 def main(arguments: list[str]) -> int:
@@ -159,9 +153,7 @@ def _convert(source: Path, folder: Path) -> None:
     # from_pretrained(gguf_file=...) would do the next three lines, but refuses to without `accelerate`.
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    read = load_gguf_checkpoint(
-        str(source), return_tensors=True, model_to_load=model, torch_dtype=torch.float32
-    )
+    read = load_gguf_checkpoint(str(source), return_tensors=True, model_to_load=model, torch_dtype=torch.float32)
     loaded = model.load_state_dict(read["tensors"], strict=False, assign=True)
     model.tie_weights()
     _check_complete(model, loaded)
@@ -176,9 +168,7 @@ def _check_complete(model: Any, loaded: Any) -> None:
     """A weight that the file did not give would be noise, silently."""
     missing = [name for name in loaded.missing_keys if model.get_parameter(name).is_meta]
     if missing or loaded.unexpected_keys:
-        raise ValueError(
-            f"weights do not match: missing {missing[:3]}, unexpected {loaded.unexpected_keys[:3]}"
-        )
+        raise ValueError(f"weights do not match: missing {missing[:3]}, unexpected {loaded.unexpected_keys[:3]}")
 
 
 if __name__ == "__main__":

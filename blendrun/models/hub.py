@@ -71,15 +71,11 @@ def fetch_snapshot(
         ) from error
     try:
         # One request first: without a network, snapshot_download would try again for minutes.
-        files = {
-            file.rfilename for file in HfApi().model_info(hub_id, timeout=_ANSWER_WITHIN_S).siblings or ()
-        }
+        files = {file.rfilename for file in HfApi().model_info(hub_id, timeout=_ANSWER_WITHIN_S).siblings or ()}
         if progress is not None:
             progress(f"downloading {hub_id} from the Hugging Face hub")
         patterns = _TEXT_PATTERNS + (_weight_patterns(files) if weights else ())
-        folder = Path(
-            snapshot_download(hub_id, allow_patterns=list(patterns), ignore_patterns=list(_SECOND_COPIES))
-        )
+        folder = Path(snapshot_download(hub_id, allow_patterns=list(patterns), ignore_patterns=list(_SECOND_COPIES)))
     # requests or httpx below, by version, each with its own tree of network errors.
     except Exception as error:
         raise _failure(hub_id, error, otherwise) from error
@@ -96,9 +92,7 @@ def _failure(hub_id: str, error: Exception, otherwise: str) -> BlendrunError:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return OutputUnavailableError(
-            f"the disk is full while downloading {hub_id}: free space or set HF_HOME"
-        )
+        return OutputUnavailableError(f"the disk is full while downloading {hub_id}: free space or set HF_HOME")
     if isinstance(error, GatedRepoError):
         return InputMissingError(
             f"{hub_id} is gated: accept its licence on the hub, log in with `hf auth login`; or {otherwise}"
@@ -108,6 +102,4 @@ def _failure(hub_id: str, error: Exception, otherwise: str) -> BlendrunError:
             f"the hub shows no {hub_id}: check the spelling, log in with `hf auth login`; or {otherwise}"
         )
     reason = " ".join(str(error).split())[:120] or type(error).__name__
-    return InputMissingError(
-        f"{hub_id} is not on this machine and the hub cannot be reached ({reason}): {otherwise}"
-    )
+    return InputMissingError(f"{hub_id} is not on this machine and the hub cannot be reached ({reason}): {otherwise}")

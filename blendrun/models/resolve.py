@@ -91,9 +91,7 @@ def resolve_model(
         raise _no_model_at(path)
     if _HUB_ID.fullmatch(name):
         return _from_hub(request, name, _card_of_hub_id(name), "give a folder that holds it")
-    raise UsageError(
-        f"no model is called {name!r}; {near_aliases(name)}; or give a folder or a hub id (owner/name)"
-    )
+    raise UsageError(f"no model is called {name!r}; {near_aliases(name)}; or give a folder or a hub id (owner/name)")
 
 
 def cache_folder() -> Path:
@@ -121,15 +119,9 @@ def _no_model_at(path: Path) -> InputMissingError:
     if not path.exists():
         return InputMissingError(f"there is no file or folder {path}: check the path given as the model")
     if path.is_file():
-        return InputMissingError(
-            f"{path} is no GGUF file: give a model folder, a .gguf file, an alias or a hub id"
-        )
+        return InputMissingError(f"{path} is no GGUF file: give a model folder, a .gguf file, an alias or a hub id")
     files = sorted(path.glob("*.gguf"))
-    hint = (
-        f"give the file, such as {files[0]}"
-        if files
-        else "give the folder that holds config.json and the weights"
-    )
+    hint = f"give the file, such as {files[0]}" if files else "give the folder that holds config.json and the weights"
     return InputMissingError(f"{path} has no config.json: {hint}")
 
 
@@ -224,8 +216,6 @@ def _earlier_conversion(name: str) -> Path | None:
     from blendrun.models.gguf import CONVERTER_VERSION, RECORD
 
     records = (cache_folder() / "models").glob(f"{name}-{'[0-9a-f]' * 12}/{RECORD}")
-    current = [
-        path for path in records if json.loads(path.read_bytes()).get("converter") == CONVERTER_VERSION
-    ]
+    current = [path for path in records if json.loads(path.read_bytes()).get("converter") == CONVERTER_VERSION]
     newest = max(current, key=lambda path: path.stat().st_mtime_ns, default=None)
     return newest.parent if newest else None

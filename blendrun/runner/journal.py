@@ -4,8 +4,8 @@ An append-only text file. After a header line, one record a line:
 
     <crc32, 8 hex digits> <meta JSON><TAB><answer JSON>
 
-The checksum covers everything behind it. JSON holds no raw tab or newline, so a record is found again after any damage: a
-line whose checksum does not fit is passed over and its request is run again. A tail without its newline is cut off.
+The checksum covers everything behind it. JSON holds no raw tab or newline, so a record is found again after any damage:
+a line whose checksum does not fit is passed over and its request is run again. A tail without its newline is cut off.
 """
 
 from __future__ import annotations
@@ -100,7 +100,13 @@ class Journal:
         if time.monotonic() - self._synced > _FSYNC_INTERVAL_S:
             self.sync()
         return Entry(
-            record.key, record.ok, record.usage, record.finish_reasons, record.error_code, start, len(record.answer)
+            record.key,
+            record.ok,
+            record.usage,
+            record.finish_reasons,
+            record.error_code,
+            start,
+            len(record.answer),
         )
 
     def entries(self) -> Iterator[Entry]:
@@ -124,9 +130,7 @@ class Journal:
             for entry in self.entries():
                 if entry.ok:
                     answer = self.answer(entry.offset, entry.length)
-                    journal.append(
-                        Record(entry.key, True, entry.usage, entry.finish_reasons, entry.error_code, answer)
-                    )
+                    journal.append(Record(entry.key, True, entry.usage, entry.finish_reasons, entry.error_code, answer))
         kept.rename(self._path)
         os.close(self._file)
         self._file = os.open(self._path, os.O_RDWR | os.O_APPEND)

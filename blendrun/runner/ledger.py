@@ -20,7 +20,7 @@ class Ledger:
     """Columns beside the Job's, about 40 bytes a row, so that nothing grows with the answers.
 
     state: u8 (N,), UNFINISHED, ANSWERED or FAILED. offset, length: i64 (N,), bytes in the journal.
-    usage: i64 (3,), prompt, cached and output tokens of all finished rows.
+    finished: rows that are not UNFINISHED. usage: i64 (3,), prompt, cached and output tokens of all finished rows.
     """
 
     def __init__(self, job: Job, salt: bytes) -> None:
@@ -29,13 +29,15 @@ class Ledger:
         self.offset: NDArray[np.int64] = np.full(rows, -1, np.int64)
         self.length: NDArray[np.int64] = np.zeros(rows, np.int64)
         self._tokens: NDArray[np.int32] = np.zeros((rows, 3), np.int32)
+        self.finished = 0
         self.finish_reasons: Counter[str] = Counter()
         self.error_codes: Counter[str] = Counter()
         self._job, self._salt = job, salt
 
     @property
     def usage(self) -> NDArray[np.int64]:
-        return self._tokens.sum(axis=0, dtype=np.int64)
+        total: NDArray[np.int64] = self._tokens.sum(axis=0, dtype=np.int64)
+        return total
 
     def unfinished(self) -> NDArray[np.int64]:
         """Accepted rows without a result, ascending."""
@@ -43,6 +45,7 @@ class Ledger:
 
     def mark(self, row: int, entry: Entry) -> None:
         """Row `row` ended with this entry."""
+        self.finished += 1
         self.state[row] = ANSWERED if entry.ok else FAILED
         self.offset[row], self.length[row] = entry.offset, entry.length
         self._tokens[row] = (entry.usage.prompt, entry.usage.cached, entry.usage.output)

@@ -17,9 +17,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from blendrun.engine.cpu.platform import PLATFORM_NAME
 
-TARGET = (
-    "sglang.srt.layers.attention.torch_native_backend.TorchNativeAttnBackend._run_sdpa_forward_extend"
-)
+TARGET = "sglang.srt.layers.attention.torch_native_backend.TorchNativeAttnBackend._run_sdpa_forward_extend"
 # A hook whose target moved is only logged by SGLang; the first call leaves this file, so that blendrun can tell.
 PROOF_VARIABLE = "BLENDRUN_ATTENTION_PROOF"
 

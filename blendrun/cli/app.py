@@ -1,0 +1,36 @@
+"""The application and its commands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from blendrun import __version__
+from blendrun.cli.run import run
+
+app = typer.Typer(
+    name="blendrun",
+    help="Finish a file of LLM requests in the least time the hardware allows, and lose nothing.",
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"blendrun {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Finish a file of LLM requests in the least time the hardware allows, and lose nothing."""
+
+
+app.command()(run)

@@ -1,0 +1,229 @@
+"""`blendrun run`: answer every request of a job."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from blendrun.engine.base import Engine, Platform
+    from blendrun.models import ResolvedModel
+    from blendrun.runner.run import MakeEngine, RunSettings
+    from blendrun.runner.state import StateFolder
+    from blendrun.runner.summary import Summary
+
+
+class EngineName(StrEnum):
+    """sglang: the real runtime. replay: no model; placeholder answers on a virtual clock."""
+
+    SGLANG = "sglang"
+    REPLAY = "replay"
+
+
+class OrderName(StrEnum):
+    """Mirrors `blendrun.runner.order.Order`, which would make `--help` load NumPy."""
+
+    GIVEN = "given"
+    SHUFFLED = "shuffled"
+
+
+class DeviceName(StrEnum):
+    """Where the engine runs; auto: a GPU if this machine has one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+_JOB = "What to do with the job"
+_ENGINE = "Engine"
+_RESUME = "Resume"
+
+
+def run(
+    context: typer.Context,
+    jobs: Annotated[
+        list[str],
+        typer.Argument(help="Files of OpenAI Batch lines (.jsonl, .gz, .zst), or - for stdin.", metavar="JOBS..."),
+    ],
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Alias (see configs/models), hub id, folder or GGUF file."),
+    ] = None,
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", help="Output file. Default: <first job>.answers.jsonl here; - for stdout."),
+    ] = None,
+    order: Annotated[
+        OrderName, typer.Option(help="Order in which requests are fed.", rich_help_panel=_JOB)
+    ] = OrderName.GIVEN,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.", rich_help_panel=_JOB)] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.", rich_help_panel=_JOB)] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(help="YAML file of these options; the command line wins.", rich_help_panel=_JOB),
+    ] = None,
+    errors_ok: Annotated[
+        bool, typer.Option("--errors-ok", help="Exit 0 although some lines failed.", rich_help_panel=_JOB)
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.", rich_help_panel=_JOB)
+    ] = False,
+    engine: Annotated[EngineName, typer.Option(help="What answers.", rich_help_panel=_ENGINE)] = EngineName.SGLANG,
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="K=V", help="Argument of SGLang's engine; may be repeated.", rich_help_panel=_ENGINE),
+    ] = None,
+    device: Annotated[DeviceName, typer.Option(help="Where it runs.", rich_help_panel=_ENGINE)] = DeviceName.AUTO,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads (CPU only). Default: all cores.", rich_help_panel=_ENGINE),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run code of the model's folder.", rich_help_panel=_ENGINE),
+    ] = False,
+    drain_timeout: Annotated[
+        float,
+        typer.Option(min=0, help="Seconds for requests in flight after a signal.", rich_help_panel=_ENGINE),
+    ] = 20.0,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Keep what an earlier run finished.", rich_help_panel=_RESUME),
+    ] = True,
+    retry_errors: Annotated[
+        bool, typer.Option("--retry-errors", help="Run failed requests again.", rich_help_panel=_RESUME)
+    ] = False,
+    accept_changes: Annotated[
+        bool,
+        typer.Option("--accept-changes", help="Resume though input or settings changed.", rich_help_panel=_RESUME),
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace an output no run of blendrun made.", rich_help_panel=_RESUME),
+    ] = False,
+) -> None:
+    """Answer every request of JOBS with MODEL. The same command again resumes.
+
+    Answers go to the output file in input order, failures to <output>.errors.jsonl, state to <output>.blendrun/.
+    Exit codes: 0 all answered, 3 some lines failed, 69 engine lost, 75 stopped (run again), 130 Ctrl-C.
+    """
+    from blendrun.cli.config import apply_config
+
+    options: dict[str, Any] = apply_config(context, config)
+    summary = _execute(options)
+    if options["output"] == "-":
+        _copy_to_stdout(Path(summary.output))
+    if summary.exit_code and not options["errors_ok"]:
+        raise typer.Exit(summary.exit_code)
+
+
+def _execute(options: dict[str, Any]) -> Summary:
+    from blendrun.report.progress import choose_view
+    from blendrun.report.text import print_summary
+    from blendrun.runner.events import PhaseStarted
+    from blendrun.runner.run import execute
+
+    with choose_view(sys.stderr, quiet=options["quiet"]) as watch:
+        watch(PhaseStarted("model", str(options["model"] or options["engine"])))
+        settings, make_engine = _wire(options, lambda text: watch(PhaseStarted("model", text)))
+        summary = execute(settings, make_engine, watch)
+    if not options["quiet"]:
+        print_summary(summary, sys.stderr)
+    return summary
+
+
+def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngine]:
+    """From options to what the runner takes. Raises UsageError, InputMissingError."""
+    from blendrun.endpoints import ENDPOINTS
+    from blendrun.engine.settings import answer_settings, detect_platform, parse_engine_args
+    from blendrun.errors import UsageError
+    from blendrun.models import resolve_model
+    from blendrun.runner.order import Order
+    from blendrun.runner.run import RunSettings
+
+    arguments = parse_engine_args(options["engine_arg"] or [])
+    if options["endpoint"] not in (None, *ENDPOINTS):
+        raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
+    replay = options["engine"] == EngineName.REPLAY
+    name, identity = options["model"] or "replay", "replay"
+    if replay:
+        make_engine = _replay(arguments)
+    elif options["model"] is None:
+        raise UsageError("which model? Give --model, for example --model smollm2-135m")
+    else:
+        chosen: Platform = "gpu" if options["device"] == DeviceName.GPU else "cpu"
+        platform = detect_platform() if options["device"] == DeviceName.AUTO else chosen
+        resolved = resolve_model(options["model"], platform=platform, progress=progress)
+        identity = resolved.identity
+        make_engine = _sglang(resolved, platform, arguments, options)
+    return RunSettings(
+        inputs=tuple(options["jobs"]),
+        output=_output_path(options),
+        model=name,
+        model_identity=identity,
+        engine=str(options["engine"]),
+        answer_settings={} if replay else answer_settings(arguments),
+        order=Order(options["order"]),
+        limit=options["limit"],
+        default_url=options["endpoint"],
+        resume=options["resume"],
+        accept_changes=options["accept_changes"],
+        retry_errors=options["retry_errors"],
+        overwrite=options["overwrite"],
+        drain_timeout=options["drain_timeout"],
+    ), make_engine
+
+
+def _replay(arguments: dict[str, Any]) -> MakeEngine:
+    from blendrun.engine.replay import ReplayEngine
+
+    engine = ReplayEngine.from_arguments(arguments)
+    return lambda _: engine
+
+
+def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], options: dict[str, Any]) -> MakeEngine:
+    from blendrun.engine.base import EngineSettings
+    from blendrun.engine.process import SglangEngine
+    from blendrun.engine.settings import available_cores
+
+    settings = EngineSettings(
+        model_path=str(model.path),
+        platform=platform,
+        threads=options["threads"] or available_cores(),
+        trust_remote_code=options["trust_remote_code"],
+        server_args=arguments,
+    )
+
+    def make(state: StateFolder) -> Engine:
+        return SglangEngine(settings, state.engine_log)
+
+    return make
+
+
+def _output_path(options: dict[str, Any]) -> Path:
+    from blendrun.errors import UsageError
+
+    if options["output"] not in (None, "-"):
+        return Path(options["output"])
+    first = options["jobs"][0]
+    if first == "-":
+        if options["output"] is None:
+            raise UsageError("where do the answers go? With stdin as input, give -o FILE, or -o - for stdout")
+        return Path("stdin.answers.jsonl")
+    stem = Path(first).name
+    for suffix in (".gz", ".zst", ".jsonl", ".ndjson", ".json"):
+        stem = stem.removesuffix(suffix)
+    return Path(f"{stem}.answers.jsonl")
+
+
+def _copy_to_stdout(path: Path) -> None:
+    import shutil
+
+    with path.open("rb") as file:
+        shutil.copyfileobj(file, sys.stdout.buffer)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,125 @@
+"""The replay engine: no model, a virtual clock, answers marked as such. For tests and what-if, never for work.
+
+Requests run in `slots` lanes; each takes the time its tokens would take at fixed rates. The clock jumps from one
+completion to the next, or follows real time slowed or sped by a factor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import AsyncIterator
+from hashlib import blake2b
+
+import msgspec
+import orjson
+
+from blendrun import __version__
+from blendrun.endpoints import ENDPOINTS
+from blendrun.engine.base import EngineInfo, OnPhase, Result, Usage, WorkItem
+from blendrun.errors import UsageError
+
+_CONTEXT_LENGTH = 8192
+_CHARACTERS_PER_TOKEN = 4
+# Without a stated length answers are made this long at most, unless the request's own bound is lower.
+_LONGEST_ANSWER = 256
+_TEXT = "[replay] no model was run"
+
+
+class ReplaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Set with --engine-arg. Rates: tokens/s a lane. real_time: 0 virtual clock, 1 real time, 10 faster."""
+
+    slots: int = 64
+    prefill_rate: float = 20_000.0
+    decode_rate: float = 50.0
+    real_time: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.slots < 1 or self.prefill_rate <= 0 or self.decode_rate <= 0 or self.real_time < 0:
+            raise ValueError("slots and rates must be positive, real_time zero or more")
+
+
+class ReplayEngine:
+    """Keeps `blendrun.engine.base.Engine`, in the runner's own process."""
+
+    def __init__(self, settings: ReplaySettings) -> None:
+        self._settings = settings
+        self._waiting: deque[WorkItem] = deque()
+        self._running: list[tuple[float, int, Result]] = []
+        self._changed = asyncio.Event()
+        self._closed = False
+        self._now = 0.0
+
+    @classmethod
+    def from_arguments(cls, arguments: dict[str, object]) -> ReplayEngine:
+        """Raises UsageError for an unknown or impossible argument."""
+        try:
+            return cls(msgspec.convert(arguments, ReplaySettings))
+        except (msgspec.ValidationError, ValueError) as error:
+            raise UsageError(f"--engine-arg for the replay engine: {error}") from error
+
+    async def start(self, on_phase: OnPhase) -> EngineInfo:
+        return EngineInfo(
+            engine="replay",
+            platform="cpu",
+            context_length=_CONTEXT_LENGTH,
+            kv_tokens=_CONTEXT_LENGTH * self._settings.slots,
+            max_running=self._settings.slots,
+            versions={"replay": __version__},
+            notes=("replay: no model runs, the answers are placeholders",),
+        )
+
+    async def submit(self, item: WorkItem) -> None:
+        self._waiting.append(item)
+        self._changed.set()
+
+    async def close_input(self) -> None:
+        self._closed = True
+        self._changed.set()
+
+    async def results(self) -> AsyncIterator[Result]:
+        while True:
+            while self._waiting and len(self._running) < self._settings.slots:
+                item = self._waiting.popleft()
+                result = self._answer(item)
+                heapq.heappush(self._running, (self._now + self._seconds(result.usage), item.row, result))
+            if self._running and (self._closed or len(self._running) == self._settings.slots):
+                finish, _, result = heapq.heappop(self._running)
+                if self._settings.real_time > 0:
+                    await asyncio.sleep((finish - self._now) / self._settings.real_time)
+                self._now = finish
+                yield result
+            elif self._closed:
+                return
+            else:
+                self._changed.clear()
+                # A feeder that waits for results to free its window must not wait for a full house here.
+                try:
+                    await asyncio.wait_for(self._changed.wait(), 0.01)
+                except TimeoutError:
+                    if self._running:
+                        self._now, _, result = heapq.heappop(self._running)
+                        yield result
+
+    async def stop(self) -> None:
+        self._waiting.clear()
+        self._running.clear()
+
+    def _seconds(self, usage: Usage) -> float:
+        return usage.prompt / self._settings.prefill_rate + usage.output / self._settings.decode_rate
+
+    def _answer(self, item: WorkItem) -> Result:
+        endpoint = ENDPOINTS[item.url]
+        body = orjson.loads(item.body)
+        demand = endpoint.demand(body)
+        length = item.known_output_tokens
+        if length is None:
+            digest = blake2b(item.body, digest_size=4).digest()
+            length = 1 + int.from_bytes(digest, "big") % _LONGEST_ANSWER
+        length = min(length, demand.max_new_tokens or _CONTEXT_LENGTH)
+        prompt = 1 + endpoint.prompt_characters(body) // _CHARACTERS_PER_TOKEN
+        output = length * demand.choices
+        usage = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
+        answer = orjson.dumps(endpoint.replay_body(body, _TEXT, usage))
+        return Result(item.row, 200, answer, Usage(prompt, 0, output), ("stop",) * demand.choices)

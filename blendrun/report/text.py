@@ -1,0 +1,40 @@
+"""The end of a run, for people."""
+
+from __future__ import annotations
+
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from blendrun.runner.summary import Summary
+
+
+def print_summary(summary: Summary, stream: TextIO) -> None:
+    """A short table: what came of the job, and where it is."""
+    console = Console(file=stream, highlight=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _rows(summary):
+        table.add_row(name, value)
+    console.print(table)
+
+
+def _rows(summary: Summary) -> list[tuple[str, str]]:
+    counts, tokens = summary.counts, summary.tokens
+    share = f" ({100 * tokens.cached / tokens.prompt:.1f} % from the prefix cache)" if tokens.prompt else ""
+    seconds = "  ".join(f"{name} {value:.1f}" for name, value in summary.seconds.items())
+    rows = [
+        ("requests", f"{counts.total:,}: {counts.completed:,} answered, {counts.failed:,} failed"),
+        ("tokens", f"{tokens.prompt:,} prompt{share}, {tokens.output:,} output"),
+        ("seconds", seconds),
+        ("answers", summary.output),
+    ]
+    if summary.errors is not None:
+        codes = ", ".join(f"{code} {number}" for code, number in sorted(summary.error_codes.items()))
+        rows.append(("errors", f"{summary.errors} ({codes})"))
+    if cut := summary.finish_reasons.get("length"):
+        share_cut = 100 * cut / sum(summary.finish_reasons.values())
+        rows.append(("cut short", f"{cut} answers ({share_cut:.0f} %) ended at their token limit"))
+    return rows

@@ -1,0 +1,313 @@
+"""One run: index, resume, feed the engine, journal, write. The process that owns the user's files."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from blendrun import __version__
+from blendrun.engine.base import Engine, EngineInfo, Result, WorkItem
+from blendrun.errors import (
+    EXIT_OK,
+    EXIT_SOME_LINES_FAILED,
+    BlendrunError,
+    DrainedError,
+    InterruptedRunError,
+    OutputUnavailableError,
+)
+from blendrun.jobs import Job, index_jobs, open_sources
+from blendrun.runner import manifest as manifests
+from blendrun.runner import summary as summaries
+from blendrun.runner.answers import answer_line, write_answers
+from blendrun.runner.events import Note, PhaseStarted, Progress, Watch
+from blendrun.runner.journal import Journal, Record
+from blendrun.runner.ledger import Ledger
+from blendrun.runner.order import Order, arrange
+from blendrun.runner.state import StateFolder
+from blendrun.runner.summary import Stopwatch, Summary, Tokens
+
+# Requests waiting in the engine's queue beyond those it decodes: enough that a burst of completions never starves it.
+_QUEUE_DEPTH = 128
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What the command line decides.
+
+    inputs: files in order, "-" for stdin. model, model_identity: as given, and its hash. drain_timeout: seconds that
+    requests in flight may take to finish after a signal.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path
+    model: str
+    model_identity: str
+    engine: str
+    answer_settings: dict[str, Any]
+    order: Order = Order.GIVEN
+    limit: int | None = None
+    default_url: str | None = None
+    resume: bool = True
+    accept_changes: bool = False
+    retry_errors: bool = False
+    overwrite: bool = False
+    drain_timeout: float = 20.0
+
+
+MakeEngine = Callable[[StateFolder], Engine]
+
+
+def execute(settings: RunSettings, make_engine: MakeEngine, watch: Watch) -> Summary:
+    """Run the job to its end, or resume it, or find it finished. Raises BlendrunError as exit codes have it.
+
+    make_engine is called only when there is work for an engine.
+    """
+    stopwatch = Stopwatch()
+    state = StateFolder(settings.output)
+    _refuse_foreign_output(settings, state)
+    with state.locked():
+        if not settings.resume:
+            state.clear()
+        with stopwatch.phase("index"):
+            watch(PhaseStarted("index", ", ".join(settings.inputs)))
+            sources = open_sources(settings.inputs, state.spool)
+            job = index_jobs(
+                sources,
+                limit=settings.limit,
+                default_url=settings.default_url,
+                progress=lambda done, total: watch(Progress(done, total, "bytes")),
+            )
+        with job:
+            return _Run(settings, state, job, stopwatch, watch).execute(make_engine)
+
+
+def _refuse_foreign_output(settings: RunSettings, state: StateFolder) -> None:
+    """Never write over an input, nor over a file that no run of blendrun made."""
+    for name in settings.inputs:
+        if name != "-" and Path(name).exists() and state.output.exists() and Path(name).samefile(state.output):
+            raise OutputUnavailableError(f"the output {state.output} is the input; give another -o")
+    if state.output.exists() and not state.path.exists() and not settings.overwrite:
+        raise OutputUnavailableError(
+            f"{state.output} exists and no run state lies beside it; give another -o, or --overwrite to replace it"
+        )
+
+
+@dataclass(slots=True)
+class _Run:
+    """One invocation on an indexed job, under the state folder's lock."""
+
+    settings: RunSettings
+    state: StateFolder
+    job: Job
+    stopwatch: Stopwatch
+    watch: Watch
+    manifest: manifests.Manifest = field(init=False)
+    ledger: Ledger = field(init=False)
+    info: EngineInfo | None = field(default=None, init=False)
+    notes: list[str] = field(default_factory=list, init=False)
+    stop_signal: int | None = field(default=None, init=False)
+    in_flight: dict[int, str] = field(default_factory=dict, init=False)
+    rejected: int = field(default=0, init=False)
+    new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
+
+    def execute(self, make_engine: MakeEngine) -> Summary:
+        self.manifest = self._manifest()
+        self.rejected = int(self.job.rejected.sum())
+        if (old := manifests.read(self.state.manifest)) is not None:
+            manifests.check(old, self.manifest, accept_changes=self.settings.accept_changes)
+        with Journal(self.state.journal) as journal:
+            if self.settings.retry_errors:
+                journal.drop_errors()
+            self.ledger = Ledger(self.job, self.manifest.salt)
+            self.ledger.load(journal.entries())
+            if journal.damaged:
+                self._note(f"{journal.damaged} damaged journal records passed over; their requests run again")
+            todo = arrange(self.ledger.unfinished(), self.settings.order)
+            if not len(todo) and old == self.manifest and (done := self._finished_before()) is not None:
+                return done
+            manifests.write(self.state.manifest, self.manifest)
+            # A summary speaks of a run that ended; this one has begun.
+            self.state.summary.unlink(missing_ok=True)
+            if len(todo):
+                self._note_resume(len(todo))
+                self._run_engine(todo, make_engine, journal)
+            self._raise_if_stopped()
+            with self.stopwatch.phase("write"):
+                self.watch(PhaseStarted("write", str(self.state.output)))
+                write_answers(self.job, self.ledger, journal, self.state)
+        failed = bool(self.rejected) or bool(self.ledger.error_codes)
+        return self._summary("completed", EXIT_SOME_LINES_FAILED if failed else EXIT_OK)
+
+    def _manifest(self) -> manifests.Manifest:
+        settings = self.settings
+        return manifests.Manifest(
+            schema_version=manifests.SCHEMA_VERSION,
+            blendrun_version=__version__,
+            inputs=tuple("<stdin>" if name == "-" else str(Path(name).resolve()) for name in settings.inputs),
+            input_fingerprint=self.job.fingerprint,
+            limit=settings.limit,
+            model=settings.model,
+            model_identity=settings.model_identity,
+            engine=settings.engine,
+            answer_settings=settings.answer_settings,
+        )
+
+    def _finished_before(self) -> Summary | None:
+        """The summary of the run that finished this very job, if its files are still there."""
+        summary = summaries.read(self.state.summary)
+        if summary is None or summary.status != "completed" or not self.state.output.exists():
+            return None
+        if summary.errors is not None and not self.state.errors.exists():
+            return None
+        self._note("finished before; nothing to do")
+        return summary
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        self.watch(Note(text))
+
+    def _note_resume(self, left: int) -> None:
+        done = len(self.job.accepted) - left
+        if done:
+            self._note(f"resuming: {done} of {len(self.job)} requests are finished")
+
+    def _run_engine(self, rows: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
+        try:
+            asyncio.run(self._feed(rows, make_engine, journal))
+        except BlendrunError as error:
+            self._summary("failed", error.exit_code)
+            raise
+
+    async def _feed(self, rows: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
+        """Bring the engine up, keep its window full until `rows` are done, end it whatever happens."""
+        engine = make_engine(self.state)
+        work = asyncio.ensure_future(self._serve(engine, rows, journal))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            loop.add_signal_handler(number, self._on_signal, number, work)
+        try:
+            await work
+        except asyncio.CancelledError:
+            if self.stop_signal is None:
+                raise
+        finally:
+            await engine.stop()
+            journal.sync()
+
+    def _on_signal(self, number: int, work: asyncio.Future[None]) -> None:
+        """First signal: stop admitting and drain. A second one: stop at once, with the journal intact."""
+        if self.stop_signal is not None or self.info is None:
+            self.stop_signal = self.stop_signal or number
+            work.cancel()
+            return
+        self.stop_signal = number
+        seconds = self.settings.drain_timeout
+        self._note(
+            f"{signal.Signals(number).name}: finishing {len(self.in_flight)} requests in flight, {seconds:g} s at most"
+        )
+        asyncio.get_running_loop().call_later(seconds, work.cancel)
+
+    async def _serve(self, engine: Engine, rows: NDArray[np.int64], journal: Journal) -> None:
+        with self.stopwatch.phase("load"):
+            self.watch(PhaseStarted("load", self.settings.model))
+            self.info = info = await engine.start(lambda phase: self.watch(PhaseStarted("load", phase)))
+        for note in info.notes:
+            self._note(note)
+        with self.stopwatch.phase("run"):
+            self.watch(PhaseStarted("run", f"{len(rows)} requests, {info.max_running} at once"))
+            window = asyncio.Semaphore(info.max_running + _QUEUE_DEPTH)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._submit(engine, rows, window))
+                    group.create_task(self._collect(engine, window, journal))
+            except BaseExceptionGroup as errors:
+                # One side failing ends the other; the first failure is the reason.
+                raise errors.exceptions[0] from None
+
+    async def _submit(self, engine: Engine, rows: NDArray[np.int64], window: asyncio.Semaphore) -> None:
+        for row in rows:
+            await window.acquire()
+            if self.stop_signal is not None:
+                break
+            request = self.job.request(int(row))
+            item = WorkItem(int(row), request.endpoint.url, orjson.dumps(request.body), _stated_length(request.extra))
+            self.in_flight[int(row)] = request.custom_id
+            await engine.submit(item)
+        await engine.close_input()
+
+    async def _collect(self, engine: Engine, window: asyncio.Semaphore, journal: Journal) -> None:
+        async for result in engine.results():
+            window.release()
+            self._record(result, journal)
+
+    def _record(self, result: Result, journal: Journal) -> None:
+        custom_id = self.in_flight.pop(result.row)
+        key = self.job.key(result.row, self.manifest.salt)
+        record = Record(
+            key,
+            result.error_code is None,
+            result.usage,
+            result.finish_reasons,
+            result.error_code,
+            answer_line(key, custom_id, result),
+        )
+        self.ledger.mark(result.row, journal.append(record))
+        usage = result.usage
+        for place, tokens in enumerate((usage.prompt, usage.cached, usage.output)):
+            self.new_tokens[place] += tokens
+        self.watch(
+            Progress(
+                self.ledger.finished + self.rejected,
+                len(self.job),
+                "requests",
+                self.ledger.error_codes.total() + self.rejected,
+                len(self.in_flight),
+                *self.new_tokens,
+            )
+        )
+
+    def _raise_if_stopped(self) -> None:
+        """After a signal: leave a summary, and end with the code that says how to go on."""
+        if self.stop_signal is None or not len(self.ledger.unfinished()):
+            return
+        error: BlendrunError
+        left = f"{len(self.ledger.unfinished())} requests are left; the same command resumes"
+        if self.stop_signal == signal.SIGINT:
+            error = InterruptedRunError(f"interrupted; {left}")
+        else:
+            error = DrainedError(f"stopped by {signal.Signals(self.stop_signal).name}; {left}")
+        self._summary("drained", error.exit_code)
+        raise error
+
+    def _summary(self, status: str, exit_code: int) -> Summary:
+        summary = summaries.summarise(
+            self.job,
+            self.ledger,
+            self.manifest,
+            self.info,
+            self.stopwatch,
+            status=status,
+            exit_code=exit_code,
+            output=self.state.output,
+            errors=self.state.errors,
+            order=str(self.settings.order),
+            new_tokens=Tokens(*self.new_tokens),
+            notes=tuple(self.notes),
+        )
+        summaries.write(self.state.summary, summary)
+        return summary
+
+
+def _stated_length(extra: dict[str, Any]) -> int | None:
+    """Output tokens that the line's metadata states, for the replay engine."""
+    metadata = extra.get("metadata")
+    length = metadata.get("reference_output_tokens") if isinstance(metadata, dict) else None
+    return length if isinstance(length, int) and length > 0 else None

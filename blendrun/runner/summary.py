@@ -1,0 +1,145 @@
+"""summary.json: what a run did, for people and programs. Schema version 1; fields are only ever added."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from blendrun import __version__
+from blendrun.engine.base import EngineInfo
+from blendrun.jobs import Job
+from blendrun.runner.ledger import ANSWERED, Ledger
+from blendrun.runner.manifest import Manifest, write_atomically
+
+SCHEMA_VERSION = 1
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Lines. failed: refused lines and requests that ended in an error."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """Of all finished requests, earlier invocations included. cached: prompt tokens from the prefix cache."""
+
+    prompt: int
+    cached: int
+    output: int
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """seconds: of this invocation, a figure a phase and `wall`; throughput: tokens/s of its run phase."""
+
+    schema_version: int
+    status: str
+    exit_code: int
+    output: str
+    errors: str | None
+    inputs: tuple[str, ...]
+    model: str
+    engine: str
+    platform: str | None
+    order: str
+    counts: Counts
+    tokens: Tokens
+    seconds: dict[str, float]
+    throughput: dict[str, float]
+    finish_reasons: dict[str, int]
+    error_codes: dict[str, int]
+    versions: dict[str, str]
+    notes: tuple[str, ...]
+
+
+class Stopwatch:
+    """Wall time of the phases of one invocation, in seconds."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._seconds: dict[str, float] = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        begun = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - begun
+
+    def read(self) -> dict[str, float]:
+        """All phases so far, and `wall`: time since the start."""
+        figures = self._seconds | {"wall": time.monotonic() - self._begun}
+        return {name: round(value, 3) for name, value in figures.items()}
+
+
+def summarise(
+    job: Job,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: EngineInfo | None,
+    watch: Stopwatch,
+    *,
+    status: str,
+    exit_code: int,
+    output: Path,
+    errors: Path,
+    order: str,
+    new_tokens: Tokens,
+    notes: tuple[str, ...],
+) -> Summary:
+    """Put the summary together. new_tokens: of this invocation alone; the throughput is theirs."""
+    completed = int((ledger.state == ANSWERED).sum())
+    failed = int(job.rejected.sum()) + int((ledger.state > ANSWERED).sum())
+    prompt, cached, done = (int(value) for value in ledger.usage)
+    seconds = watch.read()
+    run = seconds.get("run", 0.0)
+    rates: dict[str, float] = {}
+    if run > 0:
+        figures = {
+            "input_throughput": new_tokens.prompt,
+            "output_throughput": new_tokens.output,
+            "total_throughput": new_tokens.prompt + new_tokens.output,
+        }
+        rates = {name: round(value / run, 3) for name, value in figures.items()}
+    codes = dict(ledger.error_codes)
+    for row in job.rejected.nonzero()[0]:
+        code = str(job.error(int(row)).code)
+        codes[code] = codes.get(code, 0) + 1
+    return Summary(
+        schema_version=SCHEMA_VERSION,
+        status=status,
+        exit_code=exit_code,
+        output=str(output),
+        errors=str(errors) if failed else None,
+        inputs=manifest.inputs,
+        model=manifest.model,
+        engine=manifest.engine,
+        platform=info.platform if info else None,
+        order=order,
+        counts=Counts(total=len(job), completed=completed, failed=failed),
+        tokens=Tokens(prompt, cached, done),
+        seconds=seconds,
+        throughput=rates,
+        finish_reasons=dict(ledger.finish_reasons),
+        error_codes=codes,
+        versions={"blendrun": __version__, **(info.versions if info else {})},
+        notes=notes,
+    )
+
+
+def write(path: Path, summary: Summary) -> None:
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+
+
+def read(path: Path) -> Summary | None:
+    """The summary at `path`; None where there is none that this version reads."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Summary)
+    except (OSError, msgspec.DecodeError):
+        return None
