@@ -80,9 +80,28 @@ def write_answers(job: Job, ledger: Ledger, journal: Journal, state: StateFolder
         ) from error
 
 
+def check_writable(state: StateFolder) -> None:
+    """Refuse now what `write_answers` could not write at the end of a long run. Raises OutputUnavailableError."""
+    for path in (state.output, state.errors):
+        temporary = _temporary(path)
+        try:
+            if path.exists() and not path.is_file():
+                raise OutputUnavailableError(f"{path} is no regular file; give another output with -o")
+            temporary.touch()
+            temporary.unlink()
+        except OSError as error:
+            raise OutputUnavailableError(
+                f"cannot write {path}: {error.strerror}; give an output in a folder that can be written, with -o"
+            ) from error
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.tmp")
+
+
 @contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = _temporary(path)
     try:
         with temporary.open("wb") as file:
             yield file

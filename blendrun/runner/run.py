@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -20,13 +21,14 @@ from blendrun.errors import (
     EXIT_SOME_LINES_FAILED,
     BlendrunError,
     DrainedError,
+    InputMissingError,
     InterruptedRunError,
     OutputUnavailableError,
 )
 from blendrun.jobs import Job, index_jobs, open_sources
 from blendrun.runner import manifest as manifests
 from blendrun.runner import summary as summaries
-from blendrun.runner.answers import answer_line, write_answers
+from blendrun.runner.answers import answer_line, check_writable, write_answers
 from blendrun.runner.events import Note, PhaseStarted, Progress, Watch
 from blendrun.runner.journal import Journal, Record
 from blendrun.runner.ledger import Ledger
@@ -72,10 +74,13 @@ def execute(settings: RunSettings, make_engine: MakeEngine, watch: Watch) -> Sum
     """
     stopwatch = Stopwatch()
     state = StateFolder(settings.output)
-    _refuse_foreign_output(settings, state)
+    _refuse_missing_input(settings)
+    try:
+        _refuse_foreign_output(settings, state)
+    except OSError as error:
+        raise OutputUnavailableError(f"cannot write {state.output}: {error.strerror}; give another -o") from error
     with state.locked():
-        if not settings.resume:
-            state.clear()
+        check_writable(state)
         with stopwatch.phase("index"):
             watch(PhaseStarted("index", ", ".join(settings.inputs)))
             sources = open_sources(settings.inputs, state.spool)
@@ -89,15 +94,25 @@ def execute(settings: RunSettings, make_engine: MakeEngine, watch: Watch) -> Sum
             return _Run(settings, state, job, stopwatch, watch).execute(make_engine)
 
 
+def _refuse_missing_input(settings: RunSettings) -> None:
+    """Before anything is made: a mistyped name must leave no state folder behind."""
+    for name in settings.inputs:
+        if name != "-" and not os.path.lexists(name):
+            raise InputMissingError(f"cannot read {name}: no such file; check the path")
+
+
 def _refuse_foreign_output(settings: RunSettings, state: StateFolder) -> None:
     """Never write over an input, nor over a file that no run of blendrun made."""
-    for name in settings.inputs:
-        if name != "-" and Path(name).exists() and state.output.exists() and Path(name).samefile(state.output):
-            raise OutputUnavailableError(f"the output {state.output} is the input; give another -o")
-    if state.output.exists() and not state.path.exists() and not settings.overwrite:
-        raise OutputUnavailableError(
-            f"{state.output} exists and no run state lies beside it; give another -o, or --overwrite to replace it"
-        )
+    for path in (state.output, state.errors):
+        if not path.exists():
+            continue
+        if any(name != "-" and Path(name).exists() and path.samefile(name) for name in settings.inputs):
+            what = "the output" if path == state.output else "the errors file"
+            raise OutputUnavailableError(f"{what} {path} is the input; give another -o")
+        if not state.begun and not settings.overwrite:
+            raise OutputUnavailableError(
+                f"{path} exists and no run state lies beside it; give another -o, or --overwrite to replace it"
+            )
 
 
 @dataclass(slots=True)
@@ -121,6 +136,9 @@ class _Run:
     def execute(self, make_engine: MakeEngine) -> Summary:
         self.manifest = self._manifest()
         self.rejected = int(self.job.rejected.sum())
+        if not self.settings.resume:
+            # Only now: a wrong input must not cost the answers of the run before.
+            self.state.clear(keep=[source.path for source in self.job.sources])
         if (old := manifests.read(self.state.manifest)) is not None:
             manifests.check(old, self.manifest, accept_changes=self.settings.accept_changes)
         with Journal(self.state.journal) as journal:

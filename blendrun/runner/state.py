@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from blendrun.errors import OutputUnavailableError
+from blendrun.errors import OutputUnavailableError, UsageError
 
 
 class StateFolder:
     """Paths of one run's state. Private to the user (0700): answers may be."""
 
     def __init__(self, output: Path) -> None:
+        """Raises UsageError where `output` names no file (empty, "/", "..")."""
+        if output.name in ("", ".."):
+            raise UsageError(f"the output {str(output)!r} is no file name; give one with -o")
         self.output = output
         self.path = output.with_name(f"{output.name}.blendrun")
 
@@ -44,6 +47,11 @@ class StateFolder:
         """Inputs that cannot be read at any place (compressed, stdin), unpacked."""
         return self.path / "spool"
 
+    @property
+    def begun(self) -> bool:
+        """Whether a run has left anything to resume here."""
+        return self.manifest.exists() or self.journal.exists()
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Make the folder and hold its lock. Raises OutputUnavailableError if it cannot be made or is held."""
@@ -64,7 +72,8 @@ class StateFolder:
         finally:
             lock.release()
 
-    def clear(self) -> None:
-        """Forget the run (`--no-resume`). The lock stays held."""
-        for path in (self.journal, self.manifest, self.summary, self.engine_log):
+    def clear(self, *, keep: Collection[Path] = ()) -> None:
+        """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held."""
+        spooled = [path for path in self.spool.glob("*") if path not in keep]
+        for path in (self.manifest, self.summary, self.engine_log, *spooled, self.journal):
             path.unlink(missing_ok=True)
