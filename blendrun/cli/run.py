@@ -127,8 +127,9 @@ def _execute(options: dict[str, Any]) -> Summary:
     from blendrun.report.text import print_summary
     from blendrun.runner.events import PhaseStarted
     from blendrun.runner.run import execute
+    from blendrun.runner.stop import stopping_by_exception
 
-    with choose_view(sys.stderr, quiet=options["quiet"]) as watch:
+    with stopping_by_exception(), choose_view(sys.stderr, quiet=options["quiet"]) as watch:
         watch(PhaseStarted("model", str(options["model"] or options["engine"])))
         settings, make_engine = _wire(options, lambda text: watch(PhaseStarted("model", text)))
         summary = execute(settings, make_engine, watch)

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from blendrun.errors import (
     EXIT_SOME_LINES_FAILED,
     BlendrunError,
     DrainedError,
+    EngineUnavailableError,
     InputMissingError,
     InterruptedRunError,
     OutputUnavailableError,
@@ -34,6 +36,7 @@ from blendrun.runner.journal import Journal, Record
 from blendrun.runner.ledger import Ledger
 from blendrun.runner.order import Order, arrange
 from blendrun.runner.state import StateFolder
+from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stop_error
 from blendrun.runner.summary import Stopwatch, Summary, Tokens
 
 # Requests waiting in the engine's queue beyond those it decodes: enough that a burst of completions never starves it.
@@ -154,15 +157,28 @@ class _Run:
             manifests.write(self.state.manifest, self.manifest)
             # A summary speaks of a run that ended; this one has begun.
             self.state.summary.unlink(missing_ok=True)
-            if len(todo):
-                self._note_resume(len(todo))
-                self._run_engine(todo, make_engine, journal)
-            self._raise_if_stopped()
-            with self.stopwatch.phase("write"):
-                self.watch(PhaseStarted("write", str(self.state.output)))
-                write_answers(self.job, self.ledger, journal, self.state)
+            try:
+                self._finish(todo, make_engine, journal)
+            except BlendrunError as error:
+                stopped = isinstance(error, DrainedError | InterruptedRunError)
+                # What ended the run matters more than a summary that cannot be written either.
+                with suppress(BlendrunError):
+                    self._summary("drained" if stopped else "failed", error.exit_code)
+                raise
         failed = bool(self.rejected) or bool(self.ledger.error_codes)
         return self._summary("completed", EXIT_SOME_LINES_FAILED if failed else EXIT_OK)
+
+    def _finish(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
+        """Answer the rows `todo`, then write the files."""
+        if len(todo):
+            self._note_resume(len(todo))
+            with handlers_kept():
+                asyncio.run(self._feed(todo, make_engine, journal))
+        if self.stop_signal is not None and (left := len(self.ledger.unfinished())):
+            raise stop_error(self.stop_signal, f"{left} requests are left; the same command resumes")
+        with self.stopwatch.phase("write"):
+            self.watch(PhaseStarted("write", str(self.state.output)))
+            write_answers(self.job, self.ledger, journal, self.state)
 
     def _manifest(self) -> manifests.Manifest:
         settings = self.settings
@@ -197,23 +213,17 @@ class _Run:
         if done:
             self._note(f"resuming: {done} of {len(self.job)} requests are finished")
 
-    def _run_engine(self, rows: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
-        try:
-            asyncio.run(self._feed(rows, make_engine, journal))
-        except BlendrunError as error:
-            self._summary("failed", error.exit_code)
-            raise
-
     async def _feed(self, rows: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
         """Bring the engine up, keep its window full until `rows` are done, end it whatever happens."""
         engine = make_engine(self.state)
         work = asyncio.ensure_future(self._serve(engine, rows, journal))
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number, work)
         try:
             await work
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, EngineUnavailableError):
+            # A scheduler signals every process of a job: an engine that dies now was told to stop as we were.
             if self.stop_signal is None:
                 raise
         finally:
@@ -291,19 +301,6 @@ class _Run:
                 *self.new_tokens,
             )
         )
-
-    def _raise_if_stopped(self) -> None:
-        """After a signal: leave a summary, and end with the code that says how to go on."""
-        if self.stop_signal is None or not len(self.ledger.unfinished()):
-            return
-        error: BlendrunError
-        left = f"{len(self.ledger.unfinished())} requests are left; the same command resumes"
-        if self.stop_signal == signal.SIGINT:
-            error = InterruptedRunError(f"interrupted; {left}")
-        else:
-            error = DrainedError(f"stopped by {signal.Signals(self.stop_signal).name}; {left}")
-        self._summary("drained", error.exit_code)
-        raise error
 
     def _summary(self, status: str, exit_code: int) -> Summary:
         summary = summaries.summarise(
