@@ -5,7 +5,10 @@ Exit codes are those of `blendrun.errors`; stdout carries data only, all else go
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 from blendrun.cli.app import app
 from blendrun.errors import BlendrunError
@@ -15,8 +18,22 @@ __all__ = ["main"]
 
 def main() -> None:
     """Entry point of the `blendrun` command."""
+    _hold_standard_descriptors()
     try:
         app(prog_name="blendrun")
     except BlendrunError as error:
-        print(f"blendrun: {error}", file=sys.stderr)  # noqa: T201  # the one place errors reach the user
+        with suppress(OSError):
+            print(f"blendrun: {error}", file=sys.stderr)  # noqa: T201  # the one place errors reach the user
         sys.exit(error.exit_code)
+
+
+def _hold_standard_descriptors() -> None:
+    """Where the caller closed 0, 1 or 2 (cron scripts do), open /dev/null there.
+
+    Else the journal would get that number, and whatever prints to it would write into the journal.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open until the process ends

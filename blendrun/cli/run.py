@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -113,11 +114,14 @@ def run(
     Exit codes: 0 all answered, 3 some lines failed, 69 engine lost, 75 stopped (run again), 130 Ctrl-C.
     """
     from blendrun.cli.config import apply_config
+    from blendrun.errors import OutputUnavailableError
 
     options: dict[str, Any] = apply_config(context, config)
+    if options["output"] == "-" and sys.stdout is None:
+        raise OutputUnavailableError("stdout is closed; give a file with -o")
     summary = _execute(options)
     if options["output"] == "-":
-        _copy_to_stdout(Path(summary.output))
+        _copy_to_stdout(_output_path(options))
     if summary.exit_code and not options["errors_ok"]:
         raise typer.Exit(summary.exit_code)
 
@@ -125,12 +129,14 @@ def run(
 def _execute(options: dict[str, Any]) -> Summary:
     from blendrun.report.progress import choose_view
     from blendrun.report.text import print_summary
-    from blendrun.runner.events import PhaseStarted
+    from blendrun.runner.events import Note, PhaseStarted
     from blendrun.runner.run import execute
     from blendrun.runner.stop import stopping_by_exception
 
     with stopping_by_exception(), choose_view(sys.stderr, quiet=options["quiet"]) as watch:
         watch(PhaseStarted("model", str(options["model"] or options["engine"])))
+        if options["engine"] == EngineName.REPLAY:
+            watch(Note("replay: no model runs, the answers are placeholders"))
         settings, make_engine = _wire(options, lambda text: watch(PhaseStarted("model", text)))
         summary = execute(settings, make_engine, watch)
     if not options["quiet"]:
@@ -223,8 +229,19 @@ def _output_path(options: dict[str, Any]) -> Path:
 
 
 def _copy_to_stdout(path: Path) -> None:
+    """Raises OutputUnavailableError, but not where the reader had enough and left (`| head`)."""
     import shutil
 
-    with path.open("rb") as file:
-        shutil.copyfileobj(file, sys.stdout.buffer)
-    sys.stdout.buffer.flush()
+    from blendrun.errors import OutputUnavailableError
+
+    try:
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # What is left in the buffer would fail again, loudly, as Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise OutputUnavailableError(
+                f"cannot write to stdout: {error.strerror}; the answers are in {path}"
+            ) from error

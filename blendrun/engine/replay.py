@@ -67,7 +67,6 @@ class ReplayEngine:
             kv_tokens=_CONTEXT_LENGTH * self._settings.slots,
             max_running=self._settings.slots,
             versions={"replay": __version__},
-            notes=("replay: no model runs, the answers are placeholders",),
         )
 
     async def submit(self, item: WorkItem) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
@@ -30,8 +32,9 @@ class View(Protocol):
 
 def choose_view(stream: TextIO, *, quiet: bool) -> View:
     """A live bar where `stream` is a terminal, plain lines elsewhere, warnings alone when quiet."""
-    console = Console(file=stream, stderr=False, highlight=False)
-    if console.is_terminal and not console.is_dumb_terminal and not quiet:
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    # Not `is_terminal`: FORCE_COLOR, which CI systems set, makes that true of a log.
+    if stream.isatty() and not console.is_dumb_terminal and not quiet:
         return LiveView(console)
     return LineView(stream, quiet=quiet)
 
@@ -45,10 +48,10 @@ class LineView:
         self._phase = ""
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, Note):
-            self._write(f"note={_quoted(event.text)}")
-        elif self._quiet:
+        if self._quiet and not (isinstance(event, Note) and event.warning):
             return
+        if isinstance(event, Note):
+            self._write(f"{'warning' if event.warning else 'note'}={_quoted(event.text)}")
         elif isinstance(event, PhaseStarted):
             self._phase = event.name
             detail = f" detail={_quoted(event.detail)}" if event.detail else ""
@@ -66,7 +69,9 @@ class LineView:
 
     def _write(self, text: str) -> None:
         self._last = time.monotonic()
-        print(f"blendrun t={self._last - self._begun:.1f}s {text}", file=self._stream, flush=True)
+        # A log that nobody can read any more (a closed pipe, a full disk) is no reason to lose the run.
+        with suppress(OSError):
+            print(f"blendrun t={self._last - self._begun:.1f}s {text}", file=self._stream, flush=True)
 
 
 class LiveView:
@@ -78,7 +83,7 @@ class LiveView:
             SpinnerColumn(),
             TextColumn("[bold]{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             TimeElapsedColumn(),
         ]
         self._progress = Progress(*columns, console=console, transient=True, expand=True)
@@ -86,8 +91,13 @@ class LiveView:
         self._phase, self._begun, self._last = "", time.monotonic(), 0.0
 
     def __call__(self, event: Event) -> None:
+        # A terminal that was closed is no reason to lose the run.
+        with suppress(OSError):
+            self._show(event)
+
+    def _show(self, event: Event) -> None:
         if isinstance(event, Note):
-            self._progress.console.print(event.text, style="yellow", markup=False)
+            self._progress.console.print(event.text, style="yellow" if event.warning else "")
         elif isinstance(event, PhaseStarted):
             if event.name != self._phase:
                 self._phase, self._begun = event.name, time.monotonic()
@@ -99,13 +109,15 @@ class LiveView:
             self._progress.update(self._task, completed=event.done, total=event.total, figures=_words(event, elapsed))
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        with suppress(OSError):
+            self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        with suppress(OSError):
+            self._progress.stop()
 
 
 def _figures(event: ProgressEvent) -> str:
@@ -128,4 +140,6 @@ def _words(event: ProgressEvent, elapsed: float) -> str:
 
 
 def _quoted(text: str) -> str:
-    return f'"{text}"' if any(character in text for character in ' "=') else text
+    """`text` as one word: quoted as JSON where it has blanks, quotes or control characters."""
+    plain = text.isprintable() and not any(character in text for character in ' "=\\')
+    return text if plain else json.dumps(text, ensure_ascii=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TextIO
 
 from rich.console import Console
@@ -9,16 +10,23 @@ from rich.table import Table
 
 from blendrun.runner.summary import Summary
 
+_LOG_WIDTH = 4096
+
 
 def print_summary(summary: Summary, stream: TextIO) -> None:
     """A short table: what came of the job, and where it is."""
-    console = Console(file=stream, highlight=False)
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    if not stream.isatty():
+        # A path in a log stays in one piece.
+        console.width = _LOG_WIDTH
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _rows(summary):
         table.add_row(name, value)
-    console.print(table)
+    # The run is done and its summary is on disk: a closed log costs neither.
+    with suppress(OSError):
+        console.print(table)
 
 
 def _rows(summary: Summary) -> list[tuple[str, str]]:

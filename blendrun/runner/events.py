@@ -33,9 +33,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """A sentence for the person: a warning, or what was decided."""
+    """A sentence for the person: what was decided, or a warning, which is shown even where quiet is asked for."""
 
     text: str
+    warning: bool = False
 
 
 Event = PhaseStarted | Progress | Note

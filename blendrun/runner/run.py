@@ -150,7 +150,9 @@ class _Run:
             self.ledger = Ledger(self.job, self.manifest.salt)
             self.ledger.load(journal.entries())
             if journal.damaged:
-                self._note(f"{journal.damaged} damaged journal records passed over; their requests run again")
+                self._note(
+                    f"{journal.damaged} damaged journal records passed over; their requests run again", warning=True
+                )
             todo = arrange(self.ledger.unfinished(), self.settings.order)
             if not len(todo) and old == self.manifest and (done := self._finished_before()) is not None:
                 return done
@@ -204,9 +206,9 @@ class _Run:
         self._note("finished before; nothing to do")
         return summary
 
-    def _note(self, text: str) -> None:
+    def _note(self, text: str, *, warning: bool = False) -> None:
         self.notes.append(text)
-        self.watch(Note(text))
+        self.watch(Note(text, warning))
 
     def _note_resume(self, left: int) -> None:
         done = len(self.job.accepted) - left
@@ -248,7 +250,7 @@ class _Run:
             self.watch(PhaseStarted("load", self.settings.model))
             self.info = info = await engine.start(lambda phase: self.watch(PhaseStarted("load", phase)))
         for note in info.notes:
-            self._note(note)
+            self._note(note, warning=True)
         with self.stopwatch.phase("run"):
             self.watch(PhaseStarted("run", f"{len(rows)} requests, {info.max_running} at once"))
             window = asyncio.Semaphore(info.max_running + _QUEUE_DEPTH)
