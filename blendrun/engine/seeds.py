@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from blendrun.engine.settings import CPU_PLATFORM
+
 _SAMPLER = "sglang.srt.layers.sampler.top_k_top_p_min_p_sampling_from_probs_torch"
 _DRAW = "sglang.srt.layers.sampler.multinomial_with_seed"
 _BATCH_INFO = "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo"
@@ -25,7 +27,7 @@ _UNSEEDED = -1
 
 def register() -> None:
     """Entry point of group `sglang.srt.plugins`. Does nothing unless blendrun's CPU platform is selected."""
-    if os.environ.get("SGLANG_PLATFORM") != "blendrun_cpu":
+    if os.environ.get("SGLANG_PLATFORM") != CPU_PLATFORM:
         return
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 

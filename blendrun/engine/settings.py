@@ -15,7 +15,10 @@ import orjson
 
 from blendrun.engine.base import EngineSettings, Platform
 from blendrun.errors import UsageError
+from blendrun.models.resolve import cache_folder
 
+# The platform's entry point name. Its plug-ins act only where SGLang was told this name.
+CPU_PLATFORM = "blendrun_cpu"
 # Tokens. 1.5 GB for SmolLM2-135M in float32; a larger pool takes seconds to allocate and a CPU does not fill it.
 _CPU_KV_TOKENS = 32_768
 # A decode step grows with the rows on a CPU; beyond this many, throughput no longer does (docs/benchmarks.md).
@@ -106,15 +109,19 @@ def environment(settings: EngineSettings) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }
+    if os.environ.get("PYTHONDONTWRITEBYTECODE"):
+        # Three processes compile SGLang's and torch's 7,000 modules at every start otherwise (half a minute each).
+        # The user's wish is about the installed packages; the cache of blendrun's own holds the bytecode instead.
+        changed |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache_folder() / "bytecode")}
     if settings.platform == "cpu":
         threads = str(settings.threads)
         changed |= {
-            "SGLANG_PLATFORM": "blendrun_cpu",
+            "SGLANG_PLATFORM": CPU_PLATFORM,
             "SGLANG_PLUGINS": _CPU_PLUGINS,
             "OMP_NUM_THREADS": threads,
             "MKL_NUM_THREADS": threads,
-            # Idle threads sleep instead of spinning: scheduler, runner and arithmetic share few cores here.
-            "OMP_WAIT_POLICY": "PASSIVE",
+            # Flashinfer is not even imported (blendrun.engine.cpu.lean).
+            "SGLANG_IS_FLASHINFER_AVAILABLE": "false",
         }
         if skipped := _models_not_needed(Path(settings.model_path)):
             changed["SGLANG_DISABLED_MODEL_ARCHS"] = ",".join(skipped)

@@ -17,6 +17,7 @@ from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
+import blendrun.engine.cpu.lean  # noqa: F401  # first of all: it decides what sglang imports
 from blendrun.engine.base import EngineInfo, EngineSettings, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Phase, ToEngine
 from blendrun.engine.settings import server_args

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from blendrun.engine.cpu.platform import PLATFORM_NAME
+from blendrun.engine.settings import CPU_PLATFORM
 
 TARGET = "sglang.srt.layers.attention.torch_native_backend.TorchNativeAttnBackend._run_sdpa_forward_extend"
 # A hook whose target moved is only logged by SGLang; the first call leaves this file, so that blendrun can tell.
@@ -24,7 +24,7 @@ PROOF_VARIABLE = "BLENDRUN_ATTENTION_PROOF"
 
 def register() -> None:
     """Entry point of group `sglang.srt.plugins`. Does nothing unless blendrun's CPU platform is selected."""
-    if os.environ.get("SGLANG_PLATFORM") != PLATFORM_NAME:
+    if os.environ.get("SGLANG_PLATFORM") != CPU_PLATFORM:
         return
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 

@@ -15,12 +15,12 @@ import torch
 from sglang.srt.platforms.device_mixin import PlatformEnum
 from sglang.srt.platforms.interface import PlatformCapabilities, SRTPlatform
 
-PLATFORM_NAME = "blendrun_cpu"
+from blendrun.engine.settings import CPU_PLATFORM
 
 
 def activate() -> str | None:
     """Entry point of group `sglang.srt.platforms`. None, unless blendrun selected this platform by name."""
-    if os.environ.get("SGLANG_PLATFORM") != PLATFORM_NAME:
+    if os.environ.get("SGLANG_PLATFORM") != CPU_PLATFORM:
         return None
     return f"{__name__}.CpuPlatform"
 
