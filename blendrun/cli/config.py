@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +20,21 @@ def apply_config(context: typer.Context, config: Path | None) -> dict[str, Any]:
     options = dict(context.params)
     if config is None:
         return options
-    for key, value in _read(config).items():
-        name = key.replace("-", "_")
-        if name == "engine_args" and isinstance(value, dict):
-            name, value = "engine_arg", [f"{argument}={setting}" for argument, setting in value.items()]
-        if name not in options or name in ("config", "jobs"):
-            known = ", ".join(sorted(set(options) - {"config", "jobs"}))
-            raise UsageError(f"{config}: unknown option {key!r}; known are {known}")
+    given = {key.replace("-", "_"): value for key, value in _read(config).items()}
+    if isinstance(arguments := given.pop("engine_args", None), dict):
+        given["engine_arg"] = [f"{name}={_as_json(value)}" for name, value in arguments.items()]
+    elif arguments is not None:
+        raise UsageError(f"{config}: engine_args must be a mapping, for example `max_running_requests: 16`")
+    known = sorted(set(options) - {"config", "jobs"})
+    if unknown := sorted(set(given) - set(known)):
+        raise UsageError(f"{config}: unknown option {unknown[0]!r}; known are {', '.join(known)}")
+    for name, value in _parse(context, given, config).items():
         source = context.get_parameter_source(name)
         if source is None or source.name in ("DEFAULT", "DEFAULT_MAP"):
-            options[name] = _convert(context, name, value, config)
+            options[name] = value
+        elif name == "engine_arg":
+            # Argument by argument: the later one of a name counts.
+            options[name] = [*value, *options[name]]
     return options
 
 
@@ -48,11 +54,31 @@ def _read(config: Path) -> dict[str, Any]:
     return content
 
 
-def _convert(context: typer.Context, name: str, value: object, config: Path) -> Any:
-    """The value as the option's own type reads it."""
-    parameter = next(parameter for parameter in context.command.params if parameter.name == name)
-    words = [str(item) for item in value] if isinstance(value, list) else str(value)
+def _parse(context: typer.Context, given: dict[str, Any], config: Path) -> dict[str, Any]:
+    """The values of `given` as the command itself reads them from a command line."""
+    words = [word for name, value in given.items() for word in _words(name, value, context.params[name], config)]
     try:
-        return parameter.type_cast_value(context, words)  # type: ignore[attr-defined]  # click's, untyped by typer
+        parsed = context.command.make_context(context.info_name, [*words, "--", "jobs"]).params
     except typer.BadParameter as error:
-        raise UsageError(f"{config}: {name}: {error}") from error
+        raise UsageError(f"{config}: {error.format_message()}") from error
+    return {name: parsed[name] for name in given}
+
+
+def _words(name: str, value: object, default: object, config: Path) -> list[str]:
+    """An option as it would stand on the command line. default: a bool where the option is a flag."""
+    option = f"--{name.replace('_', '-')}"
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise UsageError(f"{config}: {name} is true or false, not {value!r:.60}")
+        if value:
+            return [option]
+        return ["--no-resume"] if name == "resume" else []
+    values = value if isinstance(value, list) and name == "engine_arg" else [value]
+    if any(isinstance(item, list | dict) or item is None for item in values):
+        raise UsageError(f"{config}: {name} takes one value, not {value!r:.60}")
+    return [f"{option}={item}" for item in values]
+
+
+def _as_json(setting: object) -> str:
+    """As `--engine-arg` reads it: a YAML `true` must not become the text "True"."""
+    return json.dumps(setting, default=str)

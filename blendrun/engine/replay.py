@@ -18,7 +18,7 @@ import orjson
 from blendrun import __version__
 from blendrun.endpoints import ENDPOINTS
 from blendrun.engine.base import EngineInfo, OnPhase, Result, Usage, WorkItem
-from blendrun.errors import UsageError
+from blendrun.errors import ErrorCode, UsageError
 
 _CONTEXT_LENGTH = 8192
 _CHARACTERS_PER_TOKEN = 4
@@ -28,16 +28,22 @@ _TEXT = "[replay] no model was run"
 
 
 class ReplaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Set with --engine-arg. Rates: tokens/s a lane. real_time: 0 virtual clock, 1 real time, 10 faster."""
+    """Set with --engine-arg. Rates: tokens/s a lane. real_time: 0 virtual clock, 1 real time, 10 faster.
+
+    fail_every: every so manieth row of the job ends in an error; 0 for none.
+    """
 
     slots: int = 64
     prefill_rate: float = 20_000.0
     decode_rate: float = 50.0
     real_time: float = 0.0
+    fail_every: int = 0
 
     def __post_init__(self) -> None:
-        if self.slots < 1 or self.prefill_rate <= 0 or self.decode_rate <= 0 or self.real_time < 0:
-            raise ValueError("slots and rates must be positive, real_time zero or more")
+        if self.slots < 1 or self.prefill_rate <= 0 or self.decode_rate <= 0:
+            raise ValueError("slots and rates must be positive")
+        if self.real_time < 0 or self.fail_every < 0:
+            raise ValueError("real_time and fail_every must be zero or more")
 
 
 class ReplayEngine:
@@ -116,9 +122,21 @@ class ReplayEngine:
         if length is None:
             digest = blake2b(item.body, digest_size=4).digest()
             length = 1 + int.from_bytes(digest, "big") % _LONGEST_ANSWER
-        length = min(length, demand.max_new_tokens or _CONTEXT_LENGTH)
+        bound = demand.max_new_tokens or _CONTEXT_LENGTH
+        reason = "stop" if length <= bound else "length"
+        length = min(length, bound)
         prompt = 1 + endpoint.prompt_characters(body) // _CHARACTERS_PER_TOKEN
         output = length * demand.choices
         usage = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
-        answer = orjson.dumps(endpoint.replay_body(body, _TEXT, usage))
-        return Result(item.row, 200, answer, Usage(prompt, 0, output), ("stop",) * demand.choices)
+        if self._settings.fail_every and (item.row + 1) % self._settings.fail_every == 0:
+            return _failure(item.row)
+        answer = endpoint.replay_body(body, _TEXT, usage)
+        for choice in answer["choices"]:
+            choice["finish_reason"] = reason
+        return Result(item.row, 200, orjson.dumps(answer), Usage(prompt, 0, output), (reason,) * demand.choices)
+
+
+def _failure(row: int) -> Result:
+    message = "this row fails because fail_every says so"
+    body = {"error": {"message": message, "type": "server_error", "param": None, "code": ErrorCode.ENGINE_ERROR}}
+    return Result(row, 500, orjson.dumps(body), error_code=ErrorCode.ENGINE_ERROR, error_message=message)

@@ -24,9 +24,12 @@ def print_summary(summary: Summary, stream: TextIO) -> None:
     table.add_column(overflow="fold")
     for name, value in _rows(summary):
         table.add_row(name, value)
-    # The run is done and its summary is on disk: a closed log costs neither.
-    with suppress(OSError):
+    with console.capture() as text:
         console.print(table)
+    # Not written by rich, which ends the process where the stream is a closed pipe.
+    with suppress(OSError):
+        stream.write(text.get())
+        stream.flush()
 
 
 def _rows(summary: Summary) -> list[tuple[str, str]]:

@@ -35,7 +35,7 @@ from blendrun.runner.events import Note, PhaseStarted, Progress, Watch
 from blendrun.runner.journal import Journal, Record
 from blendrun.runner.ledger import Ledger
 from blendrun.runner.order import Order, arrange
-from blendrun.runner.state import StateFolder
+from blendrun.runner.state import StateFolder, path_text
 from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stop_error
 from blendrun.runner.summary import Stopwatch, Summary, Tokens
 
@@ -187,10 +187,10 @@ class _Run:
         return manifests.Manifest(
             schema_version=manifests.SCHEMA_VERSION,
             blendrun_version=__version__,
-            inputs=tuple("<stdin>" if name == "-" else str(Path(name).resolve()) for name in settings.inputs),
+            inputs=tuple("<stdin>" if name == "-" else path_text(Path(name).resolve()) for name in settings.inputs),
             input_fingerprint=self.job.fingerprint,
             limit=settings.limit,
-            model=settings.model,
+            model=path_text(settings.model),
             model_identity=settings.model_identity,
             engine=settings.engine,
             answer_settings=settings.answer_settings,

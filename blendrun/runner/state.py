@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +12,17 @@ from filelock import FileLock, Timeout
 from blendrun.errors import OutputUnavailableError, UsageError
 
 
+def path_text(path: str | Path) -> str:
+    """A path as valid Unicode, for JSON and messages: a file name need not be."""
+    return os.fsencode(path).decode(errors="replace")
+
+
 class StateFolder:
     """Paths of one run's state. Private to the user (0700): answers may be."""
 
     def __init__(self, output: Path) -> None:
-        """Raises UsageError where `output` names no file (empty, "/", "..")."""
-        if output.name in ("", ".."):
+        """Raises UsageError where `output` names no file (empty, "/", "..", a zero byte)."""
+        if output.name in ("", "..") or "\0" in str(output):
             raise UsageError(f"the output {str(output)!r} is no file name; give one with -o")
         self.output = output
         self.path = output.with_name(f"{output.name}.blendrun")

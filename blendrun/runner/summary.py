@@ -14,6 +14,7 @@ from blendrun.engine.base import EngineInfo
 from blendrun.jobs import Job
 from blendrun.runner.ledger import ANSWERED, Ledger
 from blendrun.runner.manifest import Manifest, write_atomically
+from blendrun.runner.state import path_text
 
 SCHEMA_VERSION = 1
 
@@ -115,8 +116,8 @@ def summarise(
         schema_version=SCHEMA_VERSION,
         status=status,
         exit_code=exit_code,
-        output=str(output),
-        errors=str(errors) if failed else None,
+        output=path_text(output),
+        errors=path_text(errors) if failed else None,
         inputs=manifest.inputs,
         model=manifest.model,
         engine=manifest.engine,
