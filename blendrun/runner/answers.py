@@ -85,8 +85,6 @@ def check_writable(state: StateFolder) -> None:
     for path in (state.output, state.errors):
         temporary = _temporary(path)
         try:
-            if path.exists() and not path.is_file():
-                raise OutputUnavailableError(f"{path} is no regular file; give another output with -o")
             temporary.touch()
             temporary.unlink()
         except OSError as error:

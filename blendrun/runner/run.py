@@ -109,6 +109,8 @@ def _refuse_foreign_output(settings: RunSettings, state: StateFolder) -> None:
     for path in (state.output, state.errors):
         if not path.exists():
             continue
+        if not path.is_file():
+            raise OutputUnavailableError(f"{path} is no regular file; give another -o")
         if any(name != "-" and Path(name).exists() and path.samefile(name) for name in settings.inputs):
             what = "the output" if path == state.output else "the errors file"
             raise OutputUnavailableError(f"{what} {path} is the input; give another -o")
@@ -128,6 +130,7 @@ class _Run:
     stopwatch: Stopwatch
     watch: Watch
     manifest: manifests.Manifest = field(init=False)
+    salt: bytes = field(init=False)
     ledger: Ledger = field(init=False)
     info: EngineInfo | None = field(default=None, init=False)
     notes: list[str] = field(default_factory=list, init=False)
@@ -138,6 +141,7 @@ class _Run:
 
     def execute(self, make_engine: MakeEngine) -> Summary:
         self.manifest = self._manifest()
+        self.salt = self.manifest.salt
         self.rejected = int(self.job.rejected.sum())
         if not self.settings.resume:
             # Only now: a wrong input must not cost the answers of the run before.
@@ -147,7 +151,7 @@ class _Run:
         with Journal(self.state.journal) as journal:
             if self.settings.retry_errors:
                 journal.drop_errors()
-            self.ledger = Ledger(self.job, self.manifest.salt)
+            self.ledger = Ledger(self.job, self.salt)
             self.ledger.load(journal.entries())
             if journal.damaged:
                 self._note(
@@ -280,7 +284,7 @@ class _Run:
 
     def _record(self, result: Result, journal: Journal) -> None:
         custom_id = self.in_flight.pop(result.row)
-        key = self.job.key(result.row, self.manifest.salt)
+        key = self.job.key(result.row, self.salt)
         record = Record(
             key,
             result.error_code is None,
