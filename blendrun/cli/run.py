@@ -167,6 +167,7 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         platform = detect_platform() if options["device"] == DeviceName.AUTO else chosen
         resolved = resolve_model(options["model"], platform=platform, progress=progress)
         identity = resolved.identity
+        arguments = _parsers(resolved) | arguments
         make_engine = _sglang(resolved, platform, arguments, options)
     return RunSettings(
         inputs=tuple(options["jobs"]),
@@ -184,6 +185,15 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         overwrite=options["overwrite"],
         drain_timeout=options["drain_timeout"],
     ), make_engine
+
+
+def _parsers(model: ResolvedModel) -> dict[str, Any]:
+    """Engine arguments that the model's card asks for; what the user gives wins."""
+    parsers = model.card.parsers if model.card else None
+    if parsers is None:
+        return {}
+    chosen = {"tool_call_parser": parsers.tool_call, "reasoning_parser": parsers.reasoning}
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def _replay(arguments: dict[str, Any]) -> MakeEngine:

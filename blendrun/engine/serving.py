@@ -68,7 +68,8 @@ class Serving:
 
     def _prepare(self, item: WorkItem, handler: Any, request_class: Callable[..., Any]) -> tuple[Any, Any]:
         """Render, tokenise and check. Raises LineError, or what SGLang's own code raises for a bad request."""
-        body = orjson.loads(item.body)
+        # null means "the default" in OpenAI's schema; SGLang's request models take it for some fields only.
+        body = {name: value for name, value in orjson.loads(item.body).items() if value is not None}
         try:
             request = request_class(**body)
         except ValidationError as error:

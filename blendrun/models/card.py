@@ -65,6 +65,17 @@ class SlidingWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class Parsers:
+    """SGLang's parsers that fit what the model writes (names as SGLang has them); None where it needs none.
+
+    tool_call: makes `tool_calls` of the model's text. reasoning: splits thinking from the answer.
+    """
+
+    tool_call: str | None = None
+    reasoning: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """What the planner has to know of a model. Sizes are elements, not bytes.
 
@@ -73,6 +84,7 @@ class ModelCard:
     heads, kv_heads, head_dim: of attention; `mla` replaces the cached part where it is given.
     intermediate_size: width of the plain gated MLP (of the dense layers, where `moe` is given).
     published_parameters: the publisher's own count, which checks the dimensions; None where there is none.
+    parsers: how SGLang is to read the model's output; None leaves it to the user.
     """
 
     alias: str
@@ -93,6 +105,7 @@ class ModelCard:
     moe: Moe | None = None
     mla: Mla | None = None
     sliding_window: SlidingWindow | None = None
+    parsers: Parsers | None = None
 
     @property
     def embedding_parameters(self) -> int:

@@ -15,13 +15,14 @@ import msgspec
 import yaml
 
 from blendrun.errors import UsageError
-from blendrun.models.card import Mla, ModelCard, Moe, SlidingWindow, Source
+from blendrun.models.card import Mla, ModelCard, Moe, Parsers, SlidingWindow, Source
 from blendrun.models.configs_folder import configs_folder
 
 __all__ = [
     "Mla",
     "ModelCard",
     "Moe",
+    "Parsers",
     "SlidingWindow",
     "Source",
     "card_from_config",
