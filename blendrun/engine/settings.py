@@ -134,8 +134,8 @@ def _models_not_needed(model: Path) -> list[str]:
     Read as text, so that finding out costs milliseconds. Empty (import all) when the architecture cannot be told.
     """
     try:
-        architectures = orjson.loads((model / "config.json").read_bytes())["architectures"]
-    except (OSError, orjson.JSONDecodeError, KeyError):
+        architectures = orjson.loads((model / "config.json").read_bytes())["architectures"] or ()
+    except (OSError, orjson.JSONDecodeError, KeyError, TypeError):
         return []
     package = importlib.util.find_spec("sglang")
     if package is None or not package.submodule_search_locations:

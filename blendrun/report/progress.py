@@ -140,6 +140,7 @@ def _words(event: ProgressEvent, elapsed: float) -> str:
 
 
 def _quoted(text: str) -> str:
-    """`text` as one word: quoted as JSON where it has blanks, quotes or control characters."""
-    plain = text.isprintable() and not any(character in text for character in ' "=\\')
-    return text if plain else json.dumps(text, ensure_ascii=False)
+    """`text` as one word: quoted as JSON where it has blanks, quotes or what is not printable."""
+    printable = text.isprintable()
+    plain = text and printable and not any(character in text for character in ' "=\\')
+    return text if plain else json.dumps(text, ensure_ascii=not printable)

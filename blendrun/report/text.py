@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from io import StringIO
 from typing import TextIO
 
 from rich.console import Console
@@ -15,20 +16,20 @@ _LOG_WIDTH = 4096
 
 def print_summary(summary: Summary, stream: TextIO) -> None:
     """A short table: what came of the job, and where it is."""
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
-    if not stream.isatty():
-        # A path in a log stays in one piece.
-        console.width = _LOG_WIDTH
+    terminal = stream.isatty()
+    # Not written by rich, which ends the process where the stream is a closed pipe.
+    text = StringIO()
+    # A path in a log stays in one piece.
+    width = None if terminal else _LOG_WIDTH
+    console = Console(file=text, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _rows(summary):
         table.add_row(name, value)
-    with console.capture() as text:
-        console.print(table)
-    # Not written by rich, which ends the process where the stream is a closed pipe.
+    console.print(table)
     with suppress(OSError):
-        stream.write(text.get())
+        stream.write(text.getvalue())
         stream.flush()
 
 

@@ -1,0 +1,143 @@
+"""What an endpoint refuses without a model, and what it makes of the rest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from openai.types import Completion
+from openai.types.chat import ChatCompletion
+
+from blendrun.endpoints import ENDPOINTS, Demand
+from blendrun.errors import ErrorCode, LineError
+
+CHAT, COMPLETIONS = ENDPOINTS["/v1/chat/completions"], ENDPOINTS["/v1/completions"]
+GOOD: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
+    "/v1/completions": {"prompt": "Hi"},
+}
+
+
+def refusal(url: str, body: dict[str, Any]) -> str:
+    with pytest.raises(LineError) as caught:
+        ENDPOINTS[url].validate(body)
+    assert caught.value.code is ErrorCode.INVALID_REQUEST
+    return caught.value.message
+
+
+def test_the_order_of_the_registry_is_an_on_disk_code():
+    assert list(ENDPOINTS) == ["/v1/chat/completions", "/v1/completions"]
+    assert all(endpoint.url == url for url, endpoint in ENDPOINTS.items())
+
+
+@pytest.mark.parametrize("url", ENDPOINTS)
+class TestCommonFields:
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"stream": False},
+            {"stream": None, "model": None, "n": None, "max_tokens": None, "temperature": None},
+            {"model": "m", "n": 3, "max_tokens": 1, "temperature": 0, "top_p": 0.5, "presence_penalty": -1},
+            {"frequency_penalty": 0.1, "max_completion_tokens": 2**40, "unknown": {"passed": "on"}},
+        ],
+    )
+    def test_good_ones_pass(self, url: str, fields: dict[str, Any]):
+        ENDPOINTS[url].validate(GOOD[url] | fields)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "message"),
+        [
+            ("stream", True, "`stream` must be false in a batch: the answer is one line of the output file"),
+            ("model", 7, "`model` must be a string, not int"),
+            ("max_tokens", 0, "`max_tokens` must be a whole number of 1 or more, not 0"),
+            ("max_tokens", 1.5, "`max_tokens` must be a whole number of 1 or more, not 1.5"),
+            ("max_completion_tokens", "9", "`max_completion_tokens` must be a whole number of 1 or more, not '9'"),
+            ("n", True, "`n` must be a whole number of 1 or more, not True"),
+            ("n", -1, "`n` must be a whole number of 1 or more, not -1"),
+            ("temperature", "hot", "`temperature` must be a number, not 'hot'"),
+            ("top_p", False, "`top_p` must be a number, not False"),
+            ("presence_penalty", [], "`presence_penalty` must be a number, not []"),
+            ("frequency_penalty", {}, "`frequency_penalty` must be a number, not {}"),
+        ],
+    )
+    def test_bad_ones_are_named(self, url: str, name: str, value: object, message: str):
+        assert refusal(url, GOOD[url] | {name: value}) == message
+
+    def test_a_long_value_is_not_repeated_in_full(self, url: str):
+        assert len(refusal(url, GOOD[url] | {"n": "x" * 10_000})) < 120
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        (None, "`messages` must be a list of at least one message"),
+        ([], "`messages` must be a list of at least one message"),
+        ({"role": "user"}, "`messages` must be a list of at least one message"),
+        (["Hi"], "`messages[0]` must be an object, not str"),
+        ([{"role": "user"}, {"content": "x"}], "`messages[1].role` must be a string such as 'user'"),
+        ([{"role": 1}], "`messages[0].role` must be a string such as 'user'"),
+    ],
+)
+def test_chat_needs_messages(messages: object, message: str):
+    assert refusal(CHAT.url, {"messages": messages}) == message
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (None, "`prompt` must be a string or a list of token ids"),
+        ("", "`prompt` is empty"),
+        ([], "`prompt` must be a string or a list of token ids"),
+        ({}, "`prompt` must be a string or a list of token ids"),
+        (["a", "b"], "`prompt` must be one string or one list of token ids; write one line a prompt"),
+        ([[1], [2]], "`prompt` must be one string or one list of token ids; write one line a prompt"),
+        ([1, True], "`prompt` must be one string or one list of token ids; write one line a prompt"),
+    ],
+)
+def test_completions_need_one_prompt(prompt: object, message: str):
+    assert refusal(COMPLETIONS.url, {"prompt": prompt}) == message
+
+
+def test_a_list_of_token_ids_is_a_prompt():
+    COMPLETIONS.validate({"prompt": [1, 2, 3]})
+    assert COMPLETIONS.prompt_characters({"prompt": [1, 2, 3]}) == 12
+
+
+def test_demand_is_what_the_body_states():
+    chat = GOOD[CHAT.url]
+    assert CHAT.demand(chat) == Demand(1, None)
+    assert CHAT.demand(chat | {"n": 3, "max_tokens": 5}) == Demand(3, 5)
+    assert CHAT.demand(chat | {"max_completion_tokens": 7, "max_tokens": 5}) == Demand(1, 7), "the newer name wins"
+    assert COMPLETIONS.demand({"prompt": "x", "max_tokens": 5, "n": 2}) == Demand(2, 5)
+
+
+@pytest.mark.parametrize(
+    ("content", "characters"),
+    [
+        ("four", 4),
+        (None, 0),
+        (7, 0),
+        ([{"type": "text", "text": "ab"}, {"type": "image_url", "image_url": {}}, {"text": "c"}], 3),
+        ([{"type": "text", "text": 5}, "bare", None, {"text": None}, {"text": ["x"]}], 0),
+    ],
+)
+def test_prompt_characters_of_whatever_passes_validation(content: object, characters: int):
+    body = {"messages": [{"role": "user", "content": content}]}
+    CHAT.validate(body)
+    assert CHAT.prompt_characters(body) == characters
+
+
+USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+@pytest.mark.parametrize("choices", [1, 3])
+def test_replay_bodies_are_openais(choices: int):
+    chat = CHAT.replay_body(GOOD[CHAT.url] | {"n": choices, "model": "m"}, "text", USAGE)
+    parsed = ChatCompletion.model_validate(chat, strict=True)
+    assert [choice.message.content for choice in parsed.choices] == ["text"] * choices
+    assert [choice.index for choice in parsed.choices] == list(range(choices))
+    assert parsed.model == "m"
+    plain = COMPLETIONS.replay_body(GOOD[COMPLETIONS.url] | {"n": choices}, "text", USAGE)
+    completion = Completion.model_validate(plain, strict=True)
+    assert [choice.text for choice in completion.choices] == ["text"] * choices
+    assert completion.usage is not None and completion.usage.total_tokens == 3
