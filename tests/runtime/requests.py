@@ -17,10 +17,12 @@ WEATHER = {
     "type": "function",
     "function": {
         "name": "get_weather",
+        "strict": True,
         "parameters": {
             "type": "object",
             "properties": {"city": {"type": "string", "maxLength": 12}},
             "required": ["city"],
+            "additionalProperties": False,
         },
     },
 }
