@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import orjson
 import pytest
 from filelock import FileLock
 from runner_job import line, lines_of, no_engine, run, write
 
 from blendrun import __version__
-from blendrun.engine.base import Result
+from blendrun.engine.base import EngineInfo, OnPhase, Result
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import (
     BlendrunError,
@@ -351,6 +352,18 @@ class TestSignals:
         completed = summary_of(out).counts.completed
         assert 100 < completed < 400, "those submitted are finished, no further one is"
 
+    def test_while_the_engine_loads_nothing_is_waited_for(self, jobs: Path, out: Path):
+        class NeverUp(ReplayEngine):
+            async def start(self, on_phase: OnPhase) -> EngineInfo:
+                asyncio.get_running_loop().call_later(0.01, os.kill, os.getpid(), signal.SIGTERM)
+                await asyncio.sleep(3600)
+                raise AssertionError("unreachable")
+
+        with pytest.raises(DrainedError, match="20 requests are left"):
+            run(out, jobs, engine=lambda: NeverUp(ReplaySettings()), drain_timeout=3600.0)
+        assert summary_of(out).platform is None
+        assert run(out, jobs).exit_code == 0
+
     def test_a_signal_that_comes_after_the_last_answer_stops_nothing(self, jobs: Path, out: Path):
         engine = Interrupted(19, signalled(signal.SIGTERM))
         assert run(out, jobs, engine=lambda: engine, drain_timeout=20.0).exit_code == 0
@@ -447,9 +460,7 @@ def test_progress_counts_up_to_all_lines_and_ends_there(jobs: Path, out: Path):
 
 def test_what_an_engine_wants_known_is_a_warning(jobs: Path, out: Path):
     class Warns(ReplayEngine):
-        async def start(self, on_phase: Callable[[str], None]):  # type: ignore[no-untyped-def]
-            import msgspec
-
+        async def start(self, on_phase: OnPhase) -> EngineInfo:
             return msgspec.structs.replace(await super().start(on_phase), notes=("a hook did not take",))
 
     events: list[Event] = []
