@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from runner_job import index, line, write
 
@@ -28,6 +28,7 @@ def make_job(folder: str | Path, rows: int) -> Job:
     return index(write(Path(folder) / "jobs", *lines))
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.data())
 def test_marks_the_rows_whose_key_is_there_and_no_other(rows: int, data: st.DataObject):
     with tempfile.TemporaryDirectory() as folder, make_job(folder, rows) as job:
