@@ -1,8 +1,9 @@
-"""Write the jobs of examples/. Run after editing the texts below: python scripts/make_examples.py"""
+"""Write the jobs of examples/. Run after editing the texts below: python scripts/make_examples.py [FOLDER]"""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ SYSTEM = "Answer from the passage alone, in one short sentence. If the passage d
 PASSAGES = {
     "lighthouse": (
         "The lighthouse on Grey Point was lit for the first time in the autumn of 1871. It stands 31 metres above the "
-        "high-water mark and its lamp, first fed with rape oil and from 1904 with paraffin, could be seen for seventeen "
+        "high-water mark and its lamp, first fed with rape oil, from 1904 with paraffin, could be seen for seventeen "
         "nautical miles in clear weather. Two keepers and their families lived beside it; the older keeper wound the "
         "clockwork that turned the lens every four hours, the younger one trimmed the wick and kept the log. In the "
         "winter of 1912 a storm carried away the landing stage, and for nine weeks the families lived on flour, salt "
-        "fish and the eggs of their own hens. The light was made automatic in 1968, and the last keeper, Ann Rudd, left "
+        "fish and the eggs of their own hens. The light was made automatic in 1968; the last keeper, Ann Rudd, left "
         "with her dog on the same boat that had brought her thirty years before. Today the cottages are let to "
         "visitors, and a volunteer opens the tower on the first Sunday of each month from April to October."
     ),
@@ -160,14 +161,18 @@ def bad_lines() -> list[bytes]:
     return [text if isinstance(text, bytes) else json.dumps(text).encode() for text in wrong]
 
 
-def write(name: str, lines: list[Any]) -> None:
-    encoded = [text if isinstance(text, bytes) else json.dumps(text).encode() for text in lines]
-    (FOLDER / name).write_bytes(b"\n".join(encoded) + b"\n")
+def main(folder: Path) -> None:
+    jobs = {
+        "shared-prefix.jsonl": shared_prefix(),
+        "short-and-long.jsonl": short_and_long(),
+        "json-schema.jsonl": json_schema(),
+        "bad-lines.jsonl": bad_lines(),
+        "demo.jsonl": [*shared_prefix(), *short_and_long(), *json_schema()],
+    }
+    for name, lines in jobs.items():
+        encoded = [text if isinstance(text, bytes) else json.dumps(text).encode() for text in lines]
+        (folder / name).write_bytes(b"\n".join(encoded) + b"\n")
 
 
 if __name__ == "__main__":
-    write("shared-prefix.jsonl", shared_prefix())
-    write("short-and-long.jsonl", short_and_long())
-    write("json-schema.jsonl", json_schema())
-    write("bad-lines.jsonl", bad_lines())
-    write("demo.jsonl", [*shared_prefix(), *short_and_long(), *json_schema()])
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)

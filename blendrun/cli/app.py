@@ -13,6 +13,8 @@ app = typer.Typer(
     name="blendrun",
     help="Finish a file of LLM requests in the least time the hardware allows, and lose nothing.",
     no_args_is_help=True,
+    # Help without rich: its import alone takes longer than everything else of `--help`.
+    rich_markup_mode=None,
     add_completion=True,
     pretty_exceptions_enable=False,
 )

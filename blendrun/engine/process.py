@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from blendrun.engine.settings import environment
 from blendrun.errors import EngineUnavailableError
 
 _LOG_TAIL_LINES = 20
+# A ready engine process ends by itself when its channel closes, and Python then unlinks its semaphores; one that does
+# not is killed after this long.
+_GRACE_S = 5.0
 # How long a killed process group may take to vanish; the kernel needs milliseconds, a GPU context some seconds.
 _REAP_TIMEOUT_S = 30.0
 
@@ -33,6 +38,8 @@ class SglangEngine:
         self._log_file = log_file
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Channel[FromEngine] | None = None
+        self._ready = False
+        self._scratch: Path | None = None
 
     @property
     def pid(self) -> int | None:
@@ -42,10 +49,12 @@ class SglangEngine:
     async def start(self, on_phase: OnPhase) -> EngineInfo:
         ours, theirs = socket.socketpair()
         log = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        # SGLang leaves socket files behind; short, because a socket's path may have 107 bytes.
+        self._scratch = Path(tempfile.mkdtemp(prefix="blendrun-"))
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "blendrun.engine.worker", str(theirs.fileno()), str(os.getpid())],
-                env=os.environ | environment(self._settings),
+                env=os.environ | environment(self._settings) | {"TMPDIR": str(self._scratch)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -66,6 +75,7 @@ class SglangEngine:
             if isinstance(message, Phase):
                 on_phase(message.name)
             elif isinstance(message, EngineInfo):
+                self._ready = True
                 return message
         raise await self._death("the engine did not start")
 
@@ -97,15 +107,24 @@ class SglangEngine:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        if process is None:
-            return
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        deadline = asyncio.get_running_loop().time() + _REAP_TIMEOUT_S
+        if process is not None:
+            if not (self._ready and await self._gone(process, _GRACE_S)):
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                await self._gone(process, _REAP_TIMEOUT_S)
+            self._ready = False
+        if self._scratch is not None:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            self._scratch = None
+
+    async def _gone(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
+        """Whether the process and its group end within `seconds`."""
+        deadline = asyncio.get_running_loop().time() + seconds
         while process.poll() is None or _group_lives(process.pid):
             if asyncio.get_running_loop().time() > deadline:
-                break
+                return False
             await asyncio.sleep(0.02)
+        return True
 
     async def _death(self, what: str) -> EngineUnavailableError:
         process = self._process

@@ -28,8 +28,10 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     parent = int(sys.argv[2])
     die_with_parent(parent)
-    # Ctrl-C is the runner's to answer; this process ends when the channel says so.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, and what Slurm sends to every process of a step, are the runner's to answer: it drains, then closes the
+    # channel. Spawned processes inherit what is ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
@@ -75,8 +77,9 @@ class _Worker:
                 task.add_done_callback(self._running.discard)
             elif isinstance(message, CloseInput):
                 self._background.add(asyncio.ensure_future(self._finish(channel)))
-        # The runner closed the channel, or is gone. Nothing here is worth a slow goodbye.
-        end_group()
+        # The runner closed the channel, or is gone. SGLang's processes die with this one (parent-death signal); only
+        # Python's resource tracker stays a moment longer, to unlink the semaphores.
+        os._exit(0)
 
     async def _finish(self, channel: Channel[ToEngine]) -> None:
         await asyncio.gather(*self._running)
@@ -134,6 +137,9 @@ class _Worker:
         class RecordDeath(SignalHandler):  # type: ignore[misc]  # SGLang's class is untyped here
             def running_phase_sigquit_handler(self, signum: Any = None, frame: Any = None) -> None:
                 loop.call_soon_threadsafe(dead.set)
+
+            def sigterm_handler(self, signum: Any = None, frame: Any = None) -> None:
+                """SGLang would drain and leave by itself."""
 
         engine.tokenizer_manager.signal_handler_class = RecordDeath
 

@@ -81,8 +81,7 @@ def _model_info() -> bytes:
 
 def _tree() -> bytes:
     rows = [
-        {"type": "file", "path": name, "size": len(content), "oid": _sha(content)}
-        for name, content in FILES.items()
+        {"type": "file", "path": name, "size": len(content), "oid": _sha(content)} for name, content in FILES.items()
     ]
     return json.dumps(rows).encode()
 

@@ -93,9 +93,7 @@ def test_a_misspelt_alias_is_answered_with_close_ones() -> None:
         (("title: SmolLM2", "title: [SmolLM2"), "YAML"),
     ],
 )
-def test_a_wrong_card_is_refused_by_file_and_key(
-    tmp_path: Path, change: tuple[str, str], complaint: str
-) -> None:
+def test_a_wrong_card_is_refused_by_file_and_key(tmp_path: Path, change: tuple[str, str], complaint: str) -> None:
     text = (configs_folder("models") / "smollm2-135m.yaml").read_text()
     path = tmp_path / "smollm2-135m.yaml"
     path.write_text(text.replace(*change))

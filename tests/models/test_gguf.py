@@ -16,9 +16,7 @@ from blendrun.models import ResolvedModel, resolve_model
 from blendrun.models.gguf import dequantise
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-RESOLVE = (
-    "from blendrun.models import resolve_model; resolve_model('smollm2-135m', platform='cpu', progress=print)"
-)
+RESOLVE = "from blendrun.models import resolve_model; resolve_model('smollm2-135m', platform='cpu', progress=print)"
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +83,7 @@ def test_it_answers_with_its_own_chat_template_and_stops(model: ResolvedModel) -
     tokenizer = transformers.AutoTokenizer.from_pretrained(model.path)
     assert tokenizer.eos_token == "<|im_end|>"
     engine = transformers.AutoModelForCausalLM.from_pretrained(model.path)
-    prompt = tokenizer.apply_chat_template(
-        QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True
-    )
+    prompt = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_tensors="pt", return_dict=True)
     output = engine.generate(**prompt, max_new_tokens=30, do_sample=False)
     answer = tokenizer.decode(output[0][prompt["input_ids"].shape[1] :])
     assert answer == "The capital of France is Paris.<|im_end|>"
@@ -113,9 +109,7 @@ def test_the_copy_serves_when_the_package_is_gone(cache: Path, model: ResolvedMo
         "print(resolve_model('smollm2-135m', platform='cpu', download=False).identity)"
     )
     environment = {**os.environ, "BLENDRUN_CACHE": str(cache)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == model.identity
 
 
@@ -128,9 +122,7 @@ def test_a_file_that_is_no_gguf_is_refused_and_leaves_nothing(tmp_path: Path) ->
     assert [path.name for path in (tmp_path / "models").iterdir()] == [".broken.lock"]
 
 
-def test_without_the_runtime_the_user_is_told_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_the_runtime_the_user_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch')")
     (tmp_path / "any.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))

@@ -59,9 +59,7 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def resolve_elsewhere(name: str, *arguments: str, hub: str, home: Path) -> str:
     """Resolve in a fresh process, which asks the hub at `hub` and caches in `home`; what it printed."""
-    environment = {
-        key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "HF_HUB_CACHE")
-    }
+    environment = {key: value for key, value in os.environ.items() if key not in ("HF_HUB_OFFLINE", "HF_HUB_CACHE")}
     environment |= {"HF_ENDPOINT": hub, "HF_HOME": str(home), "BLENDRUN_CACHE": str(home), "HF_TOKEN": ""}
     command = [sys.executable, "-c", RESOLVE, name, *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
@@ -83,9 +81,7 @@ def test_an_unknown_architecture_still_runs_without_a_card(folder: Path) -> None
 
 def test_identity_is_the_same_wherever_the_folder_lies(folder: Path, tmp_path: Path) -> None:
     there = shutil.copytree(folder, tmp_path / "there")
-    (there / "config.json").write_text(
-        json.dumps(CONFIG | {"_name_or_path": "x", "transformers_version": "5"})
-    )
+    (there / "config.json").write_text(json.dumps(CONFIG | {"_name_or_path": "x", "transformers_version": "5"}))
     (there / "README.md").write_text("a note")
     assert folder_identity(there) == folder_identity(folder)
 

@@ -1,0 +1,39 @@
+"""Documents say what the code does."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_cli_reference_is_what_the_code_says() -> None:
+    command = [sys.executable, "scripts/make_cli_reference.py", "docs/cli.md", "--check"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_the_examples_are_what_their_script_writes(tmp_path: Path) -> None:
+    before = {path.name: path.read_bytes() for path in (ROOT / "examples").glob("*.jsonl")}
+    subprocess.run([sys.executable, "scripts/make_examples.py", str(tmp_path)], cwd=ROOT, check=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.jsonl")} == before
+
+
+def test_links_between_documents_lead_somewhere() -> None:
+    for document in [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+def test_every_exit_code_is_in_the_operations_page() -> None:
+    from blendrun import errors
+
+    page = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, "exit_code")]
+    for code in {kind.exit_code for kind in kinds} | {errors.EXIT_OK, errors.EXIT_SOME_LINES_FAILED}:
+        assert re.search(rf"^\| {code} \|", page, re.MULTILINE), f"exit code {code}"
+    for code in errors.ErrorCode:
+        assert f"`{code}`" in page, code
