@@ -20,6 +20,8 @@ from blendrun.engine.settings import environment
 from blendrun.errors import EngineUnavailableError
 
 _LOG_TAIL_LINES = 20
+_LOG_TAIL_BYTES = 65_536
+_LONGEST_TMPDIR = 40
 # A ready engine process ends by itself when its channel closes, and Python then unlinks its semaphores; one that does
 # not is killed after this long.
 _GRACE_S = 5.0
@@ -47,24 +49,10 @@ class SglangEngine:
         return self._process.pid if self._process else None
 
     async def start(self, on_phase: OnPhase) -> EngineInfo:
-        ours, theirs = socket.socketpair()
-        log = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        # SGLang leaves socket files behind; short, because a socket's path may have 107 bytes.
-        self._scratch = Path(tempfile.mkdtemp(prefix="blendrun-"))
         try:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "blendrun.engine.worker", str(theirs.fileno()), str(os.getpid())],
-                env=os.environ | environment(self._settings) | {"TMPDIR": str(self._scratch)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-        finally:
-            theirs.close()
-            os.close(log)
-        ours.setblocking(False)
+            ours = self._spawn()
+        except OSError as error:
+            raise EngineUnavailableError(f"the engine process could not be started: {error}") from error
         reader, writer = await asyncio.open_connection(sock=ours)
         channel = self._channel = Channel[FromEngine](reader, writer, FromEngine)  # type: ignore[arg-type]
         try:
@@ -77,7 +65,31 @@ class SglangEngine:
             elif isinstance(message, EngineInfo):
                 self._ready = True
                 return message
+            elif isinstance(message, Died):
+                raise await self._death(f"the engine did not start: {message.reason}")
         raise await self._death("the engine did not start")
+
+    def _spawn(self) -> socket.socket:
+        """Start the process; our end of the channel."""
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with contextlib.ExitStack() as opened:
+            opened.callback(theirs.close)
+            log = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            opened.callback(os.close, log)
+            # SGLang leaves socket files behind. A socket's path may have 107 bytes: no folder below a long TMPDIR.
+            short = len(tempfile.gettempdir()) <= _LONGEST_TMPDIR
+            self._scratch = Path(tempfile.mkdtemp(prefix="blendrun-", dir=None if short else "/tmp"))
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "blendrun.engine.worker", str(theirs.fileno()), str(os.getpid())],
+                env=os.environ | environment(self._settings) | {"TMPDIR": str(self._scratch)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+            )
+        return ours
 
     async def submit(self, item: WorkItem) -> None:
         await self._send(item)
@@ -103,16 +115,16 @@ class SglangEngine:
         raise await self._death("the engine died")
 
     async def stop(self) -> None:
-        process, self._process = self._process, None
         if self._channel is not None:
             self._channel.close()
             self._channel = None
-        if process is not None:
+        # Forgotten only once it is gone: a cancelled stop must leave the next one something to kill.
+        if (process := self._process) is not None:
             if not (self._ready and await self._gone(process, _GRACE_S)):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await self._gone(process, _REAP_TIMEOUT_S)
-            self._ready = False
+            self._process, self._ready = None, False
         if self._scratch is not None:
             shutil.rmtree(self._scratch, ignore_errors=True)
             self._scratch = None
@@ -135,7 +147,9 @@ class SglangEngine:
     def log_tail(self) -> str:
         """The last lines the engine printed."""
         try:
-            text = self._log_file.read_bytes()[-65536:].decode("utf-8", "replace")
+            with self._log_file.open("rb") as log:
+                log.seek(max(0, self._log_file.stat().st_size - _LOG_TAIL_BYTES))
+                text = log.read().decode("utf-8", "replace")
         except OSError:
             return "(no log)"
         return "\n".join(f"  | {line}" for line in text.splitlines()[-_LOG_TAIL_LINES:])

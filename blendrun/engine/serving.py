@@ -24,16 +24,14 @@ from blendrun.errors import ErrorCode, LineError
 
 # SGLang reports a schema, regex or grammar that does not compile with these words (grammar_manager.py).
 _GRAMMAR_FAILURE = "Failed to compile"
-# SGLang keeps a few slots of the KV pool for itself (tp_worker.py: a prompt may hold the pool less six).
-_KV_RESERVE_TOKENS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request must fit. context_length, kv_tokens, vocabulary: tokens."""
+    """What a request must fit, in tokens. longest_prompt: what SGLang admits, by context and KV pool."""
 
     context_length: int
-    kv_tokens: int
+    longest_prompt: int
     vocabulary: int
     honours_seed: bool
 
@@ -54,17 +52,17 @@ class Serving:
         loop = asyncio.get_running_loop()
         try:
             adapted, request = await loop.run_in_executor(self._preparing, self._prepare, item, handler, request_class)
-            response = await handler._handle_non_streaming_request(adapted, request, None)
         except LineError as error:
             return _failure(item.row, 400, error.code, error.message)
+        except (ValueError, TypeError, KeyError) as error:
+            return _failure(item.row, 400, _code_of(str(error)), f"{error}")
+        try:
+            return _result(item.row, await handler._handle_non_streaming_request(adapted, request, None))
         except HTTPException as error:
             code = ErrorCode.REQUEST_TIMEOUT if error.status_code == 503 else ErrorCode.ENGINE_ERROR
             return _failure(item.row, error.status_code, code, str(error.detail))
-        except (ValueError, TypeError, KeyError) as error:
-            return _failure(item.row, 400, _code_of(str(error)), str(error))
         except Exception as error:  # noqa: BLE001  # one request's failure, whatever it is, must not cost another its answer
             return _failure(item.row, 500, ErrorCode.ENGINE_ERROR, f"{type(error).__name__}: {error}")
-        return _result(item.row, response)
 
     def _prepare(self, item: WorkItem, handler: Any, request_class: Callable[..., Any]) -> tuple[Any, Any]:
         """Render, tokenise and check. Raises LineError, or what SGLang's own code raises for a bad request."""
@@ -102,12 +100,11 @@ class Serving:
                 ErrorCode.INVALID_REQUEST,
                 f"the prompt has a token id outside the model's vocabulary of {self._limits.vocabulary}",
             )
-        room = min(self._limits.context_length - 1, self._limits.kv_tokens - _KV_RESERVE_TOKENS)
-        if len(ids) > room:
-            what = "context" if room == self._limits.context_length - 1 else "KV cache pool"
+        if len(ids) > self._limits.longest_prompt:
             raise LineError(
                 ErrorCode.CONTEXT_LENGTH_EXCEEDED,
-                f"the prompt has {len(ids)} tokens; the {what} leaves room for {room} and one of output",
+                f"the prompt has {len(ids)} tokens; context and KV cache pool of this engine leave room for "
+                f"{self._limits.longest_prompt}",
             )
 
     def _bound_output(self, adapted: Any, asked: int | None) -> None:
@@ -153,6 +150,8 @@ def _result(row: int, response: Any) -> Result:
     usage = response.usage
     details = usage.prompt_tokens_details
     reasons = tuple(choice.finish_reason or "" for choice in response.choices)
+    if "abort" in reasons:
+        return _failure(row, 500, ErrorCode.ENGINE_ERROR, "the engine aborted the request")
     return Result(
         row=row,
         status_code=200,
@@ -173,6 +172,8 @@ def _code_of(message: str, status: int = 400) -> ErrorCode:
 
 
 def _failure(row: int, status: int, code: ErrorCode, message: str) -> Result:
+    # A lone surrogate (from a model's half-written escape) cannot be sent as UTF-8.
+    message = message.encode("utf-8", "replace").decode()
     error = {"message": message, "type": "invalid_request_error" if status < 500 else "server_error"}
     body = orjson.dumps({"error": {**error, "param": None, "code": str(code)}})
     return Result(row, status, body, error_code=str(code), error_message=message)

@@ -6,8 +6,10 @@ Every default that differs from SGLang's own stands here once, with its reason. 
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +74,16 @@ def answer_settings(arguments: dict[str, Any]) -> dict[str, Any]:
 
 
 def detect_platform() -> Platform:
-    """Return "gpu" where an accelerator's device node is visible, else "cpu". Looks at files only, imports nothing."""
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    nodes = ("/dev/nvidia0", "/dev/kfd", "/dev/nvidiactl")
-    return "gpu" if not hidden and any(Path(node).exists() for node in nodes) else "cpu"
+    """Return "gpu" where an accelerator's device node is visible, else "cpu". Looks at files only, imports no torch.
+
+    An AMD node counts for a ROCm build of torch only: desktop processors with built-in graphics have one too.
+    """
+    if any(os.environ.get(name) in ("", "-1") for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES")):
+        return "cpu"
+    nodes = ["/dev/nvidia0", "/dev/nvidiactl"]
+    with contextlib.suppress(PackageNotFoundError):
+        nodes += ["/dev/kfd"] if "rocm" in version("torch") else []
+    return "gpu" if any(Path(node).exists() for node in nodes) else "cpu"
 
 
 def available_cores() -> int:
@@ -104,8 +112,9 @@ def parse_engine_args(pairs: list[str]) -> dict[str, Any]:
 def environment(settings: EngineSettings) -> dict[str, str]:
     """Variables of the engine process, on top of the runner's own."""
     changed = {
-        # Weights and tokenizer are local by now; a hub look-up would only stall a machine without network.
-        "HF_HUB_OFFLINE": "1",
+        # Weights and tokenizer are local by now; a hub look-up would only stall a machine without network. The user's
+        # own setting stands: an engine argument may name an adapter or a draft model on the hub.
+        "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
     }

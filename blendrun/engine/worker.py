@@ -18,16 +18,17 @@ from tempfile import gettempdir
 from typing import Any
 
 import blendrun.engine.cpu.lean  # noqa: F401  # first of all: it decides what sglang imports
-from blendrun.engine.base import EngineInfo, EngineSettings, WorkItem
+from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Phase, ToEngine
 from blendrun.engine.settings import server_args
+from blendrun.errors import ErrorCode
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    parent = int(sys.argv[2])
-    die_with_parent(parent)
+    die_with_parent(int(sys.argv[2]))
+    os.environ["BLENDRUN_ENGINE_PID"] = str(os.getpid())
     # Ctrl-C, and what Slurm sends to every process of a step, are the runner's to answer: it drains, then closes the
     # channel. Spawned processes inherit what is ignored.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
@@ -69,7 +70,6 @@ class _Worker:
             return
         serving, info = await self._start(first.settings, channel)
         await channel.send(info)
-        self._background.add(asyncio.ensure_future(self._report_death(channel)))
         while (message := await channel.receive()) is not None:
             if isinstance(message, WorkItem):
                 task = asyncio.ensure_future(self._answer(message, serving, channel))
@@ -82,11 +82,15 @@ class _Worker:
         os._exit(0)
 
     async def _finish(self, channel: Channel[ToEngine]) -> None:
-        await asyncio.gather(*self._running)
+        await asyncio.gather(*self._running, return_exceptions=True)
         await channel.send(AllDone())
 
     async def _answer(self, item: WorkItem, serving: Any, channel: Channel[ToEngine]) -> None:
-        result = await serving.run(item)
+        try:
+            result = await serving.run(item)
+        except Exception as error:  # noqa: BLE001  # whatever it was, the request must have a result
+            message = repr(error).encode("utf-8", "replace").decode()
+            result = Result(item.row, 500, b"", error_code=str(ErrorCode.ENGINE_ERROR), error_message=message)
         if not self._dead.is_set():
             await channel.send(result)
 
@@ -106,14 +110,18 @@ class _Worker:
         await channel.send(Phase("load"))
         engine = Engine(**server_args(settings))
         self._watch_scheduler(engine)
+        # Before the first forward pass: the one that shows a broken set-up.
+        self._background.add(asyncio.ensure_future(self._report_death(channel)))
         model = engine.tokenizer_manager.model_config
-        pool = int(engine._scheduler_init_result.scheduler_infos[0]["max_total_num_tokens"])
+        scheduler = engine._scheduler_init_result.scheduler_infos[0]
         server = engine.tokenizer_manager.server_args
         limits = Limits(
             context_length=model.context_len,
-            kv_tokens=pool,
+            # SGLang refuses a prompt of `max_req_input_len` tokens or more (managers/utils.py).
+            longest_prompt=int(scheduler["max_req_input_len"]) - 1,
             vocabulary=model.vocab_size,
-            honours_seed=settings.platform == "cpu" and server.sampling_backend == "pytorch",
+            honours_seed=server.enable_deterministic_inference
+            or (settings.platform == "cpu" and server.sampling_backend == "pytorch"),
         )
         await channel.send(Phase("warm up"))
         notes = await self._warm_up(engine, settings, proof)
@@ -121,8 +129,8 @@ class _Worker:
             engine="sglang",
             platform=settings.platform,
             context_length=model.context_len,
-            kv_tokens=pool,
-            max_running=server.max_running_requests or 256,
+            kv_tokens=int(scheduler["max_total_num_tokens"]),
+            max_running=await self._max_running(engine),
             versions={name: version(name) for name in ("sglang", "torch", "transformers")},
             notes=notes,
         )
@@ -143,6 +151,11 @@ class _Worker:
 
         engine.tokenizer_manager.signal_handler_class = RecordDeath
 
+    async def _max_running(self, engine: Any) -> int:
+        """Requests decoded at once over all replicas; SGLang settles it in the scheduler when the user left it open."""
+        states = await engine.tokenizer_manager.get_internal_state()
+        return sum(int(state["effective_max_running_requests_per_dp"]) for state in states)
+
     async def _warm_up(self, engine: Any, settings: EngineSettings, proof: Path) -> tuple[str, ...]:
         """One token through everything: a broken engine shows here, not in the first request."""
         await engine.async_generate(input_ids=[1], sampling_params={"max_new_tokens": 1, "temperature": 0})
@@ -157,3 +170,8 @@ class _Worker:
 
 if __name__ == "__main__":
     main()
+elif __name__ == "__mp_main__":
+    # A process spawned below the engine process imports this module first. SGLang asks to die with its parent only once
+    # it has imported everything, and a parent that is gone by then is never noticed.
+    die_with_parent(int(os.environ["BLENDRUN_ENGINE_PID"]))
+    os.environ["BLENDRUN_ENGINE_PID"] = str(os.getpid())

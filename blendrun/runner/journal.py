@@ -83,6 +83,11 @@ class Journal:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing has been written yet."""
+        return self._end == len(_HEADER)
+
     def append(self, record: Record) -> Entry:
         """Write one record; it is in the operating system's hands when this returns."""
         meta = orjson.dumps(
@@ -96,7 +101,7 @@ class Journal:
         )
         text = meta + b"\t" + record.answer
         start = self._end + _CRC_BYTES + len(meta) + 1
-        self._write(b"%08x " % zlib.crc32(text) + text + b"\n")
+        self._write(_checksum(text) + text + b"\n")
         if time.monotonic() - self._synced > _FSYNC_INTERVAL_S:
             self.sync()
         return Entry(
@@ -142,14 +147,19 @@ class Journal:
 
     def sync(self) -> None:
         """Force everything written so far onto the disk."""
-        os.fsync(self._file)
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            raise self._unwritable(error) from error
         self._synced = time.monotonic()
 
     def close(self) -> None:
         if self._file >= 0:
-            self.sync()
-            os.close(self._file)
-            self._file = -1
+            try:
+                self.sync()
+            finally:
+                os.close(self._file)
+                self._file = -1
 
     def _write(self, data: bytes) -> None:
         try:
@@ -157,10 +167,13 @@ class Journal:
             while done < len(data):
                 done += os.write(self._file, data[done:])
         except OSError as error:
-            raise OutputUnavailableError(
-                f"cannot write {self._path}: {error.strerror}. What is in it is kept; the same command resumes"
-            ) from error
+            raise self._unwritable(error) from error
         self._end += len(data)
+
+    def _unwritable(self, error: OSError) -> OutputUnavailableError:
+        return OutputUnavailableError(
+            f"cannot write {self._path}: {error.strerror}. What is in it is kept; the same command resumes"
+        )
 
     def _cut_torn_tail(self, size: int) -> int:
         """Drop what follows the last newline (a record that was being written when the process died)."""
@@ -177,13 +190,13 @@ class Journal:
         return end
 
 
+def _checksum(text: bytes) -> bytes:
+    return b"%08x " % zlib.crc32(text)
+
+
 def _parse(line: bytes, position: int) -> Entry | None:
     text = line[_CRC_BYTES:-1]
-    try:
-        sound = zlib.crc32(text) == int(line[:8], 16)
-    except ValueError:
-        sound = False
-    if not sound:
+    if not text or line[:_CRC_BYTES] != _checksum(text):
         return None
     meta_text, _, answer = text.partition(b"\t")
     meta = orjson.loads(meta_text)

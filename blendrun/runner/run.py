@@ -146,9 +146,11 @@ class _Run:
         if not self.settings.resume:
             # Only now: a wrong input must not cost the answers of the run before.
             self.state.clear(keep=[source.path for source in self.job.sources])
-        if (old := manifests.read(self.state.manifest)) is not None:
-            manifests.check(old, self.manifest, accept_changes=self.settings.accept_changes)
+        old = manifests.read(self.state.manifest)
         with Journal(self.state.journal) as journal:
+            # Without a finished request there is nothing to mix: a failed first start binds nobody to its settings.
+            if old is not None and not journal.empty:
+                manifests.check(old, self.manifest, accept_changes=self.settings.accept_changes)
             if self.settings.retry_errors:
                 journal.drop_errors()
             self.ledger = Ledger(self.job, self.salt)
@@ -180,8 +182,10 @@ class _Run:
             self._note_resume(len(todo))
             with handlers_kept():
                 asyncio.run(self._feed(todo, make_engine, journal))
-        if self.stop_signal is not None and (left := len(self.ledger.unfinished())):
-            raise stop_error(self.stop_signal, f"{left} requests are left; the same command resumes")
+        if left := len(self.ledger.unfinished()):
+            if self.stop_signal is not None:
+                raise stop_error(self.stop_signal, f"{left} requests are left; the same command resumes")
+            raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; the same command resumes")
         with self.stopwatch.phase("write"):
             self.watch(PhaseStarted("write", str(self.state.output)))
             write_answers(self.job, self.ledger, journal, self.state)

@@ -225,3 +225,14 @@ def test_a_full_disk_keeps_what_was_written_and_the_next_opening_goes_on(tmp_pat
     assert [int.from_bytes(record.key, "big") for record in read(path)] == list(range(int(place)))
     write(path, [make(7)])
     assert read(path)[-1] == make(7)
+
+
+@pytest.mark.parametrize("damage", [b"0\n", b"00000000\n", b"-0 \n", b"00000000 \n", b"\n", b"12345678 x\n"])
+def test_a_damaged_line_of_any_form_is_passed_over(tmp_path: Path, damage: bytes) -> None:
+    path = tmp_path / "journal"
+    with Journal(path):
+        pass
+    path.write_bytes(path.read_bytes() + damage)
+    with Journal(path) as journal:
+        assert list(journal.entries()) == []
+        assert journal.damaged == 1

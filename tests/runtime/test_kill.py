@@ -85,6 +85,18 @@ class Job:
         return run, engine
 
 
+def test_killed_while_the_engine_loads_no_process_stays(tmp_path: Path) -> None:
+    """SGLang's processes ask to die with their parent only after their imports; ours must not depend on that."""
+    job = Job(tmp_path)
+    run = subprocess.Popen([BLENDRUN, *job.command], stderr=subprocess.PIPE, text=True)
+    assert wait_for(lambda: bool(children(run.pid)) and len(children(children(run.pid)[0])) > 1, 120)
+    (engine,) = children(run.pid)
+    time.sleep(random.uniform(0.5, 2))
+    run.send_signal(signal.SIGKILL)
+    run.communicate()
+    assert wait_for(lambda: not alive_in_group(engine), NOTICE_S), alive_in_group(engine)
+
+
 def test_killed_at_random_moments_every_line_comes_once(tmp_path: Path) -> None:
     job = Job(tmp_path)
 

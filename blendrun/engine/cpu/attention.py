@@ -1,8 +1,11 @@
-"""Make a prefix hit save time on the CPU: attend only the new rows of an extend.
+"""Attention on the CPU: a prefix hit saves time, and decode rows are attended together.
 
 Stock `torch_native` pads the query of every extend to the whole sequence, so that a request with 1,000 cached and 10
 new tokens pays for 1,010 query rows, and each decode row of a mixed batch pays for its whole context. This hook runs
 the same attention for the new rows only, under a causal mask aligned to the lower right corner.
+
+Stock decode attends one request after another, with the key heads copied for every query head. Here requests of like
+length go together, and the query heads that share a key head are the rows of one product.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from blendrun.engine.settings import CPU_PLATFORM
 
-TARGET = "sglang.srt.layers.attention.torch_native_backend.TorchNativeAttnBackend._run_sdpa_forward_extend"
+_BACKEND = "sglang.srt.layers.attention.torch_native_backend.TorchNativeAttnBackend"
+# Requests attended together may differ in length by this factor: more pads more, less makes more calls.
+_LENGTH_SPREAD = 1.5
 # A hook whose target moved is only logged by SGLang; the first call leaves this file, so that blendrun can tell.
 PROOF_VARIABLE = "BLENDRUN_ATTENTION_PROOF"
 
@@ -28,7 +33,8 @@ def register() -> None:
         return
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    HookRegistry.register(TARGET, extend_new_rows, HookType.AROUND)
+    HookRegistry.register(f"{_BACKEND}._run_sdpa_forward_extend", extend_new_rows, HookType.AROUND)
+    HookRegistry.register(f"{_BACKEND}._run_sdpa_forward_decode", decode_together, HookType.AROUND)
 
 
 def extend_new_rows(
@@ -75,8 +81,8 @@ def extend_new_rows(
             mask = torch.ones(new, length, dtype=torch.bool).tril(length - new)
         attended = scaled_dot_product_attention(
             query[start : start + new].movedim(0, 1).unsqueeze(0),
-            k_cache[slots].to(query.dtype).movedim(0, 1).unsqueeze(0),
-            v_cache[slots].to(query.dtype).movedim(0, 1).unsqueeze(0),
+            k_cache.index_select(0, slots).to(query.dtype).movedim(0, 1).unsqueeze(0),
+            v_cache.index_select(0, slots).to(query.dtype).movedim(0, 1).unsqueeze(0),
             attn_mask=mask,
             is_causal=1 < new == length,
             enable_gqa=enable_gqa,
@@ -85,6 +91,63 @@ def extend_new_rows(
         output[start : start + new] = attended.squeeze(0).movedim(1, 0)
         start += new
     return output
+
+
+def decode_together(
+    original: Callable[..., torch.Tensor],
+    backend: Any,
+    query: torch.Tensor,
+    output: torch.Tensor,
+    k_cache: torch.Tensor,
+    v_cache: torch.Tensor,
+    req_to_token: torch.Tensor,
+    req_pool_indices: torch.Tensor,
+    seq_lens: torch.Tensor,
+    encoder_lens: torch.Tensor | None = None,
+    scaling: float | None = None,
+    enable_gqa: bool = False,
+    causal: bool = False,
+    is_cross_attn: bool = False,
+    sliding_window_size: int | None = None,
+) -> torch.Tensor:
+    """One new token a request; shapes as in `extend_new_rows`, with query and output (requests, heads, head size)."""
+    window = sliding_window_size is not None and sliding_window_size > -1
+    if encoder_lens is not None or is_cross_attn or window:
+        return original(
+            backend, query, output, k_cache, v_cache, req_to_token, req_pool_indices, seq_lens, encoder_lens,
+            scaling=scaling, enable_gqa=enable_gqa, causal=causal, is_cross_attn=is_cross_attn,
+            sliding_window_size=sliding_window_size,
+        )  # fmt: skip
+
+    kv_heads, heads_each = k_cache.shape[1], query.shape[1] // k_cache.shape[1]
+    for rows in _alike(seq_lens.tolist()):
+        picked = torch.tensor(rows)
+        lengths = seq_lens[picked]
+        longest = int(lengths.max())
+        slots = req_to_token[req_pool_indices[picked], :longest].reshape(-1)
+        keys = k_cache.index_select(0, slots).view(len(rows), longest, kv_heads, -1).transpose(1, 2)
+        values = v_cache.index_select(0, slots).view(len(rows), longest, kv_heads, -1).transpose(1, 2)
+        # What lies behind a request's end is another's, or nothing.
+        inside = (torch.arange(longest) < lengths.unsqueeze(1)).view(len(rows), 1, 1, longest)
+        attended = scaled_dot_product_attention(
+            query[picked].view(len(rows), kv_heads, heads_each, -1),
+            keys.to(query.dtype),
+            values.to(query.dtype),
+            attn_mask=inside.expand(len(rows), 1, heads_each, longest),
+            scale=scaling,
+        )
+        output[picked] = attended.reshape(len(rows), query.shape[1], -1)
+    return output
+
+
+def _alike(lengths: list[int]) -> list[list[int]]:
+    """Places of `lengths` in groups whose longest is at most _LENGTH_SPREAD times the shortest."""
+    groups: list[list[int]] = []
+    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if not groups or lengths[place] > _LENGTH_SPREAD * lengths[groups[-1][0]]:
+            groups.append([])
+        groups[-1].append(place)
+    return groups
 
 
 _proof_left = False
