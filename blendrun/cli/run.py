@@ -40,16 +40,11 @@ class DeviceName(StrEnum):
     GPU = "gpu"
 
 
-_JOB = "What to do with the job"
-_ENGINE = "Engine"
-_RESUME = "Resume"
-
-
 def run(
     context: typer.Context,
     jobs: Annotated[
         list[str],
-        typer.Argument(help="Files of OpenAI Batch lines (.jsonl, .gz, .zst), or - for stdin.", metavar="JOBS..."),
+        typer.Argument(help="Files of OpenAI Batch lines (.jsonl, .gz, .zst), or - for stdin.", metavar="JOBS"),
     ],
     model: Annotated[
         str | None,
@@ -59,53 +54,45 @@ def run(
         str | None,
         typer.Option("--output", "-o", help="Output file. Default: <first job>.answers.jsonl here; - for stdout."),
     ] = None,
-    order: Annotated[
-        OrderName, typer.Option(help="Order in which requests are fed.", rich_help_panel=_JOB)
-    ] = OrderName.GIVEN,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.", rich_help_panel=_JOB)] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.", rich_help_panel=_JOB)] = None,
+    order: Annotated[OrderName, typer.Option(help="Order in which requests are fed.")] = OrderName.GIVEN,
+    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.")] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML file of these options; the command line wins.", rich_help_panel=_JOB),
+        typer.Option(help="YAML file of these options; the command line wins."),
     ] = None,
-    errors_ok: Annotated[
-        bool, typer.Option("--errors-ok", help="Exit 0 although some lines failed.", rich_help_panel=_JOB)
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.", rich_help_panel=_JOB)
-    ] = False,
-    engine: Annotated[EngineName, typer.Option(help="What answers.", rich_help_panel=_ENGINE)] = EngineName.SGLANG,
+    errors_ok: Annotated[bool, typer.Option("--errors-ok", help="Exit 0 although some lines failed.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    engine: Annotated[EngineName, typer.Option(help="What answers.")] = EngineName.SGLANG,
     engine_arg: Annotated[
         list[str] | None,
-        typer.Option(metavar="K=V", help="Argument of SGLang's engine; may be repeated.", rich_help_panel=_ENGINE),
+        typer.Option(metavar="K=V", help="Argument of SGLang's engine; may be repeated."),
     ] = None,
-    device: Annotated[DeviceName, typer.Option(help="Where it runs.", rich_help_panel=_ENGINE)] = DeviceName.AUTO,
+    device: Annotated[DeviceName, typer.Option(help="Where it runs.")] = DeviceName.AUTO,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="CPU threads (CPU only). Default: all cores.", rich_help_panel=_ENGINE),
+        typer.Option(min=1, help="CPU threads (CPU only). Default: all cores."),
     ] = None,
     trust_remote_code: Annotated[
         bool,
-        typer.Option("--trust-remote-code", help="Run code of the model's folder.", rich_help_panel=_ENGINE),
+        typer.Option("--trust-remote-code", help="Run code of the model's folder."),
     ] = False,
     drain_timeout: Annotated[
         float,
-        typer.Option(min=0, help="Seconds for requests in flight after a signal.", rich_help_panel=_ENGINE),
+        typer.Option(min=0, help="Seconds for requests in flight after a signal."),
     ] = 20.0,
     resume: Annotated[
         bool,
-        typer.Option("--resume/--no-resume", help="Keep what an earlier run finished.", rich_help_panel=_RESUME),
+        typer.Option("--resume/--no-resume", help="Keep what an earlier run finished."),
     ] = True,
-    retry_errors: Annotated[
-        bool, typer.Option("--retry-errors", help="Run failed requests again.", rich_help_panel=_RESUME)
-    ] = False,
+    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Run failed requests again.")] = False,
     accept_changes: Annotated[
         bool,
-        typer.Option("--accept-changes", help="Resume though input or settings changed.", rich_help_panel=_RESUME),
+        typer.Option("--accept-changes", help="Resume though input or settings changed."),
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace an output no run of blendrun made.", rich_help_panel=_RESUME),
+        typer.Option("--overwrite", help="Replace an output no run of blendrun made."),
     ] = False,
 ) -> None:
     """Answer every request of JOBS with MODEL. The same command again resumes.
@@ -147,7 +134,7 @@ def _execute(options: dict[str, Any]) -> Summary:
 def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngine]:
     """From options to what the runner takes. Raises UsageError, InputMissingError."""
     from blendrun.endpoints import ENDPOINTS
-    from blendrun.engine.settings import answer_settings, detect_platform, parse_engine_args
+    from blendrun.engine.settings import answer_settings, detect_platform, parse_engine_args, runtime_versions
     from blendrun.errors import UsageError
     from blendrun.models import resolve_model
     from blendrun.runner.order import Order
@@ -158,6 +145,8 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
     replay = options["engine"] == EngineName.REPLAY
     name, identity = options["model"] or "replay", "replay"
+    decides: dict[str, Any] = {}
+    versions: dict[str, str] = {}
     if replay:
         make_engine = _replay(arguments)
     elif options["model"] is None:
@@ -168,6 +157,9 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         resolved = resolve_model(options["model"], platform=platform, progress=progress)
         identity = resolved.identity
         arguments = _parsers(resolved) | arguments
+        # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
+        decides = answer_settings(arguments) | {"platform": platform}
+        versions = runtime_versions()
         make_engine = _sglang(resolved, platform, arguments, options)
     return RunSettings(
         inputs=tuple(options["jobs"]),
@@ -175,7 +167,8 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         model=name,
         model_identity=identity,
         engine=str(options["engine"]),
-        answer_settings={} if replay else answer_settings(arguments),
+        answer_settings=decides,
+        versions=versions,
         order=Order(options["order"]),
         limit=options["limit"],
         default_url=options["endpoint"],

@@ -19,11 +19,12 @@ from blendrun.engine.base import EngineSettings, Platform
 from blendrun.errors import UsageError
 from blendrun.models.resolve import cache_folder
 
+RUNTIME_PACKAGES = ("sglang", "torch", "transformers")
 # The platform's entry point name. Its plug-ins act only where SGLang was told this name.
 CPU_PLATFORM = "blendrun_cpu"
 # Tokens. 1.5 GB for SmolLM2-135M in float32; a larger pool takes seconds to allocate and a CPU does not fill it.
 _CPU_KV_TOKENS = 32_768
-# A decode step grows with the rows on a CPU; beyond this many, throughput no longer does (docs/benchmarks.md).
+# Bounds how long a step takes and how much work in flight a kill loses; not tuned for throughput.
 _CPU_MAX_RUNNING = 32
 _CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_seeds"
 # One forward pass may take minutes on a slow CPU; SGLang's watchdog would take that for a hang after 300 s.
@@ -84,6 +85,15 @@ def detect_platform() -> Platform:
     with contextlib.suppress(PackageNotFoundError):
         nodes += ["/dev/kfd"] if "rocm" in version("torch") else []
     return "gpu" if any(Path(node).exists() for node in nodes) else "cpu"
+
+
+def runtime_versions() -> dict[str, str]:
+    """Installed versions of the packages that answer; what is not installed is left out. Imports none of them."""
+    found = {}
+    for name in RUNTIME_PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def available_cores() -> int:

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-from importlib.metadata import version
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import blendrun.engine.cpu.lean  # noqa: F401  # first of all: it decides what sglang imports
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Phase, ToEngine
-from blendrun.engine.settings import server_args
+from blendrun.engine.settings import runtime_versions, server_args
 from blendrun.errors import ErrorCode
 
 _PR_SET_PDEATHSIG = 1
@@ -131,7 +130,7 @@ class _Worker:
             context_length=model.context_len,
             kv_tokens=int(scheduler["max_total_num_tokens"]),
             max_running=await self._max_running(engine),
-            versions={name: version(name) for name in ("sglang", "torch", "transformers")},
+            versions=runtime_versions(),
             notes=notes,
         )
         return Serving(engine, limits), info

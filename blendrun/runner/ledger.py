@@ -17,7 +17,7 @@ UNFINISHED, ANSWERED, FAILED = 0, 1, 2
 
 
 class Ledger:
-    """Columns beside the Job's, about 40 bytes a row, so that nothing grows with the answers.
+    """Columns beside the Job's, about 30 bytes a row, so that nothing grows with the answers.
 
     state: u8 (N,), UNFINISHED, ANSWERED or FAILED. offset, length: i64 (N,), bytes in the journal.
     finished: rows that are not UNFINISHED. usage: i64 (3,), prompt, cached and output tokens of all finished rows.

@@ -24,13 +24,14 @@ _WORDS = {
 class Manifest(msgspec.Struct, frozen=True):
     """schema_version 1.
 
+    versions: of blendrun and the engine's packages; recorded, not compared.
     input_fingerprint: hash over all request lines. limit: rows taken, or None for all.
     model_identity: hash of the model's configuration, tokenizer and weights' names and sizes.
     answer_settings: engine arguments that can change an answer (capacity settings are not among them).
     """
 
     schema_version: int
-    blendrun_version: str
+    versions: dict[str, str]
     inputs: tuple[str, ...]
     input_fingerprint: str
     limit: int | None

@@ -48,7 +48,7 @@ class RunSettings:
     """What the command line decides.
 
     inputs: files in order, "-" for stdin. model, model_identity: as given, and its hash. drain_timeout: seconds that
-    requests in flight may take to finish after a signal.
+    requests in flight may take to finish after a signal. versions: of the engine's packages, for the manifest.
     """
 
     inputs: tuple[str, ...]
@@ -65,6 +65,7 @@ class RunSettings:
     retry_errors: bool = False
     overwrite: bool = False
     drain_timeout: float = 20.0
+    versions: dict[str, str] = field(default_factory=dict)
 
 
 MakeEngine = Callable[[StateFolder], Engine]
@@ -194,7 +195,7 @@ class _Run:
         settings = self.settings
         return manifests.Manifest(
             schema_version=manifests.SCHEMA_VERSION,
-            blendrun_version=__version__,
+            versions={"blendrun": __version__, **settings.versions},
             inputs=tuple("<stdin>" if name == "-" else path_text(Path(name).resolve()) for name in settings.inputs),
             input_fingerprint=self.job.fingerprint,
             limit=settings.limit,

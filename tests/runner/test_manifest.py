@@ -14,7 +14,7 @@ from blendrun.runner.manifest import Manifest
 
 BASE = Manifest(
     schema_version=1,
-    blendrun_version="0.1.0",
+    versions={"blendrun": "0.1.0"},
     inputs=("/data/jobs.jsonl",),
     input_fingerprint="f" * 32,
     limit=None,
@@ -59,7 +59,7 @@ def test_a_change_that_decides_answers_is_refused_by_name_unless_accepted(fields
     [
         {},
         {"inputs": ("/elsewhere/same.jsonl.gz",)},
-        {"blendrun_version": "0.2.0"},
+        {"versions": {"blendrun": "0.2.0"}},
         {"model": "/a/folder/with/the/same/model"},
         {"limit": 10, "input_fingerprint": "e" * 32},
     ],
@@ -76,7 +76,7 @@ def test_the_salt_changes_with_what_decides_an_answer(fields: dict[str, Any]):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"input_fingerprint": "e"}, {"limit": 3}, {"inputs": ()}, {"model": "x"}, {"blendrun_version": "9"}],
+    [{"input_fingerprint": "e"}, {"limit": 3}, {"inputs": ()}, {"model": "x"}, {"versions": {}}],
 )
 def test_the_salt_stays_with_all_else(fields: dict[str, Any]):
     assert changed(**fields).salt == BASE.salt
