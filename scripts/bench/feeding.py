@@ -4,7 +4,7 @@ Both answer the same prompts with the same engine arguments, environment and hoo
 Outputs have a fixed length, so both do the same work. Reported: seconds from the first request to the last answer, the
 ratio of the throughputs of each pair, and its median.
 
-    python scripts/bench/feeding.py --requests 48 --pairs 3
+    python scripts/bench/feeding.py --pairs 3
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from blendrun.engine.base import EngineSettings
 from blendrun.engine.settings import available_cores, detect_platform, environment, server_args
 from blendrun.models import resolve_model
 
-OUTPUT_TOKENS = 48
 _PLAIN = """
 import json, sys, time
 if __name__ == "__main__":
@@ -48,10 +48,10 @@ def prompts(requests: int) -> list[str]:
     return [f"Note {place // 4}. {passage}Question {place % 4}: when does it leave?" for place in range(requests)]
 
 
-def run_plain(folder: Path, texts: list[str], settings: EngineSettings) -> dict[str, Any]:
+def run_plain(folder: Path, texts: list[str], settings: EngineSettings, output_tokens: int) -> dict[str, Any]:
     script, asked = folder / "plain.py", folder / "asked.json"
     script.write_text(_PLAIN, encoding="utf-8")
-    sampling = {"temperature": 0, "max_new_tokens": OUTPUT_TOKENS, "ignore_eos": True}
+    sampling = {"temperature": 0, "max_new_tokens": output_tokens, "ignore_eos": True}
     arguments = server_args(settings) | {"log_level": "error"}
     asked.write_text(json.dumps({"server_args": arguments, "prompts": texts, "sampling": sampling}), encoding="utf-8")
     finished = subprocess.run(
@@ -68,9 +68,9 @@ def run_plain(folder: Path, texts: list[str], settings: EngineSettings) -> dict[
     return result
 
 
-def run_blendrun(folder: Path, texts: list[str], name: str, model: str) -> dict[str, Any]:
-    job, output = folder / "job.jsonl", folder / f"{name}.jsonl"
-    body = {"model": model, "temperature": 0, "max_tokens": OUTPUT_TOKENS, "ignore_eos": True}
+def run_blendrun(folder: Path, texts: list[str], model: str, output_tokens: int) -> dict[str, Any]:
+    job, output = folder / "job.jsonl", folder / "ours.jsonl"
+    body = {"model": model, "temperature": 0, "max_tokens": output_tokens, "ignore_eos": True}
     lines = [
         {"custom_id": f"{place}", "method": "POST", "url": "/v1/completions", "body": {**body, "prompt": text}}
         for place, text in enumerate(texts)
@@ -86,13 +86,16 @@ def run_blendrun(folder: Path, texts: list[str], name: str, model: str) -> dict[
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="smollm2-135m")
-    parser.add_argument("--requests", type=int, default=48)
+    parser.add_argument("--requests", type=int, default=192, help="more than blendrun's window of 160")
+    parser.add_argument("--output-tokens", type=int, default=24)
     parser.add_argument("--pairs", type=int, default=3)
     chosen = parser.parse_args()
     platform = detect_platform()
     model = resolve_model(chosen.model, platform=platform)
     settings = EngineSettings(str(model.path), platform, available_cores())
     texts = prompts(chosen.requests)
+    bare = partial(run_plain, texts=texts, settings=settings, output_tokens=chosen.output_tokens)
+    blended = partial(run_blendrun, texts=texts, model=chosen.model, output_tokens=chosen.output_tokens)
     ratios = []
     print(f"{'pair':>4} {'plain s':>8} {'blendrun s':>10} {'cached':>13} {'throughput ratio':>16}")
     for pair in range(chosen.pairs):
@@ -100,9 +103,9 @@ def main() -> None:
             folder = Path(name)
             # In turns, so that a slow spell of the machine does not always meet the same side.
             if pair % 2:
-                ours, plain = run_blendrun(folder, texts, "ours", chosen.model), run_plain(folder, texts, settings)
+                ours, plain = blended(folder), bare(folder)
             else:
-                plain, ours = run_plain(folder, texts, settings), run_blendrun(folder, texts, "ours", chosen.model)
+                plain, ours = bare(folder), blended(folder)
         ratio = (ours["output"] / ours["seconds"]) / (plain["output"] / plain["seconds"])
         ratios.append(ratio)
         cached = f"{plain['cached']}/{ours['cached']}"

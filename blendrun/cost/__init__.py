@@ -1,0 +1,1 @@
+"""What a request costs the machine: arithmetic, KV reads, their ratio."""

@@ -1,0 +1,70 @@
+"""The nouns of the cost model: a machine's rates, and what the nodes of a tree demand of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Origin = Literal["datasheet", "measured", "prior"]
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One number of a hardware card: SI units, where it is from (a page, a command), and what kind of number it is."""
+
+    value: float
+    source: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class HardwareCard:
+    """One device. Peak and achieved rates stand apart: densities and comparisons with the paper take the peak, times
+    take the achieved (paper.md 1.2 and section 4, item 8).
+
+    memory: bytes. peak_flops, achieved_flops: FLOP/s of dense 16-bit matrix products (float32 on a CPU).
+    peak_bandwidth, achieved_bandwidth: byte/s of device memory; achieved: by decode attention.
+    value_bytes: bytes of a weight and of a cached value as the runtime holds them here (2, or 4 on a CPU).
+    """
+
+    name: str
+    title: str
+    kind: Literal["gpu", "cpu"]
+    memory: Figure
+    peak_flops: Figure
+    peak_bandwidth: Figure
+    achieved_flops: Figure
+    achieved_bandwidth: Figure
+    value_bytes: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What one plan runs on: `gpus` equal devices. Rates and memory are sums over them.
+
+    flops: FLOP/s. bandwidth: byte/s. memory: bytes. value_bytes: of a weight and of a cached value.
+    """
+
+    card: HardwareCard
+    gpus: int
+    flops: float
+    bandwidth: float
+    memory: float
+    value_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Demand:
+    """What each of the K nodes of a tree asks for on its own, without its sub-tree (sums: `PrefixTree.subtree_sum`).
+
+    compute_tokens: f64 (K,), tokens to be computed: the node's segment, and on a leaf its expected output tokens.
+    flops: f64 (K,), arithmetic of those tokens, attention of prefill included.
+    kv_bytes: f64 (K,), bytes of KV cache that decoding reads; leaves only. The paper's Mem times the bandwidth.
+    """
+
+    compute_tokens: NDArray[np.float64]
+    flops: NDArray[np.float64]
+    kv_bytes: NDArray[np.float64]

@@ -1,0 +1,1 @@
+"""From requests to prompts in tokens, exactly as the runtime makes them."""
