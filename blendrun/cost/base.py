@@ -61,8 +61,10 @@ class Demand:
     """What each of the K nodes of a tree asks for on its own, without its sub-tree (sums: `PrefixTree.subtree_sum`).
 
     compute_tokens: f64 (K,), tokens to be computed: the node's segment, and on a leaf its expected output tokens.
-    flops: f64 (K,), arithmetic of those tokens, attention of prefill included.
-    kv_bytes: f64 (K,), bytes of KV cache that decoding reads; leaves only. The paper's Mem times the bandwidth.
+    flops: f64 (K,), arithmetic of those tokens: layers, output head and the attention of prefill. The attention of
+        decoding is left out: its arithmetic hides under its reads.
+    kv_bytes: f64 (K,), bytes of KV cache that decoding reads; on leaves only, unless decode kernels share prefixes.
+        The paper's Mem times the bandwidth.
     """
 
     compute_tokens: NDArray[np.float64]

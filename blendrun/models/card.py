@@ -161,6 +161,17 @@ class ModelCard:
         return round(token_layers * self._kv_values_per_layer * bytes_per_value)
 
     @property
+    def attention_flops_per_pair(self) -> int:
+        """FLOP of one query token with one key token in one layer: query times key, and weight times value.
+
+        MLA counts its prefill form, which expands the latent vector to keys and values.
+        """
+        mla = self.mla
+        if mla is not None:
+            return 2 * self.heads * (mla.qk_nope_head_dim + mla.qk_rope_head_dim + mla.v_head_dim)
+        return 4 * self.heads * self.head_dim
+
+    @property
     def _kv_values_per_layer(self) -> int:
         if self.mla is not None:
             return self.mla.kv_lora_rank + self.mla.qk_rope_head_dim

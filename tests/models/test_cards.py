@@ -77,6 +77,11 @@ def test_a_sliding_window_stops_growing() -> None:
     assert card.kv_bytes(10_000) == (8 * 10_000 + 40 * 1024) * per_layer
 
 
+def test_attention_arithmetic_of_one_pair_of_tokens() -> None:
+    assert load_card("llama-3-8b").attention_flops_per_pair == 4 * 4096
+    assert load_card("deepseek-v3").attention_flops_per_pair == 2 * 128 * (192 + 128)
+
+
 def test_a_misspelt_alias_is_answered_with_close_ones() -> None:
     with pytest.raises(UsageError, match=r"did you mean llama-3-8b .*known aliases: deepseek-67b"):
         load_card("llama3-8b")

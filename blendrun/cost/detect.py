@@ -1,0 +1,83 @@
+"""The hardware card of this machine, found without torch."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from blendrun.cost.hardware import list_hardware
+from blendrun.errors import UsageError
+
+# Product names as the driver gives them, after "NVIDIA ". The whole name must match: an "RTX 4090 Laptop GPU" or an
+# "H100 NVL" is another device. The A100 for PCIe is the same chip; its 80 GB card has 5 % less bandwidth.
+_NVIDIA = (
+    (r"A100[- ](SXM4|PCIE)-40GB", "a100-40g"),
+    (r"A100-SXM4-80GB|A100 80GB PCIe", "a100-80g"),
+    (r"H100 80GB HBM3", "h100-sxm"),
+    (r"H100 PCIe", "h100-pcie"),
+    (r"H200", "h200"),
+    (r"B200", "b200"),
+    (r"L4", "l4"),
+    (r"L40S", "l40s"),
+    (r"GeForce RTX 4090", "rtx-4090"),
+)
+# PCI device ids (of vendor 0x1002), which the kernel's compute driver lists: MI300X and its virtual function.
+_AMD = {0x74A1: "mi300x", 0x74B5: "mi300x"}
+
+PROC_FOLDER = Path("/proc/driver/nvidia/gpus")
+KFD_FOLDER = Path("/sys/class/kfd/kfd/topology/nodes")
+
+
+def detect_hardware() -> str:
+    """The name, for `load_hardware`, of this machine's card; "cpu" where there is no GPU.
+
+    Raises UsageError for a GPU without a card and for GPUs of several kinds: the user has to name the hardware.
+    """
+    names = _nvidia_names()
+    if not names:
+        return next((card for card in _amd_cards()), "cpu")
+    found = {name: _card_of(name) for name in names}
+    unknown = [name for name, card in found.items() if card is None]
+    advice = f"pass --hardware with one of {', '.join(list_hardware())}, or the path of a card of your own"
+    if unknown:
+        raise UsageError(f"this machine has a {unknown[0]}, which has no hardware card: {advice}")
+    cards = {card for card in found.values() if card is not None}
+    if len(cards) > 1:
+        raise UsageError(f"this machine has GPUs of several kinds ({', '.join(sorted(found))}): {advice}")
+    return cards.pop()
+
+
+def _card_of(product: str) -> str | None:
+    name = re.sub(r"\s+", " ", product).strip().removeprefix("NVIDIA ")
+    return next((card for pattern, card in _NVIDIA if re.fullmatch(pattern, name)), None)
+
+
+def _nvidia_names() -> list[str]:
+    """Product names of this machine's NVIDIA GPUs: what nvidia-smi says, else what the driver shows in /proc."""
+    program = shutil.which("nvidia-smi")
+    if program is not None:
+        command = [program, "--query-gpu=name", "--format=csv,noheader"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        except (OSError, subprocess.SubprocessError):
+            pass  # An image may ship the program on a machine without a GPU; it then fails.
+        else:
+            return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    found = (re.search(r"^Model:\s*(.+)$", _text(path), re.MULTILINE) for path in PROC_FOLDER.glob("*/information"))
+    return [model.group(1).strip() for model in found if model]
+
+
+def _amd_cards() -> list[str]:
+    """Cards of this machine's AMD GPUs; one without a card counts for nothing, as most are a CPU's display."""
+    texts = [_text(path) for path in sorted(KFD_FOLDER.glob("*/properties"))]
+    found = (re.search(r"^device_id (\d+)$", text, re.MULTILINE) for text in texts if "vendor_id 4098\n" in text)
+    return [_AMD[int(device.group(1))] for device in found if device and int(device.group(1)) in _AMD]
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,126 @@
+"""Hardware cards from files, and the machine that a plan runs on."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from blendrun.cost.base import Figure, HardwareCard, Machine
+from blendrun.errors import InputMissingError, UsageError
+from blendrun.models.configs_folder import configs_folder
+
+Rates = Literal["achieved", "peak"]
+
+_FIGURES = ("memory", "peak_flops", "peak_bandwidth", "achieved_flops", "achieved_bandwidth")
+
+
+def user_hardware_folder() -> Path:
+    """Where a user's own cards lie: $XDG_CONFIG_HOME/blendrun/hardware or ~/.config/blendrun/hardware."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "blendrun" / "hardware"
+
+
+def list_hardware() -> list[str]:
+    """Every name that `load_hardware` takes, sorted: the shipped cards and the user's own."""
+    return sorted(_cards())
+
+
+def load_hardware(name: str) -> HardwareCard:
+    """The card of a name, or of a YAML file given by its path. A card in the user's own folder wins over a shipped one.
+
+    Raises UsageError for an unknown name (naming close ones) and for a card with a wrong key or value (naming the
+    file and the key), InputMissingError for a path that is not there.
+    """
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        if not Path(name).is_file():
+            raise InputMissingError(f"no hardware card at {name}; known names: {', '.join(list_hardware())}")
+        return _read(Path(name))
+    cards = _cards()
+    if name not in cards:
+        raise UsageError(f"no hardware is called {name!r}; {_near(name, sorted(cards))}")
+    return _read(cards[name])
+
+
+def machine(card: HardwareCard, gpus: int = 1, rates: Rates = "achieved") -> Machine:
+    """`gpus` equal devices as one: rates and memory summed.
+
+    rates: "achieved" for times, "peak" for densities as the paper has them (paper.md section 4, item 8).
+    Raises UsageError for fewer than one device, and for several where the card is a CPU.
+    """
+    if gpus < 1:
+        raise UsageError(f"{gpus} GPUs cannot run a job: ask for 1 or more")
+    if card.kind == "cpu" and gpus > 1:
+        raise UsageError(f"{card.name} is a CPU and counts as one device: leave the number of GPUs out")
+    flops, bandwidth = card.achieved_flops, card.achieved_bandwidth
+    if rates == "peak":
+        flops, bandwidth = card.peak_flops, card.peak_bandwidth
+    return Machine(
+        card=card,
+        gpus=gpus,
+        flops=gpus * flops.value,
+        bandwidth=gpus * bandwidth.value,
+        memory=gpus * card.memory.value,
+        value_bytes=card.value_bytes,
+    )
+
+
+def _cards() -> dict[str, Path]:
+    """Name to file; the user's folder comes last and so wins."""
+    folders = (configs_folder("hardware"), user_hardware_folder())
+    return {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
+
+
+def _near(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+    meant = f"did you mean {' or '.join(close)}? " if close else ""
+    return f"{meant}known names: {', '.join(known)}; or give the path of a card (a .yaml file)"
+
+
+def _read(path: Path) -> HardwareCard:
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: cannot be read as YAML ({error})") from error
+    if not isinstance(data, dict):
+        raise UsageError(f"{path}: must be a table of keys")
+    if data.setdefault("name", path.stem) != path.stem:
+        raise UsageError(f"{path}: key `name` must be the file's name, {path.stem!r}")
+    _refuse_unknown_keys(data, path)
+    try:
+        # Not strict, because YAML reads 3.12e14 (no sign in the exponent) as text.
+        card = msgspec.convert(data, HardwareCard, strict=False)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path}: {error}") from error
+    _refuse_impossible(card, path)
+    return card
+
+
+def _refuse_unknown_keys(data: dict[Any, Any], path: Path) -> None:
+    blocks = [("", data, HardwareCard), *((f"{key}.", data.get(key), Figure) for key in _FIGURES)]
+    for prefix, block, cls in blocks:
+        known = [field.name for field in dataclasses.fields(cls)]
+        unknown = [key for key in block if key not in known] if isinstance(block, dict) else []
+        if unknown:
+            raise UsageError(f"{path}: unknown key `{prefix}{unknown[0]}`; known here: {', '.join(known)}")
+
+
+def _refuse_impossible(card: HardwareCard, path: Path) -> None:
+    for key in _FIGURES:
+        figure: Figure = getattr(card, key)
+        if not (math.isfinite(figure.value) and figure.value > 0):
+            raise UsageError(f"{path}: `{key}.value` must be a positive number, not {figure.value:g}")
+        if not figure.source.strip():
+            raise UsageError(f"{path}: `{key}.source` must say where the number is from")
+    if card.value_bytes not in (1, 2, 4):
+        raise UsageError(f"{path}: `value_bytes` must be 1, 2 or 4, not {card.value_bytes}")
+    # A rate above the peak is nearly always a slip of a unit, and would bend every time that is predicted.
+    for rate in ("flops", "bandwidth"):
+        achieved, peak = getattr(card, f"achieved_{rate}").value, getattr(card, f"peak_{rate}").value
+        if achieved > peak:
+            raise UsageError(f"{path}: `achieved_{rate}.value` {achieved:g} is above `peak_{rate}.value` {peak:g}")
