@@ -1,0 +1,147 @@
+"""Loops compiled by Numba: loaded or compiled at first use, cached on disk, and never for seconds without a word.
+
+    @compiled(I32_IN, I64)
+    def total(values: NDArray[np.int32], limit: int) -> int: ...
+
+    @inlined
+    def part_of_total(value: int) -> int: ...
+
+A kernel (`compiled`) names its argument types, so exactly one machine code of it exists, found in the cache by the next
+process. `inlined` marks what kernels call; it is compiled as part of each of them. Both must stand in one file: Numba's
+cache notices a change of the kernel's own file only.
+
+Importing a module of kernels does not import Numba, which takes longer than all of blendrun's command line. Where no
+cache can be written (neither __pycache__ beside the source nor the user's cache folder), every process compiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from threading import Lock
+from types import FunctionType
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Argument types, in Numba's words. `_IN` arrays are not written, so read-only memory maps fit.
+I64, F64, BOOL = "i8", "f8", "b1"
+I32_IN, I64_IN, U64_IN, F64_IN, BOOL_IN = (f"Array({kind}, 1, 'C', True)" for kind in ("i4", "i8", "u8", "f8", "b1"))
+I32_OUT, I64_OUT, U64_OUT, F64_OUT, BOOL_OUT = (f"{kind}[::1]" for kind in ("i4", "i8", "u8", "f8", "b1"))
+I32_TABLE_IN = "Array(i4, 2, 'C', True)"
+
+_KERNELS: list[Kernel[..., Any]] = []
+_LOCK = Lock()
+
+
+class Kernel(Generic[P, R]):
+    """A function that runs as machine code, in a thread without the interpreter's lock."""
+
+    def __init__(self, function: Callable[P, R], arguments: tuple[str, ...]) -> None:
+        self.function = cast(FunctionType, function)
+        self.arguments = arguments
+        self._code: Callable[P, R] | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Raises TypeError where an argument's type is not the one named, rather than compile again."""
+        code = self._code or self.load()
+        return code(*args, **kwargs)
+
+    def load(self) -> Callable[P, R]:
+        """Load the machine code from the cache, or compile it. Once a process; safe from many threads."""
+        with _LOCK:
+            if self._code is None:
+                dispatcher = _jit(_with_inner_functions(self.function), cache=True)
+                dispatcher.compile(f"({', '.join(self.arguments)})")
+                dispatcher.disable_compile()
+                self._code = dispatcher
+            return cast(Callable[P, R], self._code)
+
+
+class Inlined(Generic[P, R]):
+    """A function that kernels call. Called from Python it is plain Python."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        self.function = cast(FunctionType, function)
+        self.code: Any = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return cast(R, self.function(*args, **kwargs))
+
+
+def compiled(*arguments: str) -> Callable[[Callable[P, R]], Kernel[P, R]]:
+    """Decorator of a kernel. arguments: the constants of this module, or types in Numba's words, one an argument."""
+
+    def register(function: Callable[P, R]) -> Kernel[P, R]:
+        kernel = Kernel(function, arguments)
+        _KERNELS.append(kernel)
+        return kernel
+
+    return register
+
+
+def inlined(function: Callable[P, R]) -> Inlined[P, R]:
+    """Decorator of a function that kernels of the same file call."""
+    return Inlined(function)
+
+
+def needs_compiling() -> bool:
+    """Whether a kernel of the modules imported so far must be compiled; those in the cache are loaded.
+
+    Where this is True, say so and call `load_kernels`, which then takes seconds.
+    """
+    from numba.core import event  # Numba takes half a second to import.
+
+    class Refusal(event.Listener):  # type: ignore[misc]
+        def on_start(self, event: object) -> None:
+            raise _WouldCompileError
+
+        def on_end(self, event: object) -> None:
+            pass
+
+    with event.install_listener("numba:compile", Refusal()):
+        missing = [kernel for kernel in _KERNELS if not _try_load(kernel)]
+    return bool(missing)
+
+
+def load_kernels() -> None:
+    """Load every kernel of the modules imported so far, compiling what is in no cache."""
+    for kernel in _KERNELS:
+        kernel.load()
+
+
+class _WouldCompileError(Exception):
+    """Stops Numba before it compiles."""
+
+
+def _try_load(kernel: Kernel[..., Any]) -> bool:
+    try:
+        kernel.load()
+    except _WouldCompileError:
+        return False
+    return True
+
+
+def _jit(function: FunctionType, cache: bool) -> Any:
+    from numba import njit
+
+    try:
+        return njit(function, nogil=True, cache=cache, error_model="numpy")
+    except RuntimeError:
+        # Numba found no folder to keep code in.
+        return njit(function, nogil=True, cache=False, error_model="numpy")
+
+
+def _with_inner_functions(function: FunctionType) -> FunctionType:
+    """The function with its `Inlined` globals replaced by what Numba can call."""
+    known = function.__globals__
+    names = {name: _inner(known[name]) for name in function.__code__.co_names if isinstance(known.get(name), Inlined)}
+    code = FunctionType(function.__code__, known | names, function.__name__, function.__defaults__)
+    code.__module__, code.__qualname__ = function.__module__, function.__qualname__
+    return code
+
+
+def _inner(value: Inlined[..., Any]) -> Any:
+    if value.code is None:
+        value.code = _jit(_with_inner_functions(value.function), cache=False)
+    return value.code
