@@ -42,6 +42,7 @@ bench: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python scripts/make_cli_reference.py docs/cli.md
+	$(BIN)/python scripts/make_schemas.py docs/schemas
 
 # Pin all versions again. Universal: one file for every Python and platform in range.
 constraints:

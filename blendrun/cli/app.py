@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from blendrun import __version__
+from blendrun.cli.plan import plan
 from blendrun.cli.run import run
 
 app = typer.Typer(
@@ -36,3 +37,4 @@ def root(
 
 
 app.command()(run)
+app.command()(plan)

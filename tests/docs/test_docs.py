@@ -16,6 +16,12 @@ def test_the_cli_reference_is_what_the_code_says() -> None:
     assert finished.returncode == 0, finished.stderr
 
 
+def test_the_schemas_are_what_the_code_says() -> None:
+    command = [sys.executable, "scripts/make_schemas.py", "docs/schemas", "--check"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+
+
 def test_the_examples_are_what_their_script_writes(tmp_path: Path) -> None:
     before = {path.name: path.read_bytes() for path in (ROOT / "examples").glob("*.jsonl")}
     subprocess.run([sys.executable, "scripts/make_examples.py", str(tmp_path)], cwd=ROOT, check=True)

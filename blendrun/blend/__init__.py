@@ -1,0 +1,1 @@
+"""From a tree with its costs to orders: the simple ones, and the blend."""

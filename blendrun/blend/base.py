@@ -1,0 +1,68 @@
+"""Orders of a job: values of one type, whichever rule made them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.blend.row import Row
+
+
+class OrderName(StrEnum):
+    """given: as the input has them. shuffled: a permutation that is the same in every run. sorted: depth first through
+    the prefix tree. lof: longest expected output first. blended: the dual scan.
+    """
+
+    GIVEN = "given"
+    SHUFFLED = "shuffled"
+    SORTED = "sorted"
+    LOF = "lof"
+    BLENDED = "blended"
+
+
+LEFT, RIGHT = 0, 1
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Order:
+    """M prompts in the order in which they are to be fed.
+
+    prompt: i64 (M,), prompt numbers, a permutation of 0..M-1.
+    side: u8 (M,), in feed order: LEFT for the compute-heavy end of the blend, RIGHT for the memory-heavy one; all LEFT
+        for orders that have no sides.
+    """
+
+    name: OrderName
+    prompt: NDArray[np.int64]
+    side: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Blend:
+    """A blended order with what its making tells.
+
+    order: as the dual scan feeds it in expected time.
+    row, row_prompt: what a feeder with a clock of its own reads from both ends instead; row_prompt: i64 (M,), the
+        prompts in the row's order.
+    left_share: f32 (M,), in feed order: share of the KV pool that the left side was to hold when this was fed.
+    density: compute seconds over memory seconds of the whole job, sharing included; infinite where nothing is decoded.
+    kept_sharing: tokens shared by neighbours on a side over what an infinite prefix cache saves; 1 where nothing is
+        shared. A lower bound of what a real cache keeps: it holds more than the last prompt of each side.
+    units: pieces of the tree that the scan moved as a whole.
+    kv_peak: most KV tokens held at once, in the scan's own time (lengths as expected, prefill taking no time).
+    """
+
+    order: Order
+    row: Row
+    row_prompt: NDArray[np.int64]
+    left_share: NDArray[np.float32]
+    density: float
+    kept_sharing: float
+    units: int
+    kv_peak: float

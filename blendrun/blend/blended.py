@@ -1,0 +1,71 @@
+"""The blended order: units by density, read from both ends."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from blendrun.blend.base import Blend, Order, OrderName
+from blendrun.blend.row import Held, Row
+from blendrun.blend.scan import dual_scan, feed_tail_longest_first
+from blendrun.blend.split import UnitRow, arrange_units
+from blendrun.cost.balance import path_sum
+from blendrun.cost.base import Demand, Machine
+from blendrun.lengths.base import Lengths
+from blendrun.tokens.base import Prompts
+from blendrun.tree.base import PrefixTree
+
+KEEP = 0.99
+
+
+def blend(
+    tree: PrefixTree,
+    prompts: Prompts,
+    lengths: Lengths,
+    demand: Demand,
+    machine: Machine,
+    *,
+    pool_tokens: float,
+    keep: float = KEEP,
+) -> Blend:
+    """Mix the compute-heavy and the memory-heavy end of the job, keeping `keep` of its prefix sharing.
+
+    pool_tokens: KV tokens that requests may hold together (paper's M).
+    keep: 0 to 1; what neighbours on one side must still share of what an infinite prefix cache saves.
+    """
+    compute = demand.flops / machine.flops
+    memory = demand.kv_bytes / machine.bandwidth
+    units = arrange_units(tree, compute, memory, keep=keep)
+    row = Row.of(units, _held(tree, units, prompts, lengths, demand, machine))
+    scan = feed_tail_longest_first(dual_scan(row, pool_tokens), row, pool_tokens)
+    total = float(memory.sum())
+    return Blend(
+        row=row,
+        row_prompt=tree.prompt[units.leaf],
+        order=Order(OrderName.BLENDED, tree.prompt[units.leaf[scan.place]], scan.side),
+        left_share=scan.left_share,
+        density=float(compute.sum()) / total if total > 0 else float("inf"),
+        kept_sharing=units.kept,
+        units=units.units,
+        kv_peak=scan.kv_peak,
+    )
+
+
+def _held(tree: PrefixTree, row: UnitRow, prompts: Prompts, lengths: Lengths, demand: Demand, machine: Machine) -> Held:
+    node = tree.leaf[row.leaf]
+    prompt = tree.prompt[row.leaf]
+    tokens = prompts.prompt_tokens[prompt].astype(np.float64)
+    choices = prompts.choices[prompt].astype(np.float64)
+    mean, square = lengths.mean[prompt], lengths.square[prompt]
+    # A leaf's own demand covers its own segment; the inner segments belong to whoever comes first, and the row says
+    # who that is: they are charged by the share of the path above that is not the left neighbour's.
+    above = tree.start[node].astype(np.float64)
+    fresh = np.maximum(tokens - row.shared - tree.segment[node], 0.0)
+    inner = path_sum(tree, demand.flops)[node] * np.divide(fresh, above, out=np.zeros_like(above), where=above > 0)
+    return Held(
+        prompt=tokens,
+        rows=choices,
+        steps=np.maximum(mean, 1.0),
+        reads=choices * (tokens * mean + square / 2),
+        compute=(demand.flops[node] + inner) / machine.flops,
+        memory=demand.kv_bytes[node] / machine.bandwidth,
+    )

@@ -1,0 +1,66 @@
+"""The row that the blend is read from: a job from its compute-heavy to its memory-heavy end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.blend.split import UnitRow
+
+# Stands for the infinite density of work that decodes nothing.
+_DENSEST = 1e12
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Held:
+    """What each leaf of the row asks of the pool, in the row's order.
+
+    prompt: f64 (M,), tokens of the prompt.
+    rows: f64 (M,), answers decoded side by side; each grows by a token a step.
+    steps: f64 (M,), expected decode steps, at least 1: a prefill holds its prompt for a step too.
+    reads: f64 (M,), KV tokens read over its life.
+    compute, memory: f64 (M,), seconds at the machine's rates, prefix shared with the neighbour on its left not counted.
+    """
+
+    prompt: NDArray[np.float64]
+    rows: NDArray[np.float64]
+    steps: NDArray[np.float64]
+    reads: NDArray[np.float64]
+    compute: NDArray[np.float64]
+    memory: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Row:
+    """The job from its compute-heavy to its memory-heavy end, with all that a reader of both ends has to know.
+
+    unit: i64 (M,), unit of each leaf, ascending. held: what each asks of the pool.
+    own_left, own_right: f64 (M,), prompt tokens that are new to a side that has just fed the neighbour: the left side
+        comes from the front, the right side from the back.
+    density: f64 (U,), compute over memory of each unit; reads: f64 (U,), KV tokens read over KV tokens held, by the step.
+    """
+
+    unit: NDArray[np.int64]
+    held: Held
+    own_left: NDArray[np.float64]
+    own_right: NDArray[np.float64]
+    density: NDArray[np.float64]
+    reads: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, units: UnitRow, held: Held) -> Row:
+        shared = units.shared.astype(np.float64)
+        own = held.prompt - shared
+        begin = units.first[:-1]
+        held_steps = np.add.reduceat((own + held.rows * held.steps / 2) * held.steps, begin)
+        density = np.add.reduceat(held.compute, begin) / np.maximum(np.add.reduceat(held.memory, begin), 1e-30)
+        return cls(
+            unit=np.repeat(np.arange(units.units, dtype=np.int64), np.diff(units.first)),
+            held=held,
+            own_left=own,
+            own_right=held.prompt - np.concatenate((shared[1:], [0.0])),
+            density=np.minimum(density, _DENSEST),
+            reads=np.maximum(np.add.reduceat(held.reads, begin), 1e-9) / np.maximum(held_steps, 1e-9),
+        )

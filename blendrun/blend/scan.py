@@ -1,0 +1,224 @@
+"""The dual scan: two ends of the unit row feed one KV pool so that its mix stays at the job's own density.
+
+Paper: Algorithm 3 (paper.md 1.6). At any time the left unit L (dense in compute) and the right unit R (dense in memory)
+hold the shares of the pool that make their mix cost compute and memory in the proportion of what is left of the job
+(section 4, item 10):
+
+    M_L + M_R = M        M_L k_L (rho_L - rho) = M_R k_R (rho - rho_R)
+
+k = KV tokens read a step over KV tokens held; it is 1 in the paper, and more where decoding requests share a prefix,
+which is held once and read by each. Every other bracket (section 4, item 9) gives the whole pool to one side.
+
+The order comes from playing this out in expected time, a step at a time of decoding: the side that is furthest below its
+share admits next, if at no time to come the pool would overflow by what is then running; else time moves on to the next end.
+The feeder of a running engine follows the same rule with the engine's own clock (`Row` holds what it needs).
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.blend.base import LEFT, RIGHT
+from blendrun.blend.row import Row
+from blendrun.tree.compiled import F64, F64_IN, I64_IN, compiled, inlined
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scan:
+    """The order of admission: places in the row i64 (M,), sides u8 (M,), left shares f32 (M,); `kv_peak` in tokens."""
+
+    place: NDArray[np.int64]
+    side: NDArray[np.uint8]
+    left_share: NDArray[np.float32]
+    kv_peak: float
+
+
+def dual_scan(row: Row, pool_tokens: float) -> Scan:
+    """Read `row` from both ends into a pool of `pool_tokens` (> 0). A request larger than the pool runs alone."""
+    held = row.held
+    place, side, share, peak = _scan(
+        row.unit,
+        row.own_left,
+        row.own_right,
+        held.rows,
+        held.steps,
+        held.compute,
+        held.memory,
+        row.density,
+        row.reads,
+        float(pool_tokens),
+    )
+    return Scan(place, side, share, float(peak))
+
+
+def feed_tail_longest_first(scan: Scan, row: Row, pool_tokens: float) -> Scan:
+    """Feed the last pool-full longest first: nothing comes behind it to fill the machine while one long answer ends.
+
+    All of it is resident together anyway, so neither the mix nor the sharing suffers (section 4, item 25).
+    """
+    held = row.held
+    sizes = (row.own_left + held.rows * held.steps)[scan.place]
+    from_end = np.cumsum(sizes[::-1])
+    count = int(np.searchsorted(from_end, pool_tokens, side="right"))
+    begin = len(scan.place) - count
+    tail = begin + np.argsort(-held.steps[scan.place[begin:]], kind="stable")
+    order = np.concatenate((np.arange(begin), tail))
+    return Scan(scan.place[order], scan.side[order], scan.left_share[order], scan.kv_peak)
+
+
+@inlined
+def left_share(rho_left: float, rho_right: float, rho: float, reads_left: float, reads_right: float) -> float:
+    """Share of the pool for the left side, 0 to 1."""
+    if rho_left <= rho_right:
+        # Nothing to mix. One side reads on, so that its unit stays in one piece.
+        return 1.0
+    if rho >= rho_left:
+        return 1.0
+    if rho <= rho_right:
+        return 0.0
+    pull_left = reads_left * (rho_left - rho)
+    pull_right = reads_right * (rho - rho_right)
+    return pull_right / (pull_left + pull_right)
+
+
+@inlined
+def fits_until_its_end(
+    ends: NDArray[np.float64],
+    freed: NDArray[np.float64],
+    rows: NDArray[np.float64],
+    first: int,
+    last: int,
+    now: float,
+    held: float,
+    all_rows: float,
+    pool: float,
+    steps: float,
+) -> bool:
+    """Whether what runs, growing by a token a row and step, leaves the pool big enough until a newcomer ends.
+
+    ends, freed, rows: of what runs, by end, the live ones in [first, last): the step at which each ends, the tokens it
+    gives back then, its rows. held, all_rows: of all of it, the newcomer's prompt and rows counted. steps: the newcomer's.
+    What ends later than the newcomer was checked when it came.
+    """
+    before = 0.0
+    for place in range(first, last):
+        ahead = ends[place] - now
+        if ahead > steps:
+            break
+        if ahead <= 0.0:
+            # Overdue: it runs longer than expected, and nobody knows for how long.
+            continue
+        held += all_rows * (ahead - before)
+        if held > pool:
+            return False
+        held -= freed[place]
+        all_rows -= rows[place]
+        before = ahead
+    return held + all_rows * (steps - before) <= pool
+
+
+@inlined
+def insert_end(
+    ends: NDArray[np.float64],
+    freed: NDArray[np.float64],
+    rows: NDArray[np.float64],
+    first: int,
+    last: int,
+    end: float,
+    tokens: float,
+    own_rows: float,
+) -> None:
+    """Put a newcomer into its place by end; the caller counts `last` on."""
+    place = last
+    while place > first and ends[place - 1] > end:
+        ends[place], freed[place], rows[place] = ends[place - 1], freed[place - 1], rows[place - 1]
+        place -= 1
+    ends[place], freed[place], rows[place] = end, tokens, own_rows
+
+
+@compiled(I64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64)
+def _scan(
+    unit: NDArray[np.int64],
+    own_left: NDArray[np.float64],
+    own_right: NDArray[np.float64],
+    rows: NDArray[np.float64],
+    steps: NDArray[np.float64],
+    compute: NDArray[np.float64],
+    memory: NDArray[np.float64],
+    density: NDArray[np.float64],
+    reads: NDArray[np.float64],
+    pool: float,
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32], float]:
+    count = len(unit)
+    place = np.empty(count, dtype=np.int64)
+    sides = np.empty(count, dtype=np.uint8)
+    shares = np.empty(count, dtype=np.float32)
+    ends, freed, alive = np.empty(count), np.empty(count), np.empty(count)
+    first, last = 0, 0
+    # A side's holding, which its share is of, counts means over a request's stay: (end, side, tokens).
+    stays = [(0.0, 0, 0.0)]
+    stays.clear()
+    holding = np.zeros(2)
+    compute_left, memory_left = compute.sum(), memory.sum()
+    now, held, all_rows, peak, share = 0.0, 0.0, 0.0, 0.0, 1.0
+    left, right, left_unit, right_unit = 0, count - 1, -1, -1
+    for fed in range(count):
+        if unit[left] != left_unit or unit[right] != right_unit:
+            left_unit, right_unit = unit[left], unit[right]
+            rho = compute_left / max(memory_left, 1e-30)
+            share = left_share(density[left_unit], density[right_unit], rho, reads[left_unit], reads[right_unit])
+        side = -1
+        while side < 0:
+            first_choice = RIGHT if holding[LEFT] * (1.0 - share) > holding[RIGHT] * share or share <= 0.0 else LEFT
+            for choice in (first_choice, 1 - first_choice):
+                part = pool * (share if choice == LEFT else 1.0 - share)
+                chosen = left if choice == LEFT else right
+                own = own_left[chosen] if choice == LEFT else own_right[chosen]
+                idle = first == last
+                if (holding[choice] < part or idle) and (
+                    idle
+                    or fits_until_its_end(
+                        ends, freed, alive, first, last, now, held + own, all_rows + rows[chosen], pool, steps[chosen]
+                    )
+                ):
+                    side = choice
+                    break
+            if side < 0:
+                soon = ends[first]
+                if len(stays) > 0:
+                    soon = min(soon, stays[0][0])
+                held += all_rows * (soon - now)
+                now = soon
+            while first < last and ends[first] <= now:
+                held -= freed[first]
+                all_rows -= alive[first]
+                first += 1
+            while len(stays) > 0 and stays[0][0] <= now:
+                _, ended, tokens = heapq.heappop(stays)
+                holding[ended] -= tokens
+        chosen = left if side == LEFT else right
+        own = own_left[chosen] if side == LEFT else own_right[chosen]
+        growth = rows[chosen] * steps[chosen]
+        insert_end(ends, freed, alive, first, last, now + steps[chosen], own + growth, rows[chosen])
+        last += 1
+        held += own
+        all_rows += rows[chosen]
+        peak = max(peak, held)
+        # One request may be more than its side's share: it counts for so much longer, which keeps the side's mean.
+        mean = own + growth / 2
+        part = pool * (share if side == LEFT else 1.0 - share)
+        stretch = max(mean / part, 1.0) if part > 0.0 and left_unit != right_unit else 1.0
+        heapq.heappush(stays, (now + steps[chosen] * stretch, side, mean))
+        holding[side] += mean
+        compute_left -= compute[chosen]
+        memory_left -= memory[chosen]
+        place[fed], sides[fed], shares[fed] = chosen, side, share
+        if side == LEFT:
+            left += 1
+        else:
+            right -= 1
+    return place, sides, shares, peak

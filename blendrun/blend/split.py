@@ -1,0 +1,199 @@
+"""Layer-wise sort and node split: the job as a row of units, from the most compute-heavy to the most memory-heavy.
+
+A unit is a sub-tree that is fed as a whole. Few large units keep all sharing, but mix light and heavy requests inside;
+many small ones sort finely, but recompute the prefixes they were cut from. Paper: Algorithms 1 and 2 (paper.md 1.5),
+corrected as its section 4, item 1 asks: leaves are emitted too. Where the paper re-sorts and splits until nothing
+changes, every node's critical threshold is computed once here, and the largest threshold that keeps enough sharing is
+searched: the result is that of the loop, without the loop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.cost.balance import path_sum
+from blendrun.tree.base import PrefixTree
+from blendrun.tree.compiled import BOOL_IN, F64_IN, I32_IN, I64_IN, compiled
+from blendrun.tree.shared import SharedPrefix
+
+# A sub-tree whose leaves' densities differ by less than this factor is not cut: nothing would be sorted by it.
+_ALIKE = 1.25
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class UnitRow:
+    """M leaves in the order of the blend's two ends: the left one reads it forwards, the right one backwards.
+
+    leaf: i64 (M,), depth-first positions of the tree's leaves.
+    first: i64 (U + 1,), unit u is leaf[first[u]:first[u + 1]].
+    shared: i32 (M,), tokens that each leaf shares with the one before it in this row; 0 for the first.
+    kept: sum of `shared` over the tree's shared tokens; 1 where the tree shares nothing.
+    threshold: tokens; nodes whose split costs no more were cut.
+    """
+
+    leaf: NDArray[np.int64]
+    first: NDArray[np.int64]
+    shared: NDArray[np.int32]
+    kept: float
+    threshold: float
+
+    @property
+    def units(self) -> int:
+        return len(self.first) - 1
+
+
+def arrange_units(
+    tree: PrefixTree, compute: NDArray[np.float64], memory: NDArray[np.float64], *, keep: float = 0.99
+) -> UnitRow:
+    """Cut the tree as finely as `keep` of its sharing allows, and sort the pieces by density, the highest first.
+
+    compute, memory: f64 (K,), each node's own seconds at the machine's rates.
+    keep: share of the tree's shared tokens that neighbours in the row must still share, 0 to 1.
+    """
+    return _Splitter(tree, compute, memory).finest(keep)
+
+
+class _Splitter:
+    """One tree, its costs, and the thresholds at which its nodes are cut."""
+
+    def __init__(self, tree: PrefixTree, compute: NDArray[np.float64], memory: NDArray[np.float64]) -> None:
+        self.tree = tree
+        self.prefix = SharedPrefix(tree)
+        total_compute, total_memory = tree.subtree_sum(compute), tree.subtree_sum(memory)
+        # A unit visited alone computes the path above it too.
+        alone = total_compute + path_sum(tree, compute)
+        self.unit_density = _log_ratio(alone, total_memory)
+        self.position = _sorted_positions(tree, _log_ratio(total_compute, total_memory))
+        alike = _alike(tree, _log_ratio(compute, memory))
+        self.critical = _critical_thresholds(tree, alike)
+
+    def finest(self, keep: float) -> UnitRow:
+        """Binary search over the thresholds at which something changes."""
+        candidates = np.unique(self.critical[np.isfinite(self.critical)])
+        wanted = keep * self.tree.shared_tokens
+        # Below the first candidate only the root is cut, which costs nothing.
+        low, high, found = 0, len(candidates), 0
+        while low < high:
+            middle = (low + high) // 2
+            if self._kept_tokens(self._units(candidates[middle])) >= wanted:
+                found, low = middle, middle + 1
+            else:
+                high = middle
+        threshold = float(candidates[found]) if len(candidates) else 0.0
+        return self._row(self._units(threshold), threshold)
+
+    def _units(self, threshold: float) -> NDArray[np.int64]:
+        """Nodes of the units, sorted by density, the highest first."""
+        cut = self.critical <= threshold
+        # The root's parent is -1: its own row is dropped, as it is cut wherever it has children.
+        units = np.flatnonzero(cut[self.tree.parent[1:]] & ~cut[1:]) + 1
+        if not len(units):
+            units = np.zeros(1, dtype=np.int64)
+        return units[np.argsort(-self.unit_density[units], kind="stable")]
+
+    def _kept_tokens(self, units: NDArray[np.int64]) -> int:
+        tree = self.tree
+        depths = np.concatenate(([0], np.cumsum(tree.depth[tree.leaf], dtype=np.int64)))
+        segments = np.concatenate(([0], np.cumsum(tree.segment, dtype=np.int64)))
+        whole = depths[tree.leaf_end[units]] - depths[tree.leaf_begin[units]]
+        distinct = segments[tree.end[units]] - segments[units] + tree.start[units]
+        heads = tree.leaf_begin[units].astype(np.int64)
+        between = self.prefix(heads[:-1], heads[1:])
+        return int((whole - distinct).sum() + between.sum(dtype=np.int64))
+
+    def _row(self, units: NDArray[np.int64], threshold: float) -> UnitRow:
+        tree = self.tree
+        sizes = (tree.leaf_end[units] - tree.leaf_begin[units]).astype(np.int64)
+        first = np.concatenate(([0], np.cumsum(sizes)))
+        # `position` is a depth-first place with sorted children, so a unit's leaves lie side by side in it.
+        by_position = np.empty(tree.prompts, dtype=np.int64)
+        by_position[self.position[tree.leaf]] = np.arange(tree.prompts)
+        within = np.arange(first[-1]) - np.repeat(first[:-1], sizes)
+        leaf = by_position[np.repeat(self.position[units], sizes) + within]
+        shared = np.concatenate(([0], self.prefix(leaf[:-1], leaf[1:]))).astype(np.int32)
+        total = tree.shared_tokens
+        kept = float(shared.sum(dtype=np.int64) / total) if total else 1.0
+        return UnitRow(leaf, first, shared, kept, threshold)
+
+
+def _log_ratio(compute: NDArray[np.float64], memory: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Densities on a scale without infinities: prefill-only work is at one end, work without prefill at the other."""
+    ratio: NDArray[np.float64] = np.log(np.maximum(compute, _TINY)) - np.log(np.maximum(memory, _TINY))
+    return ratio
+
+
+def _sorted_positions(tree: PrefixTree, density: NDArray[np.float64]) -> NDArray[np.int64]:
+    """First leaf place of each node when the children of every node stand by density, highest first (Algorithm 1).
+
+    Ties keep the tree's order. i64 (K,).
+    """
+    order = np.lexsort((-density[1:], tree.parent[1:])) + 1
+    sizes = (tree.leaf_end - tree.leaf_begin)[order].astype(np.int64)
+    before = np.concatenate(([0], np.cumsum(sizes)[:-1])) if len(sizes) else np.zeros(0, dtype=np.int64)
+    parents = tree.parent[order]
+    heads = np.concatenate(([True], parents[1:] != parents[:-1])) if len(parents) else np.zeros(0, dtype=bool)
+    group = np.cumsum(heads) - 1
+    offset = np.zeros(len(tree), dtype=np.int64)
+    offset[order] = before - before[heads][group]
+    return _descend_places(tree.parent, offset)
+
+
+def _alike(tree: PrefixTree, leaf_density: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Nodes whose leaves' densities lie within a factor of `_ALIKE`. bool (K,); true for leaves."""
+    low, high = _leaf_range(tree.parent, tree.leaf, leaf_density)
+    alike: NDArray[np.bool_] = (high - low) < np.log(_ALIKE)
+    return alike
+
+
+def _critical_thresholds(tree: PrefixTree, alike: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Smallest threshold at which Algorithm 2 cuts each node; infinite for leaves and for what is not worth a cut.
+
+    Algorithm 2 cuts a node of c children under t if depth * c <= t, and goes on below with t / c. So node v is cut
+    from the root's threshold t on if depth * c * (product of the ancestors' c) <= t there and at all its ancestors.
+    """
+    children = np.bincount(tree.parent[1:], minlength=len(tree)).astype(np.float64)
+    return _critical(tree.parent, tree.depth, children, alike)
+
+
+@compiled(I32_IN, I64_IN)
+def _descend_places(parent: NDArray[np.int32], offset: NDArray[np.int64]) -> NDArray[np.int64]:
+    place = offset.copy()
+    for node in range(1, len(offset)):
+        place[node] += place[parent[node]]
+    return place
+
+
+@compiled(I32_IN, I32_IN, F64_IN)
+def _leaf_range(
+    parent: NDArray[np.int32], leaves: NDArray[np.int32], density: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    low = np.full(len(parent), np.inf)
+    high = np.full(len(parent), -np.inf)
+    for leaf in leaves:
+        low[leaf] = density[leaf]
+        high[leaf] = density[leaf]
+    for node in range(len(parent) - 1, 0, -1):
+        above = parent[node]
+        low[above] = min(low[above], low[node])
+        high[above] = max(high[above], high[node])
+    return low, high
+
+
+@compiled(I32_IN, I32_IN, F64_IN, BOOL_IN)
+def _critical(
+    parent: NDArray[np.int32], depth: NDArray[np.int32], children: NDArray[np.float64], alike: NDArray[np.bool_]
+) -> NDArray[np.float64]:
+    critical = np.full(len(parent), np.inf)
+    factor = np.ones(len(parent))
+    if children[0] > 0:
+        critical[0] = 0.0
+    for node in range(1, len(parent)):
+        above = parent[node]
+        factor[node] = factor[above] * children[above]
+        if children[node] > 0 and not alike[node]:
+            critical[node] = max(depth[node] * children[node] * factor[node], critical[above])
+    return critical

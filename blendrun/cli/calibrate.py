@@ -1,0 +1,142 @@
+"""`blendrun calibrate`: measure this machine."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from blendrun.calibrate import Calibration, Task
+    from blendrun.cost.base import HardwareCard
+
+
+class DeviceName(StrEnum):
+    """What is measured; auto: a GPU if this machine has one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
+def calibrate(
+    model: Annotated[
+        str | None,
+        typer.Option("--model", "-m", help="Alias (see configs/models), hub id, folder or GGUF file."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the hardware card.")] = "this-machine",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Card file. Default: <name>.yaml in the user's config folder."),
+    ] = None,
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option(metavar="K=V", help="Argument of SGLang's engine; may be repeated."),
+    ] = None,
+    device: Annotated[DeviceName, typer.Option(help="What is measured.")] = DeviceName.AUTO,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPU threads (CPU only). Default: all cores."),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option("--trust-remote-code", help="Run code of the model's folder."),
+    ] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A rough answer from a few small batches.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON on stdout.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+) -> None:
+    """Measure what this machine does with MODEL, and store it as a hardware card.
+
+    Starts the engine as a run does, with the same arguments, and times batches of known size: a few minutes, on a
+    machine that does nothing else. Plans take the card by its name.
+    """
+    options = {
+        "model": model,
+        "device": device,
+        "engine_arg": engine_arg,
+        "threads": threads,
+        "trust_remote_code": trust_remote_code,
+        "quick": quick,
+        "quiet": quiet,
+    }
+    found, card, path = _execute(options, name, output)
+    _show(found, card, path, as_json=as_json, quiet=quiet)
+
+
+def _execute(options: dict[str, Any], name: str, output: Path | None) -> tuple[Calibration, HardwareCard, Path]:
+    import tempfile
+
+    from blendrun.calibrate import calibrate as measure
+    from blendrun.calibrate import card_path, check_writable, make_card, write_card
+    from blendrun.engine.process import SglangEngine
+    from blendrun.report.progress import choose_view
+    from blendrun.runner.events import Note, PhaseStarted
+    from blendrun.runner.stop import stopping_by_exception
+
+    path = card_path(name, output)
+    with stopping_by_exception(), choose_view(sys.stderr, quiet=options["quiet"]) as watch:
+        task = _task(options, lambda text: watch(PhaseStarted("model", text)))
+        check_writable(path)
+        with tempfile.TemporaryDirectory(prefix="blendrun-") as folder:
+            found = measure(task, SglangEngine(task.settings, Path(folder) / "engine.log"), watch)
+        for note in found.notes:
+            watch(Note(note, warning=True))
+        card = make_card(path.stem, found, _shipped_card(task), shlex.join(["blendrun", *sys.argv[1:]]))
+        write_card(card, path, found)
+    return found, card, path
+
+
+def _task(options: dict[str, Any], progress: Any) -> Task:
+    """From options to what is measured. Raises UsageError, InputMissingError."""
+    from blendrun.calibrate import Task
+    from blendrun.engine.base import EngineSettings, Platform
+    from blendrun.engine.settings import available_cores, detect_platform, parse_engine_args
+    from blendrun.errors import UsageError
+    from blendrun.models import resolve_model
+
+    arguments = parse_engine_args(options["engine_arg"] or [])
+    if options["model"] is None:
+        raise UsageError("which model? Give --model, for example --model smollm2-135m")
+    chosen: Platform = "gpu" if options["device"] == DeviceName.GPU else "cpu"
+    platform = detect_platform() if options["device"] == DeviceName.AUTO else chosen
+    resolved = resolve_model(options["model"], platform=platform, progress=progress)
+    if resolved.card is None:
+        raise UsageError(f"the dimensions of {options['model']} are not known: give a model folder with a config.json")
+    settings = EngineSettings(
+        model_path=str(resolved.path),
+        platform=platform,
+        threads=options["threads"] or available_cores(),
+        trust_remote_code=options["trust_remote_code"],
+        server_args=arguments,
+    )
+    return Task(resolved.card.alias, resolved.card, settings, quick=options["quick"])
+
+
+def _shipped_card(task: Task) -> HardwareCard | None:
+    """The card of this device as far as one is known: it has the peaks."""
+    from blendrun.cost import detect_hardware, load_hardware
+    from blendrun.errors import UsageError
+
+    if task.settings.platform == "cpu":
+        return load_hardware("cpu")
+    try:
+        return load_hardware(detect_hardware())
+    except UsageError:
+        return None
+
+
+def _show(found: Calibration, card: HardwareCard, path: Path, *, as_json: bool, quiet: bool) -> None:
+    """The table on stderr, where progress was; with --json data on stdout."""
+    from blendrun.report.calibration import calibration_json, print_calibration
+
+    if as_json:
+        import orjson
+
+        typer.echo(orjson.dumps(calibration_json(found, card.name, path), option=orjson.OPT_INDENT_2).decode())
+    elif not quiet:
+        print_calibration(found, card.name, path, sys.stdout)

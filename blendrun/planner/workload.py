@@ -1,0 +1,209 @@
+"""What there is to do, whichever file it came from: prompts in tokens, and the names of their lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from blendrun.errors import InputInvalidError, InputMissingError
+from blendrun.jobs import Job, Source, index_jobs
+from blendrun.jobs.trace import Trace, holds_trace, read_trace
+from blendrun.models import resolve_model
+from blendrun.models.card import ModelCard
+from blendrun.models.cards import list_aliases, load_card
+from blendrun.tokens import PromptTokenizer, TokenizedJob, build_prompts, load_tokenizer, render_text
+from blendrun.tokens.base import Prompts
+from blendrun.tokens.template import RenderError
+from blendrun.tokens.trace import trace_prompts
+
+Phase = Callable[[str, str], None]
+Progress = Callable[[int, int, str], None]
+
+# Distinct answer forms beyond which compiling their grammars is worth a word.
+_MANY_SCHEMAS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedModel:
+    """The model that a plan is for. identity: what history is kept by; the card's alias where no file was needed."""
+
+    name: str
+    card: ModelCard
+    identity: str
+    context_length: int
+    tokenizer: PromptTokenizer | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Workload:
+    """M prompts with where they came from.
+
+    kind: "job" of request lines, or "trace".
+    name: what a prompt number is called: its custom_id or trace id.
+    lines: all lines that are not blank. refused: lines that are no request, which a run answers with an error line.
+    left_out: accepted lines that have no prompt to plan (over the context, empty, not to be rendered).
+    warnings: sentences for the user. first_prompt: as the model will see it; None for a trace.
+    """
+
+    kind: str
+    prompts: Prompts
+    model: PlannedModel
+    name: Callable[[int], str]
+    lines: int
+    refused: int
+    left_out: int
+    warnings: tuple[str, ...]
+    first_prompt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the user asked for: model and tokenizer as given, how many lines, the url of lines without one."""
+
+    model: str
+    tokenizer: Path | None = None
+    limit: int | None = None
+    endpoint: str | None = None
+
+
+def load_workload(sources: Sequence[Source], wanted: Wanted, phase: Phase, progress: Progress) -> Workload:
+    """Read a job or a trace, told apart by the first line, and tokenise what is text.
+
+    Raises InputInvalidError (nothing to plan), InputMissingError (no tokenizer, no model), UsageError.
+    """
+    names = ", ".join(source.name for source in sources[:3])
+    phase("index", names)
+    if holds_trace(sources):
+        return _from_trace(read_trace(sources, limit=wanted.limit), wanted)
+    job = index_jobs(
+        sources,
+        limit=wanted.limit,
+        default_url=wanted.endpoint,
+        progress=lambda done, total: progress(done, total, "bytes"),
+    )
+    with job:
+        return _from_job(job, wanted, phase, progress, names)
+
+
+def planned_model(wanted: Wanted, *, text: bool) -> PlannedModel:
+    """The card, and for text the tokenizer. A known alias needs no file for a trace, nor with a tokenizer given."""
+    tokenizer = load_tokenizer(wanted.tokenizer) if text and wanted.tokenizer else None
+    alias = wanted.model.lower()
+    if alias in list_aliases() and (tokenizer or not text) and not Path(wanted.model).exists():
+        card = load_card(alias)
+        return PlannedModel(wanted.model, card, card.alias, card.context_length, tokenizer)
+    try:
+        resolved = resolve_model(wanted.model, platform="cpu", weights=False)
+    except InputMissingError as error:
+        hint = "; or plan with --tokenizer PATH, a tokenizer.json or its folder" if text else ""
+        raise InputMissingError(f"{error}{hint}") from error
+    if resolved.card is None:
+        raise InputInvalidError(
+            f"{resolved.path}/config.json does not give the dimensions that a plan needs; name a model of "
+            f"configs/models with --model and its files with --tokenizer {resolved.path}"
+        )
+    context = resolved.context_length or resolved.card.context_length
+    if text and tokenizer is None:
+        tokenizer = load_tokenizer(resolved.path)
+    return PlannedModel(wanted.model, resolved.card, resolved.identity, context, tokenizer)
+
+
+def _from_trace(trace: Trace, wanted: Wanted) -> Workload:
+    model = planned_model(wanted, text=False)
+    prompts = trace_prompts(trace)
+    over = int((prompts.prompt_tokens.astype(np.int64) + prompts.reference > model.context_length).sum())
+    warnings = []
+    if trace.refused:
+        first = trace.refused[0]
+        warnings.append(_refused(trace.sources[first.source].name, first.line_number, len(trace.refused)))
+    if over:
+        warnings.append(
+            f"{over:,} requests of the trace are longer than the context of {wanted.model} "
+            f"({model.context_length:,} tokens); they are planned as they are"
+        )
+    return Workload(
+        kind="trace",
+        prompts=prompts,
+        model=model,
+        name=lambda number: trace.id(int(prompts.row[number])),
+        lines=len(trace) + len(trace.refused),
+        refused=len(trace.refused),
+        left_out=0,
+        warnings=tuple(warnings),
+        first_prompt=None,
+    )
+
+
+def _from_job(job: Job, wanted: Wanted, phase: Phase, progress: Progress, names: str) -> Workload:
+    if not len(job.accepted):
+        first = job.error(0)
+        raise InputInvalidError(f"{names} holds no request that can run; its first line: {first.message}")
+    phase("tokenise", wanted.model)
+    model = planned_model(wanted, text=True)
+    if model.tokenizer is None:
+        raise RuntimeError("a text job has a tokenizer")
+    tokenized = build_prompts(
+        job,
+        model.tokenizer,
+        context_length=model.context_length,
+        progress=lambda done, total: progress(done, total, "requests"),
+    )
+    if not len(tokenized.prompts):
+        raise InputInvalidError(f"no request of {names} can be planned: {'; '.join(_left_out(job, tokenized, model))}")
+    numbers = tokenized.prompts.row
+    return Workload(
+        kind="job",
+        prompts=tokenized.prompts,
+        model=model,
+        name=lambda number: job.request(int(numbers[number])).custom_id,
+        lines=len(job),
+        refused=int(job.rejected.sum()),
+        left_out=len(tokenized.over_context) + len(tokenized.empty) + len(tokenized.failed),
+        warnings=tuple(_job_warnings(job, tokenized, model)),
+        first_prompt=_first_prompt(job, int(numbers[0]), model.tokenizer),
+    )
+
+
+def _first_prompt(job: Job, row: int, tokenizer: PromptTokenizer) -> str | None:
+    try:
+        return render_text(job, row, tokenizer)
+    except RenderError:
+        return None
+
+
+def _job_warnings(job: Job, tokenized: TokenizedJob, model: PlannedModel) -> list[str]:
+    warnings = []
+    if refused := np.flatnonzero(job.rejected).tolist():
+        name, line = job.where(refused[0])
+        warnings.append(_refused(name, line, len(refused)))
+    warnings += _left_out(job, tokenized, model)
+    if estimated := int(tokenized.estimated.sum()):
+        warnings.append(f"{estimated:,} requests carry media, whose tokens are estimated")
+    if (schemas := len(np.unique(tokenized.schema[tokenized.schema != 0]))) > _MANY_SCHEMAS:
+        warnings.append(f"{schemas:,} different answer schemas; the engine compiles each")
+    return warnings
+
+
+def _left_out(job: Job, tokenized: TokenizedJob, model: PlannedModel) -> list[str]:
+    found = []
+    if over := len(tokenized.over_context):
+        name, line = job.where(int(tokenized.over_context[0]))
+        found.append(
+            f"{over:,} prompts leave no room for an answer in the context of {model.context_length:,} tokens "
+            f"(first: {name}, line {line}); a run answers them with an error line"
+        )
+    if empty := len(tokenized.empty):
+        name, line = job.where(int(tokenized.empty[0]))
+        found.append(f"{empty:,} prompts have no token (first: {name}, line {line})")
+    if failed := len(tokenized.failed):
+        name, line = job.where(int(tokenized.failed[0]))
+        reason = f": {tokenized.messages[0][1]}" if tokenized.messages else ""
+        found.append(f"{failed:,} requests cannot be rendered (first: {name}, line {line}{reason})")
+    return found
+
+
+def _refused(name: str, line: int, count: int) -> str:
+    return f"{count:,} lines are no request (first: {name}, line {line}); a run answers them with an error line"

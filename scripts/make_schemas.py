@@ -1,0 +1,24 @@
+"""Write the JSON Schemas of what blendrun prints: python scripts/make_schemas.py docs/schemas (--check: only compare)"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from blendrun.report.plan_json import plan_schema
+
+SCHEMAS = {"plan.json": plan_schema}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    for name, make in SCHEMAS.items():
+        path, content = folder / name, make() + b"\n"
+        if "--check" not in sys.argv:
+            path.write_bytes(content)
+        elif not path.exists() or path.read_bytes() != content:
+            sys.exit(f"{path} is not what the code says: run make docs")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""The blended order: a permutation, the same every time, with the sharing it promises, mixed as the job is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jobs_of_lengths import Small, small_job, small_jobs
+
+from blendrun.blend.base import LEFT, RIGHT, OrderName
+from blendrun.blend.simple import simple_order
+from blendrun.tree.hits import path_hits
+
+
+@given(small_jobs(), st.sampled_from([100.0, 3000.0, 1e6]))
+@settings(deadline=None, max_examples=150)
+def test_every_prompt_is_fed_once_and_two_blends_are_the_same(job: Small, pool: float):
+    made, again = job.blend(pool_tokens=pool), job.blend(pool_tokens=pool)
+    assert sorted(made.order.prompt.tolist()) == list(range(len(job.prompts)))
+    assert sorted(made.row_prompt.tolist()) == list(range(len(job.prompts)))
+    for one, other in ((made.order.prompt, again.order.prompt), (made.order.side, again.order.side)):
+        np.testing.assert_array_equal(one, other)
+    assert set(made.order.side.tolist()) <= {LEFT, RIGHT}
+    assert (made.left_share >= 0).all() and (made.left_share <= 1).all()
+
+
+@given(small_jobs(), st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]))
+@settings(deadline=None, max_examples=150)
+def test_neighbours_of_the_row_keep_the_sharing_asked_for(job: Small, keep: float):
+    made = job.blend(keep=keep)
+    kept = int(path_hits(job.tree, made.row_prompt).sum(dtype=np.int64))
+    shared = job.tree.shared_tokens
+    assert kept >= keep * shared - 1e-9
+    assert made.kept_sharing == pytest.approx(kept / shared if shared else 1.0)
+
+
+@given(small_jobs())
+@settings(deadline=None, max_examples=60)
+def test_a_finer_cut_never_keeps_more_sharing(job: Small):
+    assert job.blend(keep=1.0).kept_sharing >= job.blend(keep=0.5).kept_sharing - 1e-9
+
+
+def test_units_stand_from_compute_heavy_to_memory_heavy():
+    # Ten documents with questions answered in a word, ten stories that go on and on.
+    units = [[document] * 200 + [question] for document in range(10) for question in range(3)]
+    units += [[100 + story] * 5 for story in range(10)]
+    job = small_job(units, [2] * 30 + [2000] * 10)
+    row = job.blend().row_prompt
+    assert set(row[:30].tolist()) == set(range(30))
+    assert set(row[30:].tolist()) == set(range(30, 40))
+
+
+def test_the_mix_fed_stays_near_the_mix_of_the_job():
+    units = [[document] * 500 for document in range(1000)] + [[5000 + story] * 20 for story in range(60)]
+    job = small_job(units, [4] * 1000 + [400] * 60)
+    made = job.blend(pool_tokens=4000)
+    compute = job.demand.flops[job.tree.leaf][job.tree.position]
+    memory = job.demand.kv_bytes[job.tree.leaf][job.tree.position]
+    order = made.order.prompt
+    whole = compute.sum() / memory.sum()
+    # In fifths of the feed: file order has no memory work in its first fifth, and the sum of all is the whole.
+    for part in np.array_split(order, 5):
+        assert compute[part].sum() / memory[part].sum() == pytest.approx(whole, rel=0.35)
+
+
+def test_when_nothing_is_decoded_the_row_is_fed_from_one_end():
+    job = small_job([[place, 1, 2, 3] for place in range(20)], [0] * 20)
+    made = job.blend()
+    assert made.density == float("inf")
+    assert sorted(made.order.prompt.tolist()) == list(range(20))
+
+
+def test_one_request_is_an_order():
+    made = small_job([[1, 2, 3]], [5]).blend(pool_tokens=1.0)
+    assert made.order.prompt.tolist() == [0]
+
+
+def test_equal_densities_stay_depth_first():
+    job = small_job([[group] * 50 + [question] for question in range(4) for group in range(5)], [20] * 20)
+    groups = [int(number) % 5 for number in job.blend().order.prompt]
+    changes = sum(one != other for one, other in zip(groups, groups[1:], strict=False))
+    assert changes == 4
+
+
+def test_the_last_pool_full_begins_with_the_longest_answers():
+    units = [[place] * 10 for place in range(40)]
+    outputs = [10 + place for place in range(40)]
+    job = small_job(units, outputs)
+    order = job.blend(pool_tokens=200).order.prompt
+    tail = [outputs[number] for number in order[-4:]]
+    assert tail == sorted(tail, reverse=True)
+
+
+def test_simple_orders_are_what_they_say():
+    job = small_job([[2, 1], [1, 5], [1, 4], [2, 0]], [3, 9, 9, 50])
+    of = lambda name: simple_order(name, job.prompts, job.tree, job.lengths).prompt.tolist()  # noqa: E731
+    assert of(OrderName.GIVEN) == [0, 1, 2, 3]
+    assert of(OrderName.SORTED) == [2, 1, 3, 0]
+    assert of(OrderName.LOF) == [3, 2, 1, 0]
+    assert sorted(of(OrderName.SHUFFLED)) == [0, 1, 2, 3]
+    with pytest.raises(ValueError, match="blended needs the cost model"):
+        of(OrderName.BLENDED)

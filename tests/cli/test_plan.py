@@ -1,0 +1,169 @@
+"""`blendrun plan` from outside."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from command import blendrun, write_jobs
+
+from blendrun.models import resolve_model
+from blendrun.report.plan_json import PlanReport
+
+WORKLOADS = Path(__file__).resolve().parents[3] / "shared" / "workloads"
+# README of the workloads: what an infinite prefix cache saves, in per cent.
+SAVED = {
+    "xquad-qa-5lang.jsonl.gz": 74.8,
+    "xquad-translate.jsonl.gz": 84.9,
+    "mmlu-5shot.jsonl.zst": 86.2,
+    "instruct-mix.jsonl.gz": 35.9,
+    "squality-long.jsonl.zst": 79.8,
+    "mooncake-conversation.jsonl.gz": 37.4,
+}
+LLAMA = ("--model", "llama-3-8b", "--hardware", "a100-80g")
+SMALL = ("--model", "smollm2-135m", "--hardware", "cpu")
+
+
+def write_trace(path: Path, rows: int = 12, **fields: Any) -> Path:
+    lines = [
+        {"id": f"r{row}", "prompt_tokens": 600, "output_tokens": 5 + 40 * (row % 3), "block_size": 512} | fields
+        for row in range(rows)
+    ]
+    for row, line in enumerate(lines):
+        line["hash_ids"] = [row % 4, 100 + row]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def planned(*words: str | Path) -> dict[str, Any]:
+    done = blendrun("plan", *words, "--json", "-q", timeout=300)
+    assert done.returncode == 0, done.stderr
+    msgspec.json.decode(done.stdout, type=PlanReport)
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def test_a_trace_is_planned_without_any_file_of_the_model(tmp_path: Path):
+    report = planned(write_trace(tmp_path / "trace.jsonl"), *LLAMA)
+    assert (report["kind"], report["requests"], report["prompt_tokens"]) == ("trace", 12, 7200)
+    # Four first blocks of 512 tokens, each shared by three.
+    assert report["shared_tokens"] == 8 * 512
+    assert report["lengths"] == {"known": 12}
+    assert [order["name"] for order in report["orders"]][:5] == ["given", "shuffled", "sorted", "lof", "blended"]
+    assert sum(order["chosen"] for order in report["orders"]) == 1
+    assert sum(report["histogram"]["requests"]) == 12
+
+
+def test_the_order_file_holds_every_name_once_and_is_the_same_again(tmp_path: Path):
+    trace = write_trace(tmp_path / "trace.jsonl")
+    for name in ("one.txt", "two.txt"):
+        assert blendrun("plan", trace, *LLAMA, "--order-out", tmp_path / name, timeout=300).returncode == 0
+    names = (tmp_path / "one.txt").read_text().splitlines()
+    assert sorted(names) == sorted(f"r{row}" for row in range(12))
+    assert (tmp_path / "one.txt").read_bytes() == (tmp_path / "two.txt").read_bytes()
+    given = tmp_path / "given.txt"
+    assert blendrun("plan", trace, *LLAMA, "--order", "given", "--order-out", given, timeout=300).returncode == 0
+    assert given.read_text().splitlines() == [f"r{row}" for row in range(12)]
+
+
+def test_a_saved_plan_is_arrays_without_pickle(tmp_path: Path):
+    trace, saved = write_trace(tmp_path / "trace.jsonl"), tmp_path / "plan.npz"
+    assert blendrun("plan", trace, *LLAMA, "--save", saved, timeout=300).returncode == 0
+    with np.load(saved, allow_pickle=False) as arrays:
+        assert sorted(arrays["row"].tolist()) == list(range(12))
+        assert json.loads(arrays["report"].tobytes())["requests"] == 12
+
+
+def test_a_text_job_is_shown_with_its_tree_and_first_prompt(tmp_path: Path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 30)
+    done = blendrun("plan", jobs, *SMALL, cwd=tmp_path, timeout=300)
+    assert done.returncode == 0, done.stderr
+    for words in ("30 of 30 lines", "heaviest shared prefixes", "x 30 requests", "question 0", "blended"):
+        assert words in done.stdout
+    assert "phase=tokenise" in done.stderr
+
+
+def test_bad_lines_and_long_prompts_are_warnings(tmp_path: Path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 3)
+    long = {"custom_id": "long", "url": "/v1/chat/completions"}
+    long |= {"body": {"messages": [{"role": "user", "content": "word " * 9000}]}}
+    with jobs.open("a", encoding="utf-8") as file:
+        file.write("not json\n" + json.dumps(long) + "\n")
+    report = planned(jobs, *SMALL)
+    assert (report["lines"], report["refused"], report["left_out"], report["requests"]) == (5, 1, 1, 3)
+    assert "first: " in report["warnings"][0] and "line 4" in report["warnings"][0]
+    assert "no room for an answer" in report["warnings"][1] and "line 5" in report["warnings"][1]
+
+
+def test_one_line_is_a_job(tmp_path: Path):
+    assert planned(write_jobs(tmp_path / "jobs.jsonl", 1), *SMALL)["requests"] == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("jobs.jsonl",), 2, "which model? Give --model"),
+        (("jobs.jsonl", "--model", "llama-3-9b", "--hardware", "cpu"), 2, "did you mean llama-3-8b"),
+        (("jobs.jsonl", "--model", "smollm2-135m", "--hardware", "h100"), 2, "did you mean"),
+        (("missing.jsonl", *SMALL), 66, "missing.jsonl"),
+        (("empty.jsonl", *SMALL), 65, "holds no request"),
+        (("bad.jsonl", *SMALL), 65, "holds no request that can run"),
+        (("long.jsonl", *SMALL), 65, "no room for an answer"),
+        (("jobs.jsonl", *SMALL, "--tokenizer", "nowhere"), 66, "nowhere"),
+        (("jobs.jsonl", "--model", "llama-3-8b", "--hardware", "cpu"), 66, "--tokenizer PATH"),
+        (("trace.jsonl", "--model", "llama-3.3-70b", "--hardware", "l4"), 2, "are missing"),
+        (("trace.jsonl", *LLAMA, "--order-out", "no/such/folder/file"), 73, "--order-out"),
+    ],
+)
+def test_what_cannot_be_planned_is_said_in_one_sentence(
+    words: tuple[str, ...], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_jobs(tmp_path / "jobs.jsonl", 2)
+    write_trace(tmp_path / "trace.jsonl")
+    (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "bad.jsonl").write_text('{"custom_id": "a"}\n')
+    long = {"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "word " * 9000}}
+    (tmp_path / "long.jsonl").write_text(json.dumps(long) + "\n")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = blendrun("plan", *words, cwd=tmp_path, env=None, timeout=300)
+    assert done.returncode == code, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("blendrun: ") or "Error" in last
+    assert message in last
+    assert "Traceback" not in done.stderr
+
+
+def test_planning_loads_neither_torch_nor_sglang(tmp_path: Path):
+    trace = write_trace(tmp_path / "trace.jsonl")
+    program = (
+        "import sys\nfrom blendrun.cli.app import app\n"
+        f"try: app(['plan', {str(trace)!r}, '--model', 'llama-3-8b', '--hardware', 'l4', '-q'])\n"
+        "except SystemExit: pass\n"
+        "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'sglang', 'transformers'}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
+    assert done.stderr.strip().splitlines()[-1] == "set()"
+
+
+@pytest.mark.skipif(not WORKLOADS.is_dir(), reason="needs shared/workloads beside the project")
+@pytest.mark.parametrize("name", SAVED)
+def test_planned_sharing_is_what_the_readme_of_the_workloads_says(name: str, tmp_path: Path):
+    tokenizer = resolve_model("smollm2-135m", platform="cpu").path
+    model = ("--model", "llama-3.1-8b", "--tokenizer", tokenizer, "--hardware", "a100-80g")
+    report = planned(WORKLOADS / name, *model)
+    assert 100 * report["shared_tokens"] / report["prompt_tokens"] == pytest.approx(SAVED[name], abs=0.1)
+
+
+def test_a_compressed_trace_and_stdin_are_the_same_plan(tmp_path: Path):
+    trace = write_trace(tmp_path / "trace.jsonl")
+    packed = tmp_path / "trace.jsonl.gz"
+    packed.write_bytes(gzip.compress(trace.read_bytes()))
+    piped = blendrun("plan", "-", *LLAMA, "--json", "-q", input=trace.read_text(), timeout=300)
+    assert json.loads(piped.stdout) == planned(packed, *LLAMA) == planned(trace, *LLAMA)
