@@ -1,4 +1,4 @@
-"""Write the JSON Schemas of what blendrun prints: python scripts/make_schemas.py docs/schemas (--check: only compare)"""
+"""Write the JSON Schemas of what blendrun prints: scripts/make_schemas.py docs/schemas (--check: only compare)"""
 
 from __future__ import annotations
 
