@@ -26,10 +26,13 @@ class EngineName(StrEnum):
 
 
 class OrderName(StrEnum):
-    """Mirrors `blendrun.runner.order.Order`, which would make `--help` load NumPy."""
+    """Mirrors `blendrun.blend.base.OrderName`, which would make `--help` load NumPy."""
 
     GIVEN = "given"
     SHUFFLED = "shuffled"
+    SORTED = "sorted"
+    LOF = "lof"
+    BLENDED = "blended"
 
 
 class DeviceName(StrEnum):
@@ -133,11 +136,11 @@ def _execute(options: dict[str, Any]) -> Summary:
 
 def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngine]:
     """From options to what the runner takes. Raises UsageError, InputMissingError."""
+    from blendrun.blend.base import OrderName as Order
     from blendrun.endpoints import ENDPOINTS
     from blendrun.engine.settings import answer_settings, detect_platform, parse_engine_args, runtime_versions
     from blendrun.errors import UsageError
     from blendrun.models import resolve_model
-    from blendrun.runner.order import Order
     from blendrun.runner.run import RunSettings
 
     arguments = parse_engine_args(options["engine_arg"] or [])
@@ -145,9 +148,12 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
     replay = options["engine"] == EngineName.REPLAY
     name, identity = options["model"] or "replay", "replay"
+    order, plan_rows = Order(str(options["order"])), None
     decides: dict[str, Any] = {}
     versions: dict[str, str] = {}
     if replay:
+        if order not in (Order.GIVEN, Order.SHUFFLED):
+            raise UsageError(f"--order {order} needs the prompts in tokens, and replay has no tokenizer")
         make_engine = _replay(arguments)
     elif options["model"] is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
@@ -160,6 +166,7 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
         decides = answer_settings(arguments) | {"platform": platform}
         versions = runtime_versions()
+        plan_rows = _planner(resolved, platform, arguments, order)
         make_engine = _sglang(resolved, platform, arguments, options)
     return RunSettings(
         inputs=tuple(options["jobs"]),
@@ -169,7 +176,8 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         engine=str(options["engine"]),
         answer_settings=decides,
         versions=versions,
-        order=Order(options["order"]),
+        order=order,
+        plan_rows=plan_rows,
         limit=options["limit"],
         default_url=options["endpoint"],
         resume=options["resume"],
@@ -187,6 +195,17 @@ def _parsers(model: ResolvedModel) -> dict[str, Any]:
         return {}
     chosen = {"tool_call_parser": parsers.tool_call, "reasoning_parser": parsers.reasoning}
     return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _planner(model: ResolvedModel, platform: Any, arguments: dict[str, Any], order: Any) -> Any:
+    if str(order) in (OrderName.GIVEN, OrderName.SHUFFLED):
+        return None
+    from blendrun.engine.base import EngineSettings
+    from blendrun.engine.settings import server_args
+    from blendrun.planner.feed import RunPlanner
+
+    pool = server_args(EngineSettings(str(model.path), platform, 1, server_args=arguments)).get("max_total_tokens")
+    return RunPlanner(model, order, pool).rows
 
 
 def _replay(arguments: dict[str, Any]) -> MakeEngine:

@@ -67,13 +67,15 @@ class EngineSettings(msgspec.Struct, frozen=True):
     """Everything an engine process is started with.
 
     model_path: folder (or GGUF file where the platform loads one). server_args: SGLang's own arguments, which win
-    over blendrun's defaults. threads: CPU threads for the arithmetic (CPU platform only).
+    over blendrun's defaults. gate: whether a request waits for a prefix that is being computed (`engine.gate`).
+    threads: CPU threads for the arithmetic (CPU platform only).
     """
 
     model_path: str
     platform: Platform
     threads: int
     trust_remote_code: bool = False
+    gate: bool = True
     server_args: dict[str, Any] = {}
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 
 from blendrun.engine.base import EngineSettings, Platform
+from blendrun.engine.gate import GATE_VARIABLE
 from blendrun.errors import UsageError
 from blendrun.models.resolve import cache_folder
 
@@ -26,7 +27,7 @@ CPU_PLATFORM = "blendrun_cpu"
 _CPU_KV_TOKENS = 32_768
 # Bounds how long a step takes and how much work in flight a kill loses; not tuned for throughput.
 _CPU_MAX_RUNNING = 32
-_CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_seeds"
+_CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_gate,blendrun_seeds"
 # One forward pass may take minutes on a slow CPU; SGLang's watchdog would take that for a hang after 300 s.
 _CPU_WATCHDOG_S = 3600
 
@@ -127,6 +128,7 @@ def environment(settings: EngineSettings) -> dict[str, str]:
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        GATE_VARIABLE: "1" if settings.gate else "0",
     }
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         # Three processes compile SGLang's and torch's 7,000 modules at every start otherwise (half a minute each).

@@ -19,6 +19,7 @@ from typing import Any
 import blendrun.engine.cpu.lean  # noqa: F401  # first of all: it decides what sglang imports
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Phase, ToEngine
+from blendrun.engine.gate import PROOF_VARIABLE as GATE_PROOF
 from blendrun.engine.settings import runtime_versions, server_args
 from blendrun.errors import ErrorCode
 
@@ -104,8 +105,8 @@ class _Worker:
 
         from blendrun.engine.serving import Limits, Serving
 
-        proof = Path(gettempdir()) / f"blendrun-attention-{os.getpid()}"
-        os.environ["BLENDRUN_ATTENTION_PROOF"] = str(proof)
+        proofs = _proofs(settings)
+        os.environ |= {variable: str(path) for variable, path in proofs.items()}
         await channel.send(Phase("load"))
         engine = Engine(**server_args(settings))
         self._watch_scheduler(engine)
@@ -123,7 +124,7 @@ class _Worker:
             or (settings.platform == "cpu" and server.sampling_backend == "pytorch"),
         )
         await channel.send(Phase("warm up"))
-        notes = await self._warm_up(engine, settings, proof)
+        notes = await self._warm_up(engine, proofs)
         info = EngineInfo(
             engine="sglang",
             platform=settings.platform,
@@ -155,16 +156,28 @@ class _Worker:
         states = await engine.tokenizer_manager.get_internal_state()
         return sum(int(state["effective_max_running_requests_per_dp"]) for state in states)
 
-    async def _warm_up(self, engine: Any, settings: EngineSettings, proof: Path) -> tuple[str, ...]:
+    async def _warm_up(self, engine: Any, proofs: dict[str, Path]) -> tuple[str, ...]:
         """One token through everything: a broken engine shows here, not in the first request."""
         await engine.async_generate(input_ids=[1], sampling_params={"max_new_tokens": 1, "temperature": 0})
-        if settings.platform == "gpu":
-            return ()
-        hooked = proof.exists()
-        proof.unlink(missing_ok=True)
-        if hooked:
-            return ()
-        return ("the CPU attention hook did not take: answers are right, prefix hits save no time",)
+        missing = [variable for variable, path in proofs.items() if not path.exists()]
+        for path in proofs.values():
+            path.unlink(missing_ok=True)
+        return tuple(_HOOKS[variable] for variable in missing)
+
+
+ATTENTION_PROOF = "BLENDRUN_ATTENTION_PROOF"
+# What it means that a hook left no proof of itself.
+_HOOKS = {
+    ATTENTION_PROOF: "the CPU attention hook did not take: answers are right, prefix hits save no time",
+    GATE_PROOF: "the admission gate did not take: answers are right, siblings may compute a shared prefix again",
+}
+
+
+def _proofs(settings: EngineSettings) -> dict[str, Path]:
+    """Files that the hooks asked for leave once they ran, by the variable that names them."""
+    asked = {ATTENTION_PROOF: settings.platform == "cpu", GATE_PROOF: settings.gate}
+    folder = Path(gettempdir())
+    return {name: folder / f"{name.lower()}-{os.getpid()}" for name, wanted in asked.items() if wanted}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -99,16 +99,25 @@ def make_structure(
 
 
 def make_plan(
-    structure: Structure, model: ModelCard, machine: Machine, *, keep: float = KEEP, order: OrderName | None = None
+    structure: Structure,
+    model: ModelCard,
+    machine: Machine,
+    *,
+    keep: float = KEEP,
+    order: OrderName | None = None,
+    pool_tokens: int | None = None,
 ) -> Plan:
     """Cost the tree, blend, and set the simple orders beside the blend.
 
     keep: share of the prefix sharing that the blend keeps.
     order: the order to feed; None leaves the choice to the plan.
+    pool_tokens: of one replica's KV pool, where it is known better than by the memory of the card.
     Raises UsageError where the model does not fit.
     """
     prompts, tree, lengths = structure.prompts, structure.tree, structure.lengths
     pool = kv_pool(model, machine)
+    if pool_tokens is not None:
+        pool = replace(pool, tokens=pool_tokens)
     costs = demand(tree, prompts, lengths, model, machine)
     blended = blend(tree, prompts, lengths, costs, machine, pool_tokens=pool.tokens, keep=keep)
     bound = bound_seconds(costs, machine)

@@ -16,6 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from blendrun import __version__
+from blendrun.blend.base import OrderName
 from blendrun.engine.base import Engine, EngineInfo, Result, WorkItem
 from blendrun.errors import (
     EXIT_OK,
@@ -34,7 +35,7 @@ from blendrun.runner.answers import answer_line, check_writable, write_answers
 from blendrun.runner.events import Note, PhaseStarted, Progress, Watch
 from blendrun.runner.journal import Journal, Record
 from blendrun.runner.ledger import Ledger
-from blendrun.runner.order import Order, arrange
+from blendrun.runner.order import PlanRows, arrange
 from blendrun.runner.state import StateFolder, path_text
 from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stop_error
 from blendrun.runner.summary import Stopwatch, Summary, Tokens
@@ -49,6 +50,7 @@ class RunSettings:
 
     inputs: files in order, "-" for stdin. model, model_identity: as given, and its hash. drain_timeout: seconds that
     requests in flight may take to finish after a signal. versions: of the engine's packages, for the manifest.
+    plan_rows: finds the orders that need prompts; None for those that do not.
     """
 
     inputs: tuple[str, ...]
@@ -57,7 +59,8 @@ class RunSettings:
     model_identity: str
     engine: str
     answer_settings: dict[str, Any]
-    order: Order = Order.GIVEN
+    order: OrderName = OrderName.GIVEN
+    plan_rows: PlanRows | None = None
     limit: int | None = None
     default_url: str | None = None
     resume: bool = True
@@ -160,13 +163,14 @@ class _Run:
                 self._note(
                     f"{journal.damaged} damaged journal records passed over; their requests run again", warning=True
                 )
-            todo = arrange(self.ledger.unfinished(), self.settings.order)
+            todo = self.ledger.unfinished()
             if not len(todo) and old == self.manifest and (done := self._finished_before()) is not None:
                 return done
             manifests.write(self.state.manifest, self.manifest)
             # A summary speaks of a run that ended; this one has begun.
             self.state.summary.unlink(missing_ok=True)
             try:
+                todo = self._arrange(todo)
                 self._finish(todo, make_engine, journal)
             except BlendrunError as error:
                 stopped = isinstance(error, DrainedError | InterruptedRunError)
@@ -176,6 +180,13 @@ class _Run:
                 raise
         failed = bool(self.rejected) or bool(self.ledger.error_codes)
         return self._summary("completed", EXIT_SOME_LINES_FAILED if failed else EXIT_OK)
+
+    def _arrange(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        settings = self.settings
+        if settings.plan_rows is None:
+            return arrange(self.job, rows, settings.order, None, self.watch)
+        with self.stopwatch.phase("plan"):
+            return arrange(self.job, rows, settings.order, settings.plan_rows, self.watch)
 
     def _finish(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
         """Answer the rows `todo`, then write the files."""

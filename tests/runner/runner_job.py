@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from blendrun.blend.base import OrderName
 from blendrun.engine.base import Engine
 from blendrun.engine.replay import ReplayEngine
 from blendrun.jobs import Job, index_jobs, open_sources
 from blendrun.runner.events import Event
-from blendrun.runner.order import Order
 from blendrun.runner.run import RunSettings, execute
 from blendrun.runner.summary import Summary
 
@@ -47,7 +47,7 @@ def settings(output: Path, *inputs: Path, **changes: Any) -> RunSettings:
         "drain_timeout": 0.0,
     }
     fields |= changes
-    return RunSettings(**fields | {"order": Order(fields.get("order", "given"))})
+    return RunSettings(**fields | {"order": OrderName(fields.get("order", "given"))})
 
 
 def run(

@@ -95,12 +95,17 @@ def test_a_bound_beyond_the_context_is_lowered_not_refused(feature_run: FeatureR
     assert feature_run.body("more than the context")["choices"][0]["finish_reason"] == "stop"
 
 
-def test_shared_prefixes_come_from_the_cache(feature_run: FeatureRun) -> None:
-    cached = [
-        answer["response"]["body"]["usage"]["prompt_tokens_details"]["cached_tokens"]
-        for answer in feature_run.answers.values()
+def test_a_shared_prefix_is_computed_once_though_all_who_share_it_came_together(feature_run: FeatureRun) -> None:
+    """The admission gate: without it, siblings of one prefill batch each compute the passage."""
+    usages = [
+        feature_run.body(f"greedy {place}")["usage"]
+        for place, prompt in enumerate(requests.PLAIN_PROMPTS)
+        if prompt.startswith(requests.PASSAGE)
     ]
-    assert sum(cached) > 0
+    cached = sorted(usage["prompt_tokens_details"]["cached_tokens"] for usage in usages)
+    assert len(cached) == 3
+    assert cached[0] < 100
+    assert min(cached[1:]) > 150
 
 
 def test_the_hooks_of_the_cpu_platform_took(feature_run: FeatureRun) -> None:
