@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from blendrun.errors import ErrorCode, LineError
 
@@ -41,6 +41,8 @@ class Endpoint(ABC):
 
     url: str
     serving: ServingPath
+    # Where the prompt is in a body: messages go through the model's chat template, a prompt is taken as it stands.
+    prompt_field: Literal["messages", "prompt"]
 
     @abstractmethod
     def validate(self, body: dict[str, Any]) -> None:

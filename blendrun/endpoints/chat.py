@@ -15,6 +15,7 @@ class ChatCompletions(Endpoint):
         "sglang.srt.entrypoints.openai.serving_chat:OpenAIServingChat",
         "sglang.srt.entrypoints.openai.protocol:ChatCompletionRequest",
     )
+    prompt_field = "messages"
 
     def validate(self, body: dict[str, Any]) -> None:
         check_common(body)

@@ -15,6 +15,7 @@ class Completions(Endpoint):
         "sglang.srt.entrypoints.openai.serving_completions:OpenAIServingCompletion",
         "sglang.srt.entrypoints.openai.protocol:CompletionRequest",
     )
+    prompt_field = "prompt"
 
     def validate(self, body: dict[str, Any]) -> None:
         check_common(body)

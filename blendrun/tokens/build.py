@@ -1,0 +1,270 @@
+"""A job's prompts: rendered and encoded in a two-stage pipeline into a token store, or opened from an earlier one."""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from blendrun.jobs import Job
+from blendrun.models.resolve import cache_folder
+from blendrun.tokens.base import Prompts
+from blendrun.tokens.encode import Ids
+from blendrun.tokens.store import StoreWriter, open_store, prune
+from blendrun.tokens.template import RenderError
+from blendrun.tokens.tokenizer import PromptTokenizer, RenderedPrompt
+from blendrun.tokens.traits import traits
+
+Progress = Callable[[int, int], None]
+
+# Part of every store's key: raise it whenever rendering, columns or layout change.
+_FORMAT = 1
+# Characters of rendered text, or rows, in one batch of the tokenizer. Encodings take about 100 bytes a token while
+# they live, and there are two batches at once: 120 MB in all.
+_BATCH_CHARACTERS = 2 << 20
+_BATCH_ROWS = 1024
+# Failures kept with their message; of the others only the row is kept.
+MAX_MESSAGES = 100
+# row, root, cluster, schema, reference, estimated: one call a row, read back by NumPy.
+_ROW = struct.Struct("<qQQQi?")
+_ROW_TYPE = np.dtype(
+    [
+        ("row", "<i8"),
+        ("root", "<u8"),
+        ("cluster", "<u8"),
+        ("schema", "<u8"),
+        ("reference", "<i4"),
+        ("estimated", "?"),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenizedJob:
+    """The prompts of a job, and the rows that have no place among them. All arrays are memory-mapped.
+
+    prompts: M prompts; about 60 bytes a prompt besides its tokens.
+    schema: u64 (M,), hash of the form an answer must have (JSON schema, regex, grammar), 0 for none; engines compile
+        each distinct one.
+    estimated: bool (M,), where media are counted by `MEDIA_TOKENS`.
+    over_context: i64, rows whose prompt leaves no room for an answer.
+    empty: i64, rows whose prompt has no token.
+    failed: i64, rows that cannot be rendered.
+    messages: (row, reason) of the first MAX_MESSAGES failed rows.
+    reused: whether an earlier token store was opened.
+    """
+
+    prompts: Prompts
+    schema: NDArray[np.uint64]
+    estimated: NDArray[np.bool_]
+    over_context: NDArray[np.int64]
+    empty: NDArray[np.int64]
+    failed: NDArray[np.int64]
+    messages: tuple[tuple[int, str], ...]
+    reused: bool
+
+
+def build_prompts(
+    job: Job,
+    tokenizer: PromptTokenizer,
+    *,
+    context_length: int,
+    rows: NDArray[np.int64] | None = None,
+    store_folder: Path | None = None,
+    progress: Progress | None = None,
+) -> TokenizedJob:
+    """The prompts of `rows` (default: all accepted rows) in tokens.
+
+    context_length: tokens of prompt and answer together.
+    store_folder: where token stores are kept; default `cache_folder() / "tokens"`.
+    progress: called with (rows done, rows in all) after each batch; never where a store is opened.
+
+    Memory while building is about 150 bytes a row and 200 MB, whatever the length of the prompts.
+    Raises what `Job.request` raises, and OutputUnavailableError where the store cannot be written.
+    """
+    rows = job.accepted if rows is None else np.sort(rows)
+    folder = store_folder or cache_folder() / "tokens"
+    key = _store_key(job, tokenizer, rows, context_length)
+    reused = True
+    if (stored := open_store(folder, key)) is None:
+        reused = False
+        _build(job, tokenizer, rows, context_length, folder, key, progress or _silent)
+        prune(folder, key)
+        stored = open_store(folder, key)
+        if stored is None:
+            raise RuntimeError(f"the token store {key} in {folder} was removed as soon as it was written")
+    return _tokenized(*stored, reused)
+
+
+def render_text(job: Job, row: int, tokenizer: PromptTokenizer) -> str:
+    """The prompt of an accepted row as the model will see it, special tokens included, for display.
+
+    Raises RenderError, and what `Job.request` raises.
+    """
+    request = job.request(row)
+    prompt = tokenizer.render(request.endpoint, request.body)
+    return prompt.text + prompt.prefix if prompt.ids is None else tokenizer.decode(prompt.ids)
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Rendered prompts on their way to the tokenizer, and their packed rows."""
+
+    prompts: list[RenderedPrompt] = field(default_factory=list)
+    rows: bytearray = field(default_factory=bytearray)
+    characters: int = 0
+
+    @property
+    def full(self) -> bool:
+        return self.characters >= _BATCH_CHARACTERS or len(self.prompts) >= _BATCH_ROWS
+
+
+class _Builder:
+    """One pass over the rows."""
+
+    def __init__(self, job: Job, tokenizer: PromptTokenizer, context_length: int) -> None:
+        self.job = job
+        self.tokenizer = tokenizer
+        self.context_length = context_length
+        self.failed: list[int] = []
+        self.messages: list[tuple[int, str]] = []
+        self.rows: list[NDArray[Any]] = []
+        self.lengths: list[NDArray[np.int64]] = []
+
+    def batches(self, rows: NDArray[np.int64]) -> Iterator[_Batch]:
+        """Rendered rows, a batch at a time. The last may be empty."""
+        batch = _Batch()
+        for row in rows.tolist():
+            request = self.job.request(row)
+            try:
+                prompt = self.tokenizer.render(request.endpoint, request.body)
+            except RenderError as error:
+                self._fail(row, str(error))
+                continue
+            own = traits(request, int(self.job.max_new_tokens[row]), prompt.media)
+            batch.rows += _ROW.pack(row, *own, bool(prompt.media))
+            batch.prompts.append(prompt)
+            batch.characters += len(prompt.text)
+            if batch.full:
+                yield batch
+                batch = _Batch()
+        yield batch
+
+    def add(self, batch: _Batch, encoded: list[Ids], writer: StoreWriter) -> None:
+        """Keep a batch's columns, and write the ids that fit the context."""
+        self.rows.append(np.frombuffer(batch.rows, dtype=_ROW_TYPE))
+        self.lengths.append(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)))
+        fitting = [ids for ids in encoded if len(ids) < self.context_length]
+        if fitting:
+            writer.extend(np.concatenate(fitting))
+
+    def finish(self, writer: StoreWriter) -> None:
+        rows, tokens = np.concatenate(self.rows), np.concatenate(self.lengths)
+        over, empty = tokens >= self.context_length, tokens == 0
+        kept = ~over & ~empty
+        arrays = _columns(self.job, rows[kept], tokens[kept], self.context_length)
+        arrays["over_context"] = rows["row"][over]
+        arrays["empty"] = rows["row"][empty]
+        arrays["failed"] = np.array(self.failed, dtype=np.int64)
+        writer.finish(arrays, self.messages)
+
+    def _fail(self, row: int, message: str) -> None:
+        self.failed.append(row)
+        if len(self.messages) < MAX_MESSAGES:
+            self.messages.append((row, message))
+
+
+def _build(
+    job: Job,
+    tokenizer: PromptTokenizer,
+    rows: NDArray[np.int64],
+    context_length: int,
+    folder: Path,
+    key: str,
+    progress: Progress,
+) -> None:
+    # Without a setting of its own, tokenizers warns on stderr of every later fork of a process that used its threads.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    builder = _Builder(job, tokenizer, context_length)
+    done = 0
+
+    def finish(batch: _Batch, encoded: Future[list[Ids]]) -> None:
+        nonlocal done
+        builder.add(batch, encoded.result(), writer)
+        done += len(batch.prompts)
+        progress(done + len(builder.failed), len(rows))
+
+    # The tokenizer works on one batch, with its own threads and without the GIL, while the next one is rendered and
+    # the one before is written.
+    with StoreWriter(folder, key) as writer, ThreadPoolExecutor(1, thread_name_prefix="encode") as encoder:
+        before: tuple[_Batch, Future[list[Ids]]] | None = None
+        for batch in builder.batches(rows):
+            encoding = encoder.submit(tokenizer.encode, batch.prompts)
+            if before is not None:
+                finish(*before)
+            before = batch, encoding
+        if before is not None:
+            finish(*before)
+        builder.finish(writer)
+
+
+def _columns(job: Job, rows: NDArray[Any], tokens: NDArray[np.int64], context_length: int) -> dict[str, NDArray[Any]]:
+    """The arrays of `Prompts` but for its units, and `schema` and `estimated`."""
+    row = rows["row"]
+    asked, left = job.max_new_tokens[row].astype(np.int64), context_length - tokens
+    bound = np.where(asked > 0, np.minimum(asked, left), left)
+    # One more than the published answer has, for the token that ends it.
+    reference = np.where(rows["reference"] >= 0, np.minimum(rows["reference"].astype(np.int64) + 1, bound), -1)
+    return {
+        "row": row,
+        "offsets": np.concatenate(([0], np.cumsum(tokens))).astype(np.int64),
+        "prompt_tokens": tokens.astype(np.int32),
+        "root": rows["root"],
+        "cluster": rows["cluster"],
+        "bound": bound.astype(np.int32),
+        "choices": job.choices[row].astype(np.int32),
+        "reference": reference.astype(np.int32),
+        # A text job's reference is somebody else's answer, not this model's.
+        "known": np.zeros(len(row), dtype=np.bool_),
+        "schema": rows["schema"],
+        "estimated": rows["estimated"],
+    }
+
+
+def _tokenized(arrays: dict[str, NDArray[Any]], messages: list[tuple[int, str]], reused: bool) -> TokenizedJob:
+    own = {name: arrays.pop(name) for name in ("schema", "estimated", "over_context", "empty", "failed")}
+    reasons = tuple((row, message) for row, message in messages)
+    return TokenizedJob(Prompts(unit_tokens=1, **arrays), messages=reasons, reused=reused, **own)
+
+
+def _store_key(job: Job, tokenizer: PromptTokenizer, rows: NDArray[np.int64], context_length: int) -> str:
+    """32 hex digits of all that decides the store's content.
+
+    The sources' bytes are hashed too (a second a GB): metadata is in a store, but not in the job's fingerprint.
+    """
+    digest = blake2b(digest_size=16)
+    for place in np.unique(job.source[rows]).tolist():
+        own = rows[job.source[rows] == place]
+        end = int((job.offset[own] + job.length[own]).max())
+        for piece in job.reader.pieces(place, 0, end):
+            digest.update(piece)
+    digest.update(np.ascontiguousarray(rows, dtype="<i8").data)
+    # Some templates write the date into the prompt.
+    today = date.today().isoformat() if tokenizer.template and tokenizer.template.uses_today else ""
+    parts = [_FORMAT, job.fingerprint, job.reading.default_url, tokenizer.identity, context_length, today]
+    digest.update(orjson.dumps(parts))
+    return digest.hexdigest()
+
+
+def _silent(done: int, total: int) -> None:
+    """The progress of a caller who does not ask."""

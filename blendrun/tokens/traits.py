@@ -1,0 +1,97 @@
+"""What a request tells the planner besides its prompt: whose cache it may share, and whose answers are like its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import orjson
+
+from blendrun.jobs import RequestLine
+from blendrun.tokens.chat import Media
+
+# Body fields that constrain the answer to a form.
+_FORM_FIELDS = ("response_format", "json_schema", "regex", "ebnf")
+_TAG_NAMES = ("task", "job")
+
+
+class Traits(NamedTuple):
+    """Hashes are u64; `root` and `schema` are 0 where there is nothing to tell apart.
+
+    root: of adapter, media and cache salt.
+    cluster: of endpoint, model, asked bound, schema, whether there are tools, and metadata "task" or "job".
+    schema: of the answer's form (JSON schema, regex or grammar).
+    reference: metadata.reference_output_tokens, -1 without.
+    """
+
+    root: int
+    cluster: int
+    schema: int
+    reference: int
+
+
+def traits(request: RequestLine, bound: int, media: Sequence[Media]) -> Traits:
+    """bound: output tokens asked for, 0 for open (the Job's column)."""
+    body = request.body
+    metadata = request.extra.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    schema = _schema(body)
+    kind = (request.endpoint.url, _text(body.get("model")), bound, schema, bool(body.get("tools")))
+    return Traits(_root(body, media), _cluster(*kind, _tag(metadata, body)), schema, _reference(metadata))
+
+
+def adapter(body: dict[str, Any]) -> str:
+    """The LoRA adapter that SGLang would use: what follows a colon in `model`, else `lora_path`; "" for none."""
+    model = body.get("model")
+    named = model.partition(":")[2].strip() if isinstance(model, str) else ""
+    return named or _text(body.get("lora_path"))
+
+
+def _root(body: dict[str, Any], media: Sequence[Media]) -> int:
+    keys = [adapter(body), _text(body.get("extra_key")), _text(body.get("cache_salt"))]
+    if not media and not any(keys):
+        return 0
+    return _hash(orjson.dumps([*keys, *(blake2b(part.reference, digest_size=16).hexdigest() for part in media)]))
+
+
+def _schema(body: dict[str, Any]) -> int:
+    form = {name: body[name] for name in _FORM_FIELDS if body.get(name) is not None}
+    if not form or form == {"response_format": {"type": "text"}}:
+        return 0
+    return _hash(orjson.dumps(form, option=orjson.OPT_SORT_KEYS))
+
+
+def _tag(metadata: dict[str, Any], body: dict[str, Any]) -> str:
+    own = body.get("metadata")
+    for place in (metadata, own if isinstance(own, dict) else {}):
+        for name in _TAG_NAMES:
+            if isinstance(tag := place.get(name), str | int):
+                return str(tag)
+    return ""
+
+
+# Jobs have few kinds of request; the bound keeps one with a kind a line from filling the memory.
+@lru_cache(maxsize=4096)
+def _cluster(url: str, model: str, bound: int, schema: int, tools: bool, tag: str) -> int:
+    return _hash(orjson.dumps([url, model, bound, schema, tools, tag]))
+
+
+def _reference(metadata: dict[str, Any]) -> int:
+    tokens = metadata.get("reference_output_tokens")
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or not 0 <= tokens < 2**31 - 1:
+        return -1
+    return tokens
+
+
+def _text(value: object) -> str:
+    """A key as text; lists (SGLang takes them for batches) by their JSON."""
+    if value is None or isinstance(value, str):
+        return value or ""
+    return orjson.dumps(value).decode()
+
+
+def _hash(data: bytes) -> int:
+    """u64, never 0."""
+    return int.from_bytes(blake2b(data, digest_size=8).digest(), "little") or 1
