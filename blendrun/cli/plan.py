@@ -12,8 +12,11 @@ import typer
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from blendrun.planner.plan import Plan
+    from blendrun.cost.base import Machine
+    from blendrun.planner.plan import Choice, Plan, Structure
     from blendrun.planner.workload import Workload
+    from blendrun.report.plan_json import MachineRow
+    from blendrun.runner.events import Watch
 
 
 class LengthName(StrEnum):
@@ -24,15 +27,13 @@ class LengthName(StrEnum):
     PRIOR = "prior"
 
 
-class PlanOrderName(StrEnum):
-    """Mirrors `blendrun.blend.base.OrderName`."""
+class OverlapName(StrEnum):
+    """Mirrors `blendrun.simulate.base.Overlap`; auto: what the engine can be run in without further ado."""
 
     AUTO = "auto"
-    GIVEN = "given"
-    SHUFFLED = "shuffled"
-    SORTED = "sorted"
-    LOF = "lof"
-    BLENDED = "blended"
+    EXCLUSIVE = "exclusive"
+    MIXED = "mixed"
+    PDMUX = "pdmux"
 
 
 def plan(
@@ -45,16 +46,26 @@ def plan(
         str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id or folder.")
     ] = None,
     hardware: Annotated[
-        str | None, typer.Option(help="Card of configs/hardware or a YAML file. Default: this machine's.")
+        str | None,
+        typer.Option(help="Cards of configs/hardware or YAML files, comma-separated. Default: this machine's."),
     ] = None,
-    gpus: Annotated[int, typer.Option(min=1, help="How many of them.")] = 1,
+    gpus: Annotated[str, typer.Option(metavar="N,...", help="How many of them; several numbers compare.")] = "1",
     tokenizer: Annotated[
         Path | None, typer.Option(help="tokenizer.json or its folder, where the model's files are not here.")
     ] = None,
     lengths: Annotated[
         LengthName, typer.Option(help="What output lengths are guessed from; reference: the lines' own.")
     ] = LengthName.AUTO,
-    order: Annotated[PlanOrderName, typer.Option(help="Order to choose.")] = PlanOrderName.AUTO,
+    orders: Annotated[
+        str, typer.Option(help="Orders to choose from, comma-separated: given, shuffled, sorted, lof, blended.")
+    ] = "given,shuffled,sorted,lof,blended",
+    overlap: Annotated[
+        OverlapName, typer.Option(help="How prefill and decode share a step; auto: exclusive or mixed.")
+    ] = OverlapName.AUTO,
+    price: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[CARD=]X", help="Price of a GPU hour, for costs; may be repeated for several cards."),
+    ] = None,
     keep_sharing: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the prefix sharing that the blend keeps.")
     ] = 0.99,
@@ -78,7 +89,7 @@ def plan(
     from blendrun.report.plan_json import plan_json, plan_report
     from blendrun.report.plan_text import print_plan
     from blendrun.report.progress import choose_view
-    from blendrun.runner.events import Note, PhaseStarted, Progress
+    from blendrun.runner.events import PhaseStarted
 
     options: dict[str, Any] = apply_config(context, config)
     # Unpacked copies of the input are needed to the end: names are read from them.
@@ -86,14 +97,8 @@ def plan(
         TemporaryDirectory(prefix="blendrun-plan-", ignore_cleanup_errors=True) as spool,
         choose_view(sys.stderr, quiet=options["quiet"]) as watch,
     ):
-        workload, made = _plan(
-            options,
-            Path(spool),
-            lambda name, detail: watch(PhaseStarted(name, detail)),
-            lambda done, total, unit: watch(Progress(done, total, unit)),
-            lambda text: watch(Note(text, warning=True)),
-        )
-        report = plan_report(made, workload)
+        workload, made, machines = _plan(options, Path(spool), watch)
+        report = plan_report(made, workload, machines)
         if options["order_out"]:
             watch(PhaseStarted("write", str(options["order_out"])))
             _write_order(Path(options["order_out"]), workload, made)
@@ -105,35 +110,102 @@ def plan(
         print_plan(report, workload.first_prompt, sys.stdout)
 
 
-def _plan(
-    options: dict[str, Any],
-    spool: Path,
-    phase: Callable[[str, str], None],
-    progress: Callable[[int, int, str], None],
-    warn: Callable[[str], None],
-) -> tuple[Workload, Plan]:
-    """From options to the plan. Raises UsageError, InputInvalidError, InputMissingError."""
-    from blendrun.blend.base import OrderName
-    from blendrun.cost.detect import detect_hardware
-    from blendrun.cost.hardware import load_hardware, machine
+def _plan(options: dict[str, Any], spool: Path, watch: Watch) -> tuple[Workload, Plan, tuple[MachineRow, ...]]:
+    """The plan for the first machine asked for, and a row for each. Raises UsageError, InputInvalidError, ..."""
     from blendrun.endpoints import ENDPOINTS
     from blendrun.errors import UsageError
     from blendrun.jobs import open_sources
     from blendrun.lengths.estimate import LengthMode
-    from blendrun.planner.plan import make_plan, make_structure
+    from blendrun.planner.plan import make_structure
     from blendrun.planner.workload import Wanted, load_workload
+    from blendrun.report.plan_json import machine_row, unfit_row
+    from blendrun.runner.events import Note, PhaseStarted, Progress
+
+    def phase(name: str, detail: str) -> None:
+        watch(PhaseStarted(name, detail))
 
     if options["model"] is None:
         raise UsageError("which model? Give --model, for example --model llama-3-8b")
     if options["endpoint"] not in (None, *ENDPOINTS):
         raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
-    on = machine(load_hardware(options["hardware"] or detect_hardware()), options["gpus"])
+    machines, choices = _machines(options), _choices(options)
     wanted = Wanted(options["model"], options["tokenizer"], options["limit"], options["endpoint"])
-    workload = load_workload(open_sources(options["jobs"], spool), wanted, phase, progress)
-    structure = make_structure(workload.prompts, workload.model, LengthMode(str(options["lengths"])), phase, warn)
-    phase("blend", on.card.title)
-    order = None if options["order"] == PlanOrderName.AUTO else OrderName(str(options["order"]))
-    return workload, make_plan(structure, workload.model.card, on, keep=options["keep_sharing"], order=order)
+    workload = load_workload(
+        open_sources(options["jobs"], spool),
+        wanted,
+        phase,
+        lambda done, total, unit: watch(Progress(done, total, unit)),
+    )
+    mode = LengthMode(str(options["lengths"]))
+    structure = make_structure(
+        workload.prompts, workload.model, mode, phase, lambda text: watch(Note(text, warning=True))
+    )
+    plans, rows = [], []
+    for on in machines:
+        phase("simulate", f"{on.gpus} x {on.card.title}")
+        try:
+            made = _on_machine(structure, workload, on, choices(on.card.name), options, watch)
+        except UsageError as error:
+            if len(machines) == 1:
+                raise
+            rows.append(unfit_row(on.card.name, on.gpus, str(error)))
+            continue
+        plans.append(made)
+        rows.append(machine_row(made))
+    if not plans:
+        raise UsageError(f"the job runs on none of these machines; the first: {rows[0].why_not}")
+    return workload, plans[0], tuple(rows)
+
+
+def _on_machine(
+    structure: Structure, workload: Workload, on: Machine, choice: Choice, options: dict[str, Any], watch: Watch
+) -> Plan:
+    from blendrun.planner.plan import cost_structure, make_plan
+    from blendrun.runner.events import Progress
+
+    costed = cost_structure(structure, workload.model.card, on, keep=options["keep_sharing"])
+    return make_plan(costed, choice, lambda done, total: watch(Progress(done, total, "simulations")))
+
+
+def _machines(options: dict[str, Any]) -> list[Machine]:
+    """Every card with every number of devices. Raises UsageError."""
+    from blendrun.cost.detect import detect_hardware
+    from blendrun.cost.hardware import load_hardware, machine
+    from blendrun.errors import UsageError
+
+    names = [name.strip() for name in (options["hardware"] or detect_hardware()).split(",") if name.strip()]
+    try:
+        counts = [int(count) for count in options["gpus"].split(",")]
+    except ValueError:
+        counts = [0]
+    if min(counts) < 1 or not names:
+        raise UsageError(f"--gpus takes numbers of 1 or more, for example 1,2,4, not {options['gpus']!r}")
+    return [machine(load_hardware(name), count) for name in names for count in counts]
+
+
+def _choices(options: dict[str, Any]) -> Callable[[str], Choice]:
+    """What may be chosen on a card, by its name. Raises UsageError."""
+    from blendrun.blend.base import OrderName
+    from blendrun.errors import UsageError
+    from blendrun.planner.plan import Choice
+    from blendrun.simulate.base import Overlap
+
+    try:
+        orders = tuple(OrderName(name.strip()) for name in options["orders"].split(",") if name.strip())
+    except ValueError as error:
+        raise UsageError(f"--orders {options['orders']}: known are {', '.join(OrderName)}") from error
+    if not orders:
+        raise UsageError(f"--orders names none; known are {', '.join(OrderName)}")
+    overlap = str(options["overlap"])
+    overlaps = (Overlap.EXCLUSIVE, Overlap.MIXED) if overlap == OverlapName.AUTO else (Overlap(overlap),)
+    prices: dict[str, float] = {}
+    for given in options["price"] or []:
+        name, _, price = given.rpartition("=")
+        try:
+            prices[name.strip()] = float(price)
+        except ValueError as error:
+            raise UsageError(f"--price takes X or CARD=X, for example h100-sxm=2.5, not {given!r}") from error
+    return lambda card: Choice(orders, overlaps, prices.get(card, prices.get("")))
 
 
 def _write_order(path: Path, workload: Workload, made: Plan) -> None:
@@ -153,7 +225,7 @@ def _save(path: Path, made: Plan, report: bytes) -> None:
 
     from blendrun.errors import OutputUnavailableError
 
-    prompts, order = made.structure.prompts, made.order
+    prompts, order = made.costed.structure.prompts, made.order
     try:
         with path.open("wb") as file:
             np.savez_compressed(
@@ -161,7 +233,7 @@ def _save(path: Path, made: Plan, report: bytes) -> None:
                 row=prompts.row[order.prompt],
                 side=order.side,
                 prompt_tokens=prompts.prompt_tokens[order.prompt],
-                expected_tokens=made.structure.lengths.mean[order.prompt],
+                expected_tokens=made.costed.structure.lengths.mean[order.prompt],
                 report=np.frombuffer(report, dtype=np.uint8),
             )
     except OSError as error:

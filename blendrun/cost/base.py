@@ -21,6 +21,24 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class StepFigures:
+    """Constants of an engine step for one model, as `blendrun calibrate` fitted them; `blendrun.simulate.StepTime` has
+    their meaning. Seconds. fit_error: mean relative error over the batches measured.
+    """
+
+    model: str
+    step_seconds: float
+    row_seconds: float
+    request_seconds: float
+    prefill_token_seconds: float
+    decode_token_seconds: float
+    prefill_square_seconds: float
+    kv_token_seconds: float
+    weights_seconds: float
+    fit_error: float
+
+
+@dataclass(frozen=True, slots=True)
 class HardwareCard:
     """One device. Peak and achieved rates stand apart: densities and comparisons with the paper take the peak, times
     take the achieved (paper.md 1.2 and section 4, item 8).
@@ -28,6 +46,7 @@ class HardwareCard:
     memory: bytes. peak_flops, achieved_flops: FLOP/s of dense 16-bit matrix products (float32 on a CPU).
     peak_bandwidth, achieved_bandwidth: byte/s of device memory; achieved: by decode attention.
     value_bytes: bytes of a weight and of a cached value as the runtime holds them here (2, or 4 on a CPU).
+    step: what a calibration with one model found.
     """
 
     name: str
@@ -39,6 +58,7 @@ class HardwareCard:
     achieved_flops: Figure
     achieved_bandwidth: Figure
     value_bytes: int = 2
+    step: StepFigures | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from blendrun.cost.base import Figure, HardwareCard, Machine
+from blendrun.cost.base import Figure, HardwareCard, Machine, StepFigures
 from blendrun.errors import InputMissingError, UsageError
 from blendrun.models.configs_folder import configs_folder
 
@@ -103,6 +103,7 @@ def _read(path: Path) -> HardwareCard:
 
 def _refuse_unknown_keys(data: dict[Any, Any], path: Path) -> None:
     blocks = [("", data, HardwareCard), *((f"{key}.", data.get(key), Figure) for key in _FIGURES)]
+    blocks.append(("step.", data.get("step"), StepFigures))
     for prefix, block, cls in blocks:
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = [key for key in block if key not in known] if isinstance(block, dict) else []
@@ -117,6 +118,10 @@ def _refuse_impossible(card: HardwareCard, path: Path) -> None:
             raise UsageError(f"{path}: `{key}.value` must be a positive number, not {figure.value:g}")
         if not figure.source.strip():
             raise UsageError(f"{path}: `{key}.source` must say where the number is from")
+    for field in dataclasses.fields(StepFigures) if card.step is not None else ():
+        value = getattr(card.step, field.name)
+        if not isinstance(value, str) and not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"{path}: `step.{field.name}` must be a number of 0 or more, not {value:g}")
     if card.value_bytes not in (1, 2, 4):
         raise UsageError(f"{path}: `value_bytes` must be 1, 2 or 4, not {card.value_bytes}")
     # A rate above the peak is nearly always a slip of a unit, and would bend every time that is predicted.

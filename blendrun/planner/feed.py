@@ -15,7 +15,7 @@ from blendrun.errors import UsageError
 from blendrun.jobs import Job
 from blendrun.lengths.estimate import LengthMode
 from blendrun.models.resolve import ResolvedModel
-from blendrun.planner.plan import make_plan, make_structure
+from blendrun.planner.plan import cost_structure, make_structure
 from blendrun.planner.workload import PlannedModel
 from blendrun.tokens import build_prompts, load_tokenizer
 
@@ -57,11 +57,10 @@ class RunPlanner:
         planned = PlannedModel(self.model.name, card, self.model.identity, context, tokenizer)
         structure = make_structure(prompts, planned, self.lengths, phase, warn)
         phase("blend", str(self.order))
-        plan = make_plan(
-            structure, card, machine(load_hardware(_hardware(warn))), order=self.order, pool_tokens=self.pool_tokens
-        )
+        on = machine(load_hardware(_hardware(warn)))
+        costed = cost_structure(structure, card, on, pool_tokens=self.pool_tokens)
         others = np.setdiff1d(job.accepted, prompts.row, assume_unique=True)
-        return np.concatenate((others, prompts.row[plan.order.prompt]))
+        return np.concatenate((others, prompts.row[costed.order(self.order).prompt]))
 
 
 def _hardware(warn: Callable[[str], None]) -> str:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from blendrun.blend.base import Blend, Order, OrderName
 from blendrun.blend.blended import KEEP, blend
 from blendrun.blend.simple import simple_order
@@ -21,14 +19,14 @@ from blendrun.lengths.evidence import Recalled
 from blendrun.lengths.history import History, HistoryUnavailableError
 from blendrun.models.card import ModelCard
 from blendrun.planner.workload import PlannedModel
+from blendrun.simulate.base import Overlap
+from blendrun.simulate.portfolio import Portfolio, simulate_portfolio
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
 from blendrun.tree.compiled import load_kernels, needs_compiling
-from blendrun.tree.hits import lru_hits
 
 Phase = Callable[[str, str], None]
-SIMPLE_ORDERS = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,27 +38,13 @@ class Structure:
     lengths: Lengths
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One order.
-
-    hit_tokens: prompt tokens found in a least-recently-used cache of one replica's KV pool, requests one at a time.
-    bound_seconds: the least time for what is left to compute then, perfectly overlapped with the KV reads.
-    """
-
-    order: Order
-    hit_tokens: int
-    bound_seconds: float
-
-
 @dataclass(frozen=True, slots=True, eq=False)
-class Plan:
+class Costed:
     """A workload on a machine.
 
     machine: all devices. pool: how they divide into replicas.
     demand, bound: of the whole job; the bound on all devices.
     step_budget: tokens a step of one replica, T* (paper.md 1.6), a multiple of 128.
-    candidates: the orders compared; chosen: the one to feed.
     """
 
     structure: Structure
@@ -71,18 +55,39 @@ class Plan:
     bound: Bound
     blend: Blend
     step_budget: int
-    candidates: tuple[Candidate, ...]
-    chosen: OrderName
-
-    @property
-    def order(self) -> Order:
-        """The chosen order."""
-        return next(candidate.order for candidate in self.candidates if candidate.order.name is self.chosen)
 
     @property
     def output_tokens(self) -> float:
         """Expected, of all choices."""
         return float((self.structure.lengths.mean * self.structure.prompts.choices).sum())
+
+    def order(self, name: OrderName) -> Order:
+        """One of the orders, as a list."""
+        if name is OrderName.BLENDED:
+            return self.blend.order
+        return simple_order(name, self.structure.prompts, self.structure.tree, self.structure.lengths)
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What the plan may choose from: orders, overlap modes, and the price of an hour of one device (None: unknown)."""
+
+    orders: tuple[OrderName, ...] = tuple(OrderName)
+    overlaps: tuple[Overlap, ...] = (Overlap.EXCLUSIVE, Overlap.MIXED)
+    gpu_hour: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A workload on a machine with its orders simulated."""
+
+    costed: Costed
+    portfolio: Portfolio
+
+    @property
+    def order(self) -> Order:
+        """The chosen order, as a list."""
+        return self.costed.order(self.portfolio.chosen.order)
 
 
 def make_structure(
@@ -98,19 +103,17 @@ def make_structure(
     return Structure(prompts, tree, lengths)
 
 
-def make_plan(
+def cost_structure(
     structure: Structure,
     model: ModelCard,
     machine: Machine,
     *,
     keep: float = KEEP,
-    order: OrderName | None = None,
     pool_tokens: int | None = None,
-) -> Plan:
-    """Cost the tree, blend, and set the simple orders beside the blend.
+) -> Costed:
+    """Cost the tree and blend it.
 
     keep: share of the prefix sharing that the blend keeps.
-    order: the order to feed; None leaves the choice to the plan.
     pool_tokens: of one replica's KV pool, where it is known better than by the memory of the card.
     Raises UsageError where the model does not fit.
     """
@@ -119,31 +122,38 @@ def make_plan(
     if pool_tokens is not None:
         pool = replace(pool, tokens=pool_tokens)
     costs = demand(tree, prompts, lengths, model, machine)
-    blended = blend(tree, prompts, lengths, costs, machine, pool_tokens=pool.tokens, keep=keep)
-    bound = bound_seconds(costs, machine)
-    orders = (*(simple_order(name, prompts, tree, lengths) for name in SIMPLE_ORDERS), blended.order)
-    candidates = tuple(_candidate(made, tree, costs, bound, pool.tokens) for made in orders)
     compute_tokens, kv_bytes = float(costs.compute_tokens.sum()), float(costs.kv_bytes.sum())
-    return Plan(
+    return Costed(
         structure=structure,
         model=model,
         machine=machine,
         pool=pool,
         demand=costs,
-        bound=bound,
-        blend=blended,
+        bound=bound_seconds(costs, machine),
+        blend=blend(tree, prompts, lengths, costs, machine, pool_tokens=pool.tokens, keep=keep),
         step_budget=step_budget(compute_tokens, kv_bytes, pool.bytes),
-        candidates=candidates,
-        chosen=order or OrderName.BLENDED,
     )
 
 
-def _candidate(order: Order, tree: PrefixTree, costs: Demand, bound: Bound, capacity: int) -> Candidate:
-    hits = int(lru_hits(tree, order.prompt, capacity, compute_last=True).sum(dtype=np.int64))
-    # What the cache misses is computed at the job's own mean price of a token.
-    missed = max(tree.shared_tokens - hits, 0)
-    compute = bound.compute * (1 + missed / max(float(costs.compute_tokens.sum()), 1.0))
-    return Candidate(order, hits, max(compute, bound.memory))
+def make_plan(costed: Costed, choice: Choice, progress: Callable[[int, int], None] | None = None) -> Plan:
+    """Simulate the orders and choose. Raises UsageError for a request that does not fit the pool."""
+    structure = costed.structure
+    simple = [costed.order(name) for name in choice.orders if name is not OrderName.BLENDED]
+    portfolio = simulate_portfolio(
+        structure.tree,
+        structure.prompts,
+        structure.lengths,
+        simple,
+        [costed.blend] if OrderName.BLENDED in choice.orders else [],
+        costed.model,
+        costed.machine,
+        pool=costed.pool,
+        demand=costed.demand,
+        overlaps=choice.overlaps,
+        gpu_hour=choice.gpu_hour,
+        progress=progress,
+    )
+    return Plan(costed, portfolio)
 
 
 def _history(prompts: Prompts, model: PlannedModel, warn: Callable[[str], None]) -> Recalled | None:

@@ -9,10 +9,12 @@ import msgspec
 import numpy as np
 
 from blendrun import __version__
+from blendrun.blend.budget import ConstantBudget
 from blendrun.cost.base import Figure
 from blendrun.lengths.estimate import length_report
-from blendrun.planner.plan import Plan
+from blendrun.planner.plan import Costed, Plan
 from blendrun.planner.workload import Workload
+from blendrun.simulate.portfolio import Candidate
 from blendrun.tree.heavy import heaviest_prefixes
 
 SCHEMA_VERSION = 1
@@ -38,15 +40,38 @@ class Hardware:
 
 @dataclass(frozen=True, slots=True)
 class OrderRow:
-    """One order on one overlap mode. hit_tokens: prompt tokens found in the prefix cache. predicted_seconds: the
-    simulated makespan, null where none was simulated. bound_seconds: the least time for the order's work."""
+    """One order on one overlap mode, with the best step budget of those tried. Simulated: a model's numbers.
+
+    hit_tokens: prompt tokens found in the prefix cache. predicted_seconds: makespan. bound_seconds: the least time for
+    the work that this order does. step_budget: tokens a step, null where each step sets its own. cost: null without a
+    price.
+    """
 
     name: str
-    overlap: str | None
+    overlap: str
     hit_tokens: int
-    predicted_seconds: float | None
+    predicted_seconds: float
     bound_seconds: float
+    tokens_per_second: float
+    step_budget: int | None
+    cost: float | None
     chosen: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRow:
+    """One answer to "which card, how many": the chosen order there. Null figures where the model does not fit: why."""
+
+    hardware: str
+    gpus: int
+    replicas: int | None
+    order: str | None
+    overlap: str | None
+    predicted_seconds: float | None
+    bound_seconds: float | None
+    times: str | None
+    cost: float | None
+    why_not: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +115,9 @@ class PlanReport:
 
     shared_tokens: what an infinite prefix cache saves. output_tokens: expected. density: compute over memory seconds of
     the whole job, null where nothing is decoded. step_budget: T*. bound_seconds, serial_seconds: with perfect overlap
-    and with none, every shared token computed once.
+    and with none, every shared token computed once. why: of the choice. plain_seconds: the given order on SGLang as it
+    comes. times: what the predicted seconds rest on: "measured" (calibrate, on this very machine and model), "model"
+    (published rates), or "prior". machines: every machine asked for, the first of which the rest of the plan is for.
     """
 
     schema_version: int
@@ -114,51 +141,72 @@ class PlanReport:
     histogram: Histogram
     prefixes: tuple[Prefix, ...]
     orders: tuple[OrderRow, ...]
+    why: str
+    plain_seconds: float
+    times: str
+    machines: tuple[MachineRow, ...]
     warnings: tuple[str, ...]
 
 
-def plan_report(plan: Plan, workload: Workload) -> PlanReport:
-    """Everything the plan says, as one value."""
-    tree = plan.structure.tree
+def plan_report(plan: Plan, workload: Workload, machines: tuple[MachineRow, ...] = ()) -> PlanReport:
+    """Everything the plan says, as one value. machines: where other machines were asked for too."""
+    costed = plan.costed
+    tree = costed.structure.tree
     return PlanReport(
         schema_version=SCHEMA_VERSION,
         blendrun=__version__,
         model=workload.model.name,
         kind=workload.kind,
-        hardware=_hardware(plan),
+        hardware=_hardware(costed),
         lines=workload.lines,
         refused=workload.refused,
         left_out=workload.left_out,
         requests=tree.prompts,
         prompt_tokens=tree.prompt_tokens,
         shared_tokens=tree.shared_tokens,
-        output_tokens=round(plan.output_tokens, 1),
-        lengths=length_report(plan.structure.lengths),
-        density=_finite(plan.blend.density),
-        step_budget=plan.step_budget,
-        bound_seconds=plan.bound.overlapped,
-        serial_seconds=plan.bound.serial,
+        output_tokens=round(costed.output_tokens, 1),
+        lengths=length_report(costed.structure.lengths),
+        density=_finite(costed.blend.density),
+        step_budget=costed.step_budget,
+        bound_seconds=costed.bound.overlapped,
+        serial_seconds=costed.bound.serial,
         blend=BlendFacts(
-            kept_sharing=plan.blend.kept_sharing,
-            units=plan.blend.units,
-            kv_peak_tokens=plan.blend.kv_peak,
-            left_share=float(plan.blend.left_share.mean()),
+            kept_sharing=costed.blend.kept_sharing,
+            units=costed.blend.units,
+            kv_peak_tokens=costed.blend.kv_peak,
+            left_share=float(costed.blend.left_share.mean()),
         ),
-        histogram=_histogram(plan),
-        prefixes=_prefixes(plan, workload),
-        orders=tuple(
-            OrderRow(
-                name=str(candidate.order.name),
-                overlap=None,
-                hit_tokens=candidate.hit_tokens,
-                predicted_seconds=None,
-                bound_seconds=candidate.bound_seconds,
-                chosen=candidate.order.name is plan.chosen,
-            )
-            for candidate in plan.candidates
-        ),
-        warnings=(*workload.warnings, *length_warnings(plan)),
+        histogram=_histogram(costed),
+        prefixes=_prefixes(costed, workload),
+        orders=tuple(_order_row(each, each is plan.portfolio.chosen) for each in plan.portfolio.candidates),
+        why=plan.portfolio.why,
+        plain_seconds=plan.portfolio.plain.seconds,
+        times=_times(plan),
+        machines=machines or (machine_row(plan),),
+        warnings=(*workload.warnings, *length_warnings(costed)),
     )
+
+
+def machine_row(plan: Plan) -> MachineRow:
+    """The plan's answer for its machine."""
+    chosen, costed = plan.portfolio.chosen, plan.costed
+    return MachineRow(
+        hardware=costed.machine.card.name,
+        gpus=costed.machine.gpus,
+        replicas=costed.pool.replicas,
+        order=str(chosen.order),
+        overlap=str(chosen.overlap),
+        predicted_seconds=chosen.seconds,
+        bound_seconds=costed.bound.overlapped,
+        times=_times(plan),
+        cost=chosen.cost,
+        why_not=None,
+    )
+
+
+def unfit_row(hardware: str, gpus: int, why_not: str) -> MachineRow:
+    """A machine on which the job cannot run."""
+    return MachineRow(hardware, gpus, None, None, None, None, None, None, None, why_not)
 
 
 def plan_json(report: PlanReport) -> bytes:
@@ -171,7 +219,7 @@ def plan_schema() -> bytes:
     return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(PlanReport)), indent=2)
 
 
-def length_warnings(plan: Plan) -> list[str]:
+def length_warnings(plan: Costed) -> list[str]:
     """Answers that their bound will probably cut."""
     lengths = plan.structure.lengths
     # Expected lengths stop at the bound, so a mean this near to it says that many answers would go on.
@@ -180,7 +228,7 @@ def length_warnings(plan: Plan) -> list[str]:
     return [f"{count:,} answers will probably be cut by max_tokens or the end of the context"] if count else []
 
 
-def request_densities(plan: Plan) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+def request_densities(plan: Costed) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
     """Density of each leaf alone, its own segment and its answer: f64 (M,), infinite where nothing is decoded."""
     leaf = plan.structure.tree.leaf
     compute = plan.demand.flops[leaf] / plan.machine.flops
@@ -190,7 +238,29 @@ def request_densities(plan: Plan) -> np.ndarray[tuple[int], np.dtype[np.float64]
     return densities
 
 
-def _hardware(plan: Plan) -> Hardware:
+def _order_row(candidate: Candidate, chosen: bool) -> OrderRow:
+    budget = candidate.budget
+    return OrderRow(
+        name=str(candidate.order),
+        overlap=str(candidate.overlap),
+        hit_tokens=candidate.outcome.hit_tokens,
+        predicted_seconds=candidate.seconds,
+        bound_seconds=candidate.outcome.bound_seconds,
+        tokens_per_second=candidate.tokens_per_second,
+        step_budget=budget.tokens if isinstance(budget, ConstantBudget) else None,
+        cost=candidate.cost,
+        chosen=chosen,
+    )
+
+
+def _times(plan: Plan) -> str:
+    # The weakest of what it rests on.
+    known = ("measured", "model", "prior")
+    origins = [str(origin) for origin in plan.portfolio.step.origin.values()]
+    return max((origin if origin in known else "model" for origin in origins), key=known.index, default="model")
+
+
+def _hardware(plan: Costed) -> Hardware:
     card = plan.machine.card
     order = ("measured", "datasheet", "prior")
     figures: tuple[Figure, ...] = (card.achieved_flops, card.achieved_bandwidth)
@@ -206,12 +276,12 @@ def _hardware(plan: Plan) -> Hardware:
     )
 
 
-def _histogram(plan: Plan) -> Histogram:
+def _histogram(plan: Costed) -> Histogram:
     places = np.searchsorted(_EDGES, request_densities(plan), side="right")
     return Histogram(_EDGES, tuple(np.bincount(places, minlength=len(_EDGES) + 1).tolist()))
 
 
-def _prefixes(plan: Plan, workload: Workload) -> tuple[Prefix, ...]:
+def _prefixes(plan: Costed, workload: Workload) -> tuple[Prefix, ...]:
     tree = plan.structure.tree
     compute = tree.subtree_sum(plan.demand.flops) / plan.machine.flops
     memory = tree.subtree_sum(plan.demand.kv_bytes) / plan.machine.bandwidth

@@ -39,6 +39,10 @@ def _sections(report: PlanReport, first_prompt: str | None) -> Iterator[Renderab
     yield _machine(report)
     yield Text()
     yield _orders(report)
+    yield Text(report.why)
+    if len(report.machines) > 1:
+        yield Text()
+        yield _machines(report)
     if report.prefixes:
         yield Text()
         yield _prefixes(report)
@@ -91,14 +95,43 @@ def _orders(report: PlanReport) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("order")
     table.add_column("overlap")
-    for name in ("cache hits", "of shared", "predicted", "bound"):
+    priced = any(row.cost is not None for row in report.orders)
+    for name in ("step", "cache hits", "of shared", f"time ({report.times})", "tokens/s", "of bound"):
         table.add_column(name, justify="right")
+    if priced:
+        table.add_column("cost", justify="right")
     for row in report.orders:
         share = f"{100 * row.hit_tokens / report.shared_tokens:.1f} %" if report.shared_tokens else "-"
-        predicted = "-" if row.predicted_seconds is None else _time(row.predicted_seconds)
-        name = f"{row.name} *" if row.chosen else row.name
-        cells = (name, row.overlap or "-", f"{row.hit_tokens:,}", share, predicted, _time(row.bound_seconds))
+        cells = [
+            f"{row.name} *" if row.chosen else row.name,
+            row.overlap,
+            "adaptive" if row.step_budget is None else f"{row.step_budget:,}",
+            f"{row.hit_tokens:,}",
+            share,
+            _time(row.predicted_seconds),
+            f"{row.tokens_per_second:,.0f}",
+            f"{100 * row.bound_seconds / row.predicted_seconds:.0f} %" if row.predicted_seconds else "-",
+        ]
+        cells += [f"{row.cost:,.2f}"] if row.cost is not None else []
         table.add_row(*cells, style="bold" if row.chosen else "")
+    return table
+
+
+def _machines(report: PlanReport) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for name in ("machine", "order", "overlap"):
+        table.add_column(name)
+    for name in ("time", "bound", "cost"):
+        table.add_column(name, justify="right")
+    table.add_column("")
+    for row in report.machines:
+        name = f"{row.gpus} x {row.hardware}"
+        if row.predicted_seconds is None or row.bound_seconds is None:
+            table.add_row(name, "-", "-", "-", "-", "-", Text(row.why_not or "", overflow="fold"))
+            continue
+        cost = "-" if row.cost is None else f"{row.cost:,.2f}"
+        times = (_time(row.predicted_seconds), _time(row.bound_seconds))
+        table.add_row(name, row.order, row.overlap, *times, cost, row.times)
     return table
 
 

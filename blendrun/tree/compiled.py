@@ -7,8 +7,9 @@
     def part_of_total(value: int) -> int: ...
 
 A kernel (`compiled`) names its argument types, so exactly one machine code of it exists, found in the cache by the next
-process. `inlined` marks what kernels call; it is compiled as part of each of them. Both must stand in one file: Numba's
-cache notices a change of the kernel's own file only.
+process. `inlined` marks what kernels call, in any file; it is compiled as part of each of them. Numba's cache by itself
+notices changes of the kernel's own file only, so the name a kernel is cached under holds a digest of all code and all
+constants that it is made of.
 
 Importing a module of kernels does not import Numba, which takes longer than all of blendrun's command line. Where no
 cache can be written (neither __pycache__ beside the source nor the user's cache folder), every process compiles.
@@ -16,10 +17,13 @@ cache can be written (neither __pycache__ beside the source nor the user's cache
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from hashlib import blake2b
 from threading import Lock
-from types import FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+import numpy as np
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +33,7 @@ I64, F64, BOOL = "i8", "f8", "b1"
 I32_IN, I64_IN, U64_IN, F64_IN, BOOL_IN = (f"Array({kind}, 1, 'C', True)" for kind in ("i4", "i8", "u8", "f8", "b1"))
 I32_OUT, I64_OUT, U64_OUT, F64_OUT, BOOL_OUT = (f"{kind}[::1]" for kind in ("i4", "i8", "u8", "f8", "b1"))
 I32_TABLE_IN = "Array(i4, 2, 'C', True)"
+F64_TABLE_OUT = "f8[:, ::1]"
 
 _KERNELS: list[Kernel[..., Any]] = []
 _LOCK = Lock()
@@ -37,7 +42,7 @@ _LOCK = Lock()
 class Kernel(Generic[P, R]):
     """A function that runs as machine code, in a thread without the interpreter's lock."""
 
-    def __init__(self, function: Callable[P, R], arguments: tuple[str, ...]) -> None:
+    def __init__(self, function: Callable[P, R], arguments: tuple[str | np.dtype[np.void], ...]) -> None:
         self.function = cast(FunctionType, function)
         self.arguments = arguments
         self._code: Callable[P, R] | None = None
@@ -51,8 +56,10 @@ class Kernel(Generic[P, R]):
         """Load the machine code from the cache, or compile it. Once a process; safe from many threads."""
         with _LOCK:
             if self._code is None:
-                dispatcher = _jit(_with_inner_functions(self.function), cache=True)
-                dispatcher.compile(f"({', '.join(self.arguments)})")
+                code = _with_inner_functions(self.function)
+                code.__qualname__ += f"_{_digest(self.function)}"
+                dispatcher = _jit(code, cache=True)
+                dispatcher.compile(_signature(self.arguments))
                 dispatcher.disable_compile()
                 self._code = dispatcher
             return cast(Callable[P, R], self._code)
@@ -69,8 +76,9 @@ class Inlined(Generic[P, R]):
         return cast(R, self.function(*args, **kwargs))
 
 
-def compiled(*arguments: str) -> Callable[[Callable[P, R]], Kernel[P, R]]:
-    """Decorator of a kernel. arguments: the constants of this module, or types in Numba's words, one an argument."""
+def compiled(*arguments: str | np.dtype[np.void]) -> Callable[[Callable[P, R]], Kernel[P, R]]:
+    """Decorator of a kernel. arguments, one each: a constant of this module, a type in Numba's words, or the type of
+    the records of an array."""
 
     def register(function: Callable[P, R]) -> Kernel[P, R]:
         kernel = Kernel(function, arguments)
@@ -81,7 +89,7 @@ def compiled(*arguments: str) -> Callable[[Callable[P, R]], Kernel[P, R]]:
 
 
 def inlined(function: Callable[P, R]) -> Inlined[P, R]:
-    """Decorator of a function that kernels of the same file call."""
+    """Decorator of a function that kernels call."""
     return Inlined(function)
 
 
@@ -122,6 +130,15 @@ def _try_load(kernel: Kernel[..., Any]) -> bool:
     return True
 
 
+def _signature(arguments: tuple[str | np.dtype[np.void], ...]) -> tuple[Any, ...]:
+    from numba.core import sigutils
+    from numba.np.numpy_support import from_dtype
+
+    (types, _) = sigutils.normalize_signature(f"({', '.join(each for each in arguments if isinstance(each, str))},)")
+    named = iter(types)
+    return tuple(next(named) if isinstance(each, str) else from_dtype(each)[::1] for each in arguments)
+
+
 def _jit(function: FunctionType, cache: bool) -> Any:
     from numba import njit
 
@@ -145,3 +162,33 @@ def _inner(value: Inlined[..., Any]) -> Any:
     if value.code is None:
         value.code = _jit(_with_inner_functions(value.function), cache=False)
     return value.code
+
+
+def _digest(function: FunctionType) -> str:
+    """Of what a kernel's machine code is made of: its bytecode and constants, and those of all it inlines."""
+    parts = "\n".join(_ingredients(function, seen=set()))
+    return blake2b(parts.encode(), digest_size=6).hexdigest()
+
+
+def _ingredients(function: FunctionType, seen: set[FunctionType]) -> Iterator[str]:
+    if function in seen:
+        return
+    seen.add(function)
+    yield from _bytecode(function.__code__)
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        if isinstance(value, Inlined):
+            yield from _ingredients(value.function, seen)
+        else:
+            # Numba freezes globals. Modules and builtins come with Python and Numba, whose versions its cache knows.
+            yield name if callable(value) or isinstance(value, ModuleType) else f"{name} = {value!r}"
+
+
+def _bytecode(code: CodeType) -> Iterator[str]:
+    yield code.co_code.hex()
+    yield repr(code.co_varnames)
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _bytecode(constant)
+        else:
+            yield repr(constant)

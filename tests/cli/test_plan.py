@@ -56,7 +56,15 @@ def test_a_trace_is_planned_without_any_file_of_the_model(tmp_path: Path):
     # Four first blocks of 512 tokens, each shared by three.
     assert report["shared_tokens"] == 8 * 512
     assert report["lengths"] == {"known": 12}
-    assert [order["name"] for order in report["orders"]][:5] == ["given", "shuffled", "sorted", "lof", "blended"]
+    rows = {(order["name"], order["overlap"]) for order in report["orders"]}
+    assert rows == {
+        (name, overlap)
+        for name in ("given", "shuffled", "sorted", "lof", "blended")
+        for overlap in ("exclusive", "mixed")
+    }
+    chosen = next(order for order in report["orders"] if order["chosen"])
+    assert chosen["predicted_seconds"] <= 1.006 * min(order["predicted_seconds"] for order in report["orders"])
+    assert all(order["predicted_seconds"] >= order["bound_seconds"] > 0 for order in report["orders"])
     assert sum(order["chosen"] for order in report["orders"]) == 1
     assert sum(report["histogram"]["requests"]) == 12
 
@@ -69,7 +77,7 @@ def test_the_order_file_holds_every_name_once_and_is_the_same_again(tmp_path: Pa
     assert sorted(names) == sorted(f"r{row}" for row in range(12))
     assert (tmp_path / "one.txt").read_bytes() == (tmp_path / "two.txt").read_bytes()
     given = tmp_path / "given.txt"
-    assert blendrun("plan", trace, *LLAMA, "--order", "given", "--order-out", given, timeout=300).returncode == 0
+    assert blendrun("plan", trace, *LLAMA, "--orders", "given", "--order-out", given, timeout=300).returncode == 0
     assert given.read_text().splitlines() == [f"r{row}" for row in range(12)]
 
 
@@ -120,6 +128,10 @@ def test_one_line_is_a_job(tmp_path: Path):
         (("jobs.jsonl", "--model", "llama-3-8b", "--hardware", "cpu"), 66, "--tokenizer PATH"),
         (("trace.jsonl", "--model", "llama-3.3-70b", "--hardware", "l4"), 2, "are missing"),
         (("trace.jsonl", *LLAMA, "--order-out", "no/such/folder/file"), 73, "--order-out"),
+        (("trace.jsonl", *LLAMA, "--orders", "best"), 2, "known are given, shuffled"),
+        (("trace.jsonl", *LLAMA, "--gpus", "two"), 2, "--gpus takes numbers"),
+        (("trace.jsonl", *LLAMA, "--price", "dear"), 2, "--price takes"),
+        (("huge.jsonl", *LLAMA), 2, "cannot run there"),
     ],
 )
 def test_what_cannot_be_planned_is_said_in_one_sentence(
@@ -127,6 +139,7 @@ def test_what_cannot_be_planned_is_said_in_one_sentence(
 ):
     write_jobs(tmp_path / "jobs.jsonl", 2)
     write_trace(tmp_path / "trace.jsonl")
+    (tmp_path / "huge.jsonl").write_text('{"prompt_tokens": 900000, "output_tokens": 5}\n')
     (tmp_path / "empty.jsonl").touch()
     (tmp_path / "bad.jsonl").write_text('{"custom_id": "a"}\n')
     long = {"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "word " * 9000}}
@@ -150,6 +163,26 @@ def test_planning_loads_neither_torch_nor_sglang(tmp_path: Path):
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
     assert done.stderr.strip().splitlines()[-1] == "set()"
+
+
+def test_which_card_and_how_many_is_one_table(tmp_path: Path):
+    trace = write_trace(tmp_path / "trace.jsonl")
+    wanted = ("--hardware", "h100-sxm,l4", "--gpus", "1,2", "--price", "2", "--price", "l4=0.5")
+    report = planned(trace, "--model", "llama-3-8b", *wanted)
+    rows = [(row["hardware"], row["gpus"]) for row in report["machines"]]
+    assert rows == [("h100-sxm", 1), ("h100-sxm", 2), ("l4", 1), ("l4", 2)]
+    for row in report["machines"]:
+        price = 0.5 if row["hardware"] == "l4" else 2
+        assert row["cost"] == pytest.approx(price * row["gpus"] * row["predicted_seconds"] / 3600)
+    assert report["machines"][1]["predicted_seconds"] < report["machines"][0]["predicted_seconds"]
+    assert "2 x l4" in blendrun("plan", trace, "--model", "llama-3-8b", *wanted, timeout=300).stdout
+
+
+def test_a_machine_that_is_too_small_is_a_row_not_an_end(tmp_path: Path):
+    trace = write_trace(tmp_path / "trace.jsonl")
+    report = planned(trace, "--model", "llama-3.3-70b", "--hardware", "h100-sxm,h200", "--gpus", "1,4")
+    assert [row["why_not"] is None for row in report["machines"]] == [False, True, False, True]
+    assert "are missing" in report["machines"][0]["why_not"]
 
 
 @pytest.mark.skipif(not WORKLOADS.is_dir(), reason="needs shared/workloads beside the project")

@@ -75,6 +75,79 @@ def test_a_changed_inner_function_compiles_its_kernels_again(tmp_path: Path) -> 
     assert module.total(np.array([1], dtype=np.int32), 1) == 201
 
 
+PARTS = """
+from blendrun.tree.compiled import inlined
+from {name}_numbers import STEP
+
+@inlined
+def step(value):
+    return value + STEP * {factor}
+"""
+
+KERNEL = """
+from blendrun.tree.compiled import I32_IN, compiled, inlined
+from {name}_parts import step
+
+@inlined
+def first_step(values):
+    return step(values[0])
+
+@compiled(I32_IN)
+def total(values):
+    return first_step(values)
+"""
+
+
+def test_kernels_call_functions_of_other_files_and_notice_their_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    name, path = "manyfiles", tmp_path / "manyfiles.py"
+    path.write_text(KERNEL.format(name=name))
+
+    def module(number: int, factor: int) -> ModuleType:
+        (tmp_path / f"{name}_numbers.py").write_text(f"STEP = {number}")
+        (tmp_path / f"{name}_parts.py").write_text(PARTS.format(name=name, factor=factor))
+        for part in ("numbers", "parts"):
+            sys.modules.pop(f"{name}_{part}", None)
+        importlib.invalidate_caches()
+        return fresh(path)
+
+    one = np.array([1], dtype=np.int32)
+    assert module(number=1, factor=1).total(one) == 2
+    same = module(number=1, factor=1)
+    assert not machinery.needs_compiling()
+    assert same.total(one) == 2
+    changed = module(number=1, factor=10)
+    assert machinery.needs_compiling()
+    assert changed.total(one) == 11
+    other_constant = module(number=7, factor=10)
+    assert machinery.needs_compiling()
+    assert other_constant.total(one) == 71
+
+
+RECORDS = """
+import numpy as np
+from blendrun.tree.compiled import I64, compiled
+
+PAIR = np.dtype([("one", "i4"), ("two", "f8")])
+
+@compiled(PAIR, I64)
+def add(pairs, number):
+    pairs[0].two += pairs[0].one * number
+"""
+
+
+def test_a_kernel_takes_arrays_of_records(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.py"
+    path.write_text(RECORDS)
+    module = fresh(path)
+    pairs = np.array([(2, 0.5)], dtype=module.PAIR)
+    module.add(pairs, 3)
+    assert pairs["two"].tolist() == [6.5]
+
+
 def test_a_kernel_takes_read_only_arrays_and_no_other_type(tmp_path: Path) -> None:
     path = tmp_path / "kernels.py"
     path.write_text(SOURCE.format(step=0))

@@ -1,0 +1,160 @@
+"""The nouns of the simulator: how long a step takes, how the engine schedules, what came of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.blend.budget import Budget, ConstantBudget
+
+EXACT = -1.0
+# measured: fitted by a calibration with this model. model: from rates by the cost model. prior: guessed.
+StepOrigin = Literal["measured", "model", "prior"]
+
+
+class Overlap(StrEnum):
+    """The overlap ladder (design: order is worth little without overlap).
+
+    exclusive: a step is prefill or decode (L0, SGLang's default). mixed: a step's prefill chunk and decode rows share
+    one pass over the weights, attention comes after (L1, mixed chunks). pdmux: prefill and decode run at the same time
+    on two parts of the device (L2, SM split).
+    """
+
+    EXCLUSIVE = "exclusive"
+    MIXED = "mixed"
+    PDMUX = "pdmux"
+
+
+class Eviction(IntEnum):
+    """lru: what was not used for longest. next_use: first what no waiting request can use, then as lru."""
+
+    LRU = 0
+    NEXT_USE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class StepTime:
+    """Seconds of one engine step, a sum of terms whose constants a calibration fits.
+
+    products = max(prefill_token * p + decode_token * rows, reading the weights), p and rows the tokens of the step.
+    attention of prefill = prefill_square * sum (b^2 - a^2) over the chunks, each from token a to token b.
+    attention of decode = kv_token * KV tokens read + row * rows.
+    Each step costs `step` more, each newly admitted request `request`.
+
+    weights: seconds to read all of them. experts, expert_miss: of a mixture of experts, a step of t tokens reads
+    `experts * expert_miss ** t` seconds less.
+    origin: what kind of number each constant is, by its name (see `steptime`).
+    """
+
+    prefill_token: float
+    decode_token: float
+    prefill_square: float
+    kv_token: float
+    weights: float = 0.0
+    experts: float = 0.0
+    expert_miss: float = 0.0
+    row: float = 0.0
+    step: float = 0.0
+    request: float = 0.0
+    origin: Mapping[str, StepOrigin] = field(default_factory=dict)
+
+    def shared_by(self, replicas: int) -> StepTime:
+        """The constants of `replicas` equal engines taken as one with their summed rates, rows and pool.
+
+        What is done by the token is done so many times faster; each replica reads its own weights for its own tokens.
+        """
+        part = 1.0 / replicas
+        return replace(
+            self,
+            prefill_token=self.prefill_token * part,
+            decode_token=self.decode_token * part,
+            prefill_square=self.prefill_square * part,
+            kv_token=self.kv_token * part,
+            expert_miss=self.expert_miss**part,
+            row=self.row * part,
+            request=self.request * part,
+        )
+
+
+_BUDGET = ConstantBudget(2048)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How the simulated engine schedules.
+
+    pool_tokens: KV tokens it can hold. max_running: answers decoding at once.
+    overlap: what runs beside what.
+    budget: tokens of a step; in exclusive mode, prefill tokens of a step that decodes nothing.
+    gate: a request waits while a prefill in flight computes a prefix that it could reuse; else it computes it again.
+    reserve: share of what running requests are still expected to answer that admission keeps free (0 to 1), the
+    newcomer's
+        own in full, as SGLang does; EXACT admits what fits at every step to come, by the expected ends of all that
+        runs.
+    paced: a side of a blend admits at the even pace that keeps its part of the pool filled, so that requests of one
+        length do not begin, grow and end together.
+    """
+
+    pool_tokens: int
+    overlap: Overlap = Overlap.MIXED
+    budget: Budget = _BUDGET
+    max_running: int = 1 << 30
+    gate: bool = True
+    reserve: float = EXACT
+    eviction: Eviction = Eviction.NEXT_USE
+    paced: bool = False
+    borrow: bool = False
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timeline:
+    """The run in T equal numbers of steps (the last bucket may be shorter). All f64 (T,).
+
+    steps: in the bucket. seconds: it took. compute, memory: seconds of arithmetic and of KV reads in it, each as if
+    alone. prefill, decode: tokens computed. hits: prompt tokens found in the cache. held: KV tokens in use at the end.
+    rows: decoding rows at the end.
+    """
+
+    steps: NDArray[np.float64]
+    seconds: NDArray[np.float64]
+    compute: NDArray[np.float64]
+    memory: NDArray[np.float64]
+    prefill: NDArray[np.float64]
+    decode: NDArray[np.float64]
+    hits: NDArray[np.float64]
+    held: NDArray[np.float64]
+    rows: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Outcome:
+    """What a simulated run came to.
+
+    seconds: makespan. compute_seconds, memory_seconds: of all arithmetic and of all KV reads, each as if alone.
+    hit_tokens: prompt tokens found in the cache when a request was first admitted.
+    prefill_tokens, decode_tokens: computed. An answer's first token comes with its prefill, so decoding computes one
+    less. recomputed_tokens: of the prefill, what requests that were sent back cost again. steps: engine steps.
+    retractions: requests sent back for want of room. finished: f64 (M,), in feed order, the second each request ended.
+    """
+
+    seconds: float
+    compute_seconds: float
+    memory_seconds: float
+    hit_tokens: int
+    prefill_tokens: int
+    recomputed_tokens: int
+    decode_tokens: int
+    steps: int
+    retractions: int
+    timeline: Timeline
+    finished: NDArray[np.float64] = field(repr=False)
+
+    @property
+    def bound_seconds(self) -> float:
+        """The least time for the work this run did: arithmetic and KV reads perfectly overlapped."""
+        return max(self.compute_seconds, self.memory_seconds)

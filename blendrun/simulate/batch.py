@@ -1,0 +1,244 @@
+"""A request's life in the engine: admitted, prefilled in chunks, decoded, sent back for want of room, ended."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+import numpy as np
+
+from blendrun.blend.base import LEFT
+from blendrun.blend.scan import fits_until_its_end, insert_end
+from blendrun.simulate.pool import evict, lock, publish, unheld_tokens, unlock, usable_tokens
+from blendrun.simulate.state import EXCLUSIVE, Number, Truth
+from blendrun.tree.compiled import inlined
+
+
+@inlined
+def steps_expected(work: Any, request: Number) -> Number:
+    """Decode steps that admission believes in. The first token, and the first after a retraction, is the prefill's."""
+    return max(work[request].expected - work[request].answered - 1, 0)
+
+
+@inlined
+def steps_held(state: Any, work: Any, request: Number) -> Number:
+    """Decode steps from now until a newcomer ends, if its prefill takes one step, in which the rest decodes on."""
+    decoding = state.rows > 0 and state.mode != EXCLUSIVE
+    return steps_expected(work, request) + (1 if decoding else 0)
+
+
+@inlined
+def hit_tokens(nodes: Any, work: Any, request: Number) -> Number:
+    # The engine computes at least the last token of a prompt.
+    return max(min(usable_tokens(nodes, work[request].leaf), work[request].length - 1), 0)
+
+
+@inlined
+def fits(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> Truth:
+    """Whether a request fits beside what runs. Alone it always does."""
+    if state.running == 0:
+        return True
+    choices = work[request].choices
+    if state.all_rows + choices > state.max_running:
+        return False
+    held = state.used - state.evictable + unheld_tokens(nodes, work[request].leaf)
+    held += choices * work[request].answered
+    if state.reserve >= 0.0:
+        own = choices * max(work[request].expected - work[request].answered, 0)
+        return held + own + state.reserve * max(state.to_come, 0) <= state.pool
+    return fits_until_its_end(
+        agenda[0],
+        agenda[1],
+        agenda[2],
+        state.first,
+        state.last,
+        float(state.decoded),
+        float(held),
+        float(state.all_rows + choices),
+        float(state.pool),
+        float(steps_held(state, work, request)),
+    )
+
+
+@inlined
+def admit(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> None:
+    choices, answered = work[request].choices, work[request].answered
+    hit, own = hit_tokens(nodes, work, request), unheld_tokens(nodes, work[request].leaf) + choices * answered
+    if answered == 0:
+        state.hits += hit
+    else:
+        state.recomputed += work[request].length - hit + choices * answered
+    state.used += choices * answered
+    lock(state, nodes, work[request].leaf)
+    state.running += 1
+    state.all_rows += choices
+    state.to_come += choices * (work[request].expected - answered)
+    work[request].at = hit
+    work[request].rest = work[request].length - hit + choices * answered
+    state.pending += work[request].rest
+    # A shared prefix comes back with the last request that holds it; here, with the first.
+    steps = float(steps_expected(work, request))
+    work[request].own = own
+    work[request].frees = own + choices * steps
+    work[request].leaves_at = state.decoded + steps_held(state, work, request)
+    _note_end(state, agenda, work[request].leaves_at, work[request].frees, float(choices))
+    _hold(state, work, request, 1.0)
+
+
+@inlined
+def _hold(state: Any, work: Any, request: Number, sign: float) -> None:
+    """Count a request's mean tokens to its side, or (sign -1) no longer."""
+    tokens = sign * (work[request].own + work[request].frees) / 2
+    if work[request].side == LEFT:
+        state.holding_left += tokens
+    else:
+        state.holding_right += tokens
+
+
+@inlined
+def _note_end(state: Any, agenda: Any, end: float, frees: float, rows: float) -> None:
+    ends, freed, alive = agenda
+    if state.last == len(ends):
+        live = state.last - state.first
+        for place in range(live):
+            old = state.first + place
+            ends[place], freed[place], alive[place] = ends[old], freed[old], alive[old]
+        state.first, state.last = 0, live
+    insert_end(ends, freed, alive, state.first, state.last, end, frees, rows)
+    state.last += 1
+
+
+@inlined
+def _forget_end(state: Any, work: Any, agenda: Any, request: Number) -> None:
+    """Take a request out of what admission looks ahead to, unless its expected end is past."""
+    ends, freed, alive = agenda
+    end, frees = work[request].leaves_at, work[request].frees
+    place = state.first
+    while place < state.last and (ends[place] < end or (ends[place] == end and freed[place] != frees)):
+        place += 1
+    if place < state.last and ends[place] == end:
+        for later in range(place + 1, state.last):
+            ends[later - 1], freed[later - 1], alive[later - 1] = ends[later], freed[later], alive[later]
+        state.last -= 1
+
+
+@inlined
+def forget_overdue(state: Any, agenda: Any) -> None:
+    """Drop expected ends that are past: when those requests really end, nobody knows."""
+    while state.first < state.last and agenda[0][state.first] <= state.decoded:
+        state.first += 1
+
+
+@inlined
+def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> tuple[Number, float, Number]:
+    """Give the step's tokens to the requests in prefill, first come first.
+
+    Returns the tokens, the sum of b^2 - a^2 over the chunks from token a to b, and how many requests are done.
+    """
+    taken, square, done = np.int64(0), 0.0, np.int64(0)
+    while taken < budget and state.filled + done < len(filling):
+        request = filling[state.filled + done]
+        tokens = min(work[request].rest, budget - taken)
+        begin = float(work[request].at)
+        square += (begin + tokens) ** 2 - begin**2
+        work[request].at += tokens
+        work[request].rest -= tokens
+        taken += tokens
+        if work[request].rest > 0:
+            publish(nodes, work[request].leaf, work[request].at)
+        else:
+            done += 1
+    state.pending -= taken
+    state.prefilled += taken
+    return taken, square, done
+
+
+@inlined
+def begin_decode(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, request: Number) -> None:
+    """A prefill ended with this step: its prefix is usable, and its next token is there."""
+    publish(nodes, work[request].leaf, work[request].length)
+    choices, answered = work[request].choices, work[request].answered
+    state.rows += choices
+    state.context += choices * (work[request].length + answered)
+    state.to_come -= choices
+    leaves_at = float(state.decoded + steps_expected(work, request))
+    if leaves_at != work[request].leaves_at:
+        _forget_end(state, work, agenda, request)
+        work[request].leaves_at = leaves_at
+        _note_end(state, agenda, leaves_at, work[request].frees, float(choices))
+    work[request].ends_at = state.decoded + max(work[request].output - answered - 1, 0)
+    heapq.heappush(ends, work[request].ends_at * len(work) + np.int64(request))
+
+
+@inlined
+def decode(state: Any, nodes: Any, steps: Number) -> None:
+    """Every row answers `steps` more tokens."""
+    grown = state.rows * steps
+    state.decoded += steps
+    state.emitted += grown
+    state.used += grown
+    state.context += grown
+    state.to_come -= grown
+    evict(state, nodes)
+
+
+@inlined
+def end_requests(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, finished: Any) -> None:
+    """End every request that has its last token."""
+    while len(ends) > 0 and ends[0] // len(work) <= state.decoded:
+        key = heapq.heappop(ends)
+        request = key % len(work)
+        if work[request].ends_at != key // len(work):
+            continue
+        work[request].answered = work[request].output
+        cached = _leave(state, work, agenda, request)
+        if not state.next_use:
+            # The engine keeps an answer behind its prompt until eviction takes it. Its next use is known: there is
+            # none.
+            nodes[work[request].leaf].kept = cached
+            state.used += cached
+        unlock(state, nodes, work[request].leaf, 0)
+        evict(state, nodes)
+        finished[request] = state.now
+        state.done += 1
+
+
+@inlined
+def _leave(state: Any, work: Any, agenda: Any, request: Number) -> Number:
+    """Take a request out of the batch, and its answers out of the pool; returns the tokens of these."""
+    choices = work[request].choices
+    cached = choices * max(work[request].answered - 1, 0)
+    state.used -= cached
+    state.rows -= choices
+    state.all_rows -= choices
+    state.context -= choices * work[request].length + cached
+    state.to_come -= choices * (work[request].expected - max(work[request].answered, 1))
+    state.running -= 1
+    work[request].ends_at = -1
+    _forget_end(state, work, agenda, request)
+    _hold(state, work, request, -1.0)
+    return cached
+
+
+@inlined
+def retract(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, back: Any) -> None:
+    """Send requests back until the next decode step fits, as the engine does.
+
+    First those with the fewest answered tokens, of these the longest prompt, of these the latest in order.
+    """
+    while state.used - state.evictable + state.rows > state.pool and state.running > 1 and state.rows > 0:
+        victim, fewest = np.int64(-1), np.int64(0)
+        for key in ends:
+            request, end = key % len(work), key // len(work)
+            if work[request].ends_at != end:
+                continue
+            answered = work[request].output - (end - state.decoded)
+            longest = work[victim].length if victim >= 0 else 0
+            further = (work[request].length, request) > (longest, victim)
+            if victim < 0 or answered < fewest or (answered == fewest and further):
+                victim, fewest = request, answered
+        work[victim].answered = fewest
+        _leave(state, work, agenda, victim)
+        unlock(state, nodes, work[victim].leaf, 1)
+        state.retracted += 1
+        back.append(np.int64(victim))

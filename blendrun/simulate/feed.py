@@ -1,0 +1,146 @@
+"""Which request comes next: from the front of an order, or from both ends of a blend's row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from blendrun.blend.base import LEFT, RIGHT
+from blendrun.blend.scan import left_share
+from blendrun.simulate.batch import admit, fits
+from blendrun.simulate.pool import is_coming
+from blendrun.simulate.state import Number, Truth
+from blendrun.tree.compiled import inlined
+
+# Requests that wait behind the gate before a side looks no further.
+MOST_HELD = 64
+
+
+@inlined
+def fill(
+    state: Any, nodes: Any, work: Any, agenda: Any, row: Any, held: Any, back: Any, filling: Any, budget: Number
+) -> Number:
+    """Admit requests until their prefill takes `budget` tokens. Returns how many."""
+    new = 0
+    while state.pending < budget:
+        request = _choose(state, nodes, work, agenda, row, held, back)
+        if request < 0:
+            break
+        admit(state, nodes, work, agenda, request)
+        filling.append(np.int64(request))
+        new += 1
+    return new
+
+
+@inlined
+def anything_waits(state: Any, held: Any, back: Any) -> Truth:
+    return state.left_at <= state.right_at or len(held) > 0 or len(back) > 0
+
+
+@inlined
+def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, held: Any, back: Any) -> Number:
+    """The request to admit next, taken from where it waited; -1 where none may be."""
+    if len(back) > 0:
+        return back.pop() if fits(state, nodes, work, agenda, back[-1]) else -1
+    _find_share(state, row)
+    first = LEFT
+    if state.share <= 0.0 or state.holding_left * (1.0 - state.share) > state.holding_right * state.share:
+        first = RIGHT
+    for turn in range(4):
+        side = first if turn % 2 == 0 else 1 - first
+        if turn >= 2 and not state.borrow:
+            break
+        place = _first_ready(nodes, work, held, side)
+        if place >= 0:
+            # It was its side's turn when it came to the gate.
+            if fits(state, nodes, work, agenda, held[place]):
+                return held.pop(place)
+            continue
+        if not _may_feed(state, side, turn >= 2):
+            continue
+        request = _head(state, nodes, work, held, side)
+        if request >= 0 and fits(state, nodes, work, agenda, request):
+            _step(state, work, row, request, side)
+            return request
+    return -1
+
+
+@inlined
+def _find_share(state: Any, row: Any) -> None:
+    """The left side's share of the pool for the units at both ends (`blend.scan`), kept until one of them changes."""
+    if state.left_at > state.right_at:
+        return
+    unit, density, reads = row[0], row[3], row[4]
+    left, right = unit[state.left_at], unit[state.right_at]
+    if state.share_left != left or state.share_right != right:
+        rho = state.rest_compute / max(state.rest_memory, 1e-30)
+        state.share = left_share(density[left], density[right], rho, reads[left], reads[right])
+        state.share_left, state.share_right = left, right
+
+
+@inlined
+def _part(state: Any, side: Number) -> float:
+    """Tokens of the pool that are a side's."""
+    share = state.share if side == LEFT else 1.0 - state.share
+    return float(share * state.pool)
+
+
+@inlined
+def _may_feed(state: Any, side: Number, borrow: Truth) -> Truth:
+    """Whether a side has its turn: less in the pool than its part, and its pace not ahead of time."""
+    if state.left_at > state.right_at:
+        return False
+    if state.running == 0:
+        return True
+    holding, due = state.holding_left, state.due_left
+    if side == RIGHT:
+        holding, due = state.holding_right, state.due_right
+    if state.paced and due > state.decoded:
+        return False
+    return borrow or holding < _part(state, side)
+
+
+@inlined
+def _step(state: Any, work: Any, row: Any, request: Number, side: Number) -> None:
+    """Take the head of a side off the row."""
+    work[request].side = side
+    state.rest_compute -= row[1][request]
+    state.rest_memory -= row[2][request]
+    # A side that holds its part on the mean admits a request's tokens times its steps every so many steps.
+    steps = float(max(work[request].expected - 1, 0))
+    tokens = work[request].length + work[request].choices * steps / 2
+    pace = tokens * steps / max(_part(state, side), 1.0)
+    if side == LEFT:
+        state.left_at += 1
+        state.due_left += pace
+    else:
+        state.right_at -= 1
+        state.due_right += pace
+
+
+@inlined
+def _head(state: Any, nodes: Any, work: Any, held: Any, side: Number) -> Number:
+    """The next request of a side; -1 where there is none. With a gate, those whose prefix is coming are put aside."""
+    while state.left_at <= state.right_at:
+        request = state.left_at if side == LEFT else state.right_at
+        if not state.gate or not is_coming(nodes, work[request].leaf):
+            return request
+        if len(held) >= MOST_HELD:
+            return -1
+        work[request].side = side
+        held.append(np.int64(request))
+        if side == LEFT:
+            state.left_at += 1
+        else:
+            state.right_at -= 1
+    return -1
+
+
+@inlined
+def _first_ready(nodes: Any, work: Any, held: Any, side: Number) -> Number:
+    """Place of the first request of a side behind the gate whose prefix has come; -1 where there is none."""
+    for place in range(len(held)):
+        if work[held[place]].side == side and not is_coming(nodes, work[held[place]].leaf):
+            return place
+    return -1

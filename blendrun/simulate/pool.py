@@ -1,0 +1,128 @@
+"""The KV pool as a radix cache: what is held, what may be evicted, what can be used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blendrun.simulate.state import ABSENT, COMING, READY, Number, Truth
+from blendrun.tree.compiled import inlined
+
+# What nothing runs on stands in one of two rings by age, the oldest next to the ring's head. A node's last use is never
+# before that of a node below it, so what is evicted first has nothing cached below. The ring of what no waiting request
+# can use goes first; where the next use is not known, it stays empty.
+
+
+@inlined
+def useless(nodes: Any) -> Number:
+    return len(nodes) - 2
+
+
+@inlined
+def useful(nodes: Any) -> Number:
+    return len(nodes) - 1
+
+
+@inlined
+def size_of(nodes: Any, node: Number) -> Number:
+    return nodes[node].depth - nodes[node].start
+
+
+@inlined
+def put_newest(nodes: Any, ring: Number, node: Number) -> None:
+    newest = nodes[ring].older
+    nodes[node].older, nodes[node].newer = newest, ring
+    nodes[newest].newer, nodes[ring].older = node, node
+
+
+@inlined
+def evict(state: Any, nodes: Any) -> None:
+    """Drop what nothing runs on until the pool is no more than full, or nothing is left to drop."""
+    while state.used > state.pool:
+        node = nodes[useless(nodes)].newer
+        if node == useless(nodes):
+            node = nodes[useful(nodes)].newer
+            if node == useful(nodes):
+                return
+        gone = nodes[node].kept
+        if gone > 0:
+            # An answer stands behind its prompt and goes before it.
+            nodes[node].kept = 0
+        else:
+            gone = size_of(nodes, node)
+            nodes[node].state = ABSENT
+            older, newer = nodes[node].older, nodes[node].newer
+            nodes[older].newer, nodes[newer].older = newer, older
+        state.used -= gone
+        state.evictable -= gone
+
+
+@inlined
+def lock(state: Any, nodes: Any, leaf: Number) -> None:
+    """Hold the path of a request; what is absent begins to come."""
+    node = leaf
+    while node > 0:
+        if nodes[node].refs == 0:
+            if nodes[node].state == ABSENT:
+                nodes[node].state = COMING
+                state.used += size_of(nodes, node)
+            else:
+                older, newer = nodes[node].older, nodes[node].newer
+                nodes[older].newer, nodes[newer].older = newer, older
+                state.evictable -= size_of(nodes, node)
+        nodes[node].refs += 1
+        nodes[node].waiting -= 1
+        node = nodes[node].parent
+    evict(state, nodes)
+
+
+@inlined
+def unlock(state: Any, nodes: Any, leaf: Number, again: Number) -> None:
+    """Let go of a path whose prefill is over. again: 1 where its request will come back, else 0."""
+    node = leaf
+    while node > 0:
+        nodes[node].refs -= 1
+        nodes[node].waiting += again
+        if nodes[node].refs == 0:
+            state.evictable += size_of(nodes, node) + nodes[node].kept
+            idle = state.next_use and nodes[node].waiting == 0
+            put_newest(nodes, useless(nodes) if idle else useful(nodes), node)
+        node = nodes[node].parent
+
+
+@inlined
+def publish(nodes: Any, leaf: Number, depth: Number) -> None:
+    """Make usable what is computed of a path: its first `depth` tokens."""
+    node = leaf
+    while node > 0 and nodes[node].state != READY:
+        if nodes[node].depth <= depth:
+            nodes[node].state = READY
+        node = nodes[node].parent
+
+
+@inlined
+def usable_tokens(nodes: Any, leaf: Number) -> Number:
+    """Prompt tokens of a path that are in the pool and computed."""
+    node = leaf
+    while node > 0 and nodes[node].state != READY:
+        node = nodes[node].parent
+    return nodes[node].depth
+
+
+@inlined
+def unheld_tokens(nodes: Any, leaf: Number) -> Number:
+    """Prompt tokens of a path that nothing running holds."""
+    node = leaf
+    while node > 0 and nodes[node].refs == 0:
+        node = nodes[node].parent
+    return nodes[leaf].depth - nodes[node].depth
+
+
+@inlined
+def is_coming(nodes: Any, leaf: Number) -> Truth:
+    """Whether a prefill in flight computes tokens that this path could use."""
+    node = leaf
+    while node > 0 and nodes[node].state != READY:
+        if nodes[node].state == COMING and size_of(nodes, node) > 0:
+            return True
+        node = nodes[node].parent
+    return False

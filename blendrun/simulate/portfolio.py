@@ -1,0 +1,319 @@
+"""Every order on every overlap mode, simulated: the best one, and why.
+
+The blend is one candidate among simple orders, so what is chosen is never predicted to be slower than any of them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.blend.base import Blend, Order, OrderName
+from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget
+from blendrun.cost.balance import Bound, bound_seconds
+from blendrun.cost.base import Demand, Machine
+from blendrun.cost.capacity import KvPool, kv_pool
+from blendrun.cost.formulas import demand as demand_of
+from blendrun.cost.step import LARGEST_STEP, RESIDENT_SHARE, TILE, step_budget
+from blendrun.errors import UsageError
+from blendrun.lengths.base import Lengths
+from blendrun.models.card import ModelCard
+from blendrun.simulate.base import EXACT, Engine, Eviction, Outcome, Overlap, StepTime
+from blendrun.simulate.draw import draw_outputs
+from blendrun.simulate.simulator import overlapped_seconds, simulate
+from blendrun.simulate.steptime import step_time
+from blendrun.tokens.base import Prompts
+from blendrun.tree.base import PrefixTree
+
+Progress = Callable[[int, int], None]
+
+# SGLang's chunk of a prefill on devices of 60 to 160 GB.
+ENGINE_CHUNK = 8192
+# Jobs larger than this are simulated with one step budget a mode.
+_LARGE = 200_000
+# Simulated times closer than this are equal, and the simpler order is chosen.
+_TIE = 0.005
+_SIMPLEST_FIRST = (OrderName.GIVEN, OrderName.SORTED, OrderName.SHUFFLED, OrderName.LOF, OrderName.BLENDED)
+_MODES = tuple(Overlap)
+
+
+@dataclass(frozen=True, slots=True)
+class Feeding:
+    """Who admits requests and keeps the cache: `Engine` has the meaning of each."""
+
+    gate: bool
+    reserve: float
+    eviction: Eviction
+
+
+# blendrun knows what comes next, and what each request needs until its end.
+BLENDRUN = Feeding(gate=True, reserve=EXACT, eviction=Eviction.NEXT_USE)
+# The same, but more than will fit: when the pool runs full, those that have answered least are sent back, which costs
+# little and sets requests of one length apart in time.
+EAGER = Feeding(gate=True, reserve=0.4, eviction=Eviction.NEXT_USE)
+# SGLang as it comes: its reserve falls from 0.7 to 0.1 of what running requests may still answer.
+STOCK = Feeding(gate=False, reserve=0.4, eviction=Eviction.LRU)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Candidate:
+    """One order on one overlap mode, with the best budget of those tried.
+
+    feed: what was fed: an order from its front, or a blend from both ends. budget: of one replica. paced: see `Engine`.
+    requests_per_second; tokens_per_second: prompt (cached ones too) and output tokens, as the paper counts throughput.
+    cost: in the currency of the price; None without one.
+    """
+
+    order: OrderName
+    overlap: Overlap
+    feed: Order | Blend
+    feeding: Feeding
+    budget: Budget
+    paced: bool
+    outcome: Outcome
+    requests_per_second: float
+    tokens_per_second: float
+    cost: float | None
+
+    @property
+    def seconds(self) -> float:
+        return self.outcome.seconds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portfolio:
+    """All candidates, by overlap mode and order, simplest first.
+
+    chosen: one of `candidates`. why: a sentence. plain: the given order on the engine as it comes, which nobody chose:
+    what the job would take without blendrun.
+    step: the constants simulated with, of one replica. outputs: i64 (M,), the answer lengths simulated with.
+    bound: of the job; practical_seconds: its compute and memory overlapped as well as one device can (paper.md 1.8).
+    """
+
+    candidates: tuple[Candidate, ...]
+    chosen: Candidate
+    why: str
+    plain: Candidate
+    step: StepTime
+    outputs: NDArray[np.int64]
+    bound: Bound
+    practical_seconds: float
+
+
+def simulate_portfolio(
+    tree: PrefixTree,
+    prompts: Prompts,
+    lengths: Lengths,
+    orders: Sequence[Order],
+    blends: Sequence[Blend],
+    model: ModelCard,
+    machine: Machine,
+    *,
+    pool: KvPool | None = None,
+    demand: Demand | None = None,
+    overlaps: Iterable[Overlap] = (Overlap.EXCLUSIVE, Overlap.MIXED),
+    budgets: Sequence[Budget] | None = None,
+    chunk: int = ENGINE_CHUNK,
+    step: StepTime | None = None,
+    outputs: NDArray[np.int64] | None = None,
+    feedings: Sequence[Feeding] = (BLENDRUN, EAGER),
+    gpu_hour: float | None = None,
+    progress: Progress | None = None,
+) -> Portfolio:
+    """Simulate every order and blend on every overlap mode and choose.
+
+    orders: simple orders. blends: the job blended, with different `keep` perhaps; each is fed with and without pace.
+    pool, demand, step: of model and machine; worked out where None.
+    overlaps: modes that the engine can be run in; the choice is among these.
+    budgets: tried on mixed and pdmux; None for T*, T* of the pool's usual filling (RESIDENT_SHARE), half of that, the
+        engine's chunk, and on pdmux the adaptive one; for more than 200,000 prompts only the second.
+    chunk: the engine's own prefill chunk, which exclusive mode keeps.
+    outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
+        means of `lengths`.
+    feedings: how candidates may be admitted, `plain` excepted; for more than 200,000 prompts only the first.
+    gpu_hour: price of an hour of one device.
+    progress: called with simulations done and to do.
+
+    Replicas are simulated as one engine of their summed rates and pool. Each simulation takes about 2 microseconds a
+    request and as much a step; all cores are used.
+    Raises UsageError for a request that does not fit the pool, and for rates that give no time.
+    """
+    pool = pool or kv_pool(model, machine)
+    demand = demand or demand_of(tree, prompts, lengths, model, machine)
+    step = step or step_time(model, machine, gpus=pool.gpus)
+    truth = _within(pool, prompts, draw_outputs(lengths) if outputs is None else outputs)
+    job = _Job(tree, prompts, truth, np.rint(lengths.mean).astype(np.int64), step, pool, machine.gpus, gpu_hour)
+    thorough = len(prompts) <= _LARGE
+    wanted = _budgets(demand, pool, step, bound_seconds(demand, machine), chunk, thorough)
+    trials = [_Trial(_plain(orders), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, STOCK)]
+    for overlap in overlaps:
+        tried = list(budgets or wanted[overlap]) if overlap is not Overlap.EXCLUSIVE else wanted[overlap]
+        for feeding, budget in product(feedings if thorough else feedings[:1], tried):
+            trials += [_Trial(order, overlap, budget, False, feeding) for order in orders]
+            trials += [_Trial(blend, overlap, budget, paced, feeding) for blend in blends for paced in (False, True)]
+    plain, *found = job.run(trials, progress)
+    best = _best_of_each(found)
+    chosen = _choose(best)
+    bound = bound_seconds(demand, machine)
+    return Portfolio(
+        candidates=best,
+        chosen=chosen,
+        why=_why(chosen, best, plain),
+        plain=plain,
+        step=step,
+        outputs=truth,
+        bound=bound,
+        practical_seconds=overlapped_seconds(bound.compute, bound.memory),
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Trial:
+    feed: Order | Blend
+    overlap: Overlap
+    budget: Budget
+    paced: bool
+    feeding: Feeding
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Job:
+    """What all simulations of a portfolio share."""
+
+    tree: PrefixTree
+    prompts: Prompts
+    outputs: NDArray[np.int64]
+    expected: NDArray[np.int64]
+    step: StepTime
+    pool: KvPool
+    gpus: int
+    gpu_hour: float | None
+
+    def run(self, trials: Sequence[_Trial], progress: Progress | None) -> list[Candidate]:
+        """In threads: the simulator's kernel runs without the interpreter's lock."""
+        found = []
+        with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+            for done, candidate in enumerate(threads.map(self._simulate, trials), start=1):
+                found.append(candidate)
+                if progress:
+                    progress(done, len(trials))
+        return found
+
+    def _simulate(self, trial: _Trial) -> Candidate:
+        replicas = self.pool.replicas
+        engine = Engine(
+            pool_tokens=self.pool.tokens * replicas,
+            overlap=trial.overlap,
+            budget=_of_all(trial.budget, replicas),
+            gate=trial.feeding.gate,
+            reserve=trial.feeding.reserve,
+            eviction=trial.feeding.eviction,
+            paced=trial.paced,
+        )
+        step = self.step.shared_by(replicas)
+        outcome = simulate(self.tree, self.prompts, trial.feed, self.outputs, step, engine, expected=self.expected)
+        seconds = max(outcome.seconds, 1e-9)
+        tokens = self.prompts.prompt_tokens.sum(dtype=np.int64) + (self.outputs * self.prompts.choices).sum()
+        return Candidate(
+            order=trial.feed.order.name if isinstance(trial.feed, Blend) else trial.feed.name,
+            overlap=trial.overlap,
+            feed=trial.feed,
+            feeding=trial.feeding,
+            budget=trial.budget,
+            paced=trial.paced,
+            outcome=outcome,
+            requests_per_second=len(self.prompts) / seconds,
+            tokens_per_second=float(tokens) / seconds,
+            cost=None if self.gpu_hour is None else self.gpu_hour * self.gpus * outcome.seconds / 3600,
+        )
+
+
+def _plain(orders: Sequence[Order]) -> Order:
+    """The given order, or what stands for it."""
+    return next((order for order in orders if order.name is OrderName.GIVEN), orders[0])
+
+
+def _of_all(budget: Budget, replicas: int) -> Budget:
+    """A budget of one replica for all of them taken as one."""
+    if isinstance(budget, ConstantBudget):
+        return ConstantBudget(budget.tokens * replicas)
+    return replace(
+        budget,
+        floor=budget.floor * replicas,
+        most=budget.most * replicas,
+        weight_tokens=budget.weight_tokens * replicas,
+    )
+
+
+def _within(pool: KvPool, prompts: Prompts, outputs: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Answers as long as the pool allows: the engine ends one that fills it. Raises UsageError for a longer prompt."""
+    room = (pool.tokens - prompts.prompt_tokens.astype(np.int64)) // prompts.choices
+    if len(room) and room.min() < 1:
+        place = int(np.argmin(room))
+        raise UsageError(
+            f"the prompt of request {int(prompts.row[place]) + 1} has {int(prompts.prompt_tokens[place]):,} tokens, "
+            f"and the KV cache holds {pool.tokens:,}: it cannot run there; leave it out, or use a larger device"
+        )
+    within: NDArray[np.int64] = np.minimum(outputs, room)
+    return within
+
+
+def _budgets(
+    demand: Demand, pool: KvPool, step: StepTime, bound: Bound, chunk: int, thorough: bool
+) -> dict[Overlap, list[Budget]]:
+    """What each mode tries."""
+    compute, reads = float(demand.compute_tokens.sum()), float(demand.kv_bytes.sum())
+    usual = step_budget(compute, reads, pool.bytes, resident=RESIDENT_SHARE)
+    constant = [usual]
+    if thorough:
+        constant = sorted({usual, step_budget(compute, reads, pool.bytes), max(usual // 2 // TILE * TILE, TILE), chunk})
+    ratio = bound.compute / bound.memory if bound.memory > 0 else 1.0
+    adaptive = AdaptiveBudget(
+        floor=TILE,
+        most=min(chunk, LARGEST_STEP),
+        ratio=ratio,
+        weight_tokens=step.weights / step.prefill_token,
+        row_tokens=step.decode_token / step.prefill_token,
+        cached_tokens=step.kv_token / step.prefill_token,
+    )
+    mixed: list[Budget] = [ConstantBudget(tokens) for tokens in constant]
+    pdmux: list[Budget] = [*mixed, adaptive] if thorough else mixed
+    return {Overlap.EXCLUSIVE: [ConstantBudget(chunk)], Overlap.MIXED: mixed, Overlap.PDMUX: pdmux}
+
+
+def _best_of_each(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """The soonest of each (overlap, order), by mode and simplicity; of equal ones the first tried."""
+    best: dict[tuple[int, int], Candidate] = {}
+    for candidate in found:
+        key = (_MODES.index(candidate.overlap), _SIMPLEST_FIRST.index(candidate.order))
+        if key not in best or candidate.seconds < best[key].seconds:
+            best[key] = candidate
+    return tuple(best[key] for key in sorted(best))
+
+
+def _choose(candidates: Sequence[Candidate]) -> Candidate:
+    """The soonest; of those no more than `_TIE` behind it, the simplest order on the simplest mode."""
+    soonest = min(candidate.seconds for candidate in candidates)
+    ties = [candidate for candidate in candidates if candidate.seconds <= soonest * (1 + _TIE)]
+    return min(ties, key=lambda each: (_SIMPLEST_FIRST.index(each.order), _MODES.index(each.overlap), each.seconds))
+
+
+def _why(chosen: Candidate, candidates: Sequence[Candidate], plain: Candidate) -> str:
+    others = [each for each in candidates if each.order is not chosen.order]
+    if not others:
+        return f"{chosen.order} on {chosen.overlap} is the only order simulated"
+    rival = min(others, key=lambda each: each.seconds)
+    gain = rival.seconds / chosen.seconds - 1
+    against = f"{plain.seconds / chosen.seconds:.2f} times as fast as the given order on the engine as it comes"
+    if gain < _TIE:
+        return f"{chosen.order} on {chosen.overlap} is as fast as any other order here, and the simplest; {against}"
+    return (
+        f"{chosen.order} on {chosen.overlap} is {gain:.0%} faster than the next best order ({rival.order} on "
+        f"{rival.overlap}); {against}"
+    )

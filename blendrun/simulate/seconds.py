@@ -1,0 +1,99 @@
+"""How many tokens a step takes, and how long it lasts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from blendrun.simulate.state import EXCLUSIVE, PDMUX, Number
+from blendrun.tree.compiled import inlined
+
+
+@inlined
+def overlapped(one: float, other: float, shares: Any, rates: Any) -> float:
+    """Seconds of two streams side by side on parts of one device: the best split of the table (paper.md 1.8).
+
+    shares: part of the device that `one` gives up. rates: share of its full rate that `other` then has.
+    """
+    best = one + other
+    for place in range(len(shares)):
+        share, rate = shares[place], rates[place]
+        if rate <= 0.0 or share >= 1.0:
+            continue
+        first, second = one / (1.0 - share), other / rate
+        beside = second + (one - (1.0 - share) * second)
+        if first < second:
+            beside = first + (other - rate * first)
+        best = min(best, beside)
+    return best
+
+
+@inlined
+def weight_seconds(state: Any, tokens: Number) -> float:
+    """Reading the weights that so many tokens touch; a mixture of experts reads fewer for a few."""
+    if state.experts == 0.0:
+        return float(state.weights)
+    return float(state.weights - state.experts * state.expert_miss**tokens)
+
+
+@inlined
+def prefill_budget(state: Any) -> Number:
+    """Most prefill tokens of the next step: the policies of `blend.budget`."""
+    if state.mode == EXCLUSIVE:
+        return state.tokens
+    tokens = state.tokens - state.rows
+    if state.most > 0:
+        beside = max(state.weight_tokens, state.row_tokens * state.rows)
+        beside += state.cached_tokens * (state.context + state.rows)
+        tokens = max(tokens, min(int(state.ratio * beside), state.most))
+    return max(tokens, 0)
+
+
+@inlined
+def step_seconds(
+    state: Any, prefill: Number, square: float, rows: Number, context: float, new: Number, shares: Any, rates: Any
+) -> tuple[float, float, float]:
+    """Seconds of a step; of its arithmetic and its KV reads, each alone."""
+    compute = state.prefill_token * prefill + state.decode_token * rows + state.prefill_square * square
+    memory = state.kv_token * context
+    other = state.step + state.request * new + state.row * rows
+    if state.mode == PDMUX and prefill > 0 and rows > 0:
+        one = max(state.prefill_token * prefill, weight_seconds(state, prefill)) + state.prefill_square * square
+        two = max(state.decode_token * rows, weight_seconds(state, rows)) + memory
+        return other + overlapped(one, two, shares, rates), compute, memory
+    gemm = max(state.prefill_token * prefill + state.decode_token * rows, weight_seconds(state, prefill + rows))
+    return other + gemm + state.prefill_square * square + memory, compute, memory
+
+
+@inlined
+def record(state: Any, line: Any, step: Any) -> None:
+    """Add a step, or several alike, to the timeline; where its buckets run out, pairs are joined.
+
+    step: what to add, by the columns of `line`: steps first; the last two are states and replace what is there.
+    """
+    buckets, columns = line.shape
+    while state.steps > buckets * state.bucket:
+        _join_pairs(line)
+        state.bucket *= 2
+    begin = state.steps - np.int64(step[0])
+    while begin < state.steps:
+        place = begin // state.bucket
+        upto = min((place + 1) * state.bucket, state.steps)
+        for column in range(columns - 2):
+            line[place, column] += step[column] * (upto - begin) / step[0]
+        line[place, columns - 2], line[place, columns - 1] = step[columns - 2], step[columns - 1]
+        begin = upto
+
+
+@inlined
+def _join_pairs(line: Any) -> None:
+    buckets, columns = line.shape
+    for bucket in range(buckets):
+        for column in range(columns):
+            value = 0.0
+            if 2 * bucket + 1 < buckets:
+                value = line[2 * bucket + 1, column]
+                if column < columns - 2:
+                    value += line[2 * bucket, column]
+            line[bucket, column] = value

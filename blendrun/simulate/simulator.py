@@ -1,0 +1,143 @@
+"""What an order would take: the kernel behind typed values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.blend.base import Blend, Order
+from blendrun.blend.budget import AdaptiveBudget
+from blendrun.blend.row import Row
+from blendrun.simulate import kernel, state
+from blendrun.simulate.base import Engine, Eviction, Outcome, Overlap, StepTime, Timeline
+from blendrun.simulate.seconds import overlapped
+from blendrun.tokens.base import Prompts
+from blendrun.tree.base import PrefixTree
+
+_MODES = {Overlap.EXCLUSIVE: state.EXCLUSIVE, Overlap.MIXED: state.MIXED, Overlap.PDMUX: state.PDMUX}
+# NanoFlow's interference table (paper.md 1.8): share of the device that the products give up, and the share of its full
+# rate that decode attention then has; A100. Points between are interpolated, so that the best split is not one of
+# seven.
+_GIVEN_UP = np.array([0.0, 0.1, 0.2, 0.4, 0.8, 0.9, 1.0])
+_RATE = np.array([0.0, 0.2, 0.3, 0.8, 0.85, 0.95, 1.0])
+SHARES = np.linspace(0.0, 1.0, 41)
+RATES = np.interp(SHARES, _GIVEN_UP, _RATE)
+
+
+def overlapped_seconds(compute: float, memory: float) -> float:
+    """Arithmetic and KV reads side by side on one device, as well as its parts allow (paper.md 1.8)."""
+    return float(overlapped(compute, memory, SHARES, RATES))
+
+
+def simulate(
+    tree: PrefixTree,
+    prompts: Prompts,
+    feed: Order | Blend,
+    outputs: NDArray[np.int64],
+    step: StepTime,
+    engine: Engine,
+    *,
+    expected: NDArray[np.int64] | None = None,
+) -> Outcome:
+    """Feed an order from its front, or a blend from both of its ends, to the engine's model.
+
+    outputs: i64 (M,), true output tokens of one choice of each prompt, in input order.
+    expected: i64 (M,), what admission believes; None where it knows.
+    """
+    prompt = feed.row_prompt if isinstance(feed, Blend) else feed.prompt
+    count = len(prompt)
+    believed = outputs if expected is None else expected
+    unit, compute, memory, density, reads = _ends(feed.row) if isinstance(feed, Blend) else _one_end(count)
+    states = _state(engine, step, count)
+    states["rest_compute"], states["rest_memory"] = compute.sum(), memory.sum()
+    finished, line = np.zeros(count), np.zeros((kernel.BUCKETS, kernel.COLUMNS))
+    kernel.run(
+        _nodes(tree),
+        _work(tree, prompts, prompt, outputs, believed),
+        states,
+        *(unit, compute, memory, density, reads),
+        *(np.empty(count), np.empty(count), np.empty(count)),
+        *(SHARES, RATES, finished, np.zeros(kernel.COLUMNS), line),
+    )
+    end = states[0]
+    used = line[: np.count_nonzero(line[:, 0])]
+    return Outcome(
+        seconds=float(end["now"]),
+        compute_seconds=float(end["compute"]),
+        memory_seconds=float(end["memory"]),
+        hit_tokens=int(end["hits"]),
+        prefill_tokens=int(end["prefilled"]),
+        recomputed_tokens=int(end["recomputed"]),
+        decode_tokens=int(end["emitted"]),
+        steps=int(end["steps"]),
+        retractions=int(end["retracted"]),
+        timeline=Timeline(*(np.ascontiguousarray(column) for column in used.T)),
+        finished=finished,
+    )
+
+
+def _ends(row: Row) -> tuple[NDArray[Any], ...]:
+    return row.unit, row.held.compute, row.held.memory, row.density, row.reads
+
+
+def _one_end(count: int) -> tuple[NDArray[Any], ...]:
+    """A row of a single unit is read from its left end alone."""
+    nothing, one = np.zeros(count), np.ones(1)
+    return np.zeros(count, dtype=np.int64), nothing, nothing, one, one
+
+
+def _nodes(tree: PrefixTree) -> NDArray[np.void]:
+    """The tree's nodes and, behind them, the two rings of `pool`."""
+    count = len(tree)
+    nodes = np.zeros(count + 2, dtype=state.NODE)
+    nodes["parent"][:count], nodes["start"][:count], nodes["depth"][:count] = tree.parent, tree.start, tree.depth
+    nodes["waiting"][:count] = tree.leaf_end - tree.leaf_begin
+    nodes["state"][0] = state.READY
+    rings = np.array([count, count + 1], dtype=np.int32)
+    nodes["newer"][count:], nodes["older"][count:] = rings, rings
+    return nodes
+
+
+def _work(
+    tree: PrefixTree,
+    prompts: Prompts,
+    prompt: NDArray[np.int64],
+    outputs: NDArray[np.int64],
+    believed: NDArray[np.int64],
+) -> NDArray[np.void]:
+    work = np.zeros(len(prompt), dtype=state.REQUEST)
+    work["leaf"] = tree.leaf[tree.position[prompt]]
+    work["length"], work["choices"] = prompts.prompt_tokens[prompt], prompts.choices[prompt]
+    work["output"], work["expected"] = outputs[prompt], believed[prompt]
+    work["ends_at"] = -1
+    return work
+
+
+def _state(engine: Engine, step: StepTime, count: int) -> NDArray[np.void]:
+    states = np.zeros(1, dtype=state.STATE)
+    budget = engine.budget
+    values: dict[str, float] = {
+        "pool": engine.pool_tokens,
+        "mode": _MODES[engine.overlap],
+        "tokens": budget.floor if isinstance(budget, AdaptiveBudget) else budget.tokens,
+        "max_running": engine.max_running,
+        "gate": engine.gate,
+        "next_use": engine.eviction is Eviction.NEXT_USE,
+        "paced": engine.paced,
+        "borrow": engine.borrow,
+        "reserve": engine.reserve,
+        "requests": count,
+        "right_at": count - 1,
+        "share": 1.0,
+        "share_left": -1,
+        "share_right": -1,
+        "bucket": 1,
+    }
+    values |= {name: float(getattr(step, name)) for name in state.CONSTANTS}
+    if isinstance(budget, AdaptiveBudget):
+        values |= {name: getattr(budget, name) for name in state.POLICY}
+    for name, value in values.items():
+        states[name] = value
+    return states

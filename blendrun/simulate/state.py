@@ -1,0 +1,56 @@
+"""What the simulated engine keeps, as records: nodes of the tree, requests, and one record of everything else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+# What kernels pass each other: fields of records and numbers of NumPy's or Python's, which types cannot tell apart.
+Number = Any
+Truth = Any
+
+EXCLUSIVE, MIXED, PDMUX = range(3)
+# State of a node: not in the pool, being computed, usable.
+ABSENT, COMING, READY = range(3)
+
+
+def _record(**columns: str) -> np.dtype[np.void]:
+    """A record of columns, by type: 'i8' or 'f8' and the names."""
+    names: Iterable[tuple[str, str]] = ((name, kind) for kind, line in columns.items() for name in line.split())
+    return np.dtype(list(names))
+
+
+# A node of the tree; after the last one stand the two rings of `pool`.
+# refs: running requests below. waiting: requests below that are not admitted. newer, older: neighbours in a ring.
+# kept: tokens of answers kept behind a leaf.
+NODE = _record(i4="parent start depth state refs waiting newer older", i8="kept")
+
+# A request. expected: output tokens of a choice that admission believes in. answered: tokens of a choice there were
+# when it was last admitted. at, rest: where its next chunk begins, prefill tokens left. ends_at: decode step after
+# which it ends, -1 where it does not decode. side: LEFT or RIGHT. What admission took it for: leaves_at: decode step of
+# its end; own: tokens that are held for it alone; frees: tokens that come back at its end.
+REQUEST = _record(i8="leaf length output expected choices answered at rest ends_at side", f8="leaves_at own frees")
+
+# Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
+# used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with
+# those of requests in prefill. context: cached tokens the rows read. to_come: output tokens still expected of what
+# runs. pending: prefill tokens admitted and not computed. filled: requests whose prefill is over, of those ever in the
+# queue. decoded: decode steps so far. first, last: live part of the expected ends. left_at, right_at: next of each
+# side. share: of the left side, for the units share_left and share_right. holding_, due_: tokens that count as a
+# side's, and the step at which it may admit. rest_: seconds of compute and memory not yet admitted. now, compute,
+# memory: seconds so far.
+POLICY = ("most", "ratio", "weight_tokens", "row_tokens", "cached_tokens")
+CONSTANTS = (
+    *("prefill_token", "decode_token", "prefill_square", "kv_token", "weights", "experts", "expert_miss"),
+    *("row", "step", "request"),
+)
+STATE = _record(
+    i8="pool mode tokens max_running gate next_use paced borrow most "
+    "used evictable rows all_rows context to_come running pending filled decoded first last "
+    "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket",
+    f8="reserve ratio weight_tokens row_tokens cached_tokens "
+    "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request "
+    "share holding_left holding_right due_left due_right rest_compute rest_memory now compute memory",
+)

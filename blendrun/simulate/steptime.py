@@ -1,0 +1,89 @@
+"""The constants of a step's time for a model on a machine: fitted by a calibration, else from the cost model."""
+
+from __future__ import annotations
+
+import math
+
+from blendrun.cost.base import Figure, Machine, StepFigures
+from blendrun.cost.step import weight_bytes
+from blendrun.errors import UsageError
+from blendrun.models.card import ModelCard
+from blendrun.simulate.base import StepOrigin, StepTime
+
+_CONSTANTS = (
+    *("prefill_token", "decode_token", "prefill_square", "kv_token", "weights"),
+    *("row", "step", "request"),
+)
+
+
+def step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) -> StepTime:
+    """Seconds of a step of one replica on `gpus` of the machine's devices (`KvPool.gpus`; None for all of them).
+
+    A card that was calibrated with this model on one device has its fitted constants; all others follow from the rates:
+    two FLOP a parameter and token, half of the pairs of the attention triangle (`cost.formulas`), one read of the
+    cache a decode step and of the weights a step. What rates do not tell (seconds a step, seconds a row) is 0 then.
+    Raises UsageError, naming the rate, where one is missing or 0.
+    """
+    devices = machine.gpus if gpus is None else gpus
+    for name in ("flops", "bandwidth"):
+        rate = getattr(machine, name)
+        if not (math.isfinite(rate) and rate > 0):
+            raise UsageError(
+                f"{machine.card.name}: a {name} of {rate:g} a second gives no time; mend the hardware card"
+            )
+    fitted = machine.card.step
+    if fitted is not None and fitted.model == model.alias and devices == 1:
+        return _fitted(fitted, model)
+    return _modelled(model, machine, devices / machine.gpus)
+
+
+def _fitted(figures: StepFigures, model: ModelCard) -> StepTime:
+    values = {name: getattr(figures, f"{name}_seconds") for name in _CONSTANTS}
+    for name, value in values.items():
+        if not (math.isfinite(value) and value >= 0):
+            raise UsageError(f"step.{name}_seconds of {value:g} for {model.alias} is no time; calibrate again")
+    if values["prefill_token"] == 0 or values["kv_token"] == 0:
+        raise UsageError(f"the step constants for {model.alias} have tokens that take no time; calibrate again")
+    missing, miss = _experts(model, figures.weights_seconds)
+    return StepTime(**values, experts=missing, expert_miss=miss, origin=dict.fromkeys(_CONSTANTS, "measured"))
+
+
+def _modelled(model: ModelCard, machine: Machine, part: float) -> StepTime:
+    flops, bandwidth = machine.flops * part, machine.bandwidth * part
+    pair = model.attention_flops_per_pair / flops
+    layer_bytes = model.kv_bytes_per_token(machine.value_bytes) / model.layers
+    full, window = model.full_attention_layers, model.sliding_window
+    # A sliding window is taken to be full: its attention and its reads are then the same for every token.
+    seen = (model.layers - full) * window.window if window else 0
+    weights = weight_bytes(model, machine.value_bytes, math.inf) / bandwidth
+    missing, miss = _experts(model, weights)
+    compute, reading = _origin(machine.card.achieved_flops), _origin(machine.card.achieved_bandwidth)
+    return StepTime(
+        prefill_token=2 * model.layer_parameters_active / flops + pair * seen,
+        decode_token=2 * (model.layer_parameters_active + model.head_parameters) / flops,
+        prefill_square=full * pair / 2,
+        kv_token=full * layer_bytes / bandwidth,
+        weights=weights,
+        experts=missing,
+        expert_miss=miss,
+        row=seen * layer_bytes / bandwidth,
+        request=2 * model.head_parameters / flops,
+        origin=dict.fromkeys(("prefill_token", "decode_token", "prefill_square", "request"), compute)
+        | dict.fromkeys(("kv_token", "weights", "row"), reading)
+        | {"step": "prior"},
+    )
+
+
+def _experts(model: ModelCard, weights: float) -> tuple[float, float]:
+    """`weight_bytes` as one term: at t tokens a mixture of experts saves the first number times the second ** t."""
+    total, active = model.layer_parameters_total, model.layer_parameters_active
+    if model.moe is None or total <= active:
+        return 0.0, 0.0
+    experts, chosen = model.moe.experts, model.moe.experts_per_token
+    passed_by = (total - active) * experts / (experts - chosen)
+    return weights * passed_by / (total + model.head_parameters), 1 - chosen / experts
+
+
+def _origin(rate: Figure) -> StepOrigin:
+    """A time that follows from a rate is the model's, or a guess where the rate is one."""
+    return "prior" if rate.origin == "prior" else "model"

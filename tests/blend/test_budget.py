@@ -1,0 +1,44 @@
+"""Step budgets: pure numbers that a scheduler asks for at every step."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
+
+
+def test_a_constant_budget_counts_decode_rows() -> None:
+    budget = ConstantBudget(512)
+    assert [budget.prefill_tokens(rows, 10_000) for rows in (0, 12, 512, 900)] == [512, 500, 0, 0]
+
+
+def test_an_adaptive_budget_follows_the_memory_time() -> None:
+    budget = AdaptiveBudget(floor=128, most=4096, ratio=2.0, weight_tokens=130.0, row_tokens=1.1, cached_tokens=0.002)
+    assert budget.prefill_tokens(0, 0) == 260  # Reading the weights, twice.
+    assert budget.prefill_tokens(10, 99_990) == (2 * (130 + 200))
+    assert budget.prefill_tokens(1000, 0) == (2 * (1100 + 2))
+    assert budget.prefill_tokens(10, 10_000_000) == 4096
+
+
+def test_an_adaptive_budget_has_a_floor() -> None:
+    budget = AdaptiveBudget(floor=128, most=4096, ratio=0.1, weight_tokens=130.0, row_tokens=1.1, cached_tokens=0.002)
+    assert budget.prefill_tokens(20, 0) == 108
+    assert budget.prefill_tokens(500, 0) == int(0.1 * (550 + 1))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [lambda: ConstantBudget(0), lambda: AdaptiveBudget(0, 1, 1, 1, 1, 1), lambda: AdaptiveBudget(1, 0, 1, 1, 1, 1)],
+)
+def test_budgets_that_stop_the_engine_are_refused(wrong: object) -> None:
+    assert callable(wrong)
+    with pytest.raises(ValueError, match="step"):
+        wrong()
+
+
+def test_budgets_need_neither_numpy_nor_numba_to_answer() -> None:
+    code = "import sys; from blendrun.blend.budget import ConstantBudget; sys.exit('numba' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

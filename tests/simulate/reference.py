@@ -1,0 +1,416 @@
+"""The simulated engine written a second time, slowly: every step one by one, every sum from its parts.
+
+It shares the nouns with blendrun and no code with the kernel: what is cached is a dictionary, who runs is a list, and
+nothing is remembered that can be counted again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from blendrun.blend.base import Blend, Order
+from blendrun.blend.budget import ConstantBudget
+from blendrun.simulate import EXACT, Engine, Eviction, Overlap, StepTime
+from blendrun.simulate.simulator import RATES, SHARES
+from blendrun.tokens.base import Prompts
+from blendrun.tree import PrefixTree
+
+LEFT, RIGHT = "left", "right"
+
+
+@dataclass(eq=False)
+class Request:
+    place: int
+    path: list[int]  # Nodes from the root's child to the leaf.
+    prompt: int
+    output: int
+    expected: int
+    choices: int
+    side: str = LEFT
+    answered: int = 0  # Tokens of each choice, first tokens counted.
+    cached_answers: int = 0
+    computed: int = 0  # Prompt and lost answers in the pool.
+    to_compute: int = 0
+    decoding: bool = False
+    own: int = 0
+    steps: int = 0
+    expected_end: int = 0
+    ended_at: float = -1.0
+
+
+@dataclass(eq=False)
+class Cached:
+    size: int
+    usable: bool = False
+    used_at: int = 0
+    answers: int = 0
+
+
+@dataclass(eq=False)
+class Reference:
+    tree: PrefixTree
+    prompts: Prompts
+    feed: Order | Blend
+    outputs: Sequence[int]
+    expected: Sequence[int]
+    step_time: StepTime
+    engine: Engine
+    now: float = 0.0
+    compute: float = 0.0
+    memory: float = 0.0
+    hits: int = 0
+    prefilled: int = 0
+    recomputed: int = 0
+    decoded: int = 0
+    steps: int = 0
+    retractions: int = 0
+    most_used: int = 0
+    cache: dict[int, Cached] = field(default_factory=dict)
+    prefilling: list[Request] = field(default_factory=list)
+    decoding: list[Request] = field(default_factory=list)
+    gate: list[Request] = field(default_factory=list)
+    back: list[Request] = field(default_factory=list)
+    tick: int = 0
+    decode_steps: int = 0
+    due: dict[str, float] = field(default_factory=lambda: {LEFT: 0.0, RIGHT: 0.0})
+    share: float = 1.0
+    share_units: tuple[int, int] = (-1, -1)
+
+    def __post_init__(self) -> None:
+        order = self.feed.row_prompt if isinstance(self.feed, Blend) else self.feed.prompt
+        place_of = {int(prompt): place for place, prompt in enumerate(self.tree.prompt)}
+        self.all = []
+        for place, prompt in enumerate(order.tolist()):
+            path, node = [], int(self.tree.leaf[place_of[prompt]])
+            while node > 0:
+                path.insert(0, node)
+                node = int(self.tree.parent[node])
+            self.all.append(
+                Request(
+                    place,
+                    path,
+                    int(self.prompts.prompt_tokens[prompt]),
+                    int(self.outputs[prompt]),
+                    int(self.expected[prompt]),
+                    int(self.prompts.choices[prompt]),
+                )
+            )
+        self.row = list(self.all)
+        self.last_step: dict[int, int] = {}
+        blend = self.feed if isinstance(self.feed, Blend) else None
+        self.unit = blend.row.unit.tolist() if blend else [0] * len(self.all)
+        self.density = blend.row.density.tolist() if blend else [1.0]
+        self.reads = blend.row.reads.tolist() if blend else [1.0]
+        self.own_compute = blend.row.held.compute.tolist() if blend else [0.0] * len(self.all)
+        self.own_memory = blend.row.held.memory.tolist() if blend else [0.0] * len(self.all)
+        self.rest_compute = float(blend.row.held.compute.sum()) if blend else 0.0
+        self.rest_memory = float(blend.row.held.memory.sum()) if blend else 0.0
+
+    # What is where.
+
+    @property
+    def running(self) -> list[Request]:
+        return self.prefilling + self.decoding
+
+    def size(self, node: int) -> int:
+        return int(self.tree.depth[node] - self.tree.start[node])
+
+    def locked(self) -> set[int]:
+        return {node for request in self.running for node in request.path}
+
+    def wanted(self) -> set[int]:
+        waiting = self.row + self.gate + self.back
+        return {node for request in waiting for node in request.path}
+
+    def used(self) -> int:
+        cached = sum(entry.size + entry.answers for entry in self.cache.values())
+        return cached + sum(request.cached_answers for request in self.running)
+
+    def held(self) -> int:
+        """Tokens that something runs on."""
+        locked = self.locked()
+        return sum(self.size(node) for node in locked) + sum(request.cached_answers for request in self.running)
+
+    def rows(self) -> int:
+        return sum(request.choices for request in self.decoding)
+
+    def context(self) -> int:
+        return sum(request.choices * request.prompt + request.cached_answers for request in self.decoding)
+
+    def usable(self, request: Request) -> int:
+        tokens = 0
+        for node in request.path:
+            entry = self.cache.get(node)
+            if entry is None or not entry.usable:
+                break
+            tokens += entry.size
+        return tokens
+
+    def unheld(self, request: Request) -> int:
+        locked = self.locked()
+        return sum(self.size(node) for node in request.path if node not in locked)
+
+    def is_coming(self, request: Request) -> bool:
+        entries = [self.cache.get(node) for node in request.path]
+        return any(entry is not None and not entry.usable and entry.size > 0 for entry in entries)
+
+    def make_room(self) -> None:
+        while self.used() > self.engine.pool_tokens:
+            locked = self.locked()
+            idle = [node for node in self.cache if node not in locked]
+            if not idle:
+                return
+            wanted = self.wanted() if self.engine.eviction is Eviction.NEXT_USE else set(idle)
+            # Parents come before children in the numbering, so the largest number of a path is its deepest node.
+            node = min(idle, key=lambda node: (node in wanted, self.cache[node].used_at, -node))
+            if self.cache[node].answers:
+                self.cache[node].answers = 0
+            else:
+                del self.cache[node]
+
+    # Admission.
+
+    def remaining(self, request: Request) -> int:
+        return max(request.expected - request.answered - 1, 0)
+
+    def delay(self) -> int:
+        """Decode steps of the others while a newcomer is in prefill."""
+        return int(bool(self.decoding) and self.engine.overlap is not Overlap.EXCLUSIVE)
+
+    def fits(self, request: Request) -> bool:
+        if not self.running:
+            return True
+        rows = sum(each.choices for each in self.running)
+        if rows + request.choices > self.engine.max_running:
+            return False
+        held = self.held() + self.unheld(request) + request.choices * request.answered
+        pool = self.engine.pool_tokens
+        if self.engine.reserve != EXACT:
+            own = request.choices * max(request.expected - request.answered, 0)
+            to_come = sum(each.choices * (each.expected - each.answered) for each in self.running)
+            return held + own + self.engine.reserve * max(to_come, 0) <= pool
+        rows += request.choices
+        for ahead in range(self.remaining(request) + self.delay() + 1):
+            if held + ahead * rows > pool:
+                return False
+            for each in self.running:
+                # Whoever is past its expected end is not expected to end at all.
+                if each.expected_end > self.decode_steps and each.expected_end - self.decode_steps == ahead:
+                    held -= each.own + each.choices * each.steps - ahead * each.choices
+                    rows -= each.choices
+        return True
+
+    def admit(self, request: Request) -> None:
+        hit = max(min(self.usable(request), request.prompt - 1), 0)
+        lost = request.choices * request.answered
+        if request.answered == 0:
+            self.hits += hit
+        else:
+            self.recomputed += request.prompt - hit + lost
+        request.own = self.unheld(request) + lost
+        request.cached_answers = lost
+        request.steps = self.remaining(request)
+        request.expected_end = self.decode_steps + request.steps + self.delay()
+        request.computed = hit
+        request.to_compute = request.prompt - hit + lost
+        for node in request.path:
+            self.cache.setdefault(node, Cached(self.size(node)))
+        self.prefilling.append(request)
+        self.make_room()
+
+    def part(self, side: str) -> float:
+        return (self.share if side == LEFT else 1.0 - self.share) * self.engine.pool_tokens
+
+    def holding(self, side: str) -> float:
+        mine = [each for each in self.running if each.side == side]
+        return sum(each.own + each.choices * each.steps / 2 for each in mine)
+
+    def find_share(self) -> None:
+        if not self.row:
+            return
+        left, right = self.unit[self.row[0].place], self.unit[self.row[-1].place]
+        if (left, right) == self.share_units:
+            return
+        self.share_units = left, right
+        rho_left, rho_right = self.density[left], self.density[right]
+        rho = self.rest_compute / max(self.rest_memory, 1e-30)
+        if rho_left <= rho_right or rho >= rho_left:
+            self.share = 1.0
+        elif rho <= rho_right:
+            self.share = 0.0
+        else:
+            # M_L k_L (rho_L - rho) = M_R k_R (rho - rho_R), M_L + M_R = M.
+            pull_left = self.reads[left] * (rho_left - rho)
+            pull_right = self.reads[right] * (rho - rho_right)
+            self.share = pull_right / (pull_left + pull_right)
+
+    def next_request(self) -> Request | None:
+        if self.back:
+            return self.back.pop() if self.fits(self.back[-1]) else None
+        self.find_share()
+        behind = self.holding(LEFT) * (1.0 - self.share) > self.holding(RIGHT) * self.share
+        sides = (RIGHT, LEFT) if self.share <= 0 or behind else (LEFT, RIGHT)
+        for side in sides:
+            ready = [each for each in self.gate if each.side == side and not self.is_coming(each)]
+            if ready:
+                if self.fits(ready[0]):
+                    self.gate.remove(ready[0])
+                    return ready[0]
+                continue
+            head = self.head(side)
+            if head is not None and self.fits(head):
+                self.take(head, side)
+                return head
+        return None
+
+    def head(self, side: str) -> Request | None:
+        late = self.engine.paced and self.due[side] > self.decode_steps
+        if self.running and (late or self.holding(side) >= self.part(side)):
+            return None
+        while self.row:
+            request = self.row[0 if side == LEFT else -1]
+            if not (self.engine.gate and self.is_coming(request)):
+                return request
+            if len(self.gate) == 64:
+                return None
+            request.side = side
+            self.gate.append(self.row.pop(0 if side == LEFT else -1))
+        return None
+
+    def take(self, request: Request, side: str) -> None:
+        self.row.remove(request)
+        request.side = side
+        self.rest_compute -= self.own_compute[request.place]
+        self.rest_memory -= self.own_memory[request.place]
+        steps = max(request.expected - 1, 0)
+        mean = request.prompt + request.choices * steps / 2
+        self.due[side] += mean * steps / max(self.part(side), 1.0)
+
+    # One step of the engine.
+
+    def budget(self) -> int:
+        budget = self.engine.budget
+        if self.engine.overlap is Overlap.EXCLUSIVE:
+            assert isinstance(budget, ConstantBudget)
+            return budget.tokens
+        return budget.prefill_tokens(self.rows(), self.context())
+
+    def prefill(self, budget: int) -> tuple[int, float, list[Request]]:
+        taken, squares, done = 0, 0.0, []
+        for request in self.prefilling:
+            tokens = min(request.to_compute, budget - taken)
+            if tokens == 0:
+                break
+            squares += float(request.computed + tokens) ** 2 - float(request.computed) ** 2
+            request.computed += tokens
+            request.to_compute -= tokens
+            taken += tokens
+            if request.to_compute == 0:
+                done.append(request)
+            else:
+                self.publish(request, request.computed)
+        return taken, squares, done
+
+    def publish(self, request: Request, tokens: int) -> None:
+        for node in request.path:
+            if self.tree.depth[node] <= tokens:
+                self.cache[node].usable = True
+
+    def retract(self) -> None:
+        while self.decoding and len(self.running) > 1 and self.held() + self.rows() > self.engine.pool_tokens:
+            victim = min(self.decoding, key=lambda each: (each.answered, -each.prompt, -each.place))
+            self.decoding.remove(victim)
+            victim.cached_answers = 0
+            self.touch(victim)
+            self.back.append(victim)
+            self.retractions += 1
+
+    def touch(self, request: Request) -> None:
+        """Note the use of what nobody else uses."""
+        self.tick += 1
+        locked = self.locked()
+        for node in request.path:
+            if node not in locked:
+                self.cache[node].used_at = self.tick
+
+    def end(self) -> None:
+        over = [each for each in self.decoding if each.answered >= each.output]
+        ends = {each.place: each for each in over}
+        for place in sorted(ends, key=lambda place: (self.last_step[place], place)):
+            request = ends[place]
+            self.decoding.remove(request)
+            if self.engine.eviction is Eviction.LRU and request.path:
+                self.cache[request.path[-1]].answers = request.cached_answers
+            request.cached_answers = 0
+            self.touch(request)
+            self.make_room()
+            request.ended_at = self.now
+
+    def seconds(self, prefill: int, squares: float, rows: int, reads: int, new: int) -> float:
+        step = self.step_time
+
+        def weights(tokens: int) -> float:
+            return step.weights - (step.experts * step.expert_miss**tokens if step.experts else 0.0)
+
+        other = step.step + step.request * new + step.row * rows
+        square = step.prefill_square * squares
+        read = step.kv_token * reads
+        if self.engine.overlap is Overlap.PDMUX and prefill and rows:
+            one = max(step.prefill_token * prefill, weights(prefill)) + square
+            two = max(step.decode_token * rows, weights(rows)) + read
+            best = one + two
+            for share, rate in zip(SHARES.tolist(), RATES.tolist(), strict=True):
+                if rate > 0 and share < 1:
+                    slow_one, slow_two = one / (1 - share), two / rate
+                    if slow_two <= slow_one:
+                        best = min(best, slow_two + one - (1 - share) * slow_two)
+                    else:
+                        best = min(best, slow_one + two - rate * slow_one)
+            return other + best
+        products = max(step.prefill_token * prefill + step.decode_token * rows, weights(prefill + rows))
+        return other + products + square + read
+
+    def run(self) -> Reference:
+        while True:
+            self.end()
+            if all(request.ended_at >= 0 for request in self.all):
+                return self
+            self.one_step()
+
+    def one_step(self) -> None:
+        budget, new = self.budget(), 0
+        while sum(request.to_compute for request in self.prefilling) < budget:
+            request = self.next_request()
+            if request is None:
+                break
+            self.admit(request)
+            new += 1
+        taken, squares, done = self.prefill(budget)
+        rows, reads = 0, 0
+        if self.decoding and not (taken and self.engine.overlap is Overlap.EXCLUSIVE):
+            self.retract()
+            rows, reads = self.rows(), self.context() + self.rows()
+        step = self.step_time
+        self.now += self.seconds(taken, squares, rows, reads, new)
+        self.compute += step.prefill_token * taken + step.decode_token * rows + step.prefill_square * squares
+        self.memory += step.kv_token * reads
+        self.steps += 1
+        self.prefilled += taken
+        if rows:
+            self.decode_steps += 1
+            self.decoded += rows
+            for request in self.decoding:
+                request.answered += 1
+                request.cached_answers += request.choices
+            self.make_room()
+        for request in done:
+            self.publish(request, request.prompt)
+            self.prefilling.remove(request)
+            self.decoding.append(request)
+            request.expected_end = self.decode_steps + self.remaining(request)
+            request.answered += 1
+        for request in self.decoding:
+            if request.answered >= request.output:
+                self.last_step.setdefault(request.place, self.decode_steps)
+        self.most_used = max(self.most_used, self.used() - (self.held() if len(self.running) == 1 else 0))

@@ -1,0 +1,110 @@
+"""Small jobs to simulate: few tokens, much sharing, tight pools."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from blendrun.blend.base import Blend, Order, OrderName
+from blendrun.blend.blended import blend
+from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
+from blendrun.blend.simple import simple_order
+from blendrun.cost.formulas import demand
+from blendrun.cost.hardware import load_hardware, machine
+from blendrun.lengths.base import Lengths
+from blendrun.models.cards import load_card
+from blendrun.simulate import EXACT, Engine, Eviction, Overlap, StepTime
+from blendrun.tokens.base import Prompts
+from blendrun.tree import PrefixTree, build_tree
+
+MODEL, MACHINE = load_card("llama-3-8b"), machine(load_hardware("a100-80g"))
+STEP = StepTime(
+    prefill_token=1e-3,
+    decode_token=1.25e-3,
+    prefill_square=1e-6,
+    kv_token=2e-4,
+    weights=4e-3,
+    row=1e-4,
+    step=5e-4,
+    request=3e-4,
+)
+SPARSE = replace(STEP, experts=3e-3, expert_miss=0.5)
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    prompts: Prompts
+    tree: PrefixTree
+    outputs: NDArray[np.int64]
+    lengths: Lengths
+
+    def order(self, name: OrderName) -> Order:
+        return simple_order(name, self.prompts, self.tree, self.lengths)
+
+    def blend(self, pool: int, keep: float = 0.99) -> Blend:
+        asked = demand(self.tree, self.prompts, self.lengths, MODEL, MACHINE)
+        return blend(self.tree, self.prompts, self.lengths, asked, MACHINE, pool_tokens=pool, keep=keep)
+
+
+def job_of(units: Sequence[Sequence[int]], outputs: Sequence[int], choices: Sequence[int] | None = None) -> Job:
+    count = len(units)
+    lengths = [len(each) for each in units]
+    answer = np.array(outputs, dtype=np.int32)
+    prompts = Prompts(
+        row=np.arange(count, dtype=np.int64),
+        units=np.array([unit for each in units for unit in each], dtype=np.int32),
+        offsets=np.concatenate(([0], np.cumsum(lengths))).astype(np.int64),
+        unit_tokens=1,
+        prompt_tokens=np.array(lengths, dtype=np.int32),
+        root=np.zeros(count, dtype=np.uint64),
+        cluster=np.zeros(count, dtype=np.uint64),
+        bound=answer,
+        choices=np.array(choices or [1] * count, dtype=np.int32),
+        reference=answer,
+        known=np.ones(count, dtype=np.bool_),
+    )
+    mean = answer.astype(np.float64)
+    known = Lengths(mean, mean**2, answer, np.zeros(count, dtype=np.uint8))
+    return Job(prompts, build_tree(prompts), answer.astype(np.int64), known)
+
+
+@st.composite
+def jobs(draw: Any, most: int = 14) -> Job:
+    """Prompts of one to nine tokens out of three, so that copies, chains and prompts within prompts abound."""
+    units = draw(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=most))
+    outputs = draw(st.lists(st.integers(0, 12), min_size=len(units), max_size=len(units)))
+    choices = draw(st.lists(st.sampled_from((1, 1, 1, 2, 3)), min_size=len(units), max_size=len(units)))
+    return job_of(units, outputs, choices)
+
+
+constant_budgets = st.integers(1, 12).map(ConstantBudget)
+adaptive_budgets = st.builds(
+    AdaptiveBudget,
+    floor=st.integers(1, 6),
+    most=st.integers(1, 20),
+    ratio=st.sampled_from((0.0, 0.5, 1.0, 3.0)),
+    weight_tokens=st.just(4.0),
+    row_tokens=st.just(1.25),
+    cached_tokens=st.just(0.2),
+)
+
+
+@st.composite
+def engines(draw: Any) -> Engine:
+    overlap = draw(st.sampled_from(Overlap))
+    both = st.one_of(constant_budgets, adaptive_budgets)
+    return Engine(
+        pool_tokens=draw(st.integers(4, 60)),
+        overlap=overlap,
+        budget=draw(constant_budgets if overlap is Overlap.EXCLUSIVE else both),
+        max_running=draw(st.sampled_from((1 << 30, 1 << 30, 4))),
+        gate=draw(st.booleans()),
+        reserve=draw(st.sampled_from((EXACT, 0.0, 0.3, 1.0))),
+        eviction=draw(st.sampled_from(Eviction)),
+        paced=draw(st.booleans()),
+    )

@@ -1,0 +1,103 @@
+"""The simulator gives what a slow step-by-step reference gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import Reference
+from small_jobs import SPARSE, STEP, Job, engines, job_of, jobs
+
+from blendrun.blend.base import Blend, Order, OrderName
+from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
+from blendrun.simulate import EXACT, Engine, Eviction, Overlap, StepTime, simulate
+
+SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
+
+
+def compare(
+    job: Job, feed: Order | Blend, engine: Engine, step: StepTime = STEP, expected: np.ndarray | None = None
+) -> None:
+    believed = job.outputs if expected is None else expected
+    slow = Reference(job.tree, job.prompts, feed, job.outputs.tolist(), believed.tolist(), step, engine).run()
+    fast = simulate(job.tree, job.prompts, feed, job.outputs, step, engine, expected=expected)
+    assert (fast.hit_tokens, fast.prefill_tokens, fast.recomputed_tokens, fast.decode_tokens, fast.retractions) == (
+        slow.hits,
+        slow.prefilled,
+        slow.recomputed,
+        slow.decoded,
+        slow.retractions,
+    )
+    assert fast.steps == slow.steps
+    assert fast.seconds == pytest.approx(slow.now, rel=1e-9)
+    assert fast.compute_seconds == pytest.approx(slow.compute, rel=1e-9)
+    assert fast.memory_seconds == pytest.approx(slow.memory, rel=1e-9)
+    assert fast.finished == pytest.approx([request.ended_at for request in slow.all], rel=1e-9)
+
+
+@settings(max_examples=400, deadline=None)
+@given(jobs(), engines(), st.sampled_from(SIMPLE), st.sampled_from((STEP, SPARSE)))
+def test_orders(job: Job, engine: Engine, name: OrderName, step: StepTime) -> None:
+    compare(job, job.order(name), engine, step)
+
+
+@settings(max_examples=400, deadline=None)
+@given(jobs(), engines(), st.sampled_from((0.0, 0.5, 0.99, 1.0)))
+def test_blends(job: Job, engine: Engine, keep: float) -> None:
+    compare(job, job.blend(engine.pool_tokens, keep), engine)
+
+
+@settings(max_examples=300, deadline=None)
+@given(jobs(), engines(), st.booleans(), st.data())
+def test_wrong_expectations(job: Job, engine: Engine, blended: bool, data: st.DataObject) -> None:
+    count = len(job.outputs)
+    believed = np.array(data.draw(st.lists(st.integers(0, 20), min_size=count, max_size=count)), dtype=np.int64)
+    compare(job, job.blend(engine.pool_tokens) if blended else job.order(OrderName.GIVEN), engine, expected=believed)
+
+
+def mixed_job(count: int, seed: int) -> Job:
+    """Short answers behind shared prefixes, some long ones, in random order."""
+    rng = np.random.default_rng(seed)
+    heads = [rng.integers(0, 50, 60).tolist() for _ in range(5)]
+    units, outputs = [], []
+    for _ in range(count):
+        kind = rng.integers(0, 10)
+        if kind == 0:
+            units.append(rng.integers(0, 50, 10).tolist())
+            outputs.append(int(rng.integers(100, 200)))
+        else:
+            units.append(heads[rng.integers(0, 5)] + rng.integers(0, 50, rng.integers(1, 40)).tolist())
+            outputs.append(int(rng.integers(1, 15)))
+    return job_of(units, outputs)
+
+
+@pytest.mark.parametrize("overlap", Overlap)
+@pytest.mark.parametrize("paced", [False, True])
+def test_a_larger_job_blended(overlap: Overlap, paced: bool) -> None:
+    job = mixed_job(200, seed=1)
+    engine = Engine(pool_tokens=1500, overlap=overlap, budget=ConstantBudget(48), paced=paced)
+    compare(job, job.blend(1500), engine)
+
+
+def test_a_larger_job_on_the_engine_as_it_comes() -> None:
+    job = mixed_job(200, seed=2)
+    engine = Engine(1000, Overlap.MIXED, ConstantBudget(64), gate=False, reserve=0.2, eviction=Eviction.LRU)
+    for name in SIMPLE:
+        compare(job, job.order(name), engine)
+
+
+def test_a_larger_job_with_an_adaptive_budget() -> None:
+    job = mixed_job(150, seed=3)
+    budget = AdaptiveBudget(16, 200, 1.5, 4.0, 1.25, 0.2)
+    for reserve in (EXACT, 0.5):
+        compare(job, job.blend(1500), Engine(1500, Overlap.PDMUX, budget, reserve=reserve))
+
+
+def test_exact_look_ahead_with_wrong_lengths() -> None:
+    job = mixed_job(120, seed=4)
+    engine = Engine(900, Overlap.MIXED, ConstantBudget(48))
+    compare(job, job.blend(900), engine, expected=np.maximum(job.outputs // 3, 1))
+    compare(job, job.order(OrderName.GIVEN), replace(engine, gate=False), expected=job.outputs * 2)
