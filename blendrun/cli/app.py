@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from blendrun import __version__
+from blendrun.cli.calibrate import calibrate
 from blendrun.cli.plan import plan
 from blendrun.cli.run import run
 
@@ -37,4 +38,5 @@ def root(
 
 
 app.command()(run)
+app.command()(calibrate)
 app.command()(plan)

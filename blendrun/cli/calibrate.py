@@ -131,7 +131,7 @@ def _shipped_card(task: Task) -> HardwareCard | None:
 
 
 def _show(found: Calibration, card: HardwareCard, path: Path, *, as_json: bool, quiet: bool) -> None:
-    """The table on stderr, where progress was; with --json data on stdout."""
+    """A table, or all of it as JSON; either is data and goes to stdout."""
     from blendrun.report.calibration import calibration_json, print_calibration
 
     if as_json:

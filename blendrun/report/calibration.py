@@ -19,7 +19,8 @@ _MILLI, _MICRO, _NANO = 1e3, 1e6, 1e9
 
 def calibration_json(found: Calibration, name: str, path: Path) -> dict[str, Any]:
     """Everything found, SI units, and where the card is."""
-    return {"name": name, "card": str(path)} | msgspec.to_builtins(found)
+    content: dict[str, Any] = msgspec.to_builtins(found)
+    return {"name": name, "card": str(path)} | content
 
 
 def print_calibration(found: Calibration, name: str, path: Path, stream: TextIO) -> None:
@@ -46,8 +47,14 @@ def _figures(found: Calibration, name: str, path: Path) -> Table:
         ("matrix product", f"{rates.flops / 1e12:.3f} TFLOP/s"),
         ("copy", f"{rates.copy_bandwidth / 1e9:.1f} GB/s, read and written"),
         ("decode attention", f"{rates.attention_bandwidth / 1e9:.1f} GB/s ({rates.attention})"),
-        ("step", f"{step.step_seconds * _MILLI:.2f} ms, one pass over the weights {step.weights_seconds * _MILLI:.2f} ms"),
-        ("prefill", f"{step.prefill_token_seconds * _MICRO:.1f} us/token, {step.prefill_square_seconds * _NANO:.3f} ns/token^2"),
+        (
+            "step",
+            f"{step.step_seconds * _MILLI:.2f} ms, one pass over the weights {step.weights_seconds * _MILLI:.2f} ms",
+        ),
+        (
+            "prefill",
+            f"{step.prefill_token_seconds * _MICRO:.1f} us/token, {step.prefill_square_seconds * _NANO:.3f} ns/token^2",
+        ),
         ("decode", f"{step.row_seconds * _MICRO:.1f} us/row, {step.kv_token_seconds * _MICRO:.4f} us/KV token read"),
         ("request", f"{step.request_seconds * _MILLI:.2f} ms; round trip {found.round_trip_seconds * _MILLI:.1f} ms"),
         ("fit error", f"{100 * step.fit_error:.1f} % mean, {100 * found.worst_error:.1f} % worst"),
