@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ((), ("run",), ("plan",))
+COMMANDS = ((), ("run",), ("plan",), ("calibrate",), ("synth",), ("bench", "simulate"))
 _HEAD = """# Command line
 
 Made from the code by `make docs`; a test compares. Do not edit.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from blendrun.report.bench_json import bench_schema
 from blendrun.report.plan_json import plan_schema
+from blendrun.report.synth_json import synth_schema
 
-SCHEMAS = {"plan.json": plan_schema}
+SCHEMAS = {"plan.json": plan_schema, "bench-simulate.json": bench_schema, "synth.json": synth_schema}
 
 
 def main() -> None:

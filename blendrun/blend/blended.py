@@ -26,15 +26,17 @@ def blend(
     *,
     pool_tokens: float,
     keep: float = KEEP,
+    scattered: bool = False,
 ) -> Blend:
     """Mix the compute-heavy and the memory-heavy end of the job, keeping `keep` of its prefix sharing.
 
     pool_tokens: KV tokens that requests may hold together (paper's M).
     keep: 0 to 1; what neighbours on one side must still share of what an infinite prefix cache saves.
+    scattered: see `arrange_units`.
     """
     compute = demand.flops / machine.flops
     memory = demand.kv_bytes / machine.bandwidth
-    units = arrange_units(tree, compute, memory, keep=keep)
+    units = arrange_units(tree, compute, memory, keep=keep, scattered=scattered)
     row = Row.of(units, _held(tree, units, prompts, lengths, demand, machine))
     scan = feed_tail_longest_first(dual_scan(row, pool_tokens), row, pool_tokens)
     total = float(memory.sum())

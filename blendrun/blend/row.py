@@ -39,7 +39,8 @@ class Row:
     unit: i64 (M,), unit of each leaf, ascending. held: what each asks of the pool.
     own_left, own_right: f64 (M,), prompt tokens that are new to a side that has just fed the neighbour: the left side
         comes from the front, the right side from the back.
-    density: f64 (U,), compute over memory of each unit; reads: f64 (U,), KV tokens read over KV tokens held, by the step.
+    density: f64 (U,), compute over memory of each unit.
+    reads: f64 (U,), KV tokens read over KV tokens held, by the step.
     """
 
     unit: NDArray[np.int64]

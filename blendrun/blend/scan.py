@@ -9,9 +9,9 @@ hold the shares of the pool that make their mix cost compute and memory in the p
 k = KV tokens read a step over KV tokens held; it is 1 in the paper, and more where decoding requests share a prefix,
 which is held once and read by each. Every other bracket (section 4, item 9) gives the whole pool to one side.
 
-The order comes from playing this out in expected time, a step at a time of decoding: the side that is furthest below its
-share admits next, if at no time to come the pool would overflow by what is then running; else time moves on to the next end.
-The feeder of a running engine follows the same rule with the engine's own clock (`Row` holds what it needs).
+The order comes from playing this out in expected time, a step at a time of decoding: the side that is furthest below
+its share admits next, if at no time to come the pool would overflow by what is then running; else time moves on to the
+next end. The feeder of a running engine follows the same rule with the engine's own clock (`Row` holds what it needs).
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ def fits_until_its_end(
     """Whether what runs, growing by a token a row and step, leaves the pool big enough until a newcomer ends.
 
     ends, freed, rows: of what runs, by end, the live ones in [first, last): the step at which each ends, the tokens it
-    gives back then, its rows. held, all_rows: of all of it, the newcomer's prompt and rows counted. steps: the newcomer's.
+        gives back then, its rows.
+    held, all_rows: of all of it, the newcomer's prompt and rows counted.
+    steps: the newcomer's.
     What ends later than the newcomer was checked when it came.
     """
     before = 0.0
@@ -158,7 +160,7 @@ def _scan(
     sides = np.empty(count, dtype=np.uint8)
     shares = np.empty(count, dtype=np.float32)
     ends, freed, alive = np.empty(count), np.empty(count), np.empty(count)
-    first, last = 0, 0
+    first = 0
     # A side's holding, which its share is of, counts means over a request's stay: (end, side, tokens).
     stays = [(0.0, 0, 0.0)]
     stays.clear()
@@ -178,11 +180,11 @@ def _scan(
                 part = pool * (share if choice == LEFT else 1.0 - share)
                 chosen = left if choice == LEFT else right
                 own = own_left[chosen] if choice == LEFT else own_right[chosen]
-                idle = first == last
+                idle = first == fed
                 if (holding[choice] < part or idle) and (
                     idle
                     or fits_until_its_end(
-                        ends, freed, alive, first, last, now, held + own, all_rows + rows[chosen], pool, steps[chosen]
+                        ends, freed, alive, first, fed, now, held + own, all_rows + rows[chosen], pool, steps[chosen]
                     )
                 ):
                     side = choice
@@ -193,7 +195,7 @@ def _scan(
                     soon = min(soon, stays[0][0])
                 held += all_rows * (soon - now)
                 now = soon
-            while first < last and ends[first] <= now:
+            while first < fed and ends[first] <= now:
                 held -= freed[first]
                 all_rows -= alive[first]
                 first += 1
@@ -203,8 +205,7 @@ def _scan(
         chosen = left if side == LEFT else right
         own = own_left[chosen] if side == LEFT else own_right[chosen]
         growth = rows[chosen] * steps[chosen]
-        insert_end(ends, freed, alive, first, last, now + steps[chosen], own + growth, rows[chosen])
-        last += 1
+        insert_end(ends, freed, alive, first, fed, now + steps[chosen], own + growth, rows[chosen])
         held += own
         all_rows += rows[chosen]
         peak = max(peak, held)

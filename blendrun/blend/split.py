@@ -22,6 +22,7 @@ from blendrun.tree.shared import SharedPrefix
 # A sub-tree whose leaves' densities differ by less than this factor is not cut: nothing would be sorted by it.
 _ALIKE = 1.25
 _TINY = 1e-30
+_SEED = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,26 +48,41 @@ class UnitRow:
 
 
 def arrange_units(
-    tree: PrefixTree, compute: NDArray[np.float64], memory: NDArray[np.float64], *, keep: float = 0.99
+    tree: PrefixTree,
+    compute: NDArray[np.float64],
+    memory: NDArray[np.float64],
+    *,
+    keep: float = 0.99,
+    scattered: bool = False,
 ) -> UnitRow:
     """Cut the tree as finely as `keep` of its sharing allows, and sort the pieces by density, the highest first.
 
     compute, memory: f64 (K,), each node's own seconds at the machine's rates.
     keep: share of the tree's shared tokens that neighbours in the row must still share, 0 to 1.
+    scattered: sort the pieces only into those denser than the job and the rest, and shuffle both. Then both ends are
+        alike from the first step to the last, and requests of many lengths stand together, which fill a pool more
+        evenly than requests of one length do: those grow and end together.
     """
-    return _Splitter(tree, compute, memory).finest(keep)
+    return _Splitter(tree, compute, memory, scattered).finest(keep)
 
 
 class _Splitter:
     """One tree, its costs, and the thresholds at which its nodes are cut."""
 
-    def __init__(self, tree: PrefixTree, compute: NDArray[np.float64], memory: NDArray[np.float64]) -> None:
+    def __init__(
+        self, tree: PrefixTree, compute: NDArray[np.float64], memory: NDArray[np.float64], scattered: bool
+    ) -> None:
         self.tree = tree
         self.prefix = SharedPrefix(tree)
         total_compute, total_memory = tree.subtree_sum(compute), tree.subtree_sum(memory)
         # A unit visited alone computes the path above it too.
         alone = total_compute + path_sum(tree, compute)
         self.unit_density = _log_ratio(alone, total_memory)
+        # What units stand by: their density, or chance within the two halves of the job.
+        self.rank = self.unit_density
+        if scattered:
+            chance = np.random.default_rng(_SEED).random(len(tree))
+            self.rank = chance + (self.unit_density >= _log_ratio(total_compute[:1], total_memory[:1]))
         self.position = _sorted_positions(tree, _log_ratio(total_compute, total_memory))
         alike = _alike(tree, _log_ratio(compute, memory))
         self.critical = _critical_thresholds(tree, alike)
@@ -87,13 +103,13 @@ class _Splitter:
         return self._row(self._units(threshold), threshold)
 
     def _units(self, threshold: float) -> NDArray[np.int64]:
-        """Nodes of the units, sorted by density, the highest first."""
+        """Nodes of the units, in the order of the row."""
         cut = self.critical <= threshold
         # The root's parent is -1: its own row is dropped, as it is cut wherever it has children.
         units = np.flatnonzero(cut[self.tree.parent[1:]] & ~cut[1:]) + 1
         if not len(units):
             units = np.zeros(1, dtype=np.int64)
-        return units[np.argsort(-self.unit_density[units], kind="stable")]
+        return units[np.argsort(-self.rank[units], kind="stable")]
 
     def _kept_tokens(self, units: NDArray[np.int64]) -> int:
         tree = self.tree

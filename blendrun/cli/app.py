@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from blendrun import __version__
+from blendrun.cli.bench import bench
 from blendrun.cli.calibrate import calibrate
 from blendrun.cli.plan import plan
 from blendrun.cli.run import run
+from blendrun.cli.synth import synth
 
 app = typer.Typer(
     name="blendrun",
@@ -40,3 +42,5 @@ def root(
 app.command()(run)
 app.command()(calibrate)
 app.command()(plan)
+app.command()(synth)
+app.add_typer(bench, name="bench")

@@ -108,7 +108,6 @@ class Engine:
     reserve: float = EXACT
     eviction: Eviction = Eviction.NEXT_USE
     paced: bool = False
-    borrow: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -47,17 +47,16 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, held: Any,
     first = LEFT
     if state.share <= 0.0 or state.holding_left * (1.0 - state.share) > state.holding_right * state.share:
         first = RIGHT
-    for turn in range(4):
-        side = first if turn % 2 == 0 else 1 - first
-        if turn >= 2 and not state.borrow:
-            break
+    # Where neither may, the left side borrows: what it brings is soon gone, so it does not keep the right side out.
+    for turn in range(3):
+        side = (first, 1 - first, LEFT)[turn]
         place = _first_ready(nodes, work, held, side)
         if place >= 0:
             # It was its side's turn when it came to the gate.
             if fits(state, nodes, work, agenda, held[place]):
                 return held.pop(place)
             continue
-        if not _may_feed(state, side, turn >= 2):
+        if not _may_feed(state, side, turn == 2):
             continue
         request = _head(state, nodes, work, held, side)
         if request >= 0 and fits(state, nodes, work, agenda, request):
@@ -88,7 +87,7 @@ def _part(state: Any, side: Number) -> float:
 
 @inlined
 def _may_feed(state: Any, side: Number, borrow: Truth) -> Truth:
-    """Whether a side has its turn: less in the pool than its part, and its pace not ahead of time."""
+    """Whether a side has its turn: its pace not ahead of time and less in the pool than its part, unless it borrows."""
     if state.left_at > state.right_at:
         return False
     if state.running == 0:

@@ -9,7 +9,6 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,9 +53,6 @@ class Feeding:
 
 # blendrun knows what comes next, and what each request needs until its end.
 BLENDRUN = Feeding(gate=True, reserve=EXACT, eviction=Eviction.NEXT_USE)
-# The same, but more than will fit: when the pool runs full, those that have answered least are sent back, which costs
-# little and sets requests of one length apart in time.
-EAGER = Feeding(gate=True, reserve=0.4, eviction=Eviction.NEXT_USE)
 # SGLang as it comes: its reserve falls from 0.7 to 0.1 of what running requests may still answer.
 STOCK = Feeding(gate=False, reserve=0.4, eviction=Eviction.LRU)
 
@@ -122,7 +118,7 @@ def simulate_portfolio(
     chunk: int = ENGINE_CHUNK,
     step: StepTime | None = None,
     outputs: NDArray[np.int64] | None = None,
-    feedings: Sequence[Feeding] = (BLENDRUN, EAGER),
+    feeding: Feeding = BLENDRUN,
     gpu_hour: float | None = None,
     progress: Progress | None = None,
 ) -> Portfolio:
@@ -136,7 +132,7 @@ def simulate_portfolio(
     chunk: the engine's own prefill chunk, which exclusive mode keeps.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
         means of `lengths`.
-    feedings: how candidates may be admitted, `plain` excepted; for more than 200,000 prompts only the first.
+    feeding: how all candidates are admitted, `plain` excepted.
     gpu_hour: price of an hour of one device.
     progress: called with simulations done and to do.
 
@@ -154,7 +150,7 @@ def simulate_portfolio(
     trials = [_Trial(_plain(orders), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, STOCK)]
     for overlap in overlaps:
         tried = list(budgets or wanted[overlap]) if overlap is not Overlap.EXCLUSIVE else wanted[overlap]
-        for feeding, budget in product(feedings if thorough else feedings[:1], tried):
+        for budget in tried:
             trials += [_Trial(order, overlap, budget, False, feeding) for order in orders]
             trials += [_Trial(blend, overlap, budget, paced, feeding) for blend in blends for paced in (False, True)]
     plain, *found = job.run(trials, progress)

@@ -126,7 +126,6 @@ def _state(engine: Engine, step: StepTime, count: int) -> NDArray[np.void]:
         "gate": engine.gate,
         "next_use": engine.eviction is Eviction.NEXT_USE,
         "paced": engine.paced,
-        "borrow": engine.borrow,
         "reserve": engine.reserve,
         "requests": count,
         "right_at": count - 1,

@@ -73,10 +73,11 @@ def table(name: str, prompts: Prompts, model: str, hardware: str) -> None:
     tree, lengths = build_tree(prompts), known(prompts)
     asked = demand(tree, prompts, lengths, card, on)
     orders = [simple_order(each, prompts, tree, lengths) for each in SIMPLE]
-    blends = [blend(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens, keep=keep) for keep in (0.99, 0.9)]
+    cut = partial(blend, tree, prompts, lengths, asked, on, pool_tokens=pool.tokens)
+    blends = [cut(), cut(scattered=True)]
     begun = time.perf_counter()
     run = partial(simulate_portfolio, tree, prompts, lengths, orders, pool=pool, demand=asked, overlaps=tuple(Overlap))
-    stock = run(blends=[], model=card, machine=on, feedings=[STOCK])
+    stock = run(blends=[], model=card, machine=on, feeding=STOCK)
     ours = run(blends=blends, model=card, machine=on)
     took = time.perf_counter() - begun
     report(name, hardware, pool.tokens, prompts, tree, stock, ours)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -79,7 +81,7 @@ def test_one_request_is_an_order():
 def test_equal_densities_stay_depth_first():
     job = small_job([[group] * 50 + [question] for question in range(4) for group in range(5)], [20] * 20)
     groups = [int(number) % 5 for number in job.blend().order.prompt]
-    changes = sum(one != other for one, other in zip(groups, groups[1:], strict=False))
+    changes = sum(one != other for one, other in pairwise(groups))
     assert changes == 4
 
 

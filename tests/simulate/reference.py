@@ -251,22 +251,22 @@ class Reference:
         self.find_share()
         behind = self.holding(LEFT) * (1.0 - self.share) > self.holding(RIGHT) * self.share
         sides = (RIGHT, LEFT) if self.share <= 0 or behind else (LEFT, RIGHT)
-        for side in sides:
+        for side, borrows in ((sides[0], False), (sides[1], False), (LEFT, True)):
             ready = [each for each in self.gate if each.side == side and not self.is_coming(each)]
             if ready:
                 if self.fits(ready[0]):
                     self.gate.remove(ready[0])
                     return ready[0]
                 continue
-            head = self.head(side)
+            head = self.head(side, borrows)
             if head is not None and self.fits(head):
                 self.take(head, side)
                 return head
         return None
 
-    def head(self, side: str) -> Request | None:
+    def head(self, side: str, borrows: bool) -> Request | None:
         late = self.engine.paced and self.due[side] > self.decode_steps
-        if self.running and (late or self.holding(side) >= self.part(side)):
+        if self.running and (late or (self.holding(side) >= self.part(side) and not borrows)):
             return None
         while self.row:
             request = self.row[0 if side == LEFT else -1]

@@ -1,0 +1,108 @@
+"""Every order simulated on every cell of a grid: workloads by the recipe, or one that the user has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from blendrun.cost.base import Machine
+from blendrun.cost.hardware import machine
+from blendrun.errors import UsageError
+from blendrun.models.card import ModelCard
+from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan
+from blendrun.planner.workload import Workload
+from blendrun.synth import Recipe, UnreachableError, synthesise
+from blendrun.synth.workload import known_lengths, paper_rho
+from blendrun.tree.compiled import load_kernels, needs_compiling
+
+Phase = Callable[[str, str], None]
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cell:
+    """One workload with its orders simulated.
+
+    rho, sharing: asked for; of a file, what it has. achieved_rho, achieved_sharing: what the workload has: rho as the
+    paper counts it, at peak rates. kinds: requests of each kind; empty for a file.
+    """
+
+    rho: float
+    sharing: float
+    achieved_rho: float
+    achieved_sharing: float
+    kinds: dict[str, int]
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A cell of a grid that no workload of its kinds reaches."""
+
+    rho: float
+    sharing: float
+    why: str
+
+
+def cells_of_recipe(
+    recipe: Recipe,
+    rhos: Sequence[float],
+    sharings: Sequence[float],
+    model: ModelCard,
+    on: Machine,
+    choice: Choice,
+    phase: Phase,
+    progress: Progress,
+) -> tuple[list[Cell], list[Refused]]:
+    """A workload for each pair of density and sharing, by sharing and then density, on a model and a machine.
+
+    recipe: of all cells, but for its own rho and sharing. One cell out of reach is an error, as are all of a grid; a
+    few of a grid are left out and told. Raises UsageError.
+    """
+    cells, refused = [], []
+    _compile(phase)
+    grid = [replace(recipe, rho=rho, sharing=sharing) for sharing in sharings for rho in rhos]
+    for number, wanted in enumerate(grid, start=1):
+        name = f"rho {wanted.rho:g}, sharing {wanted.sharing:g} ({number} of {len(grid)})"
+        try:
+            cells.append(_recipe_cell(wanted, model, on, choice, name, phase, progress))
+        except UnreachableError as error:
+            refused.append(Refused(wanted.rho, wanted.sharing, str(error)))
+    if not cells:
+        raise UsageError(refused[0].why)
+    return cells, refused
+
+
+def cells_of_file(
+    workload: Workload, structure: Structure, on: Machine, choice: Choice, phase: Phase, progress: Progress
+) -> list[Cell]:
+    """The one cell of a job or a trace. Raises UsageError where model or requests do not fit the machine."""
+    card, tree = workload.model.card, structure.tree
+    phase("simulate", f"{len(structure.prompts):,} requests")
+    plan = make_plan(cost_structure(structure, card, on), choice, progress)
+    rho = paper_rho(plan.costed.demand, card, machine(on.card, on.gpus, "peak"))
+    sharing = tree.shared_tokens / max(tree.prompt_tokens, 1)
+    return [Cell(rho, sharing, rho, sharing, {}, plan)]
+
+
+def _recipe_cell(
+    recipe: Recipe,
+    model: ModelCard,
+    on: Machine,
+    choice: Choice,
+    name: str,
+    phase: Phase,
+    progress: Progress,
+) -> Cell:
+    phase("synthesise", name)
+    made = synthesise(recipe, model, machine(on.card, on.gpus, "peak"))
+    structure = Structure(made.prompts, made.tree, known_lengths(made.prompts))
+    phase("simulate", name)
+    plan = make_plan(cost_structure(structure, model, on), choice, progress)
+    return Cell(recipe.rho, recipe.sharing, made.rho, made.sharing, made.counts, plan)
+
+
+def _compile(phase: Phase) -> None:
+    if needs_compiling():
+        phase("compile", "the planner's loops, once for this machine")
+        load_kernels()

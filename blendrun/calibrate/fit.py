@@ -1,0 +1,109 @@
+"""The constants of the step model from observations, by least squares of the relative error.
+
+A step's matrix products take the larger of their arithmetic and one pass over the weights. Which of the two holds is
+decided by the step's tokens, so each possible border is tried: between borders the model is linear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.calibrate.base import Constants, Fit, Observation, Point, Step
+from blendrun.calibrate.nnls import nnls
+from blendrun.errors import UsageError
+
+
+def fit(observations: Sequence[Observation]) -> Fit:
+    """Fit all constants but those that no observation depends on, which are 0.
+
+    A decode row counts in matrix products as a prefill token does: without steps that mix both, the two costs of a row
+    (in products and in attention) are told apart only so.
+    Raises UsageError where there are fewer observations than constants.
+    """
+    used = [observation for observation in observations if not observation.held_out]
+    wanted = len(Constants.__dataclass_fields__)
+    if len(used) < wanted:
+        raise UsageError(
+            f"{len(used)} batches that this engine can hold cannot give {wanted} constants: give it a larger KV pool "
+            "or context"
+        )
+    best: tuple[float, Constants] | None = None
+    for border in _borders(used):
+        constants = _solve(used, border)
+        error = float(np.sqrt(np.mean([point.error**2 for point in _points(used, constants)])))
+        # Not the first that is as good: without a pass over the weights the model is simpler.
+        if best is None or error < best[0] * (1 - 1e-9):
+            best = error, constants
+    assert best is not None
+    points = _points(used, best[1])
+    errors = [abs(point.error) for point in points]
+    return Fit(
+        constants=best[1],
+        points=points,
+        held_out=_points([observation for observation in observations if observation.held_out], best[1]),
+        mean_error=float(np.mean(errors)),
+        worst_error=max(errors),
+    )
+
+
+def step_seconds(step: Step, constants: Constants) -> float:
+    """What the model says of one step (the formula of `blendrun.simulate.StepTime`)."""
+    products = max(constants.prefill_token * (step.prefill + step.rows), constants.weights)
+    return (
+        products
+        + constants.prefill_square * step.square
+        + constants.kv_token * step.context
+        + constants.row * step.rows
+        + constants.request * step.admitted
+        + constants.step
+    )
+
+
+def predict(observation: Observation, constants: Constants) -> float:
+    """Seconds that the model gives for an observation."""
+
+    def total(steps: Iterable[Step]) -> float:
+        return sum(step_seconds(step, constants) for step in steps)
+
+    return total(observation.steps) - total(observation.minus) + constants.round_trip * observation.round_trips
+
+
+def _points(observations: Iterable[Observation], constants: Constants) -> tuple[Point, ...]:
+    found = []
+    for observation in observations:
+        predicted = predict(observation, constants)
+        found.append(
+            Point(observation.name, observation.seconds, predicted, predicted / observation.seconds - 1.0),
+        )
+    return tuple(found)
+
+
+def _borders(observations: Iterable[Observation]) -> list[int]:
+    """Token counts below which a step may be bound by the weights; 0 first: no step is."""
+    tokens = {step.prefill + step.rows for observation in observations for step in observation.steps}
+    return [0, *(count + 1 for count in sorted(tokens))]
+
+
+def _solve(observations: Sequence[Observation], border: int) -> Constants:
+    matrix = np.array([_row(observation, border) for observation in observations])
+    seconds = np.array([observation.seconds for observation in observations])
+    # Relative errors: a burst of seconds must not drown a step of milliseconds.
+    return Constants(*map(float, nnls(matrix / seconds[:, None], np.ones(len(seconds)))))
+
+
+def _row(observation: Observation, border: int) -> NDArray[np.float64]:
+    """How often each constant is in an observation, in the order of `Constants`."""
+    row = np.zeros(len(Constants.__dataclass_fields__))
+    for sign, steps in ((1.0, observation.steps), (-1.0, observation.minus)):
+        for step in steps:
+            tokens = step.prefill + step.rows
+            bound = tokens < border
+            counts = (
+                0 if bound else tokens, step.square, step.context, int(bound), step.rows, 1, step.admitted, 0,
+            )  # fmt: skip
+            row += sign * np.array(counts, dtype=np.float64)
+    row[-1] = observation.round_trips
+    return row

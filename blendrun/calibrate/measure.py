@@ -1,0 +1,155 @@
+"""One calibration from end to end: raw rates, engine up, sweep, engine down, fit."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from blendrun.calibrate.base import Calibration, Fit, Observation, Probe, Rates
+from blendrun.calibrate.design import Room, probes, warm_up
+from blendrun.calibrate.fit import fit
+from blendrun.calibrate.rates import Request, measure_rates
+from blendrun.calibrate.schedule import Policy
+from blendrun.calibrate.sweep import Sweep
+from blendrun.cost.base import StepFigures
+from blendrun.engine.base import Engine, EngineInfo, EngineSettings
+from blendrun.engine.settings import environment
+from blendrun.models import ModelCard
+from blendrun.runner.events import Note, PhaseStarted, Watch
+from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stop_error
+
+# SGLang's own choice where `chunked_prefill_size` is not given: by memory, on most GPUs of today and on a CPU. A wrong
+# guess moves one step in a prompt of this length.
+_CHUNK = {"gpu": 8192, "cpu": 4096}
+# Above this the model of a step does not describe the machine, or something else ran beside.
+_POOR_FIT = 0.10
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What to calibrate. model: its name for the card. quick: few small batches, for a rough answer."""
+
+    model: str
+    card: ModelCard
+    settings: EngineSettings
+    quick: bool = False
+
+
+def calibrate(task: Task, engine: Engine, watch: Watch) -> Calibration:
+    """Measure this machine with one engine, which is started and stopped here.
+
+    Raises EngineUnavailableError when the engine or the rates' child fails, DrainedError or InterruptedRunError on a
+    stop signal, UsageError where the engine is too small to measure.
+    """
+    begun = time.monotonic()
+    watch(PhaseStarted("rates", "matrix product, copy, decode attention"))
+    rates = measure_rates(_request(task), environment(task.settings))
+    with handlers_kept():
+        info, observations = asyncio.run(_run(task, engine, watch))
+    watch(PhaseStarted("fit", f"{len(observations)} measurements"))
+    return _result(task, info, rates, observations, fit(observations), time.monotonic() - begun)
+
+
+def _request(task: Task) -> Request:
+    card = task.card
+    # Latent attention reads one shared vector a token; what a card with it has no key heads for, one head stands for.
+    kv_heads = 1 if card.mla else card.kv_heads
+    return Request(task.settings.platform, card.heads, kv_heads, card.head_dim, repeats=3 if task.quick else 9)
+
+
+async def _run(task: Task, engine: Engine, watch: Watch) -> tuple[EngineInfo, tuple[Observation, ...]]:
+    """The sweep under our signal handlers: an exception out of a handler would be lost in the event loop."""
+    work = asyncio.ensure_future(_measure(task, engine, watch))
+    got: list[int] = []
+    loop = asyncio.get_running_loop()
+
+    def stop(number: int) -> None:
+        got.append(number)
+        work.cancel()
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, stop, number)
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not got:
+            raise
+        raise stop_error(got[0], "nothing was stored; the same command begins again") from None
+    finally:
+        await engine.stop()
+
+
+async def _measure(task: Task, engine: Engine, watch: Watch) -> tuple[EngineInfo, tuple[Observation, ...]]:
+    watch(PhaseStarted("load", task.model))
+    info = await engine.start(lambda phase: watch(PhaseStarted("load", phase)))
+    for note in info.notes:
+        watch(Note(note, warning=True))
+    room = Room(info.kv_tokens, info.context_length, info.max_running)
+    sweep = Sweep(engine, task.card.vocab_size, _policy(task.settings, info))
+    planned = probes(task.settings.platform, room, quick=task.quick)
+    watch(PhaseStarted("warm up", warm_up().name))
+    await sweep.measure([warm_up()], lambda _: None)
+    return info, await sweep.measure(planned, _announce(planned, watch))
+
+
+def _announce(planned: tuple[Probe, ...], watch: Watch) -> Callable[[Probe], None]:
+    places = {probe.name: place for place, probe in enumerate(planned, start=1)}
+    return lambda probe: watch(PhaseStarted("measure", f"{places[probe.name]} of {len(planned)}: {probe.name}"))
+
+
+def _policy(settings: EngineSettings, info: EngineInfo) -> Policy:
+    given = settings.server_args
+    chunk = int(given.get("chunked_prefill_size") or _CHUNK[settings.platform])
+    return Policy(
+        # Not chunked at all where SGLang is told -1.
+        chunk=chunk if chunk > 0 else info.context_length,
+        max_running=info.max_running,
+        mixed=bool(given.get("enable_mixed_chunk")),
+        late=not given.get("disable_overlap_schedule"),
+    )
+
+
+def _result(
+    task: Task,
+    info: EngineInfo,
+    rates: Rates,
+    observations: tuple[Observation, ...],
+    fitted: Fit,
+    seconds: float,
+) -> Calibration:
+    found = fitted.constants
+    notes = list(info.notes)
+    if fitted.mean_error > _POOR_FIT:
+        notes.append(
+            f"the step model is {100 * fitted.mean_error:.0f} % off on average: was something else running? "
+            "Calibrate again on a quiet machine"
+        )
+    return Calibration(
+        model=task.model,
+        platform=task.settings.platform,
+        threads=task.settings.threads if task.settings.platform == "cpu" else None,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=info.versions,
+        rates=rates,
+        step=StepFigures(
+            model=task.model,
+            step_seconds=found.step,
+            row_seconds=found.row,
+            request_seconds=found.request,
+            prefill_token_seconds=found.prefill_token,
+            decode_token_seconds=found.prefill_token,
+            prefill_square_seconds=found.prefill_square,
+            kv_token_seconds=found.kv_token,
+            weights_seconds=found.weights,
+            fit_error=fitted.mean_error,
+        ),
+        round_trip_seconds=found.round_trip,
+        points=fitted.points,
+        held_out=fitted.held_out,
+        worst_error=fitted.worst_error,
+        seconds=seconds,
+        notes=tuple(notes),
+    )

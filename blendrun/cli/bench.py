@@ -1,0 +1,205 @@
+"""`blendrun bench`: what orders take."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from blendrun.cli.synth import ComputeName, MemoryName, ShareName
+
+if TYPE_CHECKING:
+    from blendrun.cost.base import Machine
+    from blendrun.planner.plan import Choice
+    from blendrun.planner.workload import PlannedModel
+    from blendrun.report.bench_json import BenchReport
+    from blendrun.runner.events import Watch
+
+bench = typer.Typer(help="Compare orders: simulated.", no_args_is_help=True, rich_markup_mode=None)
+
+# What only a recipe has; a file is what it is.
+_RECIPE = ("compute", "memory", "share", "rho", "sharing", "requests", "seed")
+
+
+@bench.callback()
+def root() -> None:
+    """Compare orders: simulated."""
+
+
+@bench.command()
+def simulate(
+    context: typer.Context,
+    jobs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Request files or traces; without, a workload by the recipe.", metavar="[JOBS]", show_default=False
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id or folder.")
+    ] = None,
+    hardware: Annotated[
+        str | None, typer.Option(help="Card of configs/hardware or YAML file. Default: this machine's.")
+    ] = None,
+    gpus: Annotated[int, typer.Option(metavar="N", help="How many of them.")] = 1,
+    compute: Annotated[ComputeName, typer.Option(help="Compute-heavy requests.")] = ComputeName.BURSTGPT,
+    memory: Annotated[MemoryName, typer.Option(help="Memory-heavy requests.")] = MemoryName.OPENVID,
+    share: Annotated[ShareName, typer.Option(help="Requests that share prefixes.")] = ShareName.MMLU,
+    rho: Annotated[
+        str, typer.Option(metavar="X|A:B:STEP", help="Compute over memory seconds, at peak rates; or a grid.")
+    ] = "1.4",
+    sharing: Annotated[
+        str, typer.Option(metavar="X|A:B:STEP", help="Share of prompt tokens that a cache saves; or a grid.")
+    ] = "0.35",
+    requests: Annotated[int, typer.Option(metavar="N", help="Requests of each workload.")] = 400_000,
+    seed: Annotated[int, typer.Option(help="The same one gives the same workloads.")] = 0,
+    overlap: Annotated[
+        str, typer.Option(help="How prefill and decode share a step, comma-separated.")
+    ] = "exclusive,mixed,pdmux",
+    orders: Annotated[
+        str, typer.Option(help="Orders to simulate, comma-separated.")
+    ] = "given,shuffled,sorted,lof,blended",
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="For JOBS with text: tokenizer.json or its folder, if not the model's own.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object (docs/schemas/bench-simulate.json).")
+    ] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it: .png or .svg. Needs matplotlib (blendrun[plot]).")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+) -> None:
+    """Simulate every order on every overlap mode: on a grid of workloads, or on JOBS. No GPU, no engine.
+
+    Workloads are made as by `blendrun synth`. A grid is first:last:step, for example --rho 0.8:1.4:0.05.
+    """
+    from blendrun.report.bench_json import bench_json
+    from blendrun.report.bench_plot import check_plot, plot_bench
+    from blendrun.report.bench_text import print_bench
+    from blendrun.report.progress import choose_view
+    from blendrun.runner.events import PhaseStarted
+
+    _refuse_both(context, jobs)
+    if plot is not None:
+        check_plot(plot)
+    with choose_view(sys.stderr, quiet=quiet) as watch:
+        report = _of_jobs(context.params, watch) if jobs else _of_recipe(context.params, watch)
+        if plot is not None:
+            watch(PhaseStarted("plot", str(plot)))
+            plot_bench(report, plot)
+    if json:
+        sys.stdout.write(bench_json(report).decode() + "\n")
+    else:
+        print_bench(report, sys.stdout)
+
+
+def model_of(name: str | None) -> PlannedModel:
+    """A model by its dimensions alone. Raises UsageError, InputMissingError."""
+    from blendrun.errors import UsageError
+    from blendrun.planner.workload import Wanted, planned_model
+
+    if name is None:
+        raise UsageError("which model? Give --model, for example --model llama-3-8b")
+    return planned_model(Wanted(name), text=False)
+
+
+def machine_of(name: str | None, gpus: int) -> tuple[Machine, Machine]:
+    """The machine at achieved and at peak rates. Raises UsageError, InputMissingError."""
+    from blendrun.cost.detect import detect_hardware
+    from blendrun.cost.hardware import load_hardware, machine
+
+    card = load_hardware(name or detect_hardware())
+    return machine(card, gpus), machine(card, gpus, "peak")
+
+
+def _refuse_both(context: typer.Context, jobs: list[str] | None) -> None:
+    from blendrun.errors import UsageError
+
+    for name in _RECIPE if jobs else ():
+        source = context.get_parameter_source(name)
+        if source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP"):
+            raise UsageError(f"--{name} is for made workloads, and {(jobs or [''])[0]} is given: leave one of them out")
+
+
+def _of_recipe(options: dict[str, Any], watch: Watch) -> BenchReport:
+    from blendrun.bench import cells_of_recipe, parse_values
+    from blendrun.report.bench_json import bench_report
+    from blendrun.runner.events import PhaseStarted, Progress
+    from blendrun.synth import Recipe
+
+    rhos, sharings = parse_values(options["rho"], "--rho"), parse_values(options["sharing"], "--sharing")
+    kinds = [str(options[name]) for name in ("compute", "memory", "share")]
+    # All are made, so that a value that makes no sense is refused before any is simulated.
+    recipe, *_ = [
+        Recipe.of(*kinds, rho=rho, sharing=sharing, requests=options["requests"], seed=options["seed"])
+        for sharing in sharings
+        for rho in rhos
+    ]
+    choice = _choice(options)
+    planned, (on, _) = model_of(options["model"]), machine_of(options["hardware"], options["gpus"])
+    cells, refused = cells_of_recipe(
+        recipe,
+        rhos,
+        sharings,
+        planned.card,
+        on,
+        choice,
+        lambda name, detail: watch(PhaseStarted(name, detail)),
+        lambda done, total: watch(Progress(done, total, "simulations")),
+    )
+    return bench_report(" + ".join(kinds), planned.name, on, recipe.seed, cells, refused)
+
+
+def _of_jobs(options: dict[str, Any], watch: Watch) -> BenchReport:
+    from tempfile import TemporaryDirectory
+
+    from blendrun.bench import cells_of_file
+    from blendrun.errors import UsageError
+    from blendrun.jobs import open_sources
+    from blendrun.lengths.estimate import LengthMode
+    from blendrun.planner.plan import make_structure
+    from blendrun.planner.workload import Wanted, load_workload
+    from blendrun.report.bench_json import bench_report
+    from blendrun.runner.events import Note, PhaseStarted, Progress
+
+    def phase(name: str, detail: str) -> None:
+        watch(PhaseStarted(name, detail))
+
+    if options["model"] is None:
+        raise UsageError("which model? Give --model, for example --model llama-3-8b")
+    choice, (on, _) = _choice(options), machine_of(options["hardware"], options["gpus"])
+    with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as spool:
+        workload = load_workload(
+            open_sources(options["jobs"], Path(spool)),
+            Wanted(options["model"], options["tokenizer"]),
+            phase,
+            lambda done, total, unit: watch(Progress(done, total, unit)),
+        )
+    for warning in workload.warnings:
+        watch(Note(warning, warning=True))
+    structure = make_structure(
+        workload.prompts, workload.model, LengthMode.AUTO, phase, lambda text: watch(Note(text, warning=True))
+    )
+    cells = cells_of_file(
+        workload, structure, on, choice, phase, lambda done, total: watch(Progress(done, total, "simulations"))
+    )
+    return bench_report(", ".join(options["jobs"]), workload.model.name, on, None, cells, ())
+
+
+def _choice(options: dict[str, Any]) -> Choice:
+    """Raises UsageError."""
+    from blendrun.blend.base import OrderName
+    from blendrun.errors import UsageError
+    from blendrun.planner.plan import Choice
+    from blendrun.simulate.base import Overlap
+
+    found: list[tuple[Any, ...]] = []
+    for option, known in (("orders", OrderName), ("overlap", Overlap)):
+        names = [name.strip() for name in options[option].split(",") if name.strip()]
+        if not names or not set(names) <= set(known):
+            raise UsageError(f"--{option} {options[option]!r}: known are {', '.join(known)}")
+        found.append(tuple(dict.fromkeys(known(name) for name in names)))
+    return Choice(found[0], found[1])

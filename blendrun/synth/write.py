@@ -1,0 +1,95 @@
+"""A synthetic workload as a trace file that `blendrun plan` reads (`blendrun.jobs.trace`)."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import orjson
+import zstandard
+
+from blendrun.errors import OutputUnavailableError
+from blendrun.synth.kinds import BLOCK
+from blendrun.synth.workload import Synthesis, prefix_blocks
+
+_LINES_AT_ONCE = 8192
+
+
+class _Sink(Protocol):
+    """What bytes are written to: a file, or what packs them."""
+
+    def write(self, data: bytes, /) -> int: ...
+
+
+def write_workload(made: Synthesis, path: Path, progress: Callable[[int, int], None] | None = None) -> None:
+    """One line a request, in the workload's order; packed where the name ends in .gz or .zst. The same workload gives
+    the same bytes.
+
+    Written beside `path` and renamed, so that the file is whole or not there. progress: called with lines done and to
+    do. Raises OutputUnavailableError.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with _open(part, path.suffix) as file:
+            for done, lines in enumerate(_lines(made)):
+                file.write(lines)
+                if progress:
+                    progress(min((done + 1) * _LINES_AT_ONCE, len(made.prompts)), len(made.prompts))
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another --output") from error
+
+
+@contextmanager
+def _open(path: Path, suffix: str) -> Iterator[_Sink]:
+    with path.open("wb") as raw:
+        if suffix == ".gz":
+            # Neither name nor time go into the header: the same workload is the same file.
+            with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
+                yield packed
+        elif suffix == ".zst":
+            with zstandard.ZstdCompressor(6).stream_writer(raw, closefd=False) as stream:
+                yield stream
+        else:
+            yield raw
+
+
+def _lines(made: Synthesis) -> Iterator[bytes]:
+    """Blocks of lines. Ids of prefixes are numbered first; those of a prompt's own follow one another."""
+    prompts = made.prompts
+    # What comes before a prompt's own ids is the same for all of a group, and is written once.
+    heads = [[_ids(row)[:-1] for row in blocks] for blocks in prefix_blocks(made.recipe)]
+    names = [kind.name.encode() for kind in made.recipe.kinds]
+    prefix = np.array([kind.prefix // BLOCK for kind in made.recipe.kinds])[made.kind]
+    blocks = -(-prompts.prompt_tokens.astype(np.int64) // BLOCK) - prefix
+    for begin in range(0, len(prompts), _LINES_AT_ONCE):
+        rows = slice(begin, begin + _LINES_AT_ONCE)
+        columns = (
+            made.kind[rows].tolist(),
+            made.group[rows].tolist(),
+            prompts.prompt_tokens[rows].tolist(),
+            prompts.reference[rows].tolist(),
+            made.own[rows].tolist(),
+            blocks[rows].tolist(),
+        )
+        yield b"".join(
+            b'{"id":"%b-%d","service":"%b","prompt_tokens":%d,"output_tokens":%d,"block_size":%d,"hash_ids":%b,%b}\n'
+            % (names[kind], number, names[kind], prompt, output, BLOCK, heads[kind][group], _own(own, count))
+            for number, (kind, group, prompt, output, own, count) in enumerate(
+                zip(*columns, strict=True), start=begin + 1
+            )
+        )
+
+
+def _ids(ids: np.ndarray[tuple[int], np.dtype[np.int64]]) -> bytes:
+    return orjson.dumps(np.ascontiguousarray(ids), option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _own(first: int, count: int) -> bytes:
+    """The ids of a prompt's own blocks and the closing bracket."""
+    return _ids(np.arange(first, first + count))[1:]

@@ -1,0 +1,102 @@
+"""The fit finds the constants that made the measurements, bears noise, and stays sane where it cannot know."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from known import CPU, GPU, sweep
+
+from blendrun.calibrate.base import Constants, Observation, Step
+from blendrun.calibrate.fit import fit, step_seconds
+from blendrun.calibrate.nnls import nnls
+from blendrun.errors import UsageError
+
+MACHINES = {"cpu": CPU, "gpu": GPU}
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_exact_measurements_give_the_constants_back(platform: str) -> None:
+    true = MACHINES[platform]
+    found = fit(sweep(platform, true))  # type: ignore[arg-type]
+    assert found.worst_error < 1e-6
+    assert all(abs(point.error) < 1e-6 for point in found.held_out)
+    for field in dataclasses.fields(Constants):
+        if field.name == "weights" and not true.weights:
+            continue
+        assert getattr(found.constants, field.name) == pytest.approx(getattr(true, field.name), rel=1e-3), field.name
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("seed", range(5))
+def test_noise_of_two_percent_leaves_the_predictions_right(platform: str, seed: int) -> None:
+    true = MACHINES[platform]
+    found = fit(sweep(platform, true, noise=0.02, seed=seed))  # type: ignore[arg-type]
+    assert found.mean_error < 0.03
+    exact = [observation.seconds for observation in sweep(platform, true) if observation.held_out]  # type: ignore[arg-type]
+    for point, seconds in zip(found.held_out, exact, strict=True):
+        assert point.predicted == pytest.approx(seconds, rel=0.05)
+
+
+def test_no_constant_is_negative_however_bad_the_measurements() -> None:
+    chance = np.random.default_rng(3)
+    wild = [
+        dataclasses.replace(observation, seconds=float(chance.lognormal(0.0, 2.0))) for observation in sweep("cpu", CPU)
+    ]
+    found = fit(wild)
+    assert all(value >= 0 for value in dataclasses.astuple(found.constants))
+    assert np.isfinite(found.mean_error)
+
+
+def test_what_no_measurement_depends_on_is_zero() -> None:
+    decode = [
+        Observation(f"{rows}", 1e-3 * rows, (Step(rows=rows, context=0),), round_trips=0) for rows in range(1, 12)
+    ]
+    found = fit(decode)
+    assert found.worst_error < 1e-6
+    assert found.constants.prefill_square == found.constants.kv_token == found.constants.request == 0
+
+
+def test_too_few_measurements_are_refused() -> None:
+    with pytest.raises(UsageError, match="larger KV pool"):
+        fit(sweep("cpu", CPU)[:5])
+
+
+def test_held_out_measurements_change_nothing() -> None:
+    observations = sweep("cpu", CPU, noise=0.02)
+    bent = [
+        dataclasses.replace(observation, seconds=9 * observation.seconds) if observation.held_out else observation
+        for observation in observations
+    ]
+    assert fit(bent).constants == fit(observations).constants
+    assert all(point.error == pytest.approx(-8 / 9, abs=0.02) for point in fit(bent).held_out)
+
+
+def test_a_step_of_few_tokens_takes_one_pass_over_the_weights() -> None:
+    few, many = Step(rows=1), Step(prefill=1000)
+    assert step_seconds(few, GPU) == pytest.approx(GPU.weights + GPU.row + GPU.step)
+    assert step_seconds(many, GPU) == pytest.approx(1000 * GPU.prefill_token + GPU.step)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 5), st.integers(5, 12))
+def test_least_squares_without_negatives_meet_their_conditions(seed: int, columns: int, rows: int) -> None:
+    """Kuhn-Tucker: a free coefficient has no slope left, one at 0 would only get worse."""
+    chance = np.random.default_rng(seed)
+    matrix = chance.normal(size=(rows, columns)) * 10.0 ** chance.integers(-6, 6, columns)
+    target = chance.normal(size=rows)
+    x = nnls(matrix, target)
+    slope = (matrix / np.linalg.norm(matrix, axis=0)).T @ (target - matrix @ x)
+    assert (x >= 0).all()
+    assert (slope <= 1e-7).all()
+    assert (np.abs(slope[x > 0]) <= 1e-7).all()
+
+
+def test_equal_and_empty_columns_do_not_stop_least_squares() -> None:
+    column = np.arange(1.0, 6.0)
+    matrix = np.stack([column, column, np.zeros(5)], axis=1)
+    x = nnls(matrix, 3 * column)
+    assert x[2] == 0
+    assert x[0] + x[1] == pytest.approx(3.0)

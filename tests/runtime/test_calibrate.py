@@ -1,0 +1,35 @@
+"""A small calibration from end to end: the real engine on the CPU, a card that plans can load."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from blendrun.cost import load_hardware
+from tests.runtime.conftest import BLENDRUN
+
+pytestmark = pytest.mark.runtime
+
+
+def test_a_quick_calibration_stores_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    words = ["calibrate", "--model", "smollm2-135m", "--device", "cpu", "--threads", "1", "--quick", "--json"]
+    words += ["--engine-arg", "max_total_tokens=4096"]
+    done = subprocess.run([BLENDRUN, *words], capture_output=True, text=True, timeout=500, env=os.environ.copy())
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    card = load_hardware("this-machine")
+    assert card.step is not None
+    assert card.step.model == "smollm2-135m"
+    # What is sure on any machine: tokens and steps take time, and the model is not far from what it was fitted to.
+    assert card.step.prefill_token_seconds > 0
+    assert card.step.step_seconds + card.step.row_seconds > 0
+    assert card.achieved_flops.value > 1e9
+    assert card.achieved_bandwidth.value > 1e8
+    assert found["step"]["fit_error"] < 0.5
+    assert {point["name"].split()[0] for point in found["points"]} == {"prefill", "decode", "turnover"}
+    assert len(found["held_out"]) == 1
