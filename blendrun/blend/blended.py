@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order, OrderName
 from blendrun.blend.row import Held, Row
@@ -36,7 +37,8 @@ def blend(
     """
     compute = demand.flops / machine.flops
     memory = demand.kv_bytes / machine.bandwidth
-    units = arrange_units(tree, compute, memory, keep=keep, scattered=scattered)
+    running = _running(tree, prompts, lengths, pool_tokens)
+    units = arrange_units(tree, compute, memory, running, keep=keep, scattered=scattered)
     row = Row.of(units, _held(tree, units, prompts, lengths, demand, machine))
     scan = feed_tail_longest_first(dual_scan(row, pool_tokens), row, pool_tokens)
     total = float(memory.sum())
@@ -52,6 +54,17 @@ def blend(
     )
 
 
+def _running(tree: PrefixTree, prompts: Prompts, lengths: Lengths, pool_tokens: float) -> NDArray[np.float64]:
+    """Requests below each node that run at once in the mean: f64 (K,). The job's decode steps follow from a full pool.
+
+    Little's law: steps of all requests below a node over steps of the job, if they are spread over it.
+    """
+    steps = np.maximum(lengths.mean, 1.0)
+    held = float(((prompts.prompt_tokens + prompts.choices * steps / 2) * steps).sum())
+    own = np.bincount(tree.leaf, weights=steps[tree.prompt], minlength=len(tree))
+    return tree.subtree_sum(own) / max(held / pool_tokens, 1.0)
+
+
 def _held(tree: PrefixTree, row: UnitRow, prompts: Prompts, lengths: Lengths, demand: Demand, machine: Machine) -> Held:
     node = tree.leaf[row.leaf]
     prompt = tree.prompt[row.leaf]
@@ -61,7 +74,7 @@ def _held(tree: PrefixTree, row: UnitRow, prompts: Prompts, lengths: Lengths, de
     # A leaf's own demand covers its own segment; the inner segments belong to whoever comes first, and the row says
     # who that is: they are charged by the share of the path above that is not the left neighbour's.
     above = tree.start[node].astype(np.float64)
-    fresh = np.maximum(tokens - row.shared - tree.segment[node], 0.0)
+    fresh = np.maximum(tokens - np.maximum(row.shared, row.ever) - tree.segment[node], 0.0)
     inner = path_sum(tree, demand.flops)[node] * np.divide(fresh, above, out=np.zeros_like(above), where=above > 0)
     return Held(
         prompt=tokens,

@@ -37,8 +37,8 @@ class Row:
     """The job from its compute-heavy to its memory-heavy end, with all that a reader of both ends has to know.
 
     unit: i64 (M,), unit of each leaf, ascending. held: what each asks of the pool.
-    own_left, own_right: f64 (M,), prompt tokens that are new to a side that has just fed the neighbour: the left side
-        comes from the front, the right side from the back.
+    own_left, own_right: f64 (M,), prompt tokens that are new to a side that has just fed the neighbour, and not in use
+        all the time: the left side comes from the front, the right side from the back.
     density: f64 (U,), compute over memory of each unit.
     reads: f64 (U,), KV tokens read over KV tokens held, by the step.
     """
@@ -52,8 +52,7 @@ class Row:
 
     @classmethod
     def of(cls, units: UnitRow, held: Held) -> Row:
-        shared = units.shared.astype(np.float64)
-        own = held.prompt - shared
+        own = held.prompt - np.maximum(units.shared, units.ever)
         begin = units.first[:-1]
         held_steps = np.add.reduceat((own + held.rows * held.steps / 2) * held.steps, begin)
         density = np.add.reduceat(held.compute, begin) / np.maximum(np.add.reduceat(held.memory, begin), 1e-30)
@@ -61,7 +60,7 @@ class Row:
             unit=np.repeat(np.arange(units.units, dtype=np.int64), np.diff(units.first)),
             held=held,
             own_left=own,
-            own_right=held.prompt - np.concatenate((shared[1:], [0.0])),
+            own_right=held.prompt - np.maximum(np.concatenate((units.shared[1:], [0])), units.ever),
             density=np.minimum(density, _DENSEST),
             reads=np.maximum(np.add.reduceat(held.reads, begin), 1e-9) / np.maximum(held_steps, 1e-9),
         )

@@ -5,6 +5,9 @@ many small ones sort finely, but recompute the prefixes they were cut from. Pape
 corrected as its section 4, item 1 asks: leaves are emitted too. Where the paper re-sorts and splits until nothing
 changes, every node's critical threshold is computed once here, and the largest threshold that keeps enough sharing is
 searched: the result is that of the loop, without the loop.
+
+A prefix under which something runs at any time is cached at any time, whatever the order: cutting it costs nothing. So
+a chat template that all requests begin with holds no unit together (section 4, item 22).
 """
 
 from __future__ import annotations
@@ -21,6 +24,8 @@ from blendrun.tree.shared import SharedPrefix
 
 # A sub-tree whose leaves' densities differ by less than this factor is not cut: nothing would be sorted by it.
 _ALIKE = 1.25
+# So many requests of a node running in the mean, and the chance that none does is below 2 % (Poisson).
+_EVER_USED = 4.0
 _TINY = 1e-30
 _SEED = 0
 
@@ -32,13 +37,15 @@ class UnitRow:
     leaf: i64 (M,), depth-first positions of the tree's leaves.
     first: i64 (U + 1,), unit u is leaf[first[u]:first[u + 1]].
     shared: i32 (M,), tokens that each leaf shares with the one before it in this row; 0 for the first.
-    kept: sum of `shared` over the tree's shared tokens; 1 where the tree shares nothing.
+    ever: i32 (M,), tokens of each leaf's prefix that are in use all the time.
+    kept: of the tree's shared tokens, those that are ever in use or shared by neighbours; 1 where nothing is shared.
     threshold: tokens; nodes whose split costs no more were cut.
     """
 
     leaf: NDArray[np.int64]
     first: NDArray[np.int64]
     shared: NDArray[np.int32]
+    ever: NDArray[np.int32]
     kept: float
     threshold: float
 
@@ -51,6 +58,7 @@ def arrange_units(
     tree: PrefixTree,
     compute: NDArray[np.float64],
     memory: NDArray[np.float64],
+    running: NDArray[np.float64],
     *,
     keep: float = 0.99,
     scattered: bool = False,
@@ -58,34 +66,43 @@ def arrange_units(
     """Cut the tree as finely as `keep` of its sharing allows, and sort the pieces by density, the highest first.
 
     compute, memory: f64 (K,), each node's own seconds at the machine's rates.
-    keep: share of the tree's shared tokens that neighbours in the row must still share, 0 to 1.
+    running: f64 (K,), requests below each node that run at once in the mean, if spread over the whole job.
+    keep: share of the tree's shared tokens that the row must still share, 0 to 1.
     scattered: sort the pieces only into those denser than the job and the rest, and shuffle both. Then both ends are
         alike from the first step to the last, and requests of many lengths stand together, which fill a pool more
         evenly than requests of one length do: those grow and end together.
     """
-    return _Splitter(tree, compute, memory, scattered).finest(keep)
+    return _Splitter(tree, compute, memory, running, scattered).finest(keep)
 
 
 class _Splitter:
     """One tree, its costs, and the thresholds at which its nodes are cut."""
 
     def __init__(
-        self, tree: PrefixTree, compute: NDArray[np.float64], memory: NDArray[np.float64], scattered: bool
+        self,
+        tree: PrefixTree,
+        compute: NDArray[np.float64],
+        memory: NDArray[np.float64],
+        running: NDArray[np.float64],
+        scattered: bool,
     ) -> None:
         self.tree = tree
         self.prefix = SharedPrefix(tree)
+        # In use at any time: a part of the tree that has the root and, with any node, the path to it.
+        ever = running >= _EVER_USED
+        self.ever = np.rint(path_sum(tree, tree.segment * ever)).astype(np.int64) + tree.segment * ever
         total_compute, total_memory = tree.subtree_sum(compute), tree.subtree_sum(memory)
         # A unit visited alone computes the path above it too.
-        alone = total_compute + path_sum(tree, compute)
+        alone = total_compute + path_sum(tree, np.where(ever, 0.0, compute))
         self.unit_density = _log_ratio(alone, total_memory)
-        # What units stand by: their density, or chance within the two halves of the job.
-        self.rank = self.unit_density
+        # What units stand by, and siblings in a unit: their density, or chance (units within the halves of the job).
+        self.rank, beside = self.unit_density, _log_ratio(total_compute, total_memory)
         if scattered:
             chance = np.random.default_rng(_SEED).random(len(tree))
-            self.rank = chance + (self.unit_density >= _log_ratio(total_compute[:1], total_memory[:1]))
-        self.position = _sorted_positions(tree, _log_ratio(total_compute, total_memory))
+            self.rank, beside = chance + (self.unit_density >= beside[0]), chance
+        self.position = _sorted_positions(tree, beside)
         alike = _alike(tree, _log_ratio(compute, memory))
-        self.critical = _critical_thresholds(tree, alike)
+        self.critical = _critical_thresholds(tree, tree.depth - self.ever, alike)
 
     def finest(self, keep: float) -> UnitRow:
         """Binary search over the thresholds at which something changes."""
@@ -112,14 +129,23 @@ class _Splitter:
         return units[np.argsort(-self.rank[units], kind="stable")]
 
     def _kept_tokens(self, units: NDArray[np.int64]) -> int:
+        """Shared tokens that are in use at any time, or shared inside a unit, or by the heads of neighbours."""
         tree = self.tree
-        depths = np.concatenate(([0], np.cumsum(tree.depth[tree.leaf], dtype=np.int64)))
-        segments = np.concatenate(([0], np.cumsum(tree.segment, dtype=np.int64)))
+        beyond = np.where(tree.depth > self.ever, tree.segment, 0)
+        depths = np.concatenate(([0], np.cumsum((tree.depth - self.ever)[tree.leaf], dtype=np.int64)))
+        segments = np.concatenate(([0], np.cumsum(beyond, dtype=np.int64)))
+        above = np.maximum(tree.start[units] - self.ever[units], 0)
         whole = depths[tree.leaf_end[units]] - depths[tree.leaf_begin[units]]
-        distinct = segments[tree.end[units]] - segments[units] + tree.start[units]
+        distinct = segments[tree.end[units]] - segments[units] + above
         heads = tree.leaf_begin[units].astype(np.int64)
-        between = self.prefix(heads[:-1], heads[1:])
-        return int((whole - distinct).sum() + between.sum(dtype=np.int64))
+        between = np.maximum(self.prefix(heads[:-1], heads[1:]) - self.ever[tree.leaf[heads[1:]]], 0)
+        return self._ever_kept() + int((whole - distinct).sum() + between.sum(dtype=np.int64))
+
+    def _ever_kept(self) -> int:
+        """Tokens saved by what is in use at any time: all uses but the first."""
+        tree = self.tree
+        again = (tree.leaf_end - tree.leaf_begin).astype(np.int64) - 1
+        return int((tree.segment * again)[tree.depth <= self.ever].sum())
 
     def _row(self, units: NDArray[np.int64], threshold: float) -> UnitRow:
         tree = self.tree
@@ -131,9 +157,10 @@ class _Splitter:
         within = np.arange(first[-1]) - np.repeat(first[:-1], sizes)
         leaf = by_position[np.repeat(self.position[units], sizes) + within]
         shared = np.concatenate(([0], self.prefix(leaf[:-1], leaf[1:]))).astype(np.int32)
+        ever = self.ever[tree.leaf[leaf]].astype(np.int32)
         total = tree.shared_tokens
-        kept = float(shared.sum(dtype=np.int64) / total) if total else 1.0
-        return UnitRow(leaf, first, shared, kept, threshold)
+        saved = self._ever_kept() + int(np.maximum(shared - ever, 0).sum(dtype=np.int64))
+        return UnitRow(leaf, first, shared, ever, saved / total if total else 1.0, threshold)
 
 
 def _log_ratio(compute: NDArray[np.float64], memory: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -165,14 +192,17 @@ def _alike(tree: PrefixTree, leaf_density: NDArray[np.float64]) -> NDArray[np.bo
     return alike
 
 
-def _critical_thresholds(tree: PrefixTree, alike: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _critical_thresholds(
+    tree: PrefixTree, cost: NDArray[np.int64], alike: NDArray[np.bool_]
+) -> NDArray[np.float64]:
     """Smallest threshold at which Algorithm 2 cuts each node; infinite for leaves and for what is not worth a cut.
 
-    Algorithm 2 cuts a node of c children under t if depth * c <= t, and goes on below with t / c. So node v is cut
-    from the root's threshold t on if depth * c * (product of the ancestors' c) <= t there and at all its ancestors.
+    Algorithm 2 cuts a node of c children under t if cost * c <= t, and goes on below with t / c. So node v is cut
+    from the root's threshold t on if cost * c * (product of the ancestors' c) <= t there and at all its ancestors.
+    cost: i64 (K,), tokens that each piece computes again: the node's depth, less what is in use at any time.
     """
     children = np.bincount(tree.parent[1:], minlength=len(tree)).astype(np.float64)
-    return _critical(tree.parent, tree.depth, children, alike)
+    return _critical(tree.parent, np.maximum(cost, 0), children, alike)
 
 
 @compiled(I32_IN, I64_IN)
@@ -199,9 +229,9 @@ def _leaf_range(
     return low, high
 
 
-@compiled(I32_IN, I32_IN, F64_IN, BOOL_IN)
+@compiled(I32_IN, I64_IN, F64_IN, BOOL_IN)
 def _critical(
-    parent: NDArray[np.int32], depth: NDArray[np.int32], children: NDArray[np.float64], alike: NDArray[np.bool_]
+    parent: NDArray[np.int32], cost: NDArray[np.int64], children: NDArray[np.float64], alike: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     critical = np.full(len(parent), np.inf)
     factor = np.ones(len(parent))
@@ -211,5 +241,5 @@ def _critical(
         above = parent[node]
         factor[node] = factor[above] * children[above]
         if children[node] > 0 and not alike[node]:
-            critical[node] = max(depth[node] * children[node] * factor[node], critical[above])
+            critical[node] = max(cost[node] * children[node] * factor[node], critical[above])
     return critical

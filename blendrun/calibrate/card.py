@@ -69,6 +69,7 @@ def make_card(name: str, found: Calibration, base: HardwareCard | None, command:
         achieved_bandwidth=bandwidth,
         value_bytes=2 if found.platform == "gpu" else 4,
         step=found.step,
+        host=platform.node(),
     )
 
 

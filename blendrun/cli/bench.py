@@ -108,10 +108,10 @@ def model_of(name: str | None) -> PlannedModel:
 
 def machine_of(name: str | None, gpus: int) -> tuple[Machine, Machine]:
     """The machine at achieved and at peak rates. Raises UsageError, InputMissingError."""
-    from blendrun.cost.detect import detect_hardware
+    from blendrun.cost.detect import own_hardware
     from blendrun.cost.hardware import load_hardware, machine
 
-    card = load_hardware(name or detect_hardware())
+    card = load_hardware(name or own_hardware())
     return machine(card, gpus), machine(card, gpus, "peak")
 
 

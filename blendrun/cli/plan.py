@@ -66,6 +66,12 @@ def plan(
         list[str] | None,
         typer.Option(metavar="[CARD=]X", help="Price of a GPU hour, for costs; may be repeated for several cards."),
     ] = None,
+    engine_arg: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="K=V", help="What the engine will be told: max_total_tokens, max_running_requests, ...; as for run."
+        ),
+    ] = None,
     keep_sharing: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the prefix sharing that the blend keeps.")
     ] = 0.99,
@@ -160,20 +166,22 @@ def _plan(options: dict[str, Any], spool: Path, watch: Watch) -> tuple[Workload,
 def _on_machine(
     structure: Structure, workload: Workload, on: Machine, choice: Choice, options: dict[str, Any], watch: Watch
 ) -> Plan:
+    from blendrun.engine.settings import engine_limits, parse_engine_args
     from blendrun.planner.plan import cost_structure, make_plan
     from blendrun.runner.events import Progress
 
-    costed = cost_structure(structure, workload.model.card, on, keep=options["keep_sharing"])
+    limits = engine_limits("cpu" if on.card.kind == "cpu" else "gpu", parse_engine_args(options["engine_arg"] or []))
+    costed = cost_structure(structure, workload.model.card, on, keep=options["keep_sharing"], limits=limits)
     return make_plan(costed, choice, lambda done, total: watch(Progress(done, total, "simulations")))
 
 
 def _machines(options: dict[str, Any]) -> list[Machine]:
     """Every card with every number of devices. Raises UsageError."""
-    from blendrun.cost.detect import detect_hardware
+    from blendrun.cost.detect import own_hardware
     from blendrun.cost.hardware import load_hardware, machine
     from blendrun.errors import UsageError
 
-    names = [name.strip() for name in (options["hardware"] or detect_hardware()).split(",") if name.strip()]
+    names = [name.strip() for name in (options["hardware"] or own_hardware()).split(",") if name.strip()]
     try:
         counts = [int(count) for count in options["gpus"].split(",")]
     except ValueError:

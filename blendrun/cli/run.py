@@ -200,12 +200,10 @@ def _parsers(model: ResolvedModel) -> dict[str, Any]:
 def _planner(model: ResolvedModel, platform: Any, arguments: dict[str, Any], order: Any) -> Any:
     if str(order) in (OrderName.GIVEN, OrderName.SHUFFLED):
         return None
-    from blendrun.engine.base import EngineSettings
-    from blendrun.engine.settings import server_args
+    from blendrun.engine.settings import engine_limits
     from blendrun.planner.feed import RunPlanner
 
-    pool = server_args(EngineSettings(str(model.path), platform, 1, server_args=arguments)).get("max_total_tokens")
-    return RunPlanner(model, order, pool).rows
+    return RunPlanner(model, order, engine_limits(platform, arguments)).rows
 
 
 def _replay(arguments: dict[str, Any]) -> MakeEngine:

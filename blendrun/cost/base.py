@@ -46,7 +46,7 @@ class HardwareCard:
     memory: bytes. peak_flops, achieved_flops: FLOP/s of dense 16-bit matrix products (float32 on a CPU).
     peak_bandwidth, achieved_bandwidth: byte/s of device memory; achieved: by decode attention.
     value_bytes: bytes of a weight and of a cached value as the runtime holds them here (2, or 4 on a CPU).
-    step: what a calibration with one model found.
+    step: what a calibration with one model found. host: name of the machine that was calibrated.
     """
 
     name: str
@@ -59,6 +59,7 @@ class HardwareCard:
     achieved_bandwidth: Figure
     value_bytes: int = 2
     step: StepFigures | None = None
+    host: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,21 @@ class KvPool:
         return self.tokens * self.token_bytes
 
 
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What one engine was told to hold, where that is not what the device's memory leaves. None: not told.
+
+    pool_tokens: of the KV pool. max_running: answers decoding at once. chunk: prefill tokens of a step.
+    """
+
+    pool_tokens: int | None = None
+    max_running: int | None = None
+    chunk: int | None = None
+
+
+UNTOLD = EngineLimits()
+
+
 def kv_pool(model: ModelCard, machine: Machine, fraction: float = 0.9) -> KvPool:
     """The pools of a model on a machine (paper.md section 4, item 12).
 

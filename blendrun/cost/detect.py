@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import shutil
 import subprocess
 from pathlib import Path
 
-from blendrun.cost.hardware import list_hardware
+from blendrun.cost.hardware import list_hardware, load_hardware, user_hardware_folder
 from blendrun.errors import UsageError
 
 # Product names as the driver gives them, after "NVIDIA ". The whole name must match: an "RTX 4090 Laptop GPU" or an
@@ -28,6 +29,21 @@ _AMD = {0x74A1: "mi300x", 0x74B5: "mi300x"}
 
 PROC_FOLDER = Path("/proc/driver/nvidia/gpus")
 KFD_FOLDER = Path("/sys/class/kfd/kfd/topology/nodes")
+
+
+# What a calibration calls its card unless told otherwise.
+CALIBRATED = "this-machine"
+
+
+def own_hardware() -> str:
+    """The card to plan with where none is named: this machine's calibrated one, else the one of its kind.
+
+    A home folder may be shared by machines: a card counts only where it was measured. Raises as `detect_hardware`, and
+    UsageError for a calibrated card that cannot be read.
+    """
+    if (user_hardware_folder() / f"{CALIBRATED}.yaml").is_file() and load_hardware(CALIBRATED).host == platform.node():
+        return CALIBRATED
+    return detect_hardware()
 
 
 def detect_hardware() -> str:

@@ -7,7 +7,23 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget
+
 Platform = Literal["cpu", "gpu"]
+# The overlap ladder of `simulate.Overlap`, by value.
+OverlapMode = Literal["exclusive", "mixed", "pdmux"]
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """What the plan says of one request, for the engine's scheduler.
+
+    index: place in the plan, lower first (below 2^31). output: expected output tokens to its end, of each choice.
+    reuse: leading prompt tokens that a request fed later can use again.
+    """
+
+    index: int
+    output: int
+    reuse: int
 
 
 class WorkItem(msgspec.Struct, frozen=True, tag="work"):
@@ -16,12 +32,14 @@ class WorkItem(msgspec.Struct, frozen=True, tag="work"):
     row: place in the Job, the id both sides use. url: key of the endpoint registry.
     body: the request's JSON as read from the line, UTF-8.
     known_output_tokens: the answer's length where the input states one; only the replay engine may look.
+    plan: what the scheduler plug-in goes by; without it the request is scheduled as SGLang does.
     """
 
     row: int
     url: str
     body: bytes
     known_output_tokens: int | None = None
+    plan: Planned | None = None
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -63,20 +81,70 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     notes: tuple[str, ...] = ()
 
 
+class ConstantStep(msgspec.Struct, frozen=True, tag="constant"):
+    """`ConstantBudget` on its way to the scheduler process."""
+
+    tokens: int
+
+
+class AdaptiveStep(msgspec.Struct, frozen=True, tag="adaptive"):
+    """`AdaptiveBudget` on its way to the scheduler process; the fields are that class's own."""
+
+    floor: int
+    most: int
+    ratio: float
+    weight_tokens: float
+    row_tokens: float
+    cached_tokens: float
+
+
+StepBudget = ConstantStep | AdaptiveStep
+
+
+def step_budget(budget: Budget) -> StepBudget:
+    """A budget of the planner as a message."""
+    fields = {name: getattr(budget, name) for name in budget.__dataclass_fields__}
+    return ConstantStep(**fields) if isinstance(budget, ConstantBudget) else AdaptiveStep(**fields)
+
+
+def budget_policy(step: StepBudget) -> Budget:
+    """The policy that a message names. Raises ValueError for one that leaves steps without work."""
+    fields = msgspec.structs.asdict(step)
+    return ConstantBudget(**fields) if isinstance(step, ConstantStep) else AdaptiveBudget(**fields)
+
+
+class SchedulerSettings(msgspec.Struct, frozen=True):
+    """What blendrun's plug-in does in SGLang's scheduler (`engine.scheduler`). By default the gate and nothing else.
+
+    gate: a request waits for a prefix that is being computed. budget: prefill tokens of each step, None for SGLang's
+    own chunk. reserve: admission by the expected output of `Planned` at every step to come, not by SGLang's guess.
+    next_use: evict first what no request to come can use. plan_order: admit, and readmit after a retraction, by
+    `Planned.index` whatever the order of arrival. step_log: file for one JSON line a forward pass, None for none.
+    """
+
+    gate: bool = True
+    budget: StepBudget | None = None
+    reserve: bool = False
+    next_use: bool = False
+    plan_order: bool = False
+    step_log: str | None = None
+
+
 class EngineSettings(msgspec.Struct, frozen=True):
     """Everything an engine process is started with.
 
     model_path: folder (or GGUF file where the platform loads one). server_args: SGLang's own arguments, which win
-    over blendrun's defaults. gate: whether a request waits for a prefix that is being computed (`engine.gate`).
-    threads: CPU threads for the arithmetic (CPU platform only).
+    over blendrun's defaults. threads: CPU threads for the arithmetic (CPU platform only).
+    overlap: what runs beside what (`engine.overlap`, which also says where a mode is refused).
     """
 
     model_path: str
     platform: Platform
     threads: int
     trust_remote_code: bool = False
-    gate: bool = True
     server_args: dict[str, Any] = {}
+    scheduler: SchedulerSettings = SchedulerSettings()
+    overlap: OverlapMode = "exclusive"
 
 
 OnPhase = Callable[[str], None]

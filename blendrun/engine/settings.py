@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from blendrun.cost.capacity import EngineLimits
 from blendrun.engine.base import EngineSettings, Platform
 from blendrun.engine.gate import GATE_VARIABLE
 from blendrun.errors import UsageError
@@ -25,6 +26,11 @@ RUNTIME_PACKAGES = ("sglang", "torch", "transformers")
 CPU_PLATFORM = "blendrun_cpu"
 # Tokens. 1.5 GB for SmolLM2-135M in float32; a larger pool takes seconds to allocate and a CPU does not fill it.
 _CPU_KV_TOKENS = 32_768
+# SGLang's own where there is no GPU.
+_CPU_CHUNK = 4096
+# Prefill tokens of a step without chunks: SGLang's `max_prefill_tokens`.
+_LARGEST_PREFILL = 16_384
+_LIMITS = ("max_total_tokens", "max_running_requests", "chunked_prefill_size")
 # Bounds how long a step takes and how much work in flight a kill loses; not tuned for throughput.
 _CPU_MAX_RUNNING = 32
 _CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_gate,blendrun_seeds"
@@ -128,7 +134,7 @@ def environment(settings: EngineSettings) -> dict[str, str]:
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
-        GATE_VARIABLE: "1" if settings.gate else "0",
+        GATE_VARIABLE: "1" if settings.scheduler.gate else "0",
     }
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         # Three processes compile SGLang's and torch's 7,000 modules at every start otherwise (half a minute each).
@@ -169,6 +175,25 @@ def _models_not_needed(model: Path) -> list[str]:
         if any(f"class {architecture}(" in text for architecture in architectures)
     }
     return sorted(set(sources) - needed - {"__init__", "registry"}) if needed else []
+
+
+def engine_limits(platform: Platform, arguments: dict[str, Any]) -> EngineLimits:
+    """What is known of an engine before it starts. arguments: the user's own.
+
+    Raises UsageError for a number that is none.
+    """
+    default = (
+        {"max_total_tokens": _CPU_KV_TOKENS, "max_running_requests": _CPU_MAX_RUNNING} if platform == "cpu" else {}
+    )
+    told = {name: (default | arguments).get(name) for name in _LIMITS}
+    for name, value in told.items():
+        # -1 turns chunks off.
+        if value is not None and (not isinstance(value, int) or (value < 1 and name != "chunked_prefill_size")):
+            raise UsageError(f"--engine-arg {name}={value}: give a whole number above 0")
+    pool, running, chunk = told.values()
+    if chunk is not None and chunk < 1:
+        chunk = _LARGEST_PREFILL
+    return EngineLimits(pool, running, _CPU_CHUNK if chunk is None and platform == "cpu" else chunk)
 
 
 def server_args(settings: EngineSettings) -> dict[str, Any]:

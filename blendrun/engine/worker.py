@@ -175,7 +175,7 @@ _HOOKS = {
 
 def _proofs(settings: EngineSettings) -> dict[str, Path]:
     """Files that the hooks asked for leave once they ran, by the variable that names them."""
-    asked = {ATTENTION_PROOF: settings.platform == "cpu", GATE_PROOF: settings.gate}
+    asked = {ATTENTION_PROOF: settings.platform == "cpu", GATE_PROOF: settings.scheduler.gate}
     folder = Path(gettempdir())
     return {name: folder / f"{name.lower()}-{os.getpid()}" for name, wanted in asked.items() if wanted}
 

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.base import OrderName
-from blendrun.cost.detect import detect_hardware
+from blendrun.cost.capacity import EngineLimits
+from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.errors import UsageError
 from blendrun.jobs import Job
@@ -29,12 +30,12 @@ _STAND_IN = "h100-sxm"
 class RunPlanner:
     """Orders the accepted rows of a job for a model on this machine.
 
-    pool_tokens: of the engine's KV pool where it is known before the engine starts; None estimates it.
+    limits: of the engine, as far as they are known before it starts.
     """
 
     model: ResolvedModel
     order: OrderName
-    pool_tokens: int | None
+    limits: EngineLimits
     lengths: LengthMode = LengthMode.AUTO
 
     def rows(self, job: Job, phase: Phase, progress: Progress, warn: Callable[[str], None]) -> NDArray[np.int64]:
@@ -58,14 +59,14 @@ class RunPlanner:
         structure = make_structure(prompts, planned, self.lengths, phase, warn)
         phase("blend", str(self.order))
         on = machine(load_hardware(_hardware(warn)))
-        costed = cost_structure(structure, card, on, pool_tokens=self.pool_tokens)
+        costed = cost_structure(structure, card, on, limits=self.limits)
         others = np.setdiff1d(job.accepted, prompts.row, assume_unique=True)
         return np.concatenate((others, prompts.row[costed.order(self.order).prompt]))
 
 
 def _hardware(warn: Callable[[str], None]) -> str:
     try:
-        return detect_hardware()
+        return own_hardware()
     except UsageError as error:
         warn(f"{error}; the order is planned as for {_STAND_IN}")
         return _STAND_IN

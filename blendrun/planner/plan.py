@@ -10,7 +10,7 @@ from blendrun.blend.blended import KEEP, blend
 from blendrun.blend.simple import simple_order
 from blendrun.cost.balance import Bound, bound_seconds
 from blendrun.cost.base import Demand, Machine
-from blendrun.cost.capacity import KvPool, kv_pool
+from blendrun.cost.capacity import UNTOLD, EngineLimits, KvPool, kv_pool
 from blendrun.cost.formulas import demand
 from blendrun.cost.step import step_budget
 from blendrun.lengths.base import Lengths
@@ -20,7 +20,7 @@ from blendrun.lengths.history import History, HistoryUnavailableError
 from blendrun.models.card import ModelCard
 from blendrun.planner.workload import PlannedModel
 from blendrun.simulate.base import Overlap
-from blendrun.simulate.portfolio import Portfolio, simulate_portfolio
+from blendrun.simulate.portfolio import ENGINE_CHUNK, Portfolio, simulate_portfolio
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
@@ -42,7 +42,7 @@ class Structure:
 class Costed:
     """A workload on a machine.
 
-    machine: all devices. pool: how they divide into replicas.
+    machine: all devices. pool: how they divide into replicas. limits: what each engine was told.
     demand, bound: of the whole job; the bound on all devices.
     step_budget: tokens a step of one replica, T* (paper.md 1.6), a multiple of 128.
     """
@@ -55,6 +55,7 @@ class Costed:
     bound: Bound
     blend: Blend
     step_budget: int
+    limits: EngineLimits = UNTOLD
 
     @property
     def output_tokens(self) -> float:
@@ -109,18 +110,18 @@ def cost_structure(
     machine: Machine,
     *,
     keep: float = KEEP,
-    pool_tokens: int | None = None,
+    limits: EngineLimits = UNTOLD,
 ) -> Costed:
     """Cost the tree and blend it.
 
     keep: share of the prefix sharing that the blend keeps.
-    pool_tokens: of one replica's KV pool, where it is known better than by the memory of the card.
+    limits: of one replica's engine, where more is known than the memory of the card.
     Raises UsageError where the model does not fit.
     """
     prompts, tree, lengths = structure.prompts, structure.tree, structure.lengths
     pool = kv_pool(model, machine)
-    if pool_tokens is not None:
-        pool = replace(pool, tokens=pool_tokens)
+    if limits.pool_tokens is not None:
+        pool = replace(pool, tokens=limits.pool_tokens)
     costs = demand(tree, prompts, lengths, model, machine)
     compute_tokens, kv_bytes = float(costs.compute_tokens.sum()), float(costs.kv_bytes.sum())
     return Costed(
@@ -132,6 +133,7 @@ def cost_structure(
         bound=bound_seconds(costs, machine),
         blend=blend(tree, prompts, lengths, costs, machine, pool_tokens=pool.tokens, keep=keep),
         step_budget=step_budget(compute_tokens, kv_bytes, pool.bytes),
+        limits=limits,
     )
 
 
@@ -150,6 +152,8 @@ def make_plan(costed: Costed, choice: Choice, progress: Callable[[int, int], Non
         pool=costed.pool,
         demand=costed.demand,
         overlaps=choice.overlaps,
+        chunk=costed.limits.chunk or ENGINE_CHUNK,
+        max_running=costed.limits.max_running,
         gpu_hour=choice.gpu_hour,
         progress=progress,
     )

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from blendrun.calibrate import Calibration
+from blendrun.cost.detect import CALIBRATED
 
 _LOG_WIDTH = 120
 _MILLI, _MICRO, _NANO = 1e3, 1e6, 1e9
@@ -59,11 +60,15 @@ def _figures(found: Calibration, name: str, path: Path) -> Table:
         ("request", f"{step.request_seconds * _MILLI:.2f} ms; round trip {found.round_trip_seconds * _MILLI:.1f} ms"),
         ("fit error", f"{100 * step.fit_error:.1f} % mean, {100 * found.worst_error:.1f} % worst"),
         *((f"held-out {point.name}", f"{100 * point.error:+.1f} %") for point in found.held_out),
-        ("card", f"{path} (use it: --hardware {name})"),
+        ("card", f"{path} {_use(name)}"),
     ]
     for row in rows:
         table.add_row(*row)
     return table
+
+
+def _use(name: str) -> str:
+    return "(plans on this machine take it by themselves)" if name == CALIBRATED else f"(use it: --hardware {name})"
 
 
 def _points(found: Calibration) -> Table:

@@ -116,6 +116,7 @@ def simulate_portfolio(
     overlaps: Iterable[Overlap] = (Overlap.EXCLUSIVE, Overlap.MIXED),
     budgets: Sequence[Budget] | None = None,
     chunk: int = ENGINE_CHUNK,
+    max_running: int | None = None,
     step: StepTime | None = None,
     outputs: NDArray[np.int64] | None = None,
     feeding: Feeding = BLENDRUN,
@@ -129,7 +130,8 @@ def simulate_portfolio(
     overlaps: modes that the engine can be run in; the choice is among these.
     budgets: tried on mixed and pdmux; None for T*, T* of the pool's usual filling (RESIDENT_SHARE), half of that, the
         engine's chunk, and on pdmux the adaptive one; for more than 200,000 prompts only the second.
-    chunk: the engine's own prefill chunk, which exclusive mode keeps.
+    chunk: the engine's own prefill chunk, which exclusive mode keeps. max_running: answers that one replica decodes at
+        once; None for as many as its pool holds.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
         means of `lengths`.
     feeding: how all candidates are admitted, `plain` excepted.
@@ -144,9 +146,11 @@ def simulate_portfolio(
     demand = demand or demand_of(tree, prompts, lengths, model, machine)
     step = step or step_time(model, machine, gpus=pool.gpus)
     truth = _within(pool, prompts, draw_outputs(lengths) if outputs is None else outputs)
-    job = _Job(tree, prompts, truth, np.rint(lengths.mean).astype(np.int64), step, pool, machine.gpus, gpu_hour)
+    expected = np.rint(lengths.mean).astype(np.int64)
+    job = _Job(tree, prompts, truth, expected, step, pool, machine.gpus, gpu_hour, max_running)
     thorough = len(prompts) <= _LARGE
-    wanted = _budgets(demand, pool, step, bound_seconds(demand, machine), chunk, thorough)
+    decoded = float((lengths.mean * prompts.choices).sum())
+    wanted = _budgets(demand, pool, step, bound_seconds(demand, machine), decoded, chunk, thorough)
     trials = [_Trial(_plain(orders), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, STOCK)]
     for overlap in overlaps:
         tried = list(budgets or wanted[overlap]) if overlap is not Overlap.EXCLUSIVE else wanted[overlap]
@@ -190,6 +194,7 @@ class _Job:
     pool: KvPool
     gpus: int
     gpu_hour: float | None
+    max_running: int | None
 
     def run(self, trials: Sequence[_Trial], progress: Progress | None) -> list[Candidate]:
         """In threads: the simulator's kernel runs without the interpreter's lock."""
@@ -206,6 +211,7 @@ class _Job:
         engine = Engine(
             pool_tokens=self.pool.tokens * replicas,
             overlap=trial.overlap,
+            max_running=1 << 30 if self.max_running is None else self.max_running * replicas,
             budget=_of_all(trial.budget, replicas),
             gate=trial.feeding.gate,
             reserve=trial.feeding.reserve,
@@ -261,7 +267,7 @@ def _within(pool: KvPool, prompts: Prompts, outputs: NDArray[np.int64]) -> NDArr
 
 
 def _budgets(
-    demand: Demand, pool: KvPool, step: StepTime, bound: Bound, chunk: int, thorough: bool
+    demand: Demand, pool: KvPool, step: StepTime, bound: Bound, decoded: float, chunk: int, thorough: bool
 ) -> dict[Overlap, list[Budget]]:
     """What each mode tries."""
     compute, reads = float(demand.compute_tokens.sum()), float(demand.kv_bytes.sum())
@@ -269,11 +275,10 @@ def _budgets(
     constant = [usual]
     if thorough:
         constant = sorted({usual, step_budget(compute, reads, pool.bytes), max(usual // 2 // TILE * TILE, TILE), chunk})
-    ratio = bound.compute / bound.memory if bound.memory > 0 else 1.0
     adaptive = AdaptiveBudget(
         floor=TILE,
         most=min(chunk, LARGEST_STEP),
-        ratio=ratio,
+        ratio=_streams_ratio(pool, step, bound, decoded),
         weight_tokens=step.weights / step.prefill_token,
         row_tokens=step.decode_token / step.prefill_token,
         cached_tokens=step.kv_token / step.prefill_token,
@@ -281,6 +286,21 @@ def _budgets(
     mixed: list[Budget] = [ConstantBudget(tokens) for tokens in constant]
     pdmux: list[Budget] = [*mixed, adaptive] if thorough else mixed
     return {Overlap.EXCLUSIVE: [ConstantBudget(chunk)], Overlap.MIXED: mixed, Overlap.PDMUX: pdmux}
+
+
+def _streams_ratio(pool: KvPool, step: StepTime, bound: Bound, decoded: float) -> float:
+    """Seconds of all prefill over seconds of all decoding, each as a stream of its own, in a pool filled as usual.
+
+    It is not the job's density: decode rows need arithmetic too, and every step of them reads the weights.
+    decoded: output tokens of the job.
+    """
+    memory = bound.memory * pool.replicas
+    steps = memory / (step.kv_token * RESIDENT_SHARE * pool.tokens) if step.kv_token > 0 else 0.0
+    if steps < 1:
+        return 1.0
+    arithmetic = step.decode_token * decoded
+    prefill = max(bound.compute * pool.replicas - arithmetic, 0.0)
+    return prefill / (memory + max(step.weights * steps, arithmetic))
 
 
 def _best_of_each(found: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
+import yaml
 
 from blendrun.cost import detect, detect_hardware, list_hardware
+from blendrun.cost.detect import own_hardware
 from blendrun.errors import UsageError
+from blendrun.models.configs_folder import configs_folder
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +28,20 @@ def nvidia_smi(machine: Path, *names: str, status: int = 0) -> None:
     lines = "".join(f"echo '{name}'\n" for name in names)
     program.write_text(f"#!/bin/sh\n{lines}exit {status}\n")
     program.chmod(0o755)
+
+
+def test_a_calibrated_card_counts_on_the_machine_it_was_measured_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert own_hardware() == detect_hardware()
+    shipped = yaml.safe_load((configs_folder("hardware") / "cpu.yaml").read_text())
+    card = tmp_path / "blendrun" / "hardware" / "this-machine.yaml"
+    card.parent.mkdir(parents=True)
+    card.write_text(yaml.safe_dump(shipped | {"host": platform.node()}))
+    assert own_hardware() == "this-machine"
+    card.write_text(yaml.safe_dump(shipped | {"host": "another"}))
+    assert own_hardware() == detect_hardware()
 
 
 def test_a_machine_without_gpus_is_a_cpu() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from blendrun.blend.base import OrderName
+from blendrun.cost.capacity import EngineLimits
 from blendrun.errors import UsageError
 from blendrun.jobs import index_jobs, open_sources
 from blendrun.models import resolve_model
@@ -28,7 +29,7 @@ def planned(lines: list[str], order: OrderName, model: ResolvedModel, folder: Pa
     path, warnings, phases = folder / "job.jsonl", [], []
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with index_jobs(open_sources([path], folder)) as job:
-        planner = RunPlanner(model, order, pool_tokens=32_768)
+        planner = RunPlanner(model, order, EngineLimits(pool_tokens=32_768))
         rows = planner.rows(job, lambda name, _: phases.append(name), lambda *_: None, warnings.append)
     assert phases[0] == "tokenise"
     assert phases[-1] == "blend"
