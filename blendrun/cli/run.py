@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from blendrun.engine.base import Engine, Platform
     from blendrun.models import ResolvedModel
+    from blendrun.planner.feed import RunPlan
     from blendrun.runner.run import MakeEngine, RunSettings
     from blendrun.runner.state import StateFolder
     from blendrun.runner.summary import Summary
@@ -26,13 +27,23 @@ class EngineName(StrEnum):
 
 
 class OrderName(StrEnum):
-    """Mirrors `blendrun.blend.base.OrderName`, which would make `--help` load NumPy."""
+    """Mirrors `blendrun.blend.base.OrderName`, which would make `--help` load NumPy; auto: the plan chooses."""
 
+    AUTO = "auto"
     GIVEN = "given"
     SHUFFLED = "shuffled"
     SORTED = "sorted"
     LOF = "lof"
     BLENDED = "blended"
+
+
+class OverlapName(StrEnum):
+    """Mirrors `blendrun.simulate.base.Overlap`; auto: the plan chooses, not pdmux."""
+
+    AUTO = "auto"
+    EXCLUSIVE = "exclusive"
+    MIXED = "mixed"
+    PDMUX = "pdmux"
 
 
 class DeviceName(StrEnum):
@@ -57,7 +68,12 @@ def run(
         str | None,
         typer.Option("--output", "-o", help="Output file. Default: <first job>.answers.jsonl here; - for stdout."),
     ] = None,
-    order: Annotated[OrderName, typer.Option(help="Order in which requests are fed.")] = OrderName.GIVEN,
+    order: Annotated[
+        OrderName, typer.Option(help="Order in which requests are fed; auto: the one that is predicted to be fastest.")
+    ] = OrderName.AUTO,
+    overlap: Annotated[
+        OverlapName, typer.Option(help="How prefill and decode share a step; auto: as predicted, exclusive or mixed.")
+    ] = OverlapName.AUTO,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
     config: Annotated[
@@ -142,17 +158,19 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
     from blendrun.errors import UsageError
     from blendrun.models import resolve_model
     from blendrun.runner.run import RunSettings
+    from blendrun.simulate.base import Overlap
 
     arguments = parse_engine_args(options["engine_arg"] or [])
     if options["endpoint"] not in (None, *ENDPOINTS):
         raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
     replay = options["engine"] == EngineName.REPLAY
     name, identity = options["model"] or "replay", "replay"
-    order, plan_rows = Order(str(options["order"])), None
+    order, planner = str(options["order"]), None
+    overlap = Overlap.EXCLUSIVE if options["overlap"] == OverlapName.AUTO else Overlap(str(options["overlap"]))
     decides: dict[str, Any] = {}
     versions: dict[str, str] = {}
     if replay:
-        if order not in (Order.GIVEN, Order.SHUFFLED):
+        if order not in (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.AUTO):
             raise UsageError(f"--order {order} needs the prompts in tokens, and replay has no tokenizer")
         make_engine = _replay(arguments)
     elif options["model"] is None:
@@ -166,7 +184,7 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
         decides = answer_settings(arguments) | {"platform": platform}
         versions = runtime_versions()
-        plan_rows = _planner(resolved, platform, arguments, order)
+        planner = _planner(resolved, platform, arguments, options)
         make_engine = _sglang(resolved, platform, arguments, options)
     return RunSettings(
         inputs=tuple(options["jobs"]),
@@ -176,8 +194,9 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         engine=str(options["engine"]),
         answer_settings=decides,
         versions=versions,
-        order=order,
-        plan_rows=plan_rows,
+        order=Order.GIVEN if order == OrderName.AUTO else Order(order),
+        overlap=overlap,
+        planner=planner,
         limit=options["limit"],
         default_url=options["endpoint"],
         resume=options["resume"],
@@ -197,24 +216,43 @@ def _parsers(model: ResolvedModel) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
-def _planner(model: ResolvedModel, platform: Any, arguments: dict[str, Any], order: Any) -> Any:
-    if str(order) in (OrderName.GIVEN, OrderName.SHUFFLED):
+def _planner(model: ResolvedModel, platform: Platform, arguments: dict[str, Any], options: dict[str, Any]) -> Any:
+    """What plans the run; None where rows are fed as they stand. Raises UsageError."""
+    order, overlap = str(options["order"]), str(options["overlap"])
+    if order in (OrderName.GIVEN, OrderName.SHUFFLED):
         return None
+    from blendrun.blend.base import OrderName as Order
+    from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
     from blendrun.engine.settings import engine_limits
     from blendrun.planner.feed import RunPlanner
+    from blendrun.simulate.base import Overlap
 
-    return RunPlanner(model, order, engine_limits(platform, arguments)).rows
+    def refusal(mode: Overlap, logprobs: bool) -> str | None:
+        found = overlap_arguments(mode.value, platform, arguments, JobFacts(any_logprobs=logprobs))
+        return found.sentence if isinstance(found, Refused) else None
+
+    return RunPlanner(
+        model,
+        None if order == OrderName.AUTO else Order(order),
+        overlap=None if overlap == OverlapName.AUTO else Overlap(overlap),
+        # On a CPU one step's arithmetic hides under no other's reads. The split of a GPU is only for those who ask.
+        overlaps=(Overlap.EXCLUSIVE, Overlap.MIXED) if platform == "gpu" else (Overlap.EXCLUSIVE,),
+        refusal=refusal,
+        limits=engine_limits(platform, arguments),
+    ).plan
 
 
 def _replay(arguments: dict[str, Any]) -> MakeEngine:
     from blendrun.engine.replay import ReplayEngine
 
     engine = ReplayEngine.from_arguments(arguments)
-    return lambda _: engine
+    return lambda _, __: engine
 
 
 def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], options: dict[str, Any]) -> MakeEngine:
-    from blendrun.engine.base import EngineSettings
+    import msgspec
+
+    from blendrun.engine.base import EngineSettings, SchedulerSettings, step_budget
     from blendrun.engine.process import SglangEngine
     from blendrun.engine.settings import available_cores
 
@@ -226,8 +264,16 @@ def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], opti
         server_args=arguments,
     )
 
-    def make(state: StateFolder) -> Engine:
-        return SglangEngine(settings, state.engine_log)
+    def make(state: StateFolder, plan: RunPlan) -> Engine:
+        scheduler = SchedulerSettings(
+            budget=None if plan.budget is None else step_budget(plan.budget),
+            reserve=plan.planned,
+            next_use=plan.planned,
+            plan_order=plan.planned,
+            step_log=str(state.steps.absolute()),
+        )
+        planned = msgspec.structs.replace(settings, scheduler=scheduler, overlap=plan.overlap.value)
+        return SglangEngine(planned, state.engine_log)
 
     return make
 

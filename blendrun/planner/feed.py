@@ -1,45 +1,115 @@
-"""The order of a run: rows of a Job as a plan would feed them."""
+"""The plan of a run: which order on which overlap mode, and the feeder that hands it to the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import OrderName
-from blendrun.cost.capacity import EngineLimits
+from blendrun.blend.base import Blend, Order, OrderName
+from blendrun.blend.budget import Budget
+from blendrun.cost.base import Machine
+from blendrun.cost.capacity import UNTOLD, EngineLimits
 from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.errors import UsageError
 from blendrun.jobs import Job
+from blendrun.lengths.base import Lengths
 from blendrun.lengths.estimate import LengthMode
+from blendrun.lengths.evidence import Samples
+from blendrun.lengths.history import History
 from blendrun.models.resolve import ResolvedModel
-from blendrun.planner.plan import cost_structure, make_structure
+from blendrun.planner.feeder import Feeder, PlanFeeder
+from blendrun.planner.learner import Learner, sample_first
+from blendrun.planner.plan import Choice, Costed, Plan, Structure, cost_structure, make_plan, make_structure, recall
 from blendrun.planner.workload import PlannedModel
+from blendrun.simulate.base import Overlap
+from blendrun.simulate.portfolio import ENGINE_CHUNK
 from blendrun.tokens import build_prompts, load_tokenizer
 
 Phase = Callable[[str, str], None]
 Progress = Callable[[int, int, str], None]
+Warn = Callable[[str], None]
 # Where the GPU has no card: the order depends on proportions more than on rates (paper.md 1.6).
 _STAND_IN = "h100-sxm"
+# Shuffling is for comparisons; nothing speaks for it in a run.
+_DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16
+_AUTO = (OrderName.GIVEN, OrderName.SORTED, OrderName.LOF, OrderName.BLENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """What a run goes by.
+
+    feeder: gives the requests. order, overlap, budget: chosen or asked for; budget None leaves the engine its chunk.
+    why: of the choice, a sentence; empty where nothing was chosen.
+    planned: whether requests carry what the scheduler plug-in admits and evicts by.
+    predicted_seconds, predicted_hit_tokens: of all that is to be fed; None where nothing was simulated.
+    queue_depth: requests that wait in the engine beside those that run: enough that it never starves.
+    """
+
+    feeder: Feeder
+    order: OrderName
+    overlap: Overlap = Overlap.EXCLUSIVE
+    budget: Budget | None = None
+    why: str = ""
+    planned: bool = False
+    predicted_seconds: float | None = None
+    predicted_hit_tokens: int | None = None
+    queue_depth: int = _DEEPEST_QUEUE
+    learning: Learning | None = None
+
+
+@dataclass(slots=True)
+class Learning:
+    """Lengths that follow the run's own answers, and the plan that follows the lengths."""
+
+    costed: Costed
+    order: OrderName
+    learner: Learner
+    feeder: PlanFeeder
+
+    def remember(self, identity: str) -> None:
+        """Leave the answers' lengths to later runs of the model. Raises HistoryUnavailableError."""
+        learner = self.learner
+        if not learner.prompt:
+            return
+        clusters = learner.prompts.cluster[np.array(learner.prompt, dtype=np.int64)]
+        tokens, finished = np.array(learner.tokens), np.array(learner.finished)
+        History.open().record(identity, clusters, tokens, finished)
+
+    def plan_again(self, samples: Samples) -> tuple[Lengths, Order | Blend] | None:
+        """New lengths and a plan by them; None where little has changed. For a thread: changes nothing here but
+        `learner.lengths`."""
+        lengths = self.learner.learn(samples)
+        if lengths is None:
+            return None
+        structure = replace(self.costed.structure, lengths=lengths)
+        return lengths, _feed_of(_again(self.costed, structure), self.order)
 
 
 @dataclass(frozen=True, slots=True)
 class RunPlanner:
-    """Orders the accepted rows of a job for a model on this machine.
+    """Plans the accepted rows of a job for a model on this machine.
 
-    limits: of the engine, as far as they are known before it starts.
+    order, overlap: as asked for; None lets the simulator choose. overlaps: the choice for overlap None, simplest first.
+    refusal: says why a mode cannot be had for a job (whether any request wants log probabilities), None where it can.
+    limits: of the engine, as far as they are known before it starts. hardware: a card's name; None for this machine's.
     """
 
     model: ResolvedModel
-    order: OrderName
-    limits: EngineLimits
+    order: OrderName | None
+    overlap: Overlap | None = Overlap.EXCLUSIVE
+    overlaps: tuple[Overlap, ...] = (Overlap.EXCLUSIVE,)
+    refusal: Callable[[Overlap, bool], str | None] = lambda _, __: None
+    limits: EngineLimits = UNTOLD
     lengths: LengthMode = LengthMode.AUTO
+    hardware: str | None = None
 
-    def rows(self, job: Job, phase: Phase, progress: Progress, warn: Callable[[str], None]) -> NDArray[np.int64]:
-        """All accepted rows in feed order: i64. What cannot be tokenised comes first, so that its error is seen early.
+    def plan(self, job: Job, rows: NDArray[np.int64], phase: Phase, progress: Progress, warn: Warn) -> RunPlan:
+        """A plan for `rows` (i64) of the job. What cannot be tokenised is fed first, so that its error is seen early.
 
         Raises UsageError, InputMissingError (no tokenizer), OutputUnavailableError (no room for the token store).
         """
@@ -52,21 +122,108 @@ class RunPlanner:
         tokenized = build_prompts(
             job, tokenizer, context_length=context, progress=lambda done, total: progress(done, total, "requests")
         )
-        prompts = tokenized.prompts
-        if not len(prompts):
-            return job.accepted
         planned = PlannedModel(self.model.name, card, self.model.identity, context, tokenizer)
-        structure = make_structure(prompts, planned, self.lengths, phase, warn)
-        phase("blend", str(self.order))
-        on = machine(load_hardware(_hardware(warn)))
-        costed = cost_structure(structure, card, on, limits=self.limits)
-        others = np.setdiff1d(job.accepted, prompts.row, assume_unique=True)
-        return np.concatenate((others, prompts.row[costed.order(self.order).prompt]))
+        structure = make_structure(tokenized.prompts, planned, self.lengths, phase, warn)
+        phase("blend", f"{len(structure.prompts):,} prompts")
+        costed = cost_structure(structure, card, self._machine(warn), limits=self.limits)
+        overlaps = self._possible(bool(tokenized.logprobs.any()), warn)
+        return self._choose(costed, rows, overlaps, phase, progress, warn)
+
+    def _possible(self, logprobs: bool, warn: Warn) -> tuple[Overlap, ...]:
+        """Modes to choose from. Raises UsageError where the one that was asked for cannot be had."""
+        if self.overlap is not None:
+            if sentence := self.refusal(self.overlap, logprobs):
+                raise UsageError(sentence)
+            return (self.overlap,)
+        found = []
+        for mode in self.overlaps:
+            if sentence := self.refusal(mode, logprobs):
+                warn(sentence)
+            else:
+                found.append(mode)
+        return tuple(found) or (Overlap.EXCLUSIVE,)
+
+    def _machine(self, warn: Warn) -> Machine:
+        try:
+            return machine(load_hardware(self.hardware or own_hardware()))
+        except UsageError as error:
+            if self.hardware is not None:
+                raise
+            warn(f"{error}; planned as for {_STAND_IN}")
+            return machine(load_hardware(_STAND_IN))
+
+    def _choose(
+        self,
+        costed: Costed,
+        rows: NDArray[np.int64],
+        overlaps: tuple[Overlap, ...],
+        phase: Phase,
+        progress: Progress,
+        warn: Warn,
+    ) -> RunPlan:
+        prompts = costed.structure.prompts
+        simulated = self._simulate(costed, overlaps, phase, progress) if len(prompts) else None
+        chosen = simulated.portfolio.chosen if simulated else None
+        order = chosen.order if chosen else self.order or OrderName.GIVEN
+        overlap = chosen.overlap if chosen else overlaps[0]
+        feed = chosen.feed if chosen else _feed_of(costed, order)
+        wanted = np.isin(prompts.row, rows)
+        learner = _learner(costed, self.model.identity, self.lengths, warn)
+        feeder = PlanFeeder(
+            prompts,
+            costed.structure.tree,
+            costed.structure.lengths,
+            feed,
+            wanted=wanted,
+            pool_tokens=costed.pool.tokens,
+            unplanned=np.setdiff1d(rows, prompts.row, assume_unique=True),
+            sample=_sample(costed.structure, order, learner),
+        )
+        whole = chosen is not None and bool(wanted.all())
+        return RunPlan(
+            feeder=feeder,
+            order=order,
+            overlap=overlap,
+            budget=chosen.budget if chosen and overlap is not Overlap.EXCLUSIVE else None,
+            why=simulated.portfolio.why if simulated and self.order is None else "",
+            planned=True,
+            predicted_seconds=chosen.outcome.seconds if chosen and whole else None,
+            predicted_hit_tokens=chosen.outcome.hit_tokens if chosen and whole else None,
+            queue_depth=_queue_depth(costed),
+            learning=Learning(costed, order, learner, feeder) if learner.needed else None,
+        )
+
+    def _simulate(self, costed: Costed, overlaps: tuple[Overlap, ...], phase: Phase, progress: Progress) -> Plan:
+        phase("simulate", f"{len(costed.structure.prompts):,} requests")
+        orders: Iterable[OrderName] = _AUTO if self.order is None else (self.order,)
+        choice = Choice(tuple(orders), overlaps)
+        return make_plan(costed, choice, lambda done, total: progress(done, total, "simulations"))
 
 
-def _hardware(warn: Callable[[str], None]) -> str:
-    try:
-        return own_hardware()
-    except UsageError as error:
-        warn(f"{error}; the order is planned as for {_STAND_IN}")
-        return _STAND_IN
+def _queue_depth(costed: Costed) -> int:
+    """Two steps' worth of prefill: so many may be admitted before the next ones arrive."""
+    tree = costed.structure.tree
+    fresh = (tree.prompt_tokens - tree.shared_tokens) / max(tree.prompts, 1)
+    wanted = 2 * (costed.limits.chunk or ENGINE_CHUNK) / max(fresh, 1.0)
+    return int(min(max(wanted, _SHALLOWEST_QUEUE), _DEEPEST_QUEUE))
+
+
+def _feed_of(costed: Costed, order: OrderName) -> Order | Blend:
+    return costed.blend if order is OrderName.BLENDED else costed.order(order)
+
+
+def _again(costed: Costed, structure: Structure) -> Costed:
+    return cost_structure(structure, costed.model, costed.machine, limits=costed.limits)
+
+
+def _learner(costed: Costed, identity: str, mode: LengthMode, warn: Warn) -> Learner:
+    structure = costed.structure
+    history = recall(structure.prompts, identity, warn)
+    return Learner(structure.prompts, structure.tree, mode, history, structure.lengths)
+
+
+def _sample(structure: Structure, order: OrderName, learner: Learner) -> NDArray[np.int64] | None:
+    """Only where the order depends on lengths."""
+    if order not in (OrderName.LOF, OrderName.BLENDED) or not learner.needed:
+        return None
+    return sample_first(structure.prompts, structure.tree, structure.lengths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from blendrun.blend.base import Blend, Order, OrderName
 from blendrun.blend.blended import KEEP, blend
@@ -44,6 +45,7 @@ class Costed:
 
     machine: all devices. pool: how they divide into replicas. limits: what each engine was told.
     demand, bound: of the whole job; the bound on all devices.
+    blend, scattered: the job blended, by density and by chance within its two halves (`blend.split`).
     step_budget: tokens a step of one replica, T* (paper.md 1.6), a multiple of 128.
     """
 
@@ -54,6 +56,7 @@ class Costed:
     demand: Demand
     bound: Bound
     blend: Blend
+    scattered: Blend
     step_budget: int
     limits: EngineLimits = UNTOLD
 
@@ -88,7 +91,14 @@ class Plan:
     @property
     def order(self) -> Order:
         """The chosen order, as a list."""
-        return self.costed.order(self.portfolio.chosen.order)
+        feed = self.portfolio.chosen.feed
+        return feed.order if isinstance(feed, Blend) else feed
+
+    @property
+    def blend(self) -> Blend:
+        """The faster one of the blends; the one by density where none was simulated."""
+        found = [(each.seconds, each.feed) for each in self.portfolio.candidates if isinstance(each.feed, Blend)]
+        return min(found, key=lambda each: each[0])[1] if found else self.costed.blend
 
 
 def make_structure(
@@ -100,7 +110,7 @@ def make_structure(
         load_kernels()
     phase("tree", f"{len(prompts):,} prompts")
     tree = build_tree(prompts)
-    lengths = estimate(prompts, tree, mode=mode, history=_history(prompts, model, warn))
+    lengths = estimate(prompts, tree, mode=mode, history=recall(prompts, model.identity, warn))
     return Structure(prompts, tree, lengths)
 
 
@@ -123,6 +133,7 @@ def cost_structure(
     if limits.pool_tokens is not None:
         pool = replace(pool, tokens=limits.pool_tokens)
     costs = demand(tree, prompts, lengths, model, machine)
+    cut = partial(blend, tree, prompts, lengths, costs, machine, pool_tokens=pool.tokens, keep=keep)
     compute_tokens, kv_bytes = float(costs.compute_tokens.sum()), float(costs.kv_bytes.sum())
     return Costed(
         structure=structure,
@@ -131,7 +142,8 @@ def cost_structure(
         pool=pool,
         demand=costs,
         bound=bound_seconds(costs, machine),
-        blend=blend(tree, prompts, lengths, costs, machine, pool_tokens=pool.tokens, keep=keep),
+        blend=cut(),
+        scattered=cut(scattered=True),
         step_budget=step_budget(compute_tokens, kv_bytes, pool.bytes),
         limits=limits,
     )
@@ -146,7 +158,7 @@ def make_plan(costed: Costed, choice: Choice, progress: Callable[[int, int], Non
         structure.prompts,
         structure.lengths,
         simple,
-        [costed.blend] if OrderName.BLENDED in choice.orders else [],
+        [costed.blend, costed.scattered] if OrderName.BLENDED in choice.orders else [],
         costed.model,
         costed.machine,
         pool=costed.pool,
@@ -160,11 +172,15 @@ def make_plan(costed: Costed, choice: Choice, progress: Callable[[int, int], Non
     return Plan(costed, portfolio)
 
 
-def _history(prompts: Prompts, model: PlannedModel, warn: Callable[[str], None]) -> Recalled | None:
+def recall(prompts: Prompts, identity: str, warn: Callable[[str], None]) -> Recalled | None:
+    """What earlier runs of a model saw of these kinds of request; None where that is nothing or cannot be read.
+
+    identity: of the weights (`ResolvedModel.identity`).
+    """
     if prompts.known.all():
         return None
     try:
-        return History.open().recall(model.identity, prompts.cluster)
+        return History.open().recall(identity, prompts.cluster)
     except HistoryUnavailableError as error:
         warn(str(error))
         return None

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 from blendrun import __version__
 from blendrun.blend.base import OrderName
-from blendrun.engine.base import Engine, EngineInfo, Result, WorkItem
+from blendrun.engine.base import Engine, EngineInfo, Result
 from blendrun.errors import (
     EXIT_OK,
     EXIT_SOME_LINES_FAILED,
@@ -29,19 +28,22 @@ from blendrun.errors import (
     OutputUnavailableError,
 )
 from blendrun.jobs import Job, index_jobs, open_sources
+from blendrun.lengths.history import HistoryUnavailableError
+from blendrun.planner.feed import RunPlan
 from blendrun.runner import manifest as manifests
 from blendrun.runner import summary as summaries
 from blendrun.runner.answers import answer_line, check_writable, write_answers
 from blendrun.runner.events import Note, PhaseStarted, Progress, Watch
+from blendrun.runner.feeding import Feeding
 from blendrun.runner.journal import Journal, Record
 from blendrun.runner.ledger import Ledger
-from blendrun.runner.order import PlanRows, arrange
+from blendrun.runner.order import plan_rows
+from blendrun.runner.records import Records
 from blendrun.runner.state import StateFolder, path_text
+from blendrun.runner.steps import StepTail
 from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stop_error
-from blendrun.runner.summary import Stopwatch, Summary, Tokens
-
-# Requests waiting in the engine's queue beyond those it decodes: enough that a burst of completions never starves it.
-_QUEUE_DEPTH = 128
+from blendrun.runner.summary import PlanSummary, Stopwatch, Summary, Tokens
+from blendrun.simulate.base import Overlap
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class RunSettings:
 
     inputs: files in order, "-" for stdin. model, model_identity: as given, and its hash. drain_timeout: seconds that
     requests in flight may take to finish after a signal. versions: of the engine's packages, for the manifest.
-    plan_rows: finds the orders that need prompts; None for those that do not.
+    planner: makes the plan; None feeds as `order` and `overlap` say.
     """
 
     inputs: tuple[str, ...]
@@ -60,7 +62,8 @@ class RunSettings:
     engine: str
     answer_settings: dict[str, Any]
     order: OrderName = OrderName.GIVEN
-    plan_rows: PlanRows | None = None
+    overlap: Overlap = Overlap.EXCLUSIVE
+    planner: Planner | None = None
     limit: int | None = None
     default_url: str | None = None
     resume: bool = True
@@ -71,7 +74,18 @@ class RunSettings:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-MakeEngine = Callable[[StateFolder], Engine]
+# Makes the plan of the rows that are to be fed; told what to report to.
+Planner = Callable[
+    [
+        Job,
+        NDArray[np.int64],
+        Callable[[str, str], None],
+        Callable[[int, int, str], None],
+        Callable[[str], None],
+    ],
+    RunPlan,
+]
+MakeEngine = Callable[[StateFolder, RunPlan], Engine]
 
 
 def execute(settings: RunSettings, make_engine: MakeEngine, watch: Watch) -> Summary:
@@ -139,9 +153,15 @@ class _Run:
     info: EngineInfo | None = field(default=None, init=False)
     notes: list[str] = field(default_factory=list, init=False)
     stop_signal: int | None = field(default=None, init=False)
-    in_flight: dict[int, str] = field(default_factory=dict, init=False)
+    feeding: Feeding | None = field(default=None, init=False)
+    plan: RunPlan | None = field(default=None, init=False)
+    todo: int = field(default=0, init=False)
     rejected: int = field(default=0, init=False)
     new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self.feeding.flights) if self.feeding is not None else 0
 
     def execute(self, make_engine: MakeEngine) -> Summary:
         self.manifest = self._manifest()
@@ -170,7 +190,6 @@ class _Run:
             # A summary speaks of a run that ended; this one has begun.
             self.state.summary.unlink(missing_ok=True)
             try:
-                todo = self._arrange(todo)
                 self._finish(todo, make_engine, journal)
             except BlendrunError as error:
                 stopped = isinstance(error, DrainedError | InterruptedRunError)
@@ -181,19 +200,29 @@ class _Run:
         failed = bool(self.rejected) or bool(self.ledger.error_codes)
         return self._summary("completed", EXIT_SOME_LINES_FAILED if failed else EXIT_OK)
 
-    def _arrange(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _plan(self, rows: NDArray[np.int64]) -> RunPlan:
         settings = self.settings
-        if settings.plan_rows is None:
-            return arrange(self.job, rows, settings.order, None, self.watch)
+        if settings.planner is None or not len(rows):
+            return plan_rows(rows, settings.order, settings.overlap)
         with self.stopwatch.phase("plan"):
-            return arrange(self.job, rows, settings.order, settings.plan_rows, self.watch)
+            plan = settings.planner(
+                self.job,
+                rows,
+                lambda name, detail: self.watch(PhaseStarted(name, detail)),
+                lambda done, total, unit: self.watch(Progress(done, total, unit)),
+                lambda text: self._note(text, warning=True),
+            )
+        if plan.why:
+            self._note(plan.why)
+        return plan
 
     def _finish(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
         """Answer the rows `todo`, then write the files."""
         if len(todo):
             self._note_resume(len(todo))
+            self.plan, self.todo = self._plan(todo), len(todo)
             with handlers_kept():
-                asyncio.run(self._feed(todo, make_engine, journal))
+                asyncio.run(self._feed(self.plan, make_engine, journal))
         if left := len(self.ledger.unfinished()):
             if self.stop_signal is not None:
                 raise stop_error(self.stop_signal, f"{left} requests are left; the same command resumes")
@@ -235,10 +264,10 @@ class _Run:
         if done:
             self._note(f"resuming: {done} of {len(self.job)} requests are finished")
 
-    async def _feed(self, rows: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
-        """Bring the engine up, keep its window full until `rows` are done, end it whatever happens."""
-        engine = make_engine(self.state)
-        work = asyncio.ensure_future(self._serve(engine, rows, journal))
+    async def _feed(self, plan: RunPlan, make_engine: MakeEngine, journal: Journal) -> None:
+        """Bring the engine up, keep its window full until all is done, end it whatever happens."""
+        engine = make_engine(self.state, plan)
+        work = asyncio.ensure_future(self._serve(engine, plan, journal))
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number, work)
@@ -261,45 +290,48 @@ class _Run:
         self.stop_signal = number
         seconds = self.settings.drain_timeout
         self._note(
-            f"{signal.Signals(number).name}: finishing {len(self.in_flight)} requests in flight, {seconds:g} s at most"
+            f"{signal.Signals(number).name}: finishing {self.in_flight} requests in flight, {seconds:g} s at most"
         )
         asyncio.get_running_loop().call_later(seconds, work.cancel)
 
-    async def _serve(self, engine: Engine, rows: NDArray[np.int64], journal: Journal) -> None:
+    async def _serve(self, engine: Engine, plan: RunPlan, journal: Journal) -> None:
+        steps = StepTail(self.state.steps)
         with self.stopwatch.phase("load"):
             self.watch(PhaseStarted("load", self.settings.model))
             self.info = info = await engine.start(lambda phase: self.watch(PhaseStarted("load", phase)))
         for note in info.notes:
             self._note(note, warning=True)
+        records = Records(self.state.records)
+        self.feeding = feeding = Feeding(
+            job=self.job,
+            plan=plan,
+            engine=engine,
+            info=info,
+            records=records,
+            steps=steps,
+            on_result=lambda result, custom_id: self._record(result, custom_id, journal),
+            on_tick=self._show_progress,
+            on_note=lambda text: self._note(text, warning=True),
+            stopping=lambda: self.stop_signal is not None,
+        )
         with self.stopwatch.phase("run"):
-            self.watch(PhaseStarted("run", f"{len(rows)} requests, {info.max_running} at once"))
-            window = asyncio.Semaphore(info.max_running + _QUEUE_DEPTH)
+            self.watch(PhaseStarted("run", f"{self.todo} requests, {info.max_running} at once, order {plan.order}"))
             try:
-                async with asyncio.TaskGroup() as group:
-                    group.create_task(self._submit(engine, rows, window))
-                    group.create_task(self._collect(engine, window, journal))
-            except BaseExceptionGroup as errors:
-                # One side failing ends the other; the first failure is the reason.
-                raise errors.exceptions[0] from None
+                await feeding.run()
+            finally:
+                records.close()
+                self._remember(plan)
 
-    async def _submit(self, engine: Engine, rows: NDArray[np.int64], window: asyncio.Semaphore) -> None:
-        for row in rows:
-            await window.acquire()
-            if self.stop_signal is not None:
-                break
-            request = self.job.request(int(row))
-            item = WorkItem(int(row), request.endpoint.url, orjson.dumps(request.body), _stated_length(request.extra))
-            self.in_flight[int(row)] = request.custom_id
-            await engine.submit(item)
-        await engine.close_input()
+    def _remember(self, plan: RunPlan) -> None:
+        """Leave the lengths of the answers to later runs."""
+        if plan.learning is None:
+            return
+        try:
+            plan.learning.remember(self.settings.model_identity)
+        except HistoryUnavailableError as error:
+            self._note(str(error), warning=True)
 
-    async def _collect(self, engine: Engine, window: asyncio.Semaphore, journal: Journal) -> None:
-        async for result in engine.results():
-            window.release()
-            self._record(result, journal)
-
-    def _record(self, result: Result, journal: Journal) -> None:
-        custom_id = self.in_flight.pop(result.row)
+    def _record(self, result: Result, custom_id: str, journal: Journal) -> None:
         key = self.job.key(result.row, self.salt)
         record = Record(
             key,
@@ -313,13 +345,16 @@ class _Run:
         usage = result.usage
         for place, tokens in enumerate((usage.prompt, usage.cached, usage.output)):
             self.new_tokens[place] += tokens
+        self._show_progress()
+
+    def _show_progress(self) -> None:
         self.watch(
             Progress(
                 self.ledger.finished + self.rejected,
                 len(self.job),
                 "requests",
                 self.ledger.error_codes.total() + self.rejected,
-                len(self.in_flight),
+                self.in_flight,
                 *self.new_tokens,
             )
         )
@@ -335,7 +370,8 @@ class _Run:
             exit_code=exit_code,
             output=self.state.output,
             errors=self.state.errors,
-            order=str(self.settings.order),
+            order=str(self.plan.order if self.plan else self.settings.order),
+            plan=_planned(self.plan),
             new_tokens=Tokens(*self.new_tokens),
             notes=tuple(self.notes),
         )
@@ -343,8 +379,7 @@ class _Run:
         return summary
 
 
-def _stated_length(extra: dict[str, Any]) -> int | None:
-    """Output tokens that the line's metadata states, for the replay engine."""
-    metadata = extra.get("metadata")
-    length = metadata.get("reference_output_tokens") if isinstance(metadata, dict) else None
-    return length if isinstance(length, int) and length > 0 else None
+def _planned(plan: RunPlan | None) -> PlanSummary | None:
+    if plan is None or not plan.planned:
+        return None
+    return PlanSummary(plan.order, plan.overlap, plan.why, plan.predicted_seconds, plan.predicted_hit_tokens)

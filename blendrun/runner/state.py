@@ -49,6 +49,16 @@ class StateFolder:
         return self.path / "engine.log"
 
     @property
+    def records(self) -> Path:
+        """Planned and actual of each request."""
+        return self.path / "records.jsonl"
+
+    @property
+    def steps(self) -> Path:
+        """The engine's log of its steps."""
+        return self.path / "steps.jsonl"
+
+    @property
     def spool(self) -> Path:
         """Inputs that cannot be read at any place (compressed, stdin), unpacked."""
         return self.path / "spool"
@@ -81,5 +91,5 @@ class StateFolder:
     def clear(self, *, keep: Collection[Path] = ()) -> None:
         """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held."""
         spooled = [path for path in self.spool.glob("*") if path not in keep]
-        for path in (self.manifest, self.summary, self.engine_log, *spooled, self.journal):
+        for path in (self.manifest, self.summary, self.engine_log, self.records, self.steps, *spooled, self.journal):
             path.unlink(missing_ok=True)

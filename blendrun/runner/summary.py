@@ -35,6 +35,16 @@ class Tokens(msgspec.Struct, frozen=True):
     output: int
 
 
+class PlanSummary(msgspec.Struct, frozen=True):
+    """What was planned. predicted_*: of the phase `run`; null where the plan was not of the whole job."""
+
+    order: str
+    overlap: str
+    why: str
+    predicted_seconds: float | None
+    predicted_hit_tokens: int | None
+
+
 class Summary(msgspec.Struct, frozen=True):
     """seconds: of this invocation, a figure a phase and `wall`; throughput: tokens/s of its run phase."""
 
@@ -56,6 +66,7 @@ class Summary(msgspec.Struct, frozen=True):
     error_codes: dict[str, int]
     versions: dict[str, str]
     notes: tuple[str, ...]
+    plan: PlanSummary | None = None
 
 
 class Stopwatch:
@@ -91,6 +102,7 @@ def summarise(
     output: Path,
     errors: Path,
     order: str,
+    plan: PlanSummary | None,
     new_tokens: Tokens,
     notes: tuple[str, ...],
 ) -> Summary:
@@ -131,6 +143,7 @@ def summarise(
         error_codes=codes,
         versions={"blendrun": __version__, **(info.versions if info else {})},
         notes=notes,
+        plan=plan,
     )
 
 

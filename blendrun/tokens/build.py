@@ -28,15 +28,15 @@ from blendrun.tokens.traits import traits
 Progress = Callable[[int, int], None]
 
 # Part of every store's key: raise it whenever rendering, columns or layout change.
-_FORMAT = 1
+_FORMAT = 2
 # Characters of rendered text, or rows, in one batch of the tokenizer. Encodings take about 100 bytes a token while
 # they live, and there are two batches at once: 120 MB in all.
 _BATCH_CHARACTERS = 2 << 20
 _BATCH_ROWS = 1024
 # Failures kept with their message; of the others only the row is kept.
 MAX_MESSAGES = 100
-# row, root, cluster, schema, reference, estimated: one call a row, read back by NumPy.
-_ROW = struct.Struct("<qQQQi?")
+# row, root, cluster, schema, reference, fixed, logprobs, estimated: one call a row, read back by NumPy.
+_ROW = struct.Struct("<qQQQi???")
 _ROW_TYPE = np.dtype(
     [
         ("row", "<i8"),
@@ -44,6 +44,8 @@ _ROW_TYPE = np.dtype(
         ("cluster", "<u8"),
         ("schema", "<u8"),
         ("reference", "<i4"),
+        ("fixed", "?"),
+        ("logprobs", "?"),
         ("estimated", "?"),
     ]
 )
@@ -56,6 +58,7 @@ class TokenizedJob:
     prompts: M prompts; about 60 bytes a prompt besides its tokens.
     schema: u64 (M,), hash of the form an answer must have (JSON schema, regex, grammar), 0 for none; engines compile
         each distinct one.
+    logprobs: bool (M,), where the answer is to come with log probabilities.
     estimated: bool (M,), where media are counted by `MEDIA_TOKENS`.
     over_context: i64, rows whose prompt leaves no room for an answer.
     empty: i64, rows whose prompt has no token.
@@ -66,6 +69,7 @@ class TokenizedJob:
 
     prompts: Prompts
     schema: NDArray[np.uint64]
+    logprobs: NDArray[np.bool_]
     estimated: NDArray[np.bool_]
     over_context: NDArray[np.int64]
     empty: NDArray[np.int64]
@@ -219,12 +223,13 @@ def _build(
 
 
 def _columns(job: Job, rows: NDArray[Any], tokens: NDArray[np.int64], context_length: int) -> dict[str, NDArray[Any]]:
-    """The arrays of `Prompts` but for its units, and `schema` and `estimated`."""
+    """The arrays of `Prompts` but for its units, and `schema`, `logprobs` and `estimated`."""
     row = rows["row"]
     asked, left = job.max_new_tokens[row].astype(np.int64), context_length - tokens
     bound = np.where(asked > 0, np.minimum(asked, left), left)
     # One more than the published answer has, for the token that ends it.
     reference = np.where(rows["reference"] >= 0, np.minimum(rows["reference"].astype(np.int64) + 1, bound), -1)
+    reference = np.where(rows["fixed"], bound, reference)
     return {
         "row": row,
         "offsets": np.concatenate(([0], np.cumsum(tokens))).astype(np.int64),
@@ -234,15 +239,16 @@ def _columns(job: Job, rows: NDArray[Any], tokens: NDArray[np.int64], context_le
         "bound": bound.astype(np.int32),
         "choices": job.choices[row].astype(np.int32),
         "reference": reference.astype(np.int32),
-        # A text job's reference is somebody else's answer, not this model's.
-        "known": np.zeros(len(row), dtype=np.bool_),
+        # A text job's other references are somebody else's answers, not this model's.
+        "known": rows["fixed"],
         "schema": rows["schema"],
+        "logprobs": rows["logprobs"],
         "estimated": rows["estimated"],
     }
 
 
 def _tokenized(arrays: dict[str, NDArray[Any]], messages: list[tuple[int, str]], reused: bool) -> TokenizedJob:
-    own = {name: arrays.pop(name) for name in ("schema", "estimated", "over_context", "empty", "failed")}
+    own = {name: arrays.pop(name) for name in ("schema", "logprobs", "estimated", "over_context", "empty", "failed")}
     reasons = tuple((row, message) for row, message in messages)
     return TokenizedJob(Prompts(unit_tokens=1, **arrays), messages=reasons, reused=reused, **own)
 

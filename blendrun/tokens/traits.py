@@ -14,6 +14,8 @@ from blendrun.tokens.chat import Media
 
 # Body fields that constrain the answer to a form.
 _FORM_FIELDS = ("response_format", "json_schema", "regex", "ebnf")
+# Body fields that end an answer before its bound.
+_STOP_FIELDS = ("stop", "stop_token_ids", "stop_regex")
 _TAG_NAMES = ("task", "job")
 
 
@@ -24,12 +26,15 @@ class Traits(NamedTuple):
     cluster: of endpoint, model, asked bound, schema, whether there are tools, and metadata "task" or "job".
     schema: of the answer's form (JSON schema, regex or grammar).
     reference: metadata.reference_output_tokens, -1 without.
+    fixed: whether nothing but the bound can end the answer. logprobs: whether it is to come with log probabilities.
     """
 
     root: int
     cluster: int
     schema: int
     reference: int
+    fixed: bool
+    logprobs: bool
 
 
 def traits(request: RequestLine, bound: int, media: Sequence[Media]) -> Traits:
@@ -39,7 +44,9 @@ def traits(request: RequestLine, bound: int, media: Sequence[Media]) -> Traits:
     metadata = metadata if isinstance(metadata, dict) else {}
     schema = _schema(body)
     kind = (request.endpoint.url, _text(body.get("model")), bound, schema, bool(body.get("tools")))
-    return Traits(_root(body, media), _cluster(*kind, _tag(metadata, body)), schema, _reference(metadata))
+    cluster = _cluster(*kind, _tag(metadata, body))
+    fixed, logprobs = _fixed(body, bound, schema), body.get("logprobs") not in (None, False)
+    return Traits(_root(body, media), cluster, schema, _reference(metadata), fixed, logprobs)
 
 
 def adapter(body: dict[str, Any]) -> str:
@@ -54,6 +61,12 @@ def _root(body: dict[str, Any], media: Sequence[Media]) -> int:
     if not media and not any(keys):
         return 0
     return _hash(orjson.dumps([*keys, *(blake2b(part.reference, digest_size=16).hexdigest() for part in media)]))
+
+
+def _fixed(body: dict[str, Any], bound: int, schema: int) -> bool:
+    """An answer of one token is that long; others run to their bound where the end token does not end them."""
+    ends = schema or any(body.get(name) for name in _STOP_FIELDS)
+    return bound == 1 or bool(body.get("ignore_eos") is True and not ends)
 
 
 def _schema(body: dict[str, Any]) -> int:

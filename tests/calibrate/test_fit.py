@@ -41,6 +41,17 @@ def test_noise_of_two_percent_leaves_the_predictions_right(platform: str, seed: 
         assert point.predicted == pytest.approx(seconds, rel=0.05)
 
 
+@pytest.mark.parametrize("victims", [(11, 12), (3, 20), (8, 15)])
+def test_two_batches_that_were_disturbed_bend_nothing(victims: tuple[int, int]) -> None:
+    observations = list(sweep("cpu", CPU, noise=0.01))
+    for place in victims:
+        observations[place] = dataclasses.replace(observations[place], seconds=2 * observations[place].seconds)
+    found = fit(observations)
+    exact = {observation.name: observation.seconds for observation in sweep("cpu", CPU)}
+    errors = [abs(point.predicted / exact[point.name] - 1) for point in (*found.points, *found.held_out)]
+    assert max(errors) < 0.08
+
+
 def test_no_constant_is_negative_however_bad_the_measurements() -> None:
     chance = np.random.default_rng(3)
     wild = [

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from blendrun.blend.base import OrderName
@@ -13,7 +15,9 @@ from blendrun.errors import UsageError
 from blendrun.jobs import index_jobs, open_sources
 from blendrun.models import resolve_model
 from blendrun.models.resolve import ResolvedModel
-from blendrun.planner.feed import RunPlanner
+from blendrun.planner.feed import RunPlan, RunPlanner
+from blendrun.planner.feeder import Feed
+from blendrun.simulate.base import Overlap
 
 
 def line(custom_id: str, prompt: str, **body: object) -> str:
@@ -25,40 +29,60 @@ def model() -> ResolvedModel:
     return resolve_model("smollm2-135m", platform="cpu")
 
 
-def planned(lines: list[str], order: OrderName, model: ResolvedModel, folder: Path) -> tuple[list[int], list[str]]:
-    path, warnings, phases = folder / "job.jsonl", [], []
+def plan(
+    lines: list[str],
+    order: OrderName | None,
+    model: ResolvedModel,
+    folder: Path,
+    rows: list[int] | None = None,
+    **fields: Any,
+) -> RunPlan:
+    path, phases = folder / "job.jsonl", []
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with index_jobs(open_sources([path], folder)) as job:
-        planner = RunPlanner(model, order, EngineLimits(pool_tokens=32_768))
-        rows = planner.rows(job, lambda name, _: phases.append(name), lambda *_: None, warnings.append)
+        planner = RunPlanner(model, order, limits=EngineLimits(32_768, 32, 4096), **fields)
+        todo = job.accepted if rows is None else np.array(rows)
+        made = planner.plan(job, todo, lambda name, _: phases.append(name), lambda *_: None, lambda _: None)
     assert phases[0] == "tokenise"
-    assert phases[-1] == "blend"
-    return rows.tolist(), warnings
+    assert phases[-1] == "simulate"
+    return made
+
+
+def fed(made: RunPlan) -> list[Feed]:
+    found = []
+    while (feed := made.feeder.take()) is not None:
+        found.append(feed)
+    assert [feed.index for feed in found] == list(range(len(found)))
+    return found
+
+
+def planned(lines: list[str], order: OrderName, model: ResolvedModel, folder: Path) -> list[int]:
+    return [feed.row for feed in fed(plan(lines, order, model, folder))]
 
 
 @pytest.mark.parametrize("order", [OrderName.SORTED, OrderName.LOF, OrderName.BLENDED])
 def test_every_accepted_row_once(order: OrderName, model: ResolvedModel, tmp_path: Path) -> None:
     lines = [line(f"r{row}", f"{'red ' * 40 if row % 2 else 'blue ' * 40} {row}") for row in range(20)]
     lines.insert(5, "not json")
-    rows, _ = planned(lines, order, model, tmp_path)
+    rows = planned(lines, order, model, tmp_path)
     assert sorted(rows) == [row for row in range(21) if row != 5]
 
 
 def test_sorted_puts_siblings_side_by_side(model: ResolvedModel, tmp_path: Path) -> None:
     lines = [line(f"r{row}", f"{'red ' * 40 if row % 2 else 'blue ' * 40} {row}") for row in range(20)]
-    rows, _ = planned(lines, OrderName.SORTED, model, tmp_path)
+    rows = planned(lines, OrderName.SORTED, model, tmp_path)
     assert len({row % 2 for row in rows[:10]}) == 1
 
 
 def test_longest_bound_first_where_nothing_else_is_known(model: ResolvedModel, tmp_path: Path) -> None:
     lines = [line(f"r{row}", f"say {row}", max_tokens=10 * (row + 1)) for row in range(8)]
-    rows, _ = planned(lines, OrderName.LOF, model, tmp_path)
+    rows = planned(lines, OrderName.LOF, model, tmp_path)
     assert rows == list(range(7, -1, -1))
 
 
 def test_what_has_no_prompt_to_plan_comes_first(model: ResolvedModel, tmp_path: Path) -> None:
     lines = [line("a", "hello"), line("b", "word " * 9000), line("c", "hello again")]
-    rows, _ = planned(lines, OrderName.SORTED, model, tmp_path)
+    rows = planned(lines, OrderName.SORTED, model, tmp_path)
     assert rows[0] == 1
     assert sorted(rows) == [0, 1, 2]
 
@@ -68,3 +92,44 @@ def test_a_model_without_dimensions_cannot_be_planned(model: ResolvedModel, tmp_
 
     with pytest.raises(UsageError, match="use --order given or shuffled"):
         planned([line("a", "hello")], OrderName.SORTED, replace(model, card=None), tmp_path)
+
+
+def test_auto_is_no_slower_than_the_simple_orders(model: ResolvedModel, tmp_path: Path) -> None:
+    lines = [line(f"r{row}", f"{'red ' * 40 if row % 2 else 'blue ' * 40} {row}", max_tokens=8) for row in range(40)]
+    chosen = plan(lines, None, model, tmp_path)
+    assert chosen.why
+    assert chosen.predicted_seconds is not None
+    for order in (OrderName.GIVEN, OrderName.SORTED, OrderName.LOF):
+        seconds = plan(lines, order, model, tmp_path).predicted_seconds
+        assert seconds is not None
+        # One percent is no difference: the simpler one is taken then.
+        assert chosen.predicted_seconds <= 1.011 * seconds
+
+
+def test_only_what_is_left_is_fed_and_nothing_predicted_of_it(model: ResolvedModel, tmp_path: Path) -> None:
+    lines = [line(f"r{row}", f"say {row}") for row in range(12)]
+    rest = plan(lines, OrderName.BLENDED, model, tmp_path, rows=[2, 3, 7])
+    assert sorted(feed.row for feed in fed(rest)) == [2, 3, 7]
+    assert rest.predicted_seconds is None
+
+
+def test_what_siblings_share_is_said_to_be_of_use_until_the_last_one(model: ResolvedModel, tmp_path: Path) -> None:
+    lines = [line(f"r{row}", f"{'red ' * 40 if row % 2 else 'blue ' * 40} {row}") for row in range(8)]
+    feeds = fed(plan(lines, OrderName.SORTED, model, tmp_path))
+    groups = [feeds[:4], feeds[4:]]
+    for group in groups:
+        assert [feed.hit > 40 for feed in group] == [False, True, True, True]
+        assert [feed.reuse > 40 for feed in group] == [True, True, True, False]
+
+
+def test_a_mode_that_a_request_forbids_is_left_out_or_refused(model: ResolvedModel, tmp_path: Path) -> None:
+    def refusal(mode: Overlap, logprobs: bool) -> str | None:
+        return "no logprobs there" if mode is Overlap.MIXED and logprobs else None
+
+    lines = [line(f"r{row}", f"say {row}", logprobs=1 if row == 3 else None) for row in range(6)]
+    modes = {"overlaps": (Overlap.EXCLUSIVE, Overlap.MIXED), "refusal": refusal}
+    assert plan(lines, None, model, tmp_path, overlap=None, **modes).overlap is Overlap.EXCLUSIVE
+    with pytest.raises(UsageError, match="no logprobs there"):
+        plan(lines, None, model, tmp_path, overlap=Overlap.MIXED, **modes)
+    without = [each for each in lines if "r3" not in each]
+    assert plan(without, None, model, tmp_path, overlap=Overlap.MIXED, **modes).overlap is Overlap.MIXED

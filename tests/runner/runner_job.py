@@ -63,7 +63,7 @@ def run(
         return engine() if callable(engine) else ReplayEngine.from_arguments(engine or {})
 
     watch: Callable[[Event], None] = events.append if events is not None else lambda _: None
-    return execute(settings(output, *inputs, **changes), lambda _: make(), watch)
+    return execute(settings(output, *inputs, **changes), lambda _, __: make(), watch)
 
 
 def no_engine() -> Engine:

@@ -75,6 +75,25 @@ class TestPrompts:
         assert prompts.reference.tolist() == [11, 1, 60, -1, -1, -1, -1, -1]
         assert not prompts.known.any()
 
+    def test_a_length_is_known_where_nothing_but_the_bound_can_end_the_answer(
+        self, tmp_path: Path, tokenizer: PromptTokenizer
+    ) -> None:
+        forms = {"type": "json_object"}
+        fields: list[dict[str, Any]] = [
+            {"max_tokens": 7, "ignore_eos": True},
+            {"max_tokens": 500, "ignore_eos": True},
+            {"ignore_eos": True},
+            {"max_tokens": 1},
+            {"max_tokens": 7},
+            {"max_tokens": 7, "ignore_eos": False},
+            {"max_tokens": 7, "ignore_eos": True, "stop": ["x"]},
+            {"max_tokens": 7, "ignore_eos": True, "response_format": forms},
+        ]
+        lines = [chat(str(number), "w0", **each) for number, each in enumerate(fields)]
+        prompts = build(tmp_path, tokenizer, *lines).prompts
+        assert prompts.known.tolist() == [True] * 4 + [False] * 4
+        assert prompts.reference.tolist() == [7, 60, 60, 1, -1, -1, -1, -1]
+
     def test_rejected_lines_and_unwanted_rows_are_left_out(self, tmp_path: Path, tokenizer: PromptTokenizer) -> None:
         job = make_job(tmp_path, [chat("a", "w0"), {"custom_id": "bad"}, chat("c", "w1"), chat("d", "w2")])
         store = tmp_path / "tokens"

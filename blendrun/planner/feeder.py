@@ -1,0 +1,270 @@
+"""Which request the engine gets next: the next of a list, or of either end of a blend's row by what is in the pool."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.blend.base import LEFT, RIGHT, Blend, Order
+from blendrun.blend.scan import left_share
+from blendrun.lengths.base import Lengths
+from blendrun.tokens.base import Prompts
+from blendrun.tree.base import PrefixTree
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """One request to hand over now.
+
+    row: of the Job. index: how many were handed over before. prompt: its number in `Prompts`, -1 for one without.
+    side: end of the blend's row that it came from. output: expected output tokens of each choice, 0 where nobody knows.
+    reuse: leading prompt tokens that a request fed later can use again. hit: those that one fed before had too.
+    """
+
+    row: int
+    index: int
+    prompt: int = -1
+    side: int = LEFT
+    output: int = 0
+    reuse: int = 0
+    hit: int = 0
+
+
+class Feeder(Protocol):
+    """Asked for the next request whenever the engine has room for one more; told when one has ended."""
+
+    def take(self) -> Feed | None:
+        """The next request; None when all were taken."""
+        ...
+
+    def ended(self, feed: Feed) -> None:
+        """A request taken from here is answered."""
+        ...
+
+
+class RowFeeder:
+    """Rows of a job one after the other, of which nothing is planned."""
+
+    def __init__(self, rows: NDArray[np.int64]) -> None:
+        """rows: i64, in feed order."""
+        self._rows = rows
+        self._taken = 0
+
+    def take(self) -> Feed | None:
+        if self._taken == len(self._rows):
+            return None
+        self._taken += 1
+        return Feed(int(self._rows[self._taken - 1]), self._taken - 1)
+
+    def ended(self, feed: Feed) -> None:
+        """Nothing depends on it."""
+
+
+class Waiting:
+    """What is still to be fed below each node of the tree: says how much of a prompt will be wanted again."""
+
+    def __init__(self, tree: PrefixTree, wanted: NDArray[np.bool_]) -> None:
+        """wanted: bool (M,), the prompts to be fed."""
+        self._parent, self._depth = tree.parent, tree.depth
+        self._leaf = np.empty(tree.prompts, dtype=np.int64)
+        self._leaf[tree.prompt] = tree.leaf
+        own = np.bincount(self._leaf[wanted], minlength=len(tree)).astype(np.float64)
+        self._below = tree.subtree_sum(own).astype(np.int64)
+        self._all = self._below.copy()
+
+    def take(self, prompt: int) -> tuple[int, int]:
+        """Count a prompt as fed.
+
+        Returns its leading tokens that one still to be fed begins with, and those that one fed before began with.
+        """
+        node, reuse, hit = int(self._leaf[prompt]), 0, 0
+        while node > 0:
+            below = self._below[node] = self._below[node] - 1
+            if reuse == 0 and below > 0:
+                reuse = int(self._depth[node])
+            if hit == 0 and below + 1 < self._all[node]:
+                hit = int(self._depth[node])
+            node = int(self._parent[node])
+        return reuse, hit
+
+
+class PlanFeeder:
+    """The wanted prompts of a plan: first `sample`, in its order, then by an order's list or from both ends of a blend.
+
+    From a blend, the side comes next that holds less of the pool than its share (paper.md 1.6, `blend.scan`), by what
+    was fed and has not ended; shares follow the units at both ends and what is left of the job. When all that is left
+    fits the pool, the longest comes first, as nothing behind it will fill the machine.
+    """
+
+    def __init__(
+        self,
+        prompts: Prompts,
+        tree: PrefixTree,
+        lengths: Lengths,
+        plan: Order | Blend,
+        *,
+        wanted: NDArray[np.bool_],
+        pool_tokens: int,
+        unplanned: NDArray[np.int64] | None = None,
+        sample: NDArray[np.int64] | None = None,
+    ) -> None:
+        """wanted: bool (M,), prompts to be fed. pool_tokens: of the engine.
+
+        unplanned: i64, rows of the Job without a prompt, fed first of all. sample: i64, prompts to be fed next.
+        """
+        self._unplanned = [] if unplanned is None else unplanned.tolist()[::-1]
+        self._prompts, self._pool = prompts, float(pool_tokens)
+        self._waiting = Waiting(tree, wanted)
+        self._left_to_feed = wanted.copy()
+        self._sample = [] if sample is None else sample[wanted[sample]].tolist()[::-1]
+        self._count = 0
+        # Prompt to side, of what was fed and has not ended.
+        self._running: dict[int, int] = {}
+        self.replan(lengths, plan)
+
+    @property
+    def unfed(self) -> int:
+        """Prompts that were not taken yet."""
+        return int(self._left_to_feed.sum())
+
+    def replan(self, lengths: Lengths, plan: Order | Blend) -> None:
+        """From now on expect other lengths, and feed what is left by another plan of the same prompts."""
+        self._expected = np.maximum(np.rint(lengths.mean), 1).astype(np.int64)
+        self._ends: _List | _TwoEnds
+        if isinstance(plan, Blend):
+            self._ends = _TwoEnds(plan, self._left_to_feed, self._pool, self._running)
+        else:
+            self._ends = _List(plan.prompt)
+
+    def take(self) -> Feed | None:
+        if self._unplanned:
+            self._count += 1
+            return Feed(self._unplanned.pop(), self._count - 1)
+        prompt, side = self._next()
+        if prompt < 0:
+            return None
+        self._left_to_feed[prompt] = False
+        self._running[prompt] = side
+        self._count += 1
+        reuse, hit = self._waiting.take(prompt)
+        return Feed(
+            row=int(self._prompts.row[prompt]),
+            index=self._count - 1,
+            prompt=prompt,
+            side=side,
+            output=int(self._expected[prompt]),
+            reuse=reuse,
+            # The last token of a prompt is computed in any case.
+            hit=min(hit, int(self._prompts.prompt_tokens[prompt]) - 1),
+        )
+
+    def ended(self, feed: Feed) -> None:
+        side = self._running.pop(feed.prompt, None)
+        if side is not None:
+            self._ends.ended(feed.prompt, side)
+
+    def _next(self) -> tuple[int, int]:
+        """Prompt and side; -1 when none is left."""
+        while self._sample:
+            prompt = self._sample.pop()
+            if self._left_to_feed[prompt]:
+                self._ends.note(prompt, LEFT)
+                return prompt, LEFT
+        return self._ends.next(self._left_to_feed)
+
+
+class _List:
+    """Prompts in a fixed order."""
+
+    def __init__(self, prompt: NDArray[np.int64]) -> None:
+        self._prompt, self._at = prompt, 0
+
+    def next(self, left_to_feed: NDArray[np.bool_]) -> tuple[int, int]:
+        while self._at < len(self._prompt):
+            prompt = int(self._prompt[self._at])
+            self._at += 1
+            if left_to_feed[prompt]:
+                return prompt, LEFT
+        return -1, LEFT
+
+    def note(self, prompt: int, side: int) -> None:
+        """Nothing is counted."""
+
+    def ended(self, prompt: int, side: int) -> None:
+        """Nothing is counted."""
+
+
+class _TwoEnds:
+    """A blend's row, read from both ends."""
+
+    def __init__(self, plan: Blend, left_to_feed: NDArray[np.bool_], pool: float, running: dict[int, int]) -> None:
+        row, held = plan.row, plan.row.held
+        self._row, self._prompt, self._pool = row, plan.row_prompt, pool
+        self._place = np.empty(len(self._prompt), dtype=np.int64)
+        self._place[self._prompt] = np.arange(len(self._prompt))
+        self._left, self._right = 0, len(self._prompt) - 1
+        rest = left_to_feed[self._prompt]
+        self._compute, self._memory = float(held.compute[rest].sum()), float(held.memory[rest].sum())
+        # Tokens of each at its end.
+        self._size = row.own_left + held.rows * held.steps
+        self._size_left = float(self._size[rest].sum())
+        self._tail: list[int] | None = None
+        self._holding = [0.0, 0.0]
+        for prompt, side in running.items():
+            # One that will be longer than it was thought to be may belong to the other side now.
+            place = self._place[prompt]
+            rho = self._compute / max(self._memory, 1e-30)
+            running[prompt] = side = side if rho <= 0 else LEFT if row.density[row.unit[place]] >= rho else RIGHT
+            self._holding[side] += self._mean(place, side)
+
+    def next(self, left_to_feed: NDArray[np.bool_]) -> tuple[int, int]:
+        while self._left <= self._right and not left_to_feed[self._prompt[self._left]]:
+            self._left += 1
+        while self._left <= self._right and not left_to_feed[self._prompt[self._right]]:
+            self._right -= 1
+        if self._left > self._right:
+            return -1, LEFT
+        if self._tail is None and self._size_left <= self._pool:
+            rest = np.arange(self._left, self._right + 1)
+            rest = rest[left_to_feed[self._prompt[rest]]]
+            # Of equal ones, those at the front first; the list is taken from its end.
+            self._tail = rest[np.argsort(-self._row.held.steps[rest], kind="stable")][::-1].tolist()
+        if self._tail is not None:
+            place, side = self._tail.pop(), LEFT
+        else:
+            side = self._side()
+            place = self._left if side == LEFT else self._right
+        prompt = int(self._prompt[place])
+        self.note(prompt, side)
+        return prompt, side
+
+    def note(self, prompt: int, side: int) -> None:
+        """Count what was fed."""
+        place = self._place[prompt]
+        self._compute -= float(self._row.held.compute[place])
+        self._memory -= float(self._row.held.memory[place])
+        self._size_left -= float(self._size[place])
+        self._holding[side] += self._mean(place, side)
+
+    def ended(self, prompt: int, side: int) -> None:
+        self._holding[side] -= self._mean(self._place[prompt], side)
+
+    def _side(self) -> int:
+        """As the simulator's `feed._choose`: who is behind its share; where both have theirs, the left side borrows."""
+        row, left, right = self._row, self._row.unit[self._left], self._row.unit[self._right]
+        rho = self._compute / max(self._memory, 1e-30)
+        share = left_share(row.density[left], row.density[right], rho, row.reads[left], row.reads[right])
+        behind = RIGHT if share <= 0 or self._holding[LEFT] * (1 - share) > self._holding[RIGHT] * share else LEFT
+        parts = (share * self._pool, (1 - share) * self._pool)
+        for side in (behind, 1 - behind):
+            if self._holding[side] < parts[side]:
+                return side
+        return LEFT
+
+    def _mean(self, place: int, side: int) -> float:
+        """Tokens of the pool that a request holds on the mean of its stay."""
+        own = self._row.own_left[place] if side == LEFT else self._row.own_right[place]
+        return float(own + self._row.held.rows[place] * self._row.held.steps[place] / 2)

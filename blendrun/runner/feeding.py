@@ -1,0 +1,129 @@
+"""Between plan and engine while a job runs: hands requests over, takes results, learns from them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from blendrun.engine.base import Engine, EngineInfo, Planned, Result, WorkItem
+from blendrun.errors import BlendrunError
+from blendrun.jobs import Job
+from blendrun.planner.feed import Learning, RunPlan
+from blendrun.planner.feeder import Feed
+from blendrun.runner.records import Records
+from blendrun.runner.steps import StepTail
+
+# A new plan at most so often, in seconds, and never for more than a small share of the time.
+_LEARN_SECONDS = 5.0
+_LEARN_SHARE = 0.05
+_TICK_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A request that the engine has. submitted: seconds, as `Records.now` counts."""
+
+    feed: Feed
+    custom_id: str
+    submitted: float
+
+
+@dataclass(slots=True)
+class Feeding:
+    """One engine, one plan.
+
+    on_result: told each result and its custom_id. on_tick: called every few seconds. on_note: told what went wrong
+    beside the job. stopping: whether no more is to be handed over. steps: the engine's log of its steps, if any.
+    """
+
+    job: Job
+    plan: RunPlan
+    engine: Engine
+    info: EngineInfo
+    records: Records
+    steps: StepTail | None
+    on_result: Callable[[Result, str], None]
+    on_tick: Callable[[], None]
+    on_note: Callable[[str], None]
+    stopping: Callable[[], bool]
+    flights: dict[int, Flight] = field(default_factory=dict)
+    answered: int = 0
+
+    async def run(self) -> None:
+        """Until everything handed over has come back. Raises EngineUnavailableError when the engine dies."""
+        window = asyncio.Semaphore(self.info.max_running + self.plan.queue_depth)
+        beside = [asyncio.ensure_future(self._tick())]
+        if self.plan.learning is not None:
+            beside.append(asyncio.ensure_future(self._learn(self.plan.learning)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._submit(window))
+                group.create_task(self._collect(window))
+        except BaseExceptionGroup as errors:
+            # One side failing ends the other; the first failure is the reason.
+            raise errors.exceptions[0] from None
+        finally:
+            for task in beside:
+                task.cancel()
+
+    async def _submit(self, window: asyncio.Semaphore) -> None:
+        while True:
+            await window.acquire()
+            if self.stopping() or (feed := self.plan.feeder.take()) is None:
+                break
+            request = self.job.request(feed.row)
+            plan = Planned(feed.index, feed.output, feed.reuse) if feed.prompt >= 0 else None
+            body = orjson.dumps(request.body)
+            item = WorkItem(feed.row, request.endpoint.url, body, _stated_length(request.extra), plan)
+            self.flights[feed.row] = Flight(feed, request.custom_id, self.records.now())
+            await self.engine.submit(item)
+        await self.engine.close_input()
+
+    async def _collect(self, window: asyncio.Semaphore) -> None:
+        async for result in self.engine.results():
+            window.release()
+            flight = self.flights.pop(result.row)
+            self.answered += 1
+            self.plan.feeder.ended(flight.feed)
+            if self.steps is not None:
+                self.steps.forget(flight.feed)
+            if self.plan.learning is not None and flight.feed.prompt >= 0 and result.error_code is None:
+                self.plan.learning.learner.ended(flight.feed.prompt, result.usage.output)
+            self.records.add(flight.custom_id, flight.feed, result, flight.submitted)
+            self.on_result(result, flight.custom_id)
+
+    async def _learn(self, learning: Learning) -> None:
+        """Plan again by what was seen, in a thread: requests are handed over meanwhile by the plan there is."""
+        loop, seen, pause = asyncio.get_running_loop(), 0, _LEARN_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            if self.answered == seen or not learning.feeder.unfed:
+                continue
+            seen, begun = self.answered, loop.time()
+            if self.steps is not None:
+                await loop.run_in_executor(None, self.steps.read)
+            running = self.steps.answered(each.feed for each in self.flights.values()) if self.steps else {}
+            try:
+                found = await loop.run_in_executor(None, learning.plan_again, learning.learner.samples(running))
+            except BlendrunError as error:
+                self.on_note(f"lengths are learned no further: {error}")
+                return
+            if found is not None:
+                learning.feeder.replan(*found)
+            pause = max(_LEARN_SECONDS, (loop.time() - begun) / _LEARN_SHARE)
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self.on_tick()
+
+
+def _stated_length(extra: dict[str, Any]) -> int | None:
+    """Output tokens that the line's metadata states, for the replay engine."""
+    metadata = extra.get("metadata")
+    length = metadata.get("reference_output_tokens") if isinstance(metadata, dict) else None
+    return length if isinstance(length, int) and length > 0 else None

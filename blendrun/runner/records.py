@@ -1,0 +1,76 @@
+"""records.jsonl: planned and actual of each request, one line when it has ended.
+
+With steps.jsonl (`engine.scheduler.step_log`, whose `admitted` are these lines' `index`) every figure of a run can be
+computed from its files.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import msgspec
+
+from blendrun.engine.base import Result
+from blendrun.planner.feeder import Feed
+
+_FLUSH_BYTES = 1 << 16
+
+
+class RequestRecord(msgspec.Struct, frozen=True):
+    """Times in seconds since the engine was ready; tokens.
+
+    run: number of the invocation, its start in seconds since 1970. row: line of the input, from 0. index: place in what
+    was fed. side: 0 for the compute-heavy end of the plan, 1 for the other. planned_output: expected of each choice, 0
+    where nothing was. planned_hit: what a cache without bounds would have had. output: of all choices.
+    """
+
+    run: int
+    custom_id: str
+    row: int
+    index: int
+    side: int
+    planned_output: int
+    planned_hit: int
+    prompt: int
+    cached: int
+    output: int
+    finish: tuple[str, ...]
+    error: str | None
+    submitted: float
+    ended: float
+
+
+class Records:
+    """Appends to the file; a torn last line is all that a kill can leave."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=_FLUSH_BYTES)
+        self._run = int(time.time())
+        self._began = time.monotonic()
+
+    def now(self) -> float:
+        return round(time.monotonic() - self._began, 4)
+
+    def add(self, custom_id: str, feed: Feed, result: Result, submitted: float) -> None:
+        """Raises OSError when the disk is full."""
+        record = RequestRecord(
+            run=self._run,
+            custom_id=custom_id,
+            row=feed.row,
+            index=feed.index,
+            side=feed.side,
+            planned_output=feed.output,
+            planned_hit=feed.hit,
+            prompt=result.usage.prompt,
+            cached=result.usage.cached,
+            output=result.usage.output,
+            finish=result.finish_reasons,
+            error=result.error_code,
+            submitted=submitted,
+            ended=self.now(),
+        )
+        self._file.write(msgspec.json.encode(record) + b"\n")
+
+    def close(self) -> None:
+        self._file.close()

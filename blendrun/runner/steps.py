@@ -1,0 +1,52 @@
+"""Reads the engine's step log while it grows: how far the answers are that still run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import orjson
+
+from blendrun.planner.feeder import Feed
+
+
+class StepTail:
+    """The lines that this invocation's engine adds to the log."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = path.stat().st_size if path.exists() else 0
+        self._decoded = 0
+        # Place in the plan to the decode steps that were done when its prefill began.
+        self._admitted: dict[int, int] = {}
+
+    def read(self) -> None:
+        """Take in what was added. A log that cannot be read adds nothing."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._at)
+                added = file.read()
+        except OSError:
+            return
+        whole = added[: added.rfind(b"\n") + 1]
+        self._at += len(whole)
+        for line in whole.splitlines():
+            try:
+                step = orjson.loads(line)
+                self._admitted |= dict.fromkeys(step["admitted"], self._decoded)
+                self._decoded += step["decode_rows"] > 0
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                # Torn by a kill of the run before: the log is appended to.
+                continue
+
+    def answered(self, feeds: Iterable[Feed]) -> dict[int, int]:
+        """Tokens that the answers of running requests have, by prompt; those not admitted yet are left out."""
+        return {
+            feed.prompt: self._decoded - self._admitted[feed.index]
+            for feed in feeds
+            if feed.prompt >= 0 and feed.index in self._admitted
+        }
+
+    def forget(self, feed: Feed) -> None:
+        """A request has ended."""
+        self._admitted.pop(feed.index, None)

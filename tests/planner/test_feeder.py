@@ -1,0 +1,122 @@
+"""Feeders: every wanted prompt once, sides by what is in the pool, another plan in the middle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from blendrun.blend.base import LEFT, RIGHT, Blend, Order, OrderName
+from blendrun.blend.simple import simple_order
+from blendrun.lengths.base import Lengths
+from blendrun.planner.feeder import Feed, PlanFeeder, RowFeeder
+from tests.blend.jobs_of_lengths import Small, small_job, small_jobs
+
+POOL = 4_000
+
+
+def feeder(job: Small, plan: Order | Blend | None = None, **fields: object) -> PlanFeeder:
+    wanted = fields.pop("wanted", np.ones(len(job.prompts), dtype=np.bool_))
+    plan = job.blend(pool_tokens=POOL) if plan is None else plan
+    return PlanFeeder(job.prompts, job.tree, job.lengths, plan, wanted=wanted, pool_tokens=POOL, **fields)  # type: ignore[arg-type]
+
+
+def take_all(source: PlanFeeder) -> list[Feed]:
+    found = []
+    while (feed := source.take()) is not None:
+        found.append(feed)
+    return found
+
+
+def two_kinds(count: int) -> Small:
+    """Half are long prompts with short answers, half the reverse."""
+    units = [[1000 + place] * (400 if place % 2 else 10) for place in range(count)]
+    return small_job(units, [2 if place % 2 else 300 for place in range(count)])
+
+
+@settings(deadline=None, max_examples=60)
+@given(small_jobs(), st.data())
+def test_every_wanted_prompt_comes_once_whatever_happens_meanwhile(job: Small, data: st.DataObject) -> None:
+    count = len(job.prompts)
+    wanted = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)), dtype=np.bool_)
+    sample = np.array(data.draw(st.lists(st.integers(0, count - 1), max_size=4)), dtype=np.int64)
+    plans: Sequence[Order | Blend] = [
+        job.blend(pool_tokens=POOL),
+        simple_order(OrderName.SORTED, job.prompts, job.tree, job.lengths),
+    ]
+    source = feeder(job, data.draw(st.sampled_from(plans)), wanted=wanted, sample=sample)
+    found: list[Feed] = []
+    running: list[Feed] = []
+    while (feed := source.take()) is not None:
+        found.append(feed)
+        running.append(feed)
+        if data.draw(st.booleans()):
+            source.ended(running.pop(data.draw(st.integers(0, len(running) - 1))))
+        if data.draw(st.integers(0, 5)) == 0:
+            source.replan(job.lengths, data.draw(st.sampled_from(plans)))
+    assert sorted(feed.prompt for feed in found) == np.flatnonzero(wanted).tolist()
+    assert source.unfed == 0
+
+
+def test_both_ends_are_fed_in_the_proportion_of_their_shares() -> None:
+    source = feeder(two_kinds(200))
+    running: list[Feed] = []
+    for _ in range(80):
+        feed = source.take()
+        assert feed is not None
+        running.append(feed)
+        # What is short ends soon.
+        if feed.side == LEFT and len(running) > 6:
+            source.ended(running.pop())
+    sides = [feed.side for feed in running]
+    assert LEFT in sides
+    assert RIGHT in sides
+
+
+def test_a_side_whose_requests_do_not_end_waits_for_the_other() -> None:
+    source = feeder(two_kinds(200))
+    held = {LEFT: 0, RIGHT: 0}
+    for _ in range(60):
+        feed = source.take()
+        assert feed is not None
+        held[feed.side] += 1
+        if feed.side == LEFT:
+            source.ended(feed)
+    # The right side holds its part of the pool and no more; the left went on.
+    assert held[LEFT] > held[RIGHT]
+
+
+def test_the_tail_is_fed_longest_first() -> None:
+    job = two_kinds(10)
+    outputs = [int(job.lengths.mean[feed.prompt]) for feed in take_all(feeder(job))]
+    assert outputs == sorted(outputs, reverse=True)
+
+
+def test_rows_without_a_prompt_and_samples_come_first() -> None:
+    source = feeder(two_kinds(40), unplanned=np.array([77, 78]), sample=np.array([5, 20]))
+    feeds = take_all(source)
+    assert [feed.row for feed in feeds[:2]] == [77, 78]
+    assert [feed.prompt for feed in feeds[:4]] == [-1, -1, 5, 20]
+
+
+def test_a_new_plan_expects_what_it_says() -> None:
+    job = two_kinds(40)
+    source = feeder(job)
+    first = source.take()
+    assert first is not None
+    tenfold = Lengths(job.lengths.mean * 10, job.lengths.square * 100, job.lengths.bound * 10, job.lengths.source)
+    source.replan(tenfold, simple_order(OrderName.LOF, job.prompts, job.tree, tenfold))
+    second = source.take()
+    assert second is not None
+    assert second.output == round(10 * float(job.lengths.mean[second.prompt]))
+
+
+def test_rows_come_as_they_stand() -> None:
+    rows: NDArray[np.int64] = np.array([4, 2, 9])
+    source = RowFeeder(rows)
+    found = [source.take() for _ in range(3)]
+    assert [feed.row for feed in found if feed] == [4, 2, 9]
+    assert source.take() is None
