@@ -1,0 +1,256 @@
+"""The same requests on real engines, order after order: what a plan is worth on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.blend.base import OrderName
+from blendrun.blend.simple import shuffled
+from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSettings, step_budget
+from blendrun.engine.process import SglangEngine
+from blendrun.jobs import Job
+from blendrun.planner.feed import RunPlan, RunPlanner
+from blendrun.planner.feeder import RowFeeder
+from blendrun.runner.feeding import Feeding
+from blendrun.runner.records import Records
+from blendrun.runner.steps import StepTail
+from blendrun.simulate.base import Overlap
+
+Phase = Callable[[str, str], None]
+
+
+class LiveOrder(StrEnum):
+    """given, shuffled, sorted, lof: that order on SGLang as it comes. dfs-weight: SGLang's own order over the whole
+    job. lpm: SGLang's own, over a window of 128, beyond which it does not look. gated: depth first with blendrun's gate
+    alone. blended, auto: blendrun's plan, with all that it does in the scheduler.
+    """
+
+    GIVEN = "given"
+    SHUFFLED = "shuffled"
+    SORTED = "sorted"
+    LOF = "lof"
+    DFS_WEIGHT = "dfs-weight"
+    LPM = "lpm"
+    GATED = "gated"
+    BLENDED = "blended"
+    AUTO = "auto"
+
+
+OURS = (LiveOrder.GATED, LiveOrder.BLENDED, LiveOrder.AUTO)
+_UNPLANNED = (LiveOrder.GIVEN, LiveOrder.SHUFFLED, LiveOrder.DFS_WEIGHT, LiveOrder.LPM)
+_POLICIES = (LiveOrder.DFS_WEIGHT, LiveOrder.LPM)
+_LPM_WINDOW = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One run of all requests. seconds: from the first one handed over to the last answer. chosen: the order that was
+    run. predicted, predicted_cached: seconds and cached tokens by the plan, of blended and auto.
+    """
+
+    order: LiveOrder
+    overlap: Overlap
+    repeat: int
+    seconds: float
+    prompt: int
+    cached: int
+    output: int
+    failed: int
+    chosen: str
+    predicted: float | None
+    predicted_cached: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBench:
+    """What is compared: orders, each on each overlap mode, `repeats` times in turns.
+
+    settings: of the engines, without scheduler and overlap. folder: for logs, records and step logs.
+    together: all engines live at once, so that the repeats of all orders take turns; else one engine after the other,
+        for devices that hold only one.
+    """
+
+    job: Job
+    planner: RunPlanner
+    settings: EngineSettings
+    orders: tuple[LiveOrder, ...]
+    overlaps: tuple[Overlap, ...]
+    repeats: int
+    folder: Path
+    together: bool
+
+    def run(self, phase: Phase, warn: Callable[[str], None], on_round: Callable[[Round], None]) -> None:
+        """Raises UsageError where a mode is refused, EngineUnavailableError when an engine dies."""
+        asyncio.run(_Bench(self, phase, warn, on_round).run())
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """An order on an overlap mode. settings: of its engine. rows: of an order that is not planned again each time."""
+
+    order: LiveOrder
+    overlap: Overlap
+    settings: EngineSettings
+    rows: NDArray[np.int64]
+
+    @property
+    def steps(self) -> Path:
+        return Path(self.settings.scheduler.step_log or "")
+
+
+@dataclass(slots=True)
+class _Bench:
+    asked: LiveBench
+    phase: Phase
+    warn: Callable[[str], None]
+    on_round: Callable[[Round], None]
+
+    async def run(self) -> None:
+        entries = [self._entry(order, overlap) for overlap in self.asked.overlaps for order in self.asked.orders]
+        groups: dict[bytes, list[_Entry]] = {}
+        for entry in entries:
+            groups.setdefault(_key(entry), []).append(entry)
+        for batch in [entries] if self.asked.together else list(groups.values()):
+            async with AsyncExitStack() as stack:
+                engines: dict[bytes, tuple[SglangEngine, EngineInfo]] = {}
+                for entry in batch:
+                    if _key(entry) not in engines:
+                        engines[_key(entry)] = await self._start(entry, stack)
+                await self._rounds(batch, engines)
+
+    def _entry(self, order: LiveOrder, overlap: Overlap) -> _Entry:
+        asked = self.asked
+        plan = self._plan(order, overlap) if order not in _UNPLANNED else None
+        engine = order if order in _POLICIES else "ours" if order in OURS else "stock"
+        ours = order in (LiveOrder.BLENDED, LiveOrder.AUTO)
+        scheduler = SchedulerSettings(
+            gate=order in OURS,
+            budget=step_budget(plan.budget) if plan is not None and plan.budget is not None and ours else None,
+            reserve=ours,
+            next_use=ours,
+            plan_order=ours,
+            step_log=str((asked.folder / f"{engine}-{'plan' if ours else 'rows'}-{overlap}.steps.jsonl").absolute()),
+        )
+        arguments: dict[str, Any] = asked.settings.server_args
+        if order in _POLICIES:
+            arguments = arguments | {"schedule_policy": str(order)}
+        changed = {"scheduler": scheduler, "overlap": overlap.value, "server_args": arguments}
+        rows = asked.job.accepted
+        if order is LiveOrder.SHUFFLED:
+            rows = shuffled(rows)
+        elif plan is not None:
+            rows = np.array(_rows(plan), dtype=np.int64)
+        return _Entry(order, overlap, msgspec.structs.replace(asked.settings, **changed), rows)
+
+    def _plan(self, order: LiveOrder, overlap: Overlap) -> RunPlan:
+        name = (
+            OrderName.SORTED if order is LiveOrder.GATED else OrderName(order) if order is not LiveOrder.AUTO else None
+        )
+        planner = replace(self.asked.planner, order=name, overlap=overlap)
+        return planner.plan(self.asked.job, self.asked.job.accepted, self.phase, lambda *_: None, self.warn)
+
+    async def _start(self, entry: _Entry, stack: AsyncExitStack) -> tuple[SglangEngine, EngineInfo]:
+        self.phase("load", f"engine of {entry.order} on {entry.overlap}")
+        engine = SglangEngine(entry.settings, self.asked.folder / f"{entry.order}-{entry.overlap}.log")
+        stack.push_async_callback(engine.stop)
+        info = await engine.start(lambda _: None)
+        for note in info.notes:
+            self.warn(note)
+        return engine, info
+
+    async def _rounds(self, batch: list[_Entry], engines: dict[bytes, tuple[SglangEngine, EngineInfo]]) -> None:
+        for repeat in range(self.asked.repeats):
+            # Another one begins each time, so that what changes over time favours none.
+            first = repeat * len(batch) // self.asked.repeats
+            for entry in (*batch[first:], *batch[:first]):
+                self.phase("run", f"{entry.order} on {entry.overlap}, {repeat + 1} of {self.asked.repeats}")
+                self.on_round(await self._round(entry, repeat, *engines[_key(entry)]))
+
+    async def _round(self, entry: _Entry, repeat: int, engine: SglangEngine, info: EngineInfo) -> Round:
+        ours = entry.order in (LiveOrder.BLENDED, LiveOrder.AUTO)
+        plan = self._plan(entry.order, entry.overlap) if ours else _as_rows(entry, info)
+        totals, records = (
+            _Totals(),
+            Records(self.asked.folder / f"{entry.order}-{entry.overlap}-{repeat}.records.jsonl"),
+        )
+        await engine.flush()
+        feeding = Feeding(
+            job=self.asked.job,
+            plan=plan,
+            engine=engine,
+            info=info,
+            records=records,
+            steps=StepTail(entry.steps),
+            on_result=totals.add,
+            on_tick=lambda: None,
+            on_note=self.warn,
+            stopping=lambda: False,
+        )
+        begun = time.monotonic()
+        try:
+            await feeding.run()
+        finally:
+            seconds = time.monotonic() - begun
+            records.close()
+        return Round(
+            order=entry.order,
+            overlap=entry.overlap,
+            repeat=repeat,
+            seconds=seconds,
+            prompt=totals.prompt,
+            cached=totals.cached,
+            output=totals.output,
+            failed=totals.failed,
+            chosen=str(plan.order),
+            predicted=plan.predicted_seconds if ours else None,
+            predicted_cached=plan.predicted_hit_tokens if ours else None,
+        )
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Tokens of one round."""
+
+    prompt: int = 0
+    cached: int = 0
+    output: int = 0
+    failed: int = 0
+
+    def add(self, result: Result, _: str) -> None:
+        self.prompt += result.usage.prompt
+        self.cached += result.usage.cached
+        self.output += result.usage.output
+        self.failed += result.error_code is not None
+
+
+def _key(entry: _Entry) -> bytes:
+    """Engines with equal settings are one engine."""
+    return msgspec.json.encode(entry.settings)
+
+
+def _rows(plan: RunPlan) -> list[int]:
+    """All rows of a plan in the order in which it would feed them if nothing ended."""
+    rows = []
+    while (feed := plan.feeder.take()) is not None:
+        rows.append(feed.row)
+    return rows
+
+
+def _as_rows(entry: _Entry, info: EngineInfo) -> RunPlan:
+    """A list as it stands. SGLang's own orders see what they can: the whole job, or the window that lpm looks at."""
+    depth = {LiveOrder.DFS_WEIGHT: len(entry.rows), LiveOrder.LPM: max(_LPM_WINDOW - info.max_running, 1)}
+    own = str(entry.order) not in tuple(map(str, OrderName))
+    name = OrderName.GIVEN if own else OrderName(str(entry.order))
+    plan = RunPlan(RowFeeder(entry.rows), name, entry.overlap)
+    return replace(plan, queue_depth=depth.get(entry.order, plan.queue_depth))

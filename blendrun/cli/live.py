@@ -1,0 +1,174 @@
+"""`blendrun bench live`: orders on the real runtime."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from blendrun.cli.run import DeviceName
+
+if TYPE_CHECKING:
+    from blendrun.bench.live import LiveOrder, Round
+    from blendrun.jobs import Job
+    from blendrun.report.live_json import LiveReport
+    from blendrun.runner.events import Watch
+    from blendrun.simulate.base import Overlap
+
+_ORDERS = "given,shuffled,sorted,lof,dfs-weight,lpm,blended"
+
+
+def live(
+    jobs: Annotated[list[str], typer.Argument(help="Request files.", metavar="JOBS...", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id, folder or GGUF file.")
+    ] = None,
+    orders: Annotated[
+        str, typer.Option(help="Comma-separated; also gated (depth first with the gate alone) and auto.")
+    ] = _ORDERS,
+    overlap: Annotated[str, typer.Option(help="Comma-separated: exclusive, mixed, pdmux.")] = "exclusive",
+    kv_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Tokens of the KV pool. Default: the engine's own.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take only the first N lines.")] = None,
+    repeat: Annotated[int, typer.Option(min=1, metavar="R", help="Runs of each order, in turns.")] = 3,
+    hardware: Annotated[
+        str | None, typer.Option(help="Card that plans go by. Default: this machine's, calibrated if it is.")
+    ] = None,
+    engine_arg: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="Argument of SGLang's engine; may be repeated.")
+    ] = None,
+    device: Annotated[DeviceName, typer.Option(help="Where it runs.")] = DeviceName.AUTO,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (CPU only). Default: all cores.")] = None,
+    keep: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Keep records, step logs and engine logs there.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/bench-live.json).")] = False,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Draw it: .png or .svg. Needs matplotlib (blendrun[plot]).")
+    ] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+) -> None:
+    """Run JOBS in one order after the other on the real engine: same requests, settings and cache size.
+
+    given, shuffled, sorted, lof, dfs-weight and lpm run on SGLang as it comes; blended and auto are what `blendrun run`
+    does. On a CPU all engines live at once and the repeats take turns (4 GB each); on a GPU one follows the other.
+    Nothing else should run meanwhile.
+    """
+    from blendrun.report.bench_plot import check_plot
+    from blendrun.report.live_json import live_json
+    from blendrun.report.live_text import plot_live, print_live
+    from blendrun.report.progress import choose_view
+    from blendrun.runner.stop import stopping_by_exception
+
+    if plot is not None:
+        check_plot(plot)
+    options = {
+        "jobs": jobs, "model": model, "orders": orders, "overlap": overlap, "kv_tokens": kv_tokens, "limit": limit,
+        "repeat": repeat, "hardware": hardware, "engine_arg": engine_arg, "device": device, "threads": threads,
+        "keep": keep,
+    }  # fmt: skip
+    with stopping_by_exception(), choose_view(sys.stderr, quiet=quiet) as watch:
+        report = _measure(options, watch)
+    if plot is not None:
+        plot_live(report, plot)
+    if json:
+        sys.stdout.write(live_json(report).decode() + "\n")
+    else:
+        print_live(report, sys.stdout)
+
+
+def _measure(options: dict[str, Any], watch: Watch) -> LiveReport:
+    from tempfile import TemporaryDirectory
+
+    from blendrun.jobs import index_jobs, open_sources
+
+    orders, overlaps = _choices(options)
+    with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as scratch:
+        folder = Path(options["keep"] or scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        sources = open_sources(options["jobs"], Path(scratch))
+        with index_jobs(sources, limit=options["limit"]) as job:
+            return _of_job(job, orders, overlaps, folder, options, watch)
+
+
+def _of_job(
+    job: Job,
+    orders: tuple[LiveOrder, ...],
+    overlaps: tuple[Overlap, ...],
+    folder: Path,
+    options: dict[str, Any],
+    watch: Watch,
+) -> LiveReport:
+    from blendrun.bench.live import LiveBench
+    from blendrun.engine.base import EngineSettings
+    from blendrun.engine.settings import (
+        available_cores,
+        detect_platform,
+        engine_limits,
+        parse_engine_args,
+        runtime_versions,
+    )
+    from blendrun.errors import UsageError
+    from blendrun.models import resolve_model
+    from blendrun.planner.feed import RunPlanner
+    from blendrun.report.live_json import live_report
+    from blendrun.runner.events import Note, PhaseStarted
+
+    def phase(name: str, detail: str) -> None:
+        watch(PhaseStarted(name, detail))
+
+    if options["model"] is None:
+        raise UsageError("which model? Give --model, for example --model smollm2-135m")
+    if not len(job.accepted):
+        raise UsageError(f"{options['jobs'][0]} has no request to run")
+    platform = detect_platform() if options["device"] == DeviceName.AUTO else options["device"].value
+    model = resolve_model(options["model"], platform=platform, progress=lambda text: phase("model", text))
+    arguments = parse_engine_args(options["engine_arg"] or [])
+    if options["kv_tokens"] is not None:
+        arguments["max_total_tokens"] = options["kv_tokens"]
+    limits = engine_limits(platform, arguments)
+    rounds: list[Round] = []
+
+    def on_round(found: Round) -> None:
+        rounds.append(found)
+        watch(Note(f"{found.order} on {found.overlap}: {found.seconds:.1f} s, {found.cached:,} tokens cached"))
+
+    LiveBench(
+        job=job,
+        planner=RunPlanner(model, None, limits=limits, hardware=options["hardware"]),
+        settings=EngineSettings(
+            str(model.path), platform, options["threads"] or available_cores(), server_args=arguments
+        ),
+        orders=orders,
+        overlaps=overlaps,
+        repeats=options["repeat"],
+        folder=folder,
+        together=platform == "cpu",
+    ).run(phase, lambda text: watch(Note(text, warning=True)), on_round)
+    return live_report(
+        rounds,
+        job=", ".join(Path(name).name for name in options["jobs"]),
+        requests=len(job.accepted),
+        model=model.name,
+        platform=platform,
+        kv_tokens=limits.pool_tokens,
+        versions=runtime_versions(),
+    )
+
+
+def _choices(options: dict[str, Any]) -> tuple[tuple[LiveOrder, ...], tuple[Overlap, ...]]:
+    """Raises UsageError."""
+    from blendrun.bench.live import LiveOrder
+    from blendrun.errors import UsageError
+    from blendrun.simulate.base import Overlap
+
+    found: list[tuple[Any, ...]] = []
+    for option, known in (("orders", LiveOrder), ("overlap", Overlap)):
+        names = [name.strip() for name in options[option].split(",") if name.strip()]
+        if not names or not set(names) <= set(map(str, known)):
+            raise UsageError(f"--{option} {options[option]!r}: known are {', '.join(known)}")
+        found.append(tuple(dict.fromkeys(known(name) for name in names)))
+    return found[0], found[1]

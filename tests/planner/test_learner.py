@@ -1,0 +1,181 @@
+"""What a run learns of its own answers: better lengths, and a plan nearly as good as if they had been known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from blendrun.blend.base import LEFT, Order, OrderName
+from blendrun.cost.base import Machine
+from blendrun.cost.capacity import EngineLimits
+from blendrun.cost.hardware import load_hardware, machine
+from blendrun.lengths.base import Lengths, LengthSource
+from blendrun.lengths.estimate import LengthMode, estimate
+from blendrun.models.cards import load_card
+from blendrun.planner.feed import Learning
+from blendrun.planner.feeder import Feed, PlanFeeder
+from blendrun.planner.learner import Learner, sample_first
+from blendrun.planner.plan import Costed, Structure, cost_structure
+from blendrun.simulate import Engine, Overlap, simulate, step_time
+from blendrun.tokens.base import Prompts
+from blendrun.tree import build_tree
+
+POOL = 30_000
+MODEL = load_card("llama-3-8b")
+MEANS = np.array([4, 60, 300])
+ON: Machine = machine(load_hardware("a100-80g"))
+
+
+def job(count: int, seed: int = 0) -> tuple[Prompts, NDArray[np.int64]]:
+    """Three kinds of request under one bound, and how long their answers really are."""
+    rng = np.random.default_rng(seed)
+    kind = rng.integers(0, 3, count)
+    prompt = np.array([900, 200, 60])[kind]
+    outputs = np.maximum(rng.poisson(MEANS[kind]), 1).astype(np.int64)
+    offsets = np.concatenate(([0], np.cumsum(prompt))).astype(np.int64)
+    units = rng.integers(0, 30_000, int(offsets[-1]), dtype=np.int32)
+    heads = rng.integers(0, 30_000, (12, 600), dtype=np.int32)
+    for number in np.flatnonzero(kind == 0):
+        units[offsets[number] : offsets[number] + 600] = heads[number % 12]
+    return Prompts(
+        row=np.arange(count, dtype=np.int64),
+        units=units,
+        offsets=offsets,
+        unit_tokens=1,
+        prompt_tokens=prompt.astype(np.int32),
+        root=np.zeros(count, dtype=np.uint64),
+        cluster=(kind + 1).astype(np.uint64),
+        bound=np.full(count, 5000, dtype=np.int32),
+        choices=np.ones(count, dtype=np.int32),
+        reference=np.full(count, -1, dtype=np.int32),
+        known=np.zeros(count, dtype=np.bool_),
+    ), outputs
+
+
+def costed(prompts: Prompts, lengths: Lengths) -> Costed:
+    return cost_structure(Structure(prompts, build_tree(prompts), lengths), MODEL, ON, limits=EngineLimits(POOL))
+
+
+def known(outputs: NDArray[np.int64], prompts: Prompts) -> Lengths:
+    mean = outputs.astype(np.float64)
+    return Lengths(mean, mean**2, prompts.bound, np.full(len(mean), LengthSource.KNOWN, dtype=np.uint8))
+
+
+def tenfold(prompts: Prompts) -> Lengths:
+    """A guess as bad as that."""
+    mean = np.minimum(10.0 * MEANS[prompts.cluster.astype(np.int64) - 1], prompts.bound)
+    return Lengths(mean, mean**2, prompts.bound, np.full(len(mean), LengthSource.PRIOR, dtype=np.uint8))
+
+
+def live(
+    prompts: Prompts, outputs: NDArray[np.int64], *, learning: bool
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """What a feeder hands over while an engine of the simplest kind decodes a token a step, and admits what fits.
+
+    The order, and by prompt the tokens that were expected when it was admitted.
+    """
+    tree, guessed = build_tree(prompts), tenfold(prompts)
+    plan = costed(prompts, guessed)
+    wanted = np.ones(len(prompts), dtype=np.bool_)
+    sample = sample_first(prompts, tree, guessed)
+    feeder = PlanFeeder(prompts, tree, guessed, plan.blend, wanted=wanted, pool_tokens=POOL, sample=sample)
+    learner = Learner(prompts, tree, LengthMode.AUTO, None, guessed)
+    teacher = Learning(plan, OrderName.BLENDED, learner, feeder)
+    running: dict[int, tuple[Feed, int]] = {}
+    order: list[int] = []
+    expected = np.zeros(len(prompts))
+    step, feed = 0, feeder.take()
+    while feed is not None or running:
+        reserved = sum(int(prompts.prompt_tokens[each]) + max(learner.lengths.mean[each], 1) for each in running)
+        while feed is not None and (reserved + prompts.prompt_tokens[feed.prompt] + feed.output <= POOL or not running):
+            running[feed.prompt] = feed, step
+            reserved += int(prompts.prompt_tokens[feed.prompt]) + feed.output
+            order.append(feed.prompt)
+            expected[feed.prompt] = feed.output
+            feed = feeder.take()
+        step += 1
+        for prompt, (taken, begun) in list(running.items()):
+            if step - begun >= outputs[prompt]:
+                del running[prompt]
+                feeder.ended(taken)
+                learner.ended(prompt, int(outputs[prompt]))
+        if learning and step % 25 == 0:
+            found = teacher.plan_again(learner.samples({each: step - begun for each, (_, begun) in running.items()}))
+            if found is not None:
+                feeder.replan(*found)
+    return np.array(order, dtype=np.int64), expected
+
+
+def seconds(
+    prompts: Prompts, outputs: NDArray[np.int64], order: NDArray[np.int64] | None, expected: NDArray[np.float64]
+) -> float:
+    """Simulated, with admission that believes in `expected`; order None: the blend by the true lengths, both ends."""
+    tree = build_tree(prompts)
+    true = costed(prompts, known(outputs, prompts)).blend
+    sides = np.full(len(prompts), LEFT, dtype=np.uint8)
+    fed = true if order is None else Order(OrderName.BLENDED, order, sides)
+    engine = Engine(POOL, Overlap.MIXED)
+    return simulate(
+        tree, prompts, fed, outputs, step_time(MODEL, ON), engine, expected=np.rint(expected).astype(np.int64)
+    ).seconds
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_lengths_misjudged_tenfold_cost_less_than_a_twentieth(seed: int) -> None:
+    prompts, outputs = job(1500, seed)
+    oracle = seconds(prompts, outputs, None, outputs.astype(np.float64))
+    learned = seconds(prompts, outputs, *live(prompts, outputs, learning=True))
+    unlearned = seconds(prompts, outputs, *live(prompts, outputs, learning=False))
+    assert learned <= 1.05 * oracle
+    # Else the test would show nothing.
+    assert unlearned > 1.15 * oracle
+
+
+def test_estimates_come_close_to_what_answers_are() -> None:
+    prompts, outputs = job(1500)
+    tree = build_tree(prompts)
+    learner = Learner(prompts, tree, LengthMode.AUTO, None, estimate(prompts, tree))
+    for prompt in range(0, 1500, 10):
+        learner.ended(prompt, int(outputs[prompt]))
+    found = learner.learn(learner.samples({1: 3, 2: 3}))
+    assert found is not None
+    for kind in (1, 2, 3):
+        own = prompts.cluster == kind
+        assert found.mean[own].mean() == pytest.approx(outputs[own].mean(), rel=0.25)
+    # The same once more changes nothing.
+    assert learner.learn(learner.samples({1: 3, 2: 3})) is None
+
+
+def test_a_running_answer_that_is_long_already_is_expected_to_be_longer() -> None:
+    prompts, outputs = job(600)
+    tree = build_tree(prompts)
+    learner = Learner(prompts, tree, LengthMode.AUTO, None, estimate(prompts, tree))
+    for prompt in range(0, 600, 5):
+        learner.ended(prompt, int(outputs[prompt]))
+    long = int(np.flatnonzero(prompts.cluster == 3)[1])
+    found = learner.learn(learner.samples({long: 700}))
+    assert found is not None
+    assert found.mean[long] >= 700
+
+
+def test_known_lengths_need_no_learning() -> None:
+    prompts, outputs = job(50)
+    facts = replace(prompts, reference=outputs.astype(np.int32), known=np.ones(50, dtype=np.bool_))
+    tree = build_tree(facts)
+    assert not Learner(facts, tree, LengthMode.AUTO, None, estimate(facts, tree)).needed
+    assert Learner(prompts, tree, LengthMode.AUTO, None, estimate(prompts, tree)).needed
+
+
+def test_samples_are_few_of_each_kind_and_far_apart() -> None:
+    prompts, _ = job(3000)
+    tree = build_tree(prompts)
+    sample = sample_first(prompts, tree, estimate(prompts, tree))
+    counts = np.bincount(prompts.cluster[sample].astype(np.int64))[1:]
+    assert (counts > 5).all()
+    assert (counts <= 24).all()
+    assert len(np.unique(sample)) == len(sample)
+    heads = prompts.units[prompts.offsets[sample[prompts.cluster[sample] == 1]]]
+    assert len(np.unique(heads)) > 5
