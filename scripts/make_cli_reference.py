@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ((), ("run",), ("plan",), ("calibrate",), ("synth",), ("bench", "simulate"))
+COMMANDS = ((), ("run",), ("plan",), ("calibrate",), ("synth",), ("bench", "simulate"), ("bench", "live"))
 _HEAD = """# Command line
 
 Made from the code by `make docs`; a test compares. Do not edit.

@@ -6,10 +6,16 @@ import sys
 from pathlib import Path
 
 from blendrun.report.bench_json import bench_schema
+from blendrun.report.live_json import live_schema
 from blendrun.report.plan_json import plan_schema
 from blendrun.report.synth_json import synth_schema
 
-SCHEMAS = {"plan.json": plan_schema, "bench-simulate.json": bench_schema, "synth.json": synth_schema}
+SCHEMAS = {
+    "plan.json": plan_schema,
+    "bench-simulate.json": bench_schema,
+    "synth.json": synth_schema,
+    "bench-live.json": live_schema,
+}
 
 
 def main() -> None:

@@ -137,7 +137,7 @@ class _Bench:
         scheduler = SchedulerSettings(
             gate=order in OURS,
             budget=step_budget(plan.budget) if plan is not None and plan.budget is not None and ours else None,
-            reserve=ours,
+            reserve=ours and plan is not None and plan.reserve,
             next_use=ours,
             plan_order=ours,
             step_log=str((asked.folder / f"{engine}-{'plan' if ours else 'rows'}-{overlap}.steps.jsonl").absolute()),
@@ -192,6 +192,7 @@ class _Bench:
             info=info,
             records=records,
             steps=StepTail(entry.steps),
+            estimates=None,
             on_result=totals.add,
             on_tick=lambda: None,
             on_note=self.warn,

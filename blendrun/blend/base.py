@@ -52,8 +52,8 @@ class Blend:
         prompts in the row's order.
     left_share: f32 (M,), in feed order: share of the KV pool that the left side was to hold when this was fed.
     density: compute seconds over memory seconds of the whole job, sharing included; infinite where nothing is decoded.
-    kept_sharing: tokens shared by neighbours on a side over what an infinite prefix cache saves; 1 where nothing is
-        shared. A lower bound of what a real cache keeps: it holds more than the last prompt of each side.
+    kept_sharing: tokens shared by neighbours on a side, or in use at any time, over what an infinite prefix cache
+        saves; 1 where nothing is shared. About the least that a real cache keeps: it holds more than the last prompts.
     units: pieces of the tree that the scan moved as a whole.
     kv_peak: most KV tokens held at once, in the scan's own time (lengths as expected, prefill taking no time).
     """

@@ -32,7 +32,8 @@ def blend(
     """Mix the compute-heavy and the memory-heavy end of the job, keeping `keep` of its prefix sharing.
 
     pool_tokens: KV tokens that requests may hold together (paper's M).
-    keep: 0 to 1; what neighbours on one side must still share of what an infinite prefix cache saves.
+    keep: 0 to 1; what neighbours on one side must still share, with what is in use at any time, of what an infinite
+        prefix cache saves.
     scattered: see `arrange_units`.
     """
     compute = demand.flops / machine.flops
@@ -61,7 +62,7 @@ def _running(tree: PrefixTree, prompts: Prompts, lengths: Lengths, pool_tokens: 
     """
     steps = np.maximum(lengths.mean, 1.0)
     held = float(((prompts.prompt_tokens + prompts.choices * steps / 2) * steps).sum())
-    own = np.bincount(tree.leaf, weights=steps[tree.prompt], minlength=len(tree))
+    own = np.bincount(tree.leaf, weights=steps[tree.prompt], minlength=len(tree)).astype(np.float64)
     return tree.subtree_sum(own) / max(held / pool_tokens, 1.0)
 
 

@@ -24,8 +24,8 @@ class ConstantBudget:
 class AdaptiveBudget:
     """Prefill that takes `ratio` times as long as the decoding that runs beside it, on parts of one device (pdmux).
 
-    The job is done soonest if every step mixes compute and memory as the whole job does, whatever is in the pool just
-    then: so `ratio` is the job's density. (With ratio 1 prefill just hides under memory time.)
+    The job is done soonest if every step divides its time as the whole job does, whatever is in the pool just then: so
+    `ratio` is that of all prefill over all decoding. (With ratio 1 prefill just hides under memory time.)
 
     floor: least tokens of a step, prefill and decode together. most: prefill tokens of a step at most.
     In prefill tokens, that is, over the seconds of one: weight_tokens: reading the weights once. row_tokens: the

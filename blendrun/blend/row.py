@@ -39,8 +39,9 @@ class Row:
     unit: i64 (M,), unit of each leaf, ascending. held: what each asks of the pool.
     own_left, own_right: f64 (M,), prompt tokens that are new to a side that has just fed the neighbour, and not in use
         all the time: the left side comes from the front, the right side from the back.
-    density: f64 (U,), compute over memory of each unit.
-    reads: f64 (U,), KV tokens read over KV tokens held, by the step.
+    density: f64 (U,), compute over memory of each unit, or of all that are alike (`UnitRow`): where units stand by
+        chance, the next one says nothing of those behind it.
+    reads: f64 (U,), KV tokens read over KV tokens held, by the step; likewise.
     """
 
     unit: NDArray[np.int64]
@@ -53,14 +54,21 @@ class Row:
     @classmethod
     def of(cls, units: UnitRow, held: Held) -> Row:
         own = held.prompt - np.maximum(units.shared, units.ever)
-        begin = units.first[:-1]
-        held_steps = np.add.reduceat((own + held.rows * held.steps / 2) * held.steps, begin)
-        density = np.add.reduceat(held.compute, begin) / np.maximum(np.add.reduceat(held.memory, begin), 1e-30)
+        unit = np.repeat(np.arange(units.units, dtype=np.int64), np.diff(units.first))
+        kind = units.alike[unit]
+
+        def total(each: NDArray[np.float64]) -> NDArray[np.float64]:
+            """Sum over the leaves of each unit and of those alike: f64 (U,)."""
+            sums: NDArray[np.float64] = np.bincount(kind, weights=each).astype(np.float64)
+            return sums[units.alike]
+
+        density = total(held.compute) / np.maximum(total(held.memory), 1e-30)
+        held_steps = total((own + held.rows * held.steps / 2) * held.steps)
         return cls(
-            unit=np.repeat(np.arange(units.units, dtype=np.int64), np.diff(units.first)),
+            unit=unit,
             held=held,
             own_left=own,
             own_right=held.prompt - np.maximum(np.concatenate((units.shared[1:], [0])), units.ever),
             density=np.minimum(density, _DENSEST),
-            reads=np.maximum(np.add.reduceat(held.reads, begin), 1e-9) / np.maximum(held_steps, 1e-9),
+            reads=np.maximum(total(held.reads), 1e-9) / np.maximum(held_steps, 1e-9),
         )

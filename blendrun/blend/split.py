@@ -36,6 +36,7 @@ class UnitRow:
 
     leaf: i64 (M,), depth-first positions of the tree's leaves.
     first: i64 (U + 1,), unit u is leaf[first[u]:first[u + 1]].
+    alike: i64 (U,), ascending: units of one number stand by chance and are taken for one kind; each its own if sorted.
     shared: i32 (M,), tokens that each leaf shares with the one before it in this row; 0 for the first.
     ever: i32 (M,), tokens of each leaf's prefix that are in use all the time.
     kept: of the tree's shared tokens, those that are ever in use or shared by neighbours; 1 where nothing is shared.
@@ -44,6 +45,7 @@ class UnitRow:
 
     leaf: NDArray[np.int64]
     first: NDArray[np.int64]
+    alike: NDArray[np.int64]
     shared: NDArray[np.int32]
     ever: NDArray[np.int32]
     kept: float
@@ -90,16 +92,19 @@ class _Splitter:
         self.prefix = SharedPrefix(tree)
         # In use at any time: a part of the tree that has the root and, with any node, the path to it.
         ever = running >= _EVER_USED
-        self.ever = np.rint(path_sum(tree, tree.segment * ever)).astype(np.int64) + tree.segment * ever
+        segment = (tree.segment * ever).astype(np.float64)
+        self.ever = np.rint(path_sum(tree, segment) + segment).astype(np.int64)
         total_compute, total_memory = tree.subtree_sum(compute), tree.subtree_sum(memory)
         # A unit visited alone computes the path above it too.
         alone = total_compute + path_sum(tree, np.where(ever, 0.0, compute))
         self.unit_density = _log_ratio(alone, total_memory)
         # What units stand by, and siblings in a unit: their density, or chance (units within the halves of the job).
         self.rank, beside = self.unit_density, _log_ratio(total_compute, total_memory)
+        self.half: NDArray[np.int64] | None = None
         if scattered:
+            self.half = (self.unit_density < beside[0]).astype(np.int64)
             chance = np.random.default_rng(_SEED).random(len(tree))
-            self.rank, beside = chance + (self.unit_density >= beside[0]), chance
+            self.rank, beside = chance - self.half, chance
         self.position = _sorted_positions(tree, beside)
         alike = _alike(tree, _log_ratio(compute, memory))
         self.critical = _critical_thresholds(tree, tree.depth - self.ever, alike)
@@ -159,8 +164,9 @@ class _Splitter:
         shared = np.concatenate(([0], self.prefix(leaf[:-1], leaf[1:]))).astype(np.int32)
         ever = self.ever[tree.leaf[leaf]].astype(np.int32)
         total = tree.shared_tokens
+        alike = np.arange(len(units)) if self.half is None else self.half[units]
         saved = self._ever_kept() + int(np.maximum(shared - ever, 0).sum(dtype=np.int64))
-        return UnitRow(leaf, first, shared, ever, saved / total if total else 1.0, threshold)
+        return UnitRow(leaf, first, alike, shared, ever, saved / total if total else 1.0, threshold)
 
 
 def _log_ratio(compute: NDArray[np.float64], memory: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -192,9 +198,7 @@ def _alike(tree: PrefixTree, leaf_density: NDArray[np.float64]) -> NDArray[np.bo
     return alike
 
 
-def _critical_thresholds(
-    tree: PrefixTree, cost: NDArray[np.int64], alike: NDArray[np.bool_]
-) -> NDArray[np.float64]:
+def _critical_thresholds(tree: PrefixTree, cost: NDArray[np.int64], alike: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Smallest threshold at which Algorithm 2 cuts each node; infinite for leaves and for what is not worth a cut.
 
     Algorithm 2 cuts a node of c children under t if cost * c <= t, and goes on below with t / c. So node v is cut

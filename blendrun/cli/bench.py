@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from blendrun.cli.live import live
 from blendrun.cli.synth import ComputeName, MemoryName, ShareName
 
 if TYPE_CHECKING:
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from blendrun.report.bench_json import BenchReport
     from blendrun.runner.events import Watch
 
-bench = typer.Typer(help="Compare orders: simulated.", no_args_is_help=True, rich_markup_mode=None)
+bench = typer.Typer(
+    help="Compare orders: simulated, or on the real engine.", no_args_is_help=True, rich_markup_mode=None
+)
 
 # What only a recipe has; a file is what it is.
 _RECIPE = ("compute", "memory", "share", "rho", "sharing", "requests", "seed")
@@ -25,7 +28,10 @@ _RECIPE = ("compute", "memory", "share", "rho", "sharing", "requests", "seed")
 
 @bench.callback()
 def root() -> None:
-    """Compare orders: simulated."""
+    """Compare orders: simulated, or on the real engine."""
+
+
+bench.command()(live)
 
 
 @bench.command()

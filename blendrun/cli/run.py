@@ -267,7 +267,7 @@ def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], opti
     def make(state: StateFolder, plan: RunPlan) -> Engine:
         scheduler = SchedulerSettings(
             budget=None if plan.budget is None else step_budget(plan.budget),
-            reserve=plan.planned,
+            reserve=plan.reserve,
             next_use=plan.planned,
             plan_order=plan.planned,
             step_log=str(state.steps.absolute()),

@@ -17,8 +17,8 @@ OverlapMode = Literal["exclusive", "mixed", "pdmux"]
 class Planned(msgspec.Struct, frozen=True):
     """What the plan says of one request, for the engine's scheduler.
 
-    index: place in the plan, lower first (below 2^31). output: expected output tokens to its end, of each choice.
-    reuse: leading prompt tokens that a request fed later can use again.
+    index: place in the plan, lower first (below 2^31). output: expected output tokens to its end, of each choice; 0
+    where nobody knows. reuse: leading prompt tokens that a request fed later can use again.
     """
 
     index: int

@@ -29,6 +29,16 @@ class CloseInput(msgspec.Struct, frozen=True, tag="close_input"):
     """No more work items will come."""
 
 
+class Flush(msgspec.Struct, frozen=True, tag="flush"):
+    """Forget the prefix cache; only while nothing runs."""
+
+
+class Flushed(msgspec.Struct, frozen=True, tag="flushed"):
+    """Whether it is forgotten."""
+
+    done: bool
+
+
 class Phase(msgspec.Struct, frozen=True, tag="phase"):
     """The engine process begins a phase of its start."""
 
@@ -45,8 +55,8 @@ class Died(msgspec.Struct, frozen=True, tag="died"):
     reason: str
 
 
-ToEngine = Configure | WorkItem | CloseInput
-FromEngine = Phase | EngineInfo | Result | AllDone | Died
+ToEngine = Configure | WorkItem | CloseInput | Flush
+FromEngine = Phase | EngineInfo | Result | AllDone | Flushed | Died
 
 
 Incoming = TypeVar("Incoming")

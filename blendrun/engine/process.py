@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from blendrun.engine.base import EngineInfo, EngineSettings, OnPhase, Result, WorkItem
-from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, FromEngine, Phase
+from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, FromEngine, Phase
 from blendrun.engine.settings import environment
 from blendrun.errors import EngineUnavailableError
 
@@ -97,7 +97,21 @@ class SglangEngine:
     async def close_input(self) -> None:
         await self._send(CloseInput())
 
-    async def _send(self, message: WorkItem | CloseInput) -> None:
+    async def flush(self) -> None:
+        """Forget the prefix cache, between two sets of requests that are to be compared.
+
+        Raises EngineUnavailableError when the engine is dead.
+        """
+        assert self._channel is not None, "flush before start"
+        await self._send(Flush())
+        while (message := await self._channel.receive()) is not None:
+            if isinstance(message, Flushed) and message.done:
+                return
+            if isinstance(message, Flushed):
+                raise EngineUnavailableError("the engine did not forget its cache: something still runs in it")
+        raise await self._death("the engine died")
+
+    async def _send(self, message: WorkItem | CloseInput | Flush) -> None:
         assert self._channel is not None, "submit before start"
         # A dead engine is reported by `results`, with its log; a failed write says less.
         with contextlib.suppress(ConnectionError):

@@ -20,8 +20,11 @@ from pydantic import ValidationError
 
 from blendrun.endpoints import ENDPOINTS
 from blendrun.engine.base import Result, Usage, WorkItem
+from blendrun.engine.scheduler.planned import attach_plan
 from blendrun.errors import ErrorCode, LineError
 
+# Answers are given before the scheduler has put their cache away.
+_FLUSH_TIMEOUT_S = 30.0
 # SGLang reports a schema, regex or grammar that does not compile with these words (grammar_manager.py).
 _GRAMMAR_FAILURE = "Failed to compile"
 
@@ -41,10 +44,16 @@ class Serving:
 
     def __init__(self, engine: Any, limits: Limits) -> None:
         self._limits = limits
-        self._tokenizer = engine.tokenizer_manager.tokenizer
+        self._manager = engine.tokenizer_manager
+        self._tokenizer = self._manager.tokenizer
         self._handlers = {url: _build_handler(engine, url) for url in ENDPOINTS}
         # One thread: rendering and tokenising must not stall the loop, and must not overtake each other.
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+
+    async def flush(self) -> bool:
+        """Forget the prefix cache, once nothing runs. Returns whether that happened."""
+        answer = await self._manager.flush_cache(timeout_s=_FLUSH_TIMEOUT_S)
+        return bool(answer.success)
 
     async def run(self, item: WorkItem) -> Result:
         """The result of one request; every failure of its own is a result too."""
@@ -85,6 +94,8 @@ class Serving:
         self._check_prompt(adapted)
         self._bound_output(adapted, ENDPOINTS[item.url].demand(body).max_new_tokens)
         self._check_seed(adapted)
+        if item.plan is not None:
+            attach_plan(adapted, item.plan)
         return adapted, request
 
     def _check_prompt(self, adapted: Any) -> None:

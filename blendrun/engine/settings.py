@@ -13,11 +13,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 
 from blendrun.cost.capacity import EngineLimits
 from blendrun.engine.base import EngineSettings, Platform
-from blendrun.engine.gate import GATE_VARIABLE
+from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
+from blendrun.engine.scheduler.next_use import TREE, TREE_VARIABLE
+from blendrun.engine.scheduler.plugin import SETTINGS_VARIABLE
 from blendrun.errors import UsageError
 from blendrun.models.resolve import cache_folder
 
@@ -33,7 +36,7 @@ _LARGEST_PREFILL = 16_384
 _LIMITS = ("max_total_tokens", "max_running_requests", "chunked_prefill_size")
 # Bounds how long a step takes and how much work in flight a kill loses; not tuned for throughput.
 _CPU_MAX_RUNNING = 32
-_CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_gate,blendrun_seeds"
+_CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_scheduler,blendrun_seeds"
 # One forward pass may take minutes on a slow CPU; SGLang's watchdog would take that for a hang after 300 s.
 _CPU_WATCHDOG_S = 3600
 
@@ -49,10 +52,12 @@ _CAPACITY_ARGS = frozenset(
         "device",
         "disable_cuda_graph",
         "disable_overlap_schedule",
+        "disable_priority_preemption",
         "disable_radix_cache",
         "dp_size",
         "enable_mixed_chunk",
         "enable_pdmux",
+        "enable_priority_scheduling",
         "ep_size",
         "gpu_id_step",
         "load_balance_method",
@@ -64,10 +69,14 @@ _CAPACITY_ARGS = frozenset(
         "nnodes",
         "node_rank",
         "page_size",
+        "pdmux_config_path",
         "pp_size",
+        "prefill_decode_interval",
         "prefill_max_requests",
         "radix_eviction_policy",
+        "retraction_policy",
         "schedule_conservativeness",
+        "schedule_low_priority_values_first",
         "schedule_policy",
         "sleep_on_idle",
         "tp_size",
@@ -134,8 +143,10 @@ def environment(settings: EngineSettings) -> dict[str, str]:
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
-        GATE_VARIABLE: "1" if settings.scheduler.gate else "0",
+        SETTINGS_VARIABLE: msgspec.json.encode(settings.scheduler).decode(),
     }
+    if settings.scheduler.next_use:
+        changed[TREE_VARIABLE] = TREE
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         # Three processes compile SGLang's and torch's 7,000 modules at every start otherwise (half a minute each).
         # The user's wish is about the installed packages; the cache of blendrun's own holds the bytecode instead.
@@ -196,8 +207,17 @@ def engine_limits(platform: Platform, arguments: dict[str, Any]) -> EngineLimits
     return EngineLimits(pool, running, _CPU_CHUNK if chunk is None and platform == "cpu" else chunk)
 
 
+# A request's priority is its place in the plan: the lowest goes first, and one that was sent back comes back there.
+_PLAN_ORDER = {
+    "enable_priority_scheduling": True,
+    "schedule_low_priority_values_first": True,
+    "disable_priority_preemption": True,
+    "retraction_policy": "priority",
+}
+
+
 def server_args(settings: EngineSettings) -> dict[str, Any]:
-    """Keyword arguments of `sglang.Engine`."""
+    """Keyword arguments of `sglang.Engine`. Raises UsageError where overlap mode or plan order is refused."""
     chosen: dict[str, Any] = {
         "model_path": settings.model_path,
         "trust_remote_code": settings.trust_remote_code,
@@ -219,4 +239,13 @@ def server_args(settings: EngineSettings) -> dict[str, Any]:
             # An idle scheduler spins on a whole core otherwise.
             "sleep_on_idle": True,
         }
-    return chosen | settings.server_args
+    if settings.scheduler.plan_order:
+        policy = settings.server_args.get("schedule_policy", chosen["schedule_policy"])
+        if policy != chosen["schedule_policy"]:
+            raise UsageError(f"a plan's order is kept by schedule_policy=fcfs; schedule_policy={policy} has its own")
+        chosen |= _PLAN_ORDER
+    facts = JobFacts(budget=settings.scheduler.budget)
+    overlap = overlap_arguments(settings.overlap, settings.platform, settings.server_args, facts)
+    if isinstance(overlap, Refused):
+        raise UsageError(overlap.sentence)
+    return chosen | overlap | settings.server_args

@@ -18,8 +18,9 @@ from typing import Any
 
 import blendrun.engine.cpu.lean  # noqa: F401  # first of all: it decides what sglang imports
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
-from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Phase, ToEngine
-from blendrun.engine.gate import PROOF_VARIABLE as GATE_PROOF
+from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, Phase, ToEngine
+from blendrun.engine.scheduler import plugin
+from blendrun.engine.scheduler.planned import WARM_UP_ID
 from blendrun.engine.settings import runtime_versions, server_args
 from blendrun.errors import ErrorCode
 
@@ -75,6 +76,8 @@ class _Worker:
                 task = asyncio.ensure_future(self._answer(message, serving, channel))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
+            elif isinstance(message, Flush):
+                await channel.send(Flushed(await serving.flush()))
             elif isinstance(message, CloseInput):
                 self._background.add(asyncio.ensure_future(self._finish(channel)))
         # The runner closed the channel, or is gone. SGLang's processes die with this one (parent-death signal); only
@@ -105,8 +108,8 @@ class _Worker:
 
         from blendrun.engine.serving import Limits, Serving
 
-        proofs = _proofs(settings)
-        os.environ |= {variable: str(path) for variable, path in proofs.items()}
+        proofs = {ATTENTION_PROOF: _proof("attention"), plugin.PROOFS_VARIABLE: _proof("scheduler")}
+        os.environ |= proofs
         await channel.send(Phase("load"))
         engine = Engine(**server_args(settings))
         self._watch_scheduler(engine)
@@ -124,7 +127,7 @@ class _Worker:
             or (settings.platform == "cpu" and server.sampling_backend == "pytorch"),
         )
         await channel.send(Phase("warm up"))
-        notes = await self._warm_up(engine, proofs)
+        await self._warm_up(engine)
         info = EngineInfo(
             engine="sglang",
             platform=settings.platform,
@@ -132,7 +135,7 @@ class _Worker:
             kv_tokens=int(scheduler["max_total_num_tokens"]),
             max_running=await self._max_running(engine),
             versions=runtime_versions(),
-            notes=notes,
+            notes=_notes(settings, proofs),
         )
         return Serving(engine, limits), info
 
@@ -156,28 +159,28 @@ class _Worker:
         states = await engine.tokenizer_manager.get_internal_state()
         return sum(int(state["effective_max_running_requests_per_dp"]) for state in states)
 
-    async def _warm_up(self, engine: Any, proofs: dict[str, Path]) -> tuple[str, ...]:
+    async def _warm_up(self, engine: Any) -> None:
         """One token through everything: a broken engine shows here, not in the first request."""
-        await engine.async_generate(input_ids=[1], sampling_params={"max_new_tokens": 1, "temperature": 0})
-        missing = [variable for variable, path in proofs.items() if not path.exists()]
-        for path in proofs.values():
-            path.unlink(missing_ok=True)
-        return tuple(_HOOKS[variable] for variable in missing)
+        params = {"max_new_tokens": 1, "temperature": 0}
+        await engine.async_generate(input_ids=[1], sampling_params=params, rid=WARM_UP_ID)
 
 
+# A hook whose target moved is only logged by SGLang; each leaves a file of the name it is told once it ran.
 ATTENTION_PROOF = "BLENDRUN_ATTENTION_PROOF"
-# What it means that a hook left no proof of itself.
-_HOOKS = {
-    ATTENTION_PROOF: "the CPU attention hook did not take: answers are right, prefix hits save no time",
-    GATE_PROOF: "the admission gate did not take: answers are right, siblings may compute a shared prefix again",
-}
 
 
-def _proofs(settings: EngineSettings) -> dict[str, Path]:
-    """Files that the hooks asked for leave once they ran, by the variable that names them."""
-    asked = {ATTENTION_PROOF: settings.platform == "cpu", GATE_PROOF: settings.scheduler.gate}
-    folder = Path(gettempdir())
-    return {name: folder / f"{name.lower()}-{os.getpid()}" for name, wanted in asked.items() if wanted}
+def _proof(name: str) -> str:
+    return str(Path(gettempdir()) / f"blendrun-{name}-{os.getpid()}")
+
+
+def _notes(settings: EngineSettings, proofs: dict[str, str]) -> tuple[str, ...]:
+    """A sentence for each hook that was asked for and has left no proof of itself."""
+    found = plugin.notes(settings.scheduler, proofs[plugin.PROOFS_VARIABLE])
+    attention = Path(proofs[ATTENTION_PROOF])
+    if settings.platform == "cpu" and not attention.exists():
+        found.append("the CPU attention hook did not take: answers are right, prefix hits save no time")
+    attention.unlink(missing_ok=True)
+    return tuple(found)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from blendrun.planner.feeder import Feeder, PlanFeeder
 from blendrun.planner.learner import Learner, sample_first
 from blendrun.planner.plan import Choice, Costed, Plan, Structure, cost_structure, make_plan, make_structure, recall
 from blendrun.planner.workload import PlannedModel
-from blendrun.simulate.base import Overlap
+from blendrun.simulate.base import EXACT, Overlap
 from blendrun.simulate.portfolio import ENGINE_CHUNK
 from blendrun.tokens import build_prompts, load_tokenizer
 
@@ -45,7 +45,8 @@ class RunPlan:
 
     feeder: gives the requests. order, overlap, budget: chosen or asked for; budget None leaves the engine its chunk.
     why: of the choice, a sentence; empty where nothing was chosen.
-    planned: whether requests carry what the scheduler plug-in admits and evicts by.
+    planned: whether requests carry what the scheduler plug-in admits and evicts by. reserve: whether it admits by
+        expected lengths at every step to come, or as SGLang does.
     predicted_seconds, predicted_hit_tokens: of all that is to be fed; None where nothing was simulated.
     queue_depth: requests that wait in the engine beside those that run: enough that it never starves.
     """
@@ -56,6 +57,7 @@ class RunPlan:
     budget: Budget | None = None
     why: str = ""
     planned: bool = False
+    reserve: bool = False
     predicted_seconds: float | None = None
     predicted_hit_tokens: int | None = None
     queue_depth: int = _DEEPEST_QUEUE
@@ -64,10 +66,14 @@ class RunPlan:
 
 @dataclass(slots=True)
 class Learning:
-    """Lengths that follow the run's own answers, and the plan that follows the lengths."""
+    """Lengths that follow the run's own answers, and the plan that follows the lengths.
+
+    scattered: which of the two blends it is (`blend.split`).
+    """
 
     costed: Costed
     order: OrderName
+    scattered: bool
     learner: Learner
     feeder: PlanFeeder
 
@@ -87,7 +93,7 @@ class Learning:
         if lengths is None:
             return None
         structure = replace(self.costed.structure, lengths=lengths)
-        return lengths, _feed_of(_again(self.costed, structure), self.order)
+        return lengths, _feed_of(_again(self.costed, structure), self.order, self.scattered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +172,8 @@ class RunPlanner:
         chosen = simulated.portfolio.chosen if simulated else None
         order = chosen.order if chosen else self.order or OrderName.GIVEN
         overlap = chosen.overlap if chosen else overlaps[0]
-        feed = chosen.feed if chosen else _feed_of(costed, order)
+        scattered = chosen is not None and chosen.feed is costed.scattered
+        feed = chosen.feed if chosen else _feed_of(costed, order, scattered)
         wanted = np.isin(prompts.row, rows)
         learner = _learner(costed, self.model.identity, self.lengths, warn)
         feeder = PlanFeeder(
@@ -187,10 +194,11 @@ class RunPlanner:
             budget=chosen.budget if chosen and overlap is not Overlap.EXCLUSIVE else None,
             why=simulated.portfolio.why if simulated and self.order is None else "",
             planned=True,
+            reserve=chosen is None or chosen.feeding.reserve == EXACT,
             predicted_seconds=chosen.outcome.seconds if chosen and whole else None,
             predicted_hit_tokens=chosen.outcome.hit_tokens if chosen and whole else None,
             queue_depth=_queue_depth(costed),
-            learning=Learning(costed, order, learner, feeder) if learner.needed else None,
+            learning=Learning(costed, order, scattered, learner, feeder) if learner.needed else None,
         )
 
     def _simulate(self, costed: Costed, overlaps: tuple[Overlap, ...], phase: Phase, progress: Progress) -> Plan:
@@ -208,8 +216,10 @@ def _queue_depth(costed: Costed) -> int:
     return int(min(max(wanted, _SHALLOWEST_QUEUE), _DEEPEST_QUEUE))
 
 
-def _feed_of(costed: Costed, order: OrderName) -> Order | Blend:
-    return costed.blend if order is OrderName.BLENDED else costed.order(order)
+def _feed_of(costed: Costed, order: OrderName, scattered: bool) -> Order | Blend:
+    if order is not OrderName.BLENDED:
+        return costed.order(order)
+    return costed.scattered if scattered else costed.blend
 
 
 def _again(costed: Costed, structure: Structure) -> Costed:

@@ -130,6 +130,10 @@ class PlanFeeder:
         """Prompts that were not taken yet."""
         return int(self._left_to_feed.sum())
 
+    def expected(self, prompt: int) -> int:
+        """Output tokens of each choice that are expected now."""
+        return int(self._expected[prompt])
+
     def replan(self, lengths: Lengths, plan: Order | Blend) -> None:
         """From now on expect other lengths, and feed what is left by another plan of the same prompts."""
         self._expected = np.maximum(np.rint(lengths.mean), 1).astype(np.int64)
@@ -253,16 +257,11 @@ class _TwoEnds:
         self._holding[side] -= self._mean(self._place[prompt], side)
 
     def _side(self) -> int:
-        """As the simulator's `feed._choose`: who is behind its share; where both have theirs, the left side borrows."""
+        """The right side until it holds its share; what is left over is the left side's (the simulator's `feed`)."""
         row, left, right = self._row, self._row.unit[self._left], self._row.unit[self._right]
         rho = self._compute / max(self._memory, 1e-30)
         share = left_share(row.density[left], row.density[right], rho, row.reads[left], row.reads[right])
-        behind = RIGHT if share <= 0 or self._holding[LEFT] * (1 - share) > self._holding[RIGHT] * share else LEFT
-        parts = (share * self._pool, (1 - share) * self._pool)
-        for side in (behind, 1 - behind):
-            if self._holding[side] < parts[side]:
-                return side
-        return LEFT
+        return RIGHT if self._holding[RIGHT] < (1 - share) * self._pool else LEFT
 
     def _mean(self, place: int, side: int) -> float:
         """Tokens of the pool that a request holds on the mean of its stay."""

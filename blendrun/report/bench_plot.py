@@ -26,6 +26,8 @@ _MODES = {
 _Rows = dict[tuple[float | None, float], CellRow]
 # More cells in a row than this leave no room for numbers in them.
 _WRITTEN = 16
+# Inches of maps side by side.
+_PAGE = 11.0
 
 
 def check_plot(path: Path) -> None:
@@ -73,7 +75,7 @@ def _bars(report: BenchReport) -> Figure:
         places = [place + (number - (len(orders) - 1) / 2) * width for place in range(len(rows))]
         heights = [row.seconds[order] / scale for row in rows]
         bars = axes.bar(places, heights, width * 0.92, label=order, color=_COLOURS.get(order))
-        axes.bar_label(bars, fmt="%.3g", fontsize=7, padding=2)
+        axes.bar_label(bars, fmt=_written, fontsize=7, padding=2)
     first = rows[0]
     axes.axhline(first.bound_seconds / scale, color="black", linewidth=1.2, linestyle="--", label="bound")
     axes.set_xticks(range(len(rows)), [_MODES.get(row.overlap, row.overlap).replace(": ", "\n") for row in rows])
@@ -81,7 +83,7 @@ def _bars(report: BenchReport) -> Figure:
     axes.set_ylim(0, 1.08 * max(max(row.seconds.values()) for row in rows) / scale)
     axes.spines[["top", "right"]].set_visible(False)
     rho = "" if first.rho is None else f"rho {first.rho:.3g}, "
-    figure.suptitle(f"Time of each order: {rho}sharing {first.sharing:.1%}\n{_where(report)}", fontsize=10)
+    figure.suptitle(f"Time of each order: {rho}sharing {100 * first.sharing:.3g} %\n{_where(report)}", fontsize=10)
     figure.legend(loc="outside lower center", ncols=len(orders) + 1, frameon=False)
     return figure
 
@@ -97,21 +99,24 @@ def _heat_maps(report: BenchReport) -> Figure:
     modes = list(dict.fromkeys(row.overlap for row in report.cells))
     rhos = sorted({row.rho for row in report.cells if row.rho is not None})
     sharings = sorted({row.sharing for row in report.cells})
-    wide, high = min(max(0.55 * len(rhos), 2.6), 9.0), min(max(0.45 * len(sharings), 1.6), 6.0)
-    figure = Figure(figsize=(wide + 2.6, (high + 0.95) * len(modes) + 0.9), layout="constrained")
-    grid = figure.subplots(len(modes), 1, sharex=True, squeeze=False)[:, 0]
+    wide, high = min(max(0.55 * len(rhos), 2.4), 9.0), min(max(0.45 * len(sharings), 1.8), 6.0)
+    # Side by side where there is room, so that rows can be compared; else one below the other.
+    across = len(modes) if wide * len(modes) <= _PAGE else 1
+    down = len(modes) // across
+    size = (wide * across + 2.2, (high + 0.75) * down + 0.9)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
     most = 100 * max(0.01, *(abs(gain) for gain in gains))
     norm = TwoSlopeNorm(0.0, -most, most)
-    for axes, mode in zip(grid, modes, strict=True):
+    for axes, mode in zip(grid.flat, modes, strict=True):
         rows = {(row.rho, row.sharing): row for row in report.cells if row.overlap == mode}
         mesh = _heat_map(axes, rows, rhos, sharings, norm)
-        axes.set_title(_MODES.get(mode, mode), fontsize=9)
-        axes.set_ylabel("sharing (% of\nprompt tokens)")
-    grid[-1].set_xlabel("density rho (compute over memory seconds, peak rates)")
-    bar = figure.colorbar(mesh, ax=list(grid), shrink=0.9)
-    bar.set_label("gain of blended over the best other order (%)")
-    title = _where(report).replace(" (", "\n(")
-    figure.suptitle(f"What blending gains\n{title}", fontsize=10)
+        axes.set_title(_MODES.get(mode, mode).replace(": ", "\n"), fontsize=9)
+    figure.supylabel("sharing (% of prompt tokens)", fontsize=10)
+    figure.supxlabel("density rho (seconds of compute over seconds of memory, at peak rates)", fontsize=10)
+    bar = figure.colorbar(mesh, ax=list(grid.flat))
+    bar.set_label("blended over the best\nother order (% faster)")
+    figure.suptitle(f"How much faster the blend is\n{_where(report)}", fontsize=10)
     return figure
 
 
@@ -132,7 +137,7 @@ def _heat_map(
         for column, value in enumerate(cells):
             if len(rhos) <= _WRITTEN:
                 colour = "white" if abs(value) > 0.6 * most else "black"
-                text = "n/a" if value != value else f"{value:+.1f}"
+                text = "n/a" if value != value else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
                 axes.text(column, line, text, ha="center", va="center", fontsize=8, color=colour)
     return mesh
 
@@ -140,6 +145,10 @@ def _heat_map(
 def _percent(row: CellRow | None) -> float:
     """NaN, which the map leaves empty, where there is no such cell."""
     return float("nan") if row is None or row.gain is None else 100 * row.gain
+
+
+def _written(height: float) -> str:
+    return f"{height:,.0f}" if height >= 100 else f"{height:.3g}"
 
 
 def _unit(seconds: float) -> tuple[float, str]:

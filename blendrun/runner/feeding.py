@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from blendrun.engine.base import Engine, EngineInfo, Planned, Result, WorkItem
+from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.errors import BlendrunError
 from blendrun.jobs import Job
 from blendrun.planner.feed import Learning, RunPlan
@@ -38,6 +39,7 @@ class Feeding:
 
     on_result: told each result and its custom_id. on_tick: called every few seconds. on_note: told what went wrong
     beside the job. stopping: whether no more is to be handed over. steps: the engine's log of its steps, if any.
+    estimates: where the scheduler reads corrected lengths, if it does.
     """
 
     job: Job
@@ -46,6 +48,7 @@ class Feeding:
     info: EngineInfo
     records: Records
     steps: StepTail | None
+    estimates: Estimates | None
     on_result: Callable[[Result, str], None]
     on_tick: Callable[[], None]
     on_note: Callable[[str], None]
@@ -114,7 +117,16 @@ class Feeding:
                 return
             if found is not None:
                 learning.feeder.replan(*found)
+                self._correct(learning)
             pause = max(_LEARN_SECONDS, (loop.time() - begun) / _LEARN_SHARE)
+
+    def _correct(self, learning: Learning) -> None:
+        """Tell the scheduler what is now expected of the requests that it has."""
+        if self.estimates is None:
+            return
+        for flight in self.flights.values():
+            if flight.feed.prompt >= 0:
+                self.estimates.correct(flight.feed.index, learning.feeder.expected(flight.feed.prompt))
 
     async def _tick(self) -> None:
         while True:

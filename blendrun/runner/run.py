@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from blendrun import __version__
 from blendrun.blend.base import OrderName
 from blendrun.engine.base import Engine, EngineInfo, Result
+from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.errors import (
     EXIT_OK,
     EXIT_SOME_LINES_FAILED,
@@ -266,8 +267,9 @@ class _Run:
 
     async def _feed(self, plan: RunPlan, make_engine: MakeEngine, journal: Journal) -> None:
         """Bring the engine up, keep its window full until all is done, end it whatever happens."""
+        estimates = self._estimates(plan)
         engine = make_engine(self.state, plan)
-        work = asyncio.ensure_future(self._serve(engine, plan, journal))
+        work = asyncio.ensure_future(self._serve(engine, plan, estimates, journal))
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number, work)
@@ -294,7 +296,12 @@ class _Run:
         )
         asyncio.get_running_loop().call_later(seconds, work.cancel)
 
-    async def _serve(self, engine: Engine, plan: RunPlan, journal: Journal) -> None:
+    def _estimates(self, plan: RunPlan) -> Estimates | None:
+        """Before the engine starts, which opens the file."""
+        self.state.estimates.unlink(missing_ok=True)
+        return Estimates.create(self.state.estimates, self.todo) if plan.learning is not None else None
+
+    async def _serve(self, engine: Engine, plan: RunPlan, estimates: Estimates | None, journal: Journal) -> None:
         steps = StepTail(self.state.steps)
         with self.stopwatch.phase("load"):
             self.watch(PhaseStarted("load", self.settings.model))
@@ -309,6 +316,7 @@ class _Run:
             info=info,
             records=records,
             steps=steps,
+            estimates=estimates,
             on_result=lambda result, custom_id: self._record(result, custom_id, journal),
             on_tick=self._show_progress,
             on_note=lambda text: self._note(text, warning=True),

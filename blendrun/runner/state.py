@@ -59,6 +59,11 @@ class StateFolder:
         return self.path / "steps.jsonl"
 
     @property
+    def estimates(self) -> Path:
+        """Expected lengths, corrected while the engine has the requests."""
+        return self.path / "estimates"
+
+    @property
     def spool(self) -> Path:
         """Inputs that cannot be read at any place (compressed, stdin), unpacked."""
         return self.path / "spool"
@@ -91,5 +96,14 @@ class StateFolder:
     def clear(self, *, keep: Collection[Path] = ()) -> None:
         """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held."""
         spooled = [path for path in self.spool.glob("*") if path not in keep]
-        for path in (self.manifest, self.summary, self.engine_log, self.records, self.steps, *spooled, self.journal):
+        for path in (
+            self.manifest,
+            self.summary,
+            self.engine_log,
+            self.records,
+            self.steps,
+            self.estimates,
+            *spooled,
+            self.journal,
+        ):
             path.unlink(missing_ok=True)

@@ -6,12 +6,13 @@ portfolio = simulate_portfolio(tree, prompts, lengths, orders, [blend], model, m
 
 from blendrun.simulate.base import EXACT, Engine, Eviction, Outcome, Overlap, StepTime, Timeline
 from blendrun.simulate.draw import draw_outputs
-from blendrun.simulate.portfolio import BLENDRUN, STOCK, Candidate, Feeding, Portfolio, simulate_portfolio
+from blendrun.simulate.portfolio import BLENDRUN, EAGER, STOCK, Candidate, Feeding, Portfolio, simulate_portfolio
 from blendrun.simulate.simulator import overlapped_seconds, simulate
 from blendrun.simulate.steptime import step_time
 
 __all__ = [
     "BLENDRUN",
+    "EAGER",
     "EXACT",
     "STOCK",
     "Candidate",

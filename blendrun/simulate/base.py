@@ -93,9 +93,8 @@ class Engine:
     budget: tokens of a step; in exclusive mode, prefill tokens of a step that decodes nothing.
     gate: a request waits while a prefill in flight computes a prefix that it could reuse; else it computes it again.
     reserve: share of what running requests are still expected to answer that admission keeps free (0 to 1), the
-    newcomer's
-        own in full, as SGLang does; EXACT admits what fits at every step to come, by the expected ends of all that
-        runs.
+        newcomer's own in full, as SGLang does; EXACT admits what fits at every step to come, by the expected ends of
+        all that runs.
     paced: a side of a blend admits at the even pace that keeps its part of the pool filled, so that requests of one
         length do not begin, grow and end together.
     """

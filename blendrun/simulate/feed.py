@@ -44,9 +44,9 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, held: Any,
     if len(back) > 0:
         return back.pop() if fits(state, nodes, work, agenda, back[-1]) else -1
     _find_share(state, row)
-    first = LEFT
-    if state.share <= 0.0 or state.holding_left * (1.0 - state.share) > state.holding_right * state.share:
-        first = RIGHT
+    # The right side stays long and takes few tokens of a step; the left one may want them all for ever, being so short
+    # in the pool that it never has its part.
+    first = RIGHT if state.holding_right < _part(state, RIGHT) else LEFT
     # Where neither may, the left side borrows: what it brings is soon gone, so it does not keep the right side out.
     for turn in range(3):
         side = (first, 1 - first, LEFT)[turn]

@@ -13,17 +13,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import Blend, Order, OrderName
-from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget
+from blendrun.blend.base import LEFT, Blend, Order, OrderName
+from blendrun.blend.budget import Budget, ConstantBudget
 from blendrun.cost.balance import Bound, bound_seconds
 from blendrun.cost.base import Demand, Machine
 from blendrun.cost.capacity import KvPool, kv_pool
 from blendrun.cost.formulas import demand as demand_of
-from blendrun.cost.step import LARGEST_STEP, RESIDENT_SHARE, TILE, step_budget
 from blendrun.errors import UsageError
 from blendrun.lengths.base import Lengths
 from blendrun.models.card import ModelCard
 from blendrun.simulate.base import EXACT, Engine, Eviction, Outcome, Overlap, StepTime
+from blendrun.simulate.budgets import budgets_to_try
 from blendrun.simulate.draw import draw_outputs
 from blendrun.simulate.simulator import overlapped_seconds, simulate
 from blendrun.simulate.steptime import step_time
@@ -34,7 +34,7 @@ Progress = Callable[[int, int], None]
 
 # SGLang's chunk of a prefill on devices of 60 to 160 GB.
 ENGINE_CHUNK = 8192
-# Jobs larger than this are simulated with one step budget a mode.
+# Larger jobs are simulated with fewer step budgets.
 _LARGE = 200_000
 # Simulated times closer than this are equal, and the simpler order is chosen.
 _TIE = 0.005
@@ -53,6 +53,9 @@ class Feeding:
 
 # blendrun knows what comes next, and what each request needs until its end.
 BLENDRUN = Feeding(gate=True, reserve=EXACT, eviction=Eviction.NEXT_USE)
+# The same with SGLang's own reserve: more comes in than fits if all answers are as long as expected, and some is sent
+# back. Where steps are bound by reading the weights, fuller steps are worth that.
+EAGER = Feeding(gate=True, reserve=0.4, eviction=Eviction.NEXT_USE)
 # SGLang as it comes: its reserve falls from 0.7 to 0.1 of what running requests may still answer.
 STOCK = Feeding(gate=False, reserve=0.4, eviction=Eviction.LRU)
 
@@ -115,26 +118,27 @@ def simulate_portfolio(
     demand: Demand | None = None,
     overlaps: Iterable[Overlap] = (Overlap.EXCLUSIVE, Overlap.MIXED),
     budgets: Sequence[Budget] | None = None,
+    thorough: bool | None = None,
     chunk: int = ENGINE_CHUNK,
     max_running: int | None = None,
     step: StepTime | None = None,
     outputs: NDArray[np.int64] | None = None,
-    feeding: Feeding = BLENDRUN,
+    feedings: Sequence[Feeding] | None = None,
     gpu_hour: float | None = None,
     progress: Progress | None = None,
 ) -> Portfolio:
     """Simulate every order and blend on every overlap mode and choose.
 
-    orders: simple orders. blends: the job blended, with different `keep` perhaps; each is fed with and without pace.
+    orders: simple orders. blends: the job blended in several ways.
     pool, demand, step: of model and machine; worked out where None.
     overlaps: modes that the engine can be run in; the choice is among these.
-    budgets: tried on mixed and pdmux; None for T*, T* of the pool's usual filling (RESIDENT_SHARE), half of that, the
-        engine's chunk, and on pdmux the adaptive one; for more than 200,000 prompts only the second.
+    budgets: tried on mixed and pdmux; None for those of `budgets_to_try`.
+    thorough: try more budgets, and blends with pace too; None for jobs of no more than 200,000 prompts.
     chunk: the engine's own prefill chunk, which exclusive mode keeps. max_running: answers that one replica decodes at
         once; None for as many as its pool holds.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
         means of `lengths`.
-    feeding: how all candidates are admitted, `plain` excepted.
+    feedings: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough.
     gpu_hour: price of an hour of one device.
     progress: called with simulations done and to do.
 
@@ -148,19 +152,21 @@ def simulate_portfolio(
     truth = _within(pool, prompts, draw_outputs(lengths) if outputs is None else outputs)
     expected = np.rint(lengths.mean).astype(np.int64)
     job = _Job(tree, prompts, truth, expected, step, pool, machine.gpus, gpu_hour, max_running)
-    thorough = len(prompts) <= _LARGE
+    thorough = len(prompts) <= _LARGE if thorough is None else thorough
+    paces = (False, True) if thorough else (False,)
+    bound = bound_seconds(demand, machine)
     decoded = float((lengths.mean * prompts.choices).sum())
-    wanted = _budgets(demand, pool, step, bound_seconds(demand, machine), decoded, chunk, thorough)
-    trials = [_Trial(_plain(orders), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, STOCK)]
+    wanted = budgets_to_try(demand, pool, step, bound, decoded, chunk, thorough=thorough)
+    trials = [_Trial(_plain(orders, len(prompts)), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, STOCK)]
     for overlap in overlaps:
         tried = list(budgets or wanted[overlap]) if overlap is not Overlap.EXCLUSIVE else wanted[overlap]
         for budget in tried:
-            trials += [_Trial(order, overlap, budget, False, feeding) for order in orders]
-            trials += [_Trial(blend, overlap, budget, paced, feeding) for blend in blends for paced in (False, True)]
+            for feeding in feedings or ((BLENDRUN, EAGER) if thorough else (BLENDRUN,)):
+                trials += [_Trial(order, overlap, budget, False, feeding) for order in orders]
+                trials += [_Trial(blend, overlap, budget, paced, feeding) for blend in blends for paced in paces]
     plain, *found = job.run(trials, progress)
     best = _best_of_each(found)
     chosen = _choose(best)
-    bound = bound_seconds(demand, machine)
     return Portfolio(
         candidates=best,
         chosen=chosen,
@@ -236,9 +242,10 @@ class _Job:
         )
 
 
-def _plain(orders: Sequence[Order]) -> Order:
-    """The given order, or what stands for it."""
-    return next((order for order in orders if order.name is OrderName.GIVEN), orders[0])
+def _plain(orders: Sequence[Order], count: int) -> Order:
+    """The given order."""
+    found = (order for order in orders if order.name is OrderName.GIVEN)
+    return next(found, Order(OrderName.GIVEN, np.arange(count), np.full(count, LEFT, dtype=np.uint8)))
 
 
 def _of_all(budget: Budget, replicas: int) -> Budget:
@@ -264,43 +271,6 @@ def _within(pool: KvPool, prompts: Prompts, outputs: NDArray[np.int64]) -> NDArr
         )
     within: NDArray[np.int64] = np.minimum(outputs, room)
     return within
-
-
-def _budgets(
-    demand: Demand, pool: KvPool, step: StepTime, bound: Bound, decoded: float, chunk: int, thorough: bool
-) -> dict[Overlap, list[Budget]]:
-    """What each mode tries."""
-    compute, reads = float(demand.compute_tokens.sum()), float(demand.kv_bytes.sum())
-    usual = step_budget(compute, reads, pool.bytes, resident=RESIDENT_SHARE)
-    constant = [usual]
-    if thorough:
-        constant = sorted({usual, step_budget(compute, reads, pool.bytes), max(usual // 2 // TILE * TILE, TILE), chunk})
-    adaptive = AdaptiveBudget(
-        floor=TILE,
-        most=min(chunk, LARGEST_STEP),
-        ratio=_streams_ratio(pool, step, bound, decoded),
-        weight_tokens=step.weights / step.prefill_token,
-        row_tokens=step.decode_token / step.prefill_token,
-        cached_tokens=step.kv_token / step.prefill_token,
-    )
-    mixed: list[Budget] = [ConstantBudget(tokens) for tokens in constant]
-    pdmux: list[Budget] = [*mixed, adaptive] if thorough else mixed
-    return {Overlap.EXCLUSIVE: [ConstantBudget(chunk)], Overlap.MIXED: mixed, Overlap.PDMUX: pdmux}
-
-
-def _streams_ratio(pool: KvPool, step: StepTime, bound: Bound, decoded: float) -> float:
-    """Seconds of all prefill over seconds of all decoding, each as a stream of its own, in a pool filled as usual.
-
-    It is not the job's density: decode rows need arithmetic too, and every step of them reads the weights.
-    decoded: output tokens of the job.
-    """
-    memory = bound.memory * pool.replicas
-    steps = memory / (step.kv_token * RESIDENT_SHARE * pool.tokens) if step.kv_token > 0 else 0.0
-    if steps < 1:
-        return 1.0
-    arithmetic = step.decode_token * decoded
-    prefill = max(bound.compute * pool.replicas - arithmetic, 0.0)
-    return prefill / (memory + max(step.weights * steps, arithmetic))
 
 
 def _best_of_each(found: Sequence[Candidate]) -> tuple[Candidate, ...]:

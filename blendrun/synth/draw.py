@@ -28,13 +28,15 @@ class Drawn:
         """The first `count` of them."""
         return Drawn(self.kind, self.prompt[:count], self.output[:count], self.group[:count])
 
-    @property
-    def saved(self) -> int:
-        """Prompt tokens that an infinite prefix cache saves: all prefixes, less the first of each group's."""
-        if not len(self.prompt):
-            return 0
-        kind, groups = self.kind, len(np.unique(self.group))
-        return kind.prefix * len(self.prompt) - kind.system - groups * (kind.prefix - kind.system)
+    @cached_property
+    def saved(self) -> Counts:
+        """Prompt tokens that an infinite prefix cache saves of each: the whole prefix, but for the first of its group,
+        and for the very first one nothing. i64 (N,).
+        """
+        saved = np.full(len(self.prompt), self.kind.prefix)
+        saved[np.unique(self.group, return_index=True)[1]] = self.kind.system
+        saved[:1] = 0
+        return saved
 
     @cached_property
     def tokens(self) -> int:
@@ -54,17 +56,17 @@ def draw(kind: Kind, count: int, seed: int) -> Drawn:
     )
 
 
-def kv_bytes(drawn: Drawn, model: ModelCard, value_bytes: float, stretch: float = 1.0) -> float:
-    """Bytes of KV cache that decoding all of them reads: the paper's Mem (1.2) times the bandwidth.
+def kv_bytes(drawn: Drawn, model: ModelCard, value_bytes: float, stretch: float = 1.0) -> NDArray[np.float64]:
+    """Bytes of KV cache that decoding each of them reads: the paper's Mem (1.2) times the bandwidth. f64 (N,).
 
     stretch: factor on the answers.
     """
     prompt, output = drawn.prompt.astype(np.float64), stretched(drawn.output, stretch).astype(np.float64)
-    layers = model.full_attention_layers * decode_tokens(prompt, output, output**2)
+    layers: NDArray[np.float64] = model.full_attention_layers * decode_tokens(prompt, output, output**2)
     if model.sliding_window is not None:
         window = decode_window_tokens(prompt, output, output**2, model.sliding_window.window)
         layers += (model.layers - model.full_attention_layers) * window
-    return float(layers.sum()) * model.kv_bytes_per_token(value_bytes) / model.layers
+    return layers * (model.kv_bytes_per_token(value_bytes) / model.layers)
 
 
 def stretched(output: Counts, stretch: float) -> Counts:

@@ -10,6 +10,8 @@ from blendrun.errors import UsageError
 from blendrun.synth.kinds import COMPUTE, MEMORY, SHARE, Kind
 
 MAX_REQUESTS = 10_000_000
+# How far a workload may be from what was asked for: relative for the density, in points for the sharing.
+RHO_TOLERANCE, SHARING_TOLERANCE = 0.02, 0.01
 
 
 class UnreachableError(UsageError):

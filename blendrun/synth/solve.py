@@ -1,14 +1,17 @@
-"""How many requests of each kind: the mix solver, run on the lengths that were really drawn."""
+"""How many requests of each kind: counted out on the lengths that were really drawn."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from blendrun.cost.base import Machine
-from blendrun.cost.mix import Mix, TraceCost, solve_mix
 from blendrun.models.card import ModelCard
 from blendrun.synth.draw import Drawn, draw, kv_bytes
-from blendrun.synth.recipe import Recipe, UnreachableError
+from blendrun.synth.recipe import SHARING_TOLERANCE, Recipe, UnreachableError
 
 _ROUNDS = 20
 # Whole requests of the memory-heavy kind miss the density by up to half a request; their answers are stretched to make
@@ -25,93 +28,119 @@ class Solved:
     stretch: float
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sums:
+    """What the first 0, 1, 2, ... N requests of a kind come to, all (N + 1,).
+
+    prompt, saved: i64, prompt tokens, and those that a cache saves. compute, memory: f64, seconds: the paper's Comp
+    without its attention term and less what is shared, and its Mem (1.2).
+    """
+
+    prompt: NDArray[np.int64]
+    saved: NDArray[np.int64]
+    compute: NDArray[np.float64]
+    memory: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, drawn: Drawn, model: ModelCard, peak: Machine) -> _Sums:
+        prompt, saved, output = _from_none(drawn.prompt), _from_none(drawn.saved), _from_none(drawn.output)
+        seconds = 2.0 * model.parameters_active / peak.flops
+        reads = _from_none(kv_bytes(drawn, model, peak.value_bytes))
+        return cls(prompt, saved, seconds * (prompt - saved + output), reads / peak.bandwidth)
+
+
 def solve(recipe: Recipe, model: ModelCard, peak: Machine) -> Solved:
     """Draw as many requests of each kind as make the recipe's density and sharing.
 
-    The solver needs means, and the means of what is drawn depend on how many are: both are repeated until they agree.
+    For every number of sharing requests the sharing is known, and for every number of memory-heavy ones the density:
+    the nearest are taken by turns until neither changes; compute-heavy requests are the rest.
     Raises UnreachableError where no such mix exists, or none of so few requests.
     """
+    if recipe.requests < 2:
+        raise UnreachableError(f"--requests {recipe.requests}: a mix takes several; ask for 1,000 or more")
     pools = [draw(kind, recipe.requests, recipe.seed) for kind in recipe.kinds]
-    counts = (recipe.requests // 2, recipe.requests // 2, max(recipe.requests // 100, 1))
-    mix = None
+    sums = [_Sums.of(pool, model, peak) for pool in pools]
+    sharing, memory = 0, 1
     for _ in range(_ROUNDS):
-        drawn = [pool.first(max(count, 1)) for pool, count in zip(pools, counts, strict=True)]
-        mix = _mix(recipe, drawn, counts, model, peak)
-        memory = round(mix.memory * recipe.requests)
-        sharing = round(mix.sharing * recipe.requests)
-        found = (recipe.requests - memory - sharing, sharing, memory)
-        if found == counts:
+        found = _sharing_count(recipe, sums, memory)
+        then = _memory_count(recipe, sums, found)
+        if (found, then) == (sharing, memory):
             break
-        counts = found
-    if mix is None or min(counts[0], counts[2]) < 1:
-        raise _too_few(recipe, mix)
+        sharing, memory = found, then
+    counts = (recipe.requests - sharing - memory, sharing, memory)
     first, second, third = (pool.first(count) for pool, count in zip(pools, counts, strict=True))
-    return Solved((first, second, third), _stretch(recipe, (first, second, third), mix, model, peak))
+    compute = float(sums[0].compute[counts[0]] + sums[1].compute[counts[1]])
+    reads = float(sums[0].memory[counts[0]] + sums[1].memory[counts[1]])
+    return Solved((first, second, third), _stretch(recipe, third, compute, reads, model, peak))
 
 
-def _mix(recipe: Recipe, drawn: list[Drawn], counts: tuple[int, int, int], model: ModelCard, peak: Machine) -> Mix:
-    """The share of each kind among all requests."""
-    compute, sharing, memory = (_cost(each, model, peak) for each in drawn)
-    # The solver leaves the third kind out of the sharing; what it adds and shares is put on the other two.
-    others = compute.prompt * counts[0] + sharing.prompt * counts[1]
-    lack = (recipe.sharing * memory.prompt - memory.shared) * counts[2]
-    try:
-        mix = solve_mix(
-            compute,
-            sharing,
-            memory,
-            requests=1.0,
-            density=recipe.rho,
-            shared=recipe.sharing + lack / max(others, 1.0),
+def _sharing_count(recipe: Recipe, sums: list[_Sums], memory: int) -> int:
+    """Sharing requests beside `memory` memory-heavy ones. Raises UnreachableError."""
+    first, second, third = sums
+    count = np.arange(recipe.requests - memory)
+    rest = recipe.requests - memory - count
+    saved = first.saved[rest] + second.saved[count] + third.saved[memory]
+    sharing = saved / (first.prompt[rest] + second.prompt[count] + third.prompt[memory])
+    best = int(np.argmin(np.abs(sharing - recipe.sharing)))
+    if abs(sharing[best] - recipe.sharing) > SHARING_TOLERANCE:
+        names = f"{recipe.compute.name}, {recipe.share.name} and {recipe.memory.name}"
+        raise UnreachableError(
+            f"--sharing {recipe.sharing:g} is out of reach of {recipe.requests:,} requests of {names}: give "
+            f"{sharing.min():.3f} to {sharing.max():.3f}, or ask for more requests, which share more"
         )
-    except ValueError as error:
-        raise _unreachable(recipe, compute, sharing, memory) from error
-    total = mix.compute + mix.sharing + mix.memory
-    return Mix(mix.compute / total, mix.sharing / total, mix.memory / total)
+    return best
 
 
-def _cost(drawn: Drawn, model: ModelCard, peak: Machine) -> TraceCost:
-    count = len(drawn.prompt)
-    return TraceCost(
-        prompt=drawn.tokens / count,
-        shared=drawn.saved / count,
-        compute=_compute_seconds(drawn, model, peak) / count,
-        memory=kv_bytes(drawn, model, peak.value_bytes) / peak.bandwidth / count,
-    )
+def _memory_count(recipe: Recipe, sums: list[_Sums], sharing: int) -> int:
+    """Memory-heavy requests beside `sharing` sharing ones, at least 1. Raises UnreachableError."""
+    first, second, third = sums
+    count = np.arange(1, recipe.requests - sharing)
+    rest = recipe.requests - sharing - count
+    compute = first.compute[rest] + second.compute[sharing] + third.compute[count]
+    density = compute / (first.memory[rest] + second.memory[sharing] + third.memory[count])
+    alone = third.compute[-1] / third.memory[-1]
+    others = (first.compute[rest[0]] + second.compute[sharing]) / (first.memory[rest[0]] + second.memory[sharing])
+    if not alone < recipe.rho < others:
+        names = f"{recipe.compute.name}, {recipe.share.name} and {recipe.memory.name}"
+        raise UnreachableError(
+            f"--rho {recipe.rho:g} is out of reach of {names} with sharing {recipe.sharing:g}: it must be above "
+            f"{alone:.2f} ({recipe.memory.name} alone) and below what the other two have, about {others:.0f}"
+        )
+    return int(count[np.argmin(np.abs(np.log(density / recipe.rho)))])
 
 
-def _compute_seconds(drawn: Drawn, model: ModelCard, peak: Machine, stretch: float = 1.0) -> float:
-    """The paper's Comp without its attention term (1.2), less what is shared, of all requests."""
-    tokens = drawn.tokens - drawn.saved + int(drawn.output.sum()) * stretch
-    return 2 * model.parameters_active * tokens / peak.flops
+def _stretch(recipe: Recipe, third: Drawn, compute: float, reads: float, model: ModelCard, peak: Machine) -> float:
+    """The factor on the answers of the memory-heavy kind that makes the density exact. Raises UnreachableError.
 
+    compute, reads: seconds of compute and of memory of the other two kinds.
+    """
+    uncached = third.tokens - int(third.saved.sum())
 
-def _stretch(recipe: Recipe, drawn: tuple[Drawn, Drawn, Drawn], mix: Mix, model: ModelCard, peak: Machine) -> float:
-    """The factor on the answers of the memory-heavy kind that makes the density exact. Raises UnreachableError."""
-    first, second, third = drawn
-    compute = _compute_seconds(first, model, peak) + _compute_seconds(second, model, peak)
-    reads = sum(kv_bytes(each, model, peak.value_bytes) for each in (first, second)) / peak.bandwidth
+    def seconds(stretch: float) -> tuple[float, float]:
+        tokens = uncached + float(third.output.sum()) * stretch
+        memory = float(kv_bytes(third, model, peak.value_bytes, stretch).sum()) / peak.bandwidth
+        return 2 * model.parameters_active * tokens / peak.flops, memory
 
     def excess(stretch: float) -> float:
         """Density above the wanted one; it falls as answers grow."""
-        memory = reads + kv_bytes(third, model, peak.value_bytes, stretch) / peak.bandwidth
-        return (compute + _compute_seconds(third, model, peak, stretch)) / memory - recipe.rho
+        more_compute, more_reads = seconds(stretch)
+        return (compute + more_compute) / (reads + more_reads) - recipe.rho
 
     low, high = 1 / _STRETCH, _STRETCH
     if not excess(low) >= 0 >= excess(high):
-        raise _too_few(recipe, mix)
+        of_each = [each / len(third.prompt) for each in seconds(1.0)]
+        raise _too_few(recipe, (compute - recipe.rho * reads) / (recipe.rho * of_each[1] - of_each[0]))
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2
         low, high = (middle, high) if excess(middle) > 0 else (low, middle)
     return (low + high) / 2
 
 
-def _too_few(recipe: Recipe, mix: Mix | None) -> UnreachableError:
-    share = mix.memory if mix else 0.0
-    needed = f"; ask for {_round_up(4 / share):,} or more" if share > 0 else ""
+def _too_few(recipe: Recipe, wanted: float) -> UnreachableError:
+    """wanted: memory-heavy requests that would be right, a fraction."""
     return UnreachableError(
-        f"--rho {recipe.rho:g} takes {share * recipe.requests:.2g} {recipe.memory.name} requests among "
-        f"{recipe.requests:,}, too few to meet it{needed}"
+        f"--rho {recipe.rho:g} takes {wanted:.2g} {recipe.memory.name} requests among {recipe.requests:,}, too few to "
+        f"meet it; ask for {_round_up(4 * recipe.requests / wanted):,} or more"
     )
 
 
@@ -121,17 +150,6 @@ def _round_up(count: float) -> int:
     return -(-int(count + 1) // step) * step
 
 
-def _unreachable(recipe: Recipe, compute: TraceCost, sharing: TraceCost, memory: TraceCost) -> UnreachableError:
-    names = f"{recipe.compute.name}, {recipe.share.name} and {recipe.memory.name}"
-    least, most = compute.shared / compute.prompt, sharing.shared / sharing.prompt
-    if not least <= recipe.sharing <= most:
-        return UnreachableError(
-            f"--sharing {recipe.sharing:g} is out of reach of {recipe.requests:,} requests of {names}: "
-            f"give {least:.3f} to {most:.3f}, or ask for more requests, which share more"
-        )
-    low = memory.compute / memory.memory
-    high = (compute.compute + sharing.compute) / (compute.memory + sharing.memory)
-    return UnreachableError(
-        f"--rho {recipe.rho:g} is out of reach of {names} with sharing {recipe.sharing:g}: it must be above {low:.2f} "
-        f"({recipe.memory.name} alone) and below what the other two have, about {high:.0f}"
-    )
+def _from_none(each: NDArray[Any]) -> NDArray[Any]:
+    """Running sums, from that of nothing on."""
+    return np.concatenate((np.zeros(1, each.dtype), np.cumsum(each)))

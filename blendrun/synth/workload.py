@@ -15,14 +15,12 @@ from blendrun.lengths.base import Lengths, LengthSource
 from blendrun.models.card import ModelCard
 from blendrun.synth.draw import stretched
 from blendrun.synth.kinds import BLOCK
-from blendrun.synth.recipe import Recipe, UnreachableError
+from blendrun.synth.recipe import RHO_TOLERANCE, SHARING_TOLERANCE, Recipe, UnreachableError
 from blendrun.synth.solve import Solved, solve
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
 
-# How far a workload may be from what was asked for: relative for the density, in points for the sharing.
-RHO_TOLERANCE, SHARING_TOLERANCE = 0.02, 0.01
 _ROWS_AT_ONCE = 16_384
 
 

@@ -4,9 +4,8 @@
     python scripts/bench/simulate.py mix-1 azure-2023 --hardware h100-sxm --scale 1
     python scripts/bench/simulate.py --speed                # seconds to simulate 400,000 requests
 
-mix-1 to mix-4 (paper.md 2.1): BurstGPT, MMLU and OpenVid by their published mean lengths, each with a system prompt of
-its own, mixed to density 1.4 / 0.9 / 1.4 / 0.9 (peak rates of an A100) and sharing 35 / 35 / 5 / 5 %. Lengths are
-log-normal; their spread is chosen so that each trace has its published density.
+mix-1 to mix-4 (paper.md 2.1): BurstGPT, MMLU and OpenVid as `blendrun synth` makes them for an A100, of density
+1.4 / 0.9 / 1.4 / 0.9 and sharing 35 / 35 / 5 / 5 %.
 
 Columns: stock: the order on SGLang as it comes (LRU cache with answers in it, no gate, reserve by ratio); ours: the
 same order fed by blendrun; each with its best step budget. hits: of what an infinite cache saves. optimum: the job's
@@ -22,28 +21,30 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order, OrderName
 from blendrun.blend.blended import blend
+from blendrun.blend.budget import ConstantBudget
 from blendrun.blend.simple import simple_order
+from blendrun.cost.balance import bound_seconds
 from blendrun.cost.capacity import kv_pool
 from blendrun.cost.formulas import demand
 from blendrun.cost.hardware import load_hardware, machine
-from blendrun.cost.mix import TraceCost, solve_mix
-from blendrun.cost.paper import paper_compute_seconds, paper_memory_seconds
-from blendrun.lengths.base import Lengths
+from blendrun.cost.step import RESIDENT_SHARE, step_budget
 from blendrun.models.cards import load_card
-from blendrun.simulate import STOCK, Overlap, Portfolio, simulate_portfolio
+from blendrun.simulate import STOCK, Engine, Overlap, Portfolio, simulate, simulate_portfolio, step_time
+from blendrun.simulate.budgets import budgets_to_try
+from blendrun.simulate.portfolio import ENGINE_CHUNK
+from blendrun.synth import Recipe, synthesise
+from blendrun.synth.workload import known_lengths
 from blendrun.tokens.base import Prompts
 from blendrun.tree import PrefixTree, build_tree, load_kernels
 
 MIXES = {"mix-1": (1.4, 0.35), "mix-2": (0.9, 0.35), "mix-3": (1.4, 0.05), "mix-4": (0.9, 0.05)}
 TRACES = ("azure-2023", "mooncake-conversation", "servegen-r1-a")
 SIMPLE = (OrderName.GIVEN, OrderName.SORTED, OrderName.SHUFFLED, OrderName.LOF)
-_SYSTEM = 5
-_SUBJECTS = 57
-_SUBJECT_TOKENS = 695
+# Requests and prompt tokens of each timing: four times the requests, then four times the tokens.
+SPEEDS = ((100_000, 30_000_000), (400_000, 30_000_000), (400_000, 120_000_000))
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ def main() -> None:
         speed(asked.model, asked.hardware)
         return
     for name in asked.jobs or (*MIXES, *TRACES):
-        prompts = mix(name, asked.scale) if name in MIXES else trace(asked.workloads / f"{name}.jsonl.gz")
+        prompts = mix(name, asked.scale, asked.model) if name in MIXES else trace(asked.workloads / f"{name}.jsonl.gz")
         table(name, prompts, asked.model, asked.hardware)
 
 
@@ -70,18 +71,29 @@ def table(name: str, prompts: Prompts, model: str, hardware: str) -> None:
     room = pool.tokens - prompts.prompt_tokens
     if (room <= 1).any():
         raise SystemExit(f"{name}: {int((room <= 1).sum())} prompts do not fit")
-    tree, lengths = build_tree(prompts), known(prompts)
+    tree, lengths = build_tree(prompts), known_lengths(prompts)
     asked = demand(tree, prompts, lengths, card, on)
     orders = [simple_order(each, prompts, tree, lengths) for each in SIMPLE]
     cut = partial(blend, tree, prompts, lengths, asked, on, pool_tokens=pool.tokens)
     blends = [cut(), cut(scattered=True)]
+    compute, reads = float(asked.compute_tokens.sum()), float(asked.kv_bytes.sum())
+    usual = ConstantBudget(step_budget(compute, reads, pool.bytes, resident=RESIDENT_SHARE))
+    bound, decoded = bound_seconds(asked, on), float(prompts.reference.sum())
+    budgets = budgets_to_try(asked, pool, step_time(card, on), bound, decoded, ENGINE_CHUNK, thorough=True)
+    run = partial(simulate_portfolio, tree, prompts, lengths, pool=pool, demand=asked, model=card, machine=on)
+    run = partial(run, thorough=True)
     begun = time.perf_counter()
-    run = partial(simulate_portfolio, tree, prompts, lengths, orders, pool=pool, demand=asked, overlaps=tuple(Overlap))
-    stock = run(blends=[], model=card, machine=on, feeding=STOCK)
-    ours = run(blends=blends, model=card, machine=on)
+    stock = run(orders=orders, blends=[], overlaps=tuple(Overlap), feedings=(STOCK,))
+    ours = run(orders=orders, blends=blends, overlaps=tuple(Overlap))
     took = time.perf_counter() - begun
     report(name, hardware, pool.tokens, prompts, tree, stock, ours)
-    print(f"{len(stock.candidates) + len(ours.candidates)} rows in {took:.0f} s; {ours.why}", flush=True)
+    print(f"{len(stock.candidates) + len(ours.candidates)} rows in {took:.0f} s; {ours.why}")
+    # What adapts is last, hastier at the end.
+    policies = {f"T* of {usual.tokens}": [usual], "adaptive": budgets[Overlap.PDMUX][-2:]}
+    for overlap in (Overlap.MIXED, Overlap.PDMUX):
+        alone = partial(run, orders=orders[:1], blends=blends, overlaps=[overlap])
+        times = [f"{name} {alone(budgets=tried).candidates[-1].seconds:,.0f} s" for name, tried in policies.items()]
+        print(f"{overlap:>10}: blended with {', '.join(times)}", flush=True)
 
 
 def report(
@@ -112,30 +124,30 @@ def report(
 def speed(model: str, hardware: str) -> None:
     from synthetic import synthetic_prompts
 
-    from blendrun.simulate import Engine, simulate, step_time
+    for requests, tokens in SPEEDS:
+        with TemporaryDirectory() as folder:
+            prompts = synthetic_prompts(Path(folder) / "ids", requests, tokens)
+            took, steps = slowest(prompts, model, hardware)
+        print(
+            f"{requests:,} requests, {tokens / 1e6:.0f} M prompt tokens: {took:.1f} s at most, {steps:,} steps",
+            flush=True,
+        )
 
+
+def slowest(prompts: Prompts, model: str, hardware: str) -> tuple[float, int]:
+    """Seconds and steps of the order and mode that take longest to simulate, on one core."""
     card, on = load_card(model), machine(load_hardware(hardware))
-    pool = kv_pool(card, on)
-    with TemporaryDirectory() as folder:
-        prompts = synthetic_prompts(Path(folder) / "ids", 400_000, 120_000_000)
-        tree, lengths = build_tree(prompts), known(prompts)
-        asked = demand(tree, prompts, lengths, card, on)
-        feeds: list[Order | Blend] = [simple_order(each, prompts, tree, lengths) for each in SIMPLE]
-        feeds.append(blend(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens))
-        for feed in feeds:
-            for overlap in Overlap:
-                begun = time.perf_counter()
-                engine = Engine(pool.tokens, overlap)
-                outputs = prompts.reference.astype(np.int64)
-                outcome = simulate(tree, prompts, feed, outputs, step_time(card, on), engine)
-                took = time.perf_counter() - begun
-                name = OrderName.BLENDED if isinstance(feed, Blend) else feed.name
-                print(f"400,000 requests, {name} on {overlap}: {outcome.steps:,} steps in {took:.1f} s", flush=True)
-
-
-def known(prompts: Prompts) -> Lengths:
-    mean = prompts.reference.astype(np.float64)
-    return Lengths(mean, mean**2, prompts.bound, np.zeros(len(prompts), dtype=np.uint8))
+    pool, tree, lengths = kv_pool(card, on), build_tree(prompts), known_lengths(prompts)
+    asked = demand(tree, prompts, lengths, card, on)
+    feeds: list[Order | Blend] = [simple_order(each, prompts, tree, lengths) for each in SIMPLE]
+    feeds.append(blend(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens))
+    outputs, step, found = prompts.reference.astype(np.int64), step_time(card, on), []
+    for feed in feeds:
+        for overlap in Overlap:
+            begun = time.perf_counter()
+            outcome = simulate(tree, prompts, feed, outputs, step, Engine(pool.tokens, overlap))
+            found.append((time.perf_counter() - begun, outcome.steps))
+    return max(found)
 
 
 def trace(path: Path) -> Prompts:
@@ -147,78 +159,11 @@ def trace(path: Path) -> Prompts:
         return trace_prompts(read_trace(open_sources([str(path)], Path(spool))))
 
 
-def mix(name: str, scale: float) -> Prompts:
+def mix(name: str, scale: float, model: str) -> Prompts:
     """One of the paper's mixes, in random order."""
-    density, shared = MIXES[name]
-    rng = np.random.default_rng(0)
-    kinds = ((0, _SYSTEM), (1, _SUBJECT_TOKENS), (2, _SYSTEM))
-    costs = [_cost(*_lengths(rng, kind, 100_000), shared=saved) for kind, saved in kinds]
-    counts = solve_mix(*costs, requests=400_000 * scale, density=density, shared=shared)
-    wanted = (counts.compute, counts.sharing, counts.memory)
-    drawn = [_lengths(rng, kind, max(round(count), 1)) for kind, count in enumerate(wanted)]
-    prompt = np.concatenate([each[0] for each in drawn])
-    output = np.concatenate([each[1] for each in drawn])
-    kind = np.repeat(np.arange(3), [len(each[0]) for each in drawn])
-    place = rng.permutation(len(prompt))
-    return _prompts(rng, prompt[place], output[place], kind[place])
-
-
-def _lengths(rng: np.random.Generator, kind: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Prompt and output tokens of BurstGPT, MMLU and OpenVid, by number."""
-    if kind == 0:
-        return _SYSTEM + _spread(rng, 239, 1.0, count), _spread(rng, 27, 2.0, count)
-    if kind == 1:
-        return _SUBJECT_TOKENS + _spread(rng, 109, 0.5, count), np.full(count, 2)
-    return _SYSTEM + _spread(rng, 116, 0.3, count), _spread(rng, 16_000, 0.18, count)
-
-
-def _spread(rng: np.random.Generator, mean: float, deviation: float, count: int) -> NDArray[np.int64]:
-    """Log-normal; deviation: standard deviation over the mean."""
-    square = np.log1p(deviation**2)
-    return np.maximum(rng.lognormal(np.log(mean) - square / 2, np.sqrt(square), count), 1).astype(np.int64)
-
-
-def _cost(prompt: NDArray[np.int64], output: NDArray[np.int64], shared: int) -> TraceCost:
-    card, peak = load_card("llama-3-8b"), machine(load_hardware("a100-80g"), 1, "peak")
-    p, d = prompt.astype(np.float64), output.astype(np.float64)
-    compute = paper_compute_seconds(
-        p - shared, d, card.parameters_total, card.hidden_size, card.layers, peak.flops, attention=False
-    )
-    memory = paper_memory_seconds(p, d, card.kv_heads * card.head_dim, card.layers, peak.bandwidth)
-    return TraceCost(float(p.mean()), float(shared), float(compute.mean()), float(memory.mean()))
-
-
-def _prompts(
-    rng: np.random.Generator, prompt: NDArray[np.int64], output: NDArray[np.int64], kind: NDArray[np.int64]
-) -> Prompts:
-    """Random token ids behind the system prompt of each trace and the five shots of each subject."""
-    count = len(prompt)
-    offsets = np.concatenate(([0], np.cumsum(prompt)))
-    units = rng.integers(1000, 120_000, int(offsets[-1]), dtype=np.int32)
-    heads = [rng.integers(1000, 120_000, _SUBJECT_TOKENS, dtype=np.int32) for _ in range(_SUBJECTS + 2)]
-    for head in heads[:_SUBJECTS]:
-        head[:_SYSTEM] = heads[0][:_SYSTEM]
-    subject = rng.integers(0, _SUBJECTS, count)
-    for place in range(count):
-        begin = offsets[place]
-        if kind[place] == 1:
-            units[begin : begin + _SUBJECT_TOKENS] = heads[subject[place]]
-        else:
-            units[begin : begin + _SYSTEM] = heads[_SUBJECTS + (kind[place] > 0)][:_SYSTEM]
-    answer = output.astype(np.int32)
-    return Prompts(
-        row=np.arange(count, dtype=np.int64),
-        units=units,
-        offsets=offsets,
-        unit_tokens=1,
-        prompt_tokens=prompt.astype(np.int32),
-        root=np.zeros(count, dtype=np.uint64),
-        cluster=kind.astype(np.uint64),
-        bound=answer,
-        choices=np.ones(count, dtype=np.int32),
-        reference=answer,
-        known=np.ones(count, dtype=np.bool_),
-    )
+    rho, sharing = MIXES[name]
+    recipe = Recipe.of("burstgpt", "openvid", "mmlu", rho=rho, sharing=sharing, requests=round(400_000 * scale))
+    return synthesise(recipe, load_card(model), machine(load_hardware("a100-80g"), 1, "peak")).prompts
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from hypothesis import strategies as st
@@ -32,10 +33,9 @@ class Small:
     demand: Demand
     machine: Machine = MACHINE
 
-    def blend(self, *, pool_tokens: float = 10_000, keep: float = 0.99) -> Blend:
-        return blend(
-            self.tree, self.prompts, self.lengths, self.demand, self.machine, pool_tokens=pool_tokens, keep=keep
-        )
+    def blend(self, *, pool_tokens: float = 10_000, keep: float = 0.99, scattered: bool = False) -> Blend:
+        cut = partial(blend, self.tree, self.prompts, self.lengths, self.demand, self.machine)
+        return cut(pool_tokens=pool_tokens, keep=keep, scattered=scattered)
 
 
 def small_job(units: Sequence[Sequence[int]], outputs: Sequence[int], choices: Sequence[int] | None = None) -> Small:

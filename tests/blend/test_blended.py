@@ -9,16 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobs_of_lengths import Small, small_job, small_jobs
+from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, RIGHT, OrderName
 from blendrun.blend.simple import simple_order
+from blendrun.blend.split import UnitRow, arrange_units
 from blendrun.tree.hits import path_hits
 
 
-@given(small_jobs(), st.sampled_from([100.0, 3000.0, 1e6]))
+@given(small_jobs(), st.sampled_from([100.0, 3000.0, 1e6]), st.booleans())
 @settings(deadline=None, max_examples=150)
-def test_every_prompt_is_fed_once_and_two_blends_are_the_same(job: Small, pool: float):
-    made, again = job.blend(pool_tokens=pool), job.blend(pool_tokens=pool)
+def test_every_prompt_is_fed_once_and_two_blends_are_the_same(job: Small, pool: float, scattered: bool):
+    made, again = (job.blend(pool_tokens=pool, scattered=scattered) for _ in range(2))
     assert sorted(made.order.prompt.tolist()) == list(range(len(job.prompts)))
     assert sorted(made.row_prompt.tolist()) == list(range(len(job.prompts)))
     for one, other in ((made.order.prompt, again.order.prompt), (made.order.side, again.order.side)):
@@ -27,14 +29,65 @@ def test_every_prompt_is_fed_once_and_two_blends_are_the_same(job: Small, pool: 
     assert (made.left_share >= 0).all() and (made.left_share <= 1).all()
 
 
-@given(small_jobs(), st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]))
+def units_of(job: Small, keep: float, running: NDArray[np.float64], scattered: bool) -> UnitRow:
+    compute, memory = job.demand.flops / job.machine.flops, job.demand.kv_bytes / job.machine.bandwidth
+    return arrange_units(job.tree, compute, memory, running, keep=keep, scattered=scattered)
+
+
+def hits_beside(job: Small, row: UnitRow, ever: set[int]) -> int:
+    """Prompt tokens that a cache of the last prompt and of all nodes in `ever` saves."""
+    hits, last, seen = 0, set[int](), set[int]()
+    for node in job.tree.leaf[row.leaf].tolist():
+        path = set[int]()
+        while node > 0:
+            path.add(node)
+            node = int(job.tree.parent[node])
+        hits += sum(int(job.tree.segment[node]) for node in path & (last | seen))
+        last, seen = path, seen | (path & ever)
+    return hits
+
+
+@given(small_jobs(), st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]), st.booleans())
 @settings(deadline=None, max_examples=150)
-def test_neighbours_of_the_row_keep_the_sharing_asked_for(job: Small, keep: float):
-    made = job.blend(keep=keep)
-    kept = int(path_hits(job.tree, made.row_prompt).sum(dtype=np.int64))
+def test_neighbours_of_the_row_keep_the_sharing_asked_for(job: Small, keep: float, scattered: bool):
+    row = units_of(job, keep, np.zeros(len(job.tree)), scattered)
+    assert sorted(row.leaf.tolist()) == list(range(len(job.prompts)))
+    kept = int(path_hits(job.tree, job.tree.prompt[row.leaf]).sum(dtype=np.int64))
     shared = job.tree.shared_tokens
     assert kept >= keep * shared - 1e-9
-    assert made.kept_sharing == pytest.approx(kept / shared if shared else 1.0)
+    assert row.kept == pytest.approx(kept / shared if shared else 1.0)
+
+
+@given(small_jobs(), st.sampled_from([0.0, 0.9, 0.99, 1.0]), st.booleans())
+@settings(deadline=None, max_examples=150)
+def test_what_is_in_use_all_the_time_is_kept_in_any_order(job: Small, keep: float, scattered: bool):
+    tree, shared = job.tree, job.tree.shared_tokens
+    running = (tree.leaf_end - tree.leaf_begin).astype(np.float64)
+    row = units_of(job, keep, running, scattered)
+    kept = hits_beside(job, row, set(np.flatnonzero(running >= 4).tolist()))
+    assert kept >= keep * shared - 1e-9
+    assert row.kept == pytest.approx(kept / shared if shared else 1.0)
+
+
+def test_a_template_that_all_begin_with_holds_no_unit_together():
+    units = [[9] * 50 + [place] * (300 if place % 2 else 5) for place in range(200)]
+    job = small_job(units, [2 if place % 2 else 500 for place in range(200)])
+    # A pool of which the template would fill a good part, and in which many run at once.
+    made = job.blend(pool_tokens=5_000, keep=1.0)
+    assert made.units >= 200
+    assert made.kept_sharing == 1.0
+    sides = [int(number) % 2 for number in made.row_prompt]
+    assert sides == sorted(sides, reverse=True)
+
+
+def test_a_scattered_row_is_the_denser_half_and_the_rest_each_by_chance():
+    outputs = [10 + place for place in range(100)] + [1000 + place for place in range(100)]
+    job = small_job([[place] * 100 for place in range(200)], outputs)
+    row = job.blend(scattered=True).row_prompt.tolist()
+    dense = row[: sum(number < 100 for number in row)]
+    assert set(dense) == set(range(100))
+    assert dense != sorted(dense)
+    assert job.blend().row_prompt.tolist()[:100] == list(range(100))
 
 
 @given(small_jobs())
@@ -53,10 +106,11 @@ def test_units_stand_from_compute_heavy_to_memory_heavy():
     assert set(row[30:].tolist()) == set(range(30, 40))
 
 
-def test_the_mix_fed_stays_near_the_mix_of_the_job():
+@pytest.mark.parametrize("scattered", [False, True])
+def test_the_mix_fed_stays_near_the_mix_of_the_job(scattered: bool):
     units = [[document] * 500 for document in range(1000)] + [[5000 + story] * 20 for story in range(60)]
     job = small_job(units, [4] * 1000 + [400] * 60)
-    made = job.blend(pool_tokens=4000)
+    made = job.blend(pool_tokens=4000, scattered=scattered)
     compute = job.demand.flops[job.tree.leaf][job.tree.position]
     memory = job.demand.kv_bytes[job.tree.leaf][job.tree.position]
     order = made.order.prompt

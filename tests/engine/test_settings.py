@@ -7,10 +7,11 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from blendrun.engine import settings as engine_settings
-from blendrun.engine.base import EngineSettings
+from blendrun.engine.base import ConstantStep, EngineSettings, SchedulerSettings
 from blendrun.engine.settings import (
     answer_settings,
     available_cores,
@@ -108,6 +109,17 @@ class TestEnvironment:
         assert "blendrun_cpu" in found["SGLANG_PLUGINS"].split(",")
         assert found["OMP_NUM_THREADS"] == found["MKL_NUM_THREADS"] == "3"
         assert "SGLANG_DISABLED_MODEL_ARCHS" not in found, "of an unknown model all modules are imported"
+
+    @pytest.mark.parametrize("platform", ["cpu", "gpu"])
+    def test_the_scheduler_process_is_told_what_is_asked_of_it(self, platform: str):
+        scheduler = SchedulerSettings(budget=ConstantStep(512), reserve=True, step_log="/tmp/ä.jsonl")
+        found = environment(msgspec.structs.replace(make(platform), scheduler=scheduler))
+        assert msgspec.json.decode(found["BLENDRUN_SCHEDULER"], type=SchedulerSettings) == scheduler
+
+    def test_eviction_by_next_use_takes_the_tree_that_can_do_it(self):
+        scheduler = SchedulerSettings(next_use=True)
+        found = environment(msgspec.structs.replace(make("gpu"), scheduler=scheduler))
+        assert found["SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND"] == "python"
 
     @pytest.mark.parametrize("platform", ["cpu", "gpu"])
     def test_no_network_is_asked(self, platform: str):

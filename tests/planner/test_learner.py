@@ -83,7 +83,7 @@ def live(
     sample = sample_first(prompts, tree, guessed)
     feeder = PlanFeeder(prompts, tree, guessed, plan.blend, wanted=wanted, pool_tokens=POOL, sample=sample)
     learner = Learner(prompts, tree, LengthMode.AUTO, None, guessed)
-    teacher = Learning(plan, OrderName.BLENDED, learner, feeder)
+    teacher = Learning(plan, OrderName.BLENDED, False, learner, feeder)
     running: dict[int, tuple[Feed, int]] = {}
     order: list[int] = []
     expected = np.zeros(len(prompts))

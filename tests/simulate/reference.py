@@ -249,8 +249,7 @@ class Reference:
         if self.back:
             return self.back.pop() if self.fits(self.back[-1]) else None
         self.find_share()
-        behind = self.holding(LEFT) * (1.0 - self.share) > self.holding(RIGHT) * self.share
-        sides = (RIGHT, LEFT) if self.share <= 0 or behind else (LEFT, RIGHT)
+        sides = (RIGHT, LEFT) if self.holding(RIGHT) < self.part(RIGHT) else (LEFT, RIGHT)
         for side, borrows in ((sides[0], False), (sides[1], False), (LEFT, True)):
             ready = [each for each in self.gate if each.side == side and not self.is_coming(each)]
             if ready:

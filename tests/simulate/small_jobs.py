@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -46,9 +47,10 @@ class Job:
     def order(self, name: OrderName) -> Order:
         return simple_order(name, self.prompts, self.tree, self.lengths)
 
-    def blend(self, pool: int, keep: float = 0.99) -> Blend:
+    def blend(self, pool: int, keep: float = 0.99, *, scattered: bool = False) -> Blend:
         asked = demand(self.tree, self.prompts, self.lengths, MODEL, MACHINE)
-        return blend(self.tree, self.prompts, self.lengths, asked, MACHINE, pool_tokens=pool, keep=keep)
+        cut = partial(blend, self.tree, self.prompts, self.lengths, asked, MACHINE)
+        return cut(pool_tokens=pool, keep=keep, scattered=scattered)
 
 
 def job_of(units: Sequence[Sequence[int]], outputs: Sequence[int], choices: Sequence[int] | None = None) -> Job:

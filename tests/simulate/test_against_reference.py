@@ -45,9 +45,9 @@ def test_orders(job: Job, engine: Engine, name: OrderName, step: StepTime) -> No
 
 
 @settings(max_examples=400, deadline=None)
-@given(jobs(), engines(), st.sampled_from((0.0, 0.5, 0.99, 1.0)))
-def test_blends(job: Job, engine: Engine, keep: float) -> None:
-    compare(job, job.blend(engine.pool_tokens, keep), engine)
+@given(jobs(), engines(), st.sampled_from((0.0, 0.5, 0.99, 1.0)), st.booleans())
+def test_blends(job: Job, engine: Engine, keep: float, scattered: bool) -> None:
+    compare(job, job.blend(engine.pool_tokens, keep, scattered=scattered), engine)
 
 
 @settings(max_examples=300, deadline=None)
@@ -58,7 +58,7 @@ def test_wrong_expectations(job: Job, engine: Engine, blended: bool, data: st.Da
     compare(job, job.blend(engine.pool_tokens) if blended else job.order(OrderName.GIVEN), engine, expected=believed)
 
 
-def mixed_job(count: int, seed: int) -> Job:
+def mixed_job(count: int, seed: int, most_choices: int = 1) -> Job:
     """Short answers behind shared prefixes, some long ones, in random order."""
     rng = np.random.default_rng(seed)
     heads = [rng.integers(0, 50, 60).tolist() for _ in range(5)]
@@ -71,7 +71,25 @@ def mixed_job(count: int, seed: int) -> Job:
         else:
             units.append(heads[rng.integers(0, 5)] + rng.integers(0, 50, rng.integers(1, 40)).tolist())
             outputs.append(int(rng.integers(1, 15)))
-    return job_of(units, outputs)
+    choices = rng.integers(1, most_choices + 1, count).tolist()
+    return job_of(units, outputs, choices)
+
+
+# Every mode, both evictions, with and without the gate, both reserves: each with an order and both blends, paced too.
+@pytest.mark.parametrize("overlap", Overlap)
+@pytest.mark.parametrize("eviction", Eviction)
+@pytest.mark.parametrize("gate", [False, True])
+@pytest.mark.parametrize("reserve", [EXACT, 0.3])
+def test_every_way_of_scheduling(overlap: Overlap, eviction: Eviction, gate: bool, reserve: float) -> None:
+    job = mixed_job(50, seed=5, most_choices=3)
+    engine = Engine(700, overlap, ConstantBudget(40), gate=gate, reserve=reserve, eviction=eviction)
+    compare(job, job.order(OrderName.GIVEN), engine)
+    for scattered in (False, True):
+        made = job.blend(700, scattered=scattered)
+        compare(job, made, engine)
+        compare(job, made, replace(engine, paced=True))
+    if overlap is not Overlap.EXCLUSIVE:
+        compare(job, made, replace(engine, budget=AdaptiveBudget(8, 100, 0.7, 4.0, 1.25, 0.2)))
 
 
 @pytest.mark.parametrize("overlap", Overlap)

@@ -1,0 +1,70 @@
+"""How many prefill tokens each step takes: the policies of `blend.budget`, as the simulator applies them.
+
+SGLang has one chunk size for all steps. Here the adder of each step gets what the policy leaves beside the rows that
+decode in it. Where prefill has its steps to itself (exclusive mode) nothing decodes beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from blendrun.blend.budget import Budget
+from blendrun.engine.scheduler.hooks import Hook
+
+_MANAGERS = "sglang.srt.managers"
+# Tokens of a step that runs nothing and to which its policy would give nothing.
+_LEAST = 64
+
+
+class StepBudget:
+    """tokens: most prefill tokens of the step that is being built; None before the first."""
+
+    def __init__(self, policy: Budget) -> None:
+        self._policy = policy
+        self.tokens: int | None = None
+
+    def hooks(self) -> list[Hook]:
+        return [
+            Hook("budget", f"{_MANAGERS}.scheduler.Scheduler.get_new_batch_prefill", self.open_step, "around"),
+            Hook("budget", f"{_MANAGERS}.schedule_policy.PrefillAdder.__init__", self.bound, "after"),
+        ]
+
+    def open_step(
+        self, original: Callable[..., Any], scheduler: Any, running_batch: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """SGLang's `get_new_batch_prefill`, or no prefill in a step whose decode rows leave no room for it."""
+        self.tokens = None
+        self.tokens = self._tokens(scheduler, running_batch)
+        if self.tokens == 0:
+            from sglang.srt.managers.schedule_batch import NextBatchPlan
+
+            # A chunk of nothing would still make a batch.
+            return NextBatchPlan(batch_to_run=None, running_batch=running_batch)
+        return original(scheduler, running_batch, *args, **kwargs)
+
+    def bound(self, _: None, adder: Any, *args: Any, **kwargs: Any) -> None:
+        """Give the adder of this step its tokens; never more than the engine's own chunk."""
+        if self.tokens is None:
+            return
+        if adder.rem_chunk_tokens is None:
+            # Without chunks the first prompt goes whole, whatever is left.
+            adder.rem_input_tokens = min(adder.rem_input_tokens, self.tokens)
+        else:
+            adder.rem_chunk_tokens = min(adder.rem_chunk_tokens, self.tokens)
+
+    def _tokens(self, scheduler: Any, running_batch: Any) -> int:
+        page = int(scheduler.page_size)
+        beside = [request for request in running_batch.reqs if not request.finished()]
+        mixed = scheduler.is_mixed_chunk
+        rows, context = 0, 0
+        if mixed or getattr(scheduler, "enable_pdmux", False):
+            rows = len(beside)
+            context = sum(len(request.origin_input_ids) + len(request.output_ids) for request in beside)
+        tokens = self._policy.prefill_tokens(rows, context)
+        if mixed:
+            # The engine counts decode rows against its chunk, and does not expect more rows than that.
+            tokens = min(tokens, int(scheduler.chunked_prefill_size) - len(running_batch.reqs))
+        if not beside:
+            tokens = max(tokens, page) if tokens > 0 else max(_LEAST, page)
+        return max(tokens, 0) // page * page

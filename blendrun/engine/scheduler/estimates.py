@@ -1,0 +1,34 @@
+"""Expected output tokens that the runner corrects while requests are in the engine: a file of numbers in shared memory.
+
+One 32-bit number for each place in the plan, 0 where nothing was corrected. The runner writes, the scheduler reads; a
+number is written in one piece, and an old one is no worse than the plan was.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+
+class Estimates:
+    """Numbers by place in the plan (`Planned.index`)."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError or ValueError where there is no such file, or an empty one."""
+        self._tokens = np.memmap(path, dtype="<i4", mode="r+")
+
+    @classmethod
+    def create(cls, path: Path, count: int) -> Estimates:
+        """A new file of `count` (1 or more) zeros. Raises OSError."""
+        with path.open("wb") as file:
+            file.truncate(4 * count)
+        return cls(path)
+
+    def correct(self, index: int, tokens: int) -> None:
+        """From now on this many are expected."""
+        self._tokens[index] = tokens
+
+    def corrected(self, index: int) -> int:
+        """Expected tokens; 0 where the plan's own number stands."""
+        return int(self._tokens[index]) if 0 <= index < len(self._tokens) else 0

@@ -1,0 +1,66 @@
+"""A request waits while another one computes the prefix it could reuse.
+
+SGLang publishes a prefix when the prefill that computes it has ended. Siblings that are admitted together, or (with the
+overlapped scheduler) one step later, find nothing and compute it again. Here admission stops for one step instead: the
+head of a group goes first, its siblings follow as soon as its prefix is in the cache. Order is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from blendrun.engine.scheduler.hooks import Hook
+
+_MANAGERS = "sglang.srt.managers"
+# Tokens that must be won to wait for them: SGLang's own thresholds for the same question (lpm's in-batch rule).
+_WORTH_TOKENS = 32
+
+
+class Gate:
+    """Knows what the device is prefilling while the next batch is built."""
+
+    def __init__(self) -> None:
+        self._in_flight: list[Any] = []
+
+    def hooks(self) -> list[Hook]:
+        return [
+            Hook("gate", f"{_MANAGERS}.scheduler.Scheduler.get_new_batch_prefill", self.note_in_flight, "around"),
+            Hook("gate", f"{_MANAGERS}.schedule_policy.PrefillAdder.add_one_req", self.admit_in_turn, "around"),
+        ]
+
+    def note_in_flight(self, original: Callable[..., Any], scheduler: Any, *args: Any, **kwargs: Any) -> Any:
+        """Remember the requests whose prefill was launched and has no result yet. Without overlap there are none."""
+        results = getattr(scheduler, "result_queue", ())
+        self._in_flight[:] = [
+            request for batch, _ in results if batch.forward_mode.is_extend() for request in batch.reqs
+        ]
+        return original(scheduler, *args, **kwargs)
+
+    def admit_in_turn(self, original: Callable[..., Any], adder: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """SGLang's `add_one_req`, unless a prefix of `request` is coming: then no more is admitted in this step."""
+        if is_being_computed(request, (*adder.can_run_list, *self._in_flight)):
+            from sglang.srt.managers.schedule_policy import AddReqResult
+
+            return AddReqResult.OTHER
+        return original(adder, request, *args, **kwargs)
+
+
+def is_being_computed(request: Any, others: Iterable[Any]) -> bool:
+    """Whether one of `others` computes at least `_WORTH_TOKENS` tokens that `request` would compute too."""
+    ids, known = request.full_untruncated_fill_ids, request.prefix_len
+    # The last token of a prompt is computed in any case.
+    if len(ids) - 1 - known < _WORTH_TOKENS:
+        return False
+    wanted = ids[known : known + _WORTH_TOKENS]
+    for other in others:
+        theirs = other.full_untruncated_fill_ids
+        if (
+            other is not request
+            and theirs[known : known + _WORTH_TOKENS] == wanted
+            and other.extra_key == request.extra_key
+            and other.lora_id == request.lora_id
+            and theirs[:known] == ids[:known]
+        ):
+            return True
+    return False

@@ -1,0 +1,45 @@
+"""A file of lines, written in one piece about once a second: a process that is killed leaves whole lines."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import time
+from pathlib import Path
+
+_FLUSH_SECONDS = 1.0
+
+
+class LogFile:
+    """Appends lines to a file. Several processes may append to one: each piece is one write."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises OSError where the file cannot be opened."""
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._lines: list[bytes] = []
+        self._lock = threading.Lock()
+        atexit.register(self.flush)
+        threading.Thread(target=self._keep_flushing, name="blendrun-log", daemon=True).start()
+
+    def write(self, line: bytes, at_once: bool = False) -> None:
+        """Add a line (without its end), and write all there is if `at_once`."""
+        self._lines.append(line)
+        if at_once:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has come in. A full disk loses lines, never the engine."""
+        with self._lock:
+            lines, self._lines = self._lines, []
+            if lines:
+                try:
+                    os.write(self._descriptor, b"\n".join((*lines, b"")))
+                except OSError:
+                    return
+
+    def _keep_flushing(self) -> None:
+        # A thread of its own: an idle scheduler takes no steps.
+        while True:
+            time.sleep(_FLUSH_SECONDS)
+            self.flush()

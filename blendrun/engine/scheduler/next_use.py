@@ -1,0 +1,92 @@
+"""Eviction by next use: first what no request to come can use, the oldest first, then as SGLang does.
+
+The plan says how many leading tokens of a prompt a request fed later can use again. A node of the radix cache carries
+the mark of the last request in plan order that went over it, in SGLang's own `priority` field: the larger one stays
+when a node is inserted again, and both parts of a split node keep it. Only the Python tree takes an eviction strategy
+from outside, so the engine is started with that one (`settings.environment`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from blendrun.engine.scheduler.hooks import Hook
+from blendrun.engine.scheduler.planned import plan_of
+
+# Chooses the tree that is written in Python.
+TREE_VARIABLE, TREE = "SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND", "python"
+_CACHE = "sglang.srt.mem_cache"
+# A mark is 4 * (index + 1) and one of these. SGLang itself inserts a prompt with one more than the answer behind it.
+_ANSWER, _PROMPT, _REUSED = 1, 2, 3
+
+
+class NextUseStrategy:
+    """SGLang's eviction strategy: of the nodes that nothing runs on, the smallest value goes first."""
+
+    def get_priority(self, node: Any) -> tuple[bool, float]:
+        """What no request to come can use is below all else."""
+        return node.priority % 4 not in (_ANSWER, _PROMPT), node.last_access_time
+
+
+class NextUse:
+    """Marks what finished and unfinished requests leave in the cache."""
+
+    def hooks(self) -> list[Hook]:
+        return [
+            Hook(
+                "next_use", f"{_CACHE}.unified_cache.unified_tree_core.UnifiedTreeCore.__init__", replace_lru, "after"
+            ),
+            Hook("next_use", f"{_CACHE}.unified_radix_cache.UnifiedRadixCache.checkpoint_into_tree", mark, "around"),
+        ]
+
+
+def replace_lru(_: None, tree: Any, *args: Any, **kwargs: Any) -> None:
+    """Take the place of SGLang's default. Raises TypeError where the user chose another."""
+    from sglang.srt.mem_cache.evict_policy import LRUStrategy
+
+    if not isinstance(tree.eviction_strategy, LRUStrategy):
+        raise TypeError(f"eviction by {type(tree.eviction_strategy).__name__} was asked for")
+    tree.eviction_strategy = NextUseStrategy()
+
+
+def mark(original: Callable[..., Any], cache: Any, request: Any, *args: Any, up_to: int, **kwargs: Any) -> Any:
+    """SGLang's insert of what a request has computed, and its reused part again with a mark of its own."""
+    plan = plan_of(request)
+    priority = request.priority
+    # Of a request without a plan nothing is known, so nothing it leaves is useless.
+    request.priority = _REUSED if plan is None else 4 * (plan.index + 1) + _ANSWER
+    try:
+        result = original(cache, request, *args, up_to=up_to, **kwargs)
+    finally:
+        request.priority = priority
+    if plan is not None and not cache.disable:
+        _mark_reused(cache, request, min(plan.reuse, up_to), 4 * (plan.index + 1) + _REUSED)
+    return result
+
+
+def _mark_reused(cache: Any, request: Any, tokens: int, priority: int) -> None:
+    """Insert the first `tokens` of a request again. They are all in the tree: only marks and node borders change."""
+    import torch
+    from sglang.srt.mem_cache.base_prefix_cache import InsertParams
+    from sglang.srt.mem_cache.radix_cache import RadixKey
+
+    # Caches of several kinds in one tree have no such borders (SGLang's own split at the prompt's end does the same).
+    if len(cache._components_tuple) > 1:
+        return
+    ids = request.full_untruncated_fill_ids[: min(tokens, request.kv.cache_protected_len)]
+    key = RadixKey(ids, request.extra_key, is_bigram=cache.tree_core.is_eagle, cache_salt=request.cache_salt)
+    key = key.page_aligned(cache.page_size)
+    if len(key) == 0:
+        return
+    slots = cache.req_to_token_pool.req_to_token[request.kv.req_pool_idx, : len(key)]
+    cache.insert(
+        InsertParams(
+            key=key,
+            value=slots.to(dtype=torch.int64, copy=True),
+            prev_prefix_len=len(key),
+            inserted_len=len(key),
+            priority=priority,
+            rotation_base=request.kv_rotation_base,
+        )
+    )

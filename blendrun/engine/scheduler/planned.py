@@ -1,0 +1,36 @@
+"""How the plan of a request travels to the scheduler: in SGLang's `custom_params`.
+
+They are part of the sampling parameters, so they also reach every copy that SGLang makes of a request with n > 1
+(routing key and request id do not). Only a custom logit processor reads them otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from blendrun.engine.base import Planned
+
+_KEY = "blendrun"
+_CACHED = "_blendrun_plan"
+# The request that a fresh engine is tried with. It is part of no job.
+WARM_UP_ID = "blendrun-warm-up"
+
+
+def attach_plan(adapted: Any, plan: Planned) -> None:
+    """Give SGLang's request object its plan. The priority counts on an engine that was told to keep plan order."""
+    params = adapted.sampling_params
+    params["custom_params"] = {**(params.get("custom_params") or {}), _KEY: [plan.index, plan.output, plan.reuse]}
+    adapted.priority = plan.index
+
+
+def plan_of(request: Any) -> Planned | None:
+    """The plan of a request in the scheduler; None where it has none."""
+    try:
+        plan: Planned | None = getattr(request, _CACHED)
+    except AttributeError:
+        carried = (getattr(request.sampling_params, "custom_params", None) or {}).get(_KEY)
+        plan = None
+        if isinstance(carried, list) and len(carried) == 3 and all(isinstance(value, int) for value in carried):
+            plan = Planned(*carried)
+        setattr(request, _CACHED, plan)
+    return plan

@@ -1,0 +1,126 @@
+"""One line of JSON for each forward pass: what ran in it, what it found in the cache, how full the pool was."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from blendrun.engine.scheduler.budget import StepBudget
+from blendrun.engine.scheduler.hooks import Hook
+from blendrun.engine.scheduler.log_file import LogFile
+from blendrun.engine.scheduler.planned import WARM_UP_ID, plan_of
+
+_MANAGERS = "sglang.srt.managers"
+
+
+class StepLog:
+    """Writes one line a step, made of these fields.
+
+    step: number, from 0. time: seconds since the scheduler began to run, at the start of the step. mode: "prefill",
+    "decode" or "mixed". prefill_tokens: computed; recomputed_tokens: of these, what requests that were sent back cost
+    again. prefill_requests: that took part. hit_tokens: found in the cache by those admitted for the first time.
+    admitted: places in the plan of those whose prefill begins. decode_rows: answers that grow by a token.
+    context_tokens: their tokens before the step. kv_used: tokens of the pool that something runs on. evictable: cached
+    tokens that nothing runs on. waiting: requests in the engine's queue. retracted: sent back for want of room, so far.
+    sent_back: places in the plan of those sent back just before this step. seconds: the forward pass took, null where
+    the device works on behind the scheduler. budget: most prefill tokens of the step, null without a budget.
+    """
+
+    def __init__(self, path: str, budget: StepBudget | None) -> None:
+        self._path = path
+        self._file: LogFile | None = None
+        self._budget = budget
+        self._began = time.monotonic()
+        self._steps = 0
+        self._retracted = 0
+        self._sent_back: list[int] = []
+        self._chunked: Any = None
+
+    def hooks(self) -> list[Hook]:
+        batch = f"{_MANAGERS}.schedule_batch.ScheduleBatch"
+        return [
+            Hook("step_log", f"{_MANAGERS}.scheduler.Scheduler.run_batch", self.log, "around"),
+            Hook("step_log", f"{batch}.retract_decode", self.count_retracted, "after", warmed=False),
+        ]
+
+    def count_retracted(self, result: Any, *args: Any, **kwargs: Any) -> None:
+        self._retracted += len(result[0])
+        self._sent_back += _places(result[0])
+
+    def log(self, original: Callable[..., Any], scheduler: Any, batch: Any, *args: Any, **kwargs: Any) -> Any:
+        """SGLang's `run_batch`, timed and noted down."""
+        line = self._describe(scheduler, batch)
+        began = time.monotonic()
+        result = original(scheduler, batch, *args, **kwargs)
+        if line is not None:
+            seconds = time.monotonic() - began
+            # Launched only, where a GPU computes while the scheduler goes on.
+            line["seconds"] = seconds if scheduler.device == "cpu" or not scheduler.enable_overlap else None
+            # The last steps of a job must be there when its last answer is: the engine may be ended right behind it.
+            self._open().write(orjson.dumps(line), at_once=line["waiting"] == 0)
+        return result
+
+    def _open(self) -> LogFile:
+        if self._file is None:
+            self._file = LogFile(Path(self._path))
+        return self._file
+
+    def _describe(self, scheduler: Any, batch: Any) -> dict[str, Any] | None:
+        """The line of a step, but for its seconds; None for what is no step of the job."""
+        mode = batch.forward_mode
+        # Parts of a model at a time (pdmux): the first one stands for all.
+        again = mode.is_split_prefill() and batch.split_index > 0
+        if again or not batch.reqs or not _first_rank():
+            return None
+        # Also for the warm-up, so that a file that cannot be written is told before the job begins.
+        self._open()
+        if batch.reqs[0].rid == WARM_UP_ID:
+            return None
+        prefills = not mode.is_decode()
+        beside = (getattr(batch, "decoding_reqs", None) or []) if prefills else batch.reqs
+        filling = batch.reqs[: len(batch.reqs) - len(beside)] if prefills else []
+        stats = batch.prefill_stats if prefills else None
+        free = scheduler.token_to_kv_pool_allocator.available_size()
+        evictable = scheduler.tree_cache.evictable_size()
+        line = {
+            "step": self._steps,
+            "time": time.monotonic() - self._began,
+            "mode": "decode" if not prefills else "mixed" if beside else "prefill",
+            "prefill_tokens": batch.extend_num_tokens - len(beside) if prefills else 0,
+            "recomputed_tokens": stats.reprocessed_log_input_tokens if stats else 0,
+            "prefill_requests": len(filling),
+            "hit_tokens": stats.log_hit_tokens - stats.reprocessed_log_hit_tokens if stats else 0,
+            "admitted": _places([request for request in filling if request is not self._chunked]),
+            "decode_rows": len(beside),
+            "context_tokens": sum(len(request.origin_input_ids) + len(request.output_ids) for request in beside),
+            "kv_used": scheduler.max_total_num_tokens - free - evictable,
+            "evictable": evictable,
+            "waiting": len(scheduler.waiting_queue),
+            "retracted": self._retracted,
+            "sent_back": self._sent_back,
+            "seconds": None,
+            "budget": self._budget.tokens if self._budget is not None else None,
+        }
+        if prefills:
+            self._chunked = batch.chunked_req
+        self._steps += 1
+        self._sent_back = []
+        return line
+
+
+def _places(requests: list[Any]) -> list[int]:
+    """Places in the plan of those that have one."""
+    plans = [plan_of(request) for request in requests]
+    return [plan.index for plan in plans if plan is not None]
+
+
+def _first_rank() -> bool:
+    """Whether this process logs: the parts of one model all take the same steps."""
+    from sglang.srt.runtime_context import get_parallel
+
+    parallel = get_parallel()
+    return bool(parallel.tp_rank == 0 and parallel.pp_rank == 0)

@@ -1,0 +1,125 @@
+"""The portfolio: every order on every mode with its best budget, and none better than what is chosen."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from small_jobs import MACHINE, MODEL, Job, job_of
+
+from blendrun.blend.base import Blend, OrderName
+from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
+from blendrun.cost.balance import bound_seconds
+from blendrun.cost.capacity import KvPool, kv_pool
+from blendrun.cost.formulas import demand
+from blendrun.errors import UsageError
+from blendrun.models.cards import load_card
+from blendrun.simulate import BLENDRUN, EAGER, STOCK, Overlap, Portfolio, simulate_portfolio, step_time
+from blendrun.simulate.budgets import adaptive_budget, budgets_to_try
+
+SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
+POOL = KvPool(1, 1, 4_000, MODEL.kv_bytes_per_token(2))
+
+
+def job() -> Job:
+    """Documents with short answers, then stories that are long ones: as far from a mix as can be."""
+    units = [[document] * 80 + [question] for document in range(30) for question in range(10)]
+    units += [[100 + story] * 5 for story in range(60)]
+    return job_of(units, [4] * 300 + [400] * 60)
+
+
+def portfolio(made: Job, pool: KvPool = POOL, **options: object) -> Portfolio:
+    simulated = partial(simulate_portfolio, made.tree, made.prompts, made.lengths)
+    blends = [made.blend(pool.tokens, scattered=scattered) for scattered in (False, True)]
+    return simulated([made.order(name) for name in SIMPLE], blends, MODEL, MACHINE, pool=pool, **options)
+
+
+def test_the_chosen_one_is_no_slower_than_any_other() -> None:
+    found = portfolio(job(), replace(POOL, tokens=30_000), overlaps=tuple(Overlap))
+    assert [(each.overlap, each.order) for each in found.candidates] == [
+        (overlap, order)
+        for overlap in Overlap
+        for order in (OrderName.GIVEN, OrderName.SORTED, OrderName.SHUFFLED, OrderName.LOF, OrderName.BLENDED)
+    ]
+    soonest = min(each.seconds for each in found.candidates)
+    # Times within half a per cent are equal, and the simpler one of them is taken.
+    assert found.chosen.seconds <= 1.005 * soonest
+    assert all(isinstance(each.feed, Blend) == (each.order is OrderName.BLENDED) for each in found.candidates)
+    assert found.chosen.seconds < found.plain.seconds
+    assert (found.plain.order, found.plain.overlap, found.plain.feeding) == (OrderName.GIVEN, Overlap.EXCLUSIVE, STOCK)
+    assert all(each.feeding in (BLENDRUN, EAGER) for each in found.candidates)
+    assert all(each.seconds >= found.bound.overlapped for each in found.candidates)
+
+
+def test_of_equal_times_the_simplest_is_chosen() -> None:
+    alike = job_of([[place] * 20 for place in range(30)], [10] * 30)
+    assert portfolio(alike, overlaps=[Overlap.MIXED]).chosen.order is OrderName.GIVEN
+
+
+def test_replicas_finish_as_much_sooner() -> None:
+    made = job_of([[place] * 50 for place in range(400)], [40] * 400)
+    one = portfolio(made, overlaps=[Overlap.MIXED]).chosen
+    two = portfolio(made, replace(POOL, replicas=2), overlaps=[Overlap.MIXED]).chosen
+    assert two.seconds == pytest.approx(one.seconds / 2, rel=0.15)
+
+
+def test_answers_end_where_the_pool_does_and_a_longer_prompt_is_refused() -> None:
+    long = job_of([[1] * 100, [2] * 50], [10_000, 5])
+    assert portfolio(long, overlaps=[Overlap.MIXED]).outputs.tolist() == [3_900, 5]
+    with pytest.raises(UsageError, match=r"request 1 has 5,000 tokens, and the KV cache holds 4,000: it cannot run"):
+        portfolio(job_of([[1] * 5_000], [5]))
+
+
+def test_the_adaptive_budget_divides_a_step_as_the_job_divides_its_time() -> None:
+    made, step, pool = job(), step_time(MODEL, MACHINE), kv_pool(MODEL, MACHINE)
+    bound = bound_seconds(demand(made.tree, made.prompts, made.lengths, MODEL, MACHINE), MACHINE)
+    decoded = float(made.outputs.sum())
+    budget = adaptive_budget(pool, step, bound, decoded, most=100_000)
+    steps = bound.memory / (step.kv_token * pool.tokens * 2 / 3)
+    # So few steps that they count as none would be a job without decoding.
+    assert budget.ratio == 1.0 if steps < 1 else budget.ratio > 0
+    long = replace(bound, memory=100.0, compute=150.0)
+    ratio = adaptive_budget(pool, step, long, 1e6, most=100_000).ratio
+    steps = long.memory / (step.kv_token * pool.tokens * 2 / 3)
+    decoding = long.memory + max(steps * step.weights, 1e6 * step.decode_token)
+    assert ratio == pytest.approx((long.compute - 1e6 * step.decode_token) / decoding)
+    # Prefill of a step, in seconds, over the rest of it.
+    rows, context = 60, 300_000
+    prefill = replace(budget, ratio=ratio).prefill_tokens(rows, context) * step.prefill_token
+    rest = max(step.weights, rows * step.decode_token) + step.kv_token * (context + rows)
+    assert prefill / rest == pytest.approx(ratio, rel=0.01)
+
+
+def test_budgets_of_each_mode() -> None:
+    made, step = job(), step_time(MODEL, MACHINE)
+    asked = demand(made.tree, made.prompts, made.lengths, MODEL, MACHINE)
+    find = partial(budgets_to_try, asked, POOL, step, bound_seconds(asked, MACHINE), 25e3, 8192)
+    few, many = find(thorough=False), find(thorough=True)
+    assert few[Overlap.EXCLUSIVE] == many[Overlap.EXCLUSIVE] == [ConstantBudget(8192)]
+    assert [type(budget) for budget in few[Overlap.MIXED]] == [ConstantBudget]
+    assert [type(budget) for budget in few[Overlap.PDMUX]] == [ConstantBudget, AdaptiveBudget]
+    assert many[Overlap.MIXED] == many[Overlap.PDMUX]
+    *fixed, adaptive, hasty = many[Overlap.PDMUX]
+    assert ConstantBudget(8192) in fixed
+    assert set(few[Overlap.MIXED]) < set(fixed)
+    assert isinstance(adaptive, AdaptiveBudget)
+    assert isinstance(hasty, AdaptiveBudget)
+    assert hasty.ratio > adaptive.ratio > 0
+    assert few[Overlap.PDMUX][-1] == hasty
+
+
+def test_a_model_of_sliding_windows_alone_has_a_budget() -> None:
+    model = load_card("llama-3-8b")
+    step = replace(step_time(model, MACHINE), kv_token=0.0)
+    made = job()
+    bound = bound_seconds(demand(made.tree, made.prompts, made.lengths, model, MACHINE), MACHINE)
+    assert adaptive_budget(POOL, step, bound, 25e3, most=8192).ratio == 1.0
+
+
+@pytest.mark.parametrize("rate", ["flops", "bandwidth"])
+@pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
+def test_rates_that_give_no_time_are_refused_by_name(rate: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"a100-80g: a {rate} of .* gives no time; mend the hardware card"):
+        step_time(MODEL, replace(MACHINE, **{rate: value}))
