@@ -96,7 +96,7 @@ class PlanFeeder:
 
     From a blend, the side comes next that holds less of the pool than its share (paper.md 1.6, `blend.scan`), by what
     was fed and has not ended; shares follow the units at both ends and what is left of the job. When all that is left
-    fits the pool, the longest comes first, as nothing behind it will fill the machine.
+    fits the pool beside what runs, the longest comes first, as nothing behind it will fill the machine.
     """
 
     def __init__(
@@ -215,6 +215,7 @@ class _TwoEnds:
         # Tokens of each at its end.
         self._size = row.own_left + held.rows * held.steps
         self._size_left = float(self._size[rest].sum())
+        self._size_running = 0.0
         self._tail: list[int] | None = None
         self._holding = [0.0, 0.0]
         for prompt, side in running.items():
@@ -223,6 +224,7 @@ class _TwoEnds:
             rho = self._compute / max(self._memory, 1e-30)
             running[prompt] = side = side if rho <= 0 else LEFT if row.density[row.unit[place]] >= rho else RIGHT
             self._holding[side] += self._mean(place, side)
+            self._size_running += float(self._size[place])
 
     def next(self, left_to_feed: NDArray[np.bool_]) -> tuple[int, int]:
         while self._left <= self._right and not left_to_feed[self._prompt[self._left]]:
@@ -231,7 +233,8 @@ class _TwoEnds:
             self._right -= 1
         if self._left > self._right:
             return -1, LEFT
-        if self._tail is None and self._size_left <= self._pool:
+        # Together with what runs: else prefixes that one of the rest wants would have to make room for another.
+        if self._tail is None and self._size_left + self._size_running <= self._pool:
             rest = np.arange(self._left, self._right + 1)
             rest = rest[left_to_feed[self._prompt[rest]]]
             # Of equal ones, those at the front first; the list is taken from its end.
@@ -251,10 +254,13 @@ class _TwoEnds:
         self._compute -= float(self._row.held.compute[place])
         self._memory -= float(self._row.held.memory[place])
         self._size_left -= float(self._size[place])
+        self._size_running += float(self._size[place])
         self._holding[side] += self._mean(place, side)
 
     def ended(self, prompt: int, side: int) -> None:
-        self._holding[side] -= self._mean(self._place[prompt], side)
+        place = self._place[prompt]
+        self._holding[side] -= self._mean(place, side)
+        self._size_running -= float(self._size[place])
 
     def _side(self) -> int:
         """The right side until it holds its share; what is left over is the left side's (the simulator's `feed`)."""

@@ -15,7 +15,7 @@ from blendrun.lengths.base import Lengths
 from blendrun.planner.feeder import Feed, PlanFeeder, RowFeeder
 from tests.blend.jobs_of_lengths import Small, small_job, small_jobs
 
-POOL = 4_000
+POOL = 20_000
 
 
 def feeder(job: Small, plan: Order | Blend | None = None, **fields: object) -> PlanFeeder:
@@ -34,7 +34,7 @@ def take_all(source: PlanFeeder) -> list[Feed]:
 def two_kinds(count: int) -> Small:
     """Half are long prompts with short answers, half the reverse."""
     units = [[1000 + place] * (400 if place % 2 else 10) for place in range(count)]
-    return small_job(units, [2 if place % 2 else 300 for place in range(count)])
+    return small_job(units, [2 if place % 2 else 1500 for place in range(count)])
 
 
 @settings(deadline=None, max_examples=60)
@@ -61,19 +61,24 @@ def test_every_wanted_prompt_comes_once_whatever_happens_meanwhile(job: Small, d
     assert source.unfed == 0
 
 
-def test_both_ends_are_fed_in_the_proportion_of_their_shares() -> None:
-    source = feeder(two_kinds(200))
+def test_the_memory_heavy_end_fills_its_part_of_the_pool_and_the_other_end_the_rest() -> None:
+    job = two_kinds(200)
+    source = feeder(job)
     running: list[Feed] = []
-    for _ in range(80):
+    held = {LEFT: 0.0, RIGHT: 0.0}
+    while sum(held.values()) < POOL:
         feed = source.take()
         assert feed is not None
         running.append(feed)
-        # What is short ends soon.
-        if feed.side == LEFT and len(running) > 6:
-            source.ended(running.pop())
-    sides = [feed.side for feed in running]
-    assert LEFT in sides
-    assert RIGHT in sides
+        held[feed.side] += int(job.prompts.prompt_tokens[feed.prompt]) + float(job.lengths.mean[feed.prompt]) / 2
+    first_left = [feed.side for feed in running].index(LEFT)
+    assert all(feed.side == RIGHT for feed in running[:first_left])
+    assert 0 < held[LEFT] < POOL
+    # One of the right side has ended: its place goes to the right side again.
+    source.ended(running[0])
+    feed = source.take()
+    assert feed is not None
+    assert feed.side == RIGHT
 
 
 def test_a_side_whose_requests_do_not_end_waits_for_the_other() -> None:
@@ -90,7 +95,7 @@ def test_a_side_whose_requests_do_not_end_waits_for_the_other() -> None:
 
 
 def test_the_tail_is_fed_longest_first() -> None:
-    job = two_kinds(10)
+    job = two_kinds(12)
     outputs = [int(job.lengths.mean[feed.prompt]) for feed in take_all(feeder(job))]
     assert outputs == sorted(outputs, reverse=True)
 
