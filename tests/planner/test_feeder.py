@@ -61,19 +61,18 @@ def test_every_wanted_prompt_comes_once_whatever_happens_meanwhile(job: Small, d
     assert source.unfed == 0
 
 
-def test_the_memory_heavy_end_fills_its_part_of_the_pool_and_the_other_end_the_rest() -> None:
+def test_the_memory_heavy_end_fills_its_part_of_the_pool_before_the_other_comes() -> None:
     job = two_kinds(200)
     source = feeder(job)
     running: list[Feed] = []
-    held = {LEFT: 0.0, RIGHT: 0.0}
-    while sum(held.values()) < POOL:
+    held = 0.0
+    while not running or running[-1].side == RIGHT:
         feed = source.take()
         assert feed is not None
         running.append(feed)
-        held[feed.side] += int(job.prompts.prompt_tokens[feed.prompt]) + float(job.lengths.mean[feed.prompt]) / 2
-    first_left = [feed.side for feed in running].index(LEFT)
-    assert all(feed.side == RIGHT for feed in running[:first_left])
-    assert 0 < held[LEFT] < POOL
+        held += int(job.prompts.prompt_tokens[feed.prompt]) + float(job.lengths.mean[feed.prompt]) / 2
+    # What is dense in compute is so short in the pool that its part is tiny.
+    assert 0.9 * POOL < held < 1.1 * POOL
     # One of the right side has ended: its place goes to the right side again.
     source.ended(running[0])
     feed = source.take()
