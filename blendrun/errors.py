@@ -20,6 +20,10 @@ class UsageError(BlendrunError):
     exit_code = 2
 
 
+class OverlapRefusedError(UsageError):
+    """The overlap mode that was asked for by name cannot be had on this engine or for this job."""
+
+
 class InputInvalidError(BlendrunError):
     """The input as a whole cannot be run (nothing in it is a request, or strict mode found a bad line)."""
 

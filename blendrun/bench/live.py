@@ -19,6 +19,7 @@ from blendrun.blend.base import OrderName
 from blendrun.blend.simple import shuffled
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSettings, step_budget
 from blendrun.engine.process import SglangEngine
+from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.jobs import Job
 from blendrun.planner.feed import RunPlan, RunPlanner
 from blendrun.planner.feeder import RowFeeder
@@ -143,6 +144,9 @@ class _Bench:
             step_log=str((asked.folder / f"{engine}-{'plan' if ours else 'rows'}-{overlap}.steps.jsonl").absolute()),
         )
         arguments: dict[str, Any] = asked.settings.server_args
+        if ours and all(arguments.get(name, 1) == 1 for name in ("tp_size", "pp_size", "dp_size")):
+            path = str((asked.folder / f"{overlap}.estimates").absolute())
+            scheduler = msgspec.structs.replace(scheduler, estimates=path)
         if order in _POLICIES:
             arguments = arguments | {"schedule_policy": str(order)}
         changed = {"scheduler": scheduler, "overlap": overlap.value, "server_args": arguments}
@@ -160,8 +164,20 @@ class _Bench:
         planner = replace(self.asked.planner, order=name, overlap=overlap)
         return planner.plan(self.asked.job, self.asked.job.accepted, self.phase, lambda *_: None, self.warn)
 
+    def _estimates(self, entry: _Entry) -> Estimates | None:
+        """Corrected lengths of one round: the file that the engine has open, empty again."""
+        path = entry.settings.scheduler.estimates
+        if path is None:
+            return None
+        estimates = Estimates(Path(path))
+        for row in range(len(self.asked.job.accepted)):
+            estimates.correct(row, 0)
+        return estimates
+
     async def _start(self, entry: _Entry, stack: AsyncExitStack) -> tuple[SglangEngine, EngineInfo]:
         self.phase("load", f"engine of {entry.order} on {entry.overlap}")
+        if entry.settings.scheduler.estimates is not None:
+            Estimates.create(Path(entry.settings.scheduler.estimates), len(self.asked.job.accepted))
         engine = SglangEngine(entry.settings, self.asked.folder / f"{entry.order}-{entry.overlap}.log")
         stack.push_async_callback(engine.stop)
         info = await engine.start(lambda _: None)
@@ -185,6 +201,7 @@ class _Bench:
             Records(self.asked.folder / f"{entry.order}-{entry.overlap}-{repeat}.records.jsonl"),
         )
         await engine.flush()
+        estimates = self._estimates(entry) if ours and plan.learning is not None else None
         feeding = Feeding(
             job=self.asked.job,
             plan=plan,
@@ -192,7 +209,7 @@ class _Bench:
             info=info,
             records=records,
             steps=StepTail(entry.steps),
-            estimates=None,
+            estimates=estimates,
             on_result=totals.add,
             on_tick=lambda: None,
             on_note=self.warn,

@@ -120,6 +120,8 @@ class SchedulerSettings(msgspec.Struct, frozen=True):
     own chunk. reserve: admission by the expected output of `Planned` at every step to come, not by SGLang's guess.
     next_use: evict first what no request to come can use. plan_order: admit, and readmit after a retraction, by
     `Planned.index` whatever the order of arrival. step_log: file for one JSON line a forward pass, None for none.
+    estimates: file of corrected expectations (`engine.scheduler.estimates`), for one scheduler process only: several
+    that share a model must decide alike, and would not read it at the same moment.
     """
 
     gate: bool = True
@@ -128,6 +130,7 @@ class SchedulerSettings(msgspec.Struct, frozen=True):
     next_use: bool = False
     plan_order: bool = False
     step_log: str | None = None
+    estimates: str | None = None
 
 
 class EngineSettings(msgspec.Struct, frozen=True):

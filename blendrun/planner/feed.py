@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from blendrun.blend.base import Blend, Order, OrderName
 from blendrun.blend.budget import Budget
 from blendrun.cost.base import Machine
-from blendrun.cost.capacity import UNTOLD, EngineLimits
+from blendrun.cost.capacity import UNTOLD, EngineLimits, kv_pool
 from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import load_hardware, machine
-from blendrun.errors import UsageError
+from blendrun.errors import InputMissingError, OverlapRefusedError, UsageError
 from blendrun.jobs import Job
 from blendrun.lengths.base import Lengths
 from blendrun.lengths.estimate import LengthMode
 from blendrun.lengths.evidence import Samples
 from blendrun.lengths.history import History
 from blendrun.models.resolve import ResolvedModel
-from blendrun.planner.feeder import Feeder, PlanFeeder
+from blendrun.planner.feeder import Feeder, PlanFeeder, RowFeeder
 from blendrun.planner.learner import Learner, sample_first
 from blendrun.planner.plan import Choice, Costed, Plan, Structure, cost_structure, make_plan, make_structure, recall
 from blendrun.planner.workload import PlannedModel
@@ -117,29 +117,46 @@ class RunPlanner:
     def plan(self, job: Job, rows: NDArray[np.int64], phase: Phase, progress: Progress, warn: Warn) -> RunPlan:
         """A plan for `rows` (i64) of the job. What cannot be tokenised is fed first, so that its error is seen early.
 
-        Raises UsageError, InputMissingError (no tokenizer), OutputUnavailableError (no room for the token store).
+        Where no order was asked for and none can be planned, rows are fed as they stand, and a warning says why.
+        Raises OverlapRefusedError, UsageError, InputMissingError (no tokenizer), OutputUnavailableError (no room for
+        the token store).
         """
-        card = self.model.card
+        try:
+            return self._plan(job, rows, phase, progress, warn)
+        except OverlapRefusedError:
+            raise
+        except (UsageError, InputMissingError) as error:
+            if self.order is not None:
+                raise
+            warn(f"not planned, fed as given: {error}")
+            return RunPlan(RowFeeder(rows), OrderName.GIVEN, self.overlap or Overlap.EXCLUSIVE)
+
+    def _plan(self, job: Job, rows: NDArray[np.int64], phase: Phase, progress: Progress, warn: Warn) -> RunPlan:
+        card, on = self.model.card, self._machine(warn)
         if card is None:
             raise UsageError(f"{self.model.name} has no dimensions to plan with; use --order given or shuffled")
         phase("tokenise", self.model.name)
         context = self.model.context_length or card.context_length
         tokenizer = load_tokenizer(self.model.path)
         tokenized = build_prompts(
-            job, tokenizer, context_length=context, progress=lambda done, total: progress(done, total, "requests")
+            job,
+            tokenizer,
+            # A prompt that the pool cannot hold is the engine's to refuse.
+            context_length=min(context, self.limits.pool_tokens or kv_pool(card, on).tokens),
+            progress=lambda done, total: progress(done, total, "requests"),
         )
         planned = PlannedModel(self.model.name, card, self.model.identity, context, tokenizer)
         structure = make_structure(tokenized.prompts, planned, self.lengths, phase, warn)
         phase("blend", f"{len(structure.prompts):,} prompts")
-        costed = cost_structure(structure, card, self._machine(warn), limits=self.limits)
+        costed = cost_structure(structure, card, on, limits=self.limits)
         overlaps = self._possible(bool(tokenized.logprobs.any()), warn)
         return self._choose(costed, rows, overlaps, phase, progress, warn)
 
     def _possible(self, logprobs: bool, warn: Warn) -> tuple[Overlap, ...]:
-        """Modes to choose from. Raises UsageError where the one that was asked for cannot be had."""
+        """Modes to choose from. Raises OverlapRefusedError where the one that was asked for cannot be had."""
         if self.overlap is not None:
             if sentence := self.refusal(self.overlap, logprobs):
-                raise UsageError(sentence)
+                raise OverlapRefusedError(sentence)
             return (self.overlap,)
         found = []
         for mode in self.overlaps:

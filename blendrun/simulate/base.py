@@ -91,7 +91,8 @@ class Engine:
     pool_tokens: KV tokens it can hold. max_running: answers decoding at once.
     overlap: what runs beside what.
     budget: tokens of a step; in exclusive mode, prefill tokens of a step that decodes nothing.
-    gate: a request waits while a prefill in flight computes a prefix that it could reuse; else it computes it again.
+    gate: a request waits while a prefill in flight computes a prefix that it could reuse, of `gate_tokens` or more;
+        else it computes it again.
     reserve: share of what running requests are still expected to answer that admission keeps free (0 to 1), the
         newcomer's own in full, as SGLang does; EXACT admits what fits at every step to come, by the expected ends of
         all that runs.
@@ -104,6 +105,7 @@ class Engine:
     budget: Budget = _BUDGET
     max_running: int = 1 << 30
     gate: bool = True
+    gate_tokens: int = 1
     reserve: float = EXACT
     eviction: Eviction = Eviction.NEXT_USE
     paced: bool = False

@@ -50,7 +50,7 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, held: Any,
     # Where neither may, the left side borrows: what it brings is soon gone, so it does not keep the right side out.
     for turn in range(3):
         side = (first, 1 - first, LEFT)[turn]
-        place = _first_ready(nodes, work, held, side)
+        place = _first_ready(state, nodes, work, held, side)
         if place >= 0:
             # It was its side's turn when it came to the gate.
             if fits(state, nodes, work, agenda, held[place]):
@@ -123,7 +123,7 @@ def _head(state: Any, nodes: Any, work: Any, held: Any, side: Number) -> Number:
     """The next request of a side; -1 where there is none. With a gate, those whose prefix is coming are put aside."""
     while state.left_at <= state.right_at:
         request = state.left_at if side == LEFT else state.right_at
-        if not state.gate or not is_coming(nodes, work[request].leaf):
+        if not state.gate or not is_coming(nodes, work[request].leaf, state.gate):
             return request
         if len(held) >= MOST_HELD:
             return -1
@@ -137,9 +137,9 @@ def _head(state: Any, nodes: Any, work: Any, held: Any, side: Number) -> Number:
 
 
 @inlined
-def _first_ready(nodes: Any, work: Any, held: Any, side: Number) -> Number:
+def _first_ready(state: Any, nodes: Any, work: Any, held: Any, side: Number) -> Number:
     """Place of the first request of a side behind the gate whose prefix has come; -1 where there is none."""
     for place in range(len(held)):
-        if work[held[place]].side == side and not is_coming(nodes, work[held[place]].leaf):
+        if work[held[place]].side == side and not is_coming(nodes, work[held[place]].leaf, state.gate):
             return place
     return -1

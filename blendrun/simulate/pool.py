@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from blendrun.simulate.state import ABSENT, COMING, READY, Number, Truth
 from blendrun.tree.compiled import inlined
 
@@ -118,11 +120,11 @@ def unheld_tokens(nodes: Any, leaf: Number) -> Number:
 
 
 @inlined
-def is_coming(nodes: Any, leaf: Number) -> Truth:
-    """Whether a prefill in flight computes tokens that this path could use."""
-    node = leaf
+def is_coming(nodes: Any, leaf: Number, worth: Number) -> Truth:
+    """Whether a prefill in flight computes `worth` tokens (1 or more) that this path could use."""
+    node, end = leaf, np.int64(0)
     while node > 0 and nodes[node].state != READY:
-        if nodes[node].state == COMING and size_of(nodes, node) > 0:
-            return True
+        if end == 0 and nodes[node].state == COMING:
+            end = nodes[node].depth
         node = nodes[node].parent
-    return False
+    return end - nodes[node].depth >= worth

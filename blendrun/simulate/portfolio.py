@@ -34,6 +34,8 @@ Progress = Callable[[int, int], None]
 
 # SGLang's chunk of a prefill on devices of 60 to 160 GB.
 ENGINE_CHUNK = 8192
+# Tokens that the gate of blendrun's scheduler plug-in waits for.
+GATE_TOKENS = 32
 # Larger jobs are simulated with fewer step budgets.
 _LARGE = 200_000
 # Simulated times closer than this are equal, and the simpler order is chosen.
@@ -220,6 +222,7 @@ class _Job:
             max_running=1 << 30 if self.max_running is None else self.max_running * replicas,
             budget=_of_all(trial.budget, replicas),
             gate=trial.feeding.gate,
+            gate_tokens=GATE_TOKENS,
             reserve=trial.feeding.reserve,
             eviction=trial.feeding.eviction,
             paced=trial.paced,

@@ -123,7 +123,7 @@ def _state(engine: Engine, step: StepTime, count: int) -> NDArray[np.void]:
         "mode": _MODES[engine.overlap],
         "tokens": budget.floor if isinstance(budget, AdaptiveBudget) else budget.tokens,
         "max_running": engine.max_running,
-        "gate": engine.gate,
+        "gate": engine.gate_tokens if engine.gate else 0,
         "next_use": engine.eviction is Eviction.NEXT_USE,
         "paced": engine.paced,
         "reserve": engine.reserve,

@@ -33,6 +33,7 @@ from blendrun.lengths.estimate import LengthMode
 from blendrun.planner.plan import cost_structure, make_structure
 from blendrun.planner.workload import Wanted, load_workload
 from blendrun.simulate import Engine, Eviction, Overlap, simulate, step_time
+from blendrun.simulate.portfolio import GATE_TOKENS
 
 MODEL = "smollm2-135m"
 BLENDRUN = str(Path(sys.executable).with_name("blendrun"))
@@ -126,6 +127,7 @@ def predict(path: Path, order: OrderName, pool: int) -> tuple[float, int, int]:
         budget=ConstantBudget(limits.chunk),
         max_running=limits.max_running,
         gate=True,
+        gate_tokens=GATE_TOKENS,
         reserve=_RESERVE,
         eviction=Eviction.LRU,
     )

@@ -90,8 +90,29 @@ def test_what_has_no_prompt_to_plan_comes_first(model: ResolvedModel, tmp_path: 
 def test_a_model_without_dimensions_cannot_be_planned(model: ResolvedModel, tmp_path: Path) -> None:
     from dataclasses import replace
 
+    bare = replace(model, card=None)
     with pytest.raises(UsageError, match="use --order given or shuffled"):
-        planned([line("a", "hello")], OrderName.SORTED, replace(model, card=None), tmp_path)
+        planned([line("a", "hello")], OrderName.SORTED, bare, tmp_path)
+    # Where no order was asked for, the job runs all the same.
+    path, warnings = tmp_path / "job.jsonl", []
+    with index_jobs(open_sources([path], tmp_path)) as job:
+        made = RunPlanner(bare, None).plan(job, job.accepted, lambda *_: None, lambda *_: None, warnings.append)
+    assert made.order is OrderName.GIVEN
+    assert [feed.row for feed in fed(made)] == [0]
+    assert any("not planned, fed as given: smollm2-135m has no dimensions" in text for text in warnings)
+
+
+def test_a_prompt_that_the_pool_cannot_hold_costs_the_others_no_plan(model: ResolvedModel, tmp_path: Path) -> None:
+    lines = [line("a", "hello"), line("b", "word " * 700), line("c", "hello again")]
+    path = tmp_path / "job.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with index_jobs(open_sources([path], tmp_path)) as job:
+        planner = RunPlanner(model, OrderName.SORTED, limits=EngineLimits(512, 32, 4096))
+        made = planner.plan(job, job.accepted, lambda *_: None, lambda *_: None, lambda _: None)
+    feeds = fed(made)
+    assert feeds[0].row == 1
+    assert feeds[0].prompt == -1
+    assert sorted(feed.row for feed in feeds) == [0, 1, 2]
 
 
 def test_auto_is_no_slower_than_the_simple_orders(model: ResolvedModel, tmp_path: Path) -> None:

@@ -153,7 +153,8 @@ class Reference:
 
     def is_coming(self, request: Request) -> bool:
         entries = [self.cache.get(node) for node in request.path]
-        return any(entry is not None and not entry.usable and entry.size > 0 for entry in entries)
+        coming = sum(entry.size for entry in entries if entry is not None and not entry.usable)
+        return coming >= self.engine.gate_tokens
 
     def make_room(self) -> None:
         while self.used() > self.engine.pool_tokens:

@@ -106,6 +106,7 @@ def engines(draw: Any) -> Engine:
         budget=draw(constant_budgets if overlap is Overlap.EXCLUSIVE else both),
         max_running=draw(st.sampled_from((1 << 30, 1 << 30, 4))),
         gate=draw(st.booleans()),
+        gate_tokens=draw(st.integers(1, 12)),
         reserve=draw(st.sampled_from((EXACT, 0.0, 0.3, 1.0))),
         eviction=draw(st.sampled_from(Eviction)),
         paced=draw(st.booleans()),

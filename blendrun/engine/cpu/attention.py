@@ -75,20 +75,25 @@ def extend_new_rows(
     start = 0
     for pool_index, length, new in rows:
         slots = req_to_token[pool_index, :length]
-        mask = None
-        if 1 < new < length:
+        rows_now, mask = query[start : start + new], None
+        # Under a mask every pair is computed, in causal attention half of the square: where less than half of the
+        # prompt is cached, all of its rows cost less than the new ones under a mask.
+        whole = 1 < new < length <= 2 * new
+        if whole:
+            rows_now = torch.cat((rows_now.new_zeros(length - new, *rows_now.shape[1:]), rows_now))
+        elif 1 < new < length:
             # Row i is token `length - new + i` of the sequence and sees itself and all before it.
             mask = torch.ones(new, length, dtype=torch.bool).tril(length - new)
         attended = scaled_dot_product_attention(
-            query[start : start + new].movedim(0, 1).unsqueeze(0),
+            rows_now.movedim(0, 1).unsqueeze(0),
             k_cache.index_select(0, slots).to(query.dtype).movedim(0, 1).unsqueeze(0),
             v_cache.index_select(0, slots).to(query.dtype).movedim(0, 1).unsqueeze(0),
             attn_mask=mask,
-            is_causal=1 < new == length,
+            is_causal=whole or 1 < new == length,
             enable_gqa=enable_gqa,
             scale=scaling,
         )
-        output[start : start + new] = attended.squeeze(0).movedim(1, 0)
+        output[start : start + new] = attended.squeeze(0).movedim(1, 0)[-new:]
         start += new
     return output
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from blendrun.engine.base import Planned
+from blendrun.engine.scheduler.estimates import Estimates
 
 _KEY = "blendrun"
 _CACHED = "_blendrun_plan"
@@ -21,6 +22,23 @@ def attach_plan(adapted: Any, plan: Planned) -> None:
     params = adapted.sampling_params
     params["custom_params"] = {**(params.get("custom_params") or {}), _KEY: [plan.index, plan.output, plan.reuse]}
     adapted.priority = plan.index
+
+
+# Set once, where the runner corrects what it expects.
+_corrections: list[Estimates] = []
+
+
+def take_corrections(estimates: Estimates) -> None:
+    """From now on expect what the runner corrects in this file."""
+    _corrections[:] = [estimates]
+
+
+def planned_output(plan: Planned) -> int:
+    """Output tokens that are expected now of a request, of each choice; 0 where nobody knows."""
+    for estimates in _corrections:
+        if tokens := estimates.corrected(plan.index):
+            return tokens
+    return plan.output
 
 
 def plan_of(request: Any) -> Planned | None:

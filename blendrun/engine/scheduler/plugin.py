@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import msgspec
 
 from blendrun.engine.base import SchedulerSettings, budget_policy
 from blendrun.engine.scheduler.budget import StepBudget
+from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.scheduler.gate import Gate
 from blendrun.engine.scheduler.hooks import Hook, features_missing, install
 from blendrun.engine.scheduler.next_use import NextUse
+from blendrun.engine.scheduler.planned import take_corrections
 from blendrun.engine.scheduler.reserve import Reservation
 from blendrun.engine.scheduler.step_log import StepLog
 
@@ -34,6 +37,8 @@ def register() -> None:
     asked = os.environ.get(SETTINGS_VARIABLE)
     if asked:
         settings = msgspec.json.decode(asked, type=SchedulerSettings)
+        if settings.estimates is not None:
+            take_corrections(Estimates(Path(settings.estimates)))
         install(hooks(settings), os.environ.get(PROOFS_VARIABLE))
 
 

@@ -12,14 +12,14 @@ from typing import Any
 
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.lookahead import Lookahead
-from blendrun.engine.scheduler.planned import plan_of
+from blendrun.engine.scheduler.planned import plan_of, planned_output
 
 _ADDER = "sglang.srt.managers.schedule_policy.PrefillAdder"
 # Steps that an overdue row is believed to run on: a share of what it has run, and no fewer than this.
 _OVERDUE_STEPS = 16
 _OVERDUE_SHARE = 4
-# On a request: tokens it is expected to answer, and tokens that its admission took out of the pool, less those that it
-# had answered by then (a row that answers holds one token less than it has answered).
+# On a request: tokens that its admission took out of the pool, less those that it had answered by then (a row that
+# answers holds one token less than it has answered).
 _ADMITTED = "_blendrun_admitted"
 # On an adder: the lookahead of its step, and 1 where rows decode while a newcomer is prefilled, else 0.
 _LOOKAHEAD = "_blendrun_lookahead"
@@ -64,7 +64,7 @@ class Reservation:
             budget.total_offset = budget.current_offset
         if not adder.can_run_list or adder.can_run_list[-1] is not request:
             return result
-        setattr(request, _ADMITTED, (expected_output(request), own - len(request.output_ids) - 1))
+        setattr(request, _ADMITTED, own - len(request.output_ids) - 1)
         ahead.add(ends, own + steps)
         return adder.budget_state()
 
@@ -74,7 +74,8 @@ def expected_output(request: Any) -> int:
     from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS
 
     plan, most = plan_of(request), int(request.sampling_params.max_new_tokens)
-    return min(most, plan.output if plan is not None and plan.output > 0 else int(CLIP_MAX_NEW_TOKENS))
+    tokens = planned_output(plan) if plan is not None else 0
+    return min(most, tokens if tokens > 0 else int(CLIP_MAX_NEW_TOKENS))
 
 
 def steps_left(request: Any, expected: int) -> int:
@@ -99,11 +100,11 @@ def _lookahead(adder: Any) -> Lookahead:
 
 def _end(request: Any) -> tuple[int, int]:
     """Steps to a request's expected end, and the tokens it gives back then."""
-    known: tuple[int, int] | None = getattr(request, _ADMITTED, None)
-    if known is None:
-        known = expected_output(request), len(request.origin_input_ids) - 1
-    left = steps_left(request, known[0])
-    return left, known[1] + len(request.output_ids) + left
+    own: int | None = getattr(request, _ADMITTED, None)
+    if own is None:
+        own = len(request.origin_input_ids) - 1
+    left = steps_left(request, expected_output(request))
+    return left, own + len(request.output_ids) + left
 
 
 def _room(adder: Any, request: Any) -> tuple[int, int]:
