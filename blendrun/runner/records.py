@@ -7,6 +7,7 @@ computed from its files.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -42,7 +43,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
 
 
 class Records:
-    """Appends to the file; a torn last line is all that a kill can leave."""
+    """Appends to the file; a torn last line is all that a kill can leave. A full disk costs records, not answers."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("ab", buffering=_FLUSH_BYTES)
@@ -53,7 +54,7 @@ class Records:
         return round(time.monotonic() - self._began, 4)
 
     def add(self, custom_id: str, feed: Feed, result: Result, submitted: float) -> None:
-        """Raises OSError when the disk is full."""
+        """Note down a request that has ended."""
         record = RequestRecord(
             run=self._run,
             custom_id=custom_id,
@@ -70,7 +71,9 @@ class Records:
             submitted=submitted,
             ended=self.now(),
         )
-        self._file.write(msgspec.json.encode(record) + b"\n")
+        with suppress(OSError):
+            self._file.write(msgspec.json.encode(record) + b"\n")
 
     def close(self) -> None:
-        self._file.close()
+        with suppress(OSError):
+            self._file.close()

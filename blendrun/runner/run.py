@@ -297,9 +297,15 @@ class _Run:
         asyncio.get_running_loop().call_later(seconds, work.cancel)
 
     def _estimates(self, plan: RunPlan) -> Estimates | None:
-        """Before the engine starts, which opens the file."""
+        """Before the engine starts, which opens the file. Without one the plan's first expectations stand."""
         self.state.estimates.unlink(missing_ok=True)
-        return Estimates.create(self.state.estimates, self.todo) if plan.learning is not None else None
+        if plan.learning is None:
+            return None
+        try:
+            return Estimates.create(self.state.estimates, self.todo)
+        except OSError:
+            self.state.estimates.unlink(missing_ok=True)
+            return None
 
     async def _serve(self, engine: Engine, plan: RunPlan, estimates: Estimates | None, journal: Journal) -> None:
         steps = StepTail(self.state.steps)
