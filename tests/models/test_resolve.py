@@ -128,7 +128,7 @@ def test_a_folder_without_all_of_its_weights_serves_planning_only(folder: Path) 
     assert resolve_model(str(folder), platform="cpu").path == folder
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/nowhere-at-all", "no.gguf", "a/b/c", "../no-such-folder"])
+@pytest.mark.parametrize("name", ["./nowhere", "/no/where", "~/nowhere-at-all", "no.gguf", "a/b/c", "../nowhere"])
 def test_a_path_that_does_not_exist(name: str) -> None:
     with pytest.raises(InputMissingError, match="there is no file or folder"):
         resolve_model(name, platform="cpu")
