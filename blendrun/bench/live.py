@@ -20,6 +20,7 @@ from blendrun.blend.simple import shuffled
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSettings, step_budget
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.scheduler.estimates import Estimates
+from blendrun.engine.settings import one_scheduler
 from blendrun.jobs import Job
 from blendrun.planner.feed import RunPlan, RunPlanner
 from blendrun.planner.feeder import RowFeeder
@@ -144,7 +145,7 @@ class _Bench:
             step_log=str((asked.folder / f"{engine}-{'plan' if ours else 'rows'}-{overlap}.steps.jsonl").absolute()),
         )
         arguments: dict[str, Any] = asked.settings.server_args
-        if ours and all(arguments.get(name, 1) == 1 for name in ("tp_size", "pp_size", "dp_size")):
+        if ours and one_scheduler(arguments):
             path = str((asked.folder / f"{overlap}.estimates").absolute())
             scheduler = msgspec.structs.replace(scheduler, estimates=path)
         if order in _POLICIES:

@@ -254,7 +254,7 @@ def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], opti
 
     from blendrun.engine.base import EngineSettings, SchedulerSettings, step_budget
     from blendrun.engine.process import SglangEngine
-    from blendrun.engine.settings import available_cores
+    from blendrun.engine.settings import available_cores, one_scheduler
 
     settings = EngineSettings(
         model_path=str(model.path),
@@ -264,9 +264,6 @@ def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], opti
         server_args=arguments,
     )
 
-    # Of several scheduler processes with one model each must see the same numbers at the same moment.
-    alone = all(arguments.get(name, 1) == 1 for name in ("tp_size", "pp_size", "dp_size"))
-
     def make(state: StateFolder, plan: RunPlan) -> Engine:
         scheduler = SchedulerSettings(
             budget=None if plan.budget is None else step_budget(plan.budget),
@@ -274,7 +271,9 @@ def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], opti
             next_use=plan.planned,
             plan_order=plan.planned,
             step_log=str(state.steps.absolute()),
-            estimates=str(state.estimates.absolute()) if state.estimates.exists() and alone else None,
+            estimates=str(state.estimates.absolute())
+            if state.estimates.exists() and one_scheduler(arguments)
+            else None,
         )
         planned = msgspec.structs.replace(settings, scheduler=scheduler, overlap=plan.overlap.value)
         return SglangEngine(planned, state.engine_log)

@@ -188,6 +188,13 @@ def _models_not_needed(model: Path) -> list[str]:
     return sorted(set(sources) - needed - {"__init__", "registry"}) if needed else []
 
 
+def one_scheduler(arguments: dict[str, Any]) -> bool:
+    """Whether one process schedules. Several that share a model must see the same numbers at the same moment, so none
+    may be told anything (`Estimates`) while they run. arguments: the user's own.
+    """
+    return all(arguments.get(name, 1) == 1 for name in ("tp_size", "pp_size", "dp_size"))
+
+
 def engine_limits(platform: Platform, arguments: dict[str, Any]) -> EngineLimits:
     """What is known of an engine before it starts. arguments: the user's own.
 
