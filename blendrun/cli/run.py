@@ -221,6 +221,14 @@ def _planner(model: ResolvedModel, platform: Platform, arguments: dict[str, Any]
     order, overlap = str(options["order"]), str(options["overlap"])
     if order in (OrderName.GIVEN, OrderName.SHUFFLED):
         return None
+    policy = arguments.get("schedule_policy", "fcfs")
+    if policy != "fcfs":
+        # The user wants SGLang's own order.
+        if order == OrderName.AUTO:
+            return None
+        from blendrun.errors import UsageError
+
+        raise UsageError(f"schedule_policy={policy} has an order of its own: leave it out, or --order {order}")
     from blendrun.blend.base import OrderName as Order
     from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
     from blendrun.engine.settings import engine_limits

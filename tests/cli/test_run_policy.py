@@ -1,0 +1,32 @@
+"""SGLang's own scheduling policies, asked for by an engine argument, and our orders: one of them at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from blendrun.cli.run import _planner
+from blendrun.errors import UsageError
+from blendrun.models import resolve_model
+from blendrun.models.resolve import ResolvedModel
+
+
+@pytest.fixture(scope="module")
+def model() -> ResolvedModel:
+    return resolve_model("smollm2-135m", platform="cpu")
+
+
+def planner(model: ResolvedModel, order: str, **arguments: Any) -> Any:
+    return _planner(model, "cpu", arguments, {"order": order, "overlap": "auto"})
+
+
+def test_auto_leaves_the_order_to_a_policy_that_was_asked_for(model: ResolvedModel) -> None:
+    assert planner(model, "auto", schedule_policy="lpm") is None
+    assert planner(model, "auto") is not None
+    assert planner(model, "auto", schedule_policy="fcfs") is not None
+
+
+def test_a_policy_and_an_order_by_name_are_refused_before_anything_starts(model: ResolvedModel) -> None:
+    with pytest.raises(UsageError, match=r"schedule_policy=lpm has an order of its own.*--order blended"):
+        planner(model, "blended", schedule_policy="lpm")
