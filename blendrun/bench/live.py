@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import OrderName
 from blendrun.blend.simple import shuffled
-from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSettings, step_budget
+from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSettings
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.settings import one_scheduler
 from blendrun.jobs import Job
 from blendrun.planner.feed import RunPlan, RunPlanner
 from blendrun.planner.feeder import RowFeeder
-from blendrun.runner.feeding import Feeding
+from blendrun.runner.feeding import Feeding, scheduler_settings
 from blendrun.runner.records import Records
 from blendrun.runner.steps import StepTail
 from blendrun.simulate.base import Overlap
@@ -136,18 +136,13 @@ class _Bench:
         plan = self._plan(order, overlap) if order not in _UNPLANNED else None
         engine = order if order in _POLICIES else "ours" if order in OURS else "stock"
         ours = order in (LiveOrder.BLENDED, LiveOrder.AUTO)
-        scheduler = SchedulerSettings(
-            gate=order in OURS,
-            budget=step_budget(plan.budget) if plan is not None and plan.budget is not None and ours else None,
-            reserve=ours and plan is not None and plan.reserve,
-            next_use=ours,
-            plan_order=ours,
-            step_log=str((asked.folder / f"{engine}-{'plan' if ours else 'rows'}-{overlap}.steps.jsonl").absolute()),
-        )
         arguments: dict[str, Any] = asked.settings.server_args
-        if ours and one_scheduler(arguments):
-            path = str((asked.folder / f"{overlap}.estimates").absolute())
-            scheduler = msgspec.structs.replace(scheduler, estimates=path)
+        steps = asked.folder / f"{engine}-{'plan' if ours else 'rows'}-{overlap}.steps.jsonl"
+        if plan is not None and ours:
+            estimates = asked.folder / f"{overlap}.estimates" if one_scheduler(arguments) else None
+            scheduler = scheduler_settings(plan, steps=steps, estimates=estimates)
+        else:
+            scheduler = SchedulerSettings(gate=order in OURS, step_log=str(steps.absolute()))
         if order in _POLICIES:
             arguments = arguments | {"schedule_policy": str(order)}
         changed = {"scheduler": scheduler, "overlap": overlap.value, "server_args": arguments}

@@ -229,14 +229,22 @@ def _planner(model: ResolvedModel, platform: Platform, arguments: dict[str, Any]
         from blendrun.errors import UsageError
 
         raise UsageError(f"schedule_policy={policy} has an order of its own: leave it out, or --order {order}")
+    from dataclasses import replace
+
     from blendrun.blend.base import OrderName as Order
+    from blendrun.cost.detect import compute_capability
     from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
     from blendrun.engine.settings import engine_limits
     from blendrun.planner.feed import RunPlanner
     from blendrun.simulate.base import Overlap
 
+    facts = JobFacts(
+        compute_capability=compute_capability() if platform == "gpu" else None,
+        architecture=model.card.architecture if model.card else None,
+    )
+
     def refusal(mode: Overlap, logprobs: bool) -> str | None:
-        found = overlap_arguments(mode.value, platform, arguments, JobFacts(any_logprobs=logprobs))
+        found = overlap_arguments(mode.value, platform, arguments, replace(facts, any_logprobs=logprobs))
         return found.sentence if isinstance(found, Refused) else None
 
     return RunPlanner(
@@ -260,9 +268,10 @@ def _replay(arguments: dict[str, Any]) -> MakeEngine:
 def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], options: dict[str, Any]) -> MakeEngine:
     import msgspec
 
-    from blendrun.engine.base import EngineSettings, SchedulerSettings, step_budget
+    from blendrun.engine.base import EngineSettings
     from blendrun.engine.process import SglangEngine
     from blendrun.engine.settings import available_cores, one_scheduler
+    from blendrun.runner.feeding import scheduler_settings
 
     settings = EngineSettings(
         model_path=str(model.path),
@@ -273,16 +282,8 @@ def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], opti
     )
 
     def make(state: StateFolder, plan: RunPlan) -> Engine:
-        scheduler = SchedulerSettings(
-            budget=None if plan.budget is None else step_budget(plan.budget),
-            reserve=plan.reserve,
-            next_use=plan.planned,
-            plan_order=plan.planned,
-            step_log=str(state.steps.absolute()),
-            estimates=str(state.estimates.absolute())
-            if state.estimates.exists() and one_scheduler(arguments)
-            else None,
-        )
+        estimates = state.estimates if state.estimates.exists() and one_scheduler(arguments) else None
+        scheduler = scheduler_settings(plan, steps=state.steps, estimates=estimates)
         planned = msgspec.structs.replace(settings, scheduler=scheduler, overlap=plan.overlap.value)
         return SglangEngine(planned, state.engine_log)
 

@@ -65,6 +65,13 @@ def detect_hardware() -> str:
     return cards.pop()
 
 
+def compute_capability() -> tuple[int, int] | None:
+    """Of this machine's first NVIDIA GPU, (major, minor), as nvidia-smi says; None where it cannot be told."""
+    answers = _nvidia_smi("compute_cap") or []
+    found = re.fullmatch(r"(\d+)\.(\d+)", answers[0]) if answers else None
+    return (int(found.group(1)), int(found.group(2))) if found else None
+
+
 def _card_of(product: str) -> str | None:
     name = re.sub(r"\s+", " ", product).strip().removeprefix("NVIDIA ")
     return next((card for pattern, card in _NVIDIA if re.fullmatch(pattern, name)), None)
@@ -72,17 +79,24 @@ def _card_of(product: str) -> str | None:
 
 def _nvidia_names() -> list[str]:
     """Product names of this machine's NVIDIA GPUs: what nvidia-smi says, else what the driver shows in /proc."""
-    program = shutil.which("nvidia-smi")
-    if program is not None:
-        command = [program, "--query-gpu=name", "--format=csv,noheader"]
-        try:
-            answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        except (OSError, subprocess.SubprocessError):
-            pass  # An image may ship the program on a machine without a GPU; it then fails.
-        else:
-            return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
+    if (names := _nvidia_smi("name")) is not None:
+        return names
     found = (re.search(r"^Model:\s*(.+)$", _text(path), re.MULTILINE) for path in PROC_FOLDER.glob("*/information"))
     return [model.group(1).strip() for model in found if model]
+
+
+def _nvidia_smi(field: str) -> list[str] | None:
+    """A field of each GPU; None where the program is missing or fails."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    command = [program, f"--query-gpu={field}", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        # An image may ship the program on a machine without a GPU; it then fails.
+        return None
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
 
 def _amd_cards() -> list[str]:

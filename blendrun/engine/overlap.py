@@ -1,7 +1,8 @@
 """What runs beside what in SGLang: the arguments of each overlap mode, and where a mode is refused.
 
 exclusive: a step is prefill or decode, SGLang's default. mixed: a prefill chunk and the decode rows share one pass.
-pdmux: prefill and decode at the same time on two parts of a GPU (SGLang calls it experimental).
+pdmux: prefill and decode at the same time on two parts of a GPU (SGLang calls it experimental), which SGLang divides by
+itself or as the engine argument `pdmux_config_path` says.
 """
 
 from __future__ import annotations
@@ -117,27 +118,3 @@ def _pdmux(platform: Platform, server_args: dict[str, Any], facts: JobFacts) -> 
 
 def _first(refusals: dict[str, bool]) -> str | None:
     return next((reason for reason, holds in refusals.items() if holds), None)
-
-
-@dataclass(frozen=True, slots=True)
-class PdmuxSplit:
-    """How pdmux divides a GPU.
-
-    divisions: (processors for prefill, processors for decode, decode rows from which it is used), rows rising; none
-    lets SGLang divide by itself into `groups` (at least 1). layer_tokens: tokens times layers between two looks at the
-    decode side.
-    """
-
-    divisions: tuple[tuple[int, int, int], ...] = ()
-    groups: int = 6
-    layer_tokens: int = 65_536
-
-    def yaml(self) -> str:
-        """The file that `pdmux_config_path` names. SGLang counts two groups more: all for prefill, all for decode."""
-        lines = [
-            f"sm_group_num: {(len(self.divisions) or self.groups) + 2}",
-            f"split_forward_token_budget: {self.layer_tokens}",
-        ]
-        if self.divisions:
-            lines.append(f"manual_divisions: [{', '.join(str(list(division)) for division in self.divisions)}]")
-        return "\n".join(lines) + "\n"

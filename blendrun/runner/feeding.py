@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
 
-from blendrun.engine.base import Engine, EngineInfo, Planned, Result, WorkItem
+from blendrun.engine.base import Engine, EngineInfo, Planned, Result, SchedulerSettings, WorkItem, step_budget
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.errors import BlendrunError
 from blendrun.jobs import Job
@@ -132,6 +133,18 @@ class Feeding:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self.on_tick()
+
+
+def scheduler_settings(plan: RunPlan, *, steps: Path, estimates: Path | None) -> SchedulerSettings:
+    """What the scheduler plug-in has to do for a plan. steps, estimates: files that it writes and reads."""
+    return SchedulerSettings(
+        budget=None if plan.budget is None else step_budget(plan.budget),
+        reserve=plan.reserve,
+        next_use=plan.planned,
+        plan_order=plan.planned,
+        step_log=str(steps.absolute()),
+        estimates=None if estimates is None else str(estimates.absolute()),
+    )
 
 
 def _stated_length(extra: dict[str, Any]) -> int | None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from blendrun.cost import detect, detect_hardware, list_hardware
-from blendrun.cost.detect import own_hardware
+from blendrun.cost.detect import compute_capability, own_hardware
 from blendrun.errors import UsageError
 from blendrun.models.configs_folder import configs_folder
 
@@ -42,6 +42,14 @@ def test_a_calibrated_card_counts_on_the_machine_it_was_measured_on(
     assert own_hardware() == "this-machine"
     card.write_text(yaml.safe_dump(shipped | {"host": "another"}))
     assert own_hardware() == detect_hardware()
+
+
+def test_the_compute_capability_is_the_first_gpus(bare_machine: Path) -> None:
+    assert compute_capability() is None
+    nvidia_smi(bare_machine, "9.0", "8.6")
+    assert compute_capability() == (9, 0)
+    nvidia_smi(bare_machine, "[N/A]")
+    assert compute_capability() is None
 
 
 def test_a_machine_without_gpus_is_a_cpu() -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import yaml
 
 from blendrun.engine.base import AdaptiveStep, ConstantStep, EngineSettings, SchedulerSettings
-from blendrun.engine.overlap import JobFacts, PdmuxSplit, Refused, overlap_arguments
+from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
 from blendrun.engine.settings import server_args
 from blendrun.errors import UsageError
 
@@ -84,15 +83,6 @@ class TestPdmux:
         refused = overlap_arguments("pdmux", platform, arguments, facts)
         assert isinstance(refused, Refused)
         assert reason in refused.sentence
-
-    def test_the_file_has_what_sglang_reads(self):
-        assert yaml.safe_load(PdmuxSplit().yaml()) == {"sm_group_num": 8, "split_forward_token_budget": 65536}
-        split = PdmuxSplit(divisions=((112, 20, 1), (80, 52, 64)), layer_tokens=4096)
-        assert yaml.safe_load(split.yaml()) == {
-            "sm_group_num": 4,
-            "split_forward_token_budget": 4096,
-            "manual_divisions": [[112, 20, 1], [80, 52, 64]],
-        }
 
 
 class TestWiring:
