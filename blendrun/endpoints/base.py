@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from blendrun.endpoints.fields import check_fields
 from blendrun.errors import ErrorCode, LineError
 
 
@@ -71,6 +72,7 @@ def refuse(message: str) -> LineError:
 
 def check_common(body: dict[str, Any]) -> None:
     """Fields every generating endpoint shares. Raises LineError."""
+    check_fields(body)
     if body.get("stream"):
         raise refuse("`stream` must be false in a batch: the answer is one line of the output file")
     model = body.get("model")

@@ -1,0 +1,204 @@
+"""The bytes of media that a request line only names: files below one folder, and addresses that may be reached.
+
+The engine process never opens either. Each address of a name is checked and the connection is made to the one that was
+checked, so that a name which changes in between leads nowhere; each redirect is checked again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import mimetypes
+import os
+import socket
+import stat
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+if TYPE_CHECKING:
+    import httpx
+
+# Bytes of all media of a line: in base64 they are as long as the longest line that is read.
+LARGEST_BYTES = 48 << 20
+FETCH_SECONDS = 30.0
+_CONNECT_SECONDS = 10.0
+_REDIRECTS = 5
+_CHUNK_BYTES = 1 << 16
+# Translations of IPv4 addresses (NAT64), whose last 32 bits are the address that is reached.
+_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
+# What `is_global` of Python 3.11 takes for public.
+_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "::/96")))
+
+
+class MediaError(Exception):
+    """What is wrong with a reference: the end of a sentence that begins with it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Bytes, and their type as the file's name or the server has it; "" for unknown."""
+
+    data: bytes
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaAccess:
+    """files: the folder below which files may be read. urls: whether addresses may be fetched; private: those too that
+    are not public (loopback, private and link-local networks). largest: bytes. seconds: for a fetch with its redirects.
+    """
+
+    files: Path | None = None
+    urls: bool = False
+    private: bool = False
+    largest: int = LARGEST_BYTES
+    seconds: float = FETCH_SECONDS
+
+
+def read_below(folder: Path, url: str, largest: int) -> Content:
+    """A file by `file://` URL or path; a relative one is looked for in `folder`. Raises MediaError.
+
+    What counts is where the file really lies, behind all symbolic links.
+    """
+    folder = folder.resolve()
+    try:
+        path = (folder / _path_of(url)).resolve()
+        _check_below(folder, path)
+        # Never waits (a pipe would), never follows a link that was put there since.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
+        with os.fdopen(handle, "rb") as file:
+            if not stat.S_ISREG(os.fstat(handle).st_mode):
+                raise MediaError("is no regular file")
+            # Of what was opened, not of what was looked at.
+            _check_below(folder, Path(f"/proc/self/fd/{handle}").readlink())
+            data = file.read(largest + 1)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise MediaError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    _check_size(len(data), largest)
+    return Content(data, mimetypes.guess_type(path.name)[0] or "")
+
+
+def _path_of(url: str) -> str:
+    if not url.lower().startswith("file:"):
+        return url
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise MediaError(f"names the host {parts.netloc!r}; write file:///PATH")
+    return unquote(parts.path)
+
+
+def _check_below(folder: Path, path: Path) -> None:
+    if not path.is_relative_to(folder):
+        raise MediaError(f"lies outside of {folder}, the folder of --allow-media-files")
+
+
+def _check_size(size: int, largest: int) -> None:
+    if size > largest:
+        raise MediaError(f"has more than {largest:,} bytes")
+
+
+class Fetcher:
+    """Fetches addresses, within `access`. One for a run, on one event loop."""
+
+    def __init__(self, access: MediaAccess) -> None:
+        import httpx
+
+        self._access = access
+        # Connections are not kept: one is made to an address, and another name may have the same. Proxies and netrc of
+        # the environment are not asked: what they connect to nobody here could check.
+        self._client = httpx.AsyncClient(
+            trust_env=False,
+            verify=httpx.create_ssl_context(trust_env=True),
+            timeout=httpx.Timeout(None, connect=min(access.seconds, _CONNECT_SECONDS)),
+            limits=httpx.Limits(max_keepalive_connections=0),
+            headers={"Accept-Encoding": "identity", "User-Agent": "blendrun"},
+        )
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+    async def fetch(self, url: str, largest: int) -> Content:
+        """What lies at an http or https address. Raises MediaError."""
+        import httpx
+
+        try:
+            async with asyncio.timeout(self._access.seconds):
+                return await self._follow(httpx.URL(url), largest)
+        except TimeoutError:
+            raise MediaError(f"has not come within {self._access.seconds:g} s") from None
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
+            raise MediaError(f"cannot be fetched: {error or type(error).__name__}") from error
+
+    async def _follow(self, url: httpx.URL, largest: int) -> Content:
+        for _ in range(_REDIRECTS + 1):
+            async with AsyncExitStack() as stack:
+                response = await self._open(url, stack)
+                if not response.has_redirect_location:
+                    return await _body(response, largest)
+                url = url.join(response.headers["Location"])
+        raise MediaError(f"is redirected more than {_REDIRECTS} times")
+
+    async def _open(self, url: httpx.URL, stack: AsyncExitStack) -> httpx.Response:
+        """The head of the answer, from the first address that takes a connection."""
+        import httpx
+
+        if url.scheme not in ("http", "https") or not url.host:
+            raise MediaError(f"leads to {str(url)[:80]!r}, which is no http or https address")
+        refused = ""
+        for address in await self._addresses(url):
+            request = self._client.build_request(
+                "GET",
+                url.copy_with(host=address),
+                headers={"Host": url.netloc.decode()},
+                extensions={"sni_hostname": url.host},
+            )
+            try:
+                response = await self._client.send(request, stream=True, follow_redirects=False)
+            except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+                refused = str(error) or type(error).__name__
+                continue
+            stack.push_async_callback(response.aclose)
+            return response
+        raise MediaError(f"cannot be fetched: {refused}")
+
+    async def _addresses(self, url: httpx.URL) -> list[str]:
+        """All addresses of the host. Raises MediaError where one of them may not be reached."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(url.host, url.port or url.scheme, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise MediaError(f"cannot be fetched: {url.host} is not known ({error.strerror})") from error
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        for address in addresses:
+            if not self._access.private and not is_public(address):
+                raise MediaError(f"leads to {address}, which is no public address; --allow-private-media allows it")
+        return addresses
+
+
+async def _body(response: httpx.Response, largest: int) -> Content:
+    if response.status_code != 200:
+        raise MediaError(f"cannot be fetched: the server answered {response.status_code}")
+    if response.headers.get("Content-Encoding", "identity") != "identity":
+        raise MediaError("came compressed, which was not asked for")
+    stated = response.headers.get("Content-Length", "")
+    _check_size(int(stated) if stated.isdecimal() else 0, largest)
+    data = bytearray()
+    async for chunk in response.aiter_raw(_CHUNK_BYTES):
+        data += chunk
+        _check_size(len(data), largest)
+    return Content(bytes(data), response.headers.get("Content-Type", "").partition(";")[0].strip().lower())
+
+
+def is_public(address: str) -> bool:
+    """Whether the address is one of the public internet: not loopback, private, link-local, multicast or reserved."""
+    ip = ipaddress.ip_address(address)
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour
+        if ip in _TRANSLATED:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC)
