@@ -5,6 +5,7 @@ Exit codes follow sysexits where one fits; docs/operations.md has the table for 
 
 from __future__ import annotations
 
+import errno
 from enum import StrEnum
 
 
@@ -24,6 +25,12 @@ class OverlapRefusedError(UsageError):
     """The overlap mode that was asked for by name cannot be had on this engine or for this job."""
 
 
+class TooManyErrorsError(BlendrunError):
+    """More lines failed than `--max-errors` allows. Finished answers are in the journal."""
+
+    exit_code = 4
+
+
 class InputInvalidError(BlendrunError):
     """The input as a whole cannot be run (nothing in it is a request, or strict mode found a bad line)."""
 
@@ -37,15 +44,36 @@ class InputMissingError(BlendrunError):
 
 
 class EngineUnavailableError(BlendrunError):
-    """The engine could not start, or died beyond its restarts. Finished answers are in the journal."""
+    """The engine could not start, or died beyond its restarts. Finished answers are in the journal.
+
+    out_of_memory: whether that is what it died of.
+    """
 
     exit_code = 69
+
+    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
+        super().__init__(message)
+        self.out_of_memory = out_of_memory
 
 
 class OutputUnavailableError(BlendrunError):
     """The output cannot be written, or another run holds it."""
 
     exit_code = 73
+
+
+_REMEDIES = {
+    errno.ENOSPC: "make room there",
+    errno.EDQUOT: "make room in the quota",
+    errno.EFBIG: "raise the limit of file sizes (ulimit -f)",
+    errno.EROFS: "make its file system writable",
+}
+
+
+def unwritable(path: object, error: OSError, then: str) -> OutputUnavailableError:
+    """The error of a file that cannot be written. then: what comes of it once that is mended, a clause."""
+    remedy = _REMEDIES.get(error.errno or 0, "mend that")
+    return OutputUnavailableError(f"cannot write {path}: {error.strerror}; {remedy}, and {then}")
 
 
 class DrainedError(BlendrunError):
@@ -68,6 +96,7 @@ class InterruptedRunError(BlendrunError):
 
 EXIT_OK = 0
 EXIT_SOME_LINES_FAILED = 3
+EXIT_TOO_MANY_ERRORS = TooManyErrorsError.exit_code
 
 
 class ErrorCode(StrEnum):
@@ -86,10 +115,14 @@ class ErrorCode(StrEnum):
 
 
 class LineError(Exception):
-    """One request line is refused; it becomes a record of the errors file and costs no other line its answer."""
+    """One request line is refused; it becomes a record of the errors file and costs no other line its answer.
+
+    content: digest of the request where the line is one and only what this run allows refuses it.
+    """
 
     def __init__(self, code: ErrorCode, message: str, custom_id: str | None = None) -> None:
         super().__init__(message)
         self.code = code
         self.message = message
         self.custom_id = custom_id
+        self.content: bytes | None = None

@@ -11,6 +11,7 @@ from blendrun.cli.bench import bench
 from blendrun.cli.calibrate import calibrate
 from blendrun.cli.plan import plan
 from blendrun.cli.run import run
+from blendrun.cli.status import status
 from blendrun.cli.synth import synth
 
 app = typer.Typer(
@@ -40,6 +41,7 @@ def root(
 
 
 app.command()(run)
+app.command()(status)
 app.command()(calibrate)
 app.command()(plan)
 app.command()(synth)

@@ -114,9 +114,10 @@ def budget_policy(step: StepBudget) -> Budget:
 
 
 class SchedulerSettings(msgspec.Struct, frozen=True):
-    """What blendrun's plug-in does in SGLang's scheduler (`engine.scheduler`). By default the gate and nothing else.
+    """What blendrun's plug-in does in SGLang's scheduler (`engine.scheduler`). By default the gate and dead ends.
 
-    gate: a request waits for a prefix that is being computed. budget: prefill tokens of each step, None for SGLang's
+    gate: a request waits for a prefix that is being computed. dead_ends: a grammar that allows no token ends its
+    request, not the engine. budget: prefill tokens of each step, None for SGLang's
     own chunk. reserve: admission by the expected output of `Planned` at every step to come, not by SGLang's guess.
     next_use: evict first what no request to come can use. plan_order: admit, and readmit after a retraction, by
     `Planned.index` whatever the order of arrival. step_log: file for one JSON line a forward pass, None for none.
@@ -125,6 +126,7 @@ class SchedulerSettings(msgspec.Struct, frozen=True):
     """
 
     gate: bool = True
+    dead_ends: bool = True
     budget: StepBudget | None = None
     reserve: bool = False
     next_use: bool = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -16,6 +17,7 @@ from pathlib import Path
 
 from blendrun.engine.base import EngineInfo, EngineSettings, OnPhase, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, FromEngine, Phase
+from blendrun.engine.loopback import loopback
 from blendrun.engine.settings import environment
 from blendrun.errors import EngineUnavailableError
 
@@ -27,6 +29,13 @@ _LONGEST_TMPDIR = 40
 _GRACE_S = 5.0
 # How long a killed process group may take to vanish; the kernel needs milliseconds, a GPU context some seconds.
 _REAP_TIMEOUT_S = 30.0
+# What CUDA, ROCm, torch's CPU allocator, SGLang and malloc say.
+_OUT_OF_MEMORY = re.compile(
+    r"out of memory|OutOfMemory|not enough memory|can(?:'t|not) allocate memory|ALLOC_FAILED|MemoryError",
+    re.IGNORECASE,
+)
+# How often the kernel has ended a process of this machine (and of this container) for want of memory.
+_KILL_COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
 
 
 class SglangEngine:
@@ -42,6 +51,8 @@ class SglangEngine:
         self._channel: Channel[FromEngine] | None = None
         self._ready = False
         self._scratch: Path | None = None
+        self._log_start = 0
+        self._kills_before = 0
 
     @property
     def pid(self) -> int | None:
@@ -49,6 +60,8 @@ class SglangEngine:
         return self._process.pid if self._process else None
 
     async def start(self, on_phase: OnPhase) -> EngineInfo:
+        self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
+        self._kills_before = _kernel_kills()
         try:
             ours = self._spawn()
         except OSError as error:
@@ -80,9 +93,10 @@ class SglangEngine:
             # SGLang leaves socket files behind. A socket's path may have 107 bytes: no folder below a long TMPDIR.
             short = len(tempfile.gettempdir()) <= _LONGEST_TMPDIR
             self._scratch = Path(tempfile.mkdtemp(prefix="blendrun-", dir=None if short else "/tmp"))
+            private = {"TMPDIR": str(self._scratch)} | loopback(self._settings, self._scratch)
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "blendrun.engine.worker", str(theirs.fileno()), str(os.getpid())],
-                env=os.environ | environment(self._settings) | {"TMPDIR": str(self._scratch)},
+                env=os.environ | environment(self._settings) | private,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -156,17 +170,35 @@ class SglangEngine:
         process = self._process
         await self.stop()
         status = "" if process is None or process.returncode is None else f" (exit status {process.returncode})"
-        return EngineUnavailableError(f"{what}{status}. The end of {self._log_file}:\n{self.log_tail()}")
+        return EngineUnavailableError(
+            f"{what}{status}. The end of {self._log_file}:\n{self.log_tail()}", out_of_memory=self._out_of_memory()
+        )
+
+    def _out_of_memory(self) -> bool:
+        """Whether this start of the engine died for want of memory."""
+        return _kernel_kills() > self._kills_before or bool(_OUT_OF_MEMORY.search(self._last_words()))
 
     def log_tail(self) -> str:
         """The last lines the engine printed."""
+        lines = self._last_words().splitlines()[-_LOG_TAIL_LINES:]
+        return "\n".join(f"  | {line}" for line in lines) or "(no log)"
+
+    def _last_words(self) -> str:
+        """The end of what this start of the engine printed."""
         try:
             with self._log_file.open("rb") as log:
-                log.seek(max(0, self._log_file.stat().st_size - _LOG_TAIL_BYTES))
-                text = log.read().decode("utf-8", "replace")
+                log.seek(max(self._log_start, self._log_file.stat().st_size - _LOG_TAIL_BYTES))
+                return log.read().decode("utf-8", "replace")
         except OSError:
-            return "(no log)"
-        return "\n".join(f"  | {line}" for line in text.splitlines()[-_LOG_TAIL_LINES:])
+            return ""
+
+
+def _kernel_kills() -> int:
+    count = 0
+    for path in _KILL_COUNTERS:
+        with contextlib.suppress(OSError):
+            count += sum(int(number) for number in re.findall(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE))
+    return count
 
 
 def _group_lives(group: int) -> bool:

@@ -96,6 +96,8 @@ class ReplayEngine:
                 self._now = finish
                 yield result
             elif self._closed:
+                # More may be handed over after that.
+                self._closed = False
                 return
             else:
                 self._changed.clear()
@@ -110,6 +112,7 @@ class ReplayEngine:
     async def stop(self) -> None:
         self._waiting.clear()
         self._running.clear()
+        self._closed = False
 
     def _seconds(self, usage: Usage) -> float:
         return usage.prompt / self._settings.prefill_rate + usage.output / self._settings.decode_rate

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import re
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ from fastapi import HTTPException
 from pydantic import ValidationError
 
 from blendrun.endpoints import ENDPOINTS
+from blendrun.endpoints.adapters import adapter_of
 from blendrun.engine.base import Result, Usage, WorkItem
 from blendrun.engine.scheduler.planned import attach_plan
 from blendrun.errors import ErrorCode, LineError
@@ -27,16 +29,25 @@ from blendrun.errors import ErrorCode, LineError
 _FLUSH_TIMEOUT_S = 30.0
 # SGLang reports a schema, regex or grammar that does not compile with these words (grammar_manager.py).
 _GRAMMAR_FAILURE = "Failed to compile"
+# And one that leads nowhere (batch_result_processor.py, scheduler.dead_end).
+_GRAMMAR_DEAD_END = "Grammar accept_token failed"
+_NO_WAY_ON = "the answer's form compiles, but comes to a point where it allows no token"
+# And media that cannot be decoded with these (multimodal/processors/base_processor.py).
+_MEDIA_FAILURE = "Error while loading data"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a request must fit, in tokens. longest_prompt: what SGLang admits, by context and KV pool."""
+    """What a request must fit, in tokens. longest_prompt: what SGLang admits, by context and KV pool.
+
+    adapters: their names.
+    """
 
     context_length: int
     longest_prompt: int
     vocabulary: int
     honours_seed: bool
+    adapters: tuple[str, ...] = ()
 
 
 class Serving:
@@ -67,7 +78,11 @@ class Serving:
             return _failure(item.row, 400, _code_of(str(error)), f"{error}")
         try:
             return _result(item.row, await handler._handle_non_streaming_request(adapted, request, None))
+        except re.error as error:
+            return _failure(item.row, 400, ErrorCode.INVALID_REQUEST, f"`stop_regex` is no regular expression: {error}")
         except HTTPException as error:
+            if _GRAMMAR_DEAD_END in str(error.detail):
+                return _failure(item.row, 400, ErrorCode.SCHEMA_UNSUPPORTED, _NO_WAY_ON)
             code = ErrorCode.REQUEST_TIMEOUT if error.status_code == 503 else ErrorCode.ENGINE_ERROR
             return _failure(item.row, error.status_code, code, str(error.detail))
         except Exception as error:  # noqa: BLE001  # one request's failure, whatever it is, must not cost another its answer
@@ -88,6 +103,8 @@ class Serving:
         adapted, request = handler._convert_to_internal_request(request, None)
         if not isinstance(adapted.sampling_params, dict):
             raise LineError(ErrorCode.INVALID_REQUEST, "one prompt a line: write one line for each prompt")
+        # SGLang takes whatever follows a colon in `model` for an adapter, and `model` without one for the base.
+        adapted.lora_path = adapter_of(body, self._limits.adapters)
         # Fixed width, because SGLang aborts by prefix of the id; with n > 1 it makes its own.
         if adapted.sampling_params.get("n", 1) == 1:
             adapted.rid = uuid.uuid4().hex
@@ -179,6 +196,8 @@ def _result(row: int, response: Any) -> Result:
 def _code_of(message: str, status: int = 400) -> ErrorCode:
     if _GRAMMAR_FAILURE in message:
         return ErrorCode.SCHEMA_UNSUPPORTED
+    if _MEDIA_FAILURE in message:
+        return ErrorCode.MEDIA_UNAVAILABLE
     return ErrorCode.INVALID_REQUEST if status < 500 else ErrorCode.ENGINE_ERROR
 
 

@@ -34,6 +34,9 @@ _CPU_CHUNK = 4096
 # Prefill tokens of a step without chunks: SGLang's `max_prefill_tokens`.
 _LARGEST_PREFILL = 16_384
 _LIMITS = ("max_total_tokens", "max_running_requests", "chunked_prefill_size")
+# Where nobody said otherwise and memory ran out: below what SGLang chooses by itself.
+_GPU_MAX_RUNNING, _GPU_FRACTION = 256, 0.86
+_LESS_POOL = 0.7
 # Bounds how long a step takes and how much work in flight a kill loses; not tuned for throughput.
 _CPU_MAX_RUNNING = 32
 _CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_scheduler,blendrun_seeds"
@@ -143,6 +146,8 @@ def environment(settings: EngineSettings) -> dict[str, str]:
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        # Answers made of NaN look like answers. With this the engine dies of them, and the run finds whose they are.
+        "SGLANG_ENABLE_NAN_LOGITS_CHECK": os.environ.get("SGLANG_ENABLE_NAN_LOGITS_CHECK", "1"),
         SETTINGS_VARIABLE: msgspec.json.encode(settings.scheduler).decode(),
     }
     if settings.scheduler.next_use:
@@ -212,6 +217,24 @@ def engine_limits(platform: Platform, arguments: dict[str, Any]) -> EngineLimits
     if chunk is not None and chunk < 1:
         chunk = _LARGEST_PREFILL
     return EngineLimits(pool, running, _CPU_CHUNK if chunk is None and platform == "cpu" else chunk)
+
+
+def smaller(arguments: dict[str, Any], platform: Platform, times: int) -> dict[str, Any]:
+    """Arguments of an engine that needs less memory, for one that ran out of it `times` times. times 0: unchanged.
+
+    Half as many requests at once each time, and a KV pool of 0.7 of its size. What weights and activations take does
+    not shrink; on a GPU the share of memory that weights and pool may have does.
+    """
+    if not times:
+        return arguments
+    limits = engine_limits(platform, arguments)
+    running = limits.max_running or _GPU_MAX_RUNNING
+    less: dict[str, Any] = {"max_running_requests": max(running >> times, 1)}
+    if limits.pool_tokens is not None:
+        less["max_total_tokens"] = max(int(limits.pool_tokens * _LESS_POOL**times), 1)
+    if platform == "gpu":
+        less["mem_fraction_static"] = round(arguments.get("mem_fraction_static", _GPU_FRACTION) - 0.06 * times, 3)
+    return arguments | less
 
 
 # A request's priority is its place in the plan: the lowest goes first, and one that was sent back comes back there.

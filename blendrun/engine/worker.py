@@ -17,6 +17,7 @@ from tempfile import gettempdir
 from typing import Any
 
 import blendrun.engine.cpu.lean  # noqa: F401  # first of all: it decides what sglang imports
+from blendrun.endpoints.adapters import declared_adapters
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, Phase, ToEngine
 from blendrun.engine.scheduler import plugin
@@ -125,6 +126,7 @@ class _Worker:
             vocabulary=model.vocab_size,
             honours_seed=server.enable_deterministic_inference
             or (settings.platform == "cpu" and server.sampling_backend == "pytorch"),
+            adapters=declared_adapters(settings.server_args.get("lora_paths")),
         )
         await channel.send(Phase("warm up"))
         await self._warm_up(engine)

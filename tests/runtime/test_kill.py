@@ -1,4 +1,4 @@
-"""kill -9 of the run, of the engine process and of the scheduler: every line exactly once, no process left."""
+"""kill -9 of the run, of the engine process and of the scheduler, a hang: every line exactly once, no process left."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ pytestmark = pytest.mark.runtime
 LINES = 24
 # A dead engine must be noticed within this; SGLang's own watchdog looks once a second.
 NOTICE_S = 15.0
+STALL_S = 12
 
 
 def alive_in_group(group: int) -> list[str]:
@@ -39,6 +40,10 @@ def alive_in_group(group: int) -> list[str]:
 
 def children(parent: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def scheduler_of(engine: int) -> int:
+    return next(child for child in children(engine) if "schedul" in Path(f"/proc/{child}/comm").read_text())
 
 
 def wait_for(what: Callable[[], bool], seconds: float) -> bool:
@@ -74,10 +79,10 @@ class Job:
         whole = self.journal.read_bytes().split(b"\n")[1:-1] if self.journal.exists() else []
         return list(whole)
 
-    def start(self) -> tuple[subprocess.Popen[str], int]:
+    def start(self, *options: str) -> tuple[subprocess.Popen[str], int]:
         """Begin, and come back at a random moment after the first new record: the run and the engine's group."""
         before = len(self.records())
-        run = subprocess.Popen([BLENDRUN, *self.command], stderr=subprocess.PIPE, text=True)
+        run = subprocess.Popen([BLENDRUN, *self.command, *options], stderr=subprocess.PIPE, text=True)
         assert wait_for(lambda: len(self.records()) > before or run.poll() is not None, 240)
         assert run.poll() is None, run.communicate()[1]
         (engine,) = children(run.pid)
@@ -108,15 +113,24 @@ def test_killed_at_random_moments_every_line_comes_once(tmp_path: Path) -> None:
     assert 0 < len(survived) < LINES
     assert not job.output.exists()
 
-    run, engine = job.start()
-    scheduler = next(child for child in children(engine) if "schedul" in Path(f"/proc/{child}/comm").read_text())
-    os.kill(scheduler, signal.SIGKILL)
+    run, engine = job.start("--max-restarts", "1", "--stall-timeout", str(STALL_S))
+    os.kill(scheduler_of(engine), signal.SIGSTOP)
+    begun = time.monotonic()
+    assert wait_for(lambda: run.poll() is not None or children(run.pid) not in ([], [engine]), 3 * STALL_S)
+    assert time.monotonic() - begun >= STALL_S
+    assert run.poll() is None, "a hung engine is started again"
+    assert not alive_in_group(engine)
+    (engine,) = children(run.pid)
+    before = len(job.records())
+    assert wait_for(lambda: len(job.records()) > before or run.poll() is not None, 240)
+    os.kill(scheduler_of(engine), signal.SIGKILL)
     errors = run.communicate(timeout=60)[1]
     assert run.returncode == 69, errors
+    assert "no sign of life" in errors
     assert "engine.log" in errors
     assert not alive_in_group(engine)
 
-    run, engine = job.start()
+    run, engine = job.start("--max-restarts", "0")
     os.kill(engine, signal.SIGKILL)
     errors = run.communicate(timeout=60)[1]
     assert run.returncode == 69, errors

@@ -6,6 +6,7 @@ number is written in one piece, and an old one is no worse than the plan was.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ class Estimates:
     @classmethod
     def create(cls, path: Path, count: int) -> Estimates:
         """A new file of `count` (1 or more) zeros. Raises OSError."""
-        with path.open("wb") as file:
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.truncate(4 * count)
         return cls(path)
 

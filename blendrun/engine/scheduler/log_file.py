@@ -11,12 +11,26 @@ from pathlib import Path
 _FLUSH_SECONDS = 1.0
 
 
+def torn(path: Path) -> bool:
+    """Whether the file ends within a line, as a kill or a full disk leaves it: what comes next must begin a new one."""
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            if file.tell() == 0:
+                return False
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) != b"\n"
+    except OSError:
+        return False
+
+
 class LogFile:
     """Appends lines to a file. Several processes may append to one: each piece is one write."""
 
     def __init__(self, path: Path) -> None:
         """Raises OSError where the file cannot be opened."""
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._torn = torn(path)
         self._lines: list[bytes] = []
         self._lock = threading.Lock()
         atexit.register(self.flush)
@@ -32,11 +46,14 @@ class LogFile:
         """Write what has come in. A full disk loses lines, never the engine."""
         with self._lock:
             lines, self._lines = self._lines, []
-            if lines:
-                try:
-                    os.write(self._descriptor, b"\n".join((*lines, b"")))
-                except OSError:
-                    return
+            if not lines:
+                return
+            piece = b"\n" * self._torn + b"\n".join((*lines, b""))
+            try:
+                # A disk that fills up takes a part.
+                self._torn = os.write(self._descriptor, piece) < len(piece)
+            except OSError:
+                return
 
     def _keep_flushing(self) -> None:
         # A thread of its own: an idle scheduler takes no steps.

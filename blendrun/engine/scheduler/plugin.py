@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from blendrun.engine.base import SchedulerSettings, budget_policy
+from blendrun.engine.scheduler import dead_end
 from blendrun.engine.scheduler.budget import StepBudget
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.scheduler.gate import Gate
@@ -28,6 +29,7 @@ _MISSED = {
     "budget": "the step budget did not take: answers are right, steps are as large as SGLang makes them",
     "reserve": "the reservation did not take: answers are right, SGLang admits by its own guess at their lengths",
     "next_use": "eviction by next use did not take: answers are right, the cache drops what was used longest ago",
+    "dead_end": "the guard of dead ends did not take: a grammar that allows no token ends the engine",
     "step_log": "the step log did not take: answers are right, there is no record of the engine's steps",
 }
 
@@ -45,7 +47,7 @@ def register() -> None:
 def hooks(settings: SchedulerSettings) -> list[Hook]:
     """The hooks that `settings` ask for; imports nothing of SGLang's."""
     budget = None if settings.budget is None else StepBudget(budget_policy(settings.budget))
-    chosen = []
+    chosen = dead_end.hooks() if settings.dead_ends else []
     # Of two hooks around one function the later is the outer one: what may not come in need not be weighed.
     if settings.reserve:
         chosen += Reservation().hooks()

@@ -1,0 +1,82 @@
+"""What follows a death of the engine: start again, look for the request that kills it, or give up.
+
+One death says nothing. Requests that were in flight at two deaths are suspects: they run alone, in halves, until one
+request is left that ends the engine by itself; it becomes an error line. An engine that ran out of memory starts again
+smaller.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Collection
+from dataclasses import dataclass, field
+
+import msgspec
+
+# Each time the window is halved; an engine of an eighth of its size that runs out of memory will not fit at all.
+_MOST_SHRINKS = 3
+
+
+class Restart(msgspec.Struct, frozen=True):
+    """An engine that died. reason: what it said; seconds: since the run began; in_flight: requests that had no answer.
+
+    shrinks: times that the engine was made smaller before the next start.
+    """
+
+    reason: str
+    seconds: float
+    in_flight: int
+    shrinks: int
+
+
+@dataclass(slots=True)
+class Recovery:
+    """most: restarts allowed that no request was found guilty of.
+
+    used: of these. shrinks: times that the engine was made smaller. groups: rows to be run alone, one group after the
+    other; the first one is running.
+    """
+
+    most: int
+    used: int = 0
+    shrinks: int = 0
+    groups: deque[list[int]] = field(default_factory=deque)
+    _suspects: frozenset[int] = frozenset()
+
+    @property
+    def given_up(self) -> bool:
+        return self.used > self.most
+
+    def survived(self) -> None:
+        """The first group is answered."""
+        self.groups.popleft()
+
+    def died(self, in_flight: Collection[int], *, out_of_memory: bool = False) -> int | None:
+        """Take in a death with these rows in flight. Returns the row that is to blame, if that is clear now."""
+        if self.groups and in_flight:
+            return self._narrow(sorted(in_flight))
+        self.used += 1
+        if out_of_memory and self.shrinks < _MOST_SHRINKS:
+            self.shrinks += 1
+            return None
+        common = self._suspects.intersection(in_flight)
+        self._suspects = common or frozenset(in_flight)
+        if common:
+            self.groups.extend(_halves(sorted(common)))
+        return None
+
+    def _narrow(self, left: list[int]) -> int | None:
+        """The first group ended the engine with `left` unanswered."""
+        self.groups.popleft()
+        if len(left) > 1:
+            self.groups.extendleft(reversed(_halves(left)))
+            return None
+        # Two deaths before and this one are explained; the others are as good as any.
+        self.used, self._suspects = 0, frozenset()
+        self.groups.clear()
+        return left[0]
+
+
+def _halves(rows: list[int]) -> list[list[int]]:
+    middle = len(rows) // 2
+    return [half for half in (rows[:middle], rows[middle:]) if half]

@@ -1,0 +1,83 @@
+"""status.json and summary.json of runs that end in every way, against their published schemas."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from runner_job import line, run, write
+from test_execute import Interrupted, die, signalled
+
+from blendrun.errors import BlendrunError, ManifestMismatchError
+from blendrun.runner.supervise import Patience
+
+SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
+LINES = [line(f"id {row}", f"question {row}") for row in range(20)]
+
+
+def state_of(out: Path, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out.with_name(f"{out.name}.blendrun") / name).read_bytes())
+    jsonschema.validate(found, json.loads((SCHEMAS / name).read_bytes()))
+    return found
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Path:
+    return write(tmp_path / "jobs.jsonl", *LINES, b"no json")
+
+
+def test_a_finished_run(jobs: Path, out: Path):
+    run(out, jobs)
+    summary, status = state_of(out, "summary.json"), state_of(out, "status.json")
+    assert (status["object"], status["status"], status["blendrun"]["exit_code"]) == ("batch", "completed", 3)
+    assert status["request_counts"] == {"total": 21, "completed": 20, "failed": 1}
+    assert status["output_file_id"] == str(out)
+    assert status["error_file_id"] == f"{out}.errors.jsonl"
+    assert status["usage"]["input_tokens"] == summary["tokens"]["prompt"]
+    assert status["created_at"] <= status["in_progress_at"] <= status["finalizing_at"] <= status["completed_at"]
+
+
+def test_a_drained_run_and_its_end(jobs: Path, out: Path):
+    with pytest.raises(BlendrunError):
+        run(out, jobs, engine=lambda: Interrupted(5, signalled(signal.SIGTERM)), patience=Patience(drain=0.0))
+    assert state_of(out, "summary.json")["status"] == "drained"
+    drained = state_of(out, "status.json")
+    assert (drained["status"], drained["blendrun"]["exit_code"]) == ("cancelled", 75)
+    assert drained["cancelling_at"] <= drained["cancelled_at"]
+    assert drained["output_file_id"] is None
+    run(out, jobs)
+    finished = state_of(out, "status.json")
+    assert finished["status"] == "completed"
+    assert (finished["id"], finished["created_at"]) == (drained["id"], drained["created_at"])
+
+
+def test_a_failed_run(jobs: Path, out: Path):
+    with pytest.raises(BlendrunError):
+        run(out, jobs, engine=lambda: Interrupted(5, die))
+    assert state_of(out, "summary.json")["exit_code"] == 69
+    failed = state_of(out, "status.json")
+    assert (failed["status"], failed["blendrun"]["exit_code"]) == ("failed", 69)
+    assert failed["request_counts"]["completed"] == 5
+
+
+def test_an_input_that_cannot_be_run(tmp_path: Path, out: Path):
+    with pytest.raises(BlendrunError):
+        run(out, write(tmp_path / "empty.jsonl"))
+    assert state_of(out, "status.json")["blendrun"]["exit_code"] == 65
+
+
+def test_a_refused_invocation_says_nothing_of_the_run_before(jobs: Path, out: Path):
+    run(out, jobs)
+    before = state_of(out, "status.json")
+    with pytest.raises(ManifestMismatchError):
+        run(out, jobs, answer_settings={"dtype": "float16"})
+    assert state_of(out, "status.json") == before

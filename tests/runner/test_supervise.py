@@ -1,0 +1,147 @@
+"""Engines that die, hang or lack memory in the middle of a run: it goes on, and says so."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+from runner_job import line, lines_of, run, write
+
+from blendrun.engine.base import EngineInfo, OnPhase, Result
+from blendrun.engine.replay import ReplayEngine, ReplaySettings
+from blendrun.errors import DrainedError, EngineUnavailableError
+from blendrun.runner.supervise import Patience
+
+COUNT = 40
+LINES = [line(f"id {row}", f"question {row}") for row in range(COUNT)]
+IDS = [f"id {row}" for row in range(COUNT)]
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Path:
+    return write(tmp_path / "jobs.jsonl", *LINES)
+
+
+class Dying(ReplayEngine):
+    """Dies where `kills` says so of the rows that it has."""
+
+    def __init__(self, kills: Callable[[set[int]], bool], out_of_memory: bool = False) -> None:
+        super().__init__(ReplaySettings(slots=4))
+        self.kills, self.out_of_memory, self.starts = kills, out_of_memory, 0
+
+    async def start(self, on_phase: OnPhase) -> EngineInfo:
+        self.starts += 1
+        return await super().start(on_phase)
+
+    async def results(self) -> AsyncIterator[Result]:
+        async for result in super().results():
+            if self.kills({item for _, item, _ in self._running} | {result.row}):
+                raise EngineUnavailableError(
+                    "the engine died. The end of engine.log:\n  | Traceback\n  | torch.AcceleratorError: no such luck",
+                    out_of_memory=self.out_of_memory,
+                )
+            yield result
+
+
+def summary_of(out: Path) -> dict[str, object]:
+    text = out.with_name(f"{out.name}.blendrun") / "summary.json"
+    found: dict[str, object] = json.loads(text.read_bytes())
+    return found
+
+
+class TestDeath:
+    def test_one_death_costs_a_restart_and_no_answer(self, jobs: Path, out: Path):
+        deaths = iter([True])
+        engine = Dying(lambda rows: 17 in rows and next(deaths, False))
+        summary = run(out, jobs, engine=lambda: engine, patience=Patience(restarts=1))
+        assert summary.exit_code == 0
+        assert [answer["custom_id"] for answer in lines_of(out)] == IDS
+        (restart,) = summary.restarts
+        assert restart.reason == "AcceleratorError: no such luck"
+        assert restart.in_flight > 0
+        assert any("1 of 1 restarts used" in note for note in summary.notes)
+
+    def test_the_request_that_kills_becomes_an_error_line(self, jobs: Path, out: Path):
+        summary = run(out, jobs, engine=lambda: Dying(lambda rows: 17 in rows), patience=Patience(restarts=3))
+        assert summary.exit_code == 3
+        (error,) = lines_of(out.with_name("out.jsonl.errors.jsonl"))
+        assert error["custom_id"] == "id 17"
+        assert error["error"]["code"] == "engine_error"
+        assert error["error"]["line"] == 18
+        assert "ends the engine, alone too: AcceleratorError" in error["error"]["message"]
+        assert [answer["custom_id"] for answer in lines_of(out)] == [name for name in IDS if name != "id 17"]
+
+    def test_beyond_its_restarts_the_run_ends_with_what_it_has(self, jobs: Path, out: Path):
+        engine = Dying(lambda rows: len(rows) == 1)
+        with pytest.raises(EngineUnavailableError, match="no such luck"):
+            run(out, jobs, engine=lambda: engine, patience=Patience(restarts=0))
+        assert engine.starts == 1
+        assert run(out, jobs).exit_code == 0
+
+    def test_an_engine_without_memory_is_made_smaller(self, jobs: Path, out: Path):
+        deaths = iter([True, True])
+        engine = Dying(lambda rows: next(deaths, False), out_of_memory=True)
+        summary = run(out, jobs, engine=lambda: engine, patience=Patience(restarts=3))
+        assert [restart.shrinks for restart in summary.restarts] == [1, 2]
+        assert summary.exit_code == 0
+
+
+class Silent(ReplayEngine):
+    """Answers three, then nothing; the next one like it answers all."""
+
+    def __init__(self) -> None:
+        super().__init__(ReplaySettings(slots=4))
+        self.hangs = True
+
+    async def results(self) -> AsyncIterator[Result]:
+        number = 0
+        async for result in super().results():
+            if number == 3 and self.hangs:
+                self.hangs = False
+                await asyncio.sleep(3600)
+            number += 1
+            yield result
+
+
+class SilentStart(ReplayEngine):
+    async def start(self, on_phase: OnPhase) -> EngineInfo:
+        await asyncio.sleep(3600)
+        raise AssertionError("unreachable")
+
+
+class TestHang:
+    def test_an_engine_that_says_nothing_is_started_again(self, jobs: Path, out: Path):
+        engine = Silent()
+        summary = run(out, jobs, engine=lambda: engine, patience=Patience(restarts=1, stall=1.0))
+        assert summary.exit_code == 0
+        (restart,) = summary.restarts
+        assert "no sign of life" in restart.reason
+        assert len(lines_of(out)) == COUNT
+
+    def test_so_is_one_that_does_not_come_up(self, jobs: Path, out: Path):
+        with pytest.raises(EngineUnavailableError, match="did not start: no sign of life for 1 s"):
+            run(out, jobs, engine=lambda: SilentStart(ReplaySettings()), patience=Patience(load=0.5))
+
+
+class TestDeadline:
+    def test_what_cannot_finish_is_not_begun(self, tmp_path: Path, out: Path):
+        rows = [line(f"id {row}", "question", max_tokens=20) for row in range(400)]
+        jobs = write(tmp_path / "many.jsonl", *rows)
+        # 0.2 s each, two at a time: 40 s of work.
+        engine = {"slots": 2, "decode_rate": 100.0, "real_time": 1.0}
+        patience = Patience(deadline=9.0, drain=1.0)
+        with pytest.raises(DrainedError, match=r"\d+ requests are left") as caught:
+            run(out, jobs, engine=engine, patience=patience)
+        assert caught.value.exit_code == 75
+        counts = summary_of(out)["counts"]
+        assert isinstance(counts, dict)
+        assert 10 <= counts["completed"] <= 100
+        assert run(out, jobs).counts.completed == 400
