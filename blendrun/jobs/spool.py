@@ -161,7 +161,9 @@ def _publish(chunks: Iterator[bytes], folder: Path, file_name: Callable[[], str]
             os.fsync(file.fileno())
         return temporary.rename(folder / file_name())
     except OSError as error:
-        raise OutputUnavailableError(f"cannot unpack {name} into {folder}: {error.strerror}") from error
+        raise OutputUnavailableError(
+            f"cannot unpack {name} into {folder}: {error.strerror}; make room there, or unpack it yourself"
+        ) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)

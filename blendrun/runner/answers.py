@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import orjson
 
 from blendrun.engine.base import Result
-from blendrun.errors import LineError, OutputUnavailableError
+from blendrun.errors import LineError, OutputUnavailableError, unwritable
 from blendrun.jobs import Job
 from blendrun.runner.journal import Journal
-from blendrun.runner.ledger import ANSWERED, Ledger
+from blendrun.runner.ledger import ANSWERED, FAILED, Ledger
 from blendrun.runner.state import StateFolder
+from blendrun.tokens.check import Refused
 
 
 def answer_line(key: bytes, custom_id: str, result: Result) -> bytes:
@@ -52,32 +55,55 @@ def _placed(line: dict[str, object], job: Job, row: int) -> bytes:
     return orjson.dumps(line)
 
 
+def write_errors(
+    job: Job, ledger: Ledger, journal: Journal, state: StateFolder, refused: Refused | None = None
+) -> None:
+    """Write the errors file alone, of a run that ends before its time: what has failed so far, in input order.
+
+    refused: found by checking, where that was done. Raises OutputUnavailableError.
+    """
+    found = frozenset(refused.rows.tolist() if refused else ())
+    failed = job.rejected | (ledger.state == FAILED)
+    failed[list(found)] = True
+    rows = np.flatnonzero(failed)
+    try:
+        with _replacing(state.errors, _mode(state.errors)) as errors:
+            for row in rows.tolist():
+                if refused is not None and row in found:
+                    errors.write(rejected_line(job, row, refused.error(row)) + b"\n")
+                else:
+                    errors.write(_error_line(job, ledger, journal, row) + b"\n")
+    except OSError as error:
+        raise unwritable(state.errors, error, "the same command lists the lines that failed") from error
+
+
+def _error_line(job: Job, ledger: Ledger, journal: Journal, row: int) -> bytes:
+    """The errors file's line of a row that is rejected or failed."""
+    if job.rejected[row]:
+        return rejected_line(job, row, job.error(row))
+    return _placed(orjson.loads(journal.answer(int(ledger.offset[row]), int(ledger.length[row]))), job, row)
+
+
 def write_answers(job: Job, ledger: Ledger, journal: Journal, state: StateFolder) -> None:
     """Write output and errors file in input order, each by atomic rename. Every row must be finished.
 
     Where no line failed there is no errors file; an older one is removed. Raises OutputUnavailableError.
     """
     try:
-        with _replacing(state.output) as output, _replacing(state.errors) as errors:
+        mode = _mode(state.output)
+        with _replacing(state.output, mode) as output, _replacing(state.errors, _mode(state.errors) or mode) as errors:
             failed = 0
             for row in range(len(job)):
-                if job.rejected[row]:
-                    errors.write(rejected_line(job, row, job.error(row)) + b"\n")
-                    failed += 1
-                    continue
-                answer = journal.answer(int(ledger.offset[row]), int(ledger.length[row]))
                 if ledger.state[row] == ANSWERED:
-                    output.write(answer + b"\n")
+                    output.write(journal.answer(int(ledger.offset[row]), int(ledger.length[row])) + b"\n")
                 else:
-                    errors.write(_placed(orjson.loads(answer), job, row) + b"\n")
+                    errors.write(_error_line(job, ledger, journal, row) + b"\n")
                     failed += 1
         if not failed:
             state.errors.unlink()
     except OSError as error:
-        raise OutputUnavailableError(
-            f"cannot write {state.output}: {error.strerror}. All answers are in {state.path}; the same command "
-            "writes them once that is mended"
-        ) from error
+        then = f"the same command writes the answers, all of which are in {state.path}"
+        raise unwritable(state.output, error, then) from error
 
 
 def check_writable(state: StateFolder) -> None:
@@ -97,11 +123,20 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
+def _mode(path: Path) -> int | None:
+    """Permissions of a file that is to be replaced; None where there is none yet."""
+    return stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+
+
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def _replacing(path: Path, mode: int | None) -> Iterator[BinaryIO]:
+    """mode: permissions to keep; None for those that a new file gets (the umask)."""
     temporary = _temporary(path)
     try:
-        with temporary.open("wb") as file:
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666 if mode is None else mode & 0o600)
+        with os.fdopen(handle, "wb") as file:
+            if mode is not None:
+                os.fchmod(handle, mode)
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -11,6 +11,7 @@ a line whose checksum does not fit is passed over and its request is run again. 
 from __future__ import annotations
 
 import os
+import re
 import time
 import zlib
 from collections.abc import Iterator
@@ -21,9 +22,10 @@ from typing import Self
 import orjson
 
 from blendrun.engine.base import Usage
-from blendrun.errors import ManifestMismatchError, OutputUnavailableError
+from blendrun.errors import BlendrunError, ManifestMismatchError, OutputUnavailableError, unwritable
 
 _HEADER = b"blendrun-journal 1\n"
+_ANY_HEADER = re.compile(rb"blendrun-journal \d+\n")
 # Answers survive the death of the process at once, and a power cut after at most this long.
 _FSYNC_INTERVAL_S = 5.0
 _CRC_BYTES = 9
@@ -61,8 +63,12 @@ class Journal:
     """Open for append by one process; made if it is not there. Use as a context manager."""
 
     def __init__(self, path: Path) -> None:
-        """Raises ManifestMismatchError for a file of another format, OutputUnavailableError if it cannot be opened."""
+        """Raises ManifestMismatchError for a file of another format, OutputUnavailableError if it cannot be opened.
+
+        emptied: whether the file was there, without even its header. damaged: lines that the last reading passed over.
+        """
         self._path = path
+        existed = path.exists()
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         except OSError as error:
@@ -70,7 +76,9 @@ class Journal:
         self._synced = time.monotonic()
         self.damaged = 0
         size = os.fstat(self._file).st_size
-        if size >= len(_HEADER) and os.pread(self._file, len(_HEADER), 0) != _HEADER:
+        self.emptied = existed and size < len(_HEADER)
+        if not self.emptied and existed and not self._is_ours():
+            os.close(self._file)
             raise ManifestMismatchError(f"{path} was written by another version; move it away, or use --no-resume")
         self._end = self._cut_torn_tail(size) if size >= len(_HEADER) else 0
         if self._end == 0:
@@ -116,9 +124,10 @@ class Journal:
 
     def entries(self) -> Iterator[Entry]:
         """All sound records, oldest first. Damaged lines are counted in `damaged`."""
-        self.damaged = 0
         with self._path.open("rb") as file:
-            position = len(file.readline())
+            header = file.readline()
+            position = len(header)
+            self.damaged = int(header != _HEADER)
             for line in file:
                 entry = _parse(line, position)
                 position += len(line)
@@ -131,12 +140,18 @@ class Journal:
         """Rewrite the journal without its error records, so that their requests run again."""
         kept = self._path.with_name(f"{self._path.name}.kept")
         kept.unlink(missing_ok=True)
-        with Journal(kept) as journal:
-            for entry in self.entries():
-                if entry.ok:
-                    answer = self.answer(entry.offset, entry.length)
-                    journal.append(Record(entry.key, True, entry.usage, entry.finish_reasons, entry.error_code, answer))
-        kept.rename(self._path)
+        try:
+            with Journal(kept) as journal:
+                for entry in self.entries():
+                    if entry.ok:
+                        usage, reasons = entry.usage, entry.finish_reasons
+                        answer = self.answer(entry.offset, entry.length)
+                        journal.append(Record(entry.key, True, usage, reasons, entry.error_code, answer))
+            kept.rename(self._path)
+        except BlendrunError:
+            # Half a copy would take room that there is too little of.
+            kept.unlink(missing_ok=True)
+            raise
         os.close(self._file)
         self._file = os.open(self._path, os.O_RDWR | os.O_APPEND)
         self._end = os.fstat(self._file).st_size
@@ -171,9 +186,15 @@ class Journal:
         self._end += len(data)
 
     def _unwritable(self, error: OSError) -> OutputUnavailableError:
-        return OutputUnavailableError(
-            f"cannot write {self._path}: {error.strerror}. What is in it is kept; the same command resumes"
-        )
+        return unwritable(self._path, error, "the same command resumes: what is in it is kept")
+
+    def _is_ours(self) -> bool:
+        """A good header, or a damaged one before at least one sound record: no damage costs what it does not touch."""
+        with self._path.open("rb") as file:
+            header = file.readline()
+            if header == _HEADER or _ANY_HEADER.fullmatch(header):
+                return header == _HEADER
+            return any(_parse(line, 0) is not None for line in file)
 
     def _cut_torn_tail(self, size: int) -> int:
         """Drop what follows the last newline (a record that was being written when the process died)."""

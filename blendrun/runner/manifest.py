@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from blendrun.errors import ManifestMismatchError, OutputUnavailableError
+from blendrun.errors import ManifestMismatchError, unwritable
 
 SCHEMA_VERSION = 1
 _WORDS = {
@@ -47,15 +48,30 @@ class Manifest(msgspec.Struct, frozen=True):
         return blake2b(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
 
-def read(path: Path) -> Manifest | None:
-    """The manifest at `path`, None where there is none. Raises ManifestMismatchError for an unreadable one."""
+class _Version(msgspec.Struct):
+    schema_version: int
+
+
+def read(path: Path, *, accept_changes: bool = False) -> Manifest | None:
+    """The manifest at `path`, None where there is none.
+
+    Raises ManifestMismatchError for one that cannot be read. With accept_changes it counts as none: answers are kept by
+    content, so those that still fit are known without it.
+    """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+        text = path.read_bytes()
+        version = msgspec.json.decode(text, type=_Version).schema_version
+        if version != SCHEMA_VERSION:
+            raise msgspec.DecodeError(f"schema version {version}, this blendrun reads {SCHEMA_VERSION}")
+        return msgspec.json.decode(text, type=Manifest)
     except FileNotFoundError:
         return None
-    except msgspec.DecodeError as error:
+    except (OSError, msgspec.DecodeError) as error:
+        if accept_changes:
+            return None
         raise ManifestMismatchError(
-            f"{path} is damaged or of another version ({error}); use --no-resume to start over"
+            f"{path} is damaged or of another version ({error}); go on with the blendrun that wrote it, or "
+            "--accept-changes to keep the answers that still fit, or use --no-resume to start over"
         ) from error
 
 
@@ -92,7 +108,10 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise OutputUnavailableError(f"cannot write {path}: {error.strerror}") from error
+        # Half a file would take room that there is too little of.
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise unwritable(path, error, "the same command goes on") from error
 
 
 def _short(value: object) -> str:

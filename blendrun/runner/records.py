@@ -6,6 +6,7 @@ computed from its files.
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from blendrun.engine.base import Result
+from blendrun.engine.scheduler.log_file import torn
 from blendrun.planner.feeder import Feed
 
 _FLUSH_BYTES = 1 << 16
@@ -46,7 +48,13 @@ class Records:
     """Appends to the file; a torn last line is all that a kill can leave. A full disk costs records, not answers."""
 
     def __init__(self, path: Path) -> None:
-        self._file = path.open("ab", buffering=_FLUSH_BYTES)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            self._file = os.fdopen(handle, "ab", buffering=_FLUSH_BYTES)
+        except OSError:
+            self._file = Path(os.devnull).open("wb")  # noqa: SIM115  # open until `close`
+        if torn(path):
+            self._file.write(b"\n")
         self._run = int(time.time())
         self._began = time.monotonic()
 

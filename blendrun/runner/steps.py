@@ -20,6 +20,11 @@ class StepTail:
         # Place in the plan to the decode steps that were done when its prefill began.
         self._admitted: dict[int, int] = {}
 
+    @property
+    def held(self) -> int:
+        """Requests that are remembered."""
+        return len(self._admitted)
+
     def read(self) -> None:
         """Take in what was added. A log that cannot be read adds nothing."""
         try:
@@ -40,12 +45,13 @@ class StepTail:
                 continue
 
     def answered(self, feeds: Iterable[Feed]) -> dict[int, int]:
-        """Tokens that the answers of running requests have, by prompt; those not admitted yet are left out."""
-        return {
-            feed.prompt: self._decoded - self._admitted[feed.index]
-            for feed in feeds
-            if feed.prompt >= 0 and feed.index in self._admitted
-        }
+        """Tokens that the answers of running requests have, by prompt; those not admitted yet are left out.
+
+        feeds: all that run. Others that the log told of are forgotten: they ended before it was read.
+        """
+        running = [feed for feed in feeds if feed.index in self._admitted]
+        self._admitted = {feed.index: self._admitted[feed.index] for feed in running}
+        return {feed.prompt: self._decoded - self._admitted[feed.index] for feed in running if feed.prompt >= 0}
 
     def forget(self, feed: Feed) -> None:
         """A request has ended."""

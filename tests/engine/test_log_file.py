@@ -22,6 +22,19 @@ while True:
     time.sleep(0.001)
 """
 
+# A limit of file sizes is a disk that can be made larger.
+FULL_FOR_A_WHILE = """
+import resource, sys
+from pathlib import Path
+from blendrun.engine.scheduler.log_file import LogFile
+log, limits = LogFile(Path(sys.argv[1])), resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+for number in range(10):
+    log.write(b'{"step": %d, "filling": "%s"}' % (number, b"x" * 280), at_once=True)
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+log.write(b'{"step": 11}', at_once=True)
+"""
+
 
 class TestLogFile:
     def test_lines_are_written_whole_and_in_order(self, tmp_path: Path):
@@ -40,6 +53,23 @@ class TestLogFile:
         while not (tmp_path / "log").stat().st_size and time.monotonic() < deadline:
             time.sleep(0.05)
         assert (tmp_path / "log").read_bytes() == b"{}\n"
+
+    def test_behind_a_torn_line_a_new_one_begins(self, tmp_path: Path):
+        (tmp_path / "log").write_bytes(b'{"step": 1}\n{"st')
+        log = LogFile(tmp_path / "log")
+        log.write(b'{"step": 3}', at_once=True)
+        log.write(b'{"step": 4}', at_once=True)
+        assert (tmp_path / "log").read_bytes().splitlines()[1:] == [b'{"st', b'{"step": 3}', b'{"step": 4}']
+
+    def test_a_disk_that_was_full_for_a_while_costs_lines_and_joins_none(self, tmp_path: Path):
+        path = tmp_path / "log"
+        subprocess.run([sys.executable, "-c", FULL_FOR_A_WHILE, str(path)], check=True)
+        written = path.read_bytes().splitlines()
+        assert written[-1] == b'{"step": 11}'
+        assert len(path.read_bytes()) > 1000, "filled up to the limit"
+        torn = [line for line in written if not line.endswith(b"}")]
+        assert len(torn) == 1
+        assert [json.loads(line)["step"] for line in written if line not in torn] == [0, 1, 2, 11]
 
     def test_a_killed_process_leaves_whole_lines_up_to_a_second_before(self, tmp_path: Path):
         path = tmp_path / "log"

@@ -175,14 +175,35 @@ class TestForeignFile:
             Journal(path)
         assert path.read_bytes() == content
 
-    def test_a_flipped_byte_in_the_header_is_refused(self, tmp_path: Path):
+    @pytest.mark.parametrize("place", [0, 3, 10])
+    def test_a_flipped_byte_in_the_header_costs_no_record(self, tmp_path: Path, place: int):
         path = tmp_path / "journal"
-        write(path, [make(1)])
+        write(path, [make(1), make(2)])
         content = bytearray(path.read_bytes())
-        content[3] ^= 1
+        content[place] ^= 1
         path.write_bytes(content)
+        assert read(path) == [make(1), make(2)]
+        with Journal(path) as journal:
+            list(journal.entries())
+            assert journal.damaged == 1
+
+    def test_a_flipped_byte_in_the_header_without_a_record_is_refused(self, tmp_path: Path):
+        path = tmp_path / "journal"
+        path.write_bytes(b"blendrxn-journal 1\n")
         with pytest.raises(ManifestMismatchError):
             Journal(path)
+
+
+def test_a_file_without_its_header_was_emptied_and_a_new_one_was_not(tmp_path: Path):
+    path = tmp_path / "journal"
+    with Journal(path) as journal:
+        assert not journal.emptied
+    path.write_bytes(b"blend")
+    with Journal(path) as journal:
+        assert journal.emptied
+        assert journal.empty
+    with Journal(path) as journal:
+        assert not journal.emptied
 
     def test_a_folder_cannot_be_opened(self, tmp_path: Path):
         with pytest.raises(OutputUnavailableError, match=r"cannot open the journal .*: Is a directory"):
@@ -221,7 +242,10 @@ def test_a_full_disk_keeps_what_was_written_and_the_next_opening_goes_on(tmp_pat
         [sys.executable, "-c", _FILL, path], preexec_fn=limit, capture_output=True, text=True, check=True
     )
     place, _, message = done.stdout.partition(" ")
-    assert message.startswith(f"cannot write {path}: File too large. What is in it is kept; the same command resumes")
+    assert message.strip() == (
+        f"cannot write {path}: File too large; raise the limit of file sizes (ulimit -f), and the same command "
+        "resumes: what is in it is kept"
+    )
     assert [int.from_bytes(record.key, "big") for record in read(path)] == list(range(int(place)))
     write(path, [make(7)])
     assert read(path)[-1] == make(7)

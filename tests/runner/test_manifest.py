@@ -102,6 +102,22 @@ def test_a_damaged_one_is_refused_with_the_way_out(tmp_path: Path, content: byte
     path.write_bytes(content)
     with pytest.raises(ManifestMismatchError, match=r"damaged or of another version .* use --no-resume to start over"):
         manifests.read(path)
+    assert manifests.read(path, accept_changes=True) is None
+
+
+@pytest.mark.parametrize("version", [0, 2])
+def test_one_of_another_schema_version_is_refused(tmp_path: Path, version: int):
+    path = tmp_path / "manifest.json"
+    manifests.write(path, changed(schema_version=version))
+    with pytest.raises(ManifestMismatchError, match=rf"schema version {version}, this blendrun reads 1"):
+        manifests.read(path)
+
+
+def test_a_field_that_a_later_blendrun_of_the_same_schema_added_is_passed_over(tmp_path: Path):
+    path = tmp_path / "manifest.json"
+    manifests.write(path, BASE)
+    path.write_bytes(path.read_bytes().replace(b"{", b'{"added": 1,', 1))
+    assert manifests.read(path) == BASE
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):

@@ -29,6 +29,21 @@ def test_answers_grow_by_a_token_a_decode_step(tmp_path: Path) -> None:
     assert tail.answered(feeds) == {5: 3, 6: 1}
 
 
+def test_what_ended_before_its_steps_were_read_is_not_kept(tmp_path: Path) -> None:
+    """Else a long job of short answers would hold them all."""
+    log = tmp_path / "steps.jsonl"
+    log.touch()
+    tail = StepTail(log)
+    feeds = [Feed(row=row, index=row, prompt=row) for row in range(1000)]
+    log.write_bytes(b"".join(step([feed.index], 1) for feed in feeds))
+    for feed in feeds[:-1]:
+        tail.forget(feed)
+    tail.read()
+    assert tail.answered(feeds[-1:]) == {999: 1}
+    tail.forget(feeds[-1])
+    assert tail.held == 0
+
+
 def test_no_log_says_nothing(tmp_path: Path) -> None:
     tail = StepTail(tmp_path / "none")
     tail.read()

@@ -1,0 +1,16 @@
+"""The soak, short: killed at random moments and resumed, nothing is lost, changed or done twice."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+SOAK = Path(__file__).resolve().parents[2] / "scripts" / "faults" / "soak.py"
+
+
+def test_five_kills():
+    command = [sys.executable, SOAK, "--kills", "5", "--lines", "600"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("5 kills, ")
