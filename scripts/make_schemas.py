@@ -9,12 +9,16 @@ from blendrun.report.bench_json import bench_schema
 from blendrun.report.live_json import live_schema
 from blendrun.report.plan_json import plan_schema
 from blendrun.report.synth_json import synth_schema
+from blendrun.runner.status import status_schema
+from blendrun.runner.summary import summary_schema
 
 SCHEMAS = {
     "plan.json": plan_schema,
     "bench-simulate.json": bench_schema,
     "synth.json": synth_schema,
     "bench-live.json": live_schema,
+    "status.json": status_schema,
+    "summary.json": summary_schema,
 }
 
 

@@ -43,7 +43,7 @@ class Cut:
 
 CUTS = {
     "xquad-qa": Cut("xquad-qa-5lang.jsonl.gz", groups=24, each=5, key=300, longest=32, pool=4096),
-    "squality": Cut("squality-long.jsonl.zst", groups=8, each=5, key=2000, longest=48, pool=4096, middle=7000),
+    "squality": Cut("squality-long.jsonl.zst", groups=8, each=5, key=2000, longest=24, pool=4096, middle=5000),
     "smoke-mix": Cut("smoke-mix.jsonl", groups=48, each=4, key=120, longest=64, pool=3072),
     "instruct": Cut("instruct-mix.jsonl.gz", groups=48, each=2, key=80, longest=96, pool=3072, skip=2500),
     "mmlu": Cut("mmlu-5shot.jsonl.zst", groups=8, each=8, key=100, longest=1, pool=3072),

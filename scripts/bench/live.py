@@ -1,6 +1,6 @@
 """Orders on the real runtime, by `blendrun bench live`: cuts of the real workloads, as a table for docs/benchmarks.md.
 
-    python scripts/bench/live.py [JOB ...] [--scale 0.5] [--orders given,...,blended] [--overlap exclusive] [--out live]
+    python scripts/bench/live.py [JOB ...] [--orders given,...,blended] [--overlap exclusive] [--out live]
 
 Everything that was measured stays in --out: the JSON of each job, records and step logs of every run; `steps.py` reads
 from them how a plan was kept. Nothing else may run meanwhile.
@@ -15,29 +15,39 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from cuts import CUTS, pool_of, write_cut
+from cuts import write_cut
 
 MODEL = "smollm2-135m"
 BLENDRUN = str(Path(sys.executable).with_name("blendrun"))
+# Part of each cut's groups, and KV tokens that cannot hold what they share.
+SIZES = {
+    "xquad-qa": (0.3, 1536),
+    "squality": (0.4, 2560),
+    "mmlu": (0.35, 3072),
+    "instruct": (0.5, 1024),
+    "smoke-mix": (0.2, 1536),
+    "mix": (0.15, 2048),
+    "known-case": (1.0, 800),
+}
 ORDERS = "given,shuffled,sorted,lof,dfs-weight,lpm,blended"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("jobs", nargs="*", help=f"of {', '.join((*CUTS, 'mix', 'known-case'))}; default: all but those")
-    parser.add_argument("--scale", type=float, default=0.5, help="of the groups of each cut")
+    parser.add_argument("jobs", nargs="*", help=f"of {', '.join(SIZES)}; default: all")
     parser.add_argument("--orders", default=ORDERS)
     parser.add_argument("--overlap", default="exclusive")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("live"))
     asked = parser.parse_args()
-    for job in asked.jobs or CUTS:
+    for job in asked.jobs or SIZES:
+        scale, pool = SIZES[job]
         folder = asked.out / job
         folder.mkdir(parents=True, exist_ok=True)
-        path = write_cut(job, folder, asked.scale)
+        path = write_cut(job, folder, scale)
         command = [
             BLENDRUN, "bench", "live", str(path), "-m", MODEL, "--orders", asked.orders, "--overlap", asked.overlap,
-            "--kv-tokens", str(pool_of(job)), "--repeat", str(asked.repeat), "--keep", str(folder), "--json",
+            "--kv-tokens", str(pool), "--repeat", str(asked.repeat), "--keep", str(folder), "--json",
             "--plot", str(folder / "live.png"),
         ]  # fmt: skip
         report = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout

@@ -33,7 +33,7 @@ def job_of(path: Path, prompts: list[list[int]]) -> Path:
 
 def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
     command = [BLENDRUN, "run", *map(str, arguments), "--device", "cpu"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, **options)  # type: ignore[call-overload,no-any-return]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1400, **options)  # type: ignore[call-overload,no-any-return]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,7 @@ def broken_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(1500)
 def test_a_request_whose_logits_are_no_numbers_becomes_an_error_line(tmp_path: Path, broken_model: Path):
     job = job_of(tmp_path / "job.jsonl", [[1, 2, 3, POISON], [4, 5, 6, 7]])
     output = tmp_path / "answers.jsonl"

@@ -102,6 +102,7 @@ def test_killed_while_the_engine_loads_no_process_stays(tmp_path: Path) -> None:
     assert wait_for(lambda: not alive_in_group(engine), NOTICE_S), alive_in_group(engine)
 
 
+@pytest.mark.timeout(1500)
 def test_killed_at_random_moments_every_line_comes_once(tmp_path: Path) -> None:
     job = Job(tmp_path)
 
