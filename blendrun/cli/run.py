@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from blendrun.engine.base import Engine, Platform
     from blendrun.models import ResolvedModel
     from blendrun.planner.feed import RunPlan
-    from blendrun.runner.run import MakeEngine, RunSettings
+    from blendrun.runner.run import RunSettings
     from blendrun.runner.state import StateFolder
     from blendrun.runner.summary import Summary
+    from blendrun.runner.supervise import MakeEngine
+
+# Without a sign of life for so long an engine is hung; one forward pass of a large model takes minutes on a CPU.
+_STALL_S, _CPU_STALL_S = 600.0, 1800.0
 
 
 class EngineName(StrEnum):
@@ -81,6 +85,18 @@ def run(
         typer.Option(help="YAML file of these options; the command line wins."),
     ] = None,
     errors_ok: Annotated[bool, typer.Option("--errors-ok", help="Exit 0 although some lines failed.")] = False,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Check all lines before the model is loaded; run none if one is bad (65)."),
+    ] = False,
+    max_errors: Annotated[
+        str | None,
+        typer.Option(metavar="N|P%", help="Stop (4) when more lines than that have failed, bad lines included."),
+    ] = None,
+    max_line_bytes: Annotated[
+        int | None,
+        typer.Option(min=1, max=1 << 31, help="Longer lines are errors. Default: 64 MiB."),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
     engine: Annotated[EngineName, typer.Option(help="What answers.")] = EngineName.SGLANG,
     engine_arg: Annotated[
@@ -96,10 +112,33 @@ def run(
         bool,
         typer.Option("--trust-remote-code", help="Run code of the model's folder."),
     ] = False,
+    allow_media_files: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Lines may name media files below DIR."),
+    ] = None,
+    allow_media_urls: Annotated[
+        bool,
+        typer.Option("--allow-media-urls", help="Lines may name media by http and https."),
+    ] = False,
+    allow_private_media: Annotated[
+        bool,
+        typer.Option("--allow-private-media", help="Also at addresses that are not public."),
+    ] = False,
     drain_timeout: Annotated[
         float,
         typer.Option(min=0, help="Seconds for requests in flight after a signal."),
     ] = 20.0,
+    deadline: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Be gone by then: 3h50m from now, or slurm for the end of the Slurm job."),
+    ] = None,
+    max_restarts: Annotated[int, typer.Option(min=0, help="Starts of a dead engine before the run gives up.")] = 3,
+    stall_timeout: Annotated[
+        float | None,
+        typer.Option(
+            min=1, help="Seconds without a sign of life after which an engine is hung. Default: 600, CPU 1800."
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option("--resume/--no-resume", help="Keep what an earlier run finished."),
@@ -117,10 +156,10 @@ def run(
     """Answer every request of JOBS with MODEL. The same command again resumes.
 
     Answers go to the output file in input order, failures to <output>.errors.jsonl, state to <output>.blendrun/.
-    Exit codes: 0 all answered, 3 some lines failed, 69 engine lost, 75 stopped (run again), 130 Ctrl-C.
+    Exit codes: 0 all answered, 3 some lines failed, 4 too many did, 65 bad input, 69 engine lost, 75 run it again.
     """
     from blendrun.cli.config import apply_config
-    from blendrun.errors import OutputUnavailableError
+    from blendrun.errors import EXIT_SOME_LINES_FAILED, OutputUnavailableError
 
     options: dict[str, Any] = apply_config(context, config)
     if options["output"] == "-" and sys.stdout is None:
@@ -128,7 +167,7 @@ def run(
     summary = _execute(options)
     if options["output"] == "-":
         _copy_to_stdout(_output_path(options))
-    if summary.exit_code and not options["errors_ok"]:
+    if summary.exit_code and not (options["errors_ok"] and summary.exit_code == EXIT_SOME_LINES_FAILED):
         raise typer.Exit(summary.exit_code)
 
 
@@ -153,11 +192,16 @@ def _execute(options: dict[str, Any]) -> Summary:
 def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngine]:
     """From options to what the runner takes. Raises UsageError, InputMissingError."""
     from blendrun.blend.base import OrderName as Order
+    from blendrun.cli.duration import parse_deadline
+    from blendrun.cli.permissions import rules_of, with_media
     from blendrun.endpoints import ENDPOINTS
     from blendrun.engine.settings import answer_settings, detect_platform, parse_engine_args, runtime_versions
     from blendrun.errors import UsageError
+    from blendrun.jobs import MAX_LINE_BYTES
     from blendrun.models import resolve_model
+    from blendrun.runner.failures import ErrorLimit
     from blendrun.runner.run import RunSettings
+    from blendrun.runner.supervise import Patience
     from blendrun.simulate.base import Overlap
 
     arguments = parse_engine_args(options["engine_arg"] or [])
@@ -165,10 +209,12 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
     replay = options["engine"] == EngineName.REPLAY
     name, identity = options["model"] or "replay", "replay"
-    order, planner = str(options["order"]), None
+    order, planner, check = str(options["order"]), None, None
     overlap = Overlap.EXCLUSIVE if options["overlap"] == OverlapName.AUTO else Overlap(str(options["overlap"]))
     decides: dict[str, Any] = {}
     versions: dict[str, str] = {}
+    stall = _STALL_S
+    rules = rules_of(options, arguments)
     if replay:
         if order not in (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.AUTO):
             raise UsageError(f"--order {order} needs the prompts in tokens, and replay has no tokenizer")
@@ -185,7 +231,10 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         decides = answer_settings(arguments) | {"platform": platform}
         versions = runtime_versions()
         planner = _planner(resolved, platform, arguments, options)
+        check = _check(resolved, platform, arguments) if options["strict"] else None
         make_engine = _sglang(resolved, platform, arguments, options)
+        stall = _CPU_STALL_S if platform == "cpu" else _STALL_S
+        rules = rules_of(options, arguments, resolved.card)
     return RunSettings(
         inputs=tuple(options["jobs"]),
         output=_output_path(options),
@@ -199,12 +248,23 @@ def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngi
         planner=planner,
         limit=options["limit"],
         default_url=options["endpoint"],
+        rules=rules,
+        max_line_bytes=options["max_line_bytes"] or MAX_LINE_BYTES,
+        max_errors=None if options["max_errors"] is None else ErrorLimit.parse(options["max_errors"]),
+        strict=options["strict"],
+        check=check,
         resume=options["resume"],
         accept_changes=options["accept_changes"],
         retry_errors=options["retry_errors"],
         overwrite=options["overwrite"],
-        drain_timeout=options["drain_timeout"],
-    ), make_engine
+        patience=Patience(
+            restarts=options["max_restarts"],
+            drain=options["drain_timeout"],
+            stall=options["stall_timeout"] or stall,
+            load=max(options["stall_timeout"] or 0.0, _CPU_STALL_S),
+            deadline=parse_deadline(options["deadline"]),
+        ),
+    ), with_media(make_engine, options)
 
 
 def _parsers(model: ResolvedModel) -> dict[str, Any]:
@@ -214,6 +274,21 @@ def _parsers(model: ResolvedModel) -> dict[str, Any]:
         return {}
     chosen = {"tool_call_parser": parsers.tool_call, "reasoning_parser": parsers.reasoning}
     return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _check(model: ResolvedModel, platform: Platform, arguments: dict[str, Any]) -> Any:
+    """What checks the prompts of a job for `--strict`."""
+    from blendrun.engine.settings import engine_limits
+    from blendrun.runner.strict import JobCheck
+
+    context = arguments.get("context_length") or model.context_length
+    return JobCheck(
+        model=model.name,
+        path=model.path,
+        context_length=context or (model.card.context_length if model.card else None),
+        pool_tokens=engine_limits(platform, arguments).pool_tokens,
+        arguments=arguments,
+    )
 
 
 def _planner(model: ResolvedModel, platform: Platform, arguments: dict[str, Any], options: dict[str, Any]) -> Any:
@@ -262,7 +337,7 @@ def _replay(arguments: dict[str, Any]) -> MakeEngine:
     from blendrun.engine.replay import ReplayEngine
 
     engine = ReplayEngine.from_arguments(arguments)
-    return lambda _, __: engine
+    return lambda *_: engine
 
 
 def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], options: dict[str, Any]) -> MakeEngine:
@@ -270,7 +345,7 @@ def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], opti
 
     from blendrun.engine.base import EngineSettings
     from blendrun.engine.process import SglangEngine
-    from blendrun.engine.settings import available_cores, one_scheduler
+    from blendrun.engine.settings import available_cores, one_scheduler, smaller
     from blendrun.runner.feeding import scheduler_settings
 
     settings = EngineSettings(
@@ -281,10 +356,15 @@ def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], opti
         server_args=arguments,
     )
 
-    def make(state: StateFolder, plan: RunPlan) -> Engine:
+    def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
         estimates = state.estimates if state.estimates.exists() and one_scheduler(arguments) else None
         scheduler = scheduler_settings(plan, steps=state.steps, estimates=estimates)
-        planned = msgspec.structs.replace(settings, scheduler=scheduler, overlap=plan.overlap.value)
+        planned = msgspec.structs.replace(
+            settings,
+            scheduler=scheduler,
+            overlap=plan.overlap.value,
+            server_args=smaller(arguments, platform, shrinks),
+        )
         return SglangEngine(planned, state.engine_log)
 
     return make

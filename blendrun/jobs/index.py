@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.endpoints import ENDPOINTS
+from blendrun.endpoints import ENDPOINTS, Rules
 from blendrun.errors import InputInvalidError, LineError, UsageError
 from blendrun.jobs.job import Job, Reading
-from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, parse_line, raw_digest
+from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, raw_digest
 from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
 from blendrun.jobs.reader import SourceReader
 from blendrun.jobs.source import Source
@@ -40,6 +41,7 @@ _ROW_TYPE = np.dtype(
 _CHUNK_BYTES = 65_536 * _ROW.size
 _NO_OWNER = bytes(16)
 _MAX_NEW_TOKENS = 2**31 - 1
+_MODELS_COUNTED = 1000
 _CODES = {url: code for code, url in enumerate(ENDPOINTS)}
 
 
@@ -49,6 +51,7 @@ def index_jobs(
     limit: int | None = None,
     default_url: str | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
+    rules: Rules | None = None,
     progress: Progress | None = None,
 ) -> Job:
     """Read every line once and keep where it is and what it asks for.
@@ -57,6 +60,7 @@ def index_jobs(
         fingerprint covers those lines only (`Job.select` keeps the whole job's).
     default_url: what a line without `url` means.
     max_line_bytes: longer lines are rejected without being loaded.
+    rules: what lines may ask for; by default no media outside the line and no adapter.
     progress: called with (bytes done, bytes in all) about every 4 MiB, and at the end.
 
     Raises InputInvalidError (no line at all, or a file became shorter), InputMissingError, UsageError.
@@ -65,10 +69,11 @@ def index_jobs(
         raise UsageError(f"the limit must be 1 line or more, not {limit}")
     if default_url is not None and default_url not in ENDPOINTS:
         raise UsageError(f"endpoint {default_url!r} is not served; these work: {', '.join(ENDPOINTS)}")
-    reading = Reading(default_url, max_line_bytes)
+    reading = Reading(default_url, max_line_bytes, rules or Rules())
     reader = SourceReader(sources)
     try:
-        columns = _Gatherer(sources, reader, reading).gather(limit, progress or _silent)
+        gatherer = _Gatherer(sources, reader, reading)
+        columns = gatherer.gather(limit, progress or _silent)
         if not len(columns["rejected"]):
             names = ", ".join(source.name for source in sources[:3]) + (", …" if len(sources) > 3 else "")
             raise InputInvalidError(f"{names} holds no request; each line must be one JSON object")
@@ -78,7 +83,15 @@ def index_jobs(
     duplicate_of = first_rows(columns.pop("owner"), columns["rejected"])
     columns["rejected"] |= duplicate_of >= 0
     fingerprint = blake2b(columns["content"].data, digest_size=16).hexdigest()
-    return Job(tuple(sources), fingerprint, duplicate_of=duplicate_of, reading=reading, reader=reader, **columns)
+    return Job(
+        tuple(sources),
+        fingerprint,
+        duplicate_of=duplicate_of,
+        reading=reading,
+        reader=reader,
+        models=gatherer.models,
+        **columns,
+    )
 
 
 class _Gatherer:
@@ -89,6 +102,7 @@ class _Gatherer:
         self.reader = reader
         self.reading = reading
         self.buffer = bytearray()
+        self.models: Counter[str] = Counter()
         self.chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in _ROW_TYPE.fields or ()}
 
     def gather(self, limit: int | None, progress: Progress) -> dict[str, NDArray[Any]]:
@@ -126,15 +140,22 @@ class _Gatherer:
         if raw is None:
             return self._long_row(place, line)
         try:
-            request = parse_line(raw, self.reading.default_url, self.reading.max_line_bytes)
-        except LineError:
-            return _ROW.pack(place, offset, length, number, -1, True, 0, 0, raw_digest([raw]), _NO_OWNER)
+            request = self.reading.parse(raw)
+        except LineError as error:
+            content = error.content or raw_digest([raw])
+            return _ROW.pack(place, offset, length, number, -1, True, 0, 0, content, _NO_OWNER)
+        self._count_model(request.body.get("model"))
         demand = request.endpoint.demand(request.body)
         # A bound beyond 31 bits is beyond any context, where the answer ends anyway.
         bound = min(demand.max_new_tokens or 0, _MAX_NEW_TOKENS)
         owner = blake2b(request.custom_id.encode(), digest_size=16).digest()
         code = _CODES[request.endpoint.url]
         return _ROW.pack(place, offset, length, number, code, False, bound, demand.choices, request.content, owner)
+
+    def _count_model(self, name: str | None) -> None:
+        # A column that holds an id by mistake must not fill the memory.
+        if name is not None and (name in self.models or len(self.models) < _MODELS_COUNTED):
+            self.models[name] += 1
 
     def _long_row(self, place: int, line: RawLine) -> bytes | None:
         blank = True

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections import Counter
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.endpoints import Rules
 from blendrun.errors import ErrorCode, InputInvalidError, LineError
 from blendrun.jobs.line import RequestLine, line_too_long, parse_line, raw_digest, salted_key
 from blendrun.jobs.reader import SourceReader
@@ -34,6 +36,11 @@ class Reading:
 
     default_url: str | None
     max_line_bytes: int
+    rules: Rules
+
+    def parse(self, raw: bytes) -> RequestLine:
+        """Raises LineError."""
+        return parse_line(raw, self.default_url, self.max_line_bytes, self.rules)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,11 +54,13 @@ class Job:
     offset, length: i64 (N,), bytes of the line in its source, without the newline.
     line_number: i64 (N,), 1-based within its source, blank lines counted.
     endpoint: i8 (N,), position in the endpoint registry; -1 where the line is no request.
-    content: u8 (N, 16), the request's content digest; of a line that is no request, a digest of its bytes.
+    content: u8 (N, 16), the request's content digest, also where only the rules of this run refuse it; of a line that
+        is no request, a digest of its bytes.
     rejected: bool (N,), lines that are no request, and duplicates.
     duplicate_of: i64 (N,), row that had this custom_id first; -1 where none.
     max_new_tokens: i32 (N,), bound of output tokens a choice; 0 means open: up to the end of the context.
     choices: i16 (N,), answers asked for; 0 where the line is no request.
+    models: how many lines name each model; of very many names the first thousand.
 
     Methods that read may be called from many threads. `close` (or a with statement) ends the descriptors.
     """
@@ -70,6 +79,7 @@ class Job:
     choices: NDArray[np.int16]
     reading: Reading
     reader: SourceReader
+    models: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.rejected)
@@ -125,10 +135,10 @@ class Job:
         if self.length[row] > self.reading.max_line_bytes:
             return line_too_long(int(self.length[row]), self.reading.max_line_bytes)
         raw = self.read_raw(row)
-        if raw_digest([raw]) == self.content[row].tobytes():
-            try:
-                parse_line(raw, self.reading.default_url, self.reading.max_line_bytes)
-            except LineError as error:
+        try:
+            self.reading.parse(raw)
+        except LineError as error:
+            if (error.content or raw_digest([raw])) == self.content[row].tobytes():
                 return error
         raise self._changed(row)
 
@@ -140,7 +150,7 @@ class Job:
 
     def _reread(self, row: int) -> RequestLine:
         try:
-            request = parse_line(self.read_raw(row), self.reading.default_url, self.reading.max_line_bytes)
+            request = self.reading.parse(self.read_raw(row))
         except LineError:
             raise self._changed(row) from None
         if request.content != self.content[row].tobytes():

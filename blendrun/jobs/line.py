@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from blendrun.endpoints import ENDPOINTS, Endpoint
+from blendrun.endpoints import ENDPOINTS, Endpoint, Rules
 from blendrun.errors import ErrorCode, LineError
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -23,6 +23,7 @@ MAX_CHOICES = 32_767
 DIGEST_BYTES = 16
 
 _OPTIONAL_METHODS = (None, "POST")
+_NOTHING_ALLOWED = Rules()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,18 @@ class RequestLine:
     content: bytes
 
 
-def parse_line(raw: bytes, default_url: str | None = None, max_line_bytes: int = MAX_LINE_BYTES) -> RequestLine:
+def parse_line(
+    raw: bytes,
+    default_url: str | None = None,
+    max_line_bytes: int = MAX_LINE_BYTES,
+    rules: Rules = _NOTHING_ALLOWED,
+) -> RequestLine:
     """Read one line (with or without its newline).
 
     default_url: what a line without `url` means (Together's and Fireworks' lines have none).
+    rules: what the run lets its lines do.
 
-    Raises LineError, with `custom_id` set whenever it could be read.
+    Raises LineError, with `custom_id` set whenever it could be read, and `content` where only `rules` refuse it.
     """
     if len(raw) > max_line_bytes:
         raise line_too_long(len(raw), max_line_bytes)
@@ -65,10 +72,11 @@ def parse_line(raw: bytes, default_url: str | None = None, max_line_bytes: int =
         canonical = canonical_body(body)
         endpoint.validate(body)
         _check_choices(body)
+        content = _digest(custom_id.encode(), endpoint.url.encode(), canonical)
+        _check_rules(rules, body, content)
     except LineError as error:
         error.custom_id = custom_id if isinstance(custom_id, str) else None
         raise
-    content = _digest(custom_id.encode(), endpoint.url.encode(), canonical)
     return RequestLine(custom_id, endpoint, body, line, content)
 
 
@@ -162,6 +170,14 @@ def _check_choices(body: dict[str, Any]) -> None:
     choices = body.get("n")
     if isinstance(choices, int) and choices > MAX_CHOICES:
         raise _refuse(f"`n` must be at most {MAX_CHOICES:,}, not {choices:,}")
+
+
+def _check_rules(rules: Rules, body: dict[str, Any], content: bytes) -> None:
+    try:
+        rules.check(body)
+    except LineError as error:
+        error.content = content
+        raise
 
 
 def _kind(value: object) -> str:

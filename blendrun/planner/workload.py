@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from blendrun.endpoints.rules import FOR_PLANNING
 from blendrun.errors import InputInvalidError, InputMissingError
 from blendrun.jobs import Job, Source, index_jobs
 from blendrun.jobs.trace import Trace, holds_trace, read_trace
@@ -82,6 +83,7 @@ def load_workload(sources: Sequence[Source], wanted: Wanted, phase: Phase, progr
         sources,
         limit=wanted.limit,
         default_url=wanted.endpoint,
+        rules=FOR_PLANNING,
         progress=lambda done, total: progress(done, total, "bytes"),
     )
     with job:

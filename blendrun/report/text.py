@@ -9,6 +9,7 @@ from typing import TextIO
 from rich.console import Console
 from rich.table import Table
 
+from blendrun.runner.failures import shown
 from blendrun.runner.summary import Summary
 
 _LOG_WIDTH = 4096
@@ -46,6 +47,7 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
     if summary.errors is not None:
         codes = ", ".join(f"{code} {number}" for code, number in sorted(summary.error_codes.items()))
         rows.append(("errors", f"{summary.errors} ({codes})"))
+        rows += [("", text) for text in shown(summary.failures)]
     if cut := summary.finish_reasons.get("length"):
         share_cut = 100 * cut / sum(summary.finish_reasons.values())
         rows.append(("cut short", f"{cut} answers ({share_cut:.0f} %) ended at their token limit"))

@@ -16,8 +16,10 @@ from blendrun.errors import BlendrunError
 from blendrun.jobs import Job
 from blendrun.planner.feed import Learning, RunPlan
 from blendrun.planner.feeder import Feed
+from blendrun.runner.deadline import Deadline
 from blendrun.runner.records import Records
 from blendrun.runner.steps import StepTail
+from blendrun.runner.window import Window
 
 # A new plan at most so often, in seconds, and never for more than a small share of the time.
 _LEARN_SECONDS = 5.0
@@ -27,11 +29,12 @@ _TICK_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A request that the engine has. submitted: seconds, as `Records.now` counts."""
+    """A request that the engine has. submitted: seconds, as `Records.now` counts; size: bytes of its body."""
 
     feed: Feed
     custom_id: str
     submitted: float
+    size: int
 
 
 @dataclass(slots=True)
@@ -40,7 +43,7 @@ class Feeding:
 
     on_result: told each result and its custom_id. on_tick: called every few seconds. on_note: told what went wrong
     beside the job. stopping: whether no more is to be handed over. steps: the engine's log of its steps, if any.
-    estimates: where the scheduler reads corrected lengths, if it does.
+    estimates: where the scheduler reads corrected lengths, if it does. deadline: by which all must be answered.
     """
 
     job: Job
@@ -54,12 +57,13 @@ class Feeding:
     on_tick: Callable[[], None]
     on_note: Callable[[str], None]
     stopping: Callable[[], bool]
+    deadline: Deadline | None = None
     flights: dict[int, Flight] = field(default_factory=dict)
     answered: int = 0
 
     async def run(self) -> None:
         """Until everything handed over has come back. Raises EngineUnavailableError when the engine dies."""
-        window = asyncio.Semaphore(self.info.max_running + self.plan.queue_depth)
+        window = Window(self.info.max_running + self.plan.queue_depth)
         beside = [asyncio.ensure_future(self._tick())]
         if self.plan.learning is not None:
             beside.append(asyncio.ensure_future(self._learn(self.plan.learning)))
@@ -74,24 +78,29 @@ class Feeding:
             for task in beside:
                 task.cancel()
 
-    async def _submit(self, window: asyncio.Semaphore) -> None:
+    async def _submit(self, window: Window) -> None:
         while True:
-            await window.acquire()
+            await window.slot()
             if self.stopping() or (feed := self.plan.feeder.take()) is None:
                 break
+            if self.deadline is not None and not self.deadline.fits(feed.output):
+                continue
             request = self.job.request(feed.row)
             plan = Planned(feed.index, feed.output, feed.reuse) if feed.prompt >= 0 else None
             body = orjson.dumps(request.body)
             item = WorkItem(feed.row, request.endpoint.url, body, _stated_length(request.extra), plan)
-            self.flights[feed.row] = Flight(feed, request.custom_id, self.records.now())
+            await window.enter(len(body))
+            self.flights[feed.row] = Flight(feed, request.custom_id, self.records.now(), len(body))
             await self.engine.submit(item)
         await self.engine.close_input()
 
-    async def _collect(self, window: asyncio.Semaphore) -> None:
+    async def _collect(self, window: Window) -> None:
         async for result in self.engine.results():
-            window.release()
             flight = self.flights.pop(result.row)
+            await window.leave(flight.size)
             self.answered += 1
+            if self.deadline is not None:
+                self.deadline.ended(result.usage.output, self.records.now() - flight.submitted)
             self.plan.feeder.ended(flight.feed)
             if self.steps is not None:
                 self.steps.forget(flight.feed)

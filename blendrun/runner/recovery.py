@@ -56,9 +56,8 @@ class Recovery:
         if self.groups and in_flight:
             return self._narrow(sorted(in_flight))
         self.used += 1
-        if out_of_memory and self.shrinks < _MOST_SHRINKS:
-            self.shrinks += 1
-            return None
+        # It may be one request that needs too much: the search for it does not wait until nothing is left to shrink.
+        self.shrinks += out_of_memory and self.shrinks < _MOST_SHRINKS
         common = self._suspects.intersection(in_flight)
         self._suspects = common or frozenset(in_flight)
         if common:

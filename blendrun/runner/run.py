@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from blendrun import __version__
 from blendrun.blend.base import OrderName
-from blendrun.engine.base import Engine, EngineInfo, Result
-from blendrun.engine.scheduler.estimates import Estimates
+from blendrun.endpoints import Rules
+from blendrun.endpoints.adapters import other_models
+from blendrun.engine.base import Result
 from blendrun.errors import (
     EXIT_OK,
     EXIT_SOME_LINES_FAILED,
+    EXIT_TOO_MANY_ERRORS,
     BlendrunError,
     DrainedError,
     EngineUnavailableError,
@@ -28,32 +30,35 @@ from blendrun.errors import (
     InterruptedRunError,
     OutputUnavailableError,
 )
-from blendrun.jobs import Job, index_jobs, open_sources
+from blendrun.jobs import MAX_LINE_BYTES, Job, index_jobs, open_sources
 from blendrun.lengths.history import HistoryUnavailableError
 from blendrun.planner.feed import RunPlan
 from blendrun.runner import manifest as manifests
 from blendrun.runner import summary as summaries
 from blendrun.runner.answers import answer_line, check_writable, write_answers
 from blendrun.runner.events import Note, PhaseStarted, Progress, Watch
-from blendrun.runner.feeding import Feeding
+from blendrun.runner.failing import FailedLines
+from blendrun.runner.failures import ErrorLimit
 from blendrun.runner.journal import Journal, Record
 from blendrun.runner.ledger import Ledger
 from blendrun.runner.order import plan_rows
-from blendrun.runner.records import Records
 from blendrun.runner.state import StateFolder, path_text
-from blendrun.runner.steps import StepTail
-from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stop_error
+from blendrun.runner.status import StatusFile
+from blendrun.runner.stop import handlers_kept
 from blendrun.runner.summary import PlanSummary, Stopwatch, Summary, Tokens
+from blendrun.runner.supervise import MakeEngine, Patience, Supervisor
 from blendrun.simulate.base import Overlap
+from blendrun.tokens.check import Refused
 
 
 @dataclass(frozen=True, slots=True)
 class RunSettings:
     """What the command line decides.
 
-    inputs: files in order, "-" for stdin. model, model_identity: as given, and its hash. drain_timeout: seconds that
-    requests in flight may take to finish after a signal. versions: of the engine's packages, for the manifest.
-    planner: makes the plan; None feeds as `order` and `overlap` say.
+    inputs: files in order, "-" for stdin. model, model_identity: as given, and its hash. patience: with engines and
+    with what is in flight. versions: of the engine's packages, for the manifest.
+    planner: makes the plan; None feeds as `order` and `overlap` say. max_errors: lines that may fail, None for all.
+    strict: refuse a job with a bad line before there is an engine; check: finds those that only a tokenizer can find.
     """
 
     inputs: tuple[str, ...]
@@ -67,11 +72,16 @@ class RunSettings:
     planner: Planner | None = None
     limit: int | None = None
     default_url: str | None = None
+    rules: Rules = field(default_factory=Rules)
+    max_line_bytes: int = MAX_LINE_BYTES
+    max_errors: ErrorLimit | None = None
+    strict: bool = False
+    check: Check | None = None
     resume: bool = True
     accept_changes: bool = False
     retry_errors: bool = False
     overwrite: bool = False
-    drain_timeout: float = 20.0
+    patience: Patience = field(default_factory=Patience)
     versions: dict[str, str] = field(default_factory=dict)
 
 
@@ -86,7 +96,12 @@ Planner = Callable[
     ],
     RunPlan,
 ]
-MakeEngine = Callable[[StateFolder, RunPlan], Engine]
+# What no engine would answer of the accepted rows; told what to report to.
+Check = Callable[
+    [Job, Callable[[str, str], None], Callable[[int, int, str], None], Callable[[str], None]],
+    Refused,
+]
+RESUMES = "the same command resumes"
 
 
 def execute(settings: RunSettings, make_engine: MakeEngine, watch: Watch) -> Summary:
@@ -103,17 +118,37 @@ def execute(settings: RunSettings, make_engine: MakeEngine, watch: Watch) -> Sum
         raise OutputUnavailableError(f"cannot write {state.output}: {error.strerror}; give another -o") from error
     with state.locked():
         check_writable(state)
-        with stopwatch.phase("index"):
-            watch(PhaseStarted("index", ", ".join(settings.inputs)))
-            sources = open_sources(settings.inputs, state.spool)
-            job = index_jobs(
-                sources,
-                limit=settings.limit,
-                default_url=settings.default_url,
-                progress=lambda done, total: watch(Progress(done, total, "bytes")),
-            )
-        with job:
-            return _Run(settings, state, job, stopwatch, watch).execute(make_engine)
+        inputs = tuple(map(path_text, settings.inputs))
+        status = StatusFile(state.status, model=path_text(settings.model), inputs=inputs, output=settings.output)
+        try:
+            return _execute_locked(settings, state, stopwatch, status.beside(watch), status, make_engine)
+        except BlendrunError as error:
+            if not status.ended:
+                status.fail(error.exit_code)
+            raise
+
+
+def _execute_locked(
+    settings: RunSettings,
+    state: StateFolder,
+    stopwatch: Stopwatch,
+    watch: Watch,
+    status: StatusFile,
+    make_engine: MakeEngine,
+) -> Summary:
+    with stopwatch.phase("index"):
+        watch(PhaseStarted("index", ", ".join(settings.inputs)))
+        sources = open_sources(settings.inputs, state.spool)
+        job = index_jobs(
+            sources,
+            limit=settings.limit,
+            default_url=settings.default_url,
+            max_line_bytes=settings.max_line_bytes,
+            rules=settings.rules,
+            progress=lambda done, total: watch(Progress(done, total, "bytes")),
+        )
+    with job:
+        return _Run(settings, state, job, stopwatch, watch, status).execute(make_engine)
 
 
 def _refuse_missing_input(settings: RunSettings) -> None:
@@ -148,21 +183,19 @@ class _Run:
     job: Job
     stopwatch: Stopwatch
     watch: Watch
+    status: StatusFile
     manifest: manifests.Manifest = field(init=False)
     salt: bytes = field(init=False)
     ledger: Ledger = field(init=False)
-    info: EngineInfo | None = field(default=None, init=False)
+    failed: FailedLines = field(init=False)
     notes: list[str] = field(default_factory=list, init=False)
-    stop_signal: int | None = field(default=None, init=False)
-    feeding: Feeding | None = field(default=None, init=False)
-    plan: RunPlan | None = field(default=None, init=False)
-    todo: int = field(default=0, init=False)
+    supervisor: Supervisor | None = field(default=None, init=False)
     rejected: int = field(default=0, init=False)
     new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
 
     @property
-    def in_flight(self) -> int:
-        return len(self.feeding.flights) if self.feeding is not None else 0
+    def plan(self) -> RunPlan | None:
+        return self.supervisor.plan if self.supervisor else None
 
     def execute(self, make_engine: MakeEngine) -> Summary:
         self.manifest = self._manifest()
@@ -171,15 +204,18 @@ class _Run:
         if not self.settings.resume:
             # Only now: a wrong input must not cost the answers of the run before.
             self.state.clear(keep=[source.path for source in self.job.sources])
-        old = manifests.read(self.state.manifest)
+        old = manifests.read(self.state.manifest, accept_changes=self.settings.accept_changes)
         with Journal(self.state.journal) as journal:
             # Without a finished request there is nothing to mix: a failed first start binds nobody to its settings.
-            if old is not None and not journal.empty:
+            if old is not None and (not journal.empty or self.state.output.exists()):
                 manifests.check(old, self.manifest, accept_changes=self.settings.accept_changes)
             if self.settings.retry_errors:
                 journal.drop_errors()
             self.ledger = Ledger(self.job, self.salt)
             self.ledger.load(journal.entries())
+            self.failed = FailedLines(self.job, self.ledger, journal, self.state, self.settings.max_errors, self.watch)
+            if journal.emptied:
+                self._note("the journal was empty: what it held is lost, and its requests run again", warning=True)
             if journal.damaged:
                 self._note(
                     f"{journal.damaged} damaged journal records passed over; their requests run again", warning=True
@@ -188,6 +224,7 @@ class _Run:
             if not len(todo) and old == self.manifest and (done := self._finished_before()) is not None:
                 return done
             manifests.write(self.state.manifest, self.manifest)
+            self.status.open()
             # A summary speaks of a run that ended; this one has begun.
             self.state.summary.unlink(missing_ok=True)
             try:
@@ -196,10 +233,41 @@ class _Run:
                 stopped = isinstance(error, DrainedError | InterruptedRunError)
                 # What ended the run matters more than a summary that cannot be written either.
                 with suppress(BlendrunError):
+                    self.failed.show_counts()
                     self._summary("drained" if stopped else "failed", error.exit_code)
                 raise
-        failed = bool(self.rejected) or bool(self.ledger.error_codes)
-        return self._summary("completed", EXIT_SOME_LINES_FAILED if failed else EXIT_OK)
+        if self.failed.too_many():
+            # What was in flight was all there was: the files are complete, the verdict is the same.
+            self._note(str(self.failed.error()), warning=True)
+        return self._summary("completed", self._exit_code(self.failed.count))
+
+    def _exit_code(self, failed: int) -> int:
+        if self.failed.too_many(failed):
+            return EXIT_TOO_MANY_ERRORS
+        return EXIT_SOME_LINES_FAILED if failed else EXIT_OK
+
+    def _answer(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
+        """Have an engine answer the rows `todo`."""
+        self.supervisor = Supervisor(
+            job=self.job,
+            state=self.state,
+            patience=self.settings.patience,
+            plan=self._plan(todo),
+            unfinished=self.ledger.unfinished,
+            make_plan=self._plan,
+            make_engine=make_engine,
+            on_result=lambda result, custom_id: self._record(result, custom_id, journal),
+            on_tick=self._show_progress,
+            on_plan_end=self._remember,
+            on_note=lambda text, warning: self._note(text, warning=warning),
+            watch=self.watch,
+            stopwatch=self.stopwatch,
+        )
+        with handlers_kept():
+            try:
+                asyncio.run(self.supervisor.run())
+            finally:
+                journal.sync()
 
     def _plan(self, rows: NDArray[np.int64]) -> RunPlan:
         settings = self.settings
@@ -219,18 +287,38 @@ class _Run:
 
     def _finish(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
         """Answer the rows `todo`, then write the files."""
+        self.failed.collect()
+        if self.settings.strict and (len(todo) or not self.ledger.finished):
+            self._refuse_bad_lines()
         if len(todo):
+            self.failed.check()
             self._note_resume(len(todo))
-            self.plan, self.todo = self._plan(todo), len(todo)
-            with handlers_kept():
-                asyncio.run(self._feed(self.plan, make_engine, journal))
+            self._note_models()
+            self._answer(todo, make_engine, journal)
         if left := len(self.ledger.unfinished()):
-            if self.stop_signal is not None:
-                raise stop_error(self.stop_signal, f"{left} requests are left; the same command resumes")
-            raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; the same command resumes")
+            stopped = self.supervisor.stopped if self.supervisor else None
+            self.failed.check()
+            if stopped is not None:
+                raise type(stopped)(f"{stopped}; {left} requests are left; {RESUMES}")
+            if self.supervisor and self.supervisor.deadline and self.supervisor.deadline.held:
+                raise DrainedError(f"{left} requests are left that would end behind the deadline; {RESUMES}")
+            raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; {RESUMES}")
         with self.stopwatch.phase("write"):
             self.watch(PhaseStarted("write", str(self.state.output)))
             write_answers(self.job, self.ledger, journal, self.state)
+
+    def _refuse_bad_lines(self) -> None:
+        """Raises InputInvalidError where a line has an error that can be found without an engine."""
+        refused = None
+        if self.settings.check is not None:
+            with self.stopwatch.phase("check"):
+                refused = self.settings.check(
+                    self.job,
+                    lambda name, detail: self.watch(PhaseStarted(name, detail)),
+                    lambda done, total, unit: self.watch(Progress(done, total, unit)),
+                    lambda text: self._note(text, warning=True),
+                )
+        self.failed.refuse(refused)
 
     def _manifest(self) -> manifests.Manifest:
         settings = self.settings
@@ -254,7 +342,7 @@ class _Run:
         if summary.errors is not None and not self.state.errors.exists():
             return None
         self._note("finished before; nothing to do")
-        return summary
+        return msgspec.structs.replace(summary, exit_code=self._exit_code(summary.counts.failed))
 
     def _note(self, text: str, *, warning: bool = False) -> None:
         self.notes.append(text)
@@ -265,76 +353,11 @@ class _Run:
         if done:
             self._note(f"resuming: {done} of {len(self.job)} requests are finished")
 
-    async def _feed(self, plan: RunPlan, make_engine: MakeEngine, journal: Journal) -> None:
-        """Bring the engine up, keep its window full until all is done, end it whatever happens."""
-        estimates = self._estimates(plan)
-        engine = make_engine(self.state, plan)
-        work = asyncio.ensure_future(self._serve(engine, plan, estimates, journal))
-        loop = asyncio.get_running_loop()
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, self._on_signal, number, work)
-        try:
-            await work
-        except (asyncio.CancelledError, EngineUnavailableError):
-            # A scheduler signals every process of a job: an engine that dies now was told to stop as we were.
-            if self.stop_signal is None:
-                raise
-        finally:
-            await engine.stop()
-            journal.sync()
-
-    def _on_signal(self, number: int, work: asyncio.Future[None]) -> None:
-        """First signal: stop admitting and drain. A second one: stop at once, with the journal intact."""
-        if self.stop_signal is not None or self.info is None:
-            self.stop_signal = self.stop_signal or number
-            work.cancel()
-            return
-        self.stop_signal = number
-        seconds = self.settings.drain_timeout
-        self._note(
-            f"{signal.Signals(number).name}: finishing {self.in_flight} requests in flight, {seconds:g} s at most"
-        )
-        asyncio.get_running_loop().call_later(seconds, work.cancel)
-
-    def _estimates(self, plan: RunPlan) -> Estimates | None:
-        """Before the engine starts, which opens the file. Without one the plan's first expectations stand."""
-        self.state.estimates.unlink(missing_ok=True)
-        if plan.learning is None:
-            return None
-        try:
-            return Estimates.create(self.state.estimates, self.todo)
-        except OSError:
-            self.state.estimates.unlink(missing_ok=True)
-            return None
-
-    async def _serve(self, engine: Engine, plan: RunPlan, estimates: Estimates | None, journal: Journal) -> None:
-        steps = StepTail(self.state.steps)
-        with self.stopwatch.phase("load"):
-            self.watch(PhaseStarted("load", self.settings.model))
-            self.info = info = await engine.start(lambda phase: self.watch(PhaseStarted("load", phase)))
-        for note in info.notes:
-            self._note(note, warning=True)
-        records = Records(self.state.records)
-        self.feeding = feeding = Feeding(
-            job=self.job,
-            plan=plan,
-            engine=engine,
-            info=info,
-            records=records,
-            steps=steps,
-            estimates=estimates,
-            on_result=lambda result, custom_id: self._record(result, custom_id, journal),
-            on_tick=self._show_progress,
-            on_note=lambda text: self._note(text, warning=True),
-            stopping=lambda: self.stop_signal is not None,
-        )
-        with self.stopwatch.phase("run"):
-            self.watch(PhaseStarted("run", f"{self.todo} requests, {info.max_running} at once, order {plan.order}"))
-            try:
-                await feeding.run()
-            finally:
-                records.close()
-                self._remember(plan)
+    def _note_models(self) -> None:
+        rules = self.settings.rules
+        # Where adapters are declared, a name that is not served is an error line instead.
+        if not rules.adapters and (sentence := other_models(self.job.models, self.settings.model, rules.base)):
+            self._note(sentence, warning=True)
 
     def _remember(self, plan: RunPlan) -> None:
         """Leave the lengths of the answers to later runs."""
@@ -356,10 +379,17 @@ class _Run:
             answer_line(key, custom_id, result),
         )
         self.ledger.mark(result.row, journal.append(record))
+        if result.error_code is not None:
+            self._record_failure(result.row, result.error_code, result.error_message or "")
         usage = result.usage
         for place, tokens in enumerate((usage.prompt, usage.cached, usage.output)):
             self.new_tokens[place] += tokens
         self._show_progress()
+
+    def _record_failure(self, row: int, code: str, message: str) -> None:
+        self.failed.add(row, code, message)
+        if self.failed.too_many() and self.supervisor is not None and self.supervisor.stopped is None:
+            self.supervisor.stop(self.failed.error(), "too many errors")
 
     def _show_progress(self) -> None:
         self.watch(
@@ -368,7 +398,7 @@ class _Run:
                 len(self.job),
                 "requests",
                 self.ledger.error_codes.total() + self.rejected,
-                self.in_flight,
+                self.supervisor.in_flight if self.supervisor else 0,
                 *self.new_tokens,
             )
         )
@@ -378,7 +408,7 @@ class _Run:
             self.job,
             self.ledger,
             self.manifest,
-            self.info,
+            self.supervisor.info if self.supervisor else None,
             self.stopwatch,
             status=status,
             exit_code=exit_code,
@@ -388,8 +418,11 @@ class _Run:
             plan=_planned(self.plan),
             new_tokens=Tokens(*self.new_tokens),
             notes=tuple(self.notes),
+            failures=self.failed.failures,
+            restarts=tuple(self.supervisor.restarts) if self.supervisor else (),
         )
         summaries.write(self.state.summary, summary)
+        self.status.end(summary)
         return summary
 
 

@@ -45,6 +45,10 @@ class StateFolder:
         return self.path / "summary.json"
 
     @property
+    def status(self) -> Path:
+        return self.path / "status.json"
+
+    @property
     def engine_log(self) -> Path:
         return self.path / "engine.log"
 
@@ -78,7 +82,10 @@ class StateFolder:
         """Make the folder and hold its lock. Raises OutputUnavailableError if it cannot be made or is held."""
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = FileLock(self.path / "lock", timeout=0)
+            if self.path.stat().st_uid == os.geteuid():
+                # A folder that was there before may be open to others.
+                self.path.chmod(0o700)
+            lock = FileLock(self.path / "lock", timeout=0, mode=0o600)
             lock.acquire()
         except Timeout:
             raise OutputUnavailableError(
@@ -99,6 +106,7 @@ class StateFolder:
         for path in (
             self.manifest,
             self.summary,
+            self.status,
             self.engine_log,
             self.records,
             self.steps,

@@ -12,11 +12,12 @@ from blendrun.errors import BlendrunError, DrainedError, InterruptedRunError
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
-def stop_error(number: int, what_next: str) -> BlendrunError:
+def stop_error(number: int, what_next: str = "") -> BlendrunError:
     """What ends a command that got this signal: 130 for Ctrl-C, 75 for a scheduler's."""
+    end = f"; {what_next}" if what_next else ""
     if number == signal.SIGINT:
-        return InterruptedRunError(f"interrupted; {what_next}")
-    return DrainedError(f"stopped by {signal.Signals(number).name}; {what_next}")
+        return InterruptedRunError(f"interrupted{end}")
+    return DrainedError(f"stopped by {signal.Signals(number).name}{end}")
 
 
 @contextmanager

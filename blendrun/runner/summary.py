@@ -12,8 +12,10 @@ import msgspec
 from blendrun import __version__
 from blendrun.engine.base import EngineInfo
 from blendrun.jobs import Job
+from blendrun.runner.failures import Failure, Failures
 from blendrun.runner.ledger import ANSWERED, Ledger
 from blendrun.runner.manifest import Manifest, write_atomically
+from blendrun.runner.recovery import Restart
 from blendrun.runner.state import path_text
 
 SCHEMA_VERSION = 1
@@ -46,7 +48,10 @@ class PlanSummary(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """seconds: of this invocation, a figure a phase and `wall`; throughput: tokens/s of its run phase."""
+    """seconds: of this invocation, a figure a phase and `wall`; throughput: tokens/s of its run phase.
+
+    restarts: engines of this invocation that died. failures: failed lines by kind of error, the most frequent first.
+    """
 
     schema_version: int
     status: str
@@ -67,6 +72,8 @@ class Summary(msgspec.Struct, frozen=True):
     versions: dict[str, str]
     notes: tuple[str, ...]
     plan: PlanSummary | None = None
+    restarts: tuple[Restart, ...] = ()
+    failures: tuple[Failure, ...] = ()
 
 
 class Stopwatch:
@@ -105,10 +112,11 @@ def summarise(
     plan: PlanSummary | None,
     new_tokens: Tokens,
     notes: tuple[str, ...],
+    restarts: tuple[Restart, ...],
+    failures: Failures,
 ) -> Summary:
     """Put the summary together. new_tokens: of this invocation alone; the throughput is theirs."""
     completed = int((ledger.state == ANSWERED).sum())
-    failed = int(job.rejected.sum()) + int((ledger.state > ANSWERED).sum())
     prompt, cached, done = (int(value) for value in ledger.usage)
     seconds = watch.read()
     run = seconds.get("run", 0.0)
@@ -120,30 +128,28 @@ def summarise(
             "total_throughput": new_tokens.prompt + new_tokens.output,
         }
         rates = {name: round(value / run, 3) for name, value in figures.items()}
-    codes = dict(ledger.error_codes)
-    for row in job.rejected.nonzero()[0]:
-        code = str(job.error(int(row)).code)
-        codes[code] = codes.get(code, 0) + 1
     return Summary(
         schema_version=SCHEMA_VERSION,
         status=status,
         exit_code=exit_code,
         output=path_text(output),
-        errors=path_text(errors) if failed else None,
+        errors=path_text(errors) if failures.total else None,
         inputs=manifest.inputs,
         model=manifest.model,
         engine=manifest.engine,
         platform=info.platform if info else None,
         order=order,
-        counts=Counts(total=len(job), completed=completed, failed=failed),
+        counts=Counts(total=len(job), completed=completed, failed=failures.total),
         tokens=Tokens(prompt, cached, done),
         seconds=seconds,
         throughput=rates,
         finish_reasons=dict(ledger.finish_reasons),
-        error_codes=codes,
+        error_codes=failures.codes(),
         versions={"blendrun": __version__, **(info.versions if info else {})},
         notes=notes,
         plan=plan,
+        restarts=restarts,
+        failures=failures.kinds(),
     )
 
 
@@ -157,3 +163,8 @@ def read(path: Path) -> Summary | None:
         return msgspec.json.decode(path.read_bytes(), type=Summary)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def summary_schema() -> bytes:
+    """JSON schema of the file."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Summary)), indent=2)

@@ -152,10 +152,13 @@ class _Builder:
             request = self.job.request(row)
             try:
                 prompt = self.tokenizer.render(request.endpoint, request.body)
+                own = traits(request, int(self.job.max_new_tokens[row]), prompt.media)
             except RenderError as error:
                 self._fail(row, str(error))
                 continue
-            own = traits(request, int(self.job.max_new_tokens[row]), prompt.media)
+            except Exception as error:  # noqa: BLE001  # one odd request must not cost the job its plan
+                self._fail(row, f"{type(error).__name__}: {str(error)[:300]}")
+                continue
             batch.rows += _ROW.pack(row, *own, bool(prompt.media))
             batch.prompts.append(prompt)
             batch.characters += len(prompt.text)

@@ -77,7 +77,7 @@ def _message(message: Mapping[str, Any], content_format: ContentFormat, media: l
     if role != "user":
         role = role.lower()
         if role not in _ROLES:
-            raise RenderError(f"`role` cannot be {message['role']!r}")
+            raise RenderError(f"`role` cannot be {message['role']!r:.40}")
     content = message.get("content")
     if role == "user" and content is None:
         raise RenderError("a user message must have content")
@@ -134,6 +134,8 @@ def _parts(content: list[Any], content_format: ContentFormat, role: str, media: 
     parts: list[dict[str, Any]] = []
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else None
+        if not isinstance(kind, str):
+            raise RenderError("`content[]` must be objects, each with a string as `type`")
         if kind == "text":
             texts.append(_text(part))
             parts.append({"type": "text", "text": texts[-1]})
@@ -144,7 +146,7 @@ def _parts(content: list[Any], content_format: ContentFormat, role: str, media: 
         elif kind == "tool_reference":
             parts.append({"type": kind, "name": part.get("name")})
         elif kind not in ("thinking", "reasoning"):  # an earlier turn's thoughts are never shown
-            raise RenderError(f"`content[].type` cannot be {kind!r}")
+            raise RenderError(f"`content[].type` cannot be {kind!r:.40}")
     # A text model's template gets one string; so does any for tool results, where they are text only.
     if content_format == "string" or (role == "tool" and len(texts) == len(parts)):
         return " ".join(texts)

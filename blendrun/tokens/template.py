@@ -130,7 +130,8 @@ def _is_message(node: nodes.Node) -> bool:
 
 
 def _refused(error: Exception) -> RenderError:
-    return RenderError(f"the chat template refuses it: {error or type(error).__name__}")
+    # A template may quote the whole request.
+    return RenderError(f"the chat template refuses it: {str(error)[:300] or type(error).__name__}")
 
 
 def _environment() -> jinja2.Environment:

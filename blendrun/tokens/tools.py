@@ -61,7 +61,7 @@ def chosen_tools(tools: list[Any], choice: Any, *, elsewhere: bool) -> list[Any]
         return None
     if isinstance(choice, dict):
         name = _mapping(choice.get("function"), "tool_choice.function").get("name")
-        tools = [tool for tool in tools if _mapping(tool.get("function"), "function").get("name") == name]
+        tools = [tool for tool in tools if _function(tool).get("name") == name]
     return tools or None
 
 
@@ -108,7 +108,7 @@ def _type(name: Any) -> Any:
 
 
 def _tool(tool: Any) -> dict[str, Any]:
-    given = _mapping(_mapping(tool, "tool").get("function"), "tool.function")
+    given = _function(tool)
     if not isinstance(given.get("name"), str):
         raise RenderError("`tools[].function.name` must be a string")
     deferred = tool.get("defer_loading")
@@ -126,6 +126,10 @@ def _tool(tool: Any) -> dict[str, Any]:
     order = [name for name in given if name in shown] + [name for name in shown if name not in given]
     function = {name: shown[name] for name in order}
     return {"type": tool.get("type", "function"), "function": function, "defer_loading": deferred}
+
+
+def _function(tool: Any) -> dict[str, Any]:
+    return _mapping(_mapping(tool, "tools[]").get("function"), "tools[].function")
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:

@@ -75,12 +75,12 @@ class TestProofs:
 
     def test_each_feature_has_a_sentence(self, tmp_path: Path):
         said = plugin.notes(EVERYTHING, str(tmp_path / "proofs"))
-        assert len(said) == 5
+        assert len(said) == 6
         assert any(sentence.startswith("the step budget did not take: ") for sentence in said)
 
     def test_what_is_not_asked_for_is_neither_hooked_nor_missed(self, tmp_path: Path):
-        assert plugin.notes(SchedulerSettings(gate=False), str(tmp_path / "proofs")) == []
-        assert {hook.feature for hook in plugin.hooks(SchedulerSettings())} == {"gate"}
+        assert plugin.notes(SchedulerSettings(gate=False, dead_ends=False), str(tmp_path / "proofs")) == []
+        assert {hook.feature for hook in plugin.hooks(SchedulerSettings())} == {"gate", "dead_end"}
 
     def test_without_blendrun_nothing_is_registered(self, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.delenv(plugin.SETTINGS_VARIABLE, raising=False)

@@ -14,6 +14,7 @@ from blendrun.jobs import Job, index_jobs, open_sources
 from blendrun.runner.events import Event
 from blendrun.runner.run import RunSettings, execute
 from blendrun.runner.summary import Summary
+from blendrun.runner.supervise import Patience
 
 CHAT = "/v1/chat/completions"
 
@@ -44,7 +45,7 @@ def settings(output: Path, *inputs: Path, **changes: Any) -> RunSettings:
         "model_identity": "replay",
         "engine": "replay",
         "answer_settings": {},
-        "drain_timeout": 0.0,
+        "patience": Patience(restarts=0, drain=0.0),
     }
     fields |= changes
     return RunSettings(**fields | {"order": OrderName(fields.get("order", "given"))})
@@ -63,7 +64,7 @@ def run(
         return engine() if callable(engine) else ReplayEngine.from_arguments(engine or {})
 
     watch: Callable[[Event], None] = events.append if events is not None else lambda _: None
-    return execute(settings(output, *inputs, **changes), lambda _, __: make(), watch)
+    return execute(settings(output, *inputs, **changes), lambda *_: make(), watch)
 
 
 def no_engine() -> Engine:

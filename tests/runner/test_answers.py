@@ -126,6 +126,7 @@ def test_the_output_is_absent_until_it_is_complete_and_nothing_else_stays(tmp_pa
         "lock",
         "manifest.json",
         "records.jsonl",
+        "status.json",
         "summary.json",
     }
 

@@ -34,6 +34,7 @@ from blendrun.runner import summary as summaries
 from blendrun.runner.events import Event, Note, PhaseStarted, Progress
 from blendrun.runner.stop import STOP_SIGNALS, stopping_by_exception
 from blendrun.runner.summary import Summary
+from blendrun.runner.supervise import Patience
 
 LINES = [line(f"id {row}", f"question {row}") for row in range(20)]
 
@@ -51,7 +52,7 @@ class Interrupted(ReplayEngine):
             if number == self._at:
                 self._event()
                 # Signals reach the runner through its loop.
-                await asyncio.sleep(0.01)
+                await asyncio.sleep(0.2)
             number += 1
             yield result
 
@@ -348,7 +349,12 @@ class TestSignals:
     def test_what_is_in_flight_is_finished_within_the_time_given(self, tmp_path: Path, out: Path):
         jobs = write(tmp_path / "many", *(line(f"id {row}") for row in range(400)))
         with pytest.raises(DrainedError):
-            run(out, jobs, engine=lambda: Interrupted(5, signalled(signal.SIGTERM)), drain_timeout=20.0)
+            run(
+                out,
+                jobs,
+                engine=lambda: Interrupted(5, signalled(signal.SIGTERM)),
+                patience=Patience(restarts=0, drain=20.0),
+            )
         completed = summary_of(out).counts.completed
         assert 100 < completed < 400, "those submitted are finished, no further one is"
 
@@ -360,13 +366,13 @@ class TestSignals:
                 raise AssertionError("unreachable")
 
         with pytest.raises(DrainedError, match="20 requests are left"):
-            run(out, jobs, engine=lambda: NeverUp(ReplaySettings()), drain_timeout=3600.0)
+            run(out, jobs, engine=lambda: NeverUp(ReplaySettings()), patience=Patience(restarts=0, drain=3600.0))
         assert summary_of(out).platform is None
         assert run(out, jobs).exit_code == 0
 
     def test_a_signal_that_comes_after_the_last_answer_stops_nothing(self, jobs: Path, out: Path):
         engine = Interrupted(19, signalled(signal.SIGTERM))
-        assert run(out, jobs, engine=lambda: engine, drain_timeout=20.0).exit_code == 0
+        assert run(out, jobs, engine=lambda: engine, patience=Patience(restarts=0, drain=20.0)).exit_code == 0
 
     @pytest.mark.parametrize("phase", ["index", "write"])
     def test_while_reading_or_writing_it_ends_at_once_and_goes_on_next_time(self, jobs: Path, out: Path, phase: str):

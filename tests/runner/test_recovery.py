@@ -61,13 +61,13 @@ def test_deaths_that_share_nothing_use_up_the_restarts():
     assert recovery.given_up
 
 
-def test_without_memory_it_first_gets_smaller():
+def test_without_memory_it_gets_smaller_and_what_was_in_flight_is_looked_at():
     recovery = Recovery(9)
-    for shrinks in (1, 2, 3):
-        recovery.died([1, 2], out_of_memory=True)
-        assert recovery.shrinks == shrinks
-        assert not recovery.groups
     recovery.died([1, 2], out_of_memory=True)
-    recovery.died([1, 2], out_of_memory=True)
+    assert (recovery.shrinks, list(recovery.groups)) == (1, [])
+    recovery.died([1, 2, 3], out_of_memory=True)
+    assert (recovery.shrinks, list(recovery.groups)) == (2, [[1], [2]])
+    assert recovery.died([1], out_of_memory=True) == 1
+    for _ in range(5):
+        recovery.died([], out_of_memory=True)
     assert recovery.shrinks == 3
-    assert list(recovery.groups) == [[1], [2]]

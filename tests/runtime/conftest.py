@@ -13,6 +13,7 @@ import orjson
 import pytest
 
 from tests.runtime import requests
+from tests.runtime.fuzzed import fuzzed_job
 
 BLENDRUN = str(Path(sys.executable).with_name("blendrun"))
 
@@ -29,13 +30,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class FeatureRun:
-    """What the command left of the feature job."""
+    """What the command left of the feature job. fuzzed_*: of the lines behind it, which a grammar made."""
 
     exit_code: int
     stderr: str
     output: Path
     answers: dict[str, dict[str, Any]]
     errors: list[dict[str, Any]]
+    fuzzed_answers: dict[str, dict[str, Any]]
+    fuzzed_errors: dict[str, dict[str, Any]]
 
     def body(self, custom_id: str) -> dict[str, Any]:
         """The response body of one request."""
@@ -51,17 +54,28 @@ class FeatureRun:
         return next(record for record in self.errors if record["error"]["line"] == line)
 
 
+def _fuzzed(record: dict[str, Any]) -> bool:
+    return str(record["custom_id"]).startswith("fuzzed ")
+
+
+def _by_id(records: list[dict[str, Any]], *, fuzzed: bool) -> dict[str, dict[str, Any]]:
+    return {record["custom_id"]: record for record in records if _fuzzed(record) is fuzzed}
+
+
 @pytest.fixture(scope="session")
 def feature_run(tmp_path_factory: pytest.TempPathFactory) -> FeatureRun:
     folder = tmp_path_factory.mktemp("features")
     job, output = folder / "job.jsonl", folder / "answers.jsonl"
-    job.write_bytes(requests.feature_job())
+    job.write_bytes(requests.feature_job() + b"\n".join(fuzzed_job()))
     finished = blendrun("run", job, "--model", "smollm2-135m", "--device", "cpu", "-o", output)
     assert output.exists(), finished.stderr
+    answers, errors = read_lines(output), read_lines(Path(f"{output}.errors.jsonl"))
     return FeatureRun(
         exit_code=finished.returncode,
         stderr=finished.stderr,
         output=output,
-        answers={record["custom_id"]: record for record in read_lines(output)},
-        errors=read_lines(Path(f"{output}.errors.jsonl")),
+        answers=_by_id(answers, fuzzed=False),
+        errors=[record for record in errors if not _fuzzed(record)],
+        fuzzed_answers=_by_id(answers, fuzzed=True),
+        fuzzed_errors=_by_id(errors, fuzzed=True),
     )

@@ -13,6 +13,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
 
+from blendrun.endpoints.rules import FOR_PLANNING
 from blendrun.errors import BlendrunError
 from blendrun.jobs import Job, index_jobs, open_sources
 from blendrun.models import resolve_model
@@ -39,7 +40,7 @@ def completion(custom_id: str, prompt: str | list[int], **fields: Any) -> dict[s
 def make_job(folder: Path, lines: Iterable[dict[str, Any]], name: str = "job.jsonl") -> Job:
     path = folder / name
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    return index_jobs(open_sources([path], folder / "spool"))
+    return index_jobs(open_sources([path], folder / "spool"), rules=FOR_PLANNING)
 
 
 def word_tokenizer(folder: Path, template: str | None = WORD_TEMPLATE, **config: Any) -> Path:

@@ -1,0 +1,62 @@
+"""Prompts that no engine takes are found with the tokenizer alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from token_jobs import chat, completion, make_job, word_tokenizer
+
+from blendrun.errors import ErrorCode
+from blendrun.tokens import PromptTokenizer, build_prompts, load_tokenizer
+from blendrun.tokens.check import Refused, refused_prompts
+
+
+def check(folder: Path, lines: list[dict[str, Any]], context: int, longest: int) -> Refused:
+    job = make_job(folder, lines)
+    tokenizer = load_tokenizer(word_tokenizer(folder / "model"))
+    tokenized = build_prompts(job, tokenizer, context_length=context, store_folder=folder / "tokens")
+    return refused_prompts(job, tokenizer, tokenized, longest)
+
+
+def test_each_row_that_cannot_run_comes_once_with_its_reason(tmp_path: Path):
+    lines = [
+        completion("good", "w1 w2 w3"),
+        completion("over the context", " ".join(["w1"] * 30)),
+        chat("no content", None),
+        completion("between", " ".join(["w1"] * 17)),
+        completion("just fits", " ".join(["w1"] * 15)),
+        chat("odd part", [{"type": {"a": 1}}]),
+    ]
+    refused = check(tmp_path, lines, context=20, longest=16)
+    assert refused.rows.tolist() == [1, 2, 3, 5]
+    errors = [refused.error(row) for row in refused.rows.tolist()]
+    long, request = ErrorCode.CONTEXT_LENGTH_EXCEEDED, ErrorCode.INVALID_REQUEST
+    assert [error.code for error in errors] == [long, request, long, request]
+    assert [error.custom_id for error in errors] == ["over the context", "no content", "between", "odd part"]
+    assert errors[0].message == "the prompt has 31 tokens; the context of this model leaves room for 16"
+    assert "user message must have content" in errors[1].message
+
+
+def test_a_sound_job_has_none(tmp_path: Path):
+    assert not len(check(tmp_path, [completion("a", "w1"), chat("b")], context=20, longest=16).rows)
+
+
+def test_reasons_can_be_had_for_more_rows_than_messages_are_kept(tmp_path: Path):
+    lines = [chat(f"id {row}", None) for row in range(150)]
+    refused = check(tmp_path, lines, context=20, longest=16)
+    assert len(refused.rows) == 150
+    assert {refused.error(row).message for row in refused.rows.tolist()} == {"a user message must have content"}
+
+
+def test_an_exception_that_nobody_foresaw_costs_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real = PromptTokenizer.render
+
+    def render(self: PromptTokenizer, endpoint: Any, body: Any) -> Any:
+        return 1 / 0 if body.get("user") == "odd" else real(self, endpoint, body)
+
+    monkeypatch.setattr(PromptTokenizer, "render", render)
+    refused = check(tmp_path, [chat("a"), chat("b", user="odd"), chat("c")], context=20, longest=16)
+    assert refused.rows.tolist() == [1]
+    assert "ZeroDivisionError" in refused.error(1).message
