@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blendrun.cli.run import DeviceName
+from blendrun.cli.names import DeviceName
 
 if TYPE_CHECKING:
     from blendrun.bench.live import LiveOrder, Round

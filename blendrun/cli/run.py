@@ -4,58 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from blendrun.cli.names import DeviceName, EngineName, OrderName, OverlapName
+
 if TYPE_CHECKING:
-    from blendrun.engine.base import Engine, Platform
-    from blendrun.models import ResolvedModel
-    from blendrun.planner.feed import RunPlan
-    from blendrun.runner.run import RunSettings
-    from blendrun.runner.state import StateFolder
     from blendrun.runner.summary import Summary
-    from blendrun.runner.supervise import MakeEngine
-
-# Without a sign of life for so long an engine is hung; one forward pass of a large model takes minutes on a CPU.
-_STALL_S, _CPU_STALL_S = 600.0, 1800.0
-
-
-class EngineName(StrEnum):
-    """sglang: the real runtime. replay: no model; placeholder answers on a virtual clock."""
-
-    SGLANG = "sglang"
-    REPLAY = "replay"
-
-
-class OrderName(StrEnum):
-    """Mirrors `blendrun.blend.base.OrderName`, which would make `--help` load NumPy; auto: the plan chooses."""
-
-    AUTO = "auto"
-    GIVEN = "given"
-    SHUFFLED = "shuffled"
-    SORTED = "sorted"
-    LOF = "lof"
-    BLENDED = "blended"
-
-
-class OverlapName(StrEnum):
-    """Mirrors `blendrun.simulate.base.Overlap`; auto: the plan chooses, not pdmux."""
-
-    AUTO = "auto"
-    EXCLUSIVE = "exclusive"
-    MIXED = "mixed"
-    PDMUX = "pdmux"
-
-
-class DeviceName(StrEnum):
-    """Where the engine runs; auto: a GPU if this machine has one."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    GPU = "gpu"
 
 
 def run(
@@ -159,6 +116,7 @@ def run(
     Exit codes: 0 all answered, 3 some lines failed, 4 too many did, 65 bad input, 69 engine lost, 75 run it again.
     """
     from blendrun.cli.config import apply_config
+    from blendrun.cli.wiring import output_path
     from blendrun.errors import EXIT_SOME_LINES_FAILED, OutputUnavailableError
 
     options: dict[str, Any] = apply_config(context, config)
@@ -166,224 +124,34 @@ def run(
         raise OutputUnavailableError("stdout is closed; give a file with -o")
     summary = _execute(options)
     if options["output"] == "-":
-        _copy_to_stdout(_output_path(options))
+        _copy_to_stdout(output_path(options))
     if summary.exit_code and not (options["errors_ok"] and summary.exit_code == EXIT_SOME_LINES_FAILED):
         raise typer.Exit(summary.exit_code)
 
 
 def _execute(options: dict[str, Any]) -> Summary:
+    from time import monotonic
+
+    from blendrun.cli.duration import parse_deadline
+    from blendrun.cli.wiring import wire
     from blendrun.report.progress import choose_view
     from blendrun.report.text import print_summary
     from blendrun.runner.events import Note, PhaseStarted
     from blendrun.runner.run import execute
     from blendrun.runner.stop import stopping_by_exception
 
-    with stopping_by_exception(), choose_view(sys.stderr, quiet=options["quiet"]) as watch:
+    # Counted from here: loading, indexing and planning take their part of the time.
+    left = parse_deadline(options["deadline"])
+    end = options["deadline_end"] = None if left is None else monotonic() + left
+    with stopping_by_exception(end), choose_view(sys.stderr, quiet=options["quiet"]) as watch:
         watch(PhaseStarted("model", str(options["model"] or options["engine"])))
         if options["engine"] == EngineName.REPLAY:
             watch(Note("replay: no model runs, the answers are placeholders"))
-        settings, make_engine = _wire(options, lambda text: watch(PhaseStarted("model", text)))
+        settings, make_engine = wire(options, lambda text: watch(PhaseStarted("model", text)))
         summary = execute(settings, make_engine, watch)
     if not options["quiet"]:
         print_summary(summary, sys.stderr)
     return summary
-
-
-def _wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngine]:
-    """From options to what the runner takes. Raises UsageError, InputMissingError."""
-    from blendrun.blend.base import OrderName as Order
-    from blendrun.cli.duration import parse_deadline
-    from blendrun.cli.permissions import rules_of, with_media
-    from blendrun.endpoints import ENDPOINTS
-    from blendrun.engine.settings import answer_settings, detect_platform, parse_engine_args, runtime_versions
-    from blendrun.errors import UsageError
-    from blendrun.jobs import MAX_LINE_BYTES
-    from blendrun.models import resolve_model
-    from blendrun.runner.failures import ErrorLimit
-    from blendrun.runner.run import RunSettings
-    from blendrun.runner.supervise import Patience
-    from blendrun.simulate.base import Overlap
-
-    arguments = parse_engine_args(options["engine_arg"] or [])
-    if options["endpoint"] not in (None, *ENDPOINTS):
-        raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
-    replay = options["engine"] == EngineName.REPLAY
-    name, identity = options["model"] or "replay", "replay"
-    order, planner, check = str(options["order"]), None, None
-    overlap = Overlap.EXCLUSIVE if options["overlap"] == OverlapName.AUTO else Overlap(str(options["overlap"]))
-    decides: dict[str, Any] = {}
-    versions: dict[str, str] = {}
-    stall = _STALL_S
-    rules = rules_of(options, arguments)
-    if replay:
-        if order not in (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.AUTO):
-            raise UsageError(f"--order {order} needs the prompts in tokens, and replay has no tokenizer")
-        make_engine = _replay(arguments)
-    elif options["model"] is None:
-        raise UsageError("which model? Give --model, for example --model smollm2-135m")
-    else:
-        chosen: Platform = "gpu" if options["device"] == DeviceName.GPU else "cpu"
-        platform = detect_platform() if options["device"] == DeviceName.AUTO else chosen
-        resolved = resolve_model(options["model"], platform=platform, progress=progress)
-        identity = resolved.identity
-        arguments = _parsers(resolved) | arguments
-        # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
-        decides = answer_settings(arguments) | {"platform": platform}
-        versions = runtime_versions()
-        planner = _planner(resolved, platform, arguments, options)
-        check = _check(resolved, platform, arguments) if options["strict"] else None
-        make_engine = _sglang(resolved, platform, arguments, options)
-        stall = _CPU_STALL_S if platform == "cpu" else _STALL_S
-        rules = rules_of(options, arguments, resolved.card)
-    return RunSettings(
-        inputs=tuple(options["jobs"]),
-        output=_output_path(options),
-        model=name,
-        model_identity=identity,
-        engine=str(options["engine"]),
-        answer_settings=decides,
-        versions=versions,
-        order=Order.GIVEN if order == OrderName.AUTO else Order(order),
-        overlap=overlap,
-        planner=planner,
-        limit=options["limit"],
-        default_url=options["endpoint"],
-        rules=rules,
-        max_line_bytes=options["max_line_bytes"] or MAX_LINE_BYTES,
-        max_errors=None if options["max_errors"] is None else ErrorLimit.parse(options["max_errors"]),
-        strict=options["strict"],
-        check=check,
-        resume=options["resume"],
-        accept_changes=options["accept_changes"],
-        retry_errors=options["retry_errors"],
-        overwrite=options["overwrite"],
-        patience=Patience(
-            restarts=options["max_restarts"],
-            drain=options["drain_timeout"],
-            stall=options["stall_timeout"] or stall,
-            load=max(options["stall_timeout"] or 0.0, _CPU_STALL_S),
-            deadline=parse_deadline(options["deadline"]),
-        ),
-    ), with_media(make_engine, options)
-
-
-def _parsers(model: ResolvedModel) -> dict[str, Any]:
-    """Engine arguments that the model's card asks for; what the user gives wins."""
-    parsers = model.card.parsers if model.card else None
-    if parsers is None:
-        return {}
-    chosen = {"tool_call_parser": parsers.tool_call, "reasoning_parser": parsers.reasoning}
-    return {name: value for name, value in chosen.items() if value is not None}
-
-
-def _check(model: ResolvedModel, platform: Platform, arguments: dict[str, Any]) -> Any:
-    """What checks the prompts of a job for `--strict`."""
-    from blendrun.engine.settings import engine_limits
-    from blendrun.runner.strict import JobCheck
-
-    context = arguments.get("context_length") or model.context_length
-    return JobCheck(
-        model=model.name,
-        path=model.path,
-        context_length=context or (model.card.context_length if model.card else None),
-        pool_tokens=engine_limits(platform, arguments).pool_tokens,
-        arguments=arguments,
-    )
-
-
-def _planner(model: ResolvedModel, platform: Platform, arguments: dict[str, Any], options: dict[str, Any]) -> Any:
-    """What plans the run; None where rows are fed as they stand. Raises UsageError."""
-    order, overlap = str(options["order"]), str(options["overlap"])
-    if order in (OrderName.GIVEN, OrderName.SHUFFLED):
-        return None
-    policy = arguments.get("schedule_policy", "fcfs")
-    if policy != "fcfs":
-        # The user wants SGLang's own order.
-        if order == OrderName.AUTO:
-            return None
-        from blendrun.errors import UsageError
-
-        raise UsageError(f"schedule_policy={policy} has an order of its own: leave it out, or --order {order}")
-    from dataclasses import replace
-
-    from blendrun.blend.base import OrderName as Order
-    from blendrun.cost.detect import compute_capability
-    from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
-    from blendrun.engine.settings import engine_limits
-    from blendrun.planner.feed import RunPlanner
-    from blendrun.simulate.base import Overlap
-
-    facts = JobFacts(
-        compute_capability=compute_capability() if platform == "gpu" else None,
-        architecture=model.card.architecture if model.card else None,
-    )
-
-    def refusal(mode: Overlap, logprobs: bool) -> str | None:
-        found = overlap_arguments(mode.value, platform, arguments, replace(facts, any_logprobs=logprobs))
-        return found.sentence if isinstance(found, Refused) else None
-
-    return RunPlanner(
-        model,
-        None if order == OrderName.AUTO else Order(order),
-        overlap=None if overlap == OverlapName.AUTO else Overlap(overlap),
-        # On a CPU one step's arithmetic hides under no other's reads. The split of a GPU is only for those who ask.
-        overlaps=(Overlap.EXCLUSIVE, Overlap.MIXED) if platform == "gpu" else (Overlap.EXCLUSIVE,),
-        refusal=refusal,
-        limits=engine_limits(platform, arguments),
-    ).plan
-
-
-def _replay(arguments: dict[str, Any]) -> MakeEngine:
-    from blendrun.engine.replay import ReplayEngine
-
-    engine = ReplayEngine.from_arguments(arguments)
-    return lambda *_: engine
-
-
-def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], options: dict[str, Any]) -> MakeEngine:
-    import msgspec
-
-    from blendrun.engine.base import EngineSettings
-    from blendrun.engine.process import SglangEngine
-    from blendrun.engine.settings import available_cores, one_scheduler, smaller
-    from blendrun.runner.feeding import scheduler_settings
-
-    settings = EngineSettings(
-        model_path=str(model.path),
-        platform=platform,
-        threads=options["threads"] or available_cores(),
-        trust_remote_code=options["trust_remote_code"],
-        server_args=arguments,
-    )
-
-    def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
-        estimates = state.estimates if state.estimates.exists() and one_scheduler(arguments) else None
-        scheduler = scheduler_settings(plan, steps=state.steps, estimates=estimates)
-        planned = msgspec.structs.replace(
-            settings,
-            scheduler=scheduler,
-            overlap=plan.overlap.value,
-            server_args=smaller(arguments, platform, shrinks),
-        )
-        return SglangEngine(planned, state.engine_log)
-
-    return make
-
-
-def _output_path(options: dict[str, Any]) -> Path:
-    from blendrun.errors import UsageError
-
-    if options["output"] not in (None, "-"):
-        return Path(options["output"])
-    first = options["jobs"][0]
-    if first == "-":
-        if options["output"] is None:
-            raise UsageError("where do the answers go? With stdin as input, give -o FILE, or -o - for stdout")
-        return Path("stdin.answers.jsonl")
-    stem = Path(first).name
-    for suffix in (".gz", ".zst", ".jsonl", ".ndjson", ".json"):
-        stem = stem.removesuffix(suffix)
-    return Path(f"{stem}.answers.jsonl")
 
 
 def _copy_to_stdout(path: Path) -> None:

@@ -57,7 +57,8 @@ def references(body: dict[str, Any]) -> Iterator[Reference]:
     """
     messages = body.get("messages")
     for number, message in enumerate(messages if isinstance(messages, list) else ()):
-        content = message.get("content")
+        # Of an endpoint that has no use for them they may be anything.
+        content = message.get("content") if isinstance(message, dict) else None
         if not isinstance(content, list):
             continue
         for place, part in enumerate(content):

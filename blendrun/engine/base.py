@@ -162,6 +162,11 @@ class Engine(Protocol):
     the engine dies; what had no result by then was not answered.
     """
 
+    @property
+    def held(self) -> int:
+        """Requests that were submitted and that it has not begun on, for want of something from outside."""
+        ...
+
     async def start(self, on_phase: OnPhase) -> EngineInfo:
         """Bring the engine up. Raises EngineUnavailableError with the reason."""
         ...

@@ -7,10 +7,12 @@ can end it. The module imports neither. As SGLang 0.5.23 does it (constrained/xg
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import tempfile
@@ -24,6 +26,7 @@ import msgspec
 # Seconds: to import the compiler on a slow disk, and for one form. SGLang gives up on a form after a while too.
 _START_S, _FORM_S = 300.0, 60.0
 _UNAVAILABLE = 3
+_PR_SET_PDEATHSIG = 1
 
 
 class GrammarsUnavailableError(Exception):
@@ -71,7 +74,12 @@ def _compile_from(forms: Sequence[Form]) -> tuple[list[str | None], str]:
         command = [sys.executable, "-m", "blendrun.engine.grammars"]
         with subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=said, bufsize=0) as process:
             assert process.stdout is not None, "a pipe was asked for"
-            answers, late = _answers(process.stdout.fileno(), len(forms))
+            try:
+                answers, late = _answers(process.stdout.fileno(), len(forms))
+            except BaseException:
+                # A signal must not wait for a form that never compiles.
+                process.kill()
+                raise
             if late:
                 process.kill()
         if process.returncode == _UNAVAILABLE:
@@ -99,7 +107,8 @@ def _answers(descriptor: int, count: int) -> tuple[list[str | None], bool]:
 
 
 def main() -> None:
-    """The process: a form a line on stdin, null or a message a line on stdout."""
+    """The process: a form a line on stdin, null or a message a line on stdout. Ends when its parent does."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # What the compiler prints itself must not come between.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

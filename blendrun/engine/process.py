@@ -59,6 +59,10 @@ class SglangEngine:
         """Process id (and group id) of the engine process while there is one."""
         return self._process.pid if self._process else None
 
+    @property
+    def held(self) -> int:
+        return 0
+
     async def start(self, on_phase: OnPhase) -> EngineInfo:
         self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
         self._kills_before = _kernel_kills()

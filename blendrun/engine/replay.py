@@ -65,6 +65,10 @@ class ReplayEngine:
         except (msgspec.ValidationError, ValueError) as error:
             raise UsageError(f"--engine-arg for the replay engine: {error}") from error
 
+    @property
+    def held(self) -> int:
+        return 0
+
     async def start(self, on_phase: OnPhase) -> EngineInfo:
         return EngineInfo(
             engine="replay",

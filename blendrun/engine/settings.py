@@ -219,11 +219,14 @@ def engine_limits(platform: Platform, arguments: dict[str, Any]) -> EngineLimits
     return EngineLimits(pool, running, _CPU_CHUNK if chunk is None and platform == "cpu" else chunk)
 
 
-def smaller(arguments: dict[str, Any], platform: Platform, times: int) -> dict[str, Any]:
+def smaller(
+    arguments: dict[str, Any], platform: Platform, times: int, context_length: int | None = None
+) -> dict[str, Any]:
     """Arguments of an engine that needs less memory, for one that ran out of it `times` times. times 0: unchanged.
 
-    Half as many requests at once each time, and a KV pool of 0.7 of its size. What weights and activations take does
-    not shrink; on a GPU the share of memory that weights and pool may have does.
+    Half as many requests at once each time, and a KV pool of 0.7 of its size, but not less than one request of
+    `context_length` tokens takes: else it would refuse what the first engine took. What weights and activations take
+    does not shrink; on a GPU the share of memory that weights and pool may have does.
     """
     if not times:
         return arguments
@@ -231,7 +234,8 @@ def smaller(arguments: dict[str, Any], platform: Platform, times: int) -> dict[s
     running = limits.max_running or _GPU_MAX_RUNNING
     less: dict[str, Any] = {"max_running_requests": max(running >> times, 1)}
     if limits.pool_tokens is not None:
-        less["max_total_tokens"] = max(int(limits.pool_tokens * _LESS_POOL**times), 1)
+        least = min(limits.pool_tokens, context_length or 1)
+        less["max_total_tokens"] = max(int(limits.pool_tokens * _LESS_POOL**times), least)
     if platform == "gpu":
         less["mem_fraction_static"] = round(arguments.get("mem_fraction_static", _GPU_FRACTION) - 0.06 * times, 3)
     return arguments | less

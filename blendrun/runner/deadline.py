@@ -21,10 +21,9 @@ class Deadline:
 
     def __init__(self, end: float) -> None:
         self.end = end
-        self.held = 0
         self._tokens: deque[int] = deque(maxlen=_RECENT)
         self._seconds: deque[float] = deque(maxlen=_RECENT)
-        self._wait, self._pace, self._known = 0.0, 0.0, 0
+        self._wait, self._pace, self._mean, self._known = 0.0, 0.0, 0.0, 0
 
     def ended(self, tokens: int, seconds: float) -> None:
         """A request with an answer of that many tokens took so long from hand-over to its end."""
@@ -33,25 +32,18 @@ class Deadline:
         self._known += 1
 
     def fits(self, tokens: int) -> bool:
-        """Whether a request may be admitted now. tokens: expected of its answer, 0 where nobody knows.
-
-        One that may not is counted in `held`.
-        """
+        """Whether a request may be admitted now. tokens: expected of its answer, 0 where nobody knows."""
         left = self.end - time.monotonic()
-        fits = left > 0 and (len(self._tokens) < _FEWEST or self._estimate(tokens) <= left)
-        self.held += not fits
-        return fits
+        return left > 0 and (len(self._tokens) < _FEWEST or self._estimate(tokens) <= left)
 
     def _estimate(self, tokens: int) -> float:
         if self._known:
             self._known = 0
+            # The slope may be noise where requests wait in a queue; it is at most all of the time over all tokens.
             count, seconds = np.array(self._tokens, dtype=np.float64), np.array(self._seconds)
-            spread = float(count.var())
-            if spread:
-                pace = float(((count - count.mean()) * (seconds - seconds.mean())).mean() / spread)
-            else:
-                # Of one length only: that is no wait, as far as anyone can tell.
-                pace = float(seconds.mean() / max(count.mean(), 1.0))
-            self._pace = max(pace, 0.0)
+            spread, most = float(count.var()), float(seconds.mean() / max(count.mean(), 1.0))
+            pace = float(((count - count.mean()) * (seconds - seconds.mean())).mean() / spread) if spread else most
+            self._pace = min(max(pace, 0.0), most)
+            self._mean = float(count.mean())
             self._wait = max(float(seconds.mean() - self._pace * count.mean()), 0.0)
-        return self._wait + self._pace * (tokens or float(np.mean(self._tokens)))
+        return self._wait + self._pace * (tokens or self._mean)

@@ -19,12 +19,15 @@ from blendrun.planner.feeder import Feed
 from blendrun.runner.deadline import Deadline
 from blendrun.runner.records import Records
 from blendrun.runner.steps import StepTail
+from blendrun.runner.threads import in_thread
 from blendrun.runner.window import Window
 
 # A new plan at most so often, in seconds, and never for more than a small share of the time.
 _LEARN_SECONDS = 5.0
 _LEARN_SHARE = 0.05
 _TICK_SECONDS = 5.0
+# Requests that are put aside for want of time; with so many of them there is no use in looking for shorter ones.
+_MOST_HELD = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,7 @@ class Feeding:
     on_result: told each result and its custom_id. on_tick: called every few seconds. on_note: told what went wrong
     beside the job. stopping: whether no more is to be handed over. steps: the engine's log of its steps, if any.
     estimates: where the scheduler reads corrected lengths, if it does. deadline: by which all must be answered.
+    handed_over: whether the engine was told that no more will come.
     """
 
     job: Job
@@ -60,6 +64,8 @@ class Feeding:
     deadline: Deadline | None = None
     flights: dict[int, Flight] = field(default_factory=dict)
     answered: int = 0
+    handed_over: bool = False
+    _held: list[Feed] = field(default_factory=list)
 
     async def run(self) -> None:
         """Until everything handed over has come back. Raises EngineUnavailableError when the engine dies."""
@@ -81,10 +87,8 @@ class Feeding:
     async def _submit(self, window: Window) -> None:
         while True:
             await window.slot()
-            if self.stopping() or (feed := self.plan.feeder.take()) is None:
+            if self.stopping() or (feed := await self._next(window)) is None:
                 break
-            if self.deadline is not None and not self.deadline.fits(feed.output):
-                continue
             request = self.job.request(feed.row)
             plan = Planned(feed.index, feed.output, feed.reuse) if feed.prompt >= 0 else None
             body = orjson.dumps(request.body)
@@ -93,12 +97,41 @@ class Feeding:
             self.flights[feed.row] = Flight(feed, request.custom_id, self.records.now(), len(body))
             await self.engine.submit(item)
         await self.engine.close_input()
+        self.handed_over = True
+
+    async def _next(self, window: Window) -> Feed | None:
+        """What to hand over now. With a deadline, the next one that will be done by then; None when there is none."""
+        if self.deadline is None:
+            return self.plan.feeder.take()
+        while len(self._held) < _MOST_HELD and (feed := self.plan.feeder.take()) is not None:
+            if self.deadline.fits(feed.output):
+                return feed
+            self._held.append(feed)
+            # The feeder never waits, and answers come in meanwhile.
+            await asyncio.sleep(0)
+        while self._held and not self.stopping():
+            # What seemed too long beside others may fit by the pace of now.
+            for feed in self._held:
+                if self.deadline.fits(feed.output):
+                    self._held.remove(feed)
+                    return feed
+            if not self.flights:
+                return None
+            await window.change()
+        return None
+
+    @property
+    def held(self) -> int:
+        """Requests that were not handed over because of the deadline."""
+        return len(self._held)
 
     async def _collect(self, window: Window) -> None:
         async for result in self.engine.results():
             flight = self.flights.pop(result.row)
-            await window.leave(flight.size)
             self.answered += 1
+            # Before anything is waited for: this answer is there, and the run may be ended meanwhile.
+            self.on_result(result, flight.custom_id)
+            await window.leave(flight.size)
             if self.deadline is not None:
                 self.deadline.ended(result.usage.output, self.records.now() - flight.submitted)
             self.plan.feeder.ended(flight.feed)
@@ -107,7 +140,6 @@ class Feeding:
             if self.plan.learning is not None and flight.feed.prompt >= 0 and result.error_code is None:
                 self.plan.learning.learner.ended(flight.feed.prompt, result.usage.output)
             self.records.add(flight.custom_id, flight.feed, result, flight.submitted)
-            self.on_result(result, flight.custom_id)
 
     async def _learn(self, learning: Learning) -> None:
         """Plan again by what was seen, in a thread: requests are handed over meanwhile by the plan there is."""
@@ -118,10 +150,10 @@ class Feeding:
                 continue
             seen, begun = self.answered, loop.time()
             if self.steps is not None:
-                await loop.run_in_executor(None, self.steps.read)
+                await in_thread(self.steps.read)
             running = self.steps.answered(each.feed for each in self.flights.values()) if self.steps else {}
             try:
-                found = await loop.run_in_executor(None, learning.plan_again, learning.learner.samples(running))
+                found = await in_thread(learning.plan_again, learning.learner.samples(running))
             except BlendrunError as error:
                 self.on_note(f"lengths are learned no further: {error}")
                 return

@@ -14,6 +14,7 @@ import socket
 import stat
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -69,12 +70,15 @@ def read_below(folder: Path, url: str, largest: int) -> Content:
         _check_below(folder, path)
         # Never waits (a pipe would), never follows a link that was put there since.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        with os.fdopen(handle, "rb") as file:
+        try:
             if not stat.S_ISREG(os.fstat(handle).st_mode):
                 raise MediaError("is no regular file")
             # Of what was opened, not of what was looked at.
             _check_below(folder, Path(f"/proc/self/fd/{handle}").readlink())
-            data = file.read(largest + 1)
+            with open(handle, "rb", closefd=False) as file:
+                data = file.read(largest + 1)
+        finally:
+            os.close(handle)
     except (OSError, ValueError, RuntimeError) as error:
         raise MediaError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
     _check_size(len(data), largest)
@@ -115,6 +119,8 @@ class Fetcher:
             timeout=httpx.Timeout(None, connect=min(access.seconds, _CONNECT_SECONDS)),
             limits=httpx.Limits(max_keepalive_connections=0),
             headers={"Accept-Encoding": "identity", "User-Agent": "blendrun"},
+            # A cookie that one line's server sets is no other line's.
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         )
 
     async def close(self) -> None:

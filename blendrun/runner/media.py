@@ -19,12 +19,15 @@ from blendrun.endpoints.media import Place, Reference, place_of, references
 from blendrun.engine.base import Engine, EngineInfo, OnPhase, Result, WorkItem
 from blendrun.errors import ErrorCode, LineError
 from blendrun.runner.fetch import Content, Fetcher, MediaAccess, MediaError, read_below
+from blendrun.runner.threads import in_thread
 from blendrun.runner.window import Window
 
 # Lines whose media are being fetched.
 _AT_ONCE = 16
 # Bodies with fetched media that the engine has, all together; a larger one goes alone.
 _MOST_BYTES = 256 << 20
+# For all media of a line; a single one has 30 s.
+_LINE_SECONDS = 300.0
 _TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
 
 
@@ -41,6 +44,10 @@ class MediaEngine:
         self._fetching: set[asyncio.Task[None]] = set()
         # None: the inner engine has no more results.
         self._results: asyncio.Queue[Result | None] = asyncio.Queue()
+
+    @property
+    def held(self) -> int:
+        return len(self._fetching) + self._inner.held
 
     async def start(self, on_phase: OnPhase) -> EngineInfo:
         return await self._inner.start(on_phase)
@@ -59,13 +66,17 @@ class MediaEngine:
     async def _fetch(self, item: WorkItem, body: dict[str, Any], wanted: list[Reference]) -> None:
         try:
             async with self._slots:
-                await self._fill(wanted)
+                async with asyncio.timeout(_LINE_SECONDS):
+                    await self._fill(wanted)
                 data = orjson.dumps(body)
                 await self._room.enter(len(data))
             self._sizes[item.row] = len(data)
             await self._inner.submit(msgspec.structs.replace(item, body=data))
         except LineError as error:
             self._fail(item.row, 400, error.code, error.message)
+        except TimeoutError:
+            message = f"its media have not come within {_LINE_SECONDS:.0f} s"
+            self._fail(item.row, 400, ErrorCode.MEDIA_UNAVAILABLE, message)
         except Exception as error:  # noqa: BLE001  # whatever it was, the line must have a result
             self._fail(item.row, 500, ErrorCode.ENGINE_ERROR, f"its media: {error!r}")
 
@@ -90,7 +101,7 @@ class MediaEngine:
         if place_of(reference) is Place.FILE:
             if self._access.files is None:
                 raise MediaError("is read only with --allow-media-files DIR")
-            return await asyncio.to_thread(read_below, self._access.files, reference.url, largest)
+            return await in_thread(read_below, self._access.files, reference.url, largest)
         if self._fetcher is None:
             raise MediaError("is fetched only with --allow-media-urls")
         return await self._fetcher.fetch(reference.url, largest)

@@ -33,19 +33,31 @@ class Restart(msgspec.Struct, frozen=True):
 class Recovery:
     """most: restarts allowed that no request was found guilty of.
 
-    used: of these. shrinks: times that the engine was made smaller. groups: rows to be run alone, one group after the
-    other; the first one is running.
+    used: of these. blamed: requests found guilty since the last answer; an engine that dies of all of them is ill
+    itself. shrinks: times that the engine was made smaller. groups: rows to be run alone, one group after the other;
+    the first one is running.
     """
 
     most: int
     used: int = 0
+    blamed: int = 0
     shrinks: int = 0
     groups: deque[list[int]] = field(default_factory=deque)
     _suspects: frozenset[int] = frozenset()
 
     @property
     def given_up(self) -> bool:
-        return self.used > self.most
+        return self.used > self.most or self.blamed > self.most
+
+    def answered(self) -> None:
+        """A request has got its answer."""
+        self.blamed = 0
+
+    def keep(self, unfinished: Collection[int]) -> None:
+        """Of the groups, what has no answer yet."""
+        left = set(unfinished)
+        groups = ([row for row in group if row in left] for group in self.groups)
+        self.groups = deque(group for group in groups if group)
 
     def survived(self) -> None:
         """The first group is answered."""
@@ -71,7 +83,8 @@ class Recovery:
             self.groups.extendleft(reversed(_halves(left)))
             return None
         # Two deaths before and this one are explained; the others are as good as any.
-        self.used, self._suspects = 0, frozenset()
+        self.used, self.shrinks, self._suspects = 0, 0, frozenset()
+        self.blamed += 1
         self.groups.clear()
         return left[0]
 

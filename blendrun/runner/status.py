@@ -19,7 +19,7 @@ from blendrun.runner.summary import Summary
 _INTERVAL_S = 2.0
 # Batch status while a phase runs; all others are "in_progress".
 _OF_PHASE = {"index": "validating", "write": "finalizing", "drain": "cancelling"}
-# Ends of a run by exit code; "cancelled" and "expired" are resumed by the same command.
+# Ends of a run by exit code; what is "cancelled" is resumed by the same command.
 _OF_EXIT = {75: "cancelled", 130: "cancelled"}
 
 

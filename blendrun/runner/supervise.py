@@ -30,6 +30,7 @@ from blendrun.runner.state import StateFolder
 from blendrun.runner.steps import StepTail
 from blendrun.runner.stop import STOP_SIGNALS, stop_error
 from blendrun.runner.summary import Stopwatch
+from blendrun.runner.threads import in_thread
 
 # Seconds that ending an engine and writing the files may take behind the last answer.
 _AFTER_DRAIN_S = 5.0
@@ -42,8 +43,8 @@ class Patience:
     """Seconds, but for `restarts`: after how many deaths of the engine the run gives up.
 
     drain: that requests in flight may take after a stop. stall: without a sign of life, after which an engine counts
-    as hung; load: the same while it comes up, when it may be silent for long; None waits for ever. deadline: from the
-    start of the command, by which it is to be gone; None for none.
+    as hung; load: the same while it comes up, when it may be silent for long; None waits for ever. deadline: seconds of
+    `time.monotonic`, when the command is to be gone; None for none.
     """
 
     restarts: int = 3
@@ -62,8 +63,8 @@ class Supervisor:
     """One job, one engine after the other.
 
     plan: of all rows without an answer, for the first engine; later ones get one by make_plan. unfinished: those rows.
-    on_result, on_note: told what came back and what a person
-    should read (and whether it is a warning). stopped: why the run ends before all is answered.
+    on_result, on_note: told what came back and what a person should read (and whether it is a warning). stopped: why
+    the run ends before all is answered.
     """
 
     job: Job
@@ -87,7 +88,14 @@ class Supervisor:
     _ready: bool = False
     _feeding: Feeding | None = None
     _work: asyncio.Future[None] | None = None
+    _engine: Engine | None = None
+    _drain: asyncio.TimerHandle | None = None
     _begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def held(self) -> int:
+        """Requests that would end behind the deadline, and were not begun."""
+        return self._feeding.held if self._feeding is not None else 0
 
     @property
     def in_flight(self) -> int:
@@ -100,7 +108,7 @@ class Supervisor:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_signal, number)
         if self.patience.deadline is not None:
-            end = self._begun + self.patience.deadline - _AFTER_DRAIN_S
+            end = self.patience.deadline - _AFTER_DRAIN_S
             self.deadline = Deadline(end)
             loop.call_later(max(end - self.patience.drain - time.monotonic(), 0.0), self._on_deadline)
         try:
@@ -108,6 +116,10 @@ class Supervisor:
         except asyncio.CancelledError:
             if self.stopped is None:
                 raise
+        finally:
+            # The end of a drain may have cut the first one short.
+            if self._engine is not None:
+                await self._engine.stop()
 
     def stop(self, reason: BlendrunError, what: str) -> None:
         """Admit nothing more and drain; a second call, or one before the engine is up, ends it at once."""
@@ -120,7 +132,7 @@ class Supervisor:
         seconds = self.patience.drain
         self.watch(PhaseStarted("drain", what))
         self.on_note(f"{what}: finishing {self.in_flight} requests in flight, {seconds:g} s at most", False)
-        asyncio.get_running_loop().call_later(seconds, self._work.cancel)
+        self._drain = asyncio.get_running_loop().call_later(seconds, self._work.cancel)
 
     def _on_signal(self, number: int) -> None:
         self.stop(stop_error(number), signal.Signals(number).name)
@@ -133,23 +145,32 @@ class Supervisor:
     async def _engines(self) -> None:
         recovery = Recovery(self.patience.restarts)
         while self.stopped is None:
+            unfinished = self.unfinished()
+            recovery.keep(unfinished.tolist() if recovery.groups else ())
             alone = np.array([row for group in recovery.groups for row in group], dtype=np.int64)
-            rows = np.setdiff1d(self.unfinished(), alone, assume_unique=True)
-            if self.restarts:
+            rows = np.setdiff1d(unfinished, alone, assume_unique=True)
+            if not len(unfinished):
+                return
+            if self.restarts and len(rows):
                 # In a thread: a signal must not wait for it.
-                self.plan = await asyncio.get_running_loop().run_in_executor(None, self.make_plan, rows)
+                self.plan = await in_thread(self.make_plan, rows)
             self._todo = len(rows)
-            estimates = self._estimates(self.plan)
-            engine = self.make_engine(self.state, self.plan, recovery.shrinks)
+            plan = self.plan if len(rows) else plan_rows(rows, OrderName.GIVEN, self.plan.overlap)
+            estimates = self._estimates(plan)
+            self._engine = engine = self.make_engine(self.state, plan, recovery.shrinks)
             try:
-                await self._serve(engine, self.plan, estimates, recovery)
+                await self._serve(engine, plan, estimates, recovery)
                 return
             except EngineUnavailableError as error:
+                self._ready = False
                 # A scheduler signals every process of a job: an engine that dies now was told to stop as we were.
                 if self.stopped is None:
                     self._recover(error, recovery)
             finally:
                 self._ready = False
+                if self._drain is not None:
+                    # All that was in flight is answered: the engine has the time that it needs to end.
+                    self._drain.cancel()
                 await engine.stop()
 
     async def _serve(self, engine: Engine, plan: RunPlan, estimates: Estimates | None, recovery: Recovery) -> None:
@@ -171,12 +192,12 @@ class Supervisor:
                     rows = np.array(recovery.groups[0], dtype=np.int64)
                     self.watch(PhaseStarted("isolate", f"{len(rows)} requests, in flight when the engine died"))
                     group = plan_rows(rows, OrderName.GIVEN, plan.overlap)
-                    await self._feed(engine, group, None, records, steps, signs)
+                    await self._feed(engine, group, None, records, steps, signs, recovery)
                     recovery.survived()
                 self.watch(
                     PhaseStarted("run", f"{self._todo} requests, {info.max_running} at once, order {plan.order}")
                 )
-                await self._feed(engine, plan, estimates, records, steps, signs)
+                await self._feed(engine, plan, estimates, records, steps, signs, recovery)
             finally:
                 records.close()
                 self.on_plan_end(plan)
@@ -189,6 +210,7 @@ class Supervisor:
         records: Records,
         steps: StepTail,
         signs: LifeSigns,
+        recovery: Recovery,
     ) -> None:
         assert self.info is not None, "fed before start"
         self._feeding = Feeding(
@@ -199,7 +221,7 @@ class Supervisor:
             records=records,
             steps=steps,
             estimates=estimates,
-            on_result=self._on_result(signs),
+            on_result=self._on_result(signs, recovery),
             on_tick=self.on_tick,
             on_note=lambda text: self.on_note(text, True),
             stopping=lambda: self.stopped is not None,
@@ -207,11 +229,20 @@ class Supervisor:
         )
         signs.seen()
         stall = self.patience.stall
-        await self._while_alive(self._feeding.run(), signs, stall, "is hung", idle=lambda: not self.in_flight)
+        feeding = self._feeding
 
-    def _on_result(self, signs: LifeSigns) -> Callable[[Result, str], None]:
+        def idle() -> bool:
+            # Nothing to do: all answered while more may come, or what is not waits for something else.
+            busy = len(feeding.flights) > engine.held
+            return not busy and not (feeding.handed_over and not feeding.flights)
+
+        await self._while_alive(feeding.run(), signs, stall, "is hung", idle)
+
+    def _on_result(self, signs: LifeSigns, recovery: Recovery) -> Callable[[Result, str], None]:
         def take(result: Result, custom_id: str) -> None:
             signs.seen()
+            if result.error_code is None:
+                recovery.answered()
             self.on_result(result, custom_id)
 
         return take
@@ -258,12 +289,12 @@ class Supervisor:
         reason = _reason(str(error))
         seconds = time.monotonic() - self._begun
         self.restarts.append(Restart(reason, round(seconds, 3), len(flights), recovery.shrinks))
+        if recovery.given_up:
+            raise error
         if blamed is not None:
             message = f"this request ends the engine, alone too: {reason}"
             result = Result(blamed, 500, b"", error_code=str(ErrorCode.ENGINE_ERROR), error_message=message)
             self.on_result(result, flights[blamed].custom_id)
-        elif recovery.given_up:
-            raise error
         self._feeding = None
         self.on_note(self._sentence(reason, blamed, recovery), True)
 

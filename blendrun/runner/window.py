@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 
 # In the runner, the engine process and the scheduler each: some hundred MB when token ids are Python integers.
 MOST_BYTES = 16 << 20
@@ -27,6 +28,12 @@ class Window:
             await self._changed.wait_for(lambda: not self._requests or self._bytes + size <= self._most_bytes)
             self._requests += 1
             self._bytes += size
+
+    async def change(self) -> None:
+        """Wait until a request has ended, or a second: the last one may have ended just now."""
+        async with self._changed:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), 1.0)
 
     async def leave(self, size: int) -> None:
         """A request of `size` bytes has ended."""

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from blendrun.cli.run import _planner
+from blendrun.cli.wiring import planner_of
 from blendrun.errors import UsageError
 from blendrun.models import resolve_model
 from blendrun.models.resolve import ResolvedModel
@@ -18,7 +18,7 @@ def model() -> ResolvedModel:
 
 
 def planner(model: ResolvedModel, order: str, **arguments: Any) -> Any:
-    return _planner(model, "cpu", arguments, {"order": order, "overlap": "auto"})
+    return planner_of(model, "cpu", arguments, {"order": order, "overlap": "auto"})
 
 
 def test_auto_leaves_the_order_to_a_policy_that_was_asked_for(model: ResolvedModel) -> None:

@@ -236,3 +236,8 @@ def test_the_key_of_a_request_depends_on_the_salt_and_can_be_had_from_the_digest
 def test_digests_stay_what_they_are_because_finished_work_is_found_by_them():
     assert content_digest("a", CHAT, {"b": 1, "a": [None, "é"]}).hex() == "a8005bd7b0a77ecd5a61b01794fdb118"
     assert request_key("a", CHAT, {"b": 1, "a": [None, "é"]}, b"salt").hex() == "2773e8b7ea32058318921b249a49bc54"
+
+
+@pytest.mark.parametrize("messages", [["y"], [None, 3], "hi", {"role": "user"}, 7])
+def test_messages_of_an_endpoint_that_has_none_may_be_anything(messages: object):
+    parse_line(line(url="/v1/completions", body={"prompt": "x", "messages": messages}))

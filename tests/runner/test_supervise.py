@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -93,6 +94,36 @@ class TestDeath:
         assert [restart.shrinks for restart in summary.restarts] == [1, 2]
         assert summary.exit_code == 0
 
+    def test_an_engine_that_dies_of_everything_is_given_up(self, jobs: Path, out: Path):
+        engine = Dying(lambda rows: True)
+        with pytest.raises(EngineUnavailableError, match="no such luck"):
+            run(out, jobs, engine=lambda: engine, patience=Patience(restarts=2))
+        assert engine.starts < 60
+        assert summary_of(out)["exit_code"] == 69
+
+    def test_a_killer_among_the_last_ones(self, tmp_path: Path, out: Path):
+        """All that is left may be suspects: there is nothing to plan beside them."""
+        jobs = write(tmp_path / "few.jsonl", *LINES[:3])
+        summary = run(out, jobs, engine=lambda: Dying(lambda rows: 1 in rows), patience=Patience(restarts=3))
+        assert (summary.exit_code, summary.counts.completed) == (3, 2)
+
+    def test_dead_behind_its_last_answer_it_is_not_started_again(self, jobs: Path, out: Path):
+        class DyingLast(ReplayEngine):
+            starts = 0
+
+            async def start(self, on_phase: OnPhase) -> EngineInfo:
+                self.starts += 1
+                return await super().start(on_phase)
+
+            async def results(self) -> AsyncIterator[Result]:
+                async for result in super().results():
+                    yield result
+                raise EngineUnavailableError("the engine died")
+
+        engine = DyingLast(ReplaySettings())
+        summary = run(out, jobs, engine=lambda: engine, patience=Patience(restarts=1))
+        assert (summary.exit_code, engine.starts) == (0, 1)
+
 
 class Silent(ReplayEngine):
     """Answers three, then nothing; the next one like it answers all."""
@@ -131,13 +162,27 @@ class TestHang:
             run(out, jobs, engine=lambda: SilentStart(ReplaySettings()), patience=Patience(load=0.5))
 
 
+class SilentEnd(ReplayEngine):
+    """Answers all, and does not say that it has."""
+
+    async def results(self) -> AsyncIterator[Result]:
+        async for result in super().results():
+            yield result
+        await asyncio.sleep(3600)
+
+
+def test_an_engine_that_does_not_end_is_ended(jobs: Path, out: Path):
+    engine = SilentEnd(ReplaySettings())
+    assert run(out, jobs, engine=lambda: engine, patience=Patience(stall=1.0)).exit_code == 0
+
+
 class TestDeadline:
     def test_what_cannot_finish_is_not_begun(self, tmp_path: Path, out: Path):
         rows = [line(f"id {row}", "question", max_tokens=20) for row in range(400)]
         jobs = write(tmp_path / "many.jsonl", *rows)
         # 0.2 s each, two at a time: 40 s of work.
         engine = {"slots": 2, "decode_rate": 100.0, "real_time": 1.0}
-        patience = Patience(deadline=9.0, drain=1.0)
+        patience = Patience(deadline=time.monotonic() + 9.0, drain=1.0)
         with pytest.raises(DrainedError, match=r"\d+ requests are left") as caught:
             run(out, jobs, engine=engine, patience=patience)
         assert caught.value.exit_code == 75

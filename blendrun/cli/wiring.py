@@ -1,0 +1,212 @@
+"""From the options of `blendrun run` to what the runner takes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from blendrun.blend.base import OrderName as Order
+from blendrun.cli.names import DeviceName, EngineName, OrderName, OverlapName
+from blendrun.cli.permissions import rules_of, with_media
+from blendrun.cost.detect import compute_capability
+from blendrun.endpoints import ENDPOINTS
+from blendrun.engine.base import Engine, EngineSettings, Platform
+from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
+from blendrun.engine.process import SglangEngine
+from blendrun.engine.replay import ReplayEngine
+from blendrun.engine.settings import (
+    answer_settings,
+    available_cores,
+    detect_platform,
+    engine_limits,
+    one_scheduler,
+    parse_engine_args,
+    runtime_versions,
+    smaller,
+)
+from blendrun.errors import UsageError
+from blendrun.jobs import MAX_LINE_BYTES
+from blendrun.models import ResolvedModel, resolve_model
+from blendrun.planner.feed import RunPlan, RunPlanner
+from blendrun.runner.failures import ErrorLimit
+from blendrun.runner.feeding import scheduler_settings
+from blendrun.runner.settings import RunSettings
+from blendrun.runner.state import StateFolder
+from blendrun.runner.strict import JobCheck
+from blendrun.runner.supervise import MakeEngine, Patience
+from blendrun.simulate.base import Overlap
+
+# Without a sign of life for so long an engine is hung; one forward pass of a large model takes minutes on a CPU.
+_STALL_S, _CPU_STALL_S = 600.0, 1800.0
+
+
+def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngine]:
+    """From options to what the runner takes. Raises UsageError, InputMissingError."""
+    arguments = parse_engine_args(options["engine_arg"] or [])
+    if options["endpoint"] not in (None, *ENDPOINTS):
+        raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
+    replay = options["engine"] == EngineName.REPLAY
+    name, identity = options["model"] or "replay", "replay"
+    order, planner, check = str(options["order"]), None, None
+    overlap = Overlap.EXCLUSIVE if options["overlap"] == OverlapName.AUTO else Overlap(str(options["overlap"]))
+    decides: dict[str, Any] = {}
+    versions: dict[str, str] = {}
+    stall = _STALL_S
+    rules = rules_of(options, arguments)
+    if replay:
+        if order not in (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.AUTO):
+            raise UsageError(f"--order {order} needs the prompts in tokens, and replay has no tokenizer")
+        make_engine = _replay(arguments)
+    elif options["model"] is None:
+        raise UsageError("which model? Give --model, for example --model smollm2-135m")
+    else:
+        chosen: Platform = "gpu" if options["device"] == DeviceName.GPU else "cpu"
+        platform = detect_platform() if options["device"] == DeviceName.AUTO else chosen
+        resolved = resolve_model(options["model"], platform=platform, progress=progress)
+        identity = resolved.identity
+        arguments = _parsers(resolved) | arguments
+        # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
+        decides = answer_settings(arguments) | {"platform": platform}
+        versions = runtime_versions()
+        planner = planner_of(resolved, platform, arguments, options)
+        check = _check(resolved, platform, arguments) if options["strict"] else None
+        make_engine = _sglang(resolved, platform, arguments, options)
+        stall = _CPU_STALL_S if platform == "cpu" else _STALL_S
+        rules = rules_of(options, arguments, resolved.card)
+    return RunSettings(
+        inputs=tuple(options["jobs"]),
+        output=output_path(options),
+        model=name,
+        model_identity=identity,
+        engine=str(options["engine"]),
+        answer_settings=decides,
+        versions=versions,
+        order=Order.GIVEN if order == OrderName.AUTO else Order(order),
+        overlap=overlap,
+        planner=planner,
+        limit=options["limit"],
+        default_url=options["endpoint"],
+        rules=rules,
+        max_line_bytes=options["max_line_bytes"] or MAX_LINE_BYTES,
+        max_errors=None if options["max_errors"] is None else ErrorLimit.parse(options["max_errors"]),
+        strict=options["strict"],
+        check=check,
+        resume=options["resume"],
+        accept_changes=options["accept_changes"],
+        retry_errors=options["retry_errors"],
+        overwrite=options["overwrite"],
+        patience=Patience(
+            restarts=options["max_restarts"],
+            drain=options["drain_timeout"],
+            stall=options["stall_timeout"] or stall,
+            load=max(options["stall_timeout"] or 0.0, _CPU_STALL_S),
+            deadline=options["deadline_end"],
+        ),
+    ), with_media(make_engine, options)
+
+
+def _parsers(model: ResolvedModel) -> dict[str, Any]:
+    """Engine arguments that the model's card asks for; what the user gives wins."""
+    parsers = model.card.parsers if model.card else None
+    if parsers is None:
+        return {}
+    chosen = {"tool_call_parser": parsers.tool_call, "reasoning_parser": parsers.reasoning}
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _check(model: ResolvedModel, platform: Platform, arguments: dict[str, Any]) -> Any:
+    """What checks the prompts of a job for `--strict`."""
+    context = arguments.get("context_length") or model.context_length
+    return JobCheck(
+        model=model.name,
+        path=model.path,
+        context_length=context or (model.card.context_length if model.card else None),
+        pool_tokens=engine_limits(platform, arguments).pool_tokens,
+        arguments=arguments,
+    )
+
+
+def planner_of(model: ResolvedModel, platform: Platform, arguments: dict[str, Any], options: dict[str, Any]) -> Any:
+    """What plans the run; None where rows are fed as they stand. Raises UsageError."""
+    order, overlap = str(options["order"]), str(options["overlap"])
+    if order in (OrderName.GIVEN, OrderName.SHUFFLED):
+        return None
+    policy = arguments.get("schedule_policy", "fcfs")
+    if policy != "fcfs":
+        # The user wants SGLang's own order.
+        if order == OrderName.AUTO:
+            return None
+        from blendrun.errors import UsageError
+
+        raise UsageError(f"schedule_policy={policy} has an order of its own: leave it out, or --order {order}")
+
+    facts = JobFacts(
+        compute_capability=compute_capability() if platform == "gpu" else None,
+        architecture=model.card.architecture if model.card else None,
+    )
+
+    def refusal(mode: Overlap, logprobs: bool) -> str | None:
+        found = overlap_arguments(mode.value, platform, arguments, replace(facts, any_logprobs=logprobs))
+        return found.sentence if isinstance(found, Refused) else None
+
+    return RunPlanner(
+        model,
+        None if order == OrderName.AUTO else Order(order),
+        overlap=None if overlap == OverlapName.AUTO else Overlap(overlap),
+        # On a CPU one step's arithmetic hides under no other's reads. The split of a GPU is only for those who ask.
+        overlaps=(Overlap.EXCLUSIVE, Overlap.MIXED) if platform == "gpu" else (Overlap.EXCLUSIVE,),
+        refusal=refusal,
+        limits=engine_limits(platform, arguments),
+    ).plan
+
+
+def _replay(arguments: dict[str, Any]) -> MakeEngine:
+
+    engine = ReplayEngine.from_arguments(arguments)
+    return lambda *_: engine
+
+
+def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], options: dict[str, Any]) -> MakeEngine:
+
+    settings = EngineSettings(
+        model_path=str(model.path),
+        platform=platform,
+        threads=options["threads"] or available_cores(),
+        trust_remote_code=options["trust_remote_code"],
+        server_args=arguments,
+    )
+
+    context = arguments.get("context_length") or model.context_length
+    if context is None and model.card is not None:
+        context = model.card.context_length
+
+    def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
+        estimates = state.estimates if state.estimates.exists() and one_scheduler(arguments) else None
+        scheduler = scheduler_settings(plan, steps=state.steps, estimates=estimates)
+        planned = msgspec.structs.replace(
+            settings,
+            scheduler=scheduler,
+            overlap=plan.overlap.value,
+            server_args=smaller(arguments, platform, shrinks, context),
+        )
+        return SglangEngine(planned, state.engine_log)
+
+    return make
+
+
+def output_path(options: dict[str, Any]) -> Path:
+    """Where the answers go; beside the run's state for `-o -` too. Raises UsageError for stdin without a name."""
+    if options["output"] not in (None, "-"):
+        return Path(options["output"])
+    first = options["jobs"][0]
+    if first == "-":
+        if options["output"] is None:
+            raise UsageError("where do the answers go? With stdin as input, give -o FILE, or -o - for stdout")
+        return Path("stdin.answers.jsonl")
+    stem = Path(first).name
+    for suffix in (".gz", ".zst", ".jsonl", ".ndjson", ".json"):
+        stem = stem.removesuffix(suffix)
+    return Path(f"{stem}.answers.jsonl")

@@ -1,0 +1,303 @@
+"""One invocation of a run on an indexed job: resume, plan, have it answered, journal, write."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun import __version__
+from blendrun.endpoints.adapters import other_models
+from blendrun.engine.base import Result
+from blendrun.errors import (
+    EXIT_OK,
+    EXIT_SOME_LINES_FAILED,
+    EXIT_TOO_MANY_ERRORS,
+    BlendrunError,
+    DrainedError,
+    EngineUnavailableError,
+    InterruptedRunError,
+)
+from blendrun.jobs import Job
+from blendrun.lengths.history import HistoryUnavailableError
+from blendrun.planner.feed import RunPlan
+from blendrun.runner import manifest as manifests
+from blendrun.runner import summary as summaries
+from blendrun.runner.answers import answer_line, write_answers
+from blendrun.runner.events import Note, PhaseStarted, Progress, Watch
+from blendrun.runner.failing import FailedLines
+from blendrun.runner.journal import Journal, Record
+from blendrun.runner.ledger import Ledger
+from blendrun.runner.order import plan_rows
+from blendrun.runner.settings import RunSettings
+from blendrun.runner.state import StateFolder, path_text
+from blendrun.runner.status import StatusFile
+from blendrun.runner.stop import handlers_kept, stops_as_errors
+from blendrun.runner.summary import PlanSummary, Stopwatch, Summary, Tokens
+from blendrun.runner.supervise import MakeEngine, Supervisor
+
+RESUMES = "the same command resumes"
+
+
+@dataclass(slots=True)
+class Invocation:
+    """Works under the state folder's lock."""
+
+    settings: RunSettings
+    state: StateFolder
+    job: Job
+    stopwatch: Stopwatch
+    watch: Watch
+    status: StatusFile
+    manifest: manifests.Manifest = field(init=False)
+    salt: bytes = field(init=False)
+    ledger: Ledger = field(init=False)
+    failed: FailedLines = field(init=False)
+    notes: list[str] = field(default_factory=list, init=False)
+    supervisor: Supervisor | None = field(default=None, init=False)
+    rejected: int = field(default=0, init=False)
+    new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
+
+    @property
+    def plan(self) -> RunPlan | None:
+        return self.supervisor.plan if self.supervisor else None
+
+    def execute(self, make_engine: MakeEngine) -> Summary:
+        self.manifest = self._manifest()
+        self.salt = self.manifest.salt
+        self.rejected = int(self.job.rejected.sum())
+        if not self.settings.resume:
+            # Only now: a wrong input must not cost the answers of the run before.
+            self.state.clear(keep=[source.path for source in self.job.sources])
+        old = manifests.read(self.state.manifest, accept_changes=self.settings.accept_changes)
+        with Journal(self.state.journal) as journal:
+            # Without a finished request there is nothing to mix: a failed first start binds nobody to its settings.
+            if old is not None and (not journal.empty or self.state.output.exists()):
+                manifests.check(old, self.manifest, accept_changes=self.settings.accept_changes)
+            if self.settings.retry_errors:
+                journal.drop_errors()
+            self.ledger = Ledger(self.job, self.salt)
+            self.ledger.load(journal.entries())
+            self.failed = FailedLines(self.job, self.ledger, journal, self.state, self.settings.max_errors, self.watch)
+            if journal.emptied:
+                self._note("the journal was empty: what it held is lost, and its requests run again", warning=True)
+            if journal.damaged:
+                self._note(
+                    f"{journal.damaged} damaged journal records passed over; their requests run again", warning=True
+                )
+            todo = self.ledger.unfinished()
+            if not len(todo) and old == self.manifest and (done := self._finished_before()) is not None:
+                return done
+            manifests.write(self.state.manifest, self.manifest)
+            self.status.open()
+            # A summary speaks of a run that ended; this one has begun.
+            self.state.summary.unlink(missing_ok=True)
+            try:
+                with stops_as_errors():
+                    self._finish(todo, make_engine, journal)
+            except BlendrunError as error:
+                stopped = isinstance(error, DrainedError | InterruptedRunError)
+                # What ended the run matters more than a summary that cannot be written either.
+                with suppress(BlendrunError):
+                    self.failed.show_counts()
+                    self._summary("drained" if stopped else "failed", error.exit_code)
+                raise
+        if self.failed.too_many():
+            # What was in flight was all there was: the files are complete, the verdict is the same.
+            self._note(str(self.failed.error()), warning=True)
+        return self._summary("completed", self._exit_code(self.failed.count))
+
+    def _exit_code(self, failed: int) -> int:
+        if self.failed.too_many(failed):
+            return EXIT_TOO_MANY_ERRORS
+        return EXIT_SOME_LINES_FAILED if failed else EXIT_OK
+
+    def _answer(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
+        """Have an engine answer the rows `todo`."""
+        self.supervisor = Supervisor(
+            job=self.job,
+            state=self.state,
+            patience=self.settings.patience,
+            plan=self._plan(todo),
+            unfinished=self.ledger.unfinished,
+            make_plan=self._plan,
+            make_engine=make_engine,
+            on_result=lambda result, custom_id: self._record(result, custom_id, journal),
+            on_tick=self._show_progress,
+            on_plan_end=self._remember,
+            on_note=lambda text, warning: self._note(text, warning=warning),
+            watch=self.watch,
+            stopwatch=self.stopwatch,
+        )
+        try:
+            with handlers_kept():
+                asyncio.run(self.supervisor.run())
+        finally:
+            journal.sync()
+
+    def _plan(self, rows: NDArray[np.int64]) -> RunPlan:
+        settings = self.settings
+        if settings.planner is None or not len(rows):
+            return plan_rows(rows, settings.order, settings.overlap)
+        with self.stopwatch.phase("plan"):
+            plan = settings.planner(
+                self.job,
+                rows,
+                lambda name, detail: self.watch(PhaseStarted(name, detail)),
+                lambda done, total, unit: self.watch(Progress(done, total, unit)),
+                lambda text: self._note(text, warning=True),
+            )
+        if plan.why:
+            self._note(plan.why)
+        return plan
+
+    def _finish(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
+        """Answer the rows `todo`, then write the files."""
+        self.failed.collect()
+        if self.settings.strict and (len(todo) or not self.ledger.finished):
+            self._refuse_bad_lines()
+        if len(todo):
+            self.failed.check()
+            self._note_resume(len(todo))
+            self._note_models()
+            self._answer(todo, make_engine, journal)
+        if left := len(self.ledger.unfinished()):
+            stopped = self.supervisor.stopped if self.supervisor else None
+            self.failed.check()
+            if stopped is not None:
+                raise type(stopped)(f"{stopped}; {left} requests are left; {RESUMES}")
+            if self.supervisor and self.supervisor.held:
+                raise DrainedError(f"{left} requests are left that would end behind the deadline; {RESUMES}")
+            raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; {RESUMES}")
+        with self.stopwatch.phase("write"):
+            self.watch(PhaseStarted("write", str(self.state.output)))
+            write_answers(self.job, self.ledger, journal, self.state)
+
+    def _refuse_bad_lines(self) -> None:
+        """Raises InputInvalidError where a line has an error that can be found without an engine."""
+        refused = None
+        if self.settings.check is not None:
+            with self.stopwatch.phase("check"):
+                refused = self.settings.check(
+                    self.job,
+                    lambda name, detail: self.watch(PhaseStarted(name, detail)),
+                    lambda done, total, unit: self.watch(Progress(done, total, unit)),
+                    lambda text: self._note(text, warning=True),
+                )
+        self.failed.refuse(refused)
+
+    def _manifest(self) -> manifests.Manifest:
+        settings = self.settings
+        return manifests.Manifest(
+            schema_version=manifests.SCHEMA_VERSION,
+            versions={"blendrun": __version__, **settings.versions},
+            inputs=tuple("<stdin>" if name == "-" else path_text(Path(name).resolve()) for name in settings.inputs),
+            input_fingerprint=self.job.fingerprint,
+            limit=settings.limit,
+            model=path_text(settings.model),
+            model_identity=settings.model_identity,
+            engine=settings.engine,
+            answer_settings=settings.answer_settings,
+        )
+
+    def _finished_before(self) -> Summary | None:
+        """The summary of the run that finished this very job, if its files are still there."""
+        summary = summaries.read(self.state.summary)
+        if summary is None or summary.status != "completed" or not self.state.output.exists():
+            return None
+        if summary.errors is not None and not self.state.errors.exists():
+            return None
+        self._note("finished before; nothing to do")
+        return msgspec.structs.replace(summary, exit_code=self._exit_code(summary.counts.failed))
+
+    def _note(self, text: str, *, warning: bool = False) -> None:
+        self.notes.append(text)
+        self.watch(Note(text, warning))
+
+    def _note_resume(self, left: int) -> None:
+        done = len(self.job.accepted) - left
+        if done:
+            self._note(f"resuming: {done} of {len(self.job)} requests are finished")
+
+    def _note_models(self) -> None:
+        rules = self.settings.rules
+        # Where adapters are declared, a name that is not served is an error line instead.
+        if not rules.adapters and (sentence := other_models(self.job.models, self.settings.model, rules.base)):
+            self._note(sentence, warning=True)
+
+    def _remember(self, plan: RunPlan) -> None:
+        """Leave the lengths of the answers to later runs."""
+        if plan.learning is None:
+            return
+        try:
+            plan.learning.remember(self.settings.model_identity)
+        except HistoryUnavailableError as error:
+            self._note(str(error), warning=True)
+
+    def _record(self, result: Result, custom_id: str, journal: Journal) -> None:
+        key = self.job.key(result.row, self.salt)
+        record = Record(
+            key,
+            result.error_code is None,
+            result.usage,
+            result.finish_reasons,
+            result.error_code,
+            answer_line(key, custom_id, result),
+        )
+        self.ledger.mark(result.row, journal.append(record))
+        if result.error_code is not None:
+            self._record_failure(result.row, result.error_code, result.error_message or "")
+        usage = result.usage
+        for place, tokens in enumerate((usage.prompt, usage.cached, usage.output)):
+            self.new_tokens[place] += tokens
+        self._show_progress()
+
+    def _record_failure(self, row: int, code: str, message: str) -> None:
+        self.failed.add(row, code, message)
+        if self.failed.too_many() and self.supervisor is not None and self.supervisor.stopped is None:
+            self.supervisor.stop(self.failed.error(), "too many errors")
+
+    def _show_progress(self) -> None:
+        self.watch(
+            Progress(
+                self.ledger.finished + self.rejected,
+                len(self.job),
+                "requests",
+                self.ledger.error_codes.total() + self.rejected,
+                self.supervisor.in_flight if self.supervisor else 0,
+                *self.new_tokens,
+            )
+        )
+
+    def _summary(self, status: str, exit_code: int) -> Summary:
+        summary = summaries.summarise(
+            self.job,
+            self.ledger,
+            self.manifest,
+            self.supervisor.info if self.supervisor else None,
+            self.stopwatch,
+            status=status,
+            exit_code=exit_code,
+            output=self.state.output,
+            errors=self.state.errors,
+            order=str(self.plan.order if self.plan else self.settings.order),
+            plan=_planned(self.plan),
+            new_tokens=Tokens(*self.new_tokens),
+            notes=tuple(self.notes),
+            failures=self.failed.failures,
+            restarts=tuple(self.supervisor.restarts) if self.supervisor else (),
+        )
+        summaries.write(self.state.summary, summary)
+        self.status.end(summary)
+        return summary
+
+
+def _planned(plan: RunPlan | None) -> PlanSummary | None:
+    if plan is None or not plan.planned:
+        return None
+    return PlanSummary(plan.order, plan.overlap, plan.why, plan.predicted_seconds, plan.predicted_hit_tokens)

@@ -1,0 +1,72 @@
+"""What the command line decides of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.blend.base import OrderName
+from blendrun.endpoints import Rules
+from blendrun.jobs import MAX_LINE_BYTES, Job
+from blendrun.planner.feed import RunPlan
+from blendrun.runner.failures import ErrorLimit
+from blendrun.runner.supervise import Patience
+from blendrun.simulate.base import Overlap
+from blendrun.tokens.check import Refused
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What the command line decides.
+
+    inputs: files in order, "-" for stdin. model, model_identity: as given, and its hash. patience: with engines and
+    with what is in flight. versions: of the engine's packages, for the manifest.
+    planner: makes the plan; None feeds as `order` and `overlap` say. max_errors: lines that may fail, None for all.
+    strict: refuse a job with a bad line before there is an engine; check: finds those that only a tokenizer can find.
+    """
+
+    inputs: tuple[str, ...]
+    output: Path
+    model: str
+    model_identity: str
+    engine: str
+    answer_settings: dict[str, Any]
+    order: OrderName = OrderName.GIVEN
+    overlap: Overlap = Overlap.EXCLUSIVE
+    planner: Planner | None = None
+    limit: int | None = None
+    default_url: str | None = None
+    rules: Rules = field(default_factory=Rules)
+    max_line_bytes: int = MAX_LINE_BYTES
+    max_errors: ErrorLimit | None = None
+    strict: bool = False
+    check: Check | None = None
+    resume: bool = True
+    accept_changes: bool = False
+    retry_errors: bool = False
+    overwrite: bool = False
+    patience: Patience = field(default_factory=Patience)
+    versions: dict[str, str] = field(default_factory=dict)
+
+
+# Makes the plan of the rows that are to be fed; told what to report to.
+Planner = Callable[
+    [
+        Job,
+        NDArray[np.int64],
+        Callable[[str, str], None],
+        Callable[[int, int, str], None],
+        Callable[[str], None],
+    ],
+    RunPlan,
+]
+# What no engine would answer of the accepted rows; told what to report to.
+Check = Callable[
+    [Job, Callable[[str, str], None], Callable[[int, int, str], None], Callable[[str], None]],
+    Refused,
+]

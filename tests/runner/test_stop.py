@@ -1,0 +1,55 @@
+"""Stop signals and deadlines while a command does what can be done again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from blendrun.errors import DrainedError, InterruptedRunError
+from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stopping_by_exception
+
+
+@pytest.mark.parametrize(
+    ("number", "error"),
+    [(signal.SIGINT, InterruptedRunError), (signal.SIGTERM, DrainedError), (signal.SIGUSR1, DrainedError)],
+)
+def test_what_forgives_every_failure_does_not_forgive_a_signal(number: int, error: type[Exception]):
+    def forgiving() -> None:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(1)
+        except Exception:  # noqa: BLE001  # as code does that must not fail for one odd line
+            pytest.fail("the signal was taken for a failure")
+
+    with pytest.raises(error), stopping_by_exception():
+        forgiving()
+
+
+def test_a_deadline_ends_what_runs_at_its_time():
+    begun = time.monotonic()
+    with pytest.raises(DrainedError, match="the deadline has come"), stopping_by_exception(begun + 0.3):
+        time.sleep(5)
+    assert 0.25 < time.monotonic() - begun < 2
+
+
+def test_the_deadline_waits_while_a_loop_has_the_signals():
+    begun = time.monotonic()
+    with pytest.raises(DrainedError), stopping_by_exception(begun + 0.2):
+        with handlers_kept():
+            time.sleep(0.5)
+            assert time.monotonic() - begun >= 0.5, "no alarm in here"
+        time.sleep(5)
+    assert time.monotonic() - begun < 3
+
+
+def test_afterwards_nothing_of_it_is_left():
+    numbers = (*STOP_SIGNALS, signal.SIGALRM)
+    before, (left, _) = [signal.getsignal(number) for number in numbers], signal.getitimer(signal.ITIMER_REAL)
+    with stopping_by_exception(time.monotonic() + 60):
+        pass
+    assert [signal.getsignal(number) for number in numbers] == before
+    # Someone else's alarm goes on as it did.
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == pytest.approx(left, abs=1)
