@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import shlex
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from blendrun.cli.names import DeviceName
+
 if TYPE_CHECKING:
     from blendrun.calibrate import Calibration, Task
     from blendrun.cost.base import HardwareCard
-
-
-class DeviceName(StrEnum):
-    """What is measured; auto: a GPU if this machine has one."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    GPU = "gpu"
 
 
 def calibrate(
@@ -94,26 +87,19 @@ def _execute(options: dict[str, Any], name: str, output: Path | None) -> tuple[C
 def _task(options: dict[str, Any], progress: Any) -> Task:
     """From options to what is measured. Raises UsageError, InputMissingError."""
     from blendrun.calibrate import Task
-    from blendrun.engine.base import EngineSettings, Platform
-    from blendrun.engine.settings import available_cores, detect_platform, parse_engine_args
+    from blendrun.cli.engine_options import engine_settings, platform_of
+    from blendrun.engine.settings import parse_engine_args
     from blendrun.errors import UsageError
     from blendrun.models import resolve_model
 
     arguments = parse_engine_args(options["engine_arg"] or [])
     if options["model"] is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
-    chosen: Platform = "gpu" if options["device"] == DeviceName.GPU else "cpu"
-    platform = detect_platform() if options["device"] == DeviceName.AUTO else chosen
+    platform = platform_of(options)
     resolved = resolve_model(options["model"], platform=platform, progress=progress)
     if resolved.card is None:
         raise UsageError(f"the dimensions of {options['model']} are not known: give a model folder with a config.json")
-    settings = EngineSettings(
-        model_path=str(resolved.path),
-        platform=platform,
-        threads=options["threads"] or available_cores(),
-        trust_remote_code=options["trust_remote_code"],
-        server_args=arguments,
-    )
+    settings = engine_settings(resolved, platform, options, arguments)
     return Task(resolved.card.alias, resolved.card, settings, quick=options["quick"])
 
 

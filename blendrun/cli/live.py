@@ -103,10 +103,8 @@ def _of_job(
     watch: Watch,
 ) -> LiveReport:
     from blendrun.bench.live import LiveBench
-    from blendrun.engine.base import EngineSettings
+    from blendrun.cli.engine_options import engine_settings, platform_of
     from blendrun.engine.settings import (
-        available_cores,
-        detect_platform,
         engine_limits,
         parse_engine_args,
         runtime_versions,
@@ -124,7 +122,7 @@ def _of_job(
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     if not len(job.accepted):
         raise UsageError(f"{options['jobs'][0]} has no request to run")
-    platform = detect_platform() if options["device"] == DeviceName.AUTO else options["device"].value
+    platform = platform_of(options)
     model = resolve_model(options["model"], platform=platform, progress=lambda text: phase("model", text))
     arguments = parse_engine_args(options["engine_arg"] or [])
     if options["kv_tokens"] is not None:
@@ -139,9 +137,7 @@ def _of_job(
     LiveBench(
         job=job,
         planner=RunPlanner(model, None, limits=limits, hardware=options["hardware"]),
-        settings=EngineSettings(
-            str(model.path), platform, options["threads"] or available_cores(), server_args=arguments
-        ),
+        settings=engine_settings(model, platform, options, arguments),
         orders=orders,
         overlaps=overlaps,
         repeats=options["repeat"],

@@ -9,18 +9,17 @@ from typing import Any
 import msgspec
 
 from blendrun.blend.base import OrderName as Order
-from blendrun.cli.names import DeviceName, EngineName, OrderName, OverlapName
+from blendrun.cli.engine_options import context_length, engine_settings, platform_of
+from blendrun.cli.names import EngineName, OrderName, OverlapName
 from blendrun.cli.permissions import rules_of, with_media
 from blendrun.cost.detect import compute_capability
 from blendrun.endpoints import ENDPOINTS
-from blendrun.engine.base import Engine, EngineSettings, Platform
+from blendrun.engine.base import Engine, Platform
 from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.replay import ReplayEngine
 from blendrun.engine.settings import (
     answer_settings,
-    available_cores,
-    detect_platform,
     engine_limits,
     one_scheduler,
     parse_engine_args,
@@ -41,6 +40,8 @@ from blendrun.simulate.base import Overlap
 
 # Without a sign of life for so long an engine is hung; one forward pass of a large model takes minutes on a CPU.
 _STALL_S, _CPU_STALL_S = 600.0, 1800.0
+# While it loads, weights may come slowly and nothing is said.
+_LOAD_STALL_S = 1800.0
 
 
 def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngine]:
@@ -63,8 +64,7 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
     elif options["model"] is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     else:
-        chosen: Platform = "gpu" if options["device"] == DeviceName.GPU else "cpu"
-        platform = detect_platform() if options["device"] == DeviceName.AUTO else chosen
+        platform = platform_of(options)
         resolved = resolve_model(options["model"], platform=platform, progress=progress)
         identity = resolved.identity
         arguments = _parsers(resolved) | arguments
@@ -102,7 +102,7 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
             restarts=options["max_restarts"],
             drain=options["drain_timeout"],
             stall=options["stall_timeout"] or stall,
-            load=max(options["stall_timeout"] or 0.0, _CPU_STALL_S),
+            load=max(options["stall_timeout"] or 0.0, _LOAD_STALL_S),
             deadline=options["deadline_end"],
         ),
     ), with_media(make_engine, options)
@@ -119,11 +119,10 @@ def _parsers(model: ResolvedModel) -> dict[str, Any]:
 
 def _check(model: ResolvedModel, platform: Platform, arguments: dict[str, Any]) -> Any:
     """What checks the prompts of a job for `--strict`."""
-    context = arguments.get("context_length") or model.context_length
     return JobCheck(
         model=model.name,
         path=model.path,
-        context_length=context or (model.card.context_length if model.card else None),
+        context_length=context_length(model, arguments),
         pool_tokens=engine_limits(platform, arguments).pool_tokens,
         arguments=arguments,
     )
@@ -139,8 +138,6 @@ def planner_of(model: ResolvedModel, platform: Platform, arguments: dict[str, An
         # The user wants SGLang's own order.
         if order == OrderName.AUTO:
             return None
-        from blendrun.errors import UsageError
-
         raise UsageError(f"schedule_policy={policy} has an order of its own: leave it out, or --order {order}")
 
     facts = JobFacts(
@@ -164,24 +161,12 @@ def planner_of(model: ResolvedModel, platform: Platform, arguments: dict[str, An
 
 
 def _replay(arguments: dict[str, Any]) -> MakeEngine:
-
     engine = ReplayEngine.from_arguments(arguments)
     return lambda *_: engine
 
 
-def _sglang(model: ResolvedModel, platform: Any, arguments: dict[str, Any], options: dict[str, Any]) -> MakeEngine:
-
-    settings = EngineSettings(
-        model_path=str(model.path),
-        platform=platform,
-        threads=options["threads"] or available_cores(),
-        trust_remote_code=options["trust_remote_code"],
-        server_args=arguments,
-    )
-
-    context = arguments.get("context_length") or model.context_length
-    if context is None and model.card is not None:
-        context = model.card.context_length
+def _sglang(model: ResolvedModel, platform: Platform, arguments: dict[str, Any], options: dict[str, Any]) -> MakeEngine:
+    settings, context = engine_settings(model, platform, options, arguments), context_length(model, arguments)
 
     def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
         estimates = state.estimates if state.estimates.exists() and one_scheduler(arguments) else None

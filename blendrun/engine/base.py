@@ -163,8 +163,8 @@ class Engine(Protocol):
     """
 
     @property
-    def held(self) -> int:
-        """Requests that were submitted and that it has not begun on, for want of something from outside."""
+    def fetching(self) -> int:
+        """Requests that were submitted and whose media are still being fetched: it cannot have begun on them."""
         ...
 
     async def start(self, on_phase: OnPhase) -> EngineInfo:

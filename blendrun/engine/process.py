@@ -60,7 +60,7 @@ class SglangEngine:
         return self._process.pid if self._process else None
 
     @property
-    def held(self) -> int:
+    def fetching(self) -> int:
         return 0
 
     async def start(self, on_phase: OnPhase) -> EngineInfo:

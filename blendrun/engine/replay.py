@@ -66,7 +66,7 @@ class ReplayEngine:
             raise UsageError(f"--engine-arg for the replay engine: {error}") from error
 
     @property
-    def held(self) -> int:
+    def fetching(self) -> int:
         return 0
 
     async def start(self, on_phase: OnPhase) -> EngineInfo:

@@ -23,13 +23,13 @@ class Deadline:
         self.end = end
         self._tokens: deque[int] = deque(maxlen=_RECENT)
         self._seconds: deque[float] = deque(maxlen=_RECENT)
-        self._wait, self._pace, self._mean, self._known = 0.0, 0.0, 0.0, 0
+        self._wait, self._pace, self._mean, self._new = 0.0, 0.0, 0.0, 0
 
     def ended(self, tokens: int, seconds: float) -> None:
         """A request with an answer of that many tokens took so long from hand-over to its end."""
         self._tokens.append(tokens)
         self._seconds.append(seconds)
-        self._known += 1
+        self._new += 1
 
     def fits(self, tokens: int) -> bool:
         """Whether a request may be admitted now. tokens: expected of its answer, 0 where nobody knows."""
@@ -37,8 +37,8 @@ class Deadline:
         return left > 0 and (len(self._tokens) < _FEWEST or self._estimate(tokens) <= left)
 
     def _estimate(self, tokens: int) -> float:
-        if self._known:
-            self._known = 0
+        if self._new:
+            self._new = 0
             # The slope may be noise where requests wait in a queue; it is at most all of the time over all tokens.
             count, seconds = np.array(self._tokens, dtype=np.float64), np.array(self._seconds)
             spread, most = float(count.var()), float(seconds.mean() / max(count.mean(), 1.0))

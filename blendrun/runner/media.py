@@ -46,8 +46,8 @@ class MediaEngine:
         self._results: asyncio.Queue[Result | None] = asyncio.Queue()
 
     @property
-    def held(self) -> int:
-        return len(self._fetching) + self._inner.held
+    def fetching(self) -> int:
+        return len(self._fetching) + self._inner.fetching
 
     async def start(self, on_phase: OnPhase) -> EngineInfo:
         return await self._inner.start(on_phase)

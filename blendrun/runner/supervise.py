@@ -233,7 +233,7 @@ class Supervisor:
 
         def idle() -> bool:
             # Nothing to do: all answered while more may come, or what is not waits for something else.
-            busy = len(feeding.flights) > engine.held
+            busy = len(feeding.flights) > engine.fetching
             return not busy and not (feeding.handed_over and not feeding.flights)
 
         await self._while_alive(feeding.run(), signs, stall, "is hung", idle)

@@ -52,7 +52,7 @@ CUTS = {
 # "mix" is one of these.
 MIXED = ("xquad-qa", "smoke-mix", "mmlu")
 MIX_POOL = 4096
-KNOWN_CASE, KNOWN_POOL = "known-case", 800
+KNOWN_CASE = "known-case"
 
 
 _END = 400
@@ -73,7 +73,7 @@ def write_cut(name: str, folder: Path, scale: float = 1.0, workloads: Path = WOR
 
 
 def pool_of(name: str) -> int:
-    return {"mix": MIX_POOL, KNOWN_CASE: KNOWN_POOL}.get(name) or CUTS[name].pool
+    return MIX_POOL if name == "mix" else CUTS[name].pool
 
 
 def _known_case() -> Iterator[dict[str, Any]]:

@@ -8,12 +8,18 @@ import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 from runner_job import line, lines_of, run, write
 
+from blendrun.blend.base import OrderName
 from blendrun.engine.base import EngineInfo, OnPhase, Result
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import DrainedError, EngineUnavailableError
+from blendrun.jobs import Job
+from blendrun.planner.feed import RunPlan
+from blendrun.planner.feeder import Feed
 from blendrun.runner.supervise import Patience
 
 COUNT = 40
@@ -176,6 +182,24 @@ def test_an_engine_that_does_not_end_is_ended(jobs: Path, out: Path):
     assert run(out, jobs, engine=lambda: engine, patience=Patience(stall=1.0)).exit_code == 0
 
 
+class Expecting:
+    """A planner that feeds rows as they stand and knows how long their answers will be."""
+
+    def __init__(self, tokens: dict[int, int], default: int) -> None:
+        self.tokens, self.default = tokens, default
+
+    def __call__(self, job: Job, rows: NDArray[np.int64], *_: object) -> RunPlan:
+        self.rows = iter(rows.tolist())
+        return RunPlan(self, OrderName.GIVEN)
+
+    def take(self) -> Feed | None:
+        row = next(self.rows, None)
+        return None if row is None else Feed(row, row, output=self.tokens.get(row, self.default))
+
+    def ended(self, feed: Feed) -> None:
+        """Nothing depends on it."""
+
+
 class TestDeadline:
     def test_what_cannot_finish_is_not_begun(self, tmp_path: Path, out: Path):
         rows = [line(f"id {row}", "question", max_tokens=20) for row in range(400)]
@@ -190,3 +214,19 @@ class TestDeadline:
         assert isinstance(counts, dict)
         assert 10 <= counts["completed"] <= 100
         assert run(out, jobs).counts.completed == 400
+
+    def test_what_would_be_cut_off_is_left_and_the_rest_is_done_in_good_time(self, tmp_path: Path, out: Path):
+        short, long = {"max_tokens": 5}, {"max_tokens": 4000}
+        rows = [line(f"short {row}", "question", **short) for row in range(160)]
+        # Past the window of 130, so that the pace is known when their turn comes; short ones come behind them.
+        rows[140:140] = [line(f"long {row}", "question", **long) for row in range(5)]
+        jobs = write(tmp_path / "mixed.jsonl", *rows)
+        begun = time.monotonic()
+        engine = {"slots": 2, "decode_rate": 100.0, "real_time": 1.0}
+        plan = Expecting(dict.fromkeys(range(140, 145), 4000), default=5)
+        with pytest.raises(DrainedError, match="5 requests are left that would end behind the deadline"):
+            run(out, jobs, engine=engine, planner=plan, patience=Patience(deadline=begun + 25.0, drain=1.0))
+        assert time.monotonic() - begun < 18, "it does not wait for a deadline that nothing can meet"
+        counts = summary_of(out)["counts"]
+        assert isinstance(counts, dict)
+        assert counts["completed"] == 160
