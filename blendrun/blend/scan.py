@@ -7,7 +7,8 @@ hold the shares of the pool that make their mix cost compute and memory in the p
     M_L + M_R = M        M_L k_L (rho_L - rho) = M_R k_R (rho - rho_R)
 
 k = KV tokens read a step over KV tokens held; it is 1 in the paper, and more where decoding requests share a prefix,
-which is held once and read by each. Every other bracket (section 4, item 9) gives the whole pool to one side.
+which is held once and read by each. Every other bracket (section 4, item 9) gives the whole pool to one side. A side
+finishes siblings it has begun, whatever its share, where what is left of them is less than their prefix (`Row`).
 
 The order comes from playing this out in expected time, a step at a time of decoding: the side that is furthest below
 its share admits next, if at no time to come the pool would overflow by what is then running; else time moves on to the
@@ -24,7 +25,7 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, RIGHT
 from blendrun.blend.row import Row
-from blendrun.tree.compiled import F64, F64_IN, I64_IN, compiled, inlined
+from blendrun.tree.compiled import BOOL_IN, F64, F64_IN, I64_IN, compiled, inlined
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +51,8 @@ def dual_scan(row: Row, pool_tokens: float) -> Scan:
         held.memory,
         row.density,
         row.reads,
+        row.stays_left,
+        row.stays_right,
         float(pool_tokens),
     )
     return Scan(place, side, share, float(peak))
@@ -142,7 +145,7 @@ def insert_end(
     ends[place], freed[place], rows[place] = end, tokens, own_rows
 
 
-@compiled(I64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64)
+@compiled(I64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, BOOL_IN, BOOL_IN, F64)
 def _scan(
     unit: NDArray[np.int64],
     own_left: NDArray[np.float64],
@@ -153,6 +156,8 @@ def _scan(
     memory: NDArray[np.float64],
     density: NDArray[np.float64],
     reads: NDArray[np.float64],
+    stays_left: NDArray[np.bool_],
+    stays_right: NDArray[np.bool_],
     pool: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32], float]:
     count = len(unit)
@@ -174,20 +179,24 @@ def _scan(
             rho = compute_left / max(memory_left, 1e-30)
             share = left_share(density[left_unit], density[right_unit], rho, reads[left_unit], reads[right_unit])
         side = -1
+        staying = RIGHT if stays_right[right] else LEFT if stays_left[left] else -1
         while side < 0:
             first_choice = RIGHT if holding[LEFT] * (1.0 - share) > holding[RIGHT] * share or share <= 0.0 else LEFT
+            if staying >= 0:
+                first_choice = staying
             for choice in (first_choice, 1 - first_choice):
                 part = pool * (share if choice == LEFT else 1.0 - share)
                 chosen = left if choice == LEFT else right
                 own = own_left[chosen] if choice == LEFT else own_right[chosen]
                 idle = first == fed
-                if (holding[choice] < part or idle) and (
+                if (holding[choice] < part or idle or choice == staying) and (
                     idle
                     or fits_until_its_end(
                         ends, freed, alive, first, fed, now, held + own, all_rows + rows[chosen], pool, steps[chosen]
                     )
                 ):
                     side = choice
+                if side >= 0 or staying >= 0:
                     break
             if side < 0:
                 soon = ends[first]

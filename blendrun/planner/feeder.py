@@ -263,8 +263,15 @@ class _TwoEnds:
         self._size_running -= float(self._size[place])
 
     def _side(self) -> int:
-        """The right side until it holds its share; what is left over is the left side's (the simulator's `feed`)."""
+        """The right side until it holds its share; what is left over is the left side's (the simulator's `feed`).
+
+        Siblings that a side has begun come first (`Row`).
+        """
         row, left, right = self._row, self._row.unit[self._left], self._row.unit[self._right]
+        if row.stays_right[self._right]:
+            return RIGHT
+        if row.stays_left[self._left]:
+            return LEFT
         rho = self._compute / max(self._memory, 1e-30)
         share = left_share(row.density[left], row.density[right], rho, row.reads[left], row.reads[right])
         return RIGHT if self._holding[RIGHT] < (1 - share) * self._pool else LEFT

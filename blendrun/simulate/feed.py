@@ -47,6 +47,10 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, held: Any,
     # The right side stays long and takes few tokens of a step; the left one may want them all for ever, being so short
     # in the pool that it never has its part.
     first = RIGHT if state.holding_right < _part(state, RIGHT) else LEFT
+    if _stays(state, row, RIGHT):
+        first = RIGHT
+    elif _stays(state, row, LEFT):
+        first = LEFT
     # Where neither may, the left side borrows: what it brings is soon gone, so it does not keep the right side out.
     for turn in range(3):
         side = (first, 1 - first, LEFT)[turn]
@@ -56,13 +60,26 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, held: Any,
             if fits(state, nodes, work, agenda, held[place]):
                 return held.pop(place)
             continue
-        if not _may_feed(state, side, turn == 2):
+        if not (_stays(state, row, side) or _may_feed(state, side, turn == 2)):
             continue
         request = _head(state, nodes, work, held, side)
-        if request >= 0 and fits(state, nodes, work, agenda, request):
+        if request < 0 or not (_stays(state, row, side) or _may_feed(state, side, turn == 2)):
+            continue
+        if fits(state, nodes, work, agenda, request):
             _step(state, work, row, request, side)
             return request
+        if _stays(state, row, side):
+            # What is begun is finished first: another's prefix in its place might push out its own.
+            return -1
     return -1
+
+
+@inlined
+def _stays(state: Any, row: Any, side: Number) -> Truth:
+    """Whether the head of a side is the rest of what it has begun (`blend.row`)."""
+    if state.left_at > state.right_at:
+        return False
+    return row[5][state.left_at] if side == LEFT else row[6][state.right_at]
 
 
 @inlined

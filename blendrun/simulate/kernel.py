@@ -15,7 +15,7 @@ from blendrun.simulate.batch import begin_decode, decode, end_requests, forget_o
 from blendrun.simulate.feed import anything_waits, fill
 from blendrun.simulate.seconds import prefill_budget, record, step_seconds
 from blendrun.simulate.state import EXCLUSIVE, NODE, REQUEST, STATE, Number
-from blendrun.tree.compiled import F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, compiled, inlined
+from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, compiled, inlined
 
 BUCKETS = 512
 COLUMNS = 9
@@ -42,7 +42,7 @@ def _empty_list() -> Any:
 
 
 @compiled(
-    *(NODE, REQUEST, STATE, I64_IN, F64_IN, F64_IN, F64_IN, F64_IN),
+    *(NODE, REQUEST, STATE, I64_IN, F64_IN, F64_IN, F64_IN, F64_IN, BOOL_IN, BOOL_IN),
     *(F64_OUT, F64_OUT, F64_OUT, F64_IN, F64_IN, F64_OUT, F64_OUT, F64_TABLE_OUT),
 )
 def run(
@@ -54,6 +54,8 @@ def run(
     memory: NDArray[np.float64],
     density: NDArray[np.float64],
     reads: NDArray[np.float64],
+    stays_left: NDArray[np.bool_],
+    stays_right: NDArray[np.bool_],
     expected_ends: NDArray[np.float64],
     freed: NDArray[np.float64],
     alive: NDArray[np.float64],
@@ -65,12 +67,12 @@ def run(
 ) -> None:
     """Feed the M requests of `work` to the engine of `states`, an array of one; what came of it is in there afterwards.
 
-    nodes (K + 2,), work (M,), states (1,): records of `state`, as `simulator` makes them. unit to reads: of a blend's
-    `Row`. expected_ends, freed, alive: room for M each. shares, rates: the table of `overlapped`. finished: f64 (M,),
-    the second each request ended. bucket (COLUMNS,): room. line: f64 (BUCKETS, COLUMNS), the timeline.
+    nodes (K + 2,), work (M,), states (1,): records of `state`, as `simulator` makes them. unit to stays_right: of a
+    blend's `Row`. expected_ends, freed, alive: room for M each. shares, rates: the table of `overlapped`. finished: f64
+    (M,), the second each request ended. bucket (COLUMNS,): room. line: f64 (BUCKETS, COLUMNS), the timeline.
     """
     state = states[0]
-    row, agenda = (unit, compute, memory, density, reads), (expected_ends, freed, alive)
+    row, agenda = (unit, compute, memory, density, reads, stays_left, stays_right), (expected_ends, freed, alive)
     ends, held, back, filling = _empty_list(), _empty_list(), _empty_list(), _empty_list()
     while True:
         end_requests(state, nodes, work, agenda, ends, finished)

@@ -49,7 +49,7 @@ def simulate(
     prompt = feed.row_prompt if isinstance(feed, Blend) else feed.prompt
     count = len(prompt)
     believed = outputs if expected is None else expected
-    unit, compute, memory, density, reads = _ends(feed.row) if isinstance(feed, Blend) else _one_end(count)
+    unit, compute, memory, *ends = _ends(feed.row) if isinstance(feed, Blend) else _one_end(count)
     states = _state(engine, step, count)
     states["rest_compute"], states["rest_memory"] = compute.sum(), memory.sum()
     finished, line = np.zeros(count), np.zeros((kernel.BUCKETS, kernel.COLUMNS))
@@ -57,7 +57,7 @@ def simulate(
         _nodes(tree),
         _work(tree, prompts, prompt, outputs, believed),
         states,
-        *(unit, compute, memory, density, reads),
+        *(unit, compute, memory, *ends),
         *(np.empty(count), np.empty(count), np.empty(count)),
         *(SHARES, RATES, finished, np.zeros(kernel.COLUMNS), line),
     )
@@ -79,13 +79,14 @@ def simulate(
 
 
 def _ends(row: Row) -> tuple[NDArray[Any], ...]:
-    return row.unit, row.held.compute, row.held.memory, row.density, row.reads
+    held = row.held
+    return row.unit, held.compute, held.memory, row.density, row.reads, row.stays_left, row.stays_right
 
 
 def _one_end(count: int) -> tuple[NDArray[Any], ...]:
     """A row of a single unit is read from its left end alone."""
-    nothing, one = np.zeros(count), np.ones(1)
-    return np.zeros(count, dtype=np.int64), nothing, nothing, one, one
+    nothing, one, never = np.zeros(count), np.ones(1), np.zeros(count, dtype=np.bool_)
+    return np.zeros(count, dtype=np.int64), nothing, nothing, one, one, never, never
 
 
 def _nodes(tree: PrefixTree) -> NDArray[np.void]:

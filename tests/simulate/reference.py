@@ -102,6 +102,11 @@ class Reference:
         self.unit = blend.row.unit.tolist() if blend else [0] * len(self.all)
         self.density = blend.row.density.tolist() if blend else [1.0]
         self.reads = blend.row.reads.tolist() if blend else [1.0]
+        never = [False] * len(self.all)
+        self.stays = {
+            LEFT: blend.row.stays_left.tolist() if blend else never,
+            RIGHT: blend.row.stays_right.tolist() if blend else never,
+        }
         self.own_compute = blend.row.held.compute.tolist() if blend else [0.0] * len(self.all)
         self.own_memory = blend.row.held.memory.tolist() if blend else [0.0] * len(self.all)
         self.rest_compute = float(blend.row.held.compute.sum()) if blend else 0.0
@@ -251,6 +256,9 @@ class Reference:
             return self.back.pop() if self.fits(self.back[-1]) else None
         self.find_share()
         sides = (RIGHT, LEFT) if self.holding(RIGHT) < self.part(RIGHT) else (LEFT, RIGHT)
+        begun = [side for side in (RIGHT, LEFT) if self.row and self.stays[side][self.next_of(side).place]]
+        if begun:
+            sides = (RIGHT, LEFT) if begun[0] == RIGHT else (LEFT, RIGHT)
         for side, borrows in ((sides[0], False), (sides[1], False), (LEFT, True)):
             ready = [each for each in self.gate if each.side == side and not self.is_coming(each)]
             if ready:
@@ -262,21 +270,27 @@ class Reference:
             if head is not None and self.fits(head):
                 self.take(head, side)
                 return head
+            if head is not None and self.stays[side][head.place]:
+                return None
         return None
 
     def head(self, side: str, borrows: bool) -> Request | None:
         late = self.engine.paced and self.due[side] > self.decode_steps
-        if self.running and (late or (self.holding(side) >= self.part(side) and not borrows)):
+        barred = self.running and (late or (self.holding(side) >= self.part(side) and not borrows))
+        if barred and not (self.row and self.stays[side][self.next_of(side).place]):
             return None
         while self.row:
-            request = self.row[0 if side == LEFT else -1]
+            request = self.next_of(side)
             if not (self.engine.gate and self.is_coming(request)):
-                return request
+                return None if barred and not self.stays[side][request.place] else request
             if len(self.gate) == 64:
                 return None
             request.side = side
             self.gate.append(self.row.pop(0 if side == LEFT else -1))
         return None
+
+    def next_of(self, side: str) -> Request:
+        return self.row[0 if side == LEFT else -1]
 
     def take(self, request: Request, side: str) -> None:
         self.row.remove(request)
