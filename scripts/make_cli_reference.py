@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMANDS = ((), ("run",), ("plan",), ("calibrate",), ("synth",), ("bench", "simulate"), ("bench", "live"))
+COMMANDS = (
+    *((), ("run",), ("status",), ("report",), ("plan",), ("doctor",), ("calibrate",), ("synth",)),
+    *(("bench", "simulate"), ("bench", "live")),
+)
 _HEAD = """# Command line
 
 Made from the code by `make docs`; a test compares. Do not edit.

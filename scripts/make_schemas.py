@@ -6,9 +6,11 @@ import sys
 from pathlib import Path
 
 from blendrun.report.bench_json import bench_schema
+from blendrun.report.doctor_text import doctor_schema
 from blendrun.report.live_json import live_schema
 from blendrun.report.plan_json import plan_schema
 from blendrun.report.synth_json import synth_schema
+from blendrun.runner.records import record_schema
 from blendrun.runner.status import status_schema
 from blendrun.runner.summary import summary_schema
 
@@ -19,6 +21,8 @@ SCHEMAS = {
     "bench-live.json": live_schema,
     "status.json": status_schema,
     "summary.json": summary_schema,
+    "record.json": record_schema,
+    "doctor.json": doctor_schema,
 }
 
 

@@ -9,7 +9,9 @@ import typer
 from blendrun import __version__
 from blendrun.cli.bench import bench
 from blendrun.cli.calibrate import calibrate
+from blendrun.cli.doctor import doctor
 from blendrun.cli.plan import plan
+from blendrun.cli.report import report
 from blendrun.cli.run import run
 from blendrun.cli.status import status
 from blendrun.cli.synth import synth
@@ -42,6 +44,8 @@ def root(
 
 app.command()(run)
 app.command()(status)
+app.command()(report)
+app.command()(doctor)
 app.command()(calibrate)
 app.command()(plan)
 app.command()(synth)

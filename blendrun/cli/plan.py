@@ -82,6 +82,9 @@ def plan(
         Path | None, typer.Option(help="Write custom_ids (trace ids) in feed order, one a line.")
     ] = None,
     save: Annotated[Path | None, typer.Option(help="Write the plan: a .npz of arrays with the JSON.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the plan as one HTML page (see `report`).")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of these options; the command line wins.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
@@ -92,6 +95,7 @@ def plan(
     from tempfile import TemporaryDirectory
 
     from blendrun.cli.config import apply_config
+    from blendrun.report.page import make_page, plan_subject
     from blendrun.report.plan_json import plan_json, plan_report
     from blendrun.report.plan_text import print_plan
     from blendrun.report.progress import choose_view
@@ -104,16 +108,19 @@ def plan(
         choose_view(sys.stderr, quiet=options["quiet"]) as watch,
     ):
         workload, made, machines = _plan(options, Path(spool), watch)
-        report = plan_report(made, workload, machines)
+        facts = plan_report(made, workload, machines)
         if options["order_out"]:
             watch(PhaseStarted("write", str(options["order_out"])))
             _write_order(Path(options["order_out"]), workload, made)
         if options["save"]:
-            _save(Path(options["save"]), made, plan_json(report))
+            _save(Path(options["save"]), made, plan_json(facts))
+        if options["report"]:
+            watch(PhaseStarted("write", str(options["report"])))
+            make_page([plan_subject(facts, " ".join(options["jobs"]))], Path(options["report"]))
     if options["json"]:
-        sys.stdout.write(plan_json(report).decode() + "\n")
+        sys.stdout.write(plan_json(facts).decode() + "\n")
     else:
-        print_plan(report, workload.first_prompt, sys.stdout)
+        print_plan(facts, workload.first_prompt, sys.stdout)
 
 
 def _plan(options: dict[str, Any], spool: Path, watch: Watch) -> tuple[Workload, Plan, tuple[MachineRow, ...]]:

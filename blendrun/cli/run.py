@@ -55,6 +55,19 @@ def run(
         typer.Option(min=1, max=1 << 31, help="Longer lines are errors. Default: 64 MiB."),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say more: every phase, and figures every 5 s.")
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Serve Prometheus metrics at this port of 127.0.0.1; 0: any free one."),
+    ] = None,
+    metrics_textfile: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write metrics for node_exporter's textfile collector (.prom).")
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write phases and steps as a Chrome trace, for Perfetto.")
+    ] = None,
     engine: Annotated[EngineName, typer.Option(help="What answers.")] = EngineName.SGLANG,
     engine_arg: Annotated[
         list[str] | None,
@@ -117,7 +130,7 @@ def run(
     """
     from blendrun.cli.config import apply_config
     from blendrun.cli.wiring import output_path
-    from blendrun.errors import EXIT_SOME_LINES_FAILED, OutputUnavailableError
+    from blendrun.errors import OutputUnavailableError
 
     options: dict[str, Any] = apply_config(context, config)
     if options["output"] == "-" and sys.stdout is None:
@@ -125,15 +138,23 @@ def run(
     summary = _execute(options)
     if options["output"] == "-":
         _copy_to_stdout(output_path(options))
-    if summary.exit_code and not (options["errors_ok"] and summary.exit_code == EXIT_SOME_LINES_FAILED):
-        raise typer.Exit(summary.exit_code)
+    if code := _exit_code(summary, options):
+        raise typer.Exit(code)
+
+
+def _exit_code(summary: Summary, options: dict[str, Any]) -> int:
+    from blendrun.errors import EXIT_SOME_LINES_FAILED
+
+    return 0 if options["errors_ok"] and summary.exit_code == EXIT_SOME_LINES_FAILED else summary.exit_code
 
 
 def _execute(options: dict[str, Any]) -> Summary:
     from time import monotonic
 
     from blendrun.cli.duration import parse_deadline
+    from blendrun.cli.watches import watched
     from blendrun.cli.wiring import wire
+    from blendrun.errors import BlendrunError
     from blendrun.report.progress import choose_view
     from blendrun.report.text import print_summary
     from blendrun.runner.events import Note, PhaseStarted
@@ -143,12 +164,21 @@ def _execute(options: dict[str, Any]) -> Summary:
     # Counted from here: loading, indexing and planning take their part of the time.
     left = parse_deadline(options["deadline"])
     end = options["deadline_end"] = None if left is None else monotonic() + left
-    with stopping_by_exception(end), choose_view(sys.stderr, quiet=options["quiet"]) as watch:
+    with (
+        stopping_by_exception(end),
+        choose_view(sys.stderr, quiet=options["quiet"], verbose=options["verbose"]) as view,
+        watched(options, view) as watch,
+    ):
         watch(PhaseStarted("model", str(options["model"] or options["engine"])))
         if options["engine"] == EngineName.REPLAY:
             watch(Note("replay: no model runs, the answers are placeholders"))
         settings, make_engine = wire(options, lambda text: watch(PhaseStarted("model", text)))
-        summary = execute(settings, make_engine, watch)
+        try:
+            summary = execute(settings, make_engine, watch)
+        except BlendrunError as error:
+            watch.ended(error.exit_code)
+            raise
+        watch.ended(_exit_code(summary, options))
     if not options["quiet"]:
         print_summary(summary, sys.stderr)
     return summary

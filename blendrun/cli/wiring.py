@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,16 @@ from blendrun.engine.settings import (
     runtime_versions,
     smaller,
 )
-from blendrun.errors import UsageError
-from blendrun.jobs import MAX_LINE_BYTES
+from blendrun.errors import BlendrunError, UsageError
+from blendrun.jobs import MAX_LINE_BYTES, Job
 from blendrun.models import ResolvedModel, resolve_model
 from blendrun.planner.feed import RunPlan, RunPlanner
+from blendrun.planner.workload import DescribedJob
+from blendrun.report.plan_json import plan_json, plan_report
 from blendrun.runner.failures import ErrorLimit
 from blendrun.runner.feeding import scheduler_settings
-from blendrun.runner.settings import RunSettings
+from blendrun.runner.manifest import write_atomically
+from blendrun.runner.settings import KeepPlan, RunSettings
 from blendrun.runner.state import StateFolder
 from blendrun.runner.strict import JobCheck
 from blendrun.runner.supervise import MakeEngine, Patience
@@ -87,6 +91,7 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
         order=Order.GIVEN if order == OrderName.AUTO else Order(order),
         overlap=overlap,
         planner=planner,
+        keep_plan=_keep_plan(name),
         limit=options["limit"],
         default_url=options["endpoint"],
         rules=rules,
@@ -158,6 +163,17 @@ def planner_of(model: ResolvedModel, platform: Platform, arguments: dict[str, An
         refusal=refusal,
         limits=engine_limits(platform, arguments),
     ).plan
+
+
+def _keep_plan(model: str) -> KeepPlan:
+    def keep(plan: RunPlan, job: Job, path: Path) -> None:
+        if plan.simulated is None:
+            return
+        described = DescribedJob(job, model, plan.simulated.costed.structure.prompts.row)
+        with suppress(BlendrunError, OSError):
+            write_atomically(path, plan_json(plan_report(plan.simulated, described)) + b"\n")
+
+    return keep
 
 
 def _replay(arguments: dict[str, Any]) -> MakeEngine:

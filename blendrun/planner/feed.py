@@ -48,7 +48,9 @@ class RunPlan:
     planned: whether requests carry what the scheduler plug-in admits and evicts by. reserve: whether it admits by
         expected lengths at every step to come, or as SGLang does.
     predicted_seconds, predicted_hit_tokens: of all that is to be fed; None where nothing was simulated.
+    prompt_tokens, output_tokens: of all that is to be fed, the latter expected; None where nothing was tokenised.
     queue_depth: requests that wait in the engine beside those that run: enough that it never starves.
+    simulated: all orders that were simulated, with the tree and the time line; None where none was.
     """
 
     feeder: Feeder
@@ -60,8 +62,11 @@ class RunPlan:
     reserve: bool = False
     predicted_seconds: float | None = None
     predicted_hit_tokens: int | None = None
+    prompt_tokens: int | None = None
+    output_tokens: float | None = None
     queue_depth: int = _DEEPEST_QUEUE
     learning: Learning | None = None
+    simulated: Plan | None = None
 
 
 @dataclass(slots=True)
@@ -214,8 +219,11 @@ class RunPlanner:
             reserve=chosen is None or chosen.feeding.reserve == EXACT,
             predicted_seconds=chosen.outcome.seconds if chosen and whole else None,
             predicted_hit_tokens=chosen.outcome.hit_tokens if chosen and whole else None,
+            prompt_tokens=int(prompts.prompt_tokens[wanted].sum(dtype=np.int64)),
+            output_tokens=float((costed.structure.lengths.mean * prompts.choices)[wanted].sum()),
             queue_depth=_queue_depth(costed),
             learning=Learning(costed, order, scattered, learner, feeder) if learner.needed else None,
+            simulated=simulated,
         )
 
     def _simulate(self, costed: Costed, overlaps: tuple[Overlap, ...], phase: Phase, progress: Progress) -> Plan:

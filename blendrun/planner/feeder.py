@@ -22,6 +22,7 @@ class Feed:
     row: of the Job. index: how many were handed over before. prompt: its number in `Prompts`, -1 for one without.
     side: end of the blend's row that it came from. output: expected output tokens of each choice, 0 where nobody knows.
     reuse: leading prompt tokens that a request fed later can use again. hit: those that one fed before had too.
+    subtree: node of the prefix tree that its leaf hangs on, -1 for one without a prompt.
     """
 
     row: int
@@ -31,6 +32,7 @@ class Feed:
     output: int = 0
     reuse: int = 0
     hit: int = 0
+    subtree: int = -1
 
 
 class Feeder(Protocol):
@@ -74,6 +76,10 @@ class Waiting:
         own = np.bincount(self._leaf[wanted], minlength=len(tree)).astype(np.float64)
         self._below = tree.subtree_sum(own).astype(np.int64)
         self._all = self._below.copy()
+
+    def subtree(self, prompt: int) -> int:
+        """The node above the leaf of a prompt."""
+        return int(self._parent[self._leaf[prompt]])
 
     def take(self, prompt: int) -> tuple[int, int]:
         """Count a prompt as fed.
@@ -163,6 +169,7 @@ class PlanFeeder:
             reuse=reuse,
             # The last token of a prompt is computed in any case.
             hit=min(hit, int(self._prompts.prompt_tokens[prompt]) - 1),
+            subtree=self._waiting.subtree(prompt),
         )
 
     def ended(self, feed: Feed) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blendrun.endpoints.rules import FOR_PLANNING
 from blendrun.errors import InputInvalidError, InputMissingError
@@ -38,6 +40,25 @@ class PlannedModel:
     tokenizer: PromptTokenizer | None
 
 
+class Described(Protocol):
+    """What a report says of a workload beside its plan; fields as in `Workload`."""
+
+    @property
+    def model_name(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def name(self) -> Callable[[int], str]: ...
+    @property
+    def lines(self) -> int: ...
+    @property
+    def refused(self) -> int: ...
+    @property
+    def left_out(self) -> int: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Workload:
     """M prompts with where they came from.
@@ -58,6 +79,37 @@ class Workload:
     left_out: int
     warnings: tuple[str, ...]
     first_prompt: str | None
+
+    @property
+    def model_name(self) -> str:
+        return self.model.name
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DescribedJob:
+    """A job that runs. rows: i64 (M,), of the planned prompts."""
+
+    job: Job
+    model_name: str
+    rows: NDArray[np.int64]
+    kind: str = "job"
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def lines(self) -> int:
+        return len(self.job)
+
+    @property
+    def refused(self) -> int:
+        return int(self.job.rejected.sum())
+
+    @property
+    def left_out(self) -> int:
+        return len(self.job.accepted) - len(self.rows)
+
+    @property
+    def name(self) -> Callable[[int], str]:
+        return lambda number: self.job.request(int(self.rows[number])).custom_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,9 @@ from blendrun.blend.budget import ConstantBudget
 from blendrun.cost.base import Figure
 from blendrun.lengths.estimate import length_report
 from blendrun.planner.plan import Costed, Plan
-from blendrun.planner.workload import Workload
+from blendrun.planner.workload import Described
+from blendrun.report.icicle import IcicleNode, icicle
+from blendrun.report.series import Series, planned_series
 from blendrun.simulate.portfolio import Candidate
 from blendrun.tree.heavy import heaviest_prefixes
 
@@ -118,6 +120,7 @@ class PlanReport:
     and with none, every shared token computed once. why: of the choice. plain_seconds: the given order on SGLang as it
     comes. times: what the predicted seconds rest on: "measured" (calibrate, on this very machine and model), "model"
     (published rates), or "prior". machines: every machine asked for, the first of which the rest of the plan is for.
+    icicle: the prefix tree, for pictures. timeline: of the chosen order, simulated.
     """
 
     schema_version: int
@@ -146,16 +149,18 @@ class PlanReport:
     times: str
     machines: tuple[MachineRow, ...]
     warnings: tuple[str, ...]
+    icicle: tuple[IcicleNode, ...] = ()
+    timeline: Series | None = None
 
 
-def plan_report(plan: Plan, workload: Workload, machines: tuple[MachineRow, ...] = ()) -> PlanReport:
+def plan_report(plan: Plan, workload: Described, machines: tuple[MachineRow, ...] = ()) -> PlanReport:
     """Everything the plan says, as one value. machines: where other machines were asked for too."""
     costed = plan.costed
     tree = costed.structure.tree
     return PlanReport(
         schema_version=SCHEMA_VERSION,
         blendrun=__version__,
-        model=workload.model.name,
+        model=workload.model_name,
         kind=workload.kind,
         hardware=_hardware(costed),
         lines=workload.lines,
@@ -184,6 +189,8 @@ def plan_report(plan: Plan, workload: Workload, machines: tuple[MachineRow, ...]
         times=_times(plan),
         machines=machines or (machine_row(plan),),
         warnings=(*workload.warnings, *length_warnings(costed)),
+        icicle=icicle(tree, plan.costed.demand, costed.machine, workload.name),
+        timeline=planned_series(plan.portfolio.chosen.outcome.timeline),
     )
 
 
@@ -281,7 +288,7 @@ def _histogram(plan: Costed) -> Histogram:
     return Histogram(_EDGES, tuple(np.bincount(places, minlength=len(_EDGES) + 1).tolist()))
 
 
-def _prefixes(plan: Costed, workload: Workload) -> tuple[Prefix, ...]:
+def _prefixes(plan: Costed, workload: Described) -> tuple[Prefix, ...]:
     tree = plan.structure.tree
     compute = tree.subtree_sum(plan.demand.flops) / plan.machine.flops
     memory = tree.subtree_sum(plan.demand.kv_bytes) / plan.machine.bandwidth

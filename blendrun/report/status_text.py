@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 
+from blendrun.report.duration import span
 from blendrun.runner.status import BatchStatus
 
 _STALE_S = 120.0
@@ -40,7 +41,7 @@ def status_lines(status: BatchStatus, now: float) -> list[str]:
         cached = 100 * usage.input_tokens_details.cached_tokens / max(usage.input_tokens, 1)
         lines.append(f"tokens: {usage.input_tokens:,} in ({cached:.0f} % cached), {usage.output_tokens:,} out")
     if status.in_progress_at is not None and run.exit_code is None:
-        lines.append(f"phase {run.phase} {run.detail}".rstrip() + f", running for {_span(now - status.in_progress_at)}")
+        lines.append(f"phase {run.phase} {run.detail}".rstrip() + f", running for {span(now - status.in_progress_at)}")
     for name, path in (("output", status.output_file_id), ("errors", status.error_file_id)):
         if path is not None:
             lines.append(f"{name}: {path}")
@@ -52,20 +53,11 @@ def _headline(status: BatchStatus, now: float) -> str:
     age = now - run.updated_at
     if run.exit_code is not None:
         again = "; the same command goes on" if status.status in ("cancelled", "failed") else ""
-        return f"{status.status}, exit code {run.exit_code}, {_span(age)} ago{again}"
+        return f"{status.status}, exit code {run.exit_code}, {span(age)} ago{again}"
     living = alive(status)
     if living is False:
-        return f"killed: process {run.pid} is gone, last seen {_span(age)} ago; the same command goes on"
+        return f"killed: process {run.pid} is gone, last seen {span(age)} ago; the same command goes on"
     where = f"process {run.pid} on {run.host}"
     if living is None and age > _STALE_S:
-        return f"{status.status} when last seen, {_span(age)} ago ({where})"
+        return f"{status.status} when last seen, {span(age)} ago ({where})"
     return f"{status.status} ({where})"
-
-
-def _span(seconds: float) -> str:
-    whole = max(int(seconds), 0)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -39,5 +39,37 @@ class Note:
     warning: bool = False
 
 
-Event = PhaseStarted | Progress | Note
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What the plan says of all that this invocation is to do; None where it says nothing. Seconds and tokens.
+
+    hit_tokens: prompt tokens from the prefix cache.
+    """
+
+    seconds: float | None
+    prompt_tokens: int | None
+    hit_tokens: int | None
+    output_tokens: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """What the engine's step log says, every few seconds: totals since the engine came up, and how it is now.
+
+    prefill_seconds: of steps that prefilled, mixed ones too; decode_seconds: of the others. kv_used: tokens of the pool
+    of pool_tokens. running: answers being decoded. waiting: requests in the engine's queue.
+    """
+
+    steps: int
+    prefill_tokens: int
+    decode_tokens: int
+    prefill_seconds: float
+    decode_seconds: float
+    kv_used: int
+    pool_tokens: int
+    running: int
+    waiting: int
+
+
+Event = PhaseStarted | Progress | Note | Expected | Pulse
 Watch = Callable[[Event], None]

@@ -17,6 +17,7 @@ from blendrun.jobs import Job
 from blendrun.planner.feed import Learning, RunPlan
 from blendrun.planner.feeder import Feed
 from blendrun.runner.deadline import Deadline
+from blendrun.runner.events import Pulse
 from blendrun.runner.records import Records
 from blendrun.runner.steps import StepTail
 from blendrun.runner.threads import in_thread
@@ -25,7 +26,7 @@ from blendrun.runner.window import Window
 # A new plan at most so often, in seconds, and never for more than a small share of the time.
 _LEARN_SECONDS = 5.0
 _LEARN_SHARE = 0.05
-_TICK_SECONDS = 5.0
+_TICK_SECONDS = 2.0
 # Requests that are put aside for want of time; with so many of them there is no use in looking for shorter ones.
 _MOST_HELD = 10_000
 
@@ -45,8 +46,9 @@ class Feeding:
     """One engine, one plan.
 
     on_result: told each result and its custom_id. on_tick: called every few seconds. on_note: told what went wrong
-    beside the job. stopping: whether no more is to be handed over. steps: the engine's log of its steps, if any.
-    estimates: where the scheduler reads corrected lengths, if it does. deadline: by which all must be answered.
+    beside the job. on_pulse: told how the engine is, where it logs its steps. stopping: whether no more is to be handed
+    over. steps: the engine's log of its steps, if any. estimates: where the scheduler reads corrected lengths, if it
+    does. deadline: by which all must be answered.
     handed_over: whether the engine was told that no more will come.
     """
 
@@ -62,10 +64,12 @@ class Feeding:
     on_note: Callable[[str], None]
     stopping: Callable[[], bool]
     deadline: Deadline | None = None
+    on_pulse: Callable[[Pulse], None] | None = None
     flights: dict[int, Flight] = field(default_factory=dict)
     answered: int = 0
     handed_over: bool = False
     _held: list[Feed] = field(default_factory=list)
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def run(self) -> None:
         """Until everything handed over has come back. Raises EngineUnavailableError when the engine dies."""
@@ -149,8 +153,7 @@ class Feeding:
             if self.answered == seen or not learning.feeder.unfed:
                 continue
             seen, begun = self.answered, loop.time()
-            if self.steps is not None:
-                await in_thread(self.steps.read)
+            await self._read_steps()
             running = self.steps.answered(each.feed for each in self.flights.values()) if self.steps else {}
             try:
                 found = await in_thread(learning.plan_again, learning.learner.samples(running))
@@ -174,6 +177,17 @@ class Feeding:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self.on_tick()
+            if self.on_pulse is None or self.steps is None:
+                continue
+            await self._read_steps()
+            if (pulse := self.steps.pulse(self.info.kv_tokens)) is not None:
+                self.on_pulse(pulse)
+
+    async def _read_steps(self) -> None:
+        """One reader at a time: two would count the same lines."""
+        if self.steps is not None:
+            async with self._reading:
+                await in_thread(self.steps.read)
 
 
 def scheduler_settings(plan: RunPlan, *, steps: Path, estimates: Path | None) -> SchedulerSettings:

@@ -29,7 +29,7 @@ from blendrun.planner.feed import RunPlan
 from blendrun.runner import manifest as manifests
 from blendrun.runner import summary as summaries
 from blendrun.runner.answers import answer_line, write_answers
-from blendrun.runner.events import Note, PhaseStarted, Progress, Watch
+from blendrun.runner.events import Expected, Note, PhaseStarted, Progress, Watch
 from blendrun.runner.failing import FailedLines
 from blendrun.runner.journal import Journal, Record
 from blendrun.runner.ledger import Ledger
@@ -154,6 +154,10 @@ class Invocation:
             )
         if plan.why:
             self._note(plan.why)
+        self.watch(Expected(plan.predicted_seconds, plan.prompt_tokens, plan.predicted_hit_tokens, plan.output_tokens))
+        if settings.keep_plan is not None and plan.simulated is not None:
+            with self.stopwatch.phase("plan"):
+                settings.keep_plan(plan, self.job, self.state.plan)
         return plan
 
     def _finish(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:

@@ -20,12 +20,13 @@ from blendrun.planner.feeder import Feed
 _FLUSH_BYTES = 1 << 16
 
 
-class RequestRecord(msgspec.Struct, frozen=True):
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds since the engine was ready; tokens.
 
     run: number of the invocation, its start in seconds since 1970. row: line of the input, from 0. index: place in what
-    was fed. side: 0 for the compute-heavy end of the plan, 1 for the other. planned_output: expected of each choice, 0
-    where nothing was. planned_hit: what a cache without bounds would have had. output: of all choices.
+    was fed. side: 0 for the compute-heavy end of the plan, 1 for the other. subtree: node of the prefix tree that it
+    hangs on (in depth-first order), -1 where it was not planned. planned_output: expected of each choice, 0 where
+    nothing was. planned_hit: what a cache without bounds would have had. output: of all choices.
     """
 
     run: int
@@ -33,6 +34,7 @@ class RequestRecord(msgspec.Struct, frozen=True):
     row: int
     index: int
     side: int
+    subtree: int = -1
     planned_output: int
     planned_hit: int
     prompt: int
@@ -69,6 +71,7 @@ class Records:
             row=feed.row,
             index=feed.index,
             side=feed.side,
+            subtree=feed.subtree,
             planned_output=feed.output,
             planned_hit=feed.hit,
             prompt=result.usage.prompt,
@@ -85,3 +88,8 @@ class Records:
     def close(self) -> None:
         with suppress(OSError):
             self._file.close()
+
+
+def record_schema() -> bytes:
+    """JSON schema of a line."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(RequestRecord)), indent=2)

@@ -26,8 +26,9 @@ class RunSettings:
 
     inputs: files in order, "-" for stdin. model, model_identity: as given, and its hash. patience: with engines and
     with what is in flight. versions: of the engine's packages, for the manifest.
-    planner: makes the plan; None feeds as `order` and `overlap` say. max_errors: lines that may fail, None for all.
-    strict: refuse a job with a bad line before there is an engine; check: finds those that only a tokenizer can find.
+    planner: makes the plan; None feeds as `order` and `overlap` say. keep_plan: leaves it in a file.
+    max_errors: lines that may fail, None for all. strict: refuse a job with a bad line before there is an engine;
+    check: finds those that only a tokenizer can find.
     """
 
     inputs: tuple[str, ...]
@@ -39,6 +40,7 @@ class RunSettings:
     order: OrderName = OrderName.GIVEN
     overlap: Overlap = Overlap.EXCLUSIVE
     planner: Planner | None = None
+    keep_plan: KeepPlan | None = None
     limit: int | None = None
     default_url: str | None = None
     rules: Rules = field(default_factory=Rules)
@@ -65,6 +67,8 @@ Planner = Callable[
     ],
     RunPlan,
 ]
+# Writes what a plan says of a job to a file; what cannot be written costs the file, not the run.
+KeepPlan = Callable[[RunPlan, Job, Path], None]
 # What no engine would answer of the accepted rows; told what to report to.
 Check = Callable[
     [Job, Callable[[str, str], None], Callable[[int, int, str], None], Callable[[str], None]],

@@ -53,6 +53,11 @@ class StateFolder:
         return self.path / "engine.log"
 
     @property
+    def plan(self) -> Path:
+        """What was planned and predicted, as `blendrun plan --json` has it."""
+        return self.path / "plan.json"
+
+    @property
     def records(self) -> Path:
         """Planned and actual of each request."""
         return self.path / "records.jsonl"
@@ -108,6 +113,7 @@ class StateFolder:
             self.summary,
             self.status,
             self.engine_log,
+            self.plan,
             self.records,
             self.steps,
             self.estimates,

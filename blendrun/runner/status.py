@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from blendrun.errors import BlendrunError
-from blendrun.runner.events import Event, Note, PhaseStarted, Progress, Watch
+from blendrun.runner.events import Event, Expected, Note, PhaseStarted, Progress, Pulse, Watch
 from blendrun.runner.manifest import write_atomically
 from blendrun.runner.summary import Summary
 
@@ -127,7 +127,7 @@ class StatusFile:
 
     def take(self, event: Event) -> None:
         """Take in an event; phases are written at once, progress every two seconds."""
-        if isinstance(event, Note):
+        if isinstance(event, Note | Expected | Pulse):
             return
         before = self._status
         if isinstance(event, PhaseStarted):

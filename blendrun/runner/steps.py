@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from blendrun.planner.feeder import Feed
+from blendrun.runner.events import Pulse
 
 
 class StepTail:
@@ -17,6 +19,9 @@ class StepTail:
         self._path = path
         self._at = path.stat().st_size if path.exists() else 0
         self._decoded = 0
+        self._steps = self._prefill_tokens = self._decode_tokens = 0
+        self._prefill_seconds = self._decode_seconds = 0.0
+        self._last: dict[str, Any] | None = None
         # Place in the plan to the decode steps that were done when its prefill began.
         self._admitted: dict[int, int] = {}
 
@@ -40,9 +45,41 @@ class StepTail:
                 step = orjson.loads(line)
                 self._admitted |= dict.fromkeys(step["admitted"], self._decoded)
                 self._decoded += step["decode_rows"] > 0
+                self._count(step)
             except (orjson.JSONDecodeError, KeyError, TypeError):
                 # Torn by a kill of the run before: the log is appended to.
                 continue
+
+    def pulse(self, pool_tokens: int) -> Pulse | None:
+        """What was read so far, as one event; None before the first step."""
+        if self._last is None:
+            return None
+        return Pulse(
+            steps=self._steps,
+            prefill_tokens=self._prefill_tokens,
+            decode_tokens=self._decode_tokens,
+            prefill_seconds=self._prefill_seconds,
+            decode_seconds=self._decode_seconds,
+            kv_used=self._last["kv_used"],
+            pool_tokens=pool_tokens,
+            running=self._last["decode_rows"],
+            waiting=self._last["waiting"],
+        )
+
+    def _count(self, step: dict[str, Any]) -> None:
+        self._steps += 1
+        self._prefill_tokens += step["prefill_tokens"]
+        self._decode_tokens += step["decode_rows"]
+        # Where the device works on behind the scheduler, a step lasts until the next one begins.
+        before = self._last
+        seconds = step["seconds"]
+        if seconds is None:
+            seconds = step["time"] - before["time"] if before is not None and step["step"] > before["step"] else 0.0
+        if step["prefill_tokens"]:
+            self._prefill_seconds += seconds
+        else:
+            self._decode_seconds += seconds
+        self._last = step
 
     def answered(self, feeds: Iterable[Feed]) -> dict[int, int]:
         """Tokens that the answers of running requests have, by prompt; those not admitted yet are left out.

@@ -226,6 +226,7 @@ class Supervisor:
             on_note=lambda text: self.on_note(text, True),
             stopping=lambda: self.stopped is not None,
             deadline=self.deadline,
+            on_pulse=self.watch,
         )
         signs.seen()
         stall = self.patience.stall

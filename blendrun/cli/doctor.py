@@ -1,0 +1,29 @@
+"""`blendrun doctor`: what is here, what can run, what is missing, and the command that mends it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def doctor(
+    json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/doctor.json).")] = False,
+) -> None:
+    """Tell what is installed, which device and which overlap modes can run, what is missing and how to mend it.
+
+    Starts nothing and changes nothing. Exit codes: 0 requests can be run here, 69 they cannot.
+    """
+    from blendrun.cli.checkup import checkup
+    from blendrun.errors import EXIT_OK, EngineUnavailableError
+    from blendrun.report.doctor_text import doctor_json, print_doctor
+
+    found = checkup()
+    if json:
+        sys.stdout.write(doctor_json(found).decode() + "\n")
+    else:
+        print_doctor(found, sys.stdout)
+    code = EXIT_OK if found.can_run else EngineUnavailableError.exit_code
+    if code:
+        raise typer.Exit(code)

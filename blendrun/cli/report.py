@@ -1,0 +1,52 @@
+"""`blendrun report`: a page of runs and plans to look at, show and keep."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Output files of runs, or their .blendrun folders; several stand side by side.", metavar="RUN"
+        ),
+    ] = None,
+    plan: Annotated[
+        list[Path] | None,
+        typer.Option("--plan", help="A plan of `plan --json` or `plan --save`, for itself; may be repeated."),
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page of RUNs: time line, prefix tree, what ran when, lengths, orders, failures.
+
+    It opens from a mail attachment, prints, and asks no network for anything. A run may still be working.
+    """
+    from blendrun.errors import UsageError
+    from blendrun.report.page import make_page, plan_subject, run_subject
+    from blendrun.report.page.subject import read_plan
+
+    found, plans = runs or [], plan or []
+    if not found and not plans:
+        raise UsageError("report of what? Give the output file of a run, or --plan FILE")
+    names = _names([*found, *plans])
+    subjects = [run_subject(path, name) for path, name in zip(found, names, strict=False)]
+    subjects += [plan_subject(read_plan(path), name) for path, name in zip(plans, names[len(found) :], strict=True)]
+    make_page(subjects, output)
+    sys.stderr.write(f"blendrun: wrote {output} ({output.stat().st_size / 1e6:.1f} MB)\n")
+
+
+def _names(paths: list[Path]) -> list[str]:
+    """File names, with as many of their folders as tell them apart."""
+    from blendrun.runner.state import path_text
+
+    parts = [path.resolve().parts for path in paths]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(each[-count:]) for each in parts]
+        if len(set(names)) == len(names):
+            break
+    return [path_text(name.removesuffix(".blendrun")) for name in names]

@@ -1,0 +1,229 @@
+"""The requests of a run as a page shows them: what ran when, how well lengths were known, which were slow or failed."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.report.icicle import IcicleNode
+from blendrun.runner.records import RequestRecord
+
+_BINS = 120
+_GROUPS = 10
+_SHOWN = 20
+_REST = "all others"
+# Longest side of the length map: 2 ** 20 tokens.
+_OCTAVES = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Requests of one sub-tree. in_flight: mean in each of T buckets of the run's time."""
+
+    label: str
+    requests: int
+    in_flight: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slow:
+    """A request that took long. waited: seconds from the hand-over to the answer, the engine's queue included."""
+
+    custom_id: str
+    line: int
+    waited: float
+    prompt: int
+    cached: int
+    output: int
+    planned_output: int
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A request that ended in an error."""
+
+    custom_id: str
+    line: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """Of all invocations of a run, put end to end; seconds long.
+
+    lengths: answers counted by (expected, real) length in octaves: cell (i, j) holds those of 2**i and 2**j tokens.
+    within_two: share of answers between half and twice of what was expected when they were handed over.
+    """
+
+    count: int = 0
+    seconds: float = 0.0
+    groups: tuple[Group, ...] = ()
+    lengths: tuple[tuple[int, int, int], ...] = ()
+    within_two: float | None = None
+    expected_tokens: int = 0
+    answered_tokens: int = 0
+    slowest: tuple[Slow, ...] = ()
+    failed: tuple[Failed, ...] = ()
+
+
+def no_requests() -> Requests:
+    return Requests()
+
+
+def read_requests(path: Path, tree: Sequence[IcicleNode]) -> Requests:
+    """Read the records of a run, a line at a time. tree: whose sub-trees requests are grouped by."""
+    columns = _Columns()
+    try:
+        with path.open("rb") as file:
+            decoder = msgspec.json.Decoder(RequestRecord)
+            for line in file:
+                try:
+                    columns.add(decoder.decode(line))
+                except msgspec.DecodeError:
+                    # Torn by a kill; the file is appended to.
+                    continue
+    except OSError:
+        return no_requests()
+    return columns.requests(tree) if columns.begun else no_requests()
+
+
+@dataclass(slots=True)
+class _Columns:
+    """Of a run of millions, only numbers are kept, and the few requests that are shown by name."""
+
+    begun: array[float] = field(default_factory=lambda: array("d"))
+    ended: array[float] = field(default_factory=lambda: array("d"))
+    subtree: array[int] = field(default_factory=lambda: array("q"))
+    cells: dict[tuple[int, int], int] = field(default_factory=dict)
+    slow: list[tuple[float, int, Slow]] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    expected: int = 0
+    answered: int = 0
+    near: int = 0
+    known: int = 0
+    _run: int = -1
+    _offset: float = 0.0
+    _last: float = 0.0
+
+    def add(self, record: RequestRecord) -> None:
+        if record.run != self._run:
+            # Another engine, whose clock begins again.
+            self._run, self._offset = record.run, self._last
+        ended = self._offset + record.ended
+        self._last = max(self._last, ended)
+        self.begun.append(self._offset + record.submitted)
+        self.ended.append(ended)
+        self.subtree.append(record.subtree)
+        if record.error is not None:
+            if len(self.failed) < _SHOWN:
+                self.failed.append(Failed(record.custom_id, record.row + 1, record.error))
+            return
+        waited = record.ended - record.submitted
+        if len(self.slow) < _SHOWN or waited > self.slow[0][0]:
+            slow = Slow(
+                record.custom_id,
+                record.row + 1,
+                round(waited, 3),
+                record.prompt,
+                record.cached,
+                record.output,
+                record.planned_output,
+            )
+            push = heapq.heappush if len(self.slow) < _SHOWN else heapq.heappushpop
+            push(self.slow, (waited, len(self.begun), slow))
+        each = record.output / max(len(record.finish), 1)
+        if record.planned_output > 0 and each > 0:
+            self.known += 1
+            self.near += record.planned_output / 2 <= each <= record.planned_output * 2
+            self.expected += record.planned_output * max(len(record.finish), 1)
+            self.answered += record.output
+            cell = _octave(record.planned_output), _octave(each)
+            self.cells[cell] = self.cells.get(cell, 0) + 1
+
+    def requests(self, tree: Sequence[IcicleNode]) -> Requests:
+        slowest = [slow for _, _, slow in sorted(self.slow, reverse=True)]
+        return Requests(
+            count=len(self.begun),
+            seconds=round(self._last, 3),
+            groups=tuple(self._groups(tree)),
+            lengths=tuple((expected, real, count) for (expected, real), count in sorted(self.cells.items())),
+            within_two=round(self.near / self.known, 4) if self.known else None,
+            expected_tokens=self.expected,
+            answered_tokens=self.answered,
+            slowest=tuple(slowest),
+            failed=tuple(self.failed),
+        )
+
+    def _groups(self, tree: Sequence[IcicleNode]) -> list[Group]:
+        begun, ended = np.frombuffer(self.begun), np.frombuffer(self.ended)
+        subtree = np.frombuffer(self.subtree, dtype=np.int64)
+        chosen = _cut(tree)
+        number = np.full(len(begun), len(chosen), dtype=np.int64)
+        for place, node in enumerate(chosen):
+            number[(subtree >= node.node) & (subtree < node.end)] = place
+        groups = []
+        for place in range(len(chosen) + 1):
+            mine = number == place
+            if not mine.any():
+                continue
+            label = _label(chosen[place]) if place < len(chosen) else _REST if chosen else "all requests"
+            groups.append(Group(label, int(mine.sum()), _in_flight(begun[mine], ended[mine], self._last)))
+        return groups
+
+
+def _octave(tokens: float) -> int:
+    return min(max(round(float(np.log2(tokens))), 0), _OCTAVES)
+
+
+def _label(node: IcicleNode) -> str:
+    return f"{node.example} ({node.depth:,} tokens shared by {node.requests:,})"
+
+
+def _cut(tree: Sequence[IcicleNode]) -> list[IcicleNode]:
+    """Up to `_GROUPS` disjoint sub-trees, found by opening the largest one again and again."""
+    nodes = [node for node in tree if node.node >= 0]
+    if not nodes:
+        return []
+    below: dict[int, list[IcicleNode]] = {}
+    parents: list[IcicleNode] = []
+    for node in sorted(nodes, key=lambda each: each.node):
+        while parents and parents[-1].end <= node.node:
+            parents.pop()
+        if parents:
+            below.setdefault(parents[-1].node, []).append(node)
+        parents.append(node)
+    groups = [node for node in nodes if node.level == 0]
+    while True:
+        # What is shared by one request alone is no group.
+        open_ = [node for node in groups if any(child.requests > 1 for child in below.get(node.node, []))]
+        if not open_:
+            break
+        largest = max(open_, key=lambda each: each.requests)
+        children = [child for child in below[largest.node] if child.requests > 1]
+        if len(groups) - 1 + len(children) > _GROUPS and len(groups) > 1:
+            break
+        groups.remove(largest)
+        groups += sorted(children, key=lambda each: -each.requests)[:_GROUPS]
+    return sorted((node for node in groups if node.level > 0), key=lambda each: -each.requests)
+
+
+def _in_flight(begun: NDArray[np.float64], ended: NDArray[np.float64], seconds: float) -> tuple[float, ...]:
+    """Mean number at once in each of `_BINS` buckets: the slope of the time that all spend between two moments."""
+    grid = np.linspace(0.0, max(seconds, 1e-9), _BINS + 1)
+    starts, ends = np.sort(begun), np.sort(ended)
+    spent = _before(starts, grid) - _before(ends, grid)
+    return tuple(float(f"{value:.4g}") for value in np.maximum(np.diff(spent), 0.0) / grid[1])
+
+
+def _before(moments: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum of the seconds from each of `moments` (sorted) to each of `grid`, those to come left out."""
+    total = np.concatenate(([0.0], np.cumsum(moments)))
+    count = np.searchsorted(moments, grid)
+    return np.asarray(count * grid - total[count], dtype=np.float64)

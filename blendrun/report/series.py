@@ -1,0 +1,116 @@
+"""What an engine did over time, in few enough points for a picture: of a plan's simulation or of a run's step log."""
+
+from __future__ import annotations
+
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+from numpy.typing import ArrayLike, NDArray
+
+from blendrun.simulate.base import Timeline
+
+BUCKETS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """T buckets of equal length. prefill, decode: tokens/s. hits: prompt tokens/s found in the cache. held: KV tokens
+    in use, rows: answers being decoded, both on the mean.
+
+    seconds: length of all; bucket i ends at (i + 1) / T of it.
+    """
+
+    seconds: float
+    prefill: tuple[float, ...]
+    decode: tuple[float, ...]
+    hits: tuple[float, ...]
+    held: tuple[float, ...]
+    rows: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StepTotals:
+    """All steps of a log. starts: engines whose steps it holds. budgeted: steps with a budget; budget_share: mean
+    prefill tokens of those over their budgets, null without any.
+    """
+
+    steps: int
+    starts: int
+    retracted: int
+    budgeted: int
+    budget_share: float | None
+
+
+def planned_series(line: Timeline) -> Series | None:
+    """Of a simulated order; None where nothing was simulated."""
+    if not len(line.seconds):
+        return None
+    return _series(line.seconds, line.prefill, line.decode, line.hits, line.held, line.rows)
+
+
+def run_series(path: Path) -> tuple[Series | None, StepTotals]:
+    """Of a run's step log, engines that came one after the other put end to end; None where there is no step."""
+    time, seconds, prefill, decode, hits, held, rows = (array("d") for _ in range(7))
+    starts, retracted, budgeted, shares, offset = 0, 0, 0, 0.0, 0.0
+    try:
+        file = path.open("rb")
+    except OSError:
+        return None, StepTotals(0, 0, 0, 0, None)
+    with file:
+        for text in file:
+            try:
+                step = orjson.loads(text)
+                number, began = step["step"], float(step["time"])
+            except (orjson.JSONDecodeError, KeyError, TypeError):
+                # Torn by a kill; the log is appended to.
+                continue
+            if number == 0 or not starts:
+                # An engine's first step waits for nothing: its clock began while it loaded.
+                offset = (time[-1] + seconds[-1] if len(time) else 0.0) - began
+                starts += 1
+            time.append(began + offset)
+            seconds.append(float(step["seconds"] or 0.0))
+            prefill.append(step["prefill_tokens"])
+            decode.append(step["decode_rows"])
+            hits.append(step["hit_tokens"])
+            held.append(step["kv_used"])
+            rows.append(step["decode_rows"])
+            retracted += len(step["sent_back"])
+            if step["budget"] and step["prefill_tokens"]:
+                budgeted, shares = budgeted + 1, shares + step["prefill_tokens"] / step["budget"]
+    totals = StepTotals(len(time), starts, retracted, budgeted, round(shares / budgeted, 4) if budgeted else None)
+    if not len(time):
+        return None, totals
+    begun = np.frombuffer(time)
+    # Until the next one begins: what the host does between two forward passes is part of a step.
+    lasted = np.diff(begun, append=begun[-1] + max(seconds[-1], 1e-6))
+    return _series(lasted, prefill, decode, hits, held, rows), totals
+
+
+def _series(
+    seconds: ArrayLike, prefill: ArrayLike, decode: ArrayLike, hits: ArrayLike, held: ArrayLike, rows: ArrayLike
+) -> Series:
+    lasted = np.maximum(np.asarray(seconds, dtype=np.float64), 0.0)
+    at = np.concatenate(([0.0], np.cumsum(lasted)))
+    grid = np.linspace(0.0, at[-1], min(BUCKETS, max(len(lasted), 2)) + 1)
+    width = max(float(grid[1]), 1e-12)
+
+    def mean(each: NDArray[np.float64]) -> tuple[float, ...]:
+        """What adds up over steps, a second of each bucket."""
+        total = np.concatenate(([0.0], np.cumsum(each)))
+        return tuple(float(f"{value:.5g}") for value in np.diff(np.interp(grid, at, total)) / width)
+
+    def column(each: ArrayLike) -> NDArray[np.float64]:
+        return np.asarray(each, dtype=np.float64)
+
+    return Series(
+        seconds=round(float(at[-1]), 4),
+        prefill=mean(column(prefill)),
+        decode=mean(column(decode)),
+        hits=mean(column(hits)),
+        held=mean(column(held) * lasted),
+        rows=mean(column(rows) * lasted),
+    )

@@ -1,0 +1,130 @@
+"""`--trace`: phases and engine steps as a Chrome trace, which Perfetto and chrome://tracing open."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import orjson
+
+from blendrun.errors import OutputUnavailableError
+from blendrun.report.board import Board
+from blendrun.runner.events import Event, Note, PhaseStarted
+
+_RUN, _ENGINE = 1, 2
+_PHASES, _STEPS = 1, 1
+
+
+class Trace:
+    """Follows a run's events, and at its end adds the steps that its engines logged meanwhile.
+
+    steps: the engine's step log, which earlier invocations may have begun. Times are microseconds since the start. A
+    step's place in time is that of its engine's readiness, as the runner saw it: steps are right to each other, and to
+    the phases within a second or so.
+    """
+
+    def __init__(self, path: Path, steps: Path) -> None:
+        self._path, self._steps = path, steps
+        self._board = Board()
+        self._notes: list[tuple[float, str]] = []
+        self._ready: list[float] = []
+        self._file: IO[bytes] | None = None
+        self._at = 0
+
+    def __enter__(self) -> Self:
+        """Raises OutputUnavailableError where the file cannot be written."""
+        try:
+            self._file = self._path.open("wb")
+        except OSError as error:
+            raise OutputUnavailableError(f"--trace {self._path}: {error.strerror}; give another file") from error
+        with suppress(OSError):
+            self._at = self._steps.stat().st_size
+        return self
+
+    def __call__(self, event: Event) -> None:
+        before = self._board.phase
+        self._board.take(event)
+        now = time.monotonic() - self._board.begun
+        if isinstance(event, Note):
+            self._notes.append((now, event.text))
+        elif isinstance(event, PhaseStarted) and before == "load" and event.name != "load":
+            self._ready.append(now)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._file is None:
+            return
+        # What cannot be written costs the trace, not the run.
+        with suppress(OSError), self._file:
+            self._file.write(b'{"displayTimeUnit":"ms","traceEvents":[\n')
+            for number, event in enumerate(self._events()):
+                self._file.write((b",\n" if number else b"") + orjson.dumps(event))
+            self._file.write(b"\n]}\n")
+
+    def _events(self) -> Iterator[dict[str, Any]]:
+        yield _name("process_name", _RUN, 0, "blendrun")
+        yield _name("thread_name", _RUN, _PHASES, "phases")
+        yield _name("process_name", _ENGINE, 0, "engine")
+        yield _name("thread_name", _ENGINE, _STEPS, "steps")
+        for phase in self._board.phases:
+            begun = phase.begun - self._board.begun
+            yield _span(_RUN, _PHASES, phase.name, begun, self._board.seconds(phase), {"detail": phase.detail})
+        for at, text in self._notes:
+            yield {"ph": "i", "s": "p", "pid": _RUN, "tid": _PHASES, "ts": _micro(at), "name": text[:200]}
+        yield from self._logged()
+
+    def _logged(self) -> Iterator[dict[str, Any]]:
+        offset, starts = 0.0, 0
+        try:
+            file = self._steps.open("rb")
+        except OSError:
+            return
+        with file:
+            # The log may have been begun anew (`--no-resume`).
+            size = self._steps.stat().st_size
+            file.seek(self._at if self._at <= size else 0)
+            for line in file:
+                try:
+                    step = orjson.loads(line)
+                    number, at = step["step"], step["time"]
+                except (orjson.JSONDecodeError, KeyError, TypeError):
+                    continue
+                if number == 0 or not starts:
+                    ready = self._ready[min(starts, len(self._ready) - 1)] if self._ready else 0.0
+                    offset, starts = ready - at, starts + 1
+                yield from _step(step, at + offset)
+
+
+def _step(step: dict[str, Any], at: float) -> Iterator[dict[str, Any]]:
+    known = ("step", "prefill_tokens", "decode_rows", "hit_tokens", "context_tokens", "budget")
+    yield _span(_ENGINE, _STEPS, step["mode"], at, step["seconds"] or 0.0, {name: step[name] for name in known})
+    for name, values in (
+        ("KV tokens", {"in use": step["kv_used"], "cached": step["evictable"]}),
+        ("requests", {"decoding": step["decode_rows"], "waiting": step["waiting"]}),
+    ):
+        yield {"ph": "C", "pid": _ENGINE, "ts": _micro(at), "name": name, "args": values}
+
+
+def _span(process: int, thread: int, name: str, at: float, seconds: float, args: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "ph": "X",
+        "pid": process,
+        "tid": thread,
+        "ts": _micro(at),
+        "dur": _micro(seconds),
+        "name": name,
+        "args": args,
+    }
+
+
+def _name(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
+    return {"ph": "M", "pid": process, "tid": thread, "name": kind, "args": {"name": name}}
+
+
+def _micro(seconds: float) -> int:
+    return round(seconds * 1e6)

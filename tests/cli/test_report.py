@@ -1,0 +1,91 @@
+"""`blendrun report`, `plan --report`, metrics and trace of real commands."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from command import REPLAY, await_answers, blendrun, start, write_jobs
+from prometheus_client.parser import text_string_to_metric_families
+
+SLOW = ("--engine-arg", "slots=2", "--engine-arg", "real_time=20")
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+def test_a_run_its_page_and_two_side_by_side(tmp_path: Path, out: Path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 30)
+    assert blendrun("run", jobs, "-o", out, *REPLAY, "--engine-arg", "fail_every=10").returncode == 3
+    assert blendrun("run", jobs, "-o", tmp_path / "other.jsonl", *REPLAY).returncode == 0
+    page = tmp_path / "report.html"
+    made = blendrun("report", out, tmp_path / "other.jsonl.blendrun", "-o", page)
+    assert made.returncode == 0, made.stderr
+    assert f"wrote {page}" in made.stderr and made.stdout == ""
+    text = page.read_text()
+    assert "<title>blendrun run: out.jsonl, other.jsonl</title>" in text
+    assert "completed, exit code 3" in text
+
+
+def test_where_nothing_ran_it_says_so(tmp_path: Path):
+    for words, code in (((tmp_path / "none.jsonl",), 66), ((), 2), (("--plan", tmp_path / "none.json"), 66)):
+        refused = blendrun("report", *words, "-o", tmp_path / "report.html")
+        assert refused.returncode == code
+        assert not (tmp_path / "report.html").exists()
+
+
+def test_metrics_are_served_while_it_runs_and_left_as_text(tmp_path: Path, out: Path):
+    jobs, text = write_jobs(tmp_path / "jobs.jsonl", 40), tmp_path / "blendrun.prom"
+    run = start(
+        *("run", jobs, "-o", out, *REPLAY, *SLOW, "-v", "--drain-timeout", "0"),
+        *("--metrics-port", "0", "--metrics-textfile", text),
+    )
+    await_answers(out.with_name("out.jsonl.blendrun") / "journal", 3, run)
+    assert run.stderr is not None
+    address = None
+    while address is None:
+        address = re.search(r"http://127\.0\.0\.1:\d+/metrics", run.stderr.readline())
+    with urlopen(address.group()) as answer:
+        families = {each.name: each for each in text_string_to_metric_families(answer.read().decode())}
+    assert families["blendrun_lines"].samples[0].value == 40
+    assert {sample.labels["phase"]: sample.value for sample in families["blendrun_phase"].samples}["run"] == 1
+    run.terminate()
+    run.communicate()
+    left = {each.name: each for each in text_string_to_metric_families(text.read_text())}
+    assert left["blendrun_exit_code"].samples[0].value == run.returncode == 75
+    assert "blendrun_last_success_timestamp_seconds" not in left
+    assert blendrun("run", jobs, "-o", out, *REPLAY, "--metrics-textfile", text).returncode == 0
+    assert "blendrun_last_success_timestamp_seconds" in text.read_text()
+
+
+def test_a_trace_is_left(tmp_path: Path, out: Path):
+    jobs, trace = write_jobs(tmp_path / "jobs.jsonl", 5), tmp_path / "trace.json"
+    assert blendrun("run", jobs, "-o", out, *REPLAY, "--trace", trace).returncode == 0
+    names = [event["name"] for event in json.loads(trace.read_bytes())["traceEvents"]]
+    assert {"index", "load", "run", "write"} <= set(names)
+
+
+def test_what_cannot_be_served_or_written_is_refused_before_it_runs(tmp_path: Path, out: Path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 5)
+    for words in (("--trace", tmp_path / "no" / "t.json"), ("--metrics-textfile", tmp_path / "no" / "x.prom")):
+        refused = blendrun("run", jobs, "-o", out, *REPLAY, *words)
+        assert refused.returncode == 73
+        assert "Traceback" not in refused.stderr
+        assert not out.exists()
+
+
+def test_the_doctor_says_what_can_run_and_starts_nothing(tmp_path: Path):
+    found = blendrun("doctor", "--json", cwd=tmp_path)
+    report = json.loads(found.stdout)
+    assert found.returncode == (0 if report["can_run"] else 69)
+    checks = {check["name"]: check for check in report["checks"]}
+    assert {"Python", "sglang", "torch", "device", "--overlap mixed", "small model", "memory"} <= set(checks)
+    assert all(check["state"] in ("ok", "missing", "bad") for check in report["checks"])
+    assert all(check["mend"] for check in report["checks"] if check["state"] == "bad")
+    text = blendrun("doctor", cwd=tmp_path).stdout
+    assert all(name in text for name in checks)

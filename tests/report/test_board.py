@@ -1,0 +1,129 @@
+"""How a run stands: rates, shares, and how long it will take."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.console import Console, Group
+
+from blendrun.report.board import Board
+from blendrun.report.live_view import panel, spark
+from blendrun.runner.events import Event, Expected, PhaseStarted, Progress, Pulse
+
+GOLDEN = Path(__file__).with_name("golden")
+
+
+class Clock:
+    """Seconds that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def pulse(steps: int, prefill: int, decode: int, *, kv: int = 600, prefill_seconds: float = 0.0) -> Pulse:
+    return Pulse(steps, prefill, decode, prefill_seconds, steps * 0.1 - prefill_seconds, kv, 1000, 4, 2)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def board(clock: Clock) -> Board:
+    return Board(clock)
+
+
+@pytest.fixture
+def at(board: Board, clock: Clock) -> Callable[[float, Event], None]:
+    def take(second: float, event: Event) -> None:
+        clock.now = 100.0 + second
+        board.take(event)
+
+    return take
+
+
+At = Callable[[float, Event], None]
+
+
+def test_rates_are_of_the_last_ten_seconds(board: Board, at: At) -> None:
+    for second in range(0, 30, 2):
+        at(second, pulse(second, 100 * second if second < 20 else 2000, 10 * second))
+    rates = board.rates()
+    assert rates is not None
+    assert rates[1] == pytest.approx(10.0)
+    # Ten of the seconds from 18 to 28, of which two had prefill.
+    assert rates[0] == pytest.approx(20.0)
+
+
+def test_another_engine_counts_from_zero(board: Board, at: At) -> None:
+    at(0, pulse(100, 5000, 100))
+    at(2, pulse(120, 6000, 120))
+    at(4, pulse(3, 30, 3))
+    assert board.rates() is None
+    at(6, pulse(5, 50, 5))
+    assert board.rates() == (10.0, 1.0)
+
+
+def test_time_left_is_a_range_of_paces(board: Board, at: At, clock: Clock) -> None:
+    at(0, Expected(60.0, 10_000, 4_000, 1_000))
+    at(0, PhaseStarted("run", "100 requests"))
+    at(0, Progress(20, 120, "requests"))
+    assert board.left() == (60.0, 60.0), "the plan's, before there is a pace"
+    at(10, Progress(40, 120, "requests", 0, 8, 2_500, 900, 100))
+    # A fifth of the requests, a quarter of the prompt tokens, a tenth of the answers' tokens.
+    assert board.left() == (30.0, 90.0)
+    assert board.cached_share() == pytest.approx(0.36)
+    assert board.planned_share() == pytest.approx(0.4)
+
+
+def test_without_a_plan_the_pace_of_requests_is_all_there_is(board: Board, at: At) -> None:
+    at(0, PhaseStarted("run"))
+    at(0, Progress(0, 10, "requests"))
+    assert board.left() is None
+    at(5, Progress(5, 10, "requests"))
+    assert board.left() == (5.0, 5.0)
+
+
+def test_phases_have_their_times(board: Board, at: At, clock: Clock) -> None:
+    for second, name in ((0, "index"), (1, "tokenise"), (1, "tokenise"), (4, "run")):
+        at(second, PhaseStarted(name))
+    clock.now = 110.0
+    assert [(phase.name, board.seconds(phase)) for phase in board.phases] == [
+        ("index", 1.0),
+        ("tokenise", 3.0),
+        ("run", 6.0),
+    ]
+
+
+@pytest.mark.parametrize("width", [80, 40])
+def test_the_view_of_a_run(board: Board, at: At, clock: Clock, width: int, request: pytest.FixtureRequest) -> None:
+    at(0, PhaseStarted("index", "jobs.jsonl"))
+    at(1, Expected(60.0, 10_000, 4_000, 1_000))
+    at(2, PhaseStarted("load", "engine"))
+    at(40, PhaseStarted("run", "100 requests, 8 at once, order blended"))
+    at(40, Progress(0, 100, "requests"))
+    for second in range(0, 20, 2):
+        at(40 + second, pulse(10 * second, 90 * second * second, 30 * second, prefill_seconds=0.4 * second))
+    at(60, Progress(30, 100, "requests", 1, 8, 3_500, 1_400, 250))
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None).print(Group(*panel(board, width)))
+    shown = "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+    path = GOLDEN / f"live-{width}.txt"
+    if request.config.getoption("--write-golden", default=False):
+        path.write_text(shown, encoding="utf-8")
+    assert shown == path.read_text(encoding="utf-8")
+    assert max(map(len, shown.splitlines())) <= width
+
+
+def test_sparks_reach_from_nothing_to_the_most() -> None:
+    assert spark([0, 5, 10]) == "▁▅█"
+    assert spark([0, 0]) == "▁▁"
+    assert re.fullmatch("[▁▂▃▄▅▆▇█]{7}", spark([3, 1, 4, 1, 5, 9, 2]))

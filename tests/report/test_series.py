@@ -1,0 +1,76 @@
+"""Time lines: what is drawn adds up to what was done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blendrun.report.series import BUCKETS, planned_series, run_series
+from blendrun.simulate.base import Timeline
+
+steps = st.lists(
+    st.tuples(st.floats(0.001, 5), st.integers(0, 4000), st.integers(0, 300), st.integers(0, 4000)), min_size=1
+)
+
+
+@given(steps)
+def test_tokens_and_seconds_are_all_there(made: list[tuple[float, int, int, int]]) -> None:
+    seconds, prefill, decode, hits = (np.array(column, dtype=np.float64) for column in zip(*made, strict=True))
+    nothing = np.zeros(len(made))
+    line = Timeline(nothing, seconds, nothing, nothing, prefill, decode, hits, nothing + 7, nothing + 3)
+    found = planned_series(line)
+    assert found is not None
+    assert len(found.prefill) == len(found.held) <= max(BUCKETS, 2)
+    assert found.seconds == pytest.approx(seconds.sum(), rel=1e-3, abs=1e-4)
+    width = seconds.sum() / len(found.prefill)
+    for shown, done in ((found.prefill, prefill), (found.decode, decode), (found.hits, hits)):
+        assert sum(shown) * width == pytest.approx(done.sum(), rel=1e-3, abs=1e-3)
+    # What is held all the time is held in every bucket.
+    assert found.held == pytest.approx([7.0] * len(found.held))
+
+
+def step(number: int, time: float, **fields: Any) -> dict[str, Any]:
+    known: dict[str, Any] = {
+        "step": number,
+        "time": time,
+        "prefill_tokens": 10,
+        "decode_rows": 2,
+        "hit_tokens": 5,
+        "kv_used": 100,
+        "sent_back": [],
+        "budget": None,
+        "seconds": 1.0,
+    }
+    return known | fields
+
+
+def write(path: Path, *lines: object) -> Path:
+    path.write_bytes(b"".join(orjson.dumps(line) + b"\n" if isinstance(line, dict) else bytes(line) for line in lines))  # type: ignore[call-overload]
+    return path
+
+
+def test_engines_one_after_the_other_stand_end_to_end_and_torn_lines_are_left_out(tmp_path: Path) -> None:
+    log = write(
+        tmp_path / "steps.jsonl",
+        step(0, 30.0),
+        step(1, 31.0, sent_back=[4]),
+        b'{"step":2,"ti\n',
+        step(0, 50.0, budget=20),
+        step(1, 51.5, budget=20, prefill_tokens=20),
+    )
+    series, totals = run_series(log)
+    assert series is not None
+    assert series.seconds == pytest.approx(2.0 + 1.5 + 1.0)
+    assert (totals.steps, totals.starts, totals.retracted, totals.budgeted) == (4, 2, 1, 2)
+    assert totals.budget_share == 0.75
+
+
+def test_without_a_step_there_is_no_line(tmp_path: Path) -> None:
+    assert run_series(tmp_path / "none.jsonl")[0] is None
+    assert run_series(write(tmp_path / "empty.jsonl"))[0] is None

@@ -1,0 +1,45 @@
+"""`--trace`: a file that trace viewers read, of phases and steps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+
+from blendrun.errors import OutputUnavailableError
+from blendrun.report.trace import Trace
+from blendrun.runner.events import Note, PhaseStarted
+from tests.report.test_series import step
+
+
+def logged(number: int, time: float) -> dict[str, Any]:
+    return step(number, time, mode="decode", context_tokens=50, evictable=10, waiting=1)
+
+
+def test_phases_notes_and_this_invocations_steps_are_events(tmp_path: Path) -> None:
+    path, steps = tmp_path / "trace.json", tmp_path / "steps.jsonl"
+    steps.write_bytes(orjson.dumps(logged(0, 5.0)) + b"\n")
+    with Trace(path, steps) as trace:
+        for name in ("index", "load", "run"):
+            trace(PhaseStarted(name, f"detail of {name}"))
+        trace(Note('a "note"'))
+        with steps.open("ab") as file:
+            file.writelines(orjson.dumps(logged(number, 40.0 + number)) + b"\n" for number in range(3))
+    events = json.loads(path.read_bytes())["traceEvents"]
+    phases = [event for event in events if event["ph"] == "X" and event["pid"] == 1]
+    assert [event["name"] for event in phases] == ["index", "load", "run"]
+    found = [event for event in events if event["ph"] == "X" and event["pid"] == 2]
+    assert [event["args"]["step"] for event in found] == [0, 1, 2]
+    assert [event["ts"] - found[0]["ts"] for event in found] == [0, 1_000_000, 2_000_000]
+    # The first step begins when the engine is ready, which is when the next phase does.
+    assert found[0]["ts"] == pytest.approx(phases[2]["ts"], abs=50_000)
+    assert any(event["ph"] == "C" and event["args"].get("in use") == 100 for event in events)
+    assert any(event["ph"] == "i" and event["name"] == 'a "note"' for event in events)
+
+
+def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputUnavailableError, match="--trace"), Trace(tmp_path / "no" / "t.json", tmp_path / "s"):
+        pass
