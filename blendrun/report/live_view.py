@@ -87,45 +87,53 @@ def panel(board: Board, width: int, spinner: RenderableType | None = None) -> It
     if found is None:
         return
     if found.total:
-        yield ProgressBar(total=found.total, completed=found.done, width=max(min(width - 2, 100), 1))
+        bar = Table.grid()
+        # In a table, as a bar alone does not end its line.
+        bar.add_row(ProgressBar(total=found.total, completed=found.done, width=max(min(width - 2, 100), 1)))
+        yield bar
     if board.phase not in RUNNING:
         yield Text(_amount(found), style="dim")
         return
-    yield _figures(board, found, width)
-
-
-def _figures(board: Board, found: Progress, width: int) -> Table:
+    figures = list(_figures(board, found, width))
+    if width < _NARROW:
+        yield from (Text(f"{name}: {value}" if name else value) for name, value in figures)
+        return
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="ellipsis", no_wrap=True)
-    table.add_row("requests", _requests(found))
+    for name, value in figures:
+        table.add_row(name, value)
+    yield table
+
+
+def _figures(board: Board, found: Progress, width: int) -> Iterator[tuple[str, str]]:
+    yield "requests", _requests(found)
     if (left := board.left()) is not None:
-        table.add_row("time left", _range(*left))
+        yield "time left", _range(*left)
     rates = board.rates()
     if rates is not None:
-        table.add_row("tokens/s", f"{rates[0]:,.0f} prefill, {rates[1]:,.0f} decode")
+        yield "tokens/s", f"{rates[0]:,.0f} prefill, {rates[1]:,.0f} decode"
     elif found.output_tokens:
-        table.add_row("tokens", f"{found.prompt_tokens:,} in, {found.output_tokens:,} out")
+        yield "tokens", f"{found.prompt_tokens:,} in, {found.output_tokens:,} out"
     if (cached := board.cached_share()) is not None:
         planned = board.planned_share()
         plan = "" if planned is None else f" (plan {100 * planned:.0f} %)"
-        table.add_row("from cache", f"{100 * cached:.0f} % of the prompt tokens{plan}")
+        yield "from cache", f"{100 * cached:.0f} % of the prompt tokens{plan}"
     pulse = board.pulse
     if pulse is not None and pulse.pool_tokens:
         used = pulse.kv_used / pulse.pool_tokens
         meter = f"{_meter(used)} " if width >= _NARROW else ""
-        table.add_row("KV pool", f"{meter}{100 * used:.0f} % of {pulse.pool_tokens:,} tokens")
-        table.add_row("engine", f"{pulse.running:,} decode, {pulse.waiting:,} wait")
+        yield "KV pool", f"{meter}{100 * used:.0f} % of {pulse.pool_tokens:,} tokens"
+        yield "engine", f"{pulse.running:,} decode, {pulse.waiting:,} wait"
     if (share := board.prefill_share()) is not None:
         text = f"{100 * share:.0f} % compute (prefill), {100 * (1 - share):.0f} % memory (decode)"
-        table.add_row("time goes to", f"{_meter(share)} {text}" if width >= _NARROW else text)
+        yield "time goes to", f"{_meter(share)} {text}" if width >= _NARROW else text
     history = board.history()
     if len(history) > 2 and width >= _NARROW:
         room = max(min(width - 32, 40), 8)
         prefill, decode = (spark([each[side] for each in history][-room:]) for side in (0, 1))
-        table.add_row("last minute", f"{prefill} prefill")
-        table.add_row("", f"{decode} decode")
-    return table
+        yield "last minute", f"{prefill} prefill"
+        yield "", f"{decode} decode"
 
 
 def _requests(found: Progress) -> str:

@@ -147,7 +147,7 @@ class Metrics:
         yield GaugeMetricFamily(
             "blendrun_inflight_requests", "Requests that the engine has.", value=found.in_flight if found else 0
         )
-        if board.pulse is not None:
+        if board.pulse is not None and board.phase in RUNNING and self._exit_code is None:
             pulse = board.pulse
             yield GaugeMetricFamily(
                 "blendrun_inflight_tokens", "Tokens of the KV pool that something runs on.", value=pulse.kv_used

@@ -43,3 +43,25 @@ def test_every_exit_code_is_in_the_operations_page() -> None:
         assert re.search(rf"^\| {code} \|", page, re.MULTILINE), f"exit code {code}"
     for code in errors.ErrorCode:
         assert f"`{code}`" in page, code
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    """Links between pages and to files among them."""
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", "-b", "html", "docs", str(tmp_path)]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    assert "blendrun" in (tmp_path / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
+    from blendrun.report.metrics import Metrics
+    from blendrun.runner.events import Expected, PhaseStarted, Pulse
+
+    metrics = Metrics(model="m")
+    for event in (PhaseStarted("run"), Expected(1.0, 10, 5, 3.0), Pulse(1, 1, 1, 1.0, 1.0, 1, 1, 1, 1)):
+        metrics(event)
+    metrics.ended(0)
+    known = {sample.name for family in metrics.collect() for sample in family.samples}
+    dashboard = (ROOT / "scripts" / "grafana" / "blendrun.json").read_text(encoding="utf-8")
+    asked = set(re.findall(r"\bblendrun_\w+", dashboard))
+    assert asked and asked <= known
