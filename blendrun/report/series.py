@@ -51,14 +51,30 @@ def planned_series(line: Timeline) -> Series | None:
     return _series(line.seconds, line.prefill, line.decode, line.hits, line.held, line.rows)
 
 
-def run_series(path: Path) -> tuple[Series | None, StepTotals]:
+@dataclass(frozen=True, slots=True)
+class Admissions:
+    """When requests came into the batch, of each engine in turn: seconds f64, by place in the plan; NaN where never."""
+
+    engines: tuple[NDArray[np.float64], ...] = ()
+
+    def of(self, engine: NDArray[np.int64], index: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Of requests by the number of their engine and their place: f64, NaN where unknown."""
+        found = np.full(len(index), np.nan)
+        for number, times in enumerate(self.engines):
+            mine = np.flatnonzero((engine == number) & (index < len(times)))
+            found[mine] = times[index[mine]]
+        return found
+
+
+def run_series(path: Path) -> tuple[Series | None, StepTotals, Admissions]:
     """Of a run's step log, engines that came one after the other put end to end; None where there is no step."""
     time, seconds, prefill, decode, hits, held, rows = (array("d") for _ in range(7))
     starts, retracted, budgeted, shares, offset = 0, 0, 0, 0.0, 0.0
+    places, moments = [array("q")], [array("d")]
     try:
         file = path.open("rb")
     except OSError:
-        return None, StepTotals(0, 0, 0, 0, None)
+        return None, StepTotals(0, 0, 0, 0, None), Admissions()
     with file:
         for text in file:
             try:
@@ -71,6 +87,10 @@ def run_series(path: Path) -> tuple[Series | None, StepTotals]:
                 # An engine's first step waits for nothing: its clock began while it loaded.
                 offset = (time[-1] + seconds[-1] if len(time) else 0.0) - began
                 starts += 1
+                places.append(array("q"))
+                moments.append(array("d"))
+            places[-1].extend(step["admitted"])
+            moments[-1].extend([began + offset] * len(step["admitted"]))
             time.append(began + offset)
             seconds.append(float(step["seconds"] or 0.0))
             prefill.append(step["prefill_tokens"])
@@ -82,12 +102,22 @@ def run_series(path: Path) -> tuple[Series | None, StepTotals]:
             if step["budget"] and step["prefill_tokens"]:
                 budgeted, shares = budgeted + 1, shares + step["prefill_tokens"] / step["budget"]
     totals = StepTotals(len(time), starts, retracted, budgeted, round(shares / budgeted, 4) if budgeted else None)
+    admissions = Admissions(tuple(_first(*each) for each in zip(places[1:], moments[1:], strict=True)))
     if not len(time):
-        return None, totals
+        return None, totals, admissions
     begun = np.frombuffer(time)
     # Until the next one begins: what the host does between two forward passes is part of a step.
     lasted = np.diff(begun, append=begun[-1] + max(seconds[-1], 1e-6))
-    return _series(lasted, prefill, decode, hits, held, rows), totals
+    return _series(lasted, prefill, decode, hits, held, rows), totals, admissions
+
+
+def _first(places: array[int], moments: array[float]) -> NDArray[np.float64]:
+    """The first moment of each place: what is sent back is admitted again."""
+    index = np.array(places, dtype=np.int64)
+    times = np.full(int(index.max(initial=-1)) + 1, np.nan)
+    # Of several values for one place the last one written stays.
+    times[index[::-1]] = np.array(moments, dtype=np.float64)[::-1]
+    return times
 
 
 def _series(

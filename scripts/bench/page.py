@@ -88,7 +88,14 @@ def write_run(state: StateFolder, requests: int) -> None:
                 ended=place / 200 + lengths[place] / 40,
             )
             file.write(encoder.encode(record) + b"\n")
-    step = {"prefill_tokens": 2000, "decode_rows": 300, "hit_tokens": 700, "kv_used": 300_000, "sent_back": []}
+    step = {
+        "prefill_tokens": 2000,
+        "decode_rows": 300,
+        "hit_tokens": 700,
+        "kv_used": 300_000,
+        "sent_back": [],
+        "admitted": [],
+    }
     with state.steps.open("wb") as file:
         for number in range(requests * 3 // 10):
             line = {"step": number, "time": number / 60, "seconds": 1 / 61, "budget": None, "mode": "mixed", **step}

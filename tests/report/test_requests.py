@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.report.icicle import IcicleNode
 from blendrun.report.page.requests import Requests, read_requests
+from blendrun.report.series import Admissions
 from blendrun.runner.records import RequestRecord
 
 
@@ -35,10 +37,12 @@ def record(index: int, submitted: float, ended: float, **fields: Any) -> Request
     return RequestRecord(**known | fields)
 
 
-def read(tmp_path: Path, *records: RequestRecord, tree: tuple[IcicleNode, ...] = (), torn: bytes = b"") -> Requests:
+def read(
+    tmp_path: Path, *records: RequestRecord, tree: tuple[IcicleNode, ...] = (), torn: bytes = b"", admitted: Any = ()
+) -> Requests:
     path = tmp_path / "records.jsonl"
     path.write_bytes(b"".join(msgspec.json.encode(each) + b"\n" for each in records) + torn)
-    return read_requests(path, tree)
+    return read_requests(path, tree, Admissions(tuple(admitted)))
 
 
 def node(number: int, end: int, level: int, requests: int) -> IcicleNode:
@@ -50,8 +54,15 @@ def test_the_time_in_flight_is_all_drawn(tmp_path_factory: pytest.TempPathFactor
     records = [record(place, begun, begun + lasted) for place, (begun, lasted) in enumerate(spans)]
     found = read(tmp_path_factory.mktemp("records"), *records)
     [group] = found.groups
-    width = found.seconds / len(group.in_flight)
-    assert sum(group.in_flight) * width == pytest.approx(sum(lasted for _, lasted in spans), rel=0.01)
+    width = found.seconds / len(group.running)
+    assert sum(group.running) * width == pytest.approx(sum(lasted for _, lasted in spans), rel=0.01)
+
+
+def test_what_waits_in_the_engine_does_not_run(tmp_path: Path):
+    records = [record(0, 0.0, 4.0), record(1, 0.0, 8.0)]
+    [group] = read(tmp_path, *records, admitted=[np.array([0.0, 4.0])]).groups
+    width = 8.0 / len(group.running)
+    assert sum(group.running) * width == pytest.approx(8.0, rel=0.01)
 
 
 def test_invocations_stand_end_to_end(tmp_path: Path):

@@ -44,6 +44,7 @@ def step(number: int, time: float, **fields: Any) -> dict[str, Any]:
         "hit_tokens": 5,
         "kv_used": 100,
         "sent_back": [],
+        "admitted": [],
         "budget": None,
         "seconds": 1.0,
     }
@@ -58,17 +59,22 @@ def write(path: Path, *lines: object) -> Path:
 def test_engines_one_after_the_other_stand_end_to_end_and_torn_lines_are_left_out(tmp_path: Path) -> None:
     log = write(
         tmp_path / "steps.jsonl",
-        step(0, 30.0),
-        step(1, 31.0, sent_back=[4]),
+        step(0, 30.0, admitted=[0, 2]),
+        step(1, 31.0, sent_back=[4], admitted=[4, 2]),
         b'{"step":2,"ti\n',
-        step(0, 50.0, budget=20),
+        step(0, 50.0, budget=20, admitted=[1]),
         step(1, 51.5, budget=20, prefill_tokens=20),
     )
-    series, totals = run_series(log)
+    series, totals, admissions = run_series(log)
     assert series is not None
     assert series.seconds == pytest.approx(2.0 + 1.5 + 1.0)
     assert (totals.steps, totals.starts, totals.retracted, totals.budgeted) == (4, 2, 1, 2)
     assert totals.budget_share == 0.75
+    [first, second] = admissions.engines
+    np.testing.assert_array_equal(first, [0.0, np.nan, 0.0, np.nan, 1.0])
+    np.testing.assert_array_equal(second, [np.nan, 2.0])
+    found = admissions.of(np.array([0, 1, 1, 0]), np.array([4, 1, 7, 1]))
+    np.testing.assert_array_equal(found, [1.0, 2.0, np.nan, np.nan])
 
 
 def test_without_a_step_there_is_no_line(tmp_path: Path) -> None:

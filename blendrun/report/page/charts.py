@@ -297,15 +297,15 @@ def icicle(plan: PlanReport | None) -> Chart | None:
 
 
 def strip(requests: Requests | None) -> Chart | None:
-    """Requests in flight, a row for each large sub-tree."""
+    """Requests in the batch, a row for each large sub-tree."""
     if requests is None or not requests.groups:
         return None
-    count = len(requests.groups[0].in_flight)
+    count = len(requests.groups[0].running)
     width = requests.seconds / count
     values = [
         {"t": place * width, "t2": (place + 1) * width, "group": _shown(group.label), "rank": rank, "n": running}
         for rank, group in enumerate(requests.groups)
-        for place, running in enumerate(group.in_flight)
+        for place, running in enumerate(group.running)
         if running > 0
     ]
     spec = {
@@ -325,22 +325,20 @@ def strip(requests: Requests | None) -> Chart | None:
             "color": {
                 "field": "n",
                 "type": "quantitative",
-                "title": "requests in flight",
+                "title": "requests running",
                 "scale": {"type": "sqrt", "scheme": "blues", "domainMin": 0},
             },
             "tooltip": [
                 {"field": "group", "title": "prefix"},
                 {"field": "t", "title": "from second", "format": ",.1f"},
-                {"field": "n", "title": "in flight", "format": ",.1f"},
+                {"field": "n", "title": "running", "format": ",.1f"},
             ],
         },
     }
-    rows = tuple(
-        (group.label, f"{group.requests:,}", *_first_last(group.in_flight, width)) for group in requests.groups
-    )
+    rows = tuple((group.label, f"{group.requests:,}", *_first_last(group.running, width)) for group in requests.groups)
     caption = "What ran when, by shared prefix"
     height = 22 * len(requests.groups) + 24
-    heads = ("prefix", "requests", "first in flight at second", "last")
+    heads = ("prefix", "requests", "first running at second", "last")
     return Chart("strip", caption, _chart(spec, height, caption), heads, rows)
 
 

@@ -96,7 +96,7 @@ def _run_tiles(subject: Subject) -> list[Tile]:
         if plan is not None and plan.bound_seconds > 0 and seconds > 0:
             tiles.append(
                 Tile(
-                    "of the bound",
+                    "of what is possible",
                     f"{100 * plan.bound_seconds / seconds:.0f} %",
                     f"bound {duration(plan.bound_seconds)}",
                 )

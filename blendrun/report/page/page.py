@@ -33,7 +33,7 @@ _SECTIONS = (
     (
         "strip",
         "What ran when",
-        "Each row is a part of the prefix tree; the darker, the more of its requests were in flight.",
+        "Each row is a part of the prefix tree; the darker, the more of its requests ran.",
     ),
     ("lengths", "Lengths of answers", "On the dashed line an answer was as long as expected."),
     ("orders", "Orders compared", "Simulated by the cost model before the run, the measured time beside it."),

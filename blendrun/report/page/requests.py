@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.report.icicle import IcicleNode
+from blendrun.report.series import Admissions
 from blendrun.runner.records import RequestRecord
 
 _BINS = 120
@@ -25,11 +26,13 @@ _OCTAVES = 20
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Requests of one sub-tree. in_flight: mean in each of T buckets of the run's time."""
+    """Requests of one sub-tree. running: how many were in the engine's batch, on the mean of each of T buckets of the
+    run's time; where the engine logged no steps, how many it had.
+    """
 
     label: str
     requests: int
-    in_flight: tuple[float, ...]
+    running: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ def no_requests() -> Requests:
     return Requests()
 
 
-def read_requests(path: Path, tree: Sequence[IcicleNode]) -> Requests:
+def read_requests(path: Path, tree: Sequence[IcicleNode], admissions: Admissions) -> Requests:
     """Read the records of a run, a line at a time. tree: whose sub-trees requests are grouped by."""
     columns = _Columns()
     try:
@@ -91,7 +94,7 @@ def read_requests(path: Path, tree: Sequence[IcicleNode]) -> Requests:
                     continue
     except OSError:
         return no_requests()
-    return columns.requests(tree) if columns.begun else no_requests()
+    return columns.requests(tree, admissions) if columns.begun else no_requests()
 
 
 @dataclass(slots=True)
@@ -101,6 +104,8 @@ class _Columns:
     begun: array[float] = field(default_factory=lambda: array("d"))
     ended: array[float] = field(default_factory=lambda: array("d"))
     subtree: array[int] = field(default_factory=lambda: array("q"))
+    index: array[int] = field(default_factory=lambda: array("q"))
+    engine: array[int] = field(default_factory=lambda: array("q"))
     cells: dict[tuple[int, int], int] = field(default_factory=dict)
     slow: list[tuple[float, int, Slow]] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
@@ -109,6 +114,7 @@ class _Columns:
     near: int = 0
     known: int = 0
     _run: int = -1
+    _engine: int = -1
     _offset: float = 0.0
     _last: float = 0.0
 
@@ -116,11 +122,14 @@ class _Columns:
         if record.run != self._run:
             # Another engine, whose clock begins again.
             self._run, self._offset = record.run, self._last
+            self._engine += 1
         ended = self._offset + record.ended
         self._last = max(self._last, ended)
         self.begun.append(self._offset + record.submitted)
         self.ended.append(ended)
         self.subtree.append(record.subtree)
+        self.index.append(record.index)
+        self.engine.append(self._engine)
         if record.error is not None:
             if len(self.failed) < _SHOWN:
                 self.failed.append(Failed(record.custom_id, record.row + 1, record.error))
@@ -147,12 +156,12 @@ class _Columns:
             cell = _octave(record.planned_output), _octave(each)
             self.cells[cell] = self.cells.get(cell, 0) + 1
 
-    def requests(self, tree: Sequence[IcicleNode]) -> Requests:
+    def requests(self, tree: Sequence[IcicleNode], admissions: Admissions) -> Requests:
         slowest = [slow for _, _, slow in sorted(self.slow, reverse=True)]
         return Requests(
             count=len(self.begun),
             seconds=round(self._last, 3),
-            groups=tuple(self._groups(tree)),
+            groups=tuple(self._groups(tree, admissions)),
             lengths=tuple((expected, real, count) for (expected, real), count in sorted(self.cells.items())),
             within_two=round(self.near / self.known, 4) if self.known else None,
             expected_tokens=self.expected,
@@ -161,9 +170,14 @@ class _Columns:
             failed=tuple(self.failed),
         )
 
-    def _groups(self, tree: Sequence[IcicleNode]) -> list[Group]:
+    def _groups(self, tree: Sequence[IcicleNode], admissions: Admissions) -> list[Group]:
         begun, ended = np.frombuffer(self.begun), np.frombuffer(self.ended)
-        subtree = np.frombuffer(self.subtree, dtype=np.int64)
+        subtree, index, engine = (
+            np.frombuffer(column, dtype=np.int64) for column in (self.subtree, self.index, self.engine)
+        )
+        # The engine has many more than it runs: those wait in its queue.
+        admitted = np.fmax(admissions.of(engine, index), begun)
+        begun = np.minimum(admitted, ended)
         chosen = _cut(tree)
         number = np.full(len(begun), len(chosen), dtype=np.int64)
         for place, node in enumerate(chosen):
@@ -174,7 +188,7 @@ class _Columns:
             if not mine.any():
                 continue
             label = _label(chosen[place]) if place < len(chosen) else _REST if chosen else "all requests"
-            groups.append(Group(label, int(mine.sum()), _in_flight(begun[mine], ended[mine], self._last)))
+            groups.append(Group(label, int(mine.sum()), _running(begun[mine], ended[mine], self._last)))
         return groups
 
 
@@ -214,12 +228,14 @@ def _cut(tree: Sequence[IcicleNode]) -> list[IcicleNode]:
     return sorted((node for node in groups if node.level > 0), key=lambda each: -each.requests)
 
 
-def _in_flight(begun: NDArray[np.float64], ended: NDArray[np.float64], seconds: float) -> tuple[float, ...]:
+def _running(begun: NDArray[np.float64], ended: NDArray[np.float64], seconds: float) -> tuple[float, ...]:
     """Mean number at once in each of `_BINS` buckets: the slope of the time that all spend between two moments."""
     grid = np.linspace(0.0, max(seconds, 1e-9), _BINS + 1)
     starts, ends = np.sort(begun), np.sort(ended)
     spent = _before(starts, grid) - _before(ends, grid)
-    return tuple(float(f"{value:.4g}") for value in np.maximum(np.diff(spent), 0.0) / grid[1])
+    mean = np.diff(spent) / grid[1]
+    # What rounding leaves of nothing is nothing.
+    return tuple(float(f"{value:.4g}") for value in np.where(mean > 1e-6, mean, 0.0))
 
 
 def _before(moments: NDArray[np.float64], grid: NDArray[np.float64]) -> NDArray[np.float64]:

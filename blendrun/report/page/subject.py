@@ -50,7 +50,7 @@ def run_subject(path: Path, name: str) -> Subject:
     if manifest is None:
         raise InputMissingError(f"no run in {folder}: give the output file of a run, or its .blendrun folder")
     plan = read_plan(state.plan) if state.plan.exists() else None
-    series, steps = run_series(state.steps)
+    series, steps, admissions = run_series(state.steps)
     return Subject(
         name=name,
         plan=plan,
@@ -59,7 +59,7 @@ def run_subject(path: Path, name: str) -> Subject:
         manifest=manifest,
         series=series,
         steps=steps,
-        requests=read_requests(state.records, plan.icicle if plan else ()),
+        requests=read_requests(state.records, plan.icicle if plan else (), admissions),
     )
 
 
