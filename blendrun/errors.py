@@ -95,6 +95,7 @@ class InterruptedRunError(BlendrunError):
 
 
 EXIT_OK = 0
+EXIT_BUG = 1
 EXIT_SOME_LINES_FAILED = 3
 EXIT_TOO_MANY_ERRORS = TooManyErrorsError.exit_code
 

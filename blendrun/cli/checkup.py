@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -126,11 +127,25 @@ def _model() -> Check:
 
 
 def _room() -> Iterator[Check]:
-    memory = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / _GIB
-    mend = "" if memory >= _LEAST_MEMORY else "end other programs: an engine takes some GiB"
-    yield Check("memory", "missing" if mend else "ok", f"{memory:.1f} GiB free", mend)
-    for name, folder in (("models", cache_folder()), ("history", data_folder()), ("this folder", Path.cwd())):
-        yield _folder(name, folder)
+    memory = _available_memory()
+    if memory is not None:
+        mend = "" if memory >= _LEAST_MEMORY else "end other programs: an engine takes some GiB"
+        yield Check("memory", "missing" if mend else "ok", f"{memory:.1f} GiB available", mend)
+    for name, folder in (("models", cache_folder), ("history", data_folder), ("this folder", Path.cwd)):
+        try:
+            yield _folder(name, folder())
+        except (OSError, RuntimeError) as error:
+            yield Check(name, "missing", f"cannot be looked at: {error}", "run from another folder, or as another user")
+
+
+def _available_memory() -> float | None:
+    """GiB that programs can have, what caches hold included; None where nobody says."""
+    try:
+        text = Path("/proc/meminfo").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found.group(1)) * 1024 / _GIB if found else None
 
 
 def _folder(name: str, folder: Path) -> Check:

@@ -29,6 +29,7 @@ def report(
     from blendrun.errors import UsageError
     from blendrun.report.page import make_page, plan_subject, run_subject
     from blendrun.report.page.subject import read_plan
+    from blendrun.runner.state import StateFolder
 
     found, plans = runs or [], plan or []
     if not found and not plans:
@@ -36,6 +37,9 @@ def report(
     names = _names([*found, *plans])
     subjects = [run_subject(path, name) for path, name in zip(found, names, strict=False)]
     subjects += [plan_subject(read_plan(path), name) for path, name in zip(plans, names[len(found) :], strict=True)]
+    own = {each.absolute() for path in (*found, *plans) for each in (path, StateFolder(path.resolve()).output)}
+    if output.absolute() in own or output.suffix in (".jsonl", ".npz", ".json"):
+        raise UsageError(f"the page would replace {output}; give a name that ends in .html with -o")
     make_page(subjects, output)
     sys.stderr.write(f"blendrun: wrote {output} ({output.stat().st_size / 1e6:.1f} MB)\n")
 

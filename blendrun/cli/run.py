@@ -154,7 +154,7 @@ def _execute(options: dict[str, Any]) -> Summary:
     from blendrun.cli.duration import parse_deadline
     from blendrun.cli.watches import watched
     from blendrun.cli.wiring import wire
-    from blendrun.errors import BlendrunError
+    from blendrun.errors import EXIT_BUG, EXIT_OK, BlendrunError
     from blendrun.report.progress import choose_view
     from blendrun.report.text import print_summary
     from blendrun.runner.events import Note, PhaseStarted
@@ -172,13 +172,13 @@ def _execute(options: dict[str, Any]) -> Summary:
         watch(PhaseStarted("model", str(options["model"] or options["engine"])))
         if options["engine"] == EngineName.REPLAY:
             watch(Note("replay: no model runs, the answers are placeholders"))
-        settings, make_engine = wire(options, lambda text: watch(PhaseStarted("model", text)))
         try:
+            settings, make_engine = wire(options, lambda text: watch(PhaseStarted("model", text)))
             summary = execute(settings, make_engine, watch)
-        except BlendrunError as error:
-            watch.ended(error.exit_code)
+        except BaseException as error:
+            watch.ended(error.exit_code if isinstance(error, BlendrunError) else EXIT_BUG, success=False)
             raise
-        watch.ended(_exit_code(summary, options))
+        watch.ended(_exit_code(summary, options), success=summary.exit_code == EXIT_OK)
     if not options["quiet"]:
         print_summary(summary, sys.stderr)
     return summary

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from blendrun.cli.wiring import output_path
+from blendrun.errors import UsageError
 from blendrun.report.metrics import Metrics
 from blendrun.report.trace import Trace
 from blendrun.runner.events import Event, Note, Watch
@@ -17,27 +18,37 @@ from blendrun.runner.state import StateFolder
 
 @dataclass(slots=True)
 class Watches:
-    """Hands each event to all of them."""
+    """Hands each event to all of them; one that fails is left out from then on, as it must not end the run."""
 
+    view: Watch
     watches: list[Watch]
     metrics: Metrics | None = None
 
     def __call__(self, event: Event) -> None:
-        for watch in self.watches:
-            watch(event)
+        self.view(event)
+        for watch in list(self.watches):
+            try:
+                watch(event)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the run
+                self.watches.remove(watch)
+                name = type(watch).__name__.lower()
+                self.view(Note(f"{name} is given up: {type(error).__name__}: {error}", warning=True))
 
-    def ended(self, exit_code: int) -> None:
-        """The run is over, with this exit code of the command."""
+    def ended(self, exit_code: int, *, success: bool) -> None:
+        """The run is over, with this exit code of the command. success: every line is answered."""
         if self.metrics is not None:
-            self.metrics.ended(exit_code)
+            self.metrics.ended(exit_code, success=success)
 
 
 @contextmanager
 def watched(options: dict[str, Any], view: Watch) -> Iterator[Watches]:
     """The view and what the options ask for. Raises OutputUnavailableError."""
     with ExitStack() as stack:
-        found = Watches([view])
+        found = Watches(view, [])
         port, textfile, trace = options["metrics_port"], options["metrics_textfile"], options["trace"]
+        for name in (textfile, trace):
+            if name is not None:
+                _refuse_own_files(Path(name), options)
         if port is not None or textfile is not None:
             found.metrics = stack.enter_context(
                 Metrics(
@@ -51,5 +62,13 @@ def watched(options: dict[str, Any], view: Watch) -> Iterator[Watches]:
                 view(Note(f"metrics at http://127.0.0.1:{found.metrics.port}/metrics"))
         if trace is not None:
             steps = StateFolder(output_path(options)).steps
-            found.watches.append(stack.enter_context(Trace(Path(trace), steps)))
+            found.watches.append(stack.enter_context(Trace(Path(trace), steps, appended=options["resume"])))
         yield found
+
+
+def _refuse_own_files(path: Path, options: dict[str, Any]) -> None:
+    """Raises UsageError where a file to be written is the job, or its answers."""
+    output = output_path(options)
+    own = [output, StateFolder(output).errors, *(Path(name) for name in options["jobs"] if name != "-")]
+    if path.absolute() in [each.absolute() for each in own]:
+        raise UsageError(f"{path} is a file of the job itself; give another name")

@@ -38,6 +38,7 @@ class Board:
     pulse: Pulse | None = None
     begun: float = field(init=False)
     _first: Progress | None = None
+    _before: Progress | None = None
     _run_begun: float | None = None
     _pulses: deque[tuple[float, Pulse]] = field(default_factory=deque)
 
@@ -50,7 +51,8 @@ class Board:
         if isinstance(event, PhaseStarted):
             self._begin(event, now)
         elif isinstance(event, Expected):
-            self.expected = event
+            # Of what is left: after a restart, less than at first.
+            self.expected, self._before = event, self.progress
         elif isinstance(event, Pulse):
             # Another engine counts from zero.
             if self.pulse is not None and event.steps < self.pulse.steps:
@@ -132,11 +134,13 @@ class Board:
         passed = self.clock() - self._run_begun
         done: list[tuple[int, float]] = [((found.done - first.done), (found.total - first.done))]
         if self.expected is not None:
+            earlier = self._before
+            prompt, output = (earlier.prompt_tokens, earlier.output_tokens) if earlier is not None else (0, 0)
             done += [
-                (part, whole)
-                for part, whole in (
-                    (found.prompt_tokens, self.expected.prompt_tokens),
-                    (found.output_tokens, self.expected.output_tokens),
+                (part, whole + before)
+                for part, whole, before in (
+                    (found.prompt_tokens, self.expected.prompt_tokens, prompt),
+                    (found.output_tokens, self.expected.output_tokens, output),
                 )
                 if whole
             ]
@@ -151,11 +155,14 @@ class Board:
     def _begin(self, event: PhaseStarted, now: float) -> None:
         if event.name in RUNNING and self._run_begun is None:
             self._run_begun = now
+        if event.name == "load":
+            # Another engine counts from zero.
+            self._pulses.clear()
         if self.phases and self.phases[-1].name == event.name:
             self.phases[-1].detail = event.detail
             return
         if self.phases:
             self.phases[-1].ended = now
         self.phases.append(PhaseTime(event.name, event.detail, now))
-        if event.name not in RUNNING:
+        if event.name not in RUNNING and self._run_begun is None:
             self.progress = None

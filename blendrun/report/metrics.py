@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from blendrun.errors import EXIT_OK, OutputUnavailableError
+from blendrun.errors import OutputUnavailableError
 from blendrun.report.board import RUNNING, Board
 from blendrun.runner.events import Event, Note, Progress
 
@@ -22,18 +22,8 @@ _LOOPBACK = "127.0.0.1"
 _TEXT_INTERVAL_S = 15.0
 # All that a run can be in, so that each is a series from the start.
 PHASES = (
-    "index",
-    "model",
-    "check",
-    "tokenise",
-    "tree",
-    "blend",
-    "simulate",
-    "load",
-    "run",
-    "isolate",
-    "drain",
-    "write",
+    *("index", "model", "check", "grammars", "tokenise", "compile", "tree", "blend", "simulate"),
+    *("load", "run", "isolate", "drain", "write"),
 )
 
 
@@ -112,10 +102,10 @@ class Metrics:
             with suppress(OSError):
                 self._write()
 
-    def ended(self, exit_code: int) -> None:
+    def ended(self, exit_code: int, *, success: bool) -> None:
         """The run is over. Success is remembered; a failure leaves the last success as it was."""
         self._exit_code = exit_code
-        if exit_code == EXIT_OK:
+        if success:
             self._last_success = self._clock()
 
     def collect(self) -> Iterable[Metric]:
@@ -123,6 +113,7 @@ class Metrics:
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
         board, found = self.board, self._last
+        running = board.phase in RUNNING and self._exit_code is None
         info = InfoMetricFamily("blendrun_run", "The run.")
         info.add_metric([], {"model": self._model})
         yield info
@@ -145,9 +136,11 @@ class Metrics:
         yield tokens
         yield GaugeMetricFamily("blendrun_lines", "Lines of the job.", value=found.total if found else 0)
         yield GaugeMetricFamily(
-            "blendrun_inflight_requests", "Requests that the engine has.", value=found.in_flight if found else 0
+            "blendrun_inflight_requests",
+            "Requests that the engine has.",
+            value=found.in_flight if found and running else 0,
         )
-        if board.pulse is not None and board.phase in RUNNING and self._exit_code is None:
+        if board.pulse is not None and running:
             pulse = board.pulse
             yield GaugeMetricFamily(
                 "blendrun_inflight_tokens", "Tokens of the KV pool that something runs on.", value=pulse.kv_used

@@ -53,7 +53,10 @@ def planned_series(line: Timeline) -> Series | None:
 
 @dataclass(frozen=True, slots=True)
 class Admissions:
-    """When requests came into the batch, of each engine in turn: seconds f64, by place in the plan; NaN where never."""
+    """When requests came into the batch: of each engine in turn, seconds since its first step, by place in the plan.
+
+    NaN where never.
+    """
 
     engines: tuple[NDArray[np.float64], ...] = ()
 
@@ -69,7 +72,7 @@ class Admissions:
 def run_series(path: Path) -> tuple[Series | None, StepTotals, Admissions]:
     """Of a run's step log, engines that came one after the other put end to end; None where there is no step."""
     time, seconds, prefill, decode, hits, held, rows = (array("d") for _ in range(7))
-    starts, retracted, budgeted, shares, offset = 0, 0, 0, 0.0, 0.0
+    starts, retracted, budgeted, shares, offset, first = 0, 0, 0, 0.0, 0.0, 0.0
     places, moments = [array("q")], [array("d")]
     try:
         file = path.open("rb")
@@ -86,11 +89,11 @@ def run_series(path: Path) -> tuple[Series | None, StepTotals, Admissions]:
             if number == 0 or not starts:
                 # An engine's first step waits for nothing: its clock began while it loaded.
                 offset = (time[-1] + seconds[-1] if len(time) else 0.0) - began
-                starts += 1
+                starts, first = starts + 1, began
                 places.append(array("q"))
                 moments.append(array("d"))
             places[-1].extend(step["admitted"])
-            moments[-1].extend([began + offset] * len(step["admitted"]))
+            moments[-1].extend([began - first] * len(step["admitted"]))
             time.append(began + offset)
             seconds.append(float(step["seconds"] or 0.0))
             prefill.append(step["prefill_tokens"])

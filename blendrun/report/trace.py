@@ -22,13 +22,13 @@ _PHASES, _STEPS = 1, 1
 class Trace:
     """Follows a run's events, and at its end adds the steps that its engines logged meanwhile.
 
-    steps: the engine's step log, which earlier invocations may have begun. Times are microseconds since the start. A
+    steps: the engine's step log; appended: earlier invocations have begun it. Times are microseconds since the start. A
     step's place in time is that of its engine's readiness, as the runner saw it: steps are right to each other, and to
     the phases within a second or so.
     """
 
-    def __init__(self, path: Path, steps: Path) -> None:
-        self._path, self._steps = path, steps
+    def __init__(self, path: Path, steps: Path, *, appended: bool = True) -> None:
+        self._path, self._steps, self._appended = path, steps, appended
         self._board = Board()
         self._notes: list[tuple[float, str]] = []
         self._ready: list[float] = []
@@ -42,7 +42,7 @@ class Trace:
         except OSError as error:
             raise OutputUnavailableError(f"--trace {self._path}: {error.strerror}; give another file") from error
         with suppress(OSError):
-            self._at = self._steps.stat().st_size
+            self._at = self._steps.stat().st_size if self._appended else 0
         return self
 
     def __call__(self, event: Event) -> None:
@@ -59,8 +59,8 @@ class Trace:
     ) -> None:
         if self._file is None:
             return
-        # What cannot be written costs the trace, not the run.
-        with suppress(OSError), self._file:
+        # What cannot be written costs the trace, not the run, whatever the reason.
+        with suppress(Exception), self._file:
             self._file.write(b'{"displayTimeUnit":"ms","traceEvents":[\n')
             for number, event in enumerate(self._events()):
                 self._file.write((b",\n" if number else b"") + orjson.dumps(event))
@@ -73,13 +73,14 @@ class Trace:
         yield _name("thread_name", _ENGINE, _STEPS, "steps")
         for phase in self._board.phases:
             begun = phase.begun - self._board.begun
-            yield _span(_RUN, _PHASES, phase.name, begun, self._board.seconds(phase), {"detail": phase.detail})
+            yield _span(_RUN, _PHASES, phase.name, begun, self._board.seconds(phase), {"detail": _text(phase.detail)})
         for at, text in self._notes:
-            yield {"ph": "i", "s": "p", "pid": _RUN, "tid": _PHASES, "ts": _micro(at), "name": text[:200]}
+            yield {"ph": "i", "s": "p", "pid": _RUN, "tid": _PHASES, "ts": _micro(at), "name": _text(text)[:200]}
         yield from self._logged()
 
     def _logged(self) -> Iterator[dict[str, Any]]:
         offset, starts = 0.0, 0
+        before: tuple[dict[str, Any], float] | None = None
         try:
             file = self._steps.open("rb")
         except OSError:
@@ -97,12 +98,24 @@ class Trace:
                 if number == 0 or not starts:
                     ready = self._ready[min(starts, len(self._ready) - 1)] if self._ready else 0.0
                     offset, starts = ready - at, starts + 1
-                yield from _step(step, at + offset)
+                if before is not None:
+                    yield from _step(*before, at + offset)
+                before = step, at + offset
+            if before is not None:
+                yield from _step(*before, before[1])
 
 
-def _step(step: dict[str, Any], at: float) -> Iterator[dict[str, Any]]:
+def _step(step: dict[str, Any], at: float, following: float) -> Iterator[dict[str, Any]]:
+    """A step lasts until the next one begins where the device works on behind the scheduler, which knows no seconds."""
     known = ("step", "prefill_tokens", "decode_rows", "hit_tokens", "context_tokens", "budget")
-    yield _span(_ENGINE, _STEPS, step["mode"], at, step["seconds"] or 0.0, {name: step[name] for name in known})
+    yield _span(
+        _ENGINE,
+        _STEPS,
+        step["mode"],
+        at,
+        step["seconds"] or max(following - at, 0.0),
+        {name: step[name] for name in known},
+    )
     for name, values in (
         ("KV tokens", {"in use": step["kv_used"], "cached": step["evictable"]}),
         ("requests", {"decoding": step["decode_rows"], "waiting": step["waiting"]}),
@@ -124,6 +137,11 @@ def _span(process: int, thread: int, name: str, at: float, seconds: float, args:
 
 def _name(kind: str, process: int, thread: int, name: str) -> dict[str, Any]:
     return {"ph": "M", "pid": process, "tid": thread, "name": kind, "args": {"name": name}}
+
+
+def _text(text: str) -> str:
+    """A file's name need not be Unicode."""
+    return text.encode(errors="replace").decode()
 
 
 def _micro(seconds: float) -> int:

@@ -177,6 +177,7 @@ class Feeding:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self.on_tick()
+            self.records.flush()
             if self.on_pulse is None or self.steps is None:
                 continue
             await self._read_steps()

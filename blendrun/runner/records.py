@@ -85,6 +85,11 @@ class Records:
         with suppress(OSError):
             self._file.write(msgspec.json.encode(record) + b"\n")
 
+    def flush(self) -> None:
+        """Let others read what there is."""
+        with suppress(OSError):
+            self._file.flush()
+
     def close(self) -> None:
         with suppress(OSError):
             self._file.close()

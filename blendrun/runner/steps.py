@@ -70,16 +70,18 @@ class StepTail:
         self._steps += 1
         self._prefill_tokens += step["prefill_tokens"]
         self._decode_tokens += step["decode_rows"]
-        # Where the device works on behind the scheduler, a step lasts until the next one begins.
-        before = self._last
-        seconds = step["seconds"]
-        if seconds is None:
-            seconds = step["time"] - before["time"] if before is not None and step["step"] > before["step"] else 0.0
+        before, self._last = self._last, step
+        if step["seconds"] is not None:
+            self._spend(step, step["seconds"])
+        elif before is not None and step["step"] > before["step"]:
+            # Where the device works on behind the scheduler, a step lasts until the next one begins.
+            self._spend(before, step["time"] - before["time"])
+
+    def _spend(self, step: dict[str, Any], seconds: float) -> None:
         if step["prefill_tokens"]:
             self._prefill_seconds += seconds
         else:
             self._decode_seconds += seconds
-        self._last = step
 
     def answered(self, feeds: Iterable[Feed]) -> dict[int, int]:
         """Tokens that the answers of running requests have, by prompt; those not admitted yet are left out.

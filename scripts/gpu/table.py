@@ -47,8 +47,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("gpu-table"))
     parser.add_argument("--hardware", default="h100-sxm", help="card whose rates balance the mix")
-    parser.add_argument("--requests", type=int, help="of the first two kinds; default 1200, small: 24")
-    parser.add_argument("--density", type=float, default=1.0, help="compute over memory seconds, at peak rates")
+    parser.add_argument("--requests", type=int, help="of the first two kinds; default 1200, small: 16")
+    # By a CPU's rates such short requests are all far above 1.
+    parser.add_argument("--density", type=float, help="compute over memory seconds at peak rates; default 1, small 160")
     parser.add_argument("--sharing", type=float, default=0.3)
     parser.add_argument("--kv-tokens", type=int, help="default 200,000, small: 2048")
     parser.add_argument("--orders", default="given,shuffled,sorted,lof,blended")
@@ -60,8 +61,9 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     kinds, model = (SMALL, load_card("smollm2-135m")) if asked.small else (LARGE, load_card("llama-3-8b"))
     hardware = "cpu" if asked.small else asked.hardware
-    requests = asked.requests or (24 if asked.small else 1200)
-    counts = write_job(asked.out / "job.jsonl", kinds, model, hardware, requests, asked.density, asked.sharing)
+    requests = asked.requests or (16 if asked.small else 1200)
+    density = asked.density or (160.0 if asked.small else 1.0)
+    counts = write_job(asked.out / "job.jsonl", kinds, model, hardware, requests, density, asked.sharing)
     print(f"{sum(counts.values())} requests: {counts}", flush=True)
     bench(asked, "smollm2-135m" if asked.small else str(dummy_model(asked.out / "llama-3-8b-dummy")), hardware)
 

@@ -79,6 +79,28 @@ def test_what_cannot_be_served_or_written_is_refused_before_it_runs(tmp_path: Pa
         assert not out.exists()
 
 
+def test_no_file_of_the_job_is_replaced(tmp_path: Path, out: Path):
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 5)
+    assert blendrun("run", jobs, "-o", out, *REPLAY, "--trace", jobs).returncode == 2
+    assert blendrun("run", jobs, "-o", out, *REPLAY, "--metrics-textfile", out).returncode == 2
+    assert blendrun("run", jobs, "-o", out, *REPLAY).returncode == 0
+    answers = out.read_bytes()
+    assert blendrun("report", out, "-o", out).returncode == 2
+    assert out.read_bytes() == answers
+    here = blendrun("report", ".", "-o", tmp_path / "page.html", cwd=f"{out}.blendrun")
+    assert here.returncode == 0, here.stderr
+
+
+def test_failed_lines_that_are_fine_are_no_success(tmp_path: Path, out: Path):
+    jobs, text = write_jobs(tmp_path / "jobs.jsonl", 20), tmp_path / "blendrun.prom"
+    words = ("run", jobs, "-o", out, *REPLAY, "--engine-arg", "fail_every=10", "--errors-ok")
+    assert blendrun(*words, "--metrics-textfile", text).returncode == 0
+    assert "blendrun_exit_code 0" in text.read_text()
+    assert "last_success" not in text.read_text()
+    assert blendrun("run", jobs, "-o", out, "-m", "no-such-model", "--metrics-textfile", text).returncode == 2
+    assert "blendrun_exit_code 2" in text.read_text()
+
+
 def test_the_doctor_says_what_can_run_and_starts_nothing(tmp_path: Path):
     found = blendrun("doctor", "--json", cwd=tmp_path)
     report = json.loads(found.stdout)

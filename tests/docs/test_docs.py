@@ -61,7 +61,7 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     for event in (PhaseStarted("run"), Expected(1.0, 10, 5, 3.0), Pulse(1, 1, 1, 1.0, 1.0, 1, 1, 1, 1)):
         metrics(event)
     known = {sample.name for family in metrics.collect() for sample in family.samples}
-    metrics.ended(0)
+    metrics.ended(0, success=True)
     known |= {sample.name for family in metrics.collect() for sample in family.samples}
     dashboard = (ROOT / "scripts" / "grafana" / "blendrun.json").read_text(encoding="utf-8")
     asked = set(re.findall(r"\bblendrun_\w+", dashboard))

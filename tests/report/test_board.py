@@ -127,3 +127,20 @@ def test_sparks_reach_from_nothing_to_the_most() -> None:
     assert spark([0, 5, 10]) == "▁▅█"
     assert spark([0, 0]) == "▁▁"
     assert re.fullmatch("[▁▂▃▄▅▆▇█]{7}", spark([3, 1, 4, 1, 5, 9, 2]))
+
+
+def test_after_a_restart_what_is_left_is_counted_from_there(board: Board, at: At) -> None:
+    at(0, Expected(None, 10_000, None, None))
+    at(0, PhaseStarted("run"))
+    at(0, Progress(0, 100, "requests"))
+    at(40, Progress(80, 100, "requests", 0, 0, 8_000, 0, 0))
+    at(41, pulse(50, 100, 10))
+    # The engine died: the plan is of the rest, the counts go on.
+    at(42, Expected(None, 2_000, None, None))
+    at(42, PhaseStarted("load"))
+    at(80, PhaseStarted("run"))
+    at(80, Progress(80, 100, "requests", 0, 8, 8_000, 0, 0))
+    assert board.left() == (20.0, 20.0)
+    at(82, pulse(200, 40, 5))
+    at(84, pulse(220, 60, 7))
+    assert board.rates() == (10.0, 1.0)

@@ -84,10 +84,10 @@ def test_a_port_that_is_taken_is_refused_with_what_to_do() -> None:
 def test_a_failure_leaves_the_last_success_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "blendrun.prom"
     with Metrics(textfile=path, clock=lambda: 1_000.0) as metrics:
-        metrics.ended(0)
+        metrics.ended(0, success=True)
     assert samples(path.read_text())[("blendrun_last_success_timestamp_seconds",)] == 1_000.0
     with Metrics(textfile=path, clock=lambda: 2_000.0) as metrics:
-        metrics.ended(69)
+        metrics.ended(69, success=False)
     found = samples(path.read_text())
     assert found[("blendrun_last_success_timestamp_seconds",)] == 1_000.0
     assert found[("blendrun_exit_code",)] == 69
@@ -108,6 +108,6 @@ def test_promtool_has_nothing_against_them(tmp_path: Path) -> None:
     with Metrics(textfile=path) as metrics:
         for event in EVENTS:
             metrics(event)
-        metrics.ended(0)
+        metrics.ended(0, success=True)
     checked = subprocess.run(["promtool", "check", "metrics"], input=path.read_bytes(), capture_output=True)
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")

@@ -59,7 +59,7 @@ def test_the_time_in_flight_is_all_drawn(tmp_path_factory: pytest.TempPathFactor
 
 
 def test_what_waits_in_the_engine_does_not_run(tmp_path: Path):
-    records = [record(0, 0.0, 4.0), record(1, 0.0, 8.0)]
+    records = [record(0, 0.0, 4.0, subtree=0), record(1, 0.0, 8.0, subtree=0)]
     [group] = read(tmp_path, *records, admitted=[np.array([0.0, 4.0])]).groups
     width = 8.0 / len(group.running)
     assert sum(group.running) * width == pytest.approx(8.0, rel=0.01)
@@ -92,3 +92,9 @@ def test_slow_and_failed_requests_and_lengths(tmp_path: Path):
     # Of two choices, 32 tokens each: an octave more than twice of what was expected.
     assert {(x, y): count for x, y, count in found.lengths} == {(3, 3): 20, (3, 4): 20, (3, 5): 1}
     assert found.within_two == pytest.approx(40 / 41, abs=1e-4)
+
+
+def test_what_failed_and_was_answered_later_is_not_shown_as_failed(tmp_path: Path):
+    failed = [record(place, 0.0, 1.0, error="media_unavailable", output=0, finish=()) for place in range(3)]
+    found = read(tmp_path, *failed, record(1, 0.0, 2.0, run=2))
+    assert [each.custom_id for each in found.failed] == ["id 0", "id 2"]

@@ -72,9 +72,9 @@ def test_engines_one_after_the_other_stand_end_to_end_and_torn_lines_are_left_ou
     assert totals.budget_share == 0.75
     [first, second] = admissions.engines
     np.testing.assert_array_equal(first, [0.0, np.nan, 0.0, np.nan, 1.0])
-    np.testing.assert_array_equal(second, [np.nan, 2.0])
+    np.testing.assert_array_equal(second, [np.nan, 0.0])
     found = admissions.of(np.array([0, 1, 1, 0]), np.array([4, 1, 7, 1]))
-    np.testing.assert_array_equal(found, [1.0, 2.0, np.nan, np.nan])
+    np.testing.assert_array_equal(found, [1.0, 0.0, np.nan, np.nan])
 
 
 def test_without_a_step_there_is_no_line(tmp_path: Path) -> None:

@@ -43,3 +43,16 @@ def test_phases_notes_and_this_invocations_steps_are_events(tmp_path: Path) -> N
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputUnavailableError, match="--trace"), Trace(tmp_path / "no" / "t.json", tmp_path / "s"):
         pass
+
+
+def test_names_that_are_no_text_and_steps_without_seconds(tmp_path: Path) -> None:
+    path, steps = tmp_path / "trace.json", tmp_path / "steps.jsonl"
+    steps.write_bytes(orjson.dumps(logged(0, 5.0)) + b"\n")
+    with Trace(path, steps, appended=False) as trace:
+        trace(PhaseStarted("index", "\udcffjobs.jsonl"))
+        lines = [logged(number, 40.0 + number) | {"seconds": None} for number in range(3)]
+        steps.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    events = json.loads(path.read_bytes())["traceEvents"]
+    found = [event for event in events if event["ph"] == "X" and event["pid"] == 2]
+    # Until the next one begins; of the last one nobody knows.
+    assert [event["dur"] for event in found] == [1_000_000, 1_000_000, 0]

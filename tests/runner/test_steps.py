@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from blendrun.planner.feeder import Feed
 from blendrun.runner.steps import StepTail
 
@@ -48,3 +50,23 @@ def test_no_log_says_nothing(tmp_path: Path) -> None:
     tail = StepTail(tmp_path / "none")
     tail.read()
     assert tail.answered([Feed(row=0, index=0, prompt=0)]) == {}
+
+
+def test_a_step_without_seconds_lasts_until_the_next(tmp_path: Path) -> None:
+    log = tmp_path / "steps.jsonl"
+    tail = StepTail(log)
+    known = {"admitted": [], "kv_used": 5, "waiting": 0, "seconds": None}
+    lines = [(0, 0.0, 100, 0), (1, 1.0, 0, 4), (2, 1.01, 100, 0), (3, 2.01, 0, 4)]
+    log.write_bytes(
+        b"".join(
+            json.dumps(known | {"step": step, "time": time, "prefill_tokens": prefill, "decode_rows": rows}).encode()
+            + b"\n"
+            for step, time, prefill, rows in lines
+        )
+    )
+    tail.read()
+    pulse = tail.pulse(10)
+    assert pulse is not None
+    assert (pulse.steps, pulse.prefill_tokens, pulse.decode_tokens, pulse.kv_used) == (4, 200, 8, 5)
+    assert pulse.prefill_seconds == pytest.approx(2.0)
+    assert pulse.decode_seconds == pytest.approx(0.01)

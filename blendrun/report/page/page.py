@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from blendrun import __version__
-from blendrun.errors import OutputUnavailableError
 from blendrun.report.page import charts, facts
 from blendrun.report.page.charts import Chart
 from blendrun.report.page.subject import Subject
+from blendrun.runner.manifest import write_atomically
 
 # Sections in reading order: key of the charts, heading, one sentence for those who see such a picture the first time.
 _SECTIONS = (
@@ -43,10 +43,7 @@ _SECTIONS = (
 
 def make_page(subjects: Sequence[Subject], path: Path) -> None:
     """Write the page of `subjects`, side by side. Raises OutputUnavailableError."""
-    try:
-        path.write_text(page_html(subjects), encoding="utf-8")
-    except OSError as error:
-        raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another file") from error
+    write_atomically(path, page_html(subjects).encode(errors="replace"))
 
 
 def page_html(subjects: Sequence[Subject]) -> str:

@@ -19,6 +19,7 @@ from blendrun.runner.records import RequestRecord
 _BINS = 120
 _GROUPS = 10
 _SHOWN = 20
+_MOST_FAILED = 10_000
 _REST = "all others"
 # Longest side of the length map: 2 ** 20 tokens.
 _OCTAVES = 20
@@ -37,10 +38,13 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Slow:
-    """A request that took long. waited: seconds from the hand-over to the answer, the engine's queue included."""
+    """A request that took long.
+
+    number: of all requests, from 1. waited: seconds from the hand-over to the answer, the engine's queue included.
+    """
 
     custom_id: str
-    line: int
+    number: int
     waited: float
     prompt: int
     cached: int
@@ -53,7 +57,7 @@ class Failed:
     """A request that ended in an error."""
 
     custom_id: str
-    line: int
+    number: int
     error: str
 
 
@@ -106,9 +110,10 @@ class _Columns:
     subtree: array[int] = field(default_factory=lambda: array("q"))
     index: array[int] = field(default_factory=lambda: array("q"))
     engine: array[int] = field(default_factory=lambda: array("q"))
+    offsets: list[float] = field(default_factory=list)
     cells: dict[tuple[int, int], int] = field(default_factory=dict)
     slow: list[tuple[float, int, Slow]] = field(default_factory=list)
-    failed: list[Failed] = field(default_factory=list)
+    failed: dict[int, Failed] = field(default_factory=dict)
     expected: int = 0
     answered: int = 0
     near: int = 0
@@ -123,6 +128,7 @@ class _Columns:
             # Another engine, whose clock begins again.
             self._run, self._offset = record.run, self._last
             self._engine += 1
+            self.offsets.append(self._offset)
         ended = self._offset + record.ended
         self._last = max(self._last, ended)
         self.begun.append(self._offset + record.submitted)
@@ -131,9 +137,11 @@ class _Columns:
         self.index.append(record.index)
         self.engine.append(self._engine)
         if record.error is not None:
-            if len(self.failed) < _SHOWN:
-                self.failed.append(Failed(record.custom_id, record.row + 1, record.error))
+            if len(self.failed) < _MOST_FAILED:
+                self.failed[record.row] = Failed(record.custom_id, record.row + 1, record.error)
             return
+        # What failed once may be answered later.
+        self.failed.pop(record.row, None)
         waited = record.ended - record.submitted
         if len(self.slow) < _SHOWN or waited > self.slow[0][0]:
             slow = Slow(
@@ -167,7 +175,7 @@ class _Columns:
             expected_tokens=self.expected,
             answered_tokens=self.answered,
             slowest=tuple(slowest),
-            failed=tuple(self.failed),
+            failed=tuple(self.failed.values())[:_SHOWN],
         )
 
     def _groups(self, tree: Sequence[IcicleNode], admissions: Admissions) -> list[Group]:
@@ -176,7 +184,9 @@ class _Columns:
             np.frombuffer(column, dtype=np.int64) for column in (self.subtree, self.index, self.engine)
         )
         # The engine has many more than it runs: those wait in its queue.
-        admitted = np.fmax(admissions.of(engine, index), begun)
+        # What is not of the plan (requests run apart after a death) has numbers of its own.
+        known = np.where(subtree >= 0, index, np.iinfo(np.int64).max)
+        admitted = np.fmax(admissions.of(engine, known) + np.array(self.offsets)[engine], begun)
         begun = np.minimum(admitted, ended)
         chosen = _cut(tree)
         number = np.full(len(begun), len(chosen), dtype=np.int64)

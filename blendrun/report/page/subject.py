@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import msgspec
 
@@ -43,13 +45,17 @@ class Subject:
 
 def run_subject(path: Path, name: str) -> Subject:
     """Read the files of a run. path: its output, or its state folder. Raises InputMissingError."""
-    folder = path if path.is_dir() else StateFolder(path).path
+    path = path.resolve()
+    folder = path if path.is_dir() and path.name else StateFolder(path).path
     # The state folder knows its own file names; the output need not be there yet.
     state = StateFolder(folder.with_name(folder.name.removesuffix(".blendrun")))
     manifest = manifests.read(state.manifest, accept_changes=True)
     if manifest is None:
         raise InputMissingError(f"no run in {folder}: give the output file of a run, or its .blendrun folder")
-    plan = read_plan(state.plan) if state.plan.exists() else None
+    plan = None
+    with suppress(InputMissingError):
+        # Another version's; all else of the run can be shown.
+        plan = read_plan(state.plan)
     series, steps, admissions = run_series(state.steps)
     return Subject(
         name=name,
@@ -74,7 +80,7 @@ def read_plan(path: Path) -> PlanReport:
         return msgspec.json.decode(_json_of(path), type=PlanReport)
     except OSError as error:
         raise InputMissingError(f"cannot read {path}: {error.strerror}") from error
-    except (msgspec.DecodeError, ValueError, KeyError) as error:
+    except (msgspec.DecodeError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise InputMissingError(
             f"{path} is no plan of this version: make it with `blendrun plan --json` or `--save` ({error})"
         ) from error
