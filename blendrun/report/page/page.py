@@ -12,7 +12,6 @@ from typing import Any
 
 from blendrun import __version__
 from blendrun.report.page import charts, facts
-from blendrun.report.page.charts import Chart
 from blendrun.report.page.subject import Subject
 from blendrun.runner.manifest import write_atomically
 
@@ -77,14 +76,14 @@ def page_html(subjects: Sequence[Subject]) -> str:
     )
 
 
-def _charts(subject: Subject) -> dict[str, Chart]:
+def _charts(subject: Subject) -> dict[str, charts.Chart]:
     """By kind, those that there is something to draw of."""
     plan, requests = subject.plan, subject.requests
     planned = plan.timeline if plan else None
     pool = plan.hardware.pool_tokens if plan else None
     measured = facts.run_seconds(subject)
 
-    def all_of() -> Iterator[Chart | None]:
+    def all_of() -> Iterator[charts.Chart | None]:
         yield charts.timeline(subject.series, planned)
         yield charts.occupancy(subject.series, planned, pool)
         yield charts.icicle(plan)
