@@ -54,9 +54,6 @@ class Board:
             # Of what is left: after a restart, less than at first.
             self.expected, self._before = event, self.progress
         elif isinstance(event, Pulse):
-            # Another engine counts from zero.
-            if self.pulse is not None and event.steps < self.pulse.steps:
-                self._pulses.clear()
             self.pulse = event
             self._pulses.append((now, event))
             while now - self._pulses[0][0] > _PICTURE_S:
@@ -97,8 +94,7 @@ class Board:
     def history(self) -> list[tuple[float, float]]:
         """Prefill and decode tokens/s between the pulses of the last minute."""
         found = []
-        pulses = list(self._pulses)
-        for (then, old), (now, new) in pairwise(pulses):
+        for (then, old), (now, new) in pairwise(self._pulses):
             passed = max(now - then, 1e-9)
             found.append(
                 ((new.prefill_tokens - old.prefill_tokens) / passed, (new.decode_tokens - old.decode_tokens) / passed)

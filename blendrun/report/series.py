@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import orjson
 from numpy.typing import ArrayLike, NDArray
 
+from blendrun.runner.steps import logged_steps
 from blendrun.simulate.base import Timeline
 
 BUCKETS = 160
@@ -18,7 +18,7 @@ BUCKETS = 160
 @dataclass(frozen=True, slots=True)
 class Series:
     """T buckets of equal length. prefill, decode: tokens/s. hits: prompt tokens/s found in the cache. held: KV tokens
-    in use, rows: answers being decoded, both on the mean.
+    in use, on the mean.
 
     seconds: length of all; bucket i ends at (i + 1) / T of it.
     """
@@ -28,19 +28,17 @@ class Series:
     decode: tuple[float, ...]
     hits: tuple[float, ...]
     held: tuple[float, ...]
-    rows: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class StepTotals:
-    """All steps of a log. starts: engines whose steps it holds. budgeted: steps with a budget; budget_share: mean
-    prefill tokens of those over their budgets, null without any.
+    """All steps of a log. starts: engines whose steps it holds. budget_share: mean prefill tokens over the budget of
+    prefill steps that had one, null without any.
     """
 
     steps: int
     starts: int
     retracted: int
-    budgeted: int
     budget_share: float | None
 
 
@@ -48,7 +46,7 @@ def planned_series(line: Timeline) -> Series | None:
     """Of a simulated order; None where nothing was simulated."""
     if not len(line.seconds):
         return None
-    return _series(line.seconds, line.prefill, line.decode, line.hits, line.held, line.rows)
+    return _series(line.seconds, line.prefill, line.decode, line.hits, line.held)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,47 +69,37 @@ class Admissions:
 
 def run_series(path: Path) -> tuple[Series | None, StepTotals, Admissions]:
     """Of a run's step log, engines that came one after the other put end to end; None where there is no step."""
-    time, seconds, prefill, decode, hits, held, rows = (array("d") for _ in range(7))
-    starts, retracted, budgeted, shares, offset, first = 0, 0, 0, 0.0, 0.0, 0.0
+    time, seconds, prefill, decode, hits, held = (array("d") for _ in range(6))
+    starts, retracted, offset, first = 0, 0, 0.0, 0.0
+    shares = array("d")
     places, moments = [array("q")], [array("d")]
-    try:
-        file = path.open("rb")
-    except OSError:
-        return None, StepTotals(0, 0, 0, 0, None), Admissions()
-    with file:
-        for text in file:
-            try:
-                step = orjson.loads(text)
-                number, began = step["step"], float(step["time"])
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                # Torn by a kill; the log is appended to.
-                continue
-            if number == 0 or not starts:
-                # An engine's first step waits for nothing: its clock began while it loaded.
-                offset = (time[-1] + seconds[-1] if len(time) else 0.0) - began
-                starts, first = starts + 1, began
-                places.append(array("q"))
-                moments.append(array("d"))
-            places[-1].extend(step["admitted"])
-            moments[-1].extend([began - first] * len(step["admitted"]))
-            time.append(began + offset)
-            seconds.append(float(step["seconds"] or 0.0))
-            prefill.append(step["prefill_tokens"])
-            decode.append(step["decode_rows"])
-            hits.append(step["hit_tokens"])
-            held.append(step["kv_used"])
-            rows.append(step["decode_rows"])
-            retracted += len(step["sent_back"])
-            if step["budget"] and step["prefill_tokens"]:
-                budgeted, shares = budgeted + 1, shares + step["prefill_tokens"] / step["budget"]
-    totals = StepTotals(len(time), starts, retracted, budgeted, round(shares / budgeted, 4) if budgeted else None)
+    for step in logged_steps(path):
+        began = float(step["time"])
+        if step["step"] == 0 or not starts:
+            # An engine's first step waits for nothing: its clock began while it loaded.
+            offset = (time[-1] + seconds[-1] if len(time) else 0.0) - began
+            starts, first = starts + 1, began
+            places.append(array("q"))
+            moments.append(array("d"))
+        places[-1].extend(step["admitted"])
+        moments[-1].extend([began - first] * len(step["admitted"]))
+        time.append(began + offset)
+        seconds.append(float(step["seconds"] or 0.0))
+        prefill.append(step["prefill_tokens"])
+        decode.append(step["decode_rows"])
+        hits.append(step["hit_tokens"])
+        held.append(step["kv_used"])
+        retracted += len(step["sent_back"])
+        if step["budget"] and step["prefill_tokens"]:
+            shares.append(step["prefill_tokens"] / step["budget"])
+    totals = StepTotals(len(time), starts, retracted, round(float(np.mean(shares)), 4) if shares else None)
     admissions = Admissions(tuple(_first(*each) for each in zip(places[1:], moments[1:], strict=True)))
     if not len(time):
         return None, totals, admissions
     begun = np.frombuffer(time)
     # Until the next one begins: what the host does between two forward passes is part of a step.
     lasted = np.diff(begun, append=begun[-1] + max(seconds[-1], 1e-6))
-    return _series(lasted, prefill, decode, hits, held, rows), totals, admissions
+    return _series(lasted, prefill, decode, hits, held), totals, admissions
 
 
 def _first(places: array[int], moments: array[float]) -> NDArray[np.float64]:
@@ -123,9 +111,7 @@ def _first(places: array[int], moments: array[float]) -> NDArray[np.float64]:
     return times
 
 
-def _series(
-    seconds: ArrayLike, prefill: ArrayLike, decode: ArrayLike, hits: ArrayLike, held: ArrayLike, rows: ArrayLike
-) -> Series:
+def _series(seconds: ArrayLike, prefill: ArrayLike, decode: ArrayLike, hits: ArrayLike, held: ArrayLike) -> Series:
     lasted = np.maximum(np.asarray(seconds, dtype=np.float64), 0.0)
     at = np.concatenate(([0.0], np.cumsum(lasted)))
     grid = np.linspace(0.0, at[-1], min(BUCKETS, max(len(lasted), 2)) + 1)
@@ -145,5 +131,4 @@ def _series(
         decode=mean(column(decode)),
         hits=mean(column(hits)),
         held=mean(column(held) * lasted),
-        rows=mean(column(rows) * lasted),
     )

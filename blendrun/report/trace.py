@@ -14,6 +14,7 @@ import orjson
 from blendrun.errors import OutputUnavailableError
 from blendrun.report.board import Board
 from blendrun.runner.events import Event, Note, PhaseStarted
+from blendrun.runner.steps import logged_steps
 
 _RUN, _ENGINE = 1, 2
 _PHASES, _STEPS = 1, 1
@@ -81,28 +82,20 @@ class Trace:
     def _logged(self) -> Iterator[dict[str, Any]]:
         offset, starts = 0.0, 0
         before: tuple[dict[str, Any], float] | None = None
-        try:
-            file = self._steps.open("rb")
-        except OSError:
-            return
-        with file:
+        with suppress(OSError):
             # The log may have been begun anew (`--no-resume`).
-            size = self._steps.stat().st_size
-            file.seek(self._at if self._at <= size else 0)
-            for line in file:
-                try:
-                    step = orjson.loads(line)
-                    number, at = step["step"], step["time"]
-                except (orjson.JSONDecodeError, KeyError, TypeError):
-                    continue
-                if number == 0 or not starts:
-                    ready = self._ready[min(starts, len(self._ready) - 1)] if self._ready else 0.0
-                    offset, starts = ready - at, starts + 1
-                if before is not None:
-                    yield from _step(*before, at + offset)
-                before = step, at + offset
+            if self._at > self._steps.stat().st_size:
+                self._at = 0
+        for step in logged_steps(self._steps, self._at):
+            at = step["time"]
+            if step["step"] == 0 or not starts:
+                ready = self._ready[min(starts, len(self._ready) - 1)] if self._ready else 0.0
+                offset, starts = ready - at, starts + 1
             if before is not None:
-                yield from _step(*before, before[1])
+                yield from _step(*before, at + offset)
+            before = step, at + offset
+        if before is not None:
+            yield from _step(*before, before[1])
 
 
 def _step(step: dict[str, Any], at: float, following: float) -> Iterator[dict[str, Any]]:

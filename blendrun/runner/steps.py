@@ -1,8 +1,8 @@
-"""Reads the engine's step log while it grows: how far the answers are that still run."""
+"""Reads the engine's step log, also while it grows: how far the answers are that still run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,29 @@ import orjson
 
 from blendrun.planner.feeder import Feed
 from blendrun.runner.events import Pulse
+
+
+def logged_steps(path: Path, at: int = 0) -> Iterator[dict[str, Any]]:
+    """Steps from byte `at` on; none of a log that cannot be read. Lines torn by a kill are left out."""
+    try:
+        file = path.open("rb")
+    except OSError:
+        return
+    with file:
+        file.seek(at)
+        for line in file:
+            step = _step(line)
+            if step is not None:
+                yield step
+
+
+def _step(line: bytes) -> dict[str, Any] | None:
+    try:
+        step = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        # Torn by a kill of the run before: the log is appended to.
+        return None
+    return step if isinstance(step, dict) and "step" in step and "time" in step else None
 
 
 class StepTail:
@@ -41,14 +64,11 @@ class StepTail:
         whole = added[: added.rfind(b"\n") + 1]
         self._at += len(whole)
         for line in whole.splitlines():
-            try:
-                step = orjson.loads(line)
-                self._admitted |= dict.fromkeys(step["admitted"], self._decoded)
-                self._decoded += step["decode_rows"] > 0
-                self._count(step)
-            except (orjson.JSONDecodeError, KeyError, TypeError):
-                # Torn by a kill of the run before: the log is appended to.
+            if (step := _step(line)) is None:
                 continue
+            self._admitted |= dict.fromkeys(step["admitted"], self._decoded)
+            self._decoded += step["decode_rows"] > 0
+            self._count(step)
 
     def pulse(self, pool_tokens: int) -> Pulse | None:
         """What was read so far, as one event; None before the first step."""

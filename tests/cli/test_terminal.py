@@ -2,45 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import struct
-import subprocess
-import termios
 from pathlib import Path
 
 import pytest
-from command import REPLAY, arguments, environment, ids, write_jobs
+from command import REPLAY, ids, write_jobs
+
+from tests.cli.terminal import on_terminal
 
 # Slow enough for some frames of the bar.
 SLOW = ("--engine-arg", "slots=4", "--engine-arg", "real_time=1000")
 _CURSOR_HIDDEN = "\x1b[?25l"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-7]|9[0-7]|38;[0-9;]+)m")
-
-
-def on_terminal(*words: str | Path, width: int = 100, **variables: str) -> tuple[int, str]:
-    """Exit code and all that reached the terminal; stdout and stderr both are one."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
-    process = subprocess.Popen(
-        arguments(*words),
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        env=environment(**{"TERM": "xterm-256color", **variables}),
-    )
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 65536):
-            shown += piece
-    except OSError:
-        pass  # The terminal's other end is closed: the process has ended.
-    finally:
-        os.close(ours)
-    return process.wait(timeout=30), shown.decode()
 
 
 @pytest.mark.parametrize("width", [100, 5])

@@ -66,6 +66,7 @@ def test_rates_are_of_the_last_ten_seconds(board: Board, at: At) -> None:
 def test_another_engine_counts_from_zero(board: Board, at: At) -> None:
     at(0, pulse(100, 5000, 100))
     at(2, pulse(120, 6000, 120))
+    at(3, PhaseStarted("load"))
     at(4, pulse(3, 30, 3))
     assert board.rates() is None
     at(6, pulse(5, 50, 5))

@@ -25,6 +25,16 @@ def state_of(out: Path, name: str) -> dict[str, Any]:
     return found
 
 
+def records_of(out: Path) -> list[dict[str, Any]]:
+    """The lines of records.jsonl, each of them valid."""
+    schema = json.loads((SCHEMAS / "record.json").read_bytes())
+    path = out.with_name(f"{out.name}.blendrun") / "records.jsonl"
+    records = [json.loads(text) for text in path.read_bytes().splitlines()]
+    for record in records:
+        jsonschema.validate(record, schema)
+    return records
+
+
 @pytest.fixture
 def out(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl"
@@ -43,6 +53,7 @@ def test_a_finished_run(jobs: Path, out: Path):
     assert status["output_file_id"] == str(out)
     assert status["error_file_id"] == f"{out}.errors.jsonl"
     assert status["usage"]["input_tokens"] == summary["tokens"]["prompt"]
+    assert sorted(record["row"] for record in records_of(out)) == list(range(20))
     assert status["created_at"] <= status["in_progress_at"] <= status["finalizing_at"] <= status["completed_at"]
 
 
@@ -54,7 +65,12 @@ def test_a_drained_run_and_its_end(jobs: Path, out: Path):
     assert (drained["status"], drained["blendrun"]["exit_code"]) == ("cancelled", 75)
     assert drained["cancelling_at"] <= drained["cancelled_at"]
     assert drained["output_file_id"] is None
+    before = records_of(out)
+    assert 5 <= len(before) < 20
     run(out, jobs)
+    records = records_of(out)
+    assert records[: len(before)] == before
+    assert {record["row"] for record in records if record["error"] is None} == set(range(20))
     finished = state_of(out, "status.json")
     assert finished["status"] == "completed"
     assert (finished["id"], finished["created_at"]) == (drained["id"], drained["created_at"])
@@ -67,6 +83,7 @@ def test_a_failed_run(jobs: Path, out: Path):
     failed = state_of(out, "status.json")
     assert (failed["status"], failed["blendrun"]["exit_code"]) == ("failed", 69)
     assert failed["request_counts"]["completed"] == 5
+    assert len([record for record in records_of(out) if record["error"] is None]) == 5
 
 
 def test_an_input_that_cannot_be_run(tmp_path: Path, out: Path):

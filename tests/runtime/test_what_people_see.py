@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import subprocess
-from fcntl import ioctl
 from pathlib import Path
-from struct import pack
-from termios import TIOCSWINSZ
 from typing import Any
 
 import jsonschema
@@ -18,7 +12,8 @@ import pytest
 
 from blendrun.report.page import run_subject
 from blendrun.report.page.page import page_html
-from tests.runtime.conftest import BLENDRUN, FeatureRun, blendrun, read_lines
+from tests.cli.terminal import on_terminal
+from tests.runtime.conftest import FeatureRun, blendrun, read_lines
 
 pytestmark = pytest.mark.runtime
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -116,24 +111,11 @@ def test_the_live_view_of_a_real_run(tmp_path: Path) -> None:
             for number in range(8)
         )
     )
-    ours, theirs = pty.openpty()
-    ioctl(theirs, TIOCSWINSZ, pack("HHHH", 30, 100, 0, 0))
-    command = [BLENDRUN, "run", str(job), "-m", "smollm2-135m", "--device", "cpu", "-o", str(tmp_path / "out.jsonl")]
-    environment = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "COLUMNS")}
-    run = subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment | {"TERM": "xterm-256color"}
+    code, shown = on_terminal(
+        "run", job, "-m", "smollm2-135m", "--device", "cpu", "-o", tmp_path / "out.jsonl", height=30
     )
-    os.close(theirs)
-    shown = b""
-    try:
-        while piece := os.read(ours, 65536):
-            shown += piece
-    except OSError:
-        pass  # The terminal's other end is closed: the run has ended.
-    finally:
-        os.close(ours)
-    assert run.wait(timeout=60) == 0, shown.decode()
-    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert code == 0, shown
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     for row in (
         r"index \d+ s · .*load \d+ s",
         r"requests +\d of 8 done, \d in flight, \d left",

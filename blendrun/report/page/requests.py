@@ -183,9 +183,9 @@ class _Columns:
         subtree, index, engine = (
             np.frombuffer(column, dtype=np.int64) for column in (self.subtree, self.index, self.engine)
         )
-        # The engine has many more than it runs: those wait in its queue.
         # What is not of the plan (requests run apart after a death) has numbers of its own.
         known = np.where(subtree >= 0, index, np.iinfo(np.int64).max)
+        # The engine has many more than it runs: those wait in its queue.
         admitted = np.fmax(admissions.of(engine, known) + np.array(self.offsets)[engine], begun)
         begun = np.minimum(admitted, ended)
         chosen = _cut(tree)
