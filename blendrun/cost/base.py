@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -75,6 +75,17 @@ class Machine:
     bandwidth: float
     memory: float
     value_bytes: int
+
+    def some(self, gpus: int) -> Machine:
+        """`gpus` of its devices."""
+        part = gpus / self.gpus
+        return replace(
+            self,
+            gpus=gpus,
+            flops=part * self.flops,
+            bandwidth=part * self.bandwidth,
+            memory=part * self.memory,
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -37,3 +37,7 @@ class Lengths:
 
     def __len__(self) -> int:
         return len(self.mean)
+
+    def take(self, numbers: NDArray[np.int64]) -> Lengths:
+        """Of some of the prompts. numbers: i64 (n,)."""
+        return Lengths(self.mean[numbers], self.square[numbers], self.bound[numbers], self.source[numbers])

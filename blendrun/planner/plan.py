@@ -6,8 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blendrun.blend.base import Blend, Order, OrderName
 from blendrun.blend.blended import KEEP, blend
+from blendrun.blend.partition import Partition, partition
 from blendrun.blend.simple import simple_order
 from blendrun.cost.balance import Bound, bound_seconds
 from blendrun.cost.base import Demand, Machine
@@ -21,11 +25,14 @@ from blendrun.lengths.history import History, HistoryUnavailableError
 from blendrun.models.card import ModelCard
 from blendrun.planner.workload import PlannedModel
 from blendrun.simulate.base import Overlap
+from blendrun.simulate.draw import draw_outputs
 from blendrun.simulate.portfolio import ENGINE_CHUNK, Portfolio, simulate_portfolio
+from blendrun.simulate.side_by_side import PartPortfolio, side_by_side
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
 from blendrun.tree.compiled import load_kernels, needs_compiling
+from blendrun.tree.restrict import restrict
 
 Phase = Callable[[str, str], None]
 
@@ -38,6 +45,10 @@ class Structure:
     tree: PrefixTree
     lengths: Lengths
 
+    def take(self, numbers: NDArray[np.int64]) -> Structure:
+        """Some of the prompts as a workload of their own. numbers: i64 (n,), ascending."""
+        return Structure(self.prompts.take(numbers), restrict(self.tree, numbers), self.lengths.take(numbers))
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Costed:
@@ -47,6 +58,7 @@ class Costed:
     demand, bound: of the whole job; the bound on all devices.
     blend, scattered: the job blended, by density and by chance within its two halves (`blend.split`).
     step_budget: tokens a step of one replica, T* (paper.md 1.6), a multiple of 128.
+    keep: share of the prefix sharing that the blends keep.
     """
 
     structure: Structure
@@ -59,6 +71,7 @@ class Costed:
     scattered: Blend
     step_budget: int
     limits: EngineLimits = UNTOLD
+    keep: float = KEEP
 
     @property
     def output_tokens(self) -> float:
@@ -82,11 +95,25 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What one of several replicas does. numbers: i64, ascending, its prompts in the whole; its plan counts from 0."""
+
+    numbers: NDArray[np.int64]
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A workload on a machine with its orders simulated."""
+    """A workload on a machine with its orders simulated.
+
+    partition, parts: how it divides among replicas, and what each of them does; none for one. Parts may be fewer than
+    replicas, where requests are.
+    """
 
     costed: Costed
     portfolio: Portfolio
+    partition: Partition | None = None
+    parts: tuple[Part, ...] = ()
 
     @property
     def order(self) -> Order:
@@ -146,14 +173,47 @@ def cost_structure(
         scattered=cut(scattered=True),
         step_budget=step_budget(compute_tokens, kv_bytes, pool.bytes),
         limits=limits,
+        keep=keep,
     )
 
 
 def make_plan(costed: Costed, choice: Choice, progress: Callable[[int, int], None] | None = None) -> Plan:
-    """Simulate the orders and choose. Raises UsageError for a request that does not fit the pool."""
+    """Simulate the orders and choose; for several replicas, on a part of the job each.
+
+    Raises UsageError for a request that does not fit the pool.
+    """
+    replicas = costed.pool.replicas
+    if replicas == 1:
+        return Plan(costed, _portfolio(costed, choice, draw_outputs(costed.structure.lengths), progress))
+    return _in_parts(costed, choice, partition(costed.structure.tree, costed.demand, replicas), progress)
+
+
+def _in_parts(
+    costed: Costed, choice: Choice, cut: Partition, progress: Callable[[int, int], None] | None = None
+) -> Plan:
+    structure, one = costed.structure, costed.machine.some(costed.pool.gpus)
+    # Drawn once: an answer is as long on two devices as on one.
+    outputs = draw_outputs(structure.lengths)
+    parts: list[Part] = []
+    numbers = [found for found in map(cut.prompts, range(len(cut))) if len(found)] or [cut.prompts(0)]
+    for done, mine in enumerate(numbers):
+        alone = cost_structure(structure.take(mine), costed.model, one, keep=costed.keep, limits=costed.limits)
+
+        def tell(finished: int, trials: int, before: int = done) -> None:
+            if progress is not None:
+                progress(before * trials + finished, len(numbers) * trials)
+
+        parts.append(Part(mine, Plan(alone, _portfolio(alone, choice, outputs[mine], tell))))
+    found = [PartPortfolio(part.numbers, part.plan.portfolio) for part in parts]
+    return Plan(costed, side_by_side(found, costed.bound), cut, tuple(parts))
+
+
+def _portfolio(
+    costed: Costed, choice: Choice, outputs: NDArray[np.int64], progress: Callable[[int, int], None] | None
+) -> Portfolio:
     structure = costed.structure
     simple = [costed.order(name) for name in choice.orders if name is not OrderName.BLENDED]
-    portfolio = simulate_portfolio(
+    return simulate_portfolio(
         structure.tree,
         structure.prompts,
         structure.lengths,
@@ -166,10 +226,10 @@ def make_plan(costed: Costed, choice: Choice, progress: Callable[[int, int], Non
         overlaps=choice.overlaps,
         chunk=costed.limits.chunk or ENGINE_CHUNK,
         max_running=costed.limits.max_running,
+        outputs=outputs,
         gpu_hour=choice.gpu_hour,
         progress=progress,
     )
-    return Plan(costed, portfolio)
 
 
 def recall(prompts: Prompts, identity: str, warn: Callable[[str], None]) -> Recalled | None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from blendrun.report.plan_json import PlanReport, Prefix
+from blendrun.report.plan_json import MachineRow, PlanReport, Prefix
 
 _BARS = "▁▂▃▄▅▆▇█"
 _LOG_WIDTH = 120
@@ -87,6 +87,12 @@ def _machine(report: PlanReport) -> Table:
     table.add_row("bound", f"{_time(report.bound_seconds)} overlapped, {_time(report.serial_seconds)} in turns")
     table.add_row("blend", f"{100 * blend.kept_sharing:.1f} % of the sharing kept, in {blend.units:,} units")
     peak = 100 * blend.kv_peak_tokens / hardware.pool_tokens
+    if (parts := report.partition) is not None:
+        table.add_row(
+            "parts",
+            f"{len(parts.seconds)}, {100 * parts.kept_sharing:.1f} % of the sharing kept; compute within "
+            f"{100 * parts.compute_off:.1f} %, memory within {100 * parts.memory_off:.1f} % of an equal share",
+        )
     table.add_row("KV pool", f"peak {peak:.0f} %; compute-heavy side holds {100 * blend.left_share:.1f} % on average")
     return table
 
@@ -121,16 +127,23 @@ def _machines(report: PlanReport) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for name in ("machine", "order", "overlap"):
         table.add_column(name)
-    for name in ("time", "bound", "cost"):
+    for name in ("time", "times as fast", "bound", "cost"):
         table.add_column(name, justify="right")
     table.add_column("")
+    # Against the fewest of the same card.
+    fewest: dict[str, MachineRow] = {}
+    for row in sorted(report.machines, key=lambda row: row.gpus):
+        if row.predicted_seconds is not None:
+            fewest.setdefault(row.hardware, row)
     for row in report.machines:
         name = f"{row.gpus} x {row.hardware}"
         if row.predicted_seconds is None or row.bound_seconds is None:
-            table.add_row(name, "-", "-", "-", "-", "-", Text(row.why_not or "", overflow="fold"))
+            table.add_row(name, *["-"] * 6, Text(row.why_not or "", overflow="fold"))
             continue
         cost = "-" if row.cost is None else f"{row.cost:,.2f}"
-        times = (_time(row.predicted_seconds), _time(row.bound_seconds))
+        least = fewest[row.hardware].predicted_seconds or 0.0
+        faster = "-" if row is fewest[row.hardware] else f"{least / max(row.predicted_seconds, 1e-9):.2f}"
+        times = (_time(row.predicted_seconds), faster, _time(row.bound_seconds))
         table.add_row(name, row.order, row.overlap, *times, cost, row.times)
     return table
 

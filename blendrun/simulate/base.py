@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Literal
 
@@ -62,23 +62,6 @@ class StepTime:
     step: float = 0.0
     request: float = 0.0
     origin: Mapping[str, StepOrigin] = field(default_factory=dict)
-
-    def shared_by(self, replicas: int) -> StepTime:
-        """The constants of `replicas` equal engines taken as one with their summed rates, rows and pool.
-
-        What is done by the token is done so many times faster; each replica reads its own weights for its own tokens.
-        """
-        part = 1.0 / replicas
-        return replace(
-            self,
-            prefill_token=self.prefill_token * part,
-            decode_token=self.decode_token * part,
-            prefill_square=self.prefill_square * part,
-            kv_token=self.kv_token * part,
-            expert_miss=self.expert_miss**part,
-            row=self.row * part,
-            request=self.request * part,
-        )
 
 
 _BUDGET = ConstantBudget(2048)

@@ -18,9 +18,9 @@ _HASTE = 1.25
 def budgets_to_try(
     demand: Demand, pool: KvPool, step: StepTime, bound: Bound, decoded: float, chunk: int, *, thorough: bool
 ) -> dict[Overlap, list[Budget]]:
-    """Budgets of one replica by mode; exclusive mode keeps the engine's own chunk.
+    """Budgets of one engine by mode; exclusive mode keeps the engine's own chunk.
 
-    bound: of the job on all devices. decoded: its output tokens. chunk: the engine's own.
+    bound: of its job. decoded: its output tokens. chunk: the engine's own.
     thorough: T*, T* of the pool's usual filling (RESIDENT_SHARE), half of that, the engine's chunk, the adaptive one
         as it is and hastier; else only the second, and on pdmux the last.
     """
@@ -60,11 +60,11 @@ def _streams_ratio(pool: KvPool, step: StepTime, bound: Bound, decoded: float) -
 
     It is less than the job's density: decode rows need arithmetic too, and every step of them reads the weights.
     """
-    memory = bound.memory * pool.replicas
+    memory = bound.memory
     # A model whose layers all have a sliding window reads by the row, not by the cached token.
     steps = memory / (step.kv_token * RESIDENT_SHARE * pool.tokens) if step.kv_token > 0 else 0.0
     if steps < 1:
         return 1.0
     arithmetic = step.decode_token * decoded
-    prefill = max(bound.compute * pool.replicas - arithmetic, 0.0)
+    prefill = max(bound.compute - arithmetic, 0.0)
     return prefill / (memory + max(step.weights * steps, arithmetic))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +66,7 @@ STOCK = Feeding(gate=False, reserve=0.4, eviction=Eviction.LRU)
 class Candidate:
     """One order on one overlap mode, with the best budget of those tried.
 
-    feed: what was fed: an order from its front, or a blend from both ends. budget: of one replica. paced: see `Engine`.
+    feed: what was fed: an order from its front, or a blend from both ends. paced: see `Engine`.
     requests_per_second; tokens_per_second: prompt (cached ones too) and output tokens, as the paper counts throughput.
     cost: in the currency of the price; None without one.
     """
@@ -93,7 +93,7 @@ class Portfolio:
 
     chosen: one of `candidates`. why: a sentence. plain: the given order on the engine as it comes, which nobody chose:
     what the job would take without blendrun.
-    step: the constants simulated with, of one replica. outputs: i64 (M,), the answer lengths simulated with.
+    step: the constants simulated with. outputs: i64 (M,), the answer lengths simulated with.
     bound: of the job; practical_seconds: its compute and memory overlapped as well as one device can (paper.md 1.8).
     """
 
@@ -136,16 +136,16 @@ def simulate_portfolio(
     overlaps: modes that the engine can be run in; the choice is among these.
     budgets: tried on mixed and pdmux; None for those of `budgets_to_try`.
     thorough: try more budgets, and blends with pace too; None for jobs of no more than 200,000 prompts.
-    chunk: the engine's own prefill chunk, which exclusive mode keeps. max_running: answers that one replica decodes at
-        once; None for as many as its pool holds.
+    chunk: the engine's own prefill chunk, which exclusive mode keeps. max_running: answers that are decoded at once;
+        None for as many as the pool holds.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
         means of `lengths`.
     feedings: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough.
     gpu_hour: price of an hour of one device.
     progress: called with simulations done and to do.
 
-    Replicas are simulated as one engine of their summed rates and pool. Each simulation takes about 2 microseconds a
-    request and as much a step; all cores are used.
+    One engine; several are simulated each with its own part of the job (`side_by_side`). Each simulation takes about
+    2 microseconds a request and as much a step; all cores are used.
     Raises UsageError for a request that does not fit the pool, and for rates that give no time.
     """
     pool = pool or kv_pool(model, machine)
@@ -167,12 +167,12 @@ def simulate_portfolio(
                 trials += [_Trial(order, overlap, budget, False, feeding) for order in orders]
                 trials += [_Trial(blend, overlap, budget, paced, feeding) for blend in blends for paced in paces]
     plain, *found = job.run(trials, progress)
-    best = _best_of_each(found)
-    chosen = _choose(best)
+    best = best_of_each(found)
+    chosen = choose(best)
     return Portfolio(
         candidates=best,
         chosen=chosen,
-        why=_why(chosen, best, plain),
+        why=why_of(chosen, best, plain),
         plain=plain,
         step=step,
         outputs=truth,
@@ -215,20 +215,18 @@ class _Job:
         return found
 
     def _simulate(self, trial: _Trial) -> Candidate:
-        replicas = self.pool.replicas
         engine = Engine(
-            pool_tokens=self.pool.tokens * replicas,
+            pool_tokens=self.pool.tokens,
             overlap=trial.overlap,
-            max_running=1 << 30 if self.max_running is None else self.max_running * replicas,
-            budget=_of_all(trial.budget, replicas),
+            max_running=1 << 30 if self.max_running is None else self.max_running,
+            budget=trial.budget,
             gate=trial.feeding.gate,
             gate_tokens=GATE_TOKENS,
             reserve=trial.feeding.reserve,
             eviction=trial.feeding.eviction,
             paced=trial.paced,
         )
-        step = self.step.shared_by(replicas)
-        outcome = simulate(self.tree, self.prompts, trial.feed, self.outputs, step, engine, expected=self.expected)
+        outcome = simulate(self.tree, self.prompts, trial.feed, self.outputs, self.step, engine, expected=self.expected)
         seconds = max(outcome.seconds, 1e-9)
         tokens = self.prompts.prompt_tokens.sum(dtype=np.int64) + (self.outputs * self.prompts.choices).sum()
         return Candidate(
@@ -251,18 +249,6 @@ def _plain(orders: Sequence[Order], count: int) -> Order:
     return next(found, Order(OrderName.GIVEN, np.arange(count), np.full(count, LEFT, dtype=np.uint8)))
 
 
-def _of_all(budget: Budget, replicas: int) -> Budget:
-    """A budget of one replica for all of them taken as one."""
-    if isinstance(budget, ConstantBudget):
-        return ConstantBudget(budget.tokens * replicas)
-    return replace(
-        budget,
-        floor=budget.floor * replicas,
-        most=budget.most * replicas,
-        weight_tokens=budget.weight_tokens * replicas,
-    )
-
-
 def _within(pool: KvPool, prompts: Prompts, outputs: NDArray[np.int64]) -> NDArray[np.int64]:
     """Answers as long as the pool allows: the engine ends one that fills it. Raises UsageError for a longer prompt."""
     room = (pool.tokens - prompts.prompt_tokens.astype(np.int64)) // prompts.choices
@@ -276,7 +262,7 @@ def _within(pool: KvPool, prompts: Prompts, outputs: NDArray[np.int64]) -> NDArr
     return within
 
 
-def _best_of_each(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
+def best_of_each(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """The soonest of each (overlap, order), by mode and simplicity; of equal ones the first tried."""
     best: dict[tuple[int, int], Candidate] = {}
     for candidate in found:
@@ -286,14 +272,14 @@ def _best_of_each(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
     return tuple(best[key] for key in sorted(best))
 
 
-def _choose(candidates: Sequence[Candidate]) -> Candidate:
+def choose(candidates: Sequence[Candidate]) -> Candidate:
     """The soonest; of those no more than `_TIE` behind it, the simplest order on the simplest mode."""
     soonest = min(candidate.seconds for candidate in candidates)
     ties = [candidate for candidate in candidates if candidate.seconds <= soonest * (1 + _TIE)]
     return min(ties, key=lambda each: (_SIMPLEST_FIRST.index(each.order), _MODES.index(each.overlap), each.seconds))
 
 
-def _why(chosen: Candidate, candidates: Sequence[Candidate], plain: Candidate) -> str:
+def why_of(chosen: Candidate, candidates: Sequence[Candidate], plain: Candidate) -> str:
     others = [each for each in candidates if each.order is not chosen.order]
     if not others:
         return f"{chosen.order} on {chosen.overlap} is the only order simulated"

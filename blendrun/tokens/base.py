@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
+
+_UNITS = ("units", "offsets", "unit_tokens")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,3 +45,12 @@ class Prompts:
 
     def __len__(self) -> int:
         return len(self.row)
+
+    def take(self, numbers: NDArray[np.int64]) -> Prompts:
+        """Some of the prompts, without their units: what is known of a part of a job whose tree is there already.
+
+        numbers: i64 (n,), ascending.
+        """
+        kept = {field.name: getattr(self, field.name)[numbers] for field in fields(self) if field.name not in _UNITS}
+        units, offsets = np.zeros(0, dtype=np.int32), np.zeros(len(numbers) + 1, dtype=np.int64)
+        return Prompts(units=units, offsets=offsets, unit_tokens=self.unit_tokens, **kept)

@@ -52,7 +52,11 @@ def main() -> None:
         show(path.name.split(".")[0], of_file(path, asked), asked)
     if asked.made:
         on = machine(load_hardware(asked.hardware), 1, "peak")
-        made = synthesise(Recipe(requests=asked.made, rho=1.1, sharing=0.35), load_card(asked.model), on)
+        made = synthesise(
+            Recipe.of("burstgpt", "openvid", "mmlu", rho=1.1, sharing=0.35, requests=asked.made),
+            load_card(asked.model),
+            on,
+        )
         show(f"made, {asked.made:,}", Structure(made.prompts, made.tree, known_lengths(made.prompts)), asked)
 
 

@@ -58,13 +58,6 @@ def test_of_equal_times_the_simplest_is_chosen() -> None:
     assert portfolio(alike, overlaps=[Overlap.MIXED]).chosen.order is OrderName.GIVEN
 
 
-def test_replicas_finish_as_much_sooner() -> None:
-    made = job_of([[place] * 50 for place in range(400)], [40] * 400)
-    one = portfolio(made, overlaps=[Overlap.MIXED]).chosen
-    two = portfolio(made, replace(POOL, replicas=2), overlaps=[Overlap.MIXED]).chosen
-    assert two.seconds == pytest.approx(one.seconds / 2, rel=0.15)
-
-
 def test_answers_end_where_the_pool_does_and_a_longer_prompt_is_refused() -> None:
     long = job_of([[1] * 100, [2] * 50], [10_000, 5])
     assert portfolio(long, overlaps=[Overlap.MIXED]).outputs.tolist() == [3_900, 5]
