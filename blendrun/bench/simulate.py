@@ -49,12 +49,12 @@ def cells_of_recipe(
     rhos: Sequence[float],
     sharings: Sequence[float],
     model: ModelCard,
-    on: Machine,
+    machines: Sequence[Machine],
     choice: Choice,
     phase: Phase,
     progress: Progress,
 ) -> tuple[list[Cell], list[Refused]]:
-    """A workload for each pair of density and sharing, by sharing and then density, on a model and a machine.
+    """A workload for each pair of density and sharing, by sharing and then density, on a model and on each machine.
 
     recipe: of all cells, but for its own rho and sharing. One cell out of reach is an error, as are all of a grid; a
     few of a grid are left out and told. Raises UsageError.
@@ -65,7 +65,7 @@ def cells_of_recipe(
     for number, wanted in enumerate(grid, start=1):
         name = f"rho {wanted.rho:g}, sharing {wanted.sharing:g} ({number} of {len(grid)})"
         try:
-            cells.append(_recipe_cell(wanted, model, on, choice, name, phase, progress))
+            cells += _recipe_cells(wanted, model, machines, choice, name, phase, progress)
         except UnreachableError as error:
             refused.append(Refused(wanted.rho, wanted.sharing, str(error)))
     if not cells:
@@ -74,32 +74,48 @@ def cells_of_recipe(
 
 
 def cells_of_file(
-    workload: Workload, structure: Structure, on: Machine, choice: Choice, phase: Phase, progress: Progress
+    workload: Workload,
+    structure: Structure,
+    machines: Sequence[Machine],
+    choice: Choice,
+    phase: Phase,
+    progress: Progress,
 ) -> list[Cell]:
-    """The one cell of a job or a trace. Raises UsageError where model or requests do not fit the machine."""
+    """A job or a trace on each machine. Raises UsageError where model or requests do not fit one."""
     card, tree = workload.model.card, structure.tree
-    phase("simulate", f"{len(structure.prompts):,} requests")
-    plan = make_plan(cost_structure(structure, card, on), choice, progress)
-    rho = paper_rho(plan.costed.demand, card, machine(on.card, on.gpus, "peak"))
     sharing = tree.shared_tokens / max(tree.prompt_tokens, 1)
-    return [Cell(rho, sharing, rho, sharing, {}, plan)]
+    cells = []
+    for on in machines:
+        phase("simulate", f"{len(structure.prompts):,} requests{_on(on, machines)}")
+        plan = make_plan(cost_structure(structure, card, on), choice, progress)
+        rho = paper_rho(plan.costed.demand, card, machine(on.card, on.gpus, "peak"))
+        cells.append(Cell(rho, sharing, rho, sharing, {}, plan))
+    return cells
 
 
-def _recipe_cell(
+def _recipe_cells(
     recipe: Recipe,
     model: ModelCard,
-    on: Machine,
+    machines: Sequence[Machine],
     choice: Choice,
     name: str,
     phase: Phase,
     progress: Progress,
-) -> Cell:
+) -> list[Cell]:
     phase("synthesise", name)
-    made = synthesise(recipe, model, machine(on.card, on.gpus, "peak"))
+    # Both rates grow with the devices: a density is the same on any number of them.
+    made = synthesise(recipe, model, machine(machines[0].card, 1, "peak"))
     structure = Structure(made.prompts, made.tree, known_lengths(made.prompts))
-    phase("simulate", name)
-    plan = make_plan(cost_structure(structure, model, on), choice, progress)
-    return Cell(recipe.rho, recipe.sharing, made.rho, made.sharing, made.counts, plan)
+    cells = []
+    for on in machines:
+        phase("simulate", f"{name}{_on(on, machines)}")
+        plan = make_plan(cost_structure(structure, model, on), choice, progress)
+        cells.append(Cell(recipe.rho, recipe.sharing, made.rho, made.sharing, made.counts, plan))
+    return cells
+
+
+def _on(on: Machine, machines: Sequence[Machine]) -> str:
+    return f" on {on.gpus} GPUs" if len(machines) > 1 else ""
 
 
 def _compile(phase: Phase) -> None:

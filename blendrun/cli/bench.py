@@ -49,7 +49,7 @@ def simulate(
     hardware: Annotated[
         str | None, typer.Option(help="Card of configs/hardware or YAML file. Default: this machine's.")
     ] = None,
-    gpus: Annotated[int, typer.Option(metavar="N", help="How many of them.")] = 1,
+    gpus: Annotated[str, typer.Option(metavar="N,...", help="How many of them; several numbers compare.")] = "1",
     compute: Annotated[ComputeName, typer.Option(help="Compute-heavy requests.")] = ComputeName.BURSTGPT,
     memory: Annotated[MemoryName, typer.Option(help="Memory-heavy requests.")] = MemoryName.OPENVID,
     share: Annotated[ShareName, typer.Option(help="Requests that share prefixes.")] = ShareName.MMLU,
@@ -121,6 +121,17 @@ def machine_of(name: str | None, gpus: int) -> tuple[Machine, Machine]:
     return machine(card, gpus), machine(card, gpus, "peak")
 
 
+def _machines(options: dict[str, Any]) -> list[Machine]:
+    """One card with every number of devices. Raises UsageError, InputMissingError."""
+    from blendrun.cli.machines import machines_of
+    from blendrun.errors import UsageError
+
+    found = machines_of(options["hardware"], options["gpus"])
+    if len({on.card.name for on in found}) > 1:
+        raise UsageError(f"--hardware {options['hardware']}: one card at a time; `blendrun plan` compares several")
+    return found
+
+
 def _refuse_both(context: typer.Context, jobs: list[str] | None) -> None:
     from blendrun.errors import UsageError
 
@@ -145,18 +156,18 @@ def _of_recipe(options: dict[str, Any], watch: Watch) -> BenchReport:
         for rho in rhos
     ]
     choice = _choice(options)
-    planned, (on, _) = model_of(options["model"]), machine_of(options["hardware"], options["gpus"])
+    planned, machines = model_of(options["model"]), _machines(options)
     cells, refused = cells_of_recipe(
         recipe,
         rhos,
         sharings,
         planned.card,
-        on,
+        machines,
         choice,
         lambda name, detail: watch(PhaseStarted(name, detail)),
         lambda done, total: watch(Progress(done, total, "simulations")),
     )
-    return bench_report(" + ".join(kinds), planned.name, on, recipe.seed, cells, refused)
+    return bench_report(" + ".join(kinds), planned.name, machines, recipe.seed, cells, refused)
 
 
 def _of_jobs(options: dict[str, Any], watch: Watch) -> BenchReport:
@@ -176,7 +187,7 @@ def _of_jobs(options: dict[str, Any], watch: Watch) -> BenchReport:
 
     if options["model"] is None:
         raise UsageError("which model? Give --model, for example --model llama-3-8b")
-    choice, (on, _) = _choice(options), machine_of(options["hardware"], options["gpus"])
+    choice, machines = _choice(options), _machines(options)
     with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as spool:
         workload = load_workload(
             open_sources(options["jobs"], Path(spool)),
@@ -190,9 +201,9 @@ def _of_jobs(options: dict[str, Any], watch: Watch) -> BenchReport:
         workload.prompts, workload.model, LengthMode.AUTO, phase, lambda text: watch(Note(text, warning=True))
     )
     cells = cells_of_file(
-        workload, structure, on, choice, phase, lambda done, total: watch(Progress(done, total, "simulations"))
+        workload, structure, machines, choice, phase, lambda done, total: watch(Progress(done, total, "simulations"))
     )
-    return bench_report(", ".join(options["jobs"]), workload.model.name, on, None, cells, ())
+    return bench_report(", ".join(options["jobs"]), workload.model.name, machines, None, cells, ())
 
 
 def _choice(options: dict[str, Any]) -> Choice:

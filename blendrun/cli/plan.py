@@ -125,6 +125,7 @@ def plan(
 
 def _plan(options: dict[str, Any], spool: Path, watch: Watch) -> tuple[Workload, Plan, tuple[MachineRow, ...]]:
     """The plan for the first machine asked for, and a row for each. Raises UsageError, InputInvalidError, ..."""
+    from blendrun.cli.machines import machines_of
     from blendrun.endpoints import ENDPOINTS
     from blendrun.errors import UsageError
     from blendrun.jobs import open_sources
@@ -141,7 +142,7 @@ def _plan(options: dict[str, Any], spool: Path, watch: Watch) -> tuple[Workload,
         raise UsageError("which model? Give --model, for example --model llama-3-8b")
     if options["endpoint"] not in (None, *ENDPOINTS):
         raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
-    machines, choices = _machines(options), _choices(options)
+    machines, choices = machines_of(options["hardware"], options["gpus"]), _choices(options)
     wanted = Wanted(options["model"], options["tokenizer"], options["limit"], options["endpoint"])
     workload = load_workload(
         open_sources(options["jobs"], spool),
@@ -180,22 +181,6 @@ def _on_machine(
     limits = engine_limits("cpu" if on.card.kind == "cpu" else "gpu", parse_engine_args(options["engine_arg"] or []))
     costed = cost_structure(structure, workload.model.card, on, keep=options["keep_sharing"], limits=limits)
     return make_plan(costed, choice, lambda done, total: watch(Progress(done, total, "simulations")))
-
-
-def _machines(options: dict[str, Any]) -> list[Machine]:
-    """Every card with every number of devices. Raises UsageError."""
-    from blendrun.cost.detect import own_hardware
-    from blendrun.cost.hardware import load_hardware, machine
-    from blendrun.errors import UsageError
-
-    names = [name.strip() for name in (options["hardware"] or own_hardware()).split(",") if name.strip()]
-    try:
-        counts = [int(count) for count in options["gpus"].split(",")]
-    except ValueError:
-        counts = [0]
-    if min(counts) < 1 or not names:
-        raise UsageError(f"--gpus takes numbers of 1 or more, for example 1,2,4, not {options['gpus']!r}")
-    return [machine(load_hardware(name), count) for name in names for count in counts]
 
 
 def _choices(options: dict[str, Any]) -> Callable[[str], Choice]:

@@ -14,7 +14,7 @@ from blendrun.blend.base import OrderName
 from blendrun.cost.base import Machine
 from blendrun.simulate.base import Overlap
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BLENDED, SORTED = "blended", "sorted"
 
 
@@ -29,7 +29,8 @@ class CellRow:
     kinds: requests of each kind; empty for a file.
     bound_seconds: compute and memory perfectly overlapped. practical_seconds: overlapped as well as one device can.
     seconds: makespan of each order, with the best step budget of those tried. plain_seconds: the given order on SGLang
-    as it comes.
+    as it comes. gpus: the machine's. parts_sharing: tokens that a prefix cache for each replica saves over what one for
+    all would; null for one replica.
     """
 
     rho: float | None
@@ -46,6 +47,8 @@ class CellRow:
     practical_seconds: float
     seconds: dict[str, float]
     plain_seconds: float
+    gpus: int
+    parts_sharing: float | None
 
     @property
     def gain(self) -> float | None:
@@ -60,9 +63,14 @@ class CellRow:
         return self.seconds[SORTED] / self.seconds[BLENDED] - 1 if both else None
 
     @property
+    def best_seconds(self) -> float:
+        """Of the fastest order."""
+        return min(self.seconds.values())
+
+    @property
     def of_bound(self) -> float:
         """The bound over the time of the fastest order: 1 is as fast as can be."""
-        return self.bound_seconds / min(self.seconds.values())
+        return self.bound_seconds / self.best_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +91,19 @@ class BenchReport:
     workload: str
     model: str
     hardware: str
-    gpus: int
+    gpus: tuple[int, ...]
     seed: int | None
     cells: tuple[CellRow, ...]
     refused: tuple[RefusedCell, ...]
 
 
 def bench_report(
-    workload: str, model: str, on: Machine, seed: int | None, cells: Sequence[Cell], refused: Sequence[Refused]
+    workload: str,
+    model: str,
+    machines: Sequence[Machine],
+    seed: int | None,
+    cells: Sequence[Cell],
+    refused: Sequence[Refused],
 ) -> BenchReport:
     """All cells, each overlap mode a row."""
     return BenchReport(
@@ -98,8 +111,8 @@ def bench_report(
         blendrun=__version__,
         workload=workload,
         model=model,
-        hardware=on.card.name,
-        gpus=on.gpus,
+        hardware=machines[0].card.name,
+        gpus=tuple(on.gpus for on in machines),
         seed=seed,
         cells=tuple(row for cell in cells for row in _rows(cell)),
         refused=tuple(RefusedCell(each.rho, each.sharing, each.why) for each in refused),
@@ -138,6 +151,8 @@ def _rows(cell: Cell) -> list[CellRow]:
             practical_seconds=portfolio.practical_seconds,
             seconds=found,
             plain_seconds=portfolio.plain.seconds,
+            gpus=costed.machine.gpus,
+            parts_sharing=cell.plan.partition.kept_sharing if cell.plan.partition is not None else None,
         )
         for overlap, found in sorted(seconds.items(), key=lambda item: list(Overlap).index(item[0]))
     ]

@@ -45,6 +45,8 @@ def plot_bench(report: BenchReport, path: Path) -> None:
     """
     from matplotlib import rc_context
 
+    if len(report.gpus) > 1:
+        raise UsageError("--plot draws one number of GPUs: give --gpus one")
     one = len({(row.rho, row.sharing) for row in report.cells}) == 1
     # Text of an SVG stays text, and the same numbers give the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "blendrun", "font.size": 10}):
@@ -57,7 +59,7 @@ def plot_bench(report: BenchReport, path: Path) -> None:
 
 
 def _where(report: BenchReport) -> str:
-    gpus = f"{report.gpus} x " if report.gpus > 1 else ""
+    gpus = f"{report.gpus[0]} x " if report.gpus[0] > 1 else ""
     return f"{report.model} on {gpus}{report.hardware}, {report.cells[0].requests:,} requests ({report.workload})"
 
 

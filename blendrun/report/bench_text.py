@@ -17,13 +17,18 @@ _LOG_WIDTH = 120
 
 def print_bench(report: BenchReport, stream: TextIO) -> None:
     """A row for each cell and overlap mode; what was left out below."""
-    gpus = f"{report.gpus} x " if report.gpus > 1 else ""
+    gpus = f"{report.gpus[0]} x " if report.gpus != (1,) and len(report.gpus) == 1 else ""
     lines: list[RenderableType] = [
         f"{report.workload} · {report.model} on {gpus}{report.hardware} · simulated seconds of each order",
         _table(report),
         "blended/sorted, blended/best: how much faster the blend is than depth first, and than the best other order.\n"
         "of bound: the bound (compute and memory perfectly overlapped) over the time of the fastest order.",
     ]
+    if len(report.gpus) > 1:
+        lines.append(
+            "times as fast: the fastest order against the fastest one on the fewest GPUs. parts: sharing that is kept "
+            "by a cache\nfor each replica."
+        )
     lines += [f"left out: {each.why}" for each in report.refused]
     _print(lines, stream)
 
@@ -55,10 +60,17 @@ def _table(report: BenchReport) -> Table:
     for title in ("rho", "sharing"):
         table.add_column(title, justify="right")
     table.add_column("overlap")
-    for title in ("bound", *orders, "blended/sorted", "blended/best", "of bound"):
+    several = ("gpus", "times as fast", "parts") if len(report.gpus) > 1 else ()
+    for title in (*several, "bound", *orders, "blended/sorted", "blended/best", "of bound"):
         table.add_column(title, justify="right")
+    fewest: dict[tuple[float | None, float, str], CellRow] = {}
+    for row in sorted(report.cells, key=lambda row: row.gpus):
+        fewest.setdefault((row.rho, row.sharing, row.overlap), row)
     for row in report.cells:
-        table.add_row(*_figures(row, orders))
+        name, *figures = _figures(row, orders)
+        first = fewest[row.rho, row.sharing, row.overlap]
+        scaling = [str(row.gpus), f"{first.best_seconds / row.best_seconds:.2f}", _share(row.parts_sharing)]
+        table.add_row(name, *figures[:2], *(scaling if several else []), *figures[2:])
     return table
 
 
@@ -66,6 +78,10 @@ def _figures(row: CellRow, orders: Iterable[str]) -> list[str]:
     seconds = [_seconds(row.bound_seconds), *(_seconds(row.seconds[order]) for order in orders)]
     shares = [_gain(row.over_sorted), _gain(row.gain), f"{row.of_bound:.1%}"]
     return ["-" if row.rho is None else f"{row.rho:.4g}", f"{row.sharing:.4g}", row.overlap, *seconds, *shares]
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
 
 
 def _seconds(value: float) -> str:
