@@ -10,6 +10,7 @@ from blendrun import __version__
 from blendrun.cli.bench import bench
 from blendrun.cli.calibrate import calibrate
 from blendrun.cli.doctor import doctor
+from blendrun.cli.merge import merge
 from blendrun.cli.plan import plan
 from blendrun.cli.report import report
 from blendrun.cli.run import run
@@ -44,6 +45,7 @@ def root(
 
 app.command()(run)
 app.command()(status)
+app.command()(merge)
 app.command()(report)
 app.command()(doctor)
 app.command()(calibrate)

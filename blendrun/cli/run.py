@@ -36,6 +36,12 @@ def run(
         OverlapName, typer.Option(help="How prefill and decode share a step; auto: as predicted, exclusive or mixed.")
     ] = OverlapName.AUTO,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.")] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N|slurm", help="Answer part I of N only; slurm: by the task's place in its array. See merge."
+        ),
+    ] = None,
     endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
     config: Annotated[
         Path | None,

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from blendrun.blend.base import OrderName as Order
 from blendrun.cli.engine_options import context_length, engine_settings, platform_of
 from blendrun.cli.names import EngineName, OrderName, OverlapName
 from blendrun.cli.permissions import rules_of, with_media
+from blendrun.cli.shard import parse_shard
 from blendrun.cost.detect import compute_capability
 from blendrun.endpoints import ENDPOINTS
 from blendrun.engine.base import Engine, Platform
@@ -31,12 +34,14 @@ from blendrun.errors import BlendrunError, UsageError
 from blendrun.jobs import MAX_LINE_BYTES, Job
 from blendrun.models import ResolvedModel, resolve_model
 from blendrun.planner.feed import RunPlan, RunPlanner
+from blendrun.planner.shards import divide_by_line, divide_by_prefix
 from blendrun.planner.workload import DescribedJob
 from blendrun.report.plan_json import plan_json, plan_report
 from blendrun.runner.failures import ErrorLimit
 from blendrun.runner.feeding import scheduler_settings
 from blendrun.runner.manifest import write_atomically
 from blendrun.runner.settings import KeepPlan, RunSettings
+from blendrun.runner.shard import Shard, shard_output
 from blendrun.runner.state import StateFolder
 from blendrun.runner.strict import JobCheck
 from blendrun.runner.supervise import MakeEngine, Patience
@@ -61,6 +66,7 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
     versions: dict[str, str] = {}
     stall = _STALL_S
     rules = rules_of(options, arguments)
+    shard = shard_of(options)
     if replay:
         if order not in (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.AUTO):
             raise UsageError(f"--order {order} needs the prompts in tokens, and replay has no tokenizer")
@@ -78,6 +84,7 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
         planner = planner_of(resolved, platform, arguments, options)
         check = _check(resolved, platform, arguments) if options["strict"] else None
         make_engine = _sglang(resolved, platform, arguments, options)
+        shard = shard_of(options, resolved)
         stall = _CPU_STALL_S if platform == "cpu" else _STALL_S
         rules = rules_of(options, arguments, resolved.card)
     return RunSettings(
@@ -93,6 +100,7 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
         planner=planner,
         keep_plan=_keep_plan(name),
         limit=options["limit"],
+        shard=shard,
         default_url=options["endpoint"],
         rules=rules,
         max_line_bytes=options["max_line_bytes"] or MAX_LINE_BYTES,
@@ -198,8 +206,29 @@ def _sglang(model: ResolvedModel, platform: Platform, arguments: dict[str, Any],
     return make
 
 
+def shard_of(options: dict[str, Any], model: ResolvedModel | None = None) -> Shard | None:
+    """The part of the job that was asked for. model: whose tokens tell what requests share; None: by lines."""
+    if options["shard"] is None:
+        return None
+
+    def by(job: Job, shards: int, phase: Any, progress: Any) -> NDArray[np.int32]:
+        if model is None:
+            return divide_by_line(job, shards)
+        return divide_by_prefix(job, shards, model, phase, progress)
+
+    return Shard(*parse_shard(options["shard"]), by)
+
+
 def output_path(options: dict[str, Any]) -> Path:
-    """Where the answers go; beside the run's state for `-o -` too. Raises UsageError for stdin without a name."""
+    """Where the answers go; beside the run's state for `-o -` too. A shard has a file of its own.
+
+    Raises UsageError for stdin without a name.
+    """
+    whole = _whole_output(options)
+    return whole if options["shard"] is None else shard_output(whole, *parse_shard(options["shard"]))
+
+
+def _whole_output(options: dict[str, Any]) -> Path:
     if options["output"] not in (None, "-"):
         return Path(options["output"])
     first = options["jobs"][0]

@@ -104,6 +104,16 @@ class Job:
         columns: dict[str, Any] = {name: getattr(self, name)[: max(limit, 0)] for name in COLUMNS}
         return replace(self, **columns)
 
+    def take(self, rows: NDArray[np.int64]) -> Job:
+        """Some of the rows, in their order; they count from 0. The fingerprint stays that of the whole job.
+
+        rows: i64 (n,), ascending; with a duplicate, the row that it is one of.
+        """
+        columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in COLUMNS}
+        again = columns["duplicate_of"] >= 0
+        columns["duplicate_of"][again] = np.searchsorted(rows, columns["duplicate_of"][again])
+        return replace(self, **columns)
+
     def where(self, row: int) -> tuple[str, int]:
         """Name of the source and 1-based line number in it."""
         return self.sources[self.source[row]].name, int(self.line_number[row])

@@ -67,7 +67,7 @@ def write_errors(
     failed[list(found)] = True
     rows = np.flatnonzero(failed)
     try:
-        with _replacing(state.errors, _mode(state.errors)) as errors:
+        with replacing(state.errors, file_mode(state.errors)) as errors:
             for row in rows.tolist():
                 if refused is not None and row in found:
                     errors.write(rejected_line(job, row, refused.error(row)) + b"\n")
@@ -90,8 +90,11 @@ def write_answers(job: Job, ledger: Ledger, journal: Journal, state: StateFolder
     Where no line failed there is no errors file; an older one is removed. Raises OutputUnavailableError.
     """
     try:
-        mode = _mode(state.output)
-        with _replacing(state.output, mode) as output, _replacing(state.errors, _mode(state.errors) or mode) as errors:
+        mode = file_mode(state.output)
+        with (
+            replacing(state.output, mode) as output,
+            replacing(state.errors, file_mode(state.errors) or mode) as errors,
+        ):
             failed = 0
             for row in range(len(job)):
                 if ledger.state[row] == ANSWERED:
@@ -123,13 +126,13 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f".{path.name}.tmp")
 
 
-def _mode(path: Path) -> int | None:
+def file_mode(path: Path) -> int | None:
     """Permissions of a file that is to be replaced; None where there is none yet."""
     return stat.S_IMODE(path.stat().st_mode) if path.exists() else None
 
 
 @contextmanager
-def _replacing(path: Path, mode: int | None) -> Iterator[BinaryIO]:
+def replacing(path: Path, mode: int | None) -> Iterator[BinaryIO]:
     """mode: permissions to keep; None for those that a new file gets (the umask)."""
     temporary = _temporary(path)
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -32,9 +32,10 @@ from blendrun.runner.answers import answer_line, write_answers
 from blendrun.runner.events import Expected, Note, PhaseStarted, Progress, Watch
 from blendrun.runner.failing import FailedLines
 from blendrun.runner.journal import Journal, Record
-from blendrun.runner.ledger import Ledger
+from blendrun.runner.ledger import ANSWERED, Ledger
 from blendrun.runner.order import plan_rows
 from blendrun.runner.settings import RunSettings
+from blendrun.runner.shard import Rows, write_rows
 from blendrun.runner.state import StateFolder, path_text
 from blendrun.runner.status import StatusFile
 from blendrun.runner.stop import handlers_kept, stops_as_errors
@@ -46,7 +47,7 @@ RESUMES = "the same command resumes"
 
 @dataclass(slots=True)
 class Invocation:
-    """Works under the state folder's lock."""
+    """Works under the state folder's lock. rows: what `job` is of a larger one."""
 
     settings: RunSettings
     state: StateFolder
@@ -54,6 +55,7 @@ class Invocation:
     stopwatch: Stopwatch
     watch: Watch
     status: StatusFile
+    rows: Rows | None = None
     manifest: manifests.Manifest = field(init=False)
     salt: bytes = field(init=False)
     ledger: Ledger = field(init=False)
@@ -94,6 +96,8 @@ class Invocation:
             if not len(todo) and old == self.manifest and (done := self._finished_before()) is not None:
                 return done
             manifests.write(self.state.manifest, self.manifest)
+            if self.rows is not None:
+                write_rows(self.state, self.rows)
             self.status.open()
             # A summary speaks of a run that ended; this one has begun.
             self.state.summary.unlink(missing_ok=True)
@@ -181,6 +185,8 @@ class Invocation:
         with self.stopwatch.phase("write"):
             self.watch(PhaseStarted("write", str(self.state.output)))
             write_answers(self.job, self.ledger, journal, self.state)
+            if self.rows is not None:
+                write_rows(self.state, replace(self.rows, failed=self.ledger.state != ANSWERED))
 
     def _refuse_bad_lines(self) -> None:
         """Raises InputInvalidError where a line has an error that can be found without an engine."""
@@ -207,6 +213,8 @@ class Invocation:
             model_identity=settings.model_identity,
             engine=settings.engine,
             answer_settings=settings.answer_settings,
+            shard=str(settings.shard) if settings.shard is not None else None,
+            division=self.rows.division if self.rows is not None else None,
         )
 
     def _finished_before(self) -> Summary | None:

@@ -19,6 +19,7 @@ _WORDS = {
     "model_identity": "the model",
     "engine": "the engine",
     "answer_settings": "settings that decide the answers",
+    "shard": "the shard",
 }
 
 
@@ -29,6 +30,7 @@ class Manifest(msgspec.Struct, frozen=True):
     input_fingerprint: hash over all request lines. limit: rows taken, or None for all.
     model_identity: hash of the model's configuration, tokenizer and weights' names and sizes.
     answer_settings: engine arguments that can change an answer (capacity settings are not among them).
+    shard: "2/8" where the run is one of several; division: digest of how they divide the job.
     """
 
     schema_version: int
@@ -40,6 +42,8 @@ class Manifest(msgspec.Struct, frozen=True):
     model_identity: str
     engine: str
     answer_settings: dict[str, Any]
+    shard: str | None = None
+    division: str | None = None
 
     @property
     def salt(self) -> bytes:

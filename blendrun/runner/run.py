@@ -15,6 +15,7 @@ from blendrun.runner.answers import check_writable
 from blendrun.runner.events import PhaseStarted, Progress, Watch
 from blendrun.runner.invocation import Invocation
 from blendrun.runner.settings import RunSettings
+from blendrun.runner.shard import read_rows, take_shard
 from blendrun.runner.state import StateFolder, path_text
 from blendrun.runner.status import StatusFile
 from blendrun.runner.stop import stops_as_errors
@@ -67,7 +68,18 @@ def _execute_locked(
             progress=lambda done, total: watch(Progress(done, total, "bytes")),
         )
     with job:
-        return Invocation(settings, state, job, stopwatch, watch, status).execute(make_engine)
+        rows = None
+        if settings.shard is not None:
+            goes_on = state.begun and settings.resume and not settings.accept_changes
+            with stopwatch.phase("divide"):
+                job, rows = take_shard(
+                    job,
+                    settings.shard,
+                    read_rows(state) if goes_on else None,
+                    lambda name, detail: watch(PhaseStarted(name, detail)),
+                    lambda done, total, unit: watch(Progress(done, total, unit)),
+                )
+        return Invocation(settings, state, job, stopwatch, watch, status, rows).execute(make_engine)
 
 
 def _refuse_missing_input(settings: RunSettings) -> None:

@@ -15,6 +15,7 @@ from blendrun.endpoints import Rules
 from blendrun.jobs import MAX_LINE_BYTES, Job
 from blendrun.planner.feed import RunPlan
 from blendrun.runner.failures import ErrorLimit
+from blendrun.runner.shard import Shard
 from blendrun.runner.supervise import Patience
 from blendrun.simulate.base import Overlap
 from blendrun.tokens.check import Refused
@@ -26,6 +27,7 @@ class RunSettings:
 
     inputs: files in order, "-" for stdin. model, model_identity: as given, and its hash. patience: with engines and
     with what is in flight. versions: of the engine's packages, for the manifest.
+    shard: the part of the job that this run answers; None for all of it.
     planner: makes the plan; None feeds as `order` and `overlap` say. keep_plan: leaves it in a file.
     max_errors: lines that may fail, None for all. strict: refuse a job with a bad line before there is an engine;
     check: finds those that only a tokenizer can find.
@@ -42,6 +44,7 @@ class RunSettings:
     planner: Planner | None = None
     keep_plan: KeepPlan | None = None
     limit: int | None = None
+    shard: Shard | None = None
     default_url: str | None = None
     rules: Rules = field(default_factory=Rules)
     max_line_bytes: int = MAX_LINE_BYTES

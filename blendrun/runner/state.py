@@ -58,6 +58,11 @@ class StateFolder:
         return self.path / "plan.json"
 
     @property
+    def shard(self) -> Path:
+        """Rows of the job that are this run's, where it is one of several shards."""
+        return self.path / "shard.npz"
+
+    @property
     def records(self) -> Path:
         """Planned and actual of each request."""
         return self.path / "records.jsonl"
@@ -114,6 +119,7 @@ class StateFolder:
             self.status,
             self.engine_log,
             self.plan,
+            self.shard,
             self.records,
             self.steps,
             self.estimates,

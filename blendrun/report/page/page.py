@@ -47,7 +47,8 @@ def make_page(subjects: Sequence[Subject], path: Path) -> None:
 
 def page_html(subjects: Sequence[Subject]) -> str:
     """The page as text."""
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     drawn = [_charts(subject) for subject in subjects]
     specs: dict[str, Any] = {}
@@ -60,7 +61,9 @@ def page_html(subjects: Sequence[Subject]) -> str:
                 columns.append((f"{key}-{number}", subject.name, found[key]))
         if columns:
             sections.append({"key": key, "heading": heading, "sentence": sentence, "columns": columns})
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = ImmutableSandboxedEnvironment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     template = environment.from_string(_asset("page.html.j2"))
     return template.render(
         title=_title(subjects),

@@ -91,5 +91,5 @@ def _json_of(path: Path) -> bytes:
         return path.read_bytes()
     import numpy as np
 
-    with np.load(path) as arrays:
+    with np.load(path, allow_pickle=False) as arrays:
         return bytes(arrays["report"].tobytes())

@@ -1,0 +1,70 @@
+"""Which shard of a job each of its rows belongs to, found out by every shard for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.blend.partition import partition
+from blendrun.cost.formulas import demand
+from blendrun.cost.hardware import load_hardware, machine
+from blendrun.errors import UsageError
+from blendrun.jobs import Job
+from blendrun.lengths.estimate import estimate
+from blendrun.models.resolve import ResolvedModel
+from blendrun.tokens import build_prompts, load_tokenizer
+from blendrun.tree.build import build_tree
+from blendrun.tree.compiled import load_kernels, needs_compiling
+
+Phase = Callable[[str, str], None]
+Progress = Callable[[int, int, str], None]
+# Only the proportion of arithmetic and of bytes counts, which is the same on all cards.
+_CARD = "h100-sxm"
+
+
+def divide_by_prefix(
+    job: Job, shards: int, model: ResolvedModel, phase: Phase, progress: Progress
+) -> NDArray[np.int32]:
+    """Shard of each row, 0 to `shards` - 1: i32 (N,). Shards are equal in compute and in memory work, and requests that
+    share a prefix stay together (`blend.partition`).
+
+    Nothing but the job and the model decides: shards that never meet come to the same division, on whatever machine,
+    and whatever answers were seen in earlier runs. What is not run (refused lines) stands with the row before it.
+    Raises UsageError for a model without dimensions, and what `build_prompts` raises.
+    """
+    card = model.card
+    if card is None:
+        raise UsageError(f"{model.name} has no dimensions to divide a job by; use a model with a config.json")
+    phase("tokenise", f"{model.name}, for all {shards} shards")
+    tokenized = build_prompts(
+        job,
+        load_tokenizer(model.path),
+        context_length=model.context_length or card.context_length,
+        progress=lambda done, total: progress(done, total, "requests"),
+    )
+    if needs_compiling():
+        phase("compile", "the planner's loops, once for this machine")
+        load_kernels()
+    prompts = tokenized.prompts
+    phase("divide", f"{len(prompts):,} prompts into {shards} shards")
+    tree = build_tree(prompts)
+    work = demand(tree, prompts, estimate(prompts, tree), card, machine(load_hardware(_CARD)))
+    found = np.full(len(job), -1, dtype=np.int32)
+    found[prompts.row] = partition(tree, work, shards).part
+    return _filled(job, found)
+
+
+def divide_by_line(job: Job, shards: int) -> NDArray[np.int32]:
+    """The same without a model: consecutive lines, as many to each shard."""
+    return _filled(job, (np.arange(len(job)) * shards // max(len(job), 1)).astype(np.int32))
+
+
+def _filled(job: Job, shard: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Rows without a shard (-1) get that of the row before. A duplicate stands with its first one, which it names."""
+    known = np.maximum.accumulate(np.where(shard >= 0, np.arange(len(shard)), 0))
+    filled: NDArray[np.int32] = np.maximum(shard[known], 0).astype(np.int32)
+    again = job.duplicate_of >= 0
+    filled[again] = filled[job.duplicate_of[again]]
+    return filled
