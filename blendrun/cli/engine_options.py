@@ -24,7 +24,8 @@ def engine_settings(
     return EngineSettings(
         model_path=str(model.path),
         platform=platform,
-        threads=options["threads"] or available_cores(),
+        # Replicas share the cores.
+        threads=options["threads"] or max(available_cores() // (options.get("replicas") or 1), 1),
         trust_remote_code=options.get("trust_remote_code", False),
         server_args=arguments,
     )

@@ -12,7 +12,7 @@ from blendrun.errors import UsageError
 if TYPE_CHECKING:
     from blendrun.models.card import ModelCard
     from blendrun.runner.fetch import MediaAccess
-    from blendrun.runner.supervise import MakeEngine
+    from blendrun.runner.replica import MakeEngine
 
 
 def rules_of(options: dict[str, Any], arguments: dict[str, Any], card: ModelCard | None = None) -> Rules:

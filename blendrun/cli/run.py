@@ -75,6 +75,10 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Write phases and steps as a Chrome trace, for Perfetto.")
     ] = None,
     engine: Annotated[EngineName, typer.Option(help="What answers.")] = EngineName.SGLANG,
+    replicas: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Engines side by side, each with devices and a part of its own.")
+    ] = 1,
+    tp: Annotated[int | None, typer.Option(min=1, metavar="N", help="GPUs of one engine (tensor parallel).")] = None,
     engine_arg: Annotated[
         list[str] | None,
         typer.Option(metavar="K=V", help="Argument of SGLang's engine; may be repeated."),

@@ -27,8 +27,10 @@ from blendrun.engine.settings import (
     engine_limits,
     one_scheduler,
     parse_engine_args,
+    placed,
     runtime_versions,
     smaller,
+    visible_gpus,
 )
 from blendrun.errors import BlendrunError, UsageError
 from blendrun.jobs import MAX_LINE_BYTES, Job
@@ -40,11 +42,11 @@ from blendrun.report.plan_json import plan_json, plan_report
 from blendrun.runner.failures import ErrorLimit
 from blendrun.runner.feeding import scheduler_settings
 from blendrun.runner.manifest import write_atomically
+from blendrun.runner.replica import MakeEngine, Patience
 from blendrun.runner.settings import KeepPlan, RunSettings
 from blendrun.runner.shard import Shard, shard_output
 from blendrun.runner.state import StateFolder
 from blendrun.runner.strict import JobCheck
-from blendrun.runner.supervise import MakeEngine, Patience
 from blendrun.simulate.base import Overlap
 
 # Without a sign of life for so long an engine is hung; one forward pass of a large model takes minutes on a CPU.
@@ -56,13 +58,16 @@ _LOAD_STALL_S = 1800.0
 def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngine]:
     """From options to what the runner takes. Raises UsageError, InputMissingError."""
     arguments = parse_engine_args(options["engine_arg"] or [])
+    if options["tp"] is not None:
+        arguments["tp_size"] = options["tp"]
     if options["endpoint"] not in (None, *ENDPOINTS):
         raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
     replay = options["engine"] == EngineName.REPLAY
     name, identity = options["model"] or "replay", "replay"
-    order, planner, check = str(options["order"]), None, None
+    order, check = str(options["order"]), None
     overlap = Overlap.EXCLUSIVE if options["overlap"] == OverlapName.AUTO else Overlap(str(options["overlap"]))
     decides: dict[str, Any] = {}
+    planner: RunPlanner | None = None
     versions: dict[str, str] = {}
     stall = _STALL_S
     rules = rules_of(options, arguments)
@@ -81,6 +86,7 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
         # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
         decides = answer_settings(arguments) | {"platform": platform}
         versions = runtime_versions()
+        _refuse_too_many(platform, arguments, options["replicas"])
         planner = planner_of(resolved, platform, arguments, options)
         check = _check(resolved, platform, arguments) if options["strict"] else None
         make_engine = _sglang(resolved, platform, arguments, options)
@@ -97,7 +103,9 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
         versions=versions,
         order=Order.GIVEN if order == OrderName.AUTO else Order(order),
         overlap=overlap,
-        planner=planner,
+        planner=None if planner is None else planner.plan,
+        divider=None if planner is None else planner.divide,
+        replicas=options["replicas"],
         keep_plan=_keep_plan(name),
         limit=options["limit"],
         shard=shard,
@@ -141,7 +149,19 @@ def _check(model: ResolvedModel, platform: Platform, arguments: dict[str, Any]) 
     )
 
 
-def planner_of(model: ResolvedModel, platform: Platform, arguments: dict[str, Any], options: dict[str, Any]) -> Any:
+def _refuse_too_many(platform: Platform, arguments: dict[str, Any], replicas: int) -> None:
+    """Raises UsageError where there are not as many devices as all replicas need."""
+    each = int(arguments.get("tp_size", 1)) * int(arguments.get("pp_size", 1)) * int(arguments.get("dp_size", 1))
+    if platform == "gpu" and replicas > 1 and replicas * each > (there := visible_gpus()):
+        raise UsageError(
+            f"--replicas {replicas} of {each} GPU(s) each need {replicas * each}, and {there} are here: ask for "
+            f"{max(there // each, 1)}, or fewer"
+        )
+
+
+def planner_of(
+    model: ResolvedModel, platform: Platform, arguments: dict[str, Any], options: dict[str, Any]
+) -> RunPlanner | None:
     """What plans the run; None where rows are fed as they stand. Raises UsageError."""
     order, overlap = str(options["order"]), str(options["overlap"])
     if order in (OrderName.GIVEN, OrderName.SHUFFLED):
@@ -170,7 +190,7 @@ def planner_of(model: ResolvedModel, platform: Platform, arguments: dict[str, An
         overlaps=(Overlap.EXCLUSIVE, Overlap.MIXED) if platform == "gpu" else (Overlap.EXCLUSIVE,),
         refusal=refusal,
         limits=engine_limits(platform, arguments),
-    ).plan
+    )
 
 
 def _keep_plan(model: str) -> KeepPlan:
@@ -185,8 +205,9 @@ def _keep_plan(model: str) -> KeepPlan:
 
 
 def _replay(arguments: dict[str, Any]) -> MakeEngine:
-    engine = ReplayEngine.from_arguments(arguments)
-    return lambda *_: engine
+    # Once now: wrong ones are refused before anything is made.
+    ReplayEngine.from_arguments(arguments)
+    return lambda *_: ReplayEngine.from_arguments(arguments)
 
 
 def _sglang(model: ResolvedModel, platform: Platform, arguments: dict[str, Any], options: dict[str, Any]) -> MakeEngine:
@@ -199,7 +220,7 @@ def _sglang(model: ResolvedModel, platform: Platform, arguments: dict[str, Any],
             settings,
             scheduler=scheduler,
             overlap=plan.overlap.value,
-            server_args=smaller(arguments, platform, shrinks, context),
+            server_args=placed(smaller(arguments, platform, shrinks, context), platform, state.replica),
         )
         return SglangEngine(planned, state.engine_log)
 

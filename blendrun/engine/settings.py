@@ -106,6 +106,23 @@ def detect_platform() -> Platform:
     return "gpu" if any(Path(node).exists() for node in nodes) else "cpu"
 
 
+def visible_gpus() -> int:
+    """Devices that an engine may use: those that the environment names, or all device nodes. Imports no torch."""
+    for name in ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"):
+        if os.environ.get(name) is not None:
+            return len([device for device in os.environ[name].split(",") if device.strip() not in ("", "-1")])
+    return len([node for node in Path("/dev").glob("nvidia*") if node.name.removeprefix("nvidia").isdigit()]) or 1
+
+
+def placed(arguments: dict[str, Any], platform: Platform, replica: int) -> dict[str, Any]:
+    """Engine arguments of one replica (from 1) of several: on a GPU, devices of its own behind those before it."""
+    if platform == "cpu" or replica == 1:
+        return arguments
+    devices = int(arguments.get("tp_size", 1)) * int(arguments.get("pp_size", 1)) * int(arguments.get("dp_size", 1))
+    step = int(arguments.get("gpu_id_step", 1))
+    return arguments | {"base_gpu_id": int(arguments.get("base_gpu_id", 0)) + (replica - 1) * devices * step}
+
+
 def runtime_versions() -> dict[str, str]:
     """Installed versions of the packages that answer; what is not installed is left out. Imports none of them."""
     found = {}

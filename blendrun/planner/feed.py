@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order, OrderName
 from blendrun.blend.budget import Budget
+from blendrun.blend.partition import partition
 from blendrun.cost.base import Machine
 from blendrun.cost.capacity import UNTOLD, EngineLimits, kv_pool
 from blendrun.cost.detect import own_hardware
@@ -21,12 +22,22 @@ from blendrun.lengths.estimate import LengthMode
 from blendrun.lengths.evidence import Samples
 from blendrun.lengths.history import History
 from blendrun.models.resolve import ResolvedModel
-from blendrun.planner.feeder import Feeder, PlanFeeder, RowFeeder
+from blendrun.planner.feeder import Feeder, PlanFeeder, RowFeeder, parents
 from blendrun.planner.learner import Learner, sample_first
-from blendrun.planner.plan import Choice, Costed, Plan, Structure, cost_structure, make_plan, make_structure, recall
+from blendrun.planner.plan import (
+    Choice,
+    Costed,
+    Plan,
+    Structure,
+    cost_structure,
+    make_parts,
+    make_plan,
+    make_structure,
+    recall,
+)
 from blendrun.planner.workload import PlannedModel
 from blendrun.simulate.base import EXACT, Overlap
-from blendrun.simulate.portfolio import ENGINE_CHUNK
+from blendrun.simulate.portfolio import ENGINE_CHUNK, Candidate
 from blendrun.tokens import build_prompts, load_tokenizer
 
 Phase = Callable[[str, str], None]
@@ -36,6 +47,8 @@ Warn = Callable[[str], None]
 _STAND_IN = "h100-sxm"
 # Shuffling is for comparisons; nothing speaks for it in a run.
 _DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16
+# Of a job's work, what no replica begins with: it goes to those who are done first.
+_RESERVE = 0.05
 _AUTO = (OrderName.GIVEN, OrderName.SORTED, OrderName.LOF, OrderName.BLENDED)
 
 
@@ -67,6 +80,19 @@ class RunPlan:
     queue_depth: int = _DEEPEST_QUEUE
     learning: Learning | None = None
     simulated: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Divided:
+    """Plans for replicas that work side by side.
+
+    whole: of the job, to tell of; nobody is fed from it where there are several. parts: what each replica begins with.
+    reserve: for those who are done first.
+    """
+
+    whole: RunPlan
+    parts: tuple[RunPlan, ...]
+    reserve: RunPlan | None = None
 
 
 @dataclass(slots=True)
@@ -136,7 +162,75 @@ class RunPlanner:
             warn(f"not planned, fed as given: {error}")
             return RunPlan(RowFeeder(rows), OrderName.GIVEN, self.overlap or Overlap.EXCLUSIVE)
 
+    def divide(
+        self, job: Job, rows: NDArray[np.int64], replicas: int, phase: Phase, progress: Progress, warn: Warn
+    ) -> Divided:
+        """A plan for each of several replicas: parts of equal work at the borders of prefix groups, and a reserve.
+
+        Rows that cannot be tokenised are the first one's. Where no order was asked for and none can be planned,
+        consecutive rows go to each. Raises as `plan` does.
+        """
+        try:
+            costed, overlaps = self._costed(job, phase, progress, warn)
+        except OverlapRefusedError:
+            raise
+        except (UsageError, InputMissingError) as error:
+            if self.order is not None:
+                raise
+            warn(f"not planned, fed as given: {error}")
+            overlap = self.overlap or Overlap.EXCLUSIVE
+            given = [RunPlan(RowFeeder(part), OrderName.GIVEN, overlap) for part in np.array_split(rows, replicas)]
+            return Divided(RunPlan(RowFeeder(rows), OrderName.GIVEN, overlap), tuple(given))
+        prompts = costed.structure.prompts
+        wanted = np.flatnonzero(np.isin(prompts.row, rows))
+        todo = _again(costed, costed.structure.take(wanted))
+        shares = [*[(1 - _RESERVE) / replicas] * replicas, _RESERVE]
+        cut = partition(todo.structure.tree, todo.demand, replicas + 1, shares=shares)
+        phase("simulate", f"{len(wanted):,} requests on {replicas} replicas")
+        whole = make_parts(todo, self._choice(overlaps), cut, lambda done, total: progress(done, total, "simulations"))
+        return self._of_parts(whole, rows, replicas, warn)
+
+    def _of_parts(self, whole: Plan, rows: NDArray[np.int64], replicas: int, warn: Warn) -> Divided:
+        """All of them on the order and the mode that are best together."""
+        chosen = whole.portfolio.chosen
+        unplanned = np.setdiff1d(rows, whole.costed.structure.prompts.row, assume_unique=True)
+        subtree = parents(whole.costed.structure.tree)
+        plans = []
+        for number, part in enumerate(whole.parts):
+            prompts = part.plan.costed.structure.prompts
+            same = (
+                each
+                for each in part.plan.portfolio.candidates
+                if (each.order, each.overlap) == (chosen.order, chosen.overlap)
+            )
+            first = unplanned if number == 0 else unplanned[:0]
+            mine = np.concatenate((prompts.row, first))
+            plans.append(self._run_plan(part.plan.costed, next(same), mine, warn, subtree=subtree[part.numbers]))
+        # Parts without requests are left out of a plan; the reserve is the last.
+        reserve = plans.pop() if len(plans) > replicas else None
+        seconds = max(plan.predicted_seconds or 0.0 for plan in plans)
+        if reserve is not None:
+            seconds += (reserve.predicted_seconds or 0.0) / replicas
+        every = plans if reserve is None else [*plans, reserve]
+        empty = RunPlan(RowFeeder(rows[:0]), chosen.order, chosen.overlap)
+        told = replace(
+            empty,
+            why=whole.portfolio.why if self.order is None else "",
+            planned=True,
+            predicted_seconds=seconds,
+            predicted_hit_tokens=chosen.outcome.hit_tokens,
+            prompt_tokens=sum(plan.prompt_tokens or 0 for plan in every),
+            output_tokens=sum(plan.output_tokens or 0.0 for plan in every),
+            simulated=whole,
+        )
+        return Divided(told, (*plans, *[empty] * (replicas - len(plans))), reserve)
+
     def _plan(self, job: Job, rows: NDArray[np.int64], phase: Phase, progress: Progress, warn: Warn) -> RunPlan:
+        costed, overlaps = self._costed(job, phase, progress, warn)
+        return self._choose(costed, rows, overlaps, phase, progress, warn)
+
+    def _costed(self, job: Job, phase: Phase, progress: Progress, warn: Warn) -> tuple[Costed, tuple[Overlap, ...]]:
+        """All accepted rows on one engine, and the modes that it can be run in."""
         card, on = self.model.card, self._machine(warn)
         if card is None:
             raise UsageError(f"{self.model.name} has no dimensions to plan with; use --order given or shuffled")
@@ -154,8 +248,7 @@ class RunPlanner:
         structure = make_structure(tokenized.prompts, planned, self.lengths, phase, warn)
         phase("blend", f"{len(structure.prompts):,} prompts")
         costed = cost_structure(structure, card, on, limits=self.limits)
-        overlaps = self._possible(bool(tokenized.logprobs.any()), warn)
-        return self._choose(costed, rows, overlaps, phase, progress, warn)
+        return costed, self._possible(bool(tokenized.logprobs.any()), warn)
 
     def _possible(self, logprobs: bool, warn: Warn) -> tuple[Overlap, ...]:
         """Modes to choose from. Raises OverlapRefusedError where the one that was asked for cannot be had."""
@@ -189,11 +282,30 @@ class RunPlanner:
         progress: Progress,
         warn: Warn,
     ) -> RunPlan:
-        prompts = costed.structure.prompts
-        simulated = self._simulate(costed, overlaps, phase, progress) if len(prompts) else None
+        simulated = None
+        if len(costed.structure.prompts):
+            phase("simulate", f"{len(costed.structure.prompts):,} requests")
+            simulated = make_plan(
+                costed, self._choice(overlaps), lambda done, total: progress(done, total, "simulations")
+            )
         chosen = simulated.portfolio.chosen if simulated else None
+        plan = self._run_plan(costed, chosen, rows, warn, overlaps[0])
+        why = simulated.portfolio.why if simulated and self.order is None else ""
+        return replace(plan, why=why, simulated=simulated)
+
+    def _run_plan(
+        self,
+        costed: Costed,
+        chosen: Candidate | None,
+        rows: NDArray[np.int64],
+        warn: Warn,
+        otherwise: Overlap = Overlap.EXCLUSIVE,
+        subtree: NDArray[np.int64] | None = None,
+    ) -> RunPlan:
+        """rows: to be fed. otherwise: the mode where nothing was simulated. subtree: see `PlanFeeder`."""
+        prompts = costed.structure.prompts
         order = chosen.order if chosen else self.order or OrderName.GIVEN
-        overlap = chosen.overlap if chosen else overlaps[0]
+        overlap = chosen.overlap if chosen else otherwise
         scattered = chosen is not None and chosen.feed is costed.scattered
         feed = chosen.feed if chosen else _feed_of(costed, order, scattered)
         wanted = np.isin(prompts.row, rows)
@@ -207,6 +319,7 @@ class RunPlanner:
             pool_tokens=costed.pool.tokens,
             unplanned=np.setdiff1d(rows, prompts.row, assume_unique=True),
             sample=_sample(costed.structure, order, learner),
+            subtree=subtree,
         )
         whole = chosen is not None and bool(wanted.all())
         return RunPlan(
@@ -214,7 +327,6 @@ class RunPlanner:
             order=order,
             overlap=overlap,
             budget=chosen.budget if chosen and overlap is not Overlap.EXCLUSIVE else None,
-            why=simulated.portfolio.why if simulated and self.order is None else "",
             planned=True,
             reserve=chosen is None or chosen.feeding.reserve == EXACT,
             predicted_seconds=chosen.outcome.seconds if chosen and whole else None,
@@ -223,14 +335,11 @@ class RunPlanner:
             output_tokens=float((costed.structure.lengths.mean * prompts.choices)[wanted].sum()),
             queue_depth=_queue_depth(costed),
             learning=Learning(costed, order, scattered, learner, feeder) if learner.needed else None,
-            simulated=simulated,
         )
 
-    def _simulate(self, costed: Costed, overlaps: tuple[Overlap, ...], phase: Phase, progress: Progress) -> Plan:
-        phase("simulate", f"{len(costed.structure.prompts):,} requests")
+    def _choice(self, overlaps: tuple[Overlap, ...]) -> Choice:
         orders: Iterable[OrderName] = _AUTO if self.order is None else (self.order,)
-        choice = Choice(tuple(orders), overlaps)
-        return make_plan(costed, choice, lambda done, total: progress(done, total, "simulations"))
+        return Choice(tuple(orders), overlaps)
 
 
 def _queue_depth(costed: Costed) -> int:

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import LEFT, RIGHT, Blend, Order
+from blendrun.blend.base import LEFT, RIGHT, Blend, Order, OrderName
 from blendrun.blend.scan import left_share
 from blendrun.lengths.base import Lengths
 from blendrun.tokens.base import Prompts
@@ -35,6 +35,10 @@ class Feed:
     subtree: int = -1
 
 
+# So many are left to him who has them: what is handed over next must be there when it is asked for.
+_FEWEST = 2
+
+
 class Feeder(Protocol):
     """Asked for the next request whenever the engine has room for one more; told when one has ended."""
 
@@ -46,6 +50,20 @@ class Feeder(Protocol):
         """A request taken from here is answered."""
         ...
 
+    @property
+    def unfed(self) -> int:
+        """Requests that were not taken yet."""
+        ...
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """Of the Job, of the requests that were not taken yet: i64."""
+        ...
+
+    def give_up(self) -> Feeder | None:
+        """About half of what was not taken yet, to be fed by somebody else; None where there is nothing to divide."""
+        ...
+
 
 class RowFeeder:
     """Rows of a job one after the other, of which nothing is planned."""
@@ -55,6 +73,21 @@ class RowFeeder:
         self._rows = rows
         self._taken = 0
 
+    @property
+    def unfed(self) -> int:
+        return len(self._rows) - self._taken
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        return self._rows[self._taken :]
+
+    def give_up(self) -> RowFeeder | None:
+        if self.unfed < _FEWEST:
+            return None
+        cut = self._taken + (self.unfed + 1) // 2
+        given, self._rows = self._rows[cut:], self._rows[:cut]
+        return RowFeeder(given)
+
     def take(self) -> Feed | None:
         if self._taken == len(self._rows):
             return None
@@ -63,6 +96,13 @@ class RowFeeder:
 
     def ended(self, feed: Feed) -> None:
         """Nothing depends on it."""
+
+
+def parents(tree: PrefixTree) -> NDArray[np.int64]:
+    """The node above the leaf of each prompt: i64 (M,)."""
+    found = np.empty(tree.prompts, dtype=np.int64)
+    found[tree.prompt] = tree.parent[tree.leaf]
+    return found
 
 
 class Waiting:
@@ -77,9 +117,13 @@ class Waiting:
         self._below = tree.subtree_sum(own).astype(np.int64)
         self._all = self._below.copy()
 
-    def subtree(self, prompt: int) -> int:
-        """The node above the leaf of a prompt."""
-        return int(self._parent[self._leaf[prompt]])
+    def drop(self, prompt: int) -> None:
+        """A prompt will be fed by somebody else."""
+        node = int(self._leaf[prompt])
+        while node > 0:
+            self._below[node] -= 1
+            self._all[node] -= 1
+            node = int(self._parent[node])
 
     def take(self, prompt: int) -> tuple[int, int]:
         """Count a prompt as fed.
@@ -116,14 +160,18 @@ class PlanFeeder:
         pool_tokens: int,
         unplanned: NDArray[np.int64] | None = None,
         sample: NDArray[np.int64] | None = None,
+        subtree: NDArray[np.int64] | None = None,
     ) -> None:
         """wanted: bool (M,), prompts to be fed. pool_tokens: of the engine.
 
+        subtree: i64 (M,), what each `Feed` says of where it hangs; None for the tree's own nodes, where it is not that
+        of the whole job.
         unplanned: i64, rows of the Job without a prompt, fed first of all. sample: i64, prompts to be fed next.
         """
         self._unplanned = [] if unplanned is None else unplanned.tolist()[::-1]
-        self._prompts, self._pool = prompts, float(pool_tokens)
+        self._prompts, self._tree, self._pool = prompts, tree, float(pool_tokens)
         self._waiting = Waiting(tree, wanted)
+        self._subtree = parents(tree) if subtree is None else subtree
         self._left_to_feed = wanted.copy()
         self._sample = [] if sample is None else sample[wanted[sample]].tolist()[::-1]
         self._count = 0
@@ -133,8 +181,49 @@ class PlanFeeder:
 
     @property
     def unfed(self) -> int:
-        """Prompts that were not taken yet."""
-        return int(self._left_to_feed.sum())
+        """Requests that were not taken yet, those without a prompt included."""
+        return int(self._left_to_feed.sum()) + len(self._unplanned)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        unplanned = np.array(self._unplanned, dtype=np.int64)
+        return np.concatenate((unplanned, self._prompts.row[self._left_to_feed]))
+
+    def give_up(self) -> PlanFeeder | None:
+        """Sub-trees from where this feeder would come last: half of the tokens that are left, in depth-first order."""
+        left = self._ends.left(self._left_to_feed)
+        if len(left) < _FEWEST:
+            return None
+        tokens = np.cumsum(self._prompts.prompt_tokens[left] + self._prompts.choices[left] * self._expected[left])
+        begin, end = (int(np.searchsorted(tokens, share * tokens[-1])) for share in self._ends.last_half)
+        begin, end = self._border(left, max(begin, 1)), self._border(left, min(end + 1, len(left)))
+        if begin >= end:
+            return None
+        given = left[begin:end]
+        self._left_to_feed[given] = False
+        for prompt in given.tolist():
+            self._waiting.drop(prompt)
+        self._ends.drop(given, self._left_to_feed)
+        mine = np.zeros(len(self._left_to_feed), dtype=np.bool_)
+        mine[given] = True
+        depth_first = given[np.argsort(self._tree.position[given], kind="stable")]
+        order = Order(OrderName.SORTED, depth_first, np.full(len(given), LEFT, dtype=np.uint8))
+        return PlanFeeder(
+            self._prompts,
+            self._tree,
+            self._lengths,
+            order,
+            wanted=mine,
+            pool_tokens=int(self._pool),
+            subtree=self._subtree,
+        )
+
+    def _border(self, left: NDArray[np.int64], place: int) -> int:
+        """The first place from `place` on where another sub-tree begins; `place` where none does nearby."""
+        for other in range(place, min(place + len(left) // 8, len(left))):
+            if self._subtree[left[other]] != self._subtree[left[other - 1]]:
+                return other
+        return place
 
     def expected(self, prompt: int) -> int:
         """Output tokens of each choice that are expected now."""
@@ -142,6 +231,7 @@ class PlanFeeder:
 
     def replan(self, lengths: Lengths, plan: Order | Blend) -> None:
         """From now on expect other lengths, and feed what is left by another plan of the same prompts."""
+        self._lengths = lengths
         self._expected = np.maximum(np.rint(lengths.mean), 1).astype(np.int64)
         self._ends: _List | _TwoEnds
         if isinstance(plan, Blend):
@@ -169,7 +259,7 @@ class PlanFeeder:
             reuse=reuse,
             # The last token of a prompt is computed in any case.
             hit=min(hit, int(self._prompts.prompt_tokens[prompt]) - 1),
-            subtree=self._waiting.subtree(prompt),
+            subtree=int(self._subtree[prompt]),
         )
 
     def ended(self, feed: Feed) -> None:
@@ -190,8 +280,19 @@ class PlanFeeder:
 class _List:
     """Prompts in a fixed order."""
 
+    # Shares of what is left between which half of it lies that comes last.
+    last_half = (0.5, 1.0)
+
     def __init__(self, prompt: NDArray[np.int64]) -> None:
         self._prompt, self._at = prompt, 0
+
+    def left(self, left_to_feed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Prompts that are left, in their order."""
+        rest = self._prompt[self._at :]
+        return rest[left_to_feed[rest]]
+
+    def drop(self, prompt: NDArray[np.int64], left_to_feed: NDArray[np.bool_]) -> None:
+        """What is not left is passed over."""
 
     def next(self, left_to_feed: NDArray[np.bool_]) -> tuple[int, int]:
         while self._at < len(self._prompt):
@@ -210,6 +311,9 @@ class _List:
 
 class _TwoEnds:
     """A blend's row, read from both ends."""
+
+    # Between both ends.
+    last_half = (0.25, 0.75)
 
     def __init__(self, plan: Blend, left_to_feed: NDArray[np.bool_], pool: float, running: dict[int, int]) -> None:
         row, held = plan.row, plan.row.held
@@ -254,6 +358,20 @@ class _TwoEnds:
         prompt = int(self._prompt[place])
         self.note(prompt, side)
         return prompt, side
+
+    def left(self, left_to_feed: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Prompts that are left, in the row's order."""
+        rest = self._prompt[self._left : self._right + 1]
+        return rest[left_to_feed[rest]]
+
+    def drop(self, prompt: NDArray[np.int64], left_to_feed: NDArray[np.bool_]) -> None:
+        """Prompts that somebody else will feed."""
+        place = self._place[prompt]
+        self._compute -= float(self._row.held.compute[place].sum())
+        self._memory -= float(self._row.held.memory[place].sum())
+        self._size_left -= float(self._size[place].sum())
+        if self._tail is not None:
+            self._tail = [each for each in self._tail if left_to_feed[self._prompt[each]]]
 
     def note(self, prompt: int, side: int) -> None:
         """Count what was fed."""

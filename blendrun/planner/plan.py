@@ -185,12 +185,13 @@ def make_plan(costed: Costed, choice: Choice, progress: Callable[[int, int], Non
     replicas = costed.pool.replicas
     if replicas == 1:
         return Plan(costed, _portfolio(costed, choice, draw_outputs(costed.structure.lengths), progress))
-    return _in_parts(costed, choice, partition(costed.structure.tree, costed.demand, replicas), progress)
+    return make_parts(costed, choice, partition(costed.structure.tree, costed.demand, replicas), progress)
 
 
-def _in_parts(
+def make_parts(
     costed: Costed, choice: Choice, cut: Partition, progress: Callable[[int, int], None] | None = None
 ) -> Plan:
+    """Simulate each part of a job on one replica and choose what is best for all. Raises as `make_plan` does."""
     structure, one = costed.structure, costed.machine.some(costed.pool.gpus)
     # Drawn once: an answer is as long on two devices as on one.
     outputs = draw_outputs(structure.lengths)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +27,21 @@ from blendrun.runner.window import Window
 _LEARN_SECONDS = 5.0
 _LEARN_SHARE = 0.05
 _TICK_SECONDS = 2.0
+# Of several replicas, each has no more than this part of its requests in its engine's queue, or this many.
+_QUEUED_PART, _LEAST_QUEUED = 8, 16
 # Requests that are put aside for want of time; with so many of them there is no use in looking for shorter ones.
 _MOST_HELD = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A request that the engine has. submitted: seconds, as `Records.now` counts; size: bytes of its body."""
+    """A request that the engine has. submitted: seconds, as `Records.now` counts; size: bytes of its body.
+
+    plan: whose feeder it came from.
+    """
 
     feed: Feed
+    plan: RunPlan
     custom_id: str
     submitted: float
     size: int
@@ -43,12 +49,12 @@ class Flight:
 
 @dataclass(slots=True)
 class Feeding:
-    """One engine, one plan.
+    """One engine, one plan, and what is found for it when that is fed.
 
-    on_result: told each result and its custom_id. on_tick: called every few seconds. on_note: told what went wrong
-    beside the job. on_pulse: told how the engine is, where it logs its steps. stopping: whether no more is to be handed
-    over. steps: the engine's log of its steps, if any. estimates: where the scheduler reads corrected lengths, if it
-    does. deadline: by which all must be answered.
+    more: asked for another plan then, which may be none. on_result: told each result and its custom_id. on_tick:
+    called every few seconds. on_note: told what went wrong beside the job. on_pulse: told how the engine is, where it
+    logs its steps. stopping: whether no more is to be handed over. steps: the engine's log of its steps, if any.
+    estimates: where the scheduler reads corrected lengths, if it does. deadline: by which all must be answered.
     handed_over: whether the engine was told that no more will come.
     """
 
@@ -63,17 +69,28 @@ class Feeding:
     on_tick: Callable[[], None]
     on_note: Callable[[str], None]
     stopping: Callable[[], bool]
+    more: Callable[[], Awaitable[RunPlan | None]] | None = None
     deadline: Deadline | None = None
     on_pulse: Callable[[Pulse], None] | None = None
     flights: dict[int, Flight] = field(default_factory=dict)
     answered: int = 0
     handed_over: bool = False
+    _source: RunPlan = field(init=False)
+    _fed: int = 0
+    _fed_before: int = 0
     _held: list[Feed] = field(default_factory=list)
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def __post_init__(self) -> None:
+        self._source = self.plan
+
     async def run(self) -> None:
         """Until everything handed over has come back. Raises EngineUnavailableError when the engine dies."""
-        window = Window(self.info.max_running + self.plan.queue_depth)
+        depth = self.plan.queue_depth
+        if self.more is not None:
+            # What is handed over is nobody else's any more.
+            depth = min(depth, max(self.plan.feeder.unfed // _QUEUED_PART, _LEAST_QUEUED))
+        window = Window(self.info.max_running + depth)
         beside = [asyncio.ensure_future(self._tick())]
         if self.plan.learning is not None:
             beside.append(asyncio.ensure_future(self._learn(self.plan.learning)))
@@ -98,16 +115,37 @@ class Feeding:
             body = orjson.dumps(request.body)
             item = WorkItem(feed.row, request.endpoint.url, body, _stated_length(request.extra), plan)
             await window.enter(len(body))
-            self.flights[feed.row] = Flight(feed, request.custom_id, self.records.now(), len(body))
+            self.flights[feed.row] = Flight(feed, self._source, request.custom_id, self.records.now(), len(body))
             await self.engine.submit(item)
         await self.engine.close_input()
         self.handed_over = True
 
     async def _next(self, window: Window) -> Feed | None:
-        """What to hand over now. With a deadline, the next one that will be done by then; None when there is none."""
+        """What to hand over now; None when there is nothing left."""
+        while (feed := await self._of_source(window)) is None:
+            if self._held or self.more is None:
+                return None
+            # What waits in the engine's queue comes first: others may be without work sooner.
+            while len(self.flights) >= self.info.max_running and not self.stopping():
+                await window.change()
+            if (plan := await self.more()) is None:
+                return None
+            self._source, self._fed_before = plan, self._fed
+        return feed
+
+    def _take(self) -> Feed | None:
+        """The next one of the plan that is being fed. Places go on counting from one plan to the next."""
+        feed = self._source.feeder.take()
+        if feed is None:
+            return None
+        self._fed += 1
+        return replace(feed, index=self._fed_before + feed.index) if self._fed_before else feed
+
+    async def _of_source(self, window: Window) -> Feed | None:
+        """The next one of that plan; with a deadline, the next one that will be done by then."""
         if self.deadline is None:
-            return self.plan.feeder.take()
-        while len(self._held) < _MOST_HELD and (feed := self.plan.feeder.take()) is not None:
+            return self._take()
+        while len(self._held) < _MOST_HELD and (feed := self._take()) is not None:
             if self.deadline.fits(feed.output):
                 return feed
             self._held.append(feed)
@@ -138,11 +176,12 @@ class Feeding:
             await window.leave(flight.size)
             if self.deadline is not None:
                 self.deadline.ended(result.usage.output, self.records.now() - flight.submitted)
-            self.plan.feeder.ended(flight.feed)
+            flight.plan.feeder.ended(flight.feed)
             if self.steps is not None:
                 self.steps.forget(flight.feed)
-            if self.plan.learning is not None and flight.feed.prompt >= 0 and result.error_code is None:
-                self.plan.learning.learner.ended(flight.feed.prompt, result.usage.output)
+            learning = flight.plan.learning
+            if learning is not None and flight.feed.prompt >= 0 and result.error_code is None:
+                learning.learner.ended(flight.feed.prompt, result.usage.output)
             self.records.add(flight.custom_id, flight.feed, result, flight.submitted)
 
     async def _learn(self, learning: Learning) -> None:
@@ -154,7 +193,8 @@ class Feeding:
                 continue
             seen, begun = self.answered, loop.time()
             await self._read_steps()
-            running = self.steps.answered(each.feed for each in self.flights.values()) if self.steps else {}
+            own = (each.feed for each in self.flights.values() if each.plan is self.plan)
+            running = self.steps.answered(own) if self.steps else {}
             try:
                 found = await in_thread(learning.plan_again, learning.learner.samples(running))
             except BlendrunError as error:
@@ -170,7 +210,7 @@ class Feeding:
         if self.estimates is None:
             return
         for flight in self.flights.values():
-            if flight.feed.prompt >= 0:
+            if flight.feed.prompt >= 0 and flight.plan is self.plan:
                 self.estimates.correct(flight.feed.index, learning.feeder.expected(flight.feed.prompt))
 
     async def _tick(self) -> None:

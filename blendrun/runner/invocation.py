@@ -25,7 +25,7 @@ from blendrun.errors import (
 )
 from blendrun.jobs import Job
 from blendrun.lengths.history import HistoryUnavailableError
-from blendrun.planner.feed import RunPlan
+from blendrun.planner.feed import Divided, RunPlan
 from blendrun.runner import manifest as manifests
 from blendrun.runner import summary as summaries
 from blendrun.runner.answers import answer_line, write_answers
@@ -33,14 +33,15 @@ from blendrun.runner.events import Expected, Note, PhaseStarted, Progress, Watch
 from blendrun.runner.failing import FailedLines
 from blendrun.runner.journal import Journal, Record
 from blendrun.runner.ledger import ANSWERED, Ledger
-from blendrun.runner.order import plan_rows
-from blendrun.runner.settings import RunSettings
+from blendrun.runner.order import divide_rows, plan_rows
+from blendrun.runner.replica import MakeEngine
+from blendrun.runner.settings import Done, Phase, RunSettings, Warn
 from blendrun.runner.shard import Rows, write_rows
 from blendrun.runner.state import StateFolder, path_text
 from blendrun.runner.status import StatusFile
 from blendrun.runner.stop import handlers_kept, stops_as_errors
 from blendrun.runner.summary import PlanSummary, Stopwatch, Summary, Tokens
-from blendrun.runner.supervise import MakeEngine, Supervisor
+from blendrun.runner.supervise import Supervisor
 
 RESUMES = "the same command resumes"
 
@@ -62,12 +63,9 @@ class Invocation:
     failed: FailedLines = field(init=False)
     notes: list[str] = field(default_factory=list, init=False)
     supervisor: Supervisor | None = field(default=None, init=False)
+    plan: RunPlan | None = field(default=None, init=False)
     rejected: int = field(default=0, init=False)
     new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
-
-    @property
-    def plan(self) -> RunPlan | None:
-        return self.supervisor.plan if self.supervisor else None
 
     def execute(self, make_engine: MakeEngine) -> Summary:
         self.manifest = self._manifest()
@@ -122,12 +120,15 @@ class Invocation:
         return EXIT_SOME_LINES_FAILED if failed else EXIT_OK
 
     def _answer(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
-        """Have an engine answer the rows `todo`."""
+        """Have engines answer the rows `todo`."""
+        divided = self._divided(todo)
+        self.plan = divided.whole
         self.supervisor = Supervisor(
             job=self.job,
             state=self.state,
             patience=self.settings.patience,
-            plan=self._plan(todo),
+            plans=divided.parts,
+            reserve=divided.reserve,
             unfinished=self.ledger.unfinished,
             make_plan=self._plan,
             make_engine=make_engine,
@@ -144,25 +145,44 @@ class Invocation:
         finally:
             journal.sync()
 
+    def _divided(self, rows: NDArray[np.int64]) -> Divided:
+        """A plan for each replica."""
+        replicas = self.settings.replicas
+        if replicas == 1:
+            plan = self._plan(rows)
+            return Divided(plan, (plan,))
+        if self.settings.divider is None:
+            return divide_rows(rows, self.settings.order, self.settings.overlap, replicas)
+        with self.stopwatch.phase("plan"):
+            divided = self.settings.divider(self.job, rows, replicas, *self._planning())
+        self._tell_plan(divided.whole)
+        return divided
+
     def _plan(self, rows: NDArray[np.int64]) -> RunPlan:
         settings = self.settings
         if settings.planner is None or not len(rows):
             return plan_rows(rows, settings.order, settings.overlap)
         with self.stopwatch.phase("plan"):
-            plan = settings.planner(
-                self.job,
-                rows,
-                lambda name, detail: self.watch(PhaseStarted(name, detail)),
-                lambda done, total, unit: self.watch(Progress(done, total, unit)),
-                lambda text: self._note(text, warning=True),
-            )
+            plan = settings.planner(self.job, rows, *self._planning())
+        if settings.replicas == 1:
+            self._tell_plan(plan)
+        return plan
+
+    def _planning(self) -> tuple[Phase, Done, Warn]:
+        """What planning tells: phases, how far they are, what it could not use."""
+        return (
+            lambda name, detail: self.watch(PhaseStarted(name, detail)),
+            lambda done, total, unit: self.watch(Progress(done, total, unit)),
+            lambda text: self._note(text, warning=True),
+        )
+
+    def _tell_plan(self, plan: RunPlan) -> None:
         if plan.why:
             self._note(plan.why)
         self.watch(Expected(plan.predicted_seconds, plan.prompt_tokens, plan.predicted_hit_tokens, plan.output_tokens))
-        if settings.keep_plan is not None and plan.simulated is not None:
+        if self.settings.keep_plan is not None and plan.simulated is not None:
             with self.stopwatch.phase("plan"):
-                settings.keep_plan(plan, self.job, self.state.plan)
-        return plan
+                self.settings.keep_plan(plan, self.job, self.state.plan)
 
     def _finish(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
         """Answer the rows `todo`, then write the files."""

@@ -7,9 +7,15 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import OrderName
 from blendrun.blend.simple import shuffled
-from blendrun.planner.feed import RunPlan
+from blendrun.planner.feed import Divided, RunPlan
 from blendrun.planner.feeder import RowFeeder
 from blendrun.simulate.base import Overlap
+
+
+def divide_rows(rows: NDArray[np.int64], order: OrderName, overlap: Overlap, replicas: int) -> Divided:
+    """The same for several replicas: consecutive rows to each. Raises as `plan_rows` does."""
+    parts = tuple(plan_rows(part, order, overlap) for part in np.array_split(rows, replicas))
+    return Divided(plan_rows(rows, order, overlap), parts)
 
 
 def plan_rows(rows: NDArray[np.int64], order: OrderName, overlap: Overlap) -> RunPlan:

@@ -23,10 +23,11 @@ _FLUSH_BYTES = 1 << 16
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Times in seconds since the engine was ready; tokens.
 
-    run: number of the invocation, its start in seconds since 1970. row: line of the input, from 0. index: place in what
-    was fed. side: 0 for the compute-heavy end of the plan, 1 for the other. subtree: node of the prefix tree that it
-    hangs on (in depth-first order), -1 where it was not planned. planned_output: expected of each choice, 0 where
-    nothing was. planned_hit: what a cache without bounds would have had. output: of all choices.
+    run: number of the invocation, its start in seconds since 1970. replica: whose engine it was, from 1. row: line of
+    the input, from 0. index: place in what was fed. side: 0 for the compute-heavy end of the plan, 1 for the other.
+    subtree: node of the prefix tree that it hangs on (in depth-first order), -1 where it was not planned.
+    planned_output: expected of each choice, 0 where nothing was. planned_hit: what a cache without bounds would have
+    had. output: of all choices.
     """
 
     run: int
@@ -44,12 +45,14 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     submitted: float
     ended: float
+    replica: int = 1
 
 
 class Records:
     """Appends to the file; a torn last line is all that a kill can leave. A full disk costs records, not answers."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, replica: int = 1) -> None:
+        self._replica = replica
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             self._file = os.fdopen(handle, "ab", buffering=_FLUSH_BYTES)
@@ -81,6 +84,7 @@ class Records:
             error=result.error_code,
             submitted=submitted,
             ended=self.now(),
+            replica=self._replica,
         )
         with suppress(OSError):
             self._file.write(msgspec.json.encode(record) + b"\n")

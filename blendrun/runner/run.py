@@ -14,13 +14,13 @@ from blendrun.jobs import index_jobs, open_sources
 from blendrun.runner.answers import check_writable
 from blendrun.runner.events import PhaseStarted, Progress, Watch
 from blendrun.runner.invocation import Invocation
+from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
 from blendrun.runner.shard import read_rows, take_shard
 from blendrun.runner.state import StateFolder, path_text
 from blendrun.runner.status import StatusFile
 from blendrun.runner.stop import stops_as_errors
 from blendrun.runner.summary import Stopwatch, Summary
-from blendrun.runner.supervise import MakeEngine
 
 
 def execute(settings: RunSettings, make_engine: MakeEngine, watch: Watch) -> Summary:

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from blendrun.blend.base import OrderName
 from blendrun.endpoints import Rules
 from blendrun.jobs import MAX_LINE_BYTES, Job
-from blendrun.planner.feed import RunPlan
+from blendrun.planner.feed import Divided, RunPlan
 from blendrun.runner.failures import ErrorLimit
+from blendrun.runner.replica import Patience
 from blendrun.runner.shard import Shard
-from blendrun.runner.supervise import Patience
 from blendrun.simulate.base import Overlap
 from blendrun.tokens.check import Refused
 
@@ -26,11 +26,10 @@ class RunSettings:
     """What the command line decides.
 
     inputs: files in order, "-" for stdin. model, model_identity: as given, and its hash. patience: with engines and
-    with what is in flight. versions: of the engine's packages, for the manifest.
-    shard: the part of the job that this run answers; None for all of it.
-    planner: makes the plan; None feeds as `order` and `overlap` say. keep_plan: leaves it in a file.
-    max_errors: lines that may fail, None for all. strict: refuse a job with a bad line before there is an engine;
-    check: finds those that only a tokenizer can find.
+    with what is in flight. versions: of the engine's packages, for the manifest. shard: the part of the job that this
+    run answers; None for all of it. planner: makes the plan; None feeds as `order` and `overlap` say. divider: the same
+    for several `replicas`. keep_plan: leaves it in a file. max_errors: lines that may fail, None for all. strict:
+    refuse a job with a bad line before there is an engine; check: finds those that only a tokenizer can find.
     """
 
     inputs: tuple[str, ...]
@@ -42,6 +41,8 @@ class RunSettings:
     order: OrderName = OrderName.GIVEN
     overlap: Overlap = Overlap.EXCLUSIVE
     planner: Planner | None = None
+    divider: Divider | None = None
+    replicas: int = 1
     keep_plan: KeepPlan | None = None
     limit: int | None = None
     shard: Shard | None = None
@@ -59,21 +60,15 @@ class RunSettings:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-# Makes the plan of the rows that are to be fed; told what to report to.
-Planner = Callable[
-    [
-        Job,
-        NDArray[np.int64],
-        Callable[[str, str], None],
-        Callable[[int, int, str], None],
-        Callable[[str], None],
-    ],
-    RunPlan,
-]
+# Told what begins, how far it is, and what could not be used.
+Phase = Callable[[str, str], None]
+Done = Callable[[int, int, str], None]
+Warn = Callable[[str], None]
+# Makes the plan of the rows that are to be fed.
+Planner = Callable[[Job, NDArray[np.int64], Phase, Done, Warn], RunPlan]
+# The same for so many replicas.
+Divider = Callable[[Job, NDArray[np.int64], int, Phase, Done, Warn], Divided]
 # Writes what a plan says of a job to a file; what cannot be written costs the file, not the run.
 KeepPlan = Callable[[RunPlan, Job, Path], None]
 # What no engine would answer of the accepted rows; told what to report to.
-Check = Callable[
-    [Job, Callable[[str, str], None], Callable[[int, int, str], None], Callable[[str], None]],
-    Refused,
-]
+Check = Callable[[Job, Phase, Done, Warn], Refused]

@@ -20,11 +20,14 @@ def path_text(path: str | Path) -> str:
 class StateFolder:
     """Paths of one run's state. Private to the user (0700): answers may be."""
 
-    def __init__(self, output: Path) -> None:
-        """Raises UsageError where `output` names no file (empty, "/", "..", a zero byte)."""
+    def __init__(self, output: Path, replica: int = 1) -> None:
+        """replica: whose files the engine's log, its steps and estimates are; all others are those of the run.
+
+        Raises UsageError where `output` names no file (empty, "/", "..", a zero byte)."""
         if output.name in ("", "..") or "\0" in str(output):
             raise UsageError(f"the output {str(output)!r} is no file name; give one with -o")
         self.output = output
+        self.replica = replica
         self.path = output.with_name(f"{output.name}.blendrun")
 
     @property
@@ -48,9 +51,17 @@ class StateFolder:
     def status(self) -> Path:
         return self.path / "status.json"
 
+    def of_replica(self, number: int) -> StateFolder:
+        """The same with a replica's own files."""
+        return StateFolder(self.output, number)
+
+    def _own(self, stem: str, suffix: str) -> Path:
+        number = f".{self.replica}" if self.replica > 1 else ""
+        return self.path / f"{stem}{number}{suffix}"
+
     @property
     def engine_log(self) -> Path:
-        return self.path / "engine.log"
+        return self._own("engine", ".log")
 
     @property
     def plan(self) -> Path:
@@ -70,12 +81,19 @@ class StateFolder:
     @property
     def steps(self) -> Path:
         """The engine's log of its steps."""
-        return self.path / "steps.jsonl"
+        return self._own("steps", ".jsonl")
+
+    @property
+    def all_steps(self) -> list[Path]:
+        """The step logs of all replicas that have one, in their order."""
+        found = [(self.path / "steps.jsonl", 1)]
+        found += [(path, int(path.name.split(".")[1])) for path in self.path.glob("steps.[0-9]*.jsonl")]
+        return [path for path, _ in sorted(found, key=lambda each: each[1]) if path.exists()]
 
     @property
     def estimates(self) -> Path:
         """Expected lengths, corrected while the engine has the requests."""
-        return self.path / "estimates"
+        return self._own("estimates", "")
 
     @property
     def spool(self) -> Path:
@@ -112,6 +130,7 @@ class StateFolder:
 
     def clear(self, *, keep: Collection[Path] = ()) -> None:
         """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held."""
+        replicas = [path for name in ("engine", "steps", "estimates") for path in self.path.glob(f"{name}.[0-9]*")]
         spooled = [path for path in self.spool.glob("*") if path not in keep]
         for path in (
             self.manifest,
@@ -123,6 +142,7 @@ class StateFolder:
             self.records,
             self.steps,
             self.estimates,
+            *replicas,
             *spooled,
             self.journal,
         ):

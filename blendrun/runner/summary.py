@@ -82,14 +82,22 @@ class Stopwatch:
     def __init__(self) -> None:
         self._begun = time.monotonic()
         self._seconds: dict[str, float] = {}
+        # Phases that last: how often each was begun, and when first.
+        self._open: dict[str, tuple[int, float]] = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        begun = time.monotonic()
+        """One that several replicas are in at a time counts once."""
+        count, begun = self._open.get(name, (0, time.monotonic()))
+        self._open[name] = count + 1, begun
         try:
             yield
         finally:
-            self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - begun
+            count, begun = self._open.pop(name)
+            if count > 1:
+                self._open[name] = count - 1, begun
+            else:
+                self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - begun
 
     def read(self) -> dict[str, float]:
         """All phases so far, and `wall`: time since the start."""

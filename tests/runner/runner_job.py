@@ -12,10 +12,10 @@ from blendrun.engine.base import Engine
 from blendrun.engine.replay import ReplayEngine
 from blendrun.jobs import Job, index_jobs, open_sources
 from blendrun.runner.events import Event
+from blendrun.runner.replica import Patience
 from blendrun.runner.run import execute
 from blendrun.runner.settings import RunSettings
 from blendrun.runner.summary import Summary
-from blendrun.runner.supervise import Patience
 
 CHAT = "/v1/chat/completions"
 

@@ -32,9 +32,9 @@ from blendrun.errors import (
 )
 from blendrun.runner import summary as summaries
 from blendrun.runner.events import Event, Note, PhaseStarted, Progress
+from blendrun.runner.replica import Patience
 from blendrun.runner.stop import STOP_SIGNALS, stopping_by_exception
 from blendrun.runner.summary import Summary
-from blendrun.runner.supervise import Patience
 
 LINES = [line(f"id {row}", f"question {row}") for row in range(20)]
 

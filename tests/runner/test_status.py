@@ -13,7 +13,7 @@ from runner_job import line, run, write
 from test_execute import Interrupted, die, signalled
 
 from blendrun.errors import BlendrunError, ManifestMismatchError
-from blendrun.runner.supervise import Patience
+from blendrun.runner.replica import Patience
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 LINES = [line(f"id {row}", f"question {row}") for row in range(20)]

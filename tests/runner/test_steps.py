@@ -12,21 +12,23 @@ from blendrun.runner.steps import StepTail
 
 
 def step(admitted: list[int], rows: int) -> bytes:
-    return json.dumps({"admitted": admitted, "decode_rows": rows}).encode() + b"\n"
+    known = {"step": 1, "time": 0.0, "seconds": 0.1, "prefill_tokens": 0, "kv_used": 5, "waiting": 0}
+    return json.dumps({"admitted": admitted, "decode_rows": rows, **known}).encode() + b"\n"
 
 
 def test_answers_grow_by_a_token_a_decode_step(tmp_path: Path) -> None:
     log = tmp_path / "steps.jsonl"
     log.write_bytes(step([0, 1], 5) + b'{"admitted": [9')
     tail = StepTail(log)
+    torn = step([2], 2)
     with log.open("ab") as file:
-        file.write(b"\n" + step([0], 0) + step([], 1) + step([1], 1) + step([], 2) + b'{"adm')
+        file.write(b"\n" + step([0], 0) + step([], 1) + step([1], 1) + step([], 2) + torn[:6])
     feeds = [Feed(row=10, index=0, prompt=4), Feed(row=11, index=1, prompt=5), Feed(row=12, index=2, prompt=6)]
     tail.read()
     assert tail.answered(feeds) == {4: 3, 5: 2}
     tail.forget(feeds[0])
     with log.open("ab") as file:
-        file.write(b'itted": [2], "decode_rows": 2}\n')
+        file.write(torn[6:])
     tail.read()
     assert tail.answered(feeds) == {5: 3, 6: 1}
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,8 @@ from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import DrainedError, EngineUnavailableError
 from blendrun.jobs import Job
 from blendrun.planner.feed import RunPlan
-from blendrun.planner.feeder import Feed
-from blendrun.runner.supervise import Patience
+from blendrun.planner.feeder import Feed, RowFeeder
+from blendrun.runner.replica import Patience
 
 COUNT = 40
 LINES = [line(f"id {row}", f"question {row}") for row in range(COUNT)]
@@ -182,22 +183,19 @@ def test_an_engine_that_does_not_end_is_ended(jobs: Path, out: Path):
     assert run(out, jobs, engine=lambda: engine, patience=Patience(stall=1.0)).exit_code == 0
 
 
-class Expecting:
+class Expecting(RowFeeder):
     """A planner that feeds rows as they stand and knows how long their answers will be."""
 
     def __init__(self, tokens: dict[int, int], default: int) -> None:
         self.tokens, self.default = tokens, default
 
     def __call__(self, job: Job, rows: NDArray[np.int64], *_: object) -> RunPlan:
-        self.rows = iter(rows.tolist())
+        super().__init__(rows)
         return RunPlan(self, OrderName.GIVEN)
 
     def take(self) -> Feed | None:
-        row = next(self.rows, None)
-        return None if row is None else Feed(row, row, output=self.tokens.get(row, self.default))
-
-    def ended(self, feed: Feed) -> None:
-        """Nothing depends on it."""
+        feed = super().take()
+        return None if feed is None else replace(feed, output=self.tokens.get(feed.row, self.default))
 
 
 class TestDeadline:

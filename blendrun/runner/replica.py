@@ -1,0 +1,294 @@
+"""One replica: an engine at work on its share of a job, and another one after it where it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+
+from blendrun.blend.base import OrderName
+from blendrun.engine.base import Engine, EngineInfo, Result
+from blendrun.engine.scheduler.estimates import Estimates
+from blendrun.errors import EngineUnavailableError, ErrorCode
+from blendrun.jobs import Job
+from blendrun.planner.feed import RunPlan
+from blendrun.runner.allotment import Allotment
+from blendrun.runner.deadline import Deadline
+from blendrun.runner.events import Pulse
+from blendrun.runner.feeding import Feeding
+from blendrun.runner.life import LifeSigns
+from blendrun.runner.order import plan_rows
+from blendrun.runner.records import Records
+from blendrun.runner.recovery import Recovery, Restart
+from blendrun.runner.state import StateFolder
+from blendrun.runner.steps import StepTail
+
+_LOOK_SECONDS = 1.0
+_T = TypeVar("_T")
+
+# Makes an engine for a plan, made smaller that many times.
+MakeEngine = Callable[[StateFolder, RunPlan, int], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds, but for `restarts`: after how many deaths of the engine the run gives up.
+
+    drain: that requests in flight may take after a stop. stall: without a sign of life, after which an engine counts
+    as hung; load: the same while it comes up, when it may be silent for long; None waits for ever. deadline: seconds of
+    `time.monotonic`, when the command is to be gone; None for none.
+    """
+
+    restarts: int = 3
+    drain: float = 20.0
+    stall: float | None = None
+    load: float | None = None
+    deadline: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a replica says to whoever supervises it.
+
+    result: what came back, with its custom_id. note: what a person should read, and whether it is a warning. tick:
+    every few seconds. plan_end: a plan has been fed as far as it will be. loading: that an engine comes up, and how far
+    it is. feeding: that requests go to it: name and detail of the phase. pulse: how the engine is. died: that it did.
+    timed: takes the time of a phase.
+    """
+
+    result: Callable[[Result, str], None]
+    note: Callable[[str, bool], None]
+    tick: Callable[[], None]
+    plan_end: Callable[[RunPlan], None]
+    loading: Callable[[int, str], None]
+    feeding: Callable[[int, str, str], None]
+    pulse: Callable[[int, Pulse], None]
+    died: Callable[[Restart], None]
+    timed: Callable[[str], AbstractContextManager[None]]
+
+
+@dataclass(slots=True)
+class Replica:
+    """number: from 1. state: paths, with files of the replica's own. plan: what it begins with; what comes then is the
+    allotment's.
+
+    info: of its engine, once one is up. ready: whether it can be drained.
+    """
+
+    number: int
+    job: Job
+    state: StateFolder
+    patience: Patience
+    plan: RunPlan
+    allotment: Allotment
+    make_engine: MakeEngine
+    stopping: Callable[[], bool]
+    told: Told
+    deadline: Deadline | None = None
+    info: EngineInfo | None = None
+    ready: bool = False
+    _feeding: Feeding | None = None
+    _engine: Engine | None = None
+    _died: bool = False
+    _begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def held(self) -> int:
+        """Requests that would end behind the deadline, and were not begun."""
+        return self._feeding.held if self._feeding is not None else 0
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._feeding.flights) if self._feeding is not None else 0
+
+    async def stop_engine(self) -> None:
+        if self._engine is not None:
+            await self._engine.stop()
+
+    async def run(self) -> None:
+        """Until nothing is left for it or a stop was asked for.
+
+        Raises EngineUnavailableError where restarts do not help; what it had is given back by then.
+        """
+        recovery = Recovery(self.patience.restarts)
+        plan: RunPlan | None = self.plan if self.plan.feeder.unfed else None
+        while not self.stopping():
+            recovery.keep(self.allotment.unfinished().tolist() if recovery.groups else ())
+            if plan is None and not recovery.groups and (plan := await self.allotment.more(self.number)) is None:
+                return
+            suspects = np.array([row for group in recovery.groups for row in group], dtype=np.int64)
+            first = plan if plan is not None else plan_rows(suspects, OrderName.GIVEN, self.plan.overlap)
+            estimates = self._estimates(first)
+            self._engine = engine = self.make_engine(self.state, first, recovery.shrinks)
+            try:
+                await self._serve(engine, plan, estimates, recovery)
+                return
+            except EngineUnavailableError as error:
+                self.ready = False
+                # A scheduler signals every process of a job: an engine that dies now was told to stop as we were.
+                if not self.stopping():
+                    self._recover(error, recovery)
+                plan = None
+            finally:
+                self.ready = False
+                await engine.stop()
+
+    async def _serve(
+        self, engine: Engine, plan: RunPlan | None, estimates: Estimates | None, recovery: Recovery
+    ) -> None:
+        """One engine's life."""
+        signs = LifeSigns(self.state.engine_log, self.state.steps)
+        steps = StepTail(self.state.steps)
+        self._feeding = None
+        with self.told.timed("load"):
+            self.told.loading(self.number, "engine")
+            start = engine.start(lambda phase: self.told.loading(self.number, phase))
+            self.info = info = await self._while_alive(start, signs, self.patience.load, "did not start")
+        self.ready = True
+        for note in info.notes:
+            self.told.note(note, True)
+        records = Records(self.state.records, replica=self.number)
+        with self.told.timed("run"):
+            try:
+                while recovery.groups and not self.stopping():
+                    rows = np.array(recovery.groups[0], dtype=np.int64)
+                    what = f"{len(rows)} requests, in flight when the engine died"
+                    self.told.feeding(self.number, "isolate", what)
+                    group = plan_rows(rows, OrderName.GIVEN, self.plan.overlap)
+                    await self._feed(engine, group, None, records, steps, signs, recovery, last=False)
+                    recovery.survived()
+                if plan is None and (plan := await self.allotment.more(self.number)) is None:
+                    return
+                what = f"{plan.feeder.unfed} requests, {info.max_running} at once, order {plan.order}"
+                self.told.feeding(self.number, "run", what)
+                await self._feed(engine, plan, estimates, records, steps, signs, recovery, last=True)
+            finally:
+                records.close()
+                if plan is not None:
+                    self.told.plan_end(plan)
+
+    async def _feed(
+        self,
+        engine: Engine,
+        plan: RunPlan,
+        estimates: Estimates | None,
+        records: Records,
+        steps: StepTail,
+        signs: LifeSigns,
+        recovery: Recovery,
+        *,
+        last: bool,
+    ) -> None:
+        """last: whether it goes on with what others leave."""
+        assert self.info is not None, "fed before start"
+        self._feeding = feeding = Feeding(
+            job=self.job,
+            plan=plan,
+            engine=engine,
+            info=self.info,
+            records=records,
+            steps=steps,
+            estimates=estimates,
+            on_result=self._on_result(signs, recovery),
+            on_tick=self.told.tick,
+            on_note=lambda text: self.told.note(text, True),
+            stopping=self.stopping,
+            more=partial(self.allotment.more, self.number) if last and self.allotment.several else None,
+            deadline=self.deadline,
+            on_pulse=partial(self.told.pulse, self.number),
+        )
+        signs.seen()
+
+        def idle() -> bool:
+            # Nothing to do: all answered while more may come, or what is not waits for something else.
+            busy = len(feeding.flights) > engine.fetching
+            return not busy and not (feeding.handed_over and not feeding.flights)
+
+        await self._while_alive(feeding.run(), signs, self.patience.stall, "is hung", idle)
+
+    def _on_result(self, signs: LifeSigns, recovery: Recovery) -> Callable[[Result, str], None]:
+        def take(result: Result, custom_id: str) -> None:
+            signs.seen()
+            if result.error_code is None:
+                recovery.answered()
+            self.told.result(result, custom_id)
+
+        return take
+
+    async def _while_alive(
+        self,
+        work: Coroutine[object, object, _T],
+        signs: LifeSigns,
+        stall: float | None,
+        what: str,
+        idle: Callable[[], bool] = lambda: False,
+    ) -> _T:
+        """The result of `work`. Raises EngineUnavailableError after `stall` seconds without a sign of life."""
+        task = asyncio.ensure_future(work)
+        try:
+            while not (await asyncio.wait((task,), timeout=_LOOK_SECONDS))[0]:
+                if idle():
+                    signs.seen()
+                if stall is not None and (silence := signs.silence()) > stall:
+                    raise EngineUnavailableError(f"the engine {what}: no sign of life for {silence:.0f} s")
+            return task.result()
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    def _estimates(self, plan: RunPlan) -> Estimates | None:
+        """Before the engine starts, which opens the file. Without one the plan's first expectations stand."""
+        self.state.estimates.unlink(missing_ok=True)
+        if plan.learning is None:
+            return None
+        try:
+            return Estimates.create(self.state.estimates, plan.feeder.unfed)
+        except OSError:
+            self.state.estimates.unlink(missing_ok=True)
+            return None
+
+    def _recover(self, error: EngineUnavailableError, recovery: Recovery) -> None:
+        """Decide how to go on after a death. Raises `error` where there is no way on."""
+        flights = {} if self._feeding is None else self._feeding.flights
+        if self._feeding is None and not self._died and not error.out_of_memory and self.info is None:
+            # It never came up: the next one would not either.
+            self.allotment.give_back(self.number)
+            raise error
+        self._died = True
+        blamed = recovery.died(flights, out_of_memory=error.out_of_memory)
+        reason = _reason(str(error))
+        seconds = time.monotonic() - self._begun
+        self.told.died(Restart(reason, round(seconds, 3), len(flights), recovery.shrinks, self.number))
+        if recovery.given_up:
+            self._feeding = None
+            self.allotment.give_back(self.number)
+            raise error
+        if blamed is not None:
+            message = f"this request ends the engine, alone too: {reason}"
+            result = Result(blamed, 500, b"", error_code=str(ErrorCode.ENGINE_ERROR), error_message=message)
+            self.told.result(result, flights[blamed].custom_id)
+        self._feeding = None
+        self.allotment.give_back(self.number, keep=[row for group in recovery.groups for row in group])
+        self.told.note(self._sentence(reason, blamed, recovery), True)
+
+    def _sentence(self, reason: str, blamed: int | None, recovery: Recovery) -> str:
+        if blamed is not None:
+            return f"the engine died of one request, now an error line; it starts again ({reason})"
+        if recovery.groups:
+            suspects = sum(map(len, recovery.groups))
+            return f"the engine died; it starts again, {suspects} requests that may be the reason apart ({reason})"
+        smaller = " smaller" if recovery.shrinks else ""
+        return f"the engine died; it starts again{smaller}, {recovery.used} of {recovery.most} restarts used ({reason})"
+
+
+def _reason(text: str) -> str:
+    """One line of an engine's last words: the last exception that its log shows, else the first line."""
+    said = re.findall(r"^\s*(?:\| )?\s*(?:\S*\.)?(\w*(?:Error|Exception|Interrupt)\b: .+)$", text, re.MULTILINE)
+    return (said[-1] if said else text.partition(". The end of")[0])[:300].strip()
