@@ -68,8 +68,10 @@ class Row:
 
         def total(each: NDArray[np.float64]) -> NDArray[np.float64]:
             """Sum over the leaves of each unit and of those alike: f64 (U,)."""
-            sums: NDArray[np.float64] = np.bincount(kind, weights=each).astype(np.float64)
-            return sums[units.alike]
+            # A job without prompts has one unit without leaves.
+            sums = np.bincount(kind, weights=each, minlength=len(units.alike)).astype(np.float64)
+            alike: NDArray[np.float64] = sums[units.alike]
+            return alike
 
         density = total(held.compute) / np.maximum(total(held.memory), 1e-30)
         held_steps = total((own + held.rows * held.steps / 2) * held.steps)

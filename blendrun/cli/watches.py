@@ -61,8 +61,8 @@ def watched(options: dict[str, Any], view: Watch) -> Iterator[Watches]:
             if found.metrics.port is not None:
                 view(Note(f"metrics at http://127.0.0.1:{found.metrics.port}/metrics"))
         if trace is not None:
-            steps = StateFolder(output_path(options)).steps
-            found.watches.append(stack.enter_context(Trace(Path(trace), steps, appended=options["resume"])))
+            state = StateFolder(output_path(options))
+            found.watches.append(stack.enter_context(Trace(Path(trace), state, appended=options["resume"])))
         yield found
 
 

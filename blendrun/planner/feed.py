@@ -178,11 +178,12 @@ class RunPlanner:
             if self.order is not None:
                 raise
             warn(f"not planned, fed as given: {error}")
-            overlap = self.overlap or Overlap.EXCLUSIVE
-            given = [RunPlan(RowFeeder(part), OrderName.GIVEN, overlap) for part in np.array_split(rows, replicas)]
-            return Divided(RunPlan(RowFeeder(rows), OrderName.GIVEN, overlap), tuple(given))
+            return _divided_as_given(rows, replicas, self.overlap or Overlap.EXCLUSIVE)
         prompts = costed.structure.prompts
         wanted = np.flatnonzero(np.isin(prompts.row, rows))
+        if not len(wanted):
+            # All will be refused.
+            return _divided_as_given(rows, replicas, overlaps[0])
         todo = _again(costed, costed.structure.take(wanted))
         shares = [*[(1 - _RESERVE) / replicas] * replicas, _RESERVE]
         cut = partition(todo.structure.tree, todo.demand, replicas + 1, shares=shares)
@@ -340,6 +341,11 @@ class RunPlanner:
     def _choice(self, overlaps: tuple[Overlap, ...]) -> Choice:
         orders: Iterable[OrderName] = _AUTO if self.order is None else (self.order,)
         return Choice(tuple(orders), overlaps)
+
+
+def _divided_as_given(rows: NDArray[np.int64], replicas: int, overlap: Overlap) -> Divided:
+    given = [RunPlan(RowFeeder(part), OrderName.GIVEN, overlap) for part in np.array_split(rows, replicas)]
+    return Divided(RunPlan(RowFeeder(rows), OrderName.GIVEN, overlap), tuple(given))
 
 
 def _queue_depth(costed: Costed) -> int:

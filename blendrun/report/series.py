@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,6 +101,43 @@ def run_series(path: Path) -> tuple[Series | None, StepTotals, Admissions]:
     # Until the next one begins: what the host does between two forward passes is part of a step.
     lasted = np.diff(begun, append=begun[-1] + max(seconds[-1], 1e-6))
     return _series(lasted, prefill, decode, hits, held), totals, admissions
+
+
+def replicas_series(paths: Sequence[Path]) -> tuple[Series | None, StepTotals, Admissions]:
+    """The same of several replicas' logs, taken together: each begins with its first engine's first step.
+
+    When requests came into the batch is told of one replica only.
+    """
+    found = [run_series(path) for path in paths]
+    if len(found) == 1:
+        return found[0]
+    lines, totals = [series for series, _, _ in found if series is not None], [each for _, each, _ in found]
+    shares = [(each.steps, each.budget_share) for each in totals if each.budget_share is not None]
+    steps = sum(count for count, _ in shares)
+    every = StepTotals(
+        sum(each.steps for each in totals),
+        sum(each.starts for each in totals),
+        sum(each.retracted for each in totals),
+        round(sum(count * share for count, share in shares) / steps, 4) if steps else None,
+    )
+    return (_together(lines) if lines else None), every, Admissions()
+
+
+def _together(lines: Sequence[Series]) -> Series:
+    seconds = max(line.seconds for line in lines)
+    grid = np.linspace(0.0, seconds, BUCKETS + 1)
+    width = max(float(grid[1]), 1e-12)
+
+    def total(name: str) -> tuple[float, ...]:
+        found = np.zeros(BUCKETS)
+        for line in lines:
+            values = np.array(getattr(line, name))
+            at = np.linspace(0.0, line.seconds, len(values) + 1)
+            running = np.concatenate(([0.0], np.cumsum(values) * line.seconds / len(values)))
+            found += np.diff(np.interp(grid, at, running))
+        return tuple(float(f"{value:.5g}") for value in found / width)
+
+    return Series(seconds, total("prefill"), total("decode"), total("hits"), total("held"))
 
 
 def _first(places: array[int], moments: array[float]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ import orjson
 from blendrun.errors import OutputUnavailableError
 from blendrun.report.board import Board
 from blendrun.runner.events import Event, Note, PhaseStarted
+from blendrun.runner.state import StateFolder
 from blendrun.runner.steps import logged_steps
 
 _RUN, _ENGINE = 1, 2
@@ -23,18 +24,18 @@ _PHASES, _STEPS = 1, 1
 class Trace:
     """Follows a run's events, and at its end adds the steps that its engines logged meanwhile.
 
-    steps: the engine's step log; appended: earlier invocations have begun it. Times are microseconds since the start. A
-    step's place in time is that of its engine's readiness, as the runner saw it: steps are right to each other, and to
-    the phases within a second or so.
+    state: where the engines' step logs are; appended: earlier invocations have begun them. Times are microseconds since
+    the start. A step's place in time is that of its engine's readiness, as the runner saw it (of several replicas, of
+    the first one's): steps are right to each other, and to the phases within a second or so.
     """
 
-    def __init__(self, path: Path, steps: Path, *, appended: bool = True) -> None:
-        self._path, self._steps, self._appended = path, steps, appended
+    def __init__(self, path: Path, state: StateFolder, *, appended: bool = True) -> None:
+        self._path, self._state, self._appended = path, state, appended
         self._board = Board()
         self._notes: list[tuple[float, str]] = []
         self._ready: list[float] = []
         self._file: IO[bytes] | None = None
-        self._at = 0
+        self._at: dict[Path, int] = {}
 
     def __enter__(self) -> Self:
         """Raises OutputUnavailableError where the file cannot be written."""
@@ -43,7 +44,7 @@ class Trace:
         except OSError as error:
             raise OutputUnavailableError(f"--trace {self._path}: {error.strerror}; give another file") from error
         with suppress(OSError):
-            self._at = self._steps.stat().st_size if self._appended else 0
+            self._at = {path: path.stat().st_size for path in self._state.all_steps if self._appended}
         return self
 
     def __call__(self, event: Event) -> None:
@@ -70,39 +71,42 @@ class Trace:
     def _events(self) -> Iterator[dict[str, Any]]:
         yield _name("process_name", _RUN, 0, "blendrun")
         yield _name("thread_name", _RUN, _PHASES, "phases")
-        yield _name("process_name", _ENGINE, 0, "engine")
-        yield _name("thread_name", _ENGINE, _STEPS, "steps")
         for phase in self._board.phases:
             begun = phase.begun - self._board.begun
             yield _span(_RUN, _PHASES, phase.name, begun, self._board.seconds(phase), {"detail": _text(phase.detail)})
         for at, text in self._notes:
             yield {"ph": "i", "s": "p", "pid": _RUN, "tid": _PHASES, "ts": _micro(at), "name": _text(text)[:200]}
-        yield from self._logged()
+        logs = self._state.all_steps
+        for number, path in enumerate(logs):
+            yield _name("process_name", _ENGINE + number, 0, f"engine {number + 1}" if len(logs) > 1 else "engine")
+            yield _name("thread_name", _ENGINE + number, _STEPS, "steps")
+            yield from self._logged(path, _ENGINE + number)
 
-    def _logged(self) -> Iterator[dict[str, Any]]:
+    def _logged(self, path: Path, process: int) -> Iterator[dict[str, Any]]:
         offset, starts = 0.0, 0
+        begin = self._at.get(path, 0)
         before: tuple[dict[str, Any], float] | None = None
         with suppress(OSError):
             # The log may have been begun anew (`--no-resume`).
-            if self._at > self._steps.stat().st_size:
-                self._at = 0
-        for step in logged_steps(self._steps, self._at):
+            if begin > path.stat().st_size:
+                begin = 0
+        for step in logged_steps(path, begin):
             at = step["time"]
             if step["step"] == 0 or not starts:
                 ready = self._ready[min(starts, len(self._ready) - 1)] if self._ready else 0.0
                 offset, starts = ready - at, starts + 1
             if before is not None:
-                yield from _step(*before, at + offset)
+                yield from _step(*before, at + offset, process)
             before = step, at + offset
         if before is not None:
-            yield from _step(*before, before[1])
+            yield from _step(*before, before[1], process)
 
 
-def _step(step: dict[str, Any], at: float, following: float) -> Iterator[dict[str, Any]]:
+def _step(step: dict[str, Any], at: float, following: float, process: int) -> Iterator[dict[str, Any]]:
     """A step lasts until the next one begins where the device works on behind the scheduler, which knows no seconds."""
     known = ("step", "prefill_tokens", "decode_rows", "hit_tokens", "context_tokens", "budget")
     yield _span(
-        _ENGINE,
+        process,
         _STEPS,
         step["mode"],
         at,
@@ -113,7 +117,7 @@ def _step(step: dict[str, Any], at: float, following: float) -> Iterator[dict[st
         ("KV tokens", {"in use": step["kv_used"], "cached": step["evictable"]}),
         ("requests", {"decoding": step["decode_rows"], "waiting": step["waiting"]}),
     ):
-        yield {"ph": "C", "pid": _ENGINE, "ts": _micro(at), "name": name, "args": values}
+        yield {"ph": "C", "pid": process, "ts": _micro(at), "name": name, "args": values}
 
 
 def _span(process: int, thread: int, name: str, at: float, seconds: float, args: dict[str, Any]) -> dict[str, Any]:

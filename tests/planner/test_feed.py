@@ -15,7 +15,7 @@ from blendrun.errors import UsageError
 from blendrun.jobs import index_jobs, open_sources
 from blendrun.models import resolve_model
 from blendrun.models.resolve import ResolvedModel
-from blendrun.planner.feed import RunPlan, RunPlanner
+from blendrun.planner.feed import Divided, RunPlan, RunPlanner
 from blendrun.planner.feeder import Feed
 from blendrun.simulate.base import Overlap
 
@@ -154,3 +154,62 @@ def test_a_mode_that_a_request_forbids_is_left_out_or_refused(model: ResolvedMod
         plan(lines, None, model, tmp_path, overlap=Overlap.MIXED, **modes)
     without = [each for each in lines if "r3" not in each]
     assert plan(without, None, model, tmp_path, overlap=Overlap.MIXED, **modes).overlap is Overlap.MIXED
+
+
+def divide(lines: list[str], replicas: int, model: ResolvedModel, folder: Path, order: OrderName | None) -> Divided:
+    path = folder / "job.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with index_jobs(open_sources([path], folder)) as job:
+        planner = RunPlanner(model, order, limits=EngineLimits(32_768, 32, 4096))
+        return planner.divide(job, job.accepted, replicas, lambda *_: None, lambda *_: None, lambda _: None)
+
+
+@pytest.mark.parametrize("order", [None, OrderName.SORTED, OrderName.BLENDED])
+def test_replicas_get_parts_of_whole_groups_and_leave_a_reserve(
+    order: OrderName | None, model: ResolvedModel, tmp_path: Path
+) -> None:
+    words = [f"{name} " * 60 for name in ("red", "blue", "green", "white", "black", "grey", "brown", "pink")]
+    lines = [line(f"r{row}", f"{words[row % 8]} {row}", max_tokens=16) for row in range(160)]
+    lines[7] = "not json"
+    found = divide(lines, 3, model, tmp_path, order)
+    assert len(found.parts) == 3
+    assert found.reserve is not None
+    every = [*found.parts, found.reserve]
+    rows = [feed.row for plan in every for feed in fed(plan)]
+    assert sorted(rows) == [row for row in range(160) if row != 7]
+    assert len({(plan.order, plan.overlap) for plan in every}) == 1
+    assert order in (None, found.whole.order)
+    assert found.whole.simulated is not None
+    cut = found.whole.simulated.partition
+    assert cut is not None
+    assert cut.kept_sharing > 0.9
+    assert (cut.compute[:3] > 0.25).all()
+    assert 0.02 < cut.compute[3] < 0.1
+    whole, slowest = found.whole.predicted_seconds, max(plan.predicted_seconds or 0 for plan in found.parts)
+    assert whole is not None
+    assert slowest < whole < 1.2 * slowest
+
+
+def test_subtrees_of_parts_are_those_of_the_whole(model: ResolvedModel, tmp_path: Path) -> None:
+    lines = [line(f"r{row}", f"{'red ' * 40 if row % 2 else 'blue ' * 40} {row}", max_tokens=8) for row in range(60)]
+    found = divide(lines, 2, model, tmp_path, OrderName.SORTED)
+    assert found.whole.simulated is not None
+    tree = found.whole.simulated.costed.structure.tree
+    above = {int(prompt): int(tree.parent[leaf]) for prompt, leaf in zip(tree.prompt, tree.leaf, strict=True)}
+    feeds = [feed for plan in (*found.parts, found.reserve) if plan is not None for feed in fed(plan)]
+    assert {feed.row: feed.subtree for feed in feeds} == above
+
+
+def test_a_job_of_which_nothing_can_be_tokenised_is_fed_all_the_same(model: ResolvedModel, tmp_path: Path) -> None:
+    lines = [line(f"r{row}", "x " * 40_000) for row in range(6)]
+    path = tmp_path / "long.jsonl"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with index_jobs(open_sources([path], tmp_path)) as job:
+        planner = RunPlanner(model, None, limits=EngineLimits(32_768, 32, 4096))
+        made = planner.plan(job, job.accepted, lambda *_: None, lambda *_: None, lambda _: None)
+    assert sorted(feed.row for feed in fed(made)) == list(range(6))
+
+
+def test_without_a_plan_consecutive_rows_go_to_each(model: ResolvedModel, tmp_path: Path) -> None:
+    found = divide([line(f"r{row}", "x " * 40_000) for row in range(6)], 2, model, tmp_path, None)
+    assert sorted(row for plan in found.parts for row in plan.feeder.rows.tolist()) == list(range(6))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -124,3 +124,52 @@ def test_rows_come_as_they_stand() -> None:
     found = [source.take() for _ in range(3)]
     assert [feed.row for feed in found if feed] == [4, 2, 9]
     assert source.take() is None
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.large_base_example])
+@given(small_jobs(), st.data())
+def test_what_is_given_up_comes_from_the_other_feeder_and_from_no_other(job: Small, data: st.DataObject) -> None:
+    plans: Sequence[Order | Blend] = [
+        job.blend(pool_tokens=POOL),
+        simple_order(OrderName.SORTED, job.prompts, job.tree, job.lengths),
+    ]
+    sources = [feeder(job, data.draw(st.sampled_from(plans)))]
+    found: list[int] = []
+    while any(source.unfed for source in sources):
+        source = data.draw(st.sampled_from([each for each in sources if each.unfed]))
+        if data.draw(st.integers(0, 3)) == 0:
+            rows = set(source.rows.tolist())
+            given = source.give_up()
+            assert (given is None) <= (len(rows) < 4)
+            if given is not None:
+                assert len(given.rows) > 0
+                assert set(given.rows.tolist()) | set(source.rows.tolist()) == rows
+                assert not set(given.rows.tolist()) & set(source.rows.tolist())
+                sources.append(given)
+        elif (feed := source.take()) is not None:
+            found.append(feed.prompt)
+            if data.draw(st.booleans()):
+                source.ended(feed)
+        if data.draw(st.integers(0, 5)) == 0:
+            sources[0].replan(job.lengths, plans[0])
+    assert sorted(found) == list(range(len(job.prompts)))
+
+
+def test_whole_groups_are_given_up_and_come_side_by_side() -> None:
+    job = small_job([[group] * 50 + [number] for group in range(40) for number in range(10)], [5] * 400)
+    source = feeder(job)
+    given = source.give_up()
+    assert given is not None
+    groups = [feed.prompt // 10 for feed in take_all(given)]
+    assert 150 <= len(groups) <= 250
+    # All of a group, one behind the other.
+    assert groups == [group for first in dict.fromkeys(groups) for group in [first] * 10]
+
+
+def test_rows_are_given_up_from_the_end() -> None:
+    source = RowFeeder(np.arange(10, 20))
+    source.take()
+    given = source.give_up()
+    assert given is not None
+    assert (source.rows.tolist(), given.rows.tolist()) == ([11, 12, 13, 14, 15], [16, 17, 18, 19])
+    assert RowFeeder(np.arange(1)).give_up() is None

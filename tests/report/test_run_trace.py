@@ -12,6 +12,7 @@ import pytest
 from blendrun.errors import OutputUnavailableError
 from blendrun.report.trace import Trace
 from blendrun.runner.events import Note, PhaseStarted
+from blendrun.runner.state import StateFolder
 from tests.report.test_series import step
 
 
@@ -19,10 +20,17 @@ def logged(number: int, time: float) -> dict[str, Any]:
     return step(number, time, mode="decode", context_tokens=50, evictable=10, waiting=1)
 
 
+def state_in(folder: Path) -> StateFolder:
+    state = StateFolder(folder / "answers.jsonl")
+    state.path.mkdir()
+    return state
+
+
 def test_phases_notes_and_this_invocations_steps_are_events(tmp_path: Path) -> None:
-    path, steps = tmp_path / "trace.json", tmp_path / "steps.jsonl"
+    path, state = tmp_path / "trace.json", state_in(tmp_path)
+    steps = state.steps
     steps.write_bytes(orjson.dumps(logged(0, 5.0)) + b"\n")
-    with Trace(path, steps) as trace:
+    with Trace(path, state) as trace:
         for name in ("index", "load", "run"):
             trace(PhaseStarted(name, f"detail of {name}"))
         trace(Note('a "note"'))
@@ -41,14 +49,15 @@ def test_phases_notes_and_this_invocations_steps_are_events(tmp_path: Path) -> N
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputUnavailableError, match="--trace"), Trace(tmp_path / "no" / "t.json", tmp_path / "s"):
+    with pytest.raises(OutputUnavailableError, match="--trace"), Trace(tmp_path / "no" / "t.json", state_in(tmp_path)):
         pass
 
 
 def test_names_that_are_no_text_and_steps_without_seconds(tmp_path: Path) -> None:
-    path, steps = tmp_path / "trace.json", tmp_path / "steps.jsonl"
+    path, state = tmp_path / "trace.json", state_in(tmp_path)
+    steps = state.steps
     steps.write_bytes(orjson.dumps(logged(0, 5.0)) + b"\n")
-    with Trace(path, steps, appended=False) as trace:
+    with Trace(path, state, appended=False) as trace:
         trace(PhaseStarted("index", "\udcffjobs.jsonl"))
         lines = [logged(number, 40.0 + number) | {"seconds": None} for number in range(3)]
         steps.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
@@ -56,3 +65,17 @@ def test_names_that_are_no_text_and_steps_without_seconds(tmp_path: Path) -> Non
     found = [event for event in events if event["ph"] == "X" and event["pid"] == 2]
     # Until the next one begins; of the last one nobody knows.
     assert [event["dur"] for event in found] == [1_000_000, 1_000_000, 0]
+
+
+def test_each_replica_has_a_row_of_its_own(tmp_path: Path) -> None:
+    path, state = tmp_path / "trace.json", state_in(tmp_path)
+    with Trace(path, state) as trace:
+        trace(PhaseStarted("load", "engine"))
+        trace(PhaseStarted("run", "requests"))
+        for number in (1, 2, 10):
+            state.of_replica(number).steps.write_bytes(orjson.dumps(logged(0, 5.0)) + b"\n")
+    events = orjson.loads(path.read_bytes())["traceEvents"]
+    names = [event["args"]["name"] for event in events if event["name"] == "process_name"]
+    assert names == ["blendrun", "engine 1", "engine 2", "engine 3"]
+    spans = [event for event in events if event["ph"] == "X" and event["pid"] > 1]
+    assert len({event["pid"] for event in spans}) == 3

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.report.series import BUCKETS, planned_series, run_series
+from blendrun.report.series import BUCKETS, planned_series, replicas_series, run_series
 from blendrun.simulate.base import Timeline
 
 steps = st.lists(
@@ -80,3 +80,19 @@ def test_engines_one_after_the_other_stand_end_to_end_and_torn_lines_are_left_ou
 def test_without_a_step_there_is_no_line(tmp_path: Path) -> None:
     assert run_series(tmp_path / "none.jsonl")[0] is None
     assert run_series(write(tmp_path / "empty.jsonl"))[0] is None
+
+
+def test_replicas_stand_side_by_side(tmp_path: Path) -> None:
+    first = write(tmp_path / "a.jsonl", *(step(number, 10.0 + number, budget=20) for number in range(10)))
+    second = write(tmp_path / "b.jsonl", *(step(number, 50.0 + number, prefill_tokens=30) for number in range(20)))
+    series, totals, admissions = replicas_series([first, second])
+    assert series is not None
+    assert series.seconds == pytest.approx(20.0)
+    width = series.seconds / len(series.prefill)
+    assert sum(series.prefill) * width == pytest.approx(10 * 10 + 20 * 30, rel=1e-3)
+    assert series.held[10] == pytest.approx(200, rel=1e-2)
+    assert series.held[-10] == pytest.approx(100, rel=1e-2)
+    assert (totals.steps, totals.starts, totals.budget_share) == (30, 2, 0.5)
+    assert admissions.engines == ()
+    assert replicas_series([first])[0] == run_series(first)[0]
+    assert replicas_series([])[0] is None

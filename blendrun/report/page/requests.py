@@ -118,24 +118,21 @@ class _Columns:
     answered: int = 0
     near: int = 0
     known: int = 0
-    _run: int = -1
-    _engine: int = -1
-    _offset: float = 0.0
+    # Engines by start and replica, and the last one that is new.
+    _engines: dict[tuple[int, int], int] = field(default_factory=dict)
+    _newest: tuple[int, int] = (-1, -1)
     _last: float = 0.0
 
     def add(self, record: RequestRecord) -> None:
-        if record.run != self._run:
-            # Another engine, whose clock begins again.
-            self._run, self._offset = record.run, self._last
-            self._engine += 1
-            self.offsets.append(self._offset)
-        ended = self._offset + record.ended
+        engine = self._engine(record)
+        offset = self.offsets[engine]
+        ended = offset + record.ended
         self._last = max(self._last, ended)
-        self.begun.append(self._offset + record.submitted)
+        self.begun.append(offset + record.submitted)
         self.ended.append(ended)
         self.subtree.append(record.subtree)
         self.index.append(record.index)
-        self.engine.append(self._engine)
+        self.engine.append(engine)
         if record.error is not None:
             if len(self.failed) < _MOST_FAILED:
                 self.failed[record.row] = Failed(record.custom_id, record.row + 1, record.error)
@@ -163,6 +160,20 @@ class _Columns:
             self.answered += record.output
             cell = _octave(record.planned_output), _octave(each)
             self.cells[cell] = self.cells.get(cell, 0) + 1
+
+    def _engine(self, record: RequestRecord) -> int:
+        """Its number. A new one's clock begins again: behind all that was, or beside another replica's."""
+        key = record.run, record.replica
+        found = self._engines.get(key)
+        if found is not None:
+            return found
+        before = self._engines.get(self._newest)
+        beside = before is not None and record.replica != self._newest[1]
+        late = max(record.run - self._newest[0], 0)
+        self.offsets.append(self.offsets[before] + late if beside and before is not None else self._last)
+        self._engines[key] = len(self._engines)
+        self._newest = key
+        return self._engines[key]
 
     def requests(self, tree: Sequence[IcicleNode], admissions: Admissions) -> Requests:
         slowest = [slow for _, _, slow in sorted(self.slow, reverse=True)]

@@ -12,7 +12,7 @@ import msgspec
 from blendrun.errors import InputMissingError
 from blendrun.report.page.requests import Requests, no_requests, read_requests
 from blendrun.report.plan_json import PlanReport
-from blendrun.report.series import Series, StepTotals, run_series
+from blendrun.report.series import Series, StepTotals, replicas_series
 from blendrun.runner import manifest as manifests
 from blendrun.runner import status as statuses
 from blendrun.runner import summary as summaries
@@ -56,7 +56,7 @@ def run_subject(path: Path, name: str) -> Subject:
     with suppress(InputMissingError):
         # Another version's; all else of the run can be shown.
         plan = read_plan(state.plan)
-    series, steps, admissions = run_series(state.steps)
+    series, steps, admissions = replicas_series(state.all_steps)
     return Subject(
         name=name,
         plan=plan,
