@@ -57,6 +57,7 @@ class Supervisor:
     deadline: Deadline | None = None
     _replicas: list[Replica] = field(default_factory=list)
     _working: int = 0
+    _tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     _pulses: Pulses = field(default_factory=Pulses)
     _work: asyncio.Future[None] | None = None
     _drain: asyncio.TimerHandle | None = None
@@ -112,6 +113,10 @@ class Supervisor:
         self.watch(PhaseStarted("drain", what))
         self.on_note(f"{what}: finishing {self.in_flight} requests in flight, {seconds:g} s at most", False)
         self._drain = asyncio.get_running_loop().call_later(seconds, self._work.cancel)
+        for replica in self._replicas:
+            if not replica.ready:
+                # It loads, or waits for work: there is nothing to drain.
+                self._tasks[replica.number].cancel()
 
     def _on_signal(self, number: int) -> None:
         self.stop(stop_error(number), signal.Signals(number).name)
@@ -158,7 +163,7 @@ class Supervisor:
         try:
             async with asyncio.TaskGroup() as group:
                 for replica in self._replicas:
-                    group.create_task(self._run(replica))
+                    self._tasks[replica.number] = group.create_task(self._run(replica))
         except BaseExceptionGroup as errors:
             # One failure ends the others; the first one is the reason.
             raise errors.exceptions[0] from None

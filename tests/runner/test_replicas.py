@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -157,6 +158,19 @@ def test_a_stop_drains_all_of_them(jobs: Path, out: Path) -> None:
         )
     summary = run(out, jobs, replicas=2)
     assert summary.counts.completed == COUNT
+
+
+def test_a_stop_does_not_wait_for_a_replica_that_loads(jobs: Path, out: Path) -> None:
+    class Loading(ReplayEngine):
+        async def start(self, on_phase: OnPhase) -> EngineInfo:
+            await asyncio.sleep(60)
+            raise AssertionError("it was to be stopped")
+
+    engines = [Loading(ReplaySettings()), Interrupted(5, signalled(signal.SIGTERM))]
+    begun = time.monotonic()
+    with pytest.raises(BlendrunError, match="are left"):
+        run(out, jobs, engine=lambda: engines.pop(0), patience=Patience(drain=30.0), replicas=2)
+    assert time.monotonic() - begun < 20
 
 
 def test_more_replicas_than_requests(tmp_path: Path, out: Path) -> None:
