@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,7 @@ from blendrun.tokens import build_prompts, load_tokenizer
 Phase = Callable[[str, str], None]
 Progress = Callable[[int, int, str], None]
 Warn = Callable[[str], None]
+_T = TypeVar("_T")
 # Where the GPU has no card: the order depends on proportions more than on rates (paper.md 1.6).
 _STAND_IN = "h100-sxm"
 # Shuffling is for comparisons; nothing speaks for it in a run.
@@ -152,15 +154,8 @@ class RunPlanner:
         Raises OverlapRefusedError, UsageError, InputMissingError (no tokenizer), OutputUnavailableError (no room for
         the token store).
         """
-        try:
-            return self._plan(job, rows, phase, progress, warn)
-        except OverlapRefusedError:
-            raise
-        except (UsageError, InputMissingError) as error:
-            if self.order is not None:
-                raise
-            warn(f"not planned, fed as given: {error}")
-            return RunPlan(RowFeeder(rows), OrderName.GIVEN, self.overlap or Overlap.EXCLUSIVE)
+        given = RunPlan(RowFeeder(rows), OrderName.GIVEN, self.overlap or Overlap.EXCLUSIVE)
+        return self._or_as_given(lambda: self._plan(job, rows, phase, progress, warn), given, warn)
 
     def divide(
         self, job: Job, rows: NDArray[np.int64], replicas: int, phase: Phase, progress: Progress, warn: Warn
@@ -170,19 +165,28 @@ class RunPlanner:
         Rows that cannot be tokenised are the first one's. Where no order was asked for and none can be planned,
         consecutive rows go to each. Raises as `plan` does.
         """
+        given = _divided_as_given(rows, replicas, self.overlap or Overlap.EXCLUSIVE)
+        return self._or_as_given(lambda: self._divide(job, rows, replicas, phase, progress, warn), given, warn)
+
+    def _or_as_given(self, make: Callable[[], _T], given: _T, warn: Warn) -> _T:
+        """What `make` plans, or `given` where that cannot be done and no order was asked for."""
         try:
-            costed, overlaps = self._costed(job, phase, progress, warn)
+            return make()
         except OverlapRefusedError:
             raise
         except (UsageError, InputMissingError) as error:
             if self.order is not None:
                 raise
             warn(f"not planned, fed as given: {error}")
-            return _divided_as_given(rows, replicas, self.overlap or Overlap.EXCLUSIVE)
-        prompts = costed.structure.prompts
-        wanted = np.flatnonzero(np.isin(prompts.row, rows))
+            return given
+
+    def _divide(
+        self, job: Job, rows: NDArray[np.int64], replicas: int, phase: Phase, progress: Progress, warn: Warn
+    ) -> Divided:
+        costed, overlaps = self._costed(job, phase, progress, warn)
+        wanted = np.flatnonzero(np.isin(costed.structure.prompts.row, rows))
         if not len(wanted):
-            # All will be refused.
+            # None of them can be tokenised: all will be refused.
             return _divided_as_given(rows, replicas, overlaps[0])
         todo = _again(costed, costed.structure.take(wanted))
         shares = [*[(1 - _RESERVE) / replicas] * replicas, _RESERVE]

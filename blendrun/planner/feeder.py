@@ -8,9 +8,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import LEFT, RIGHT, Blend, Order, OrderName
-from blendrun.blend.scan import left_share
+from blendrun.blend.base import LEFT, Blend, Order, OrderName
 from blendrun.lengths.base import Lengths
+from blendrun.planner.ends import ListEnd, TwoEnds
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 
@@ -233,11 +233,11 @@ class PlanFeeder:
         """From now on expect other lengths, and feed what is left by another plan of the same prompts."""
         self._lengths = lengths
         self._expected = np.maximum(np.rint(lengths.mean), 1).astype(np.int64)
-        self._ends: _List | _TwoEnds
+        self._ends: ListEnd | TwoEnds
         if isinstance(plan, Blend):
-            self._ends = _TwoEnds(plan, self._left_to_feed, self._pool, self._running)
+            self._ends = TwoEnds(plan, self._left_to_feed, self._pool, self._running)
         else:
-            self._ends = _List(plan.prompt)
+            self._ends = ListEnd(plan.prompt)
 
     def take(self) -> Feed | None:
         if self._unplanned:
@@ -275,133 +275,3 @@ class PlanFeeder:
                 self._ends.note(prompt, LEFT)
                 return prompt, LEFT
         return self._ends.next(self._left_to_feed)
-
-
-class _List:
-    """Prompts in a fixed order."""
-
-    # Shares of what is left between which half of it lies that comes last.
-    last_half = (0.5, 1.0)
-
-    def __init__(self, prompt: NDArray[np.int64]) -> None:
-        self._prompt, self._at = prompt, 0
-
-    def left(self, left_to_feed: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Prompts that are left, in their order."""
-        rest = self._prompt[self._at :]
-        return rest[left_to_feed[rest]]
-
-    def drop(self, prompt: NDArray[np.int64], left_to_feed: NDArray[np.bool_]) -> None:
-        """What is not left is passed over."""
-
-    def next(self, left_to_feed: NDArray[np.bool_]) -> tuple[int, int]:
-        while self._at < len(self._prompt):
-            prompt = int(self._prompt[self._at])
-            self._at += 1
-            if left_to_feed[prompt]:
-                return prompt, LEFT
-        return -1, LEFT
-
-    def note(self, prompt: int, side: int) -> None:
-        """Nothing is counted."""
-
-    def ended(self, prompt: int, side: int) -> None:
-        """Nothing is counted."""
-
-
-class _TwoEnds:
-    """A blend's row, read from both ends."""
-
-    # Between both ends.
-    last_half = (0.25, 0.75)
-
-    def __init__(self, plan: Blend, left_to_feed: NDArray[np.bool_], pool: float, running: dict[int, int]) -> None:
-        row, held = plan.row, plan.row.held
-        self._row, self._prompt, self._pool = row, plan.row_prompt, pool
-        self._place = np.empty(len(self._prompt), dtype=np.int64)
-        self._place[self._prompt] = np.arange(len(self._prompt))
-        self._left, self._right = 0, len(self._prompt) - 1
-        rest = left_to_feed[self._prompt]
-        self._compute, self._memory = float(held.compute[rest].sum()), float(held.memory[rest].sum())
-        # Tokens of each at its end.
-        self._size = row.own_left + held.rows * held.steps
-        self._size_left = float(self._size[rest].sum())
-        self._size_running = 0.0
-        self._tail: list[int] | None = None
-        self._holding = [0.0, 0.0]
-        for prompt, side in running.items():
-            # One that will be longer than it was thought to be may belong to the other side now.
-            place = self._place[prompt]
-            rho = self._compute / max(self._memory, 1e-30)
-            running[prompt] = side = side if rho <= 0 else LEFT if row.density[row.unit[place]] >= rho else RIGHT
-            self._holding[side] += self._mean(place, side)
-            self._size_running += float(self._size[place])
-
-    def next(self, left_to_feed: NDArray[np.bool_]) -> tuple[int, int]:
-        while self._left <= self._right and not left_to_feed[self._prompt[self._left]]:
-            self._left += 1
-        while self._left <= self._right and not left_to_feed[self._prompt[self._right]]:
-            self._right -= 1
-        if self._left > self._right:
-            return -1, LEFT
-        # Together with what runs: else prefixes that one of the rest wants would have to make room for another.
-        if self._tail is None and self._size_left + self._size_running <= self._pool:
-            rest = np.arange(self._left, self._right + 1)
-            rest = rest[left_to_feed[self._prompt[rest]]]
-            # Of equal ones, those at the front first; the list is taken from its end.
-            self._tail = rest[np.argsort(-self._row.held.steps[rest], kind="stable")][::-1].tolist()
-        if self._tail is not None:
-            place, side = self._tail.pop(), LEFT
-        else:
-            side = self._side()
-            place = self._left if side == LEFT else self._right
-        prompt = int(self._prompt[place])
-        self.note(prompt, side)
-        return prompt, side
-
-    def left(self, left_to_feed: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """Prompts that are left, in the row's order."""
-        rest = self._prompt[self._left : self._right + 1]
-        return rest[left_to_feed[rest]]
-
-    def drop(self, prompt: NDArray[np.int64], left_to_feed: NDArray[np.bool_]) -> None:
-        """Prompts that somebody else will feed."""
-        place = self._place[prompt]
-        self._compute -= float(self._row.held.compute[place].sum())
-        self._memory -= float(self._row.held.memory[place].sum())
-        self._size_left -= float(self._size[place].sum())
-        if self._tail is not None:
-            self._tail = [each for each in self._tail if left_to_feed[self._prompt[each]]]
-
-    def note(self, prompt: int, side: int) -> None:
-        """Count what was fed."""
-        place = self._place[prompt]
-        self._compute -= float(self._row.held.compute[place])
-        self._memory -= float(self._row.held.memory[place])
-        self._size_left -= float(self._size[place])
-        self._size_running += float(self._size[place])
-        self._holding[side] += self._mean(place, side)
-
-    def ended(self, prompt: int, side: int) -> None:
-        place = self._place[prompt]
-        self._holding[side] -= self._mean(place, side)
-        self._size_running -= float(self._size[place])
-
-    def _side(self) -> int:
-        """The right side until it holds its share; what is left over is the left side's (the simulator's `feed`).
-
-        Siblings that a side has begun come first (`Row`).
-        """
-        row, left, right = self._row, self._row.unit[self._left], self._row.unit[self._right]
-        if row.stays_right[self._right]:
-            return RIGHT
-        if row.stays_left[self._left]:
-            return LEFT
-        rho = self._compute / max(self._memory, 1e-30)
-        share = left_share(row.density[left], row.density[right], rho, row.reads[left], row.reads[right])
-        return RIGHT if self._holding[RIGHT] < (1 - share) * self._pool else LEFT
-
-    def _mean(self, place: int, side: int) -> float:
-        """Tokens of the pool that a request holds on the mean of its stay."""
-        own = self._row.own_left[place] if side == LEFT else self._row.own_right[place]
-        return float(own + self._row.held.rows[place] * self._row.held.steps[place] / 2)

@@ -1,8 +1,8 @@
 """Who answers what: the requests of a job among engines that work side by side.
 
-Each replica begins with a part of the job (`blend.partition`). One that has handed over all of its own goes on with the
-reserve, then with what a replica that died has given back, then with half of what the one with most left has not handed
-over yet: always requests that share prefixes, planned anew or in depth-first order.
+Each replica begins with a part of the job (`blend.partition`). One that has handed over all of its own goes on with
+what a replica that died has given back, then with half of what is left of the reserve, then with half of what the one
+with most left has not handed over yet: sub-trees, in depth-first order; what was given back is planned anew.
 """
 
 from __future__ import annotations

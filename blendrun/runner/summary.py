@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 
 import msgspec
 
@@ -84,20 +85,24 @@ class Stopwatch:
         self._seconds: dict[str, float] = {}
         # Phases that last: how often each was begun, and when first.
         self._open: dict[str, tuple[int, float]] = {}
+        # Replicas plan anew in threads.
+        self._lock = Lock()
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """One that several replicas are in at a time counts once."""
-        count, begun = self._open.get(name, (0, time.monotonic()))
-        self._open[name] = count + 1, begun
+        with self._lock:
+            count, begun = self._open.get(name, (0, time.monotonic()))
+            self._open[name] = count + 1, begun
         try:
             yield
         finally:
-            count, begun = self._open.pop(name)
-            if count > 1:
-                self._open[name] = count - 1, begun
-            else:
-                self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - begun
+            with self._lock:
+                count, begun = self._open.pop(name)
+                if count > 1:
+                    self._open[name] = count - 1, begun
+                else:
+                    self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - begun
 
     def read(self) -> dict[str, float]:
         """All phases so far, and `wall`: time since the start."""

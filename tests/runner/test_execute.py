@@ -91,11 +91,6 @@ def jobs(tmp_path: Path) -> Path:
     return write(tmp_path / "jobs.jsonl", *LINES)
 
 
-@pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out.jsonl"
-
-
 class TestResume:
     def test_finished_again_returns_what_it_returned_without_engine_or_writing(self, jobs: Path, out: Path):
         first = run(out, jobs)

@@ -31,11 +31,6 @@ IDS = [f"id {row}" for row in range(COUNT)]
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out.jsonl"
-
-
-@pytest.fixture
 def jobs(tmp_path: Path) -> Path:
     return write(tmp_path / "jobs.jsonl", *LINES, b"no json")
 

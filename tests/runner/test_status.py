@@ -36,11 +36,6 @@ def records_of(out: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def out(tmp_path: Path) -> Path:
-    return tmp_path / "out.jsonl"
-
-
-@pytest.fixture
 def jobs(tmp_path: Path) -> Path:
     return write(tmp_path / "jobs.jsonl", *LINES, b"no json")
 
