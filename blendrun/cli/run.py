@@ -74,7 +74,13 @@ def run(
     trace: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write phases and steps as a Chrome trace, for Perfetto.")
     ] = None,
-    engine: Annotated[EngineName, typer.Option(help="What answers.")] = EngineName.SGLANG,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="sglang|replay|URL,...",
+            help="What answers: an engine of this command, placeholders, or running servers with OpenAI's API.",
+        ),
+    ] = EngineName.SGLANG.value,
     replicas: Annotated[
         int, typer.Option(min=1, metavar="N", help="Engines side by side, each with devices and a part of its own.")
     ] = 1,

@@ -10,6 +10,8 @@ import msgspec
 from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget
 
 Platform = Literal["cpu", "gpu"]
+# Where an engine says it runs; a server tells nobody.
+Where = Literal["cpu", "gpu", "server"]
 # The overlap ladder of `simulate.Overlap`, by value.
 OverlapMode = Literal["exclusive", "mixed", "pdmux"]
 
@@ -18,12 +20,14 @@ class Planned(msgspec.Struct, frozen=True):
     """What the plan says of one request, for the engine's scheduler.
 
     index: place in the plan, lower first (below 2^31). output: expected output tokens to its end, of each choice; 0
-    where nobody knows. reuse: leading prompt tokens that a request fed later can use again.
+    where nobody knows. reuse: leading prompt tokens that a request fed later can use again. prompt: its tokens, 0 where
+    nobody counted them.
     """
 
     index: int
     output: int
     reuse: int
+    prompt: int = 0
 
 
 class WorkItem(msgspec.Struct, frozen=True, tag="work"):
@@ -68,7 +72,8 @@ class Result(msgspec.Struct, frozen=True, tag="result"):
 class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     """What a started engine says of itself.
 
-    context_length, kv_tokens (size of the KV pool): tokens. max_running: requests decoded at once.
+    context_length, kv_tokens (size of the KV pool): tokens; 0 where a server does not say.
+    max_running: requests decoded at once.
     notes: sentences a person should read (a hook that did not take, say).
     """
 

@@ -18,6 +18,7 @@ import orjson
 from blendrun import __version__
 from blendrun.endpoints import ENDPOINTS
 from blendrun.engine.base import EngineInfo, OnPhase, Result, Usage, WorkItem
+from blendrun.engine.failure import failure
 from blendrun.errors import ErrorCode, UsageError
 
 _CONTEXT_LENGTH = 8192
@@ -136,14 +137,8 @@ class ReplayEngine:
         output = length * demand.choices
         usage = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
         if self._settings.fail_every and (item.row + 1) % self._settings.fail_every == 0:
-            return _failure(item.row)
+            return failure(item.row, 500, ErrorCode.ENGINE_ERROR, "this row fails because fail_every says so")
         answer = endpoint.replay_body(body, _TEXT, usage)
         for choice in answer["choices"]:
             choice["finish_reason"] = reason
         return Result(item.row, 200, orjson.dumps(answer), Usage(prompt, 0, output), (reason,) * demand.choices)
-
-
-def _failure(row: int) -> Result:
-    message = "this row fails because fail_every says so"
-    body = {"error": {"message": message, "type": "server_error", "param": None, "code": ErrorCode.ENGINE_ERROR}}
-    return Result(row, 500, orjson.dumps(body), error_code=ErrorCode.ENGINE_ERROR, error_message=message)

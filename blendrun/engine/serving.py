@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from blendrun.endpoints import ENDPOINTS
 from blendrun.endpoints.adapters import adapter_of
 from blendrun.engine.base import Result, Usage, WorkItem
+from blendrun.engine.failure import failure
 from blendrun.engine.scheduler.planned import attach_plan
 from blendrun.errors import ErrorCode, LineError
 
@@ -73,20 +74,20 @@ class Serving:
         try:
             adapted, request = await loop.run_in_executor(self._preparing, self._prepare, item, handler, request_class)
         except LineError as error:
-            return _failure(item.row, 400, error.code, error.message)
+            return failure(item.row, 400, error.code, error.message)
         except (ValueError, TypeError, KeyError) as error:
-            return _failure(item.row, 400, _code_of(str(error)), f"{error}")
+            return failure(item.row, 400, _code_of(str(error)), f"{error}")
         try:
             return _result(item.row, await handler._handle_non_streaming_request(adapted, request, None))
         except re.error as error:
-            return _failure(item.row, 400, ErrorCode.INVALID_REQUEST, f"`stop_regex` is no regular expression: {error}")
+            return failure(item.row, 400, ErrorCode.INVALID_REQUEST, f"`stop_regex` is no regular expression: {error}")
         except HTTPException as error:
             if _GRAMMAR_DEAD_END in str(error.detail):
-                return _failure(item.row, 400, ErrorCode.SCHEMA_UNSUPPORTED, _NO_WAY_ON)
+                return failure(item.row, 400, ErrorCode.SCHEMA_UNSUPPORTED, _NO_WAY_ON)
             code = ErrorCode.REQUEST_TIMEOUT if error.status_code == 503 else ErrorCode.ENGINE_ERROR
-            return _failure(item.row, error.status_code, code, str(error.detail))
+            return failure(item.row, error.status_code, code, str(error.detail))
         except Exception as error:  # noqa: BLE001  # one request's failure, whatever it is, must not cost another its answer
-            return _failure(item.row, 500, ErrorCode.ENGINE_ERROR, f"{type(error).__name__}: {error}")
+            return failure(item.row, 500, ErrorCode.ENGINE_ERROR, f"{type(error).__name__}: {error}")
 
     def _prepare(self, item: WorkItem, handler: Any, request_class: Callable[..., Any]) -> tuple[Any, Any]:
         """Render, tokenise and check. Raises LineError, or what SGLang's own code raises for a bad request."""
@@ -174,12 +175,12 @@ def _result(row: int, response: Any) -> Result:
     if hasattr(response, "status_code") and hasattr(response, "body"):
         content = orjson.loads(response.body)
         message = str(content.get("message", ""))
-        return _failure(row, response.status_code, _code_of(message, response.status_code), message)
+        return failure(row, response.status_code, _code_of(message, response.status_code), message)
     usage = response.usage
     details = usage.prompt_tokens_details
     reasons = tuple(choice.finish_reason or "" for choice in response.choices)
     if "abort" in reasons:
-        return _failure(row, 500, ErrorCode.ENGINE_ERROR, "the engine aborted the request")
+        return failure(row, 500, ErrorCode.ENGINE_ERROR, "the engine aborted the request")
     return Result(
         row=row,
         status_code=200,
@@ -199,11 +200,3 @@ def _code_of(message: str, status: int = 400) -> ErrorCode:
     if _MEDIA_FAILURE in message:
         return ErrorCode.MEDIA_UNAVAILABLE
     return ErrorCode.INVALID_REQUEST if status < 500 else ErrorCode.ENGINE_ERROR
-
-
-def _failure(row: int, status: int, code: ErrorCode, message: str) -> Result:
-    # A lone surrogate (from a model's half-written escape) cannot be sent as UTF-8.
-    message = message.encode("utf-8", "replace").decode()
-    error = {"message": message, "type": "invalid_request_error" if status < 500 else "server_error"}
-    body = orjson.dumps({"error": {**error, "param": None, "code": str(code)}})
-    return Result(row, status, body, error_code=str(code), error_message=message)

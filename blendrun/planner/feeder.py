@@ -22,7 +22,7 @@ class Feed:
     row: of the Job. index: how many were handed over before. prompt: its number in `Prompts`, -1 for one without.
     side: end of the blend's row that it came from. output: expected output tokens of each choice, 0 where nobody knows.
     reuse: leading prompt tokens that a request fed later can use again. hit: those that one fed before had too.
-    subtree: node of the prefix tree that its leaf hangs on, -1 for one without a prompt.
+    subtree: node of the prefix tree that its leaf hangs on, -1 for one without a prompt. tokens: of the prompt.
     """
 
     row: int
@@ -33,6 +33,7 @@ class Feed:
     reuse: int = 0
     hit: int = 0
     subtree: int = -1
+    tokens: int = 0
 
 
 # So many are left to him who has them: what is handed over next must be there when it is asked for.
@@ -260,6 +261,7 @@ class PlanFeeder:
             # The last token of a prompt is computed in any case.
             hit=min(hit, int(self._prompts.prompt_tokens[prompt]) - 1),
             subtree=int(self._subtree[prompt]),
+            tokens=int(self._prompts.prompt_tokens[prompt]),
         )
 
     def ended(self, feed: Feed) -> None:

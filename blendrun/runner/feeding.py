@@ -111,7 +111,7 @@ class Feeding:
             if self.stopping() or (feed := await self._next(window)) is None:
                 break
             request = self.job.request(feed.row)
-            plan = Planned(feed.index, feed.output, feed.reuse) if feed.prompt >= 0 else None
+            plan = Planned(feed.index, feed.output, feed.reuse, feed.tokens) if feed.prompt >= 0 else None
             body = orjson.dumps(request.body)
             item = WorkItem(feed.row, request.endpoint.url, body, _stated_length(request.extra), plan)
             await window.enter(len(body))

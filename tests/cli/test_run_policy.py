@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from blendrun.cli.wiring import planner_of
+from blendrun.cli.engines import planner_of
 from blendrun.errors import UsageError
 from blendrun.models import resolve_model
 from blendrun.models.resolve import ResolvedModel

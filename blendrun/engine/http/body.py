@@ -1,0 +1,50 @@
+"""A request line as the server is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import orjson
+
+from blendrun.endpoints import ENDPOINTS
+from blendrun.engine.base import WorkItem
+
+_CHARACTERS_PER_TOKEN = 4
+# Fields that bound an answer; the first one is what /v1/completions knows.
+_BOUNDS = ("max_tokens", "max_completion_tokens")
+# What templates and tokenizers put around a text.
+_BESIDE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """content: the body, UTF-8. tokens: prompt and expected answer, estimated where nobody counted."""
+
+    content: bytes
+    tokens: int
+
+
+def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int | None) -> Ask:
+    """models: names that the server serves; any other one in the line is taken for `model`.
+
+    The answer is bounded by what the line asks for or by what the context leaves, whichever is less: servers give
+    16 tokens where a completion asks for none, and refuse what is more than the context.
+    """
+    # null means "the default" in OpenAI's schema; servers take it for some fields only.
+    body = {name: value for name, value in orjson.loads(item.body).items() if value is not None}
+    if body.get("model") not in models:
+        body["model"] = model
+    endpoint = ENDPOINTS[item.url]
+    demand = endpoint.demand(body)
+    asked = demand.max_new_tokens
+    counted = item.plan.prompt if item.plan is not None else 0
+    if context_length is not None:
+        # A token is a byte at least.
+        left = context_length - (counted or len(item.body) + _BESIDE)
+        if asked is None and endpoint.prompt_field == "prompt" and left > 0:
+            body[_BOUNDS[0]] = left
+        elif asked is not None and counted and 0 < left < asked:
+            body |= {name: min(body[name], left) for name in _BOUNDS if name in body}
+    prompt = counted or endpoint.prompt_characters(body) // _CHARACTERS_PER_TOKEN
+    expected = item.plan.output if item.plan is not None and item.plan.output else asked or 0
+    return Ask(orjson.dumps(body), prompt + expected * demand.choices)

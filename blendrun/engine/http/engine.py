@@ -1,0 +1,276 @@
+"""One server that already runs, as an engine: it gets requests in the order of the plan, and schedules them itself."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blendrun.engine.base import EngineInfo, OnPhase, Result, WorkItem
+from blendrun.engine.failure import failure
+from blendrun.engine.http.answer import NoAnswerError, answer_of, message_of, refusal_of
+from blendrun.engine.http.body import ask
+from blendrun.engine.http.limit import Limit
+from blendrun.engine.http.retry import Meaning, meaning_of, pause, retry_after
+from blendrun.engine.http.server import Facts, ServerAwayError, look, reason_of, refused
+from blendrun.engine.http.settings import HttpSettings, authorization
+from blendrun.errors import EngineUnavailableError, ErrorCode
+
+if TYPE_CHECKING:
+    import httpx
+
+_CONNECT_S = 10.0
+_CONCURRENCY = 64
+# Beside what runs, so that the server has the next request when one ends: at least so many, or this part.
+_LEAST_QUEUED, _QUEUED_PART = 4, 8
+# A request that was not answered in time is not tried as often as one that failed at once.
+_STALLS = 2
+# Requests in a row that end in an error of the server's own: then it is the server.
+_MOST_FAILED = 10
+# An exchange that lasts so many seconds is one that the server works on.
+_AT_WORK_S = 10.0
+# A server whose machine is gone closes nothing: the kernel asks after 60 s of silence, six times, every 10 s.
+_KEEPALIVE = [
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
+]
+
+
+def http_client(server: str) -> httpx.AsyncClient:
+    """For one server; its connections are kept, its redirects are not followed: they would have the key."""
+    import httpx
+
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    return httpx.AsyncClient(
+        base_url=server,
+        headers=authorization(),
+        timeout=httpx.Timeout(None, connect=_CONNECT_S),
+        limits=limits,
+        transport=httpx.AsyncHTTPTransport(limits=limits, socket_options=_KEEPALIVE),
+    )
+
+
+class HttpEngine:
+    """Keeps `blendrun.engine.base.Engine`. server: its base address. log_file: what went wrong, a line each.
+
+    A request is tried again where the server refuses it for now (any number of times), fails it (`tries`) or does not
+    answer in time (twice); a server that is away, or fails one request after another, is a dead engine.
+    """
+
+    def __init__(self, server: str, settings: HttpSettings, log_file: Path) -> None:
+        self._server, self._settings, self._log_file = server, settings, log_file
+        self._client: httpx.AsyncClient | None = None
+        self._facts: Facts | None = None
+        self._limit = Limit(1)
+        self._waiting: asyncio.Queue[WorkItem] = asyncio.Queue()
+        self._results: asyncio.Queue[Result | EngineUnavailableError | None] = asyncio.Queue()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sender: asyncio.Task[None] | None = None
+        self._left = 0
+        self._closed = False
+        # Requests in a row that the server failed; when it last answered one; when each exchange began.
+        self._failed = 0
+        self._answered = 0.0
+        self._begun: dict[int, float] = {}
+
+    @property
+    def fetching(self) -> int:
+        return 0
+
+    async def start(self, on_phase: OnPhase) -> EngineInfo:
+        self._client = http_client(self._server)
+        facts = self._facts = await self._up(on_phase)
+        settings = self._settings
+        if settings.model is not None and settings.model not in facts.models:
+            raise EngineUnavailableError(f"{self._server} serves {', '.join(facts.models)}, not {settings.model}")
+        at_once = settings.concurrency or self._at_once(facts)
+        self._limit = Limit(at_once, settings.tokens)
+        self._answered = time.monotonic()
+        self._sender = asyncio.ensure_future(self._send())
+        return EngineInfo(
+            engine=f"{facts.kind} server",
+            platform="server",
+            context_length=facts.context_length or 0,
+            kv_tokens=facts.kv_tokens or settings.max_total_tokens or 0,
+            max_running=at_once,
+            versions={facts.kind: facts.version} if facts.version else {},
+            notes=tuple(f"{self._server}: {note}" for note in facts.notes),
+        )
+
+    async def _up(self, on_phase: OnPhase) -> Facts:
+        """Wait until the server is there. Raises EngineUnavailableError."""
+        assert self._client is not None, "before start"
+        on_phase(self._server)
+        end, tries = time.monotonic() + self._settings.wait, 0
+        while True:
+            try:
+                return await look(self._client)
+            except ServerAwayError as error:
+                tries += 1
+                if time.monotonic() >= end:
+                    raise EngineUnavailableError(
+                        f"{self._server} is away ({error}): start it, or check the address"
+                    ) from error
+                on_phase(f"waiting for {self._server}: {error}")
+            await asyncio.sleep(min(pause(tries), max(end - time.monotonic(), 0.0)))
+
+    def _at_once(self, facts: Facts) -> int:
+        running = facts.max_running or self._settings.max_running_requests
+        return _CONCURRENCY if running is None else running + max(running // _QUEUED_PART, _LEAST_QUEUED)
+
+    async def submit(self, item: WorkItem) -> None:
+        self._left += 1
+        self._waiting.put_nowait(item)
+
+    async def close_input(self) -> None:
+        self._closed = True
+        self._results.put_nowait(None)
+
+    async def results(self) -> AsyncIterator[Result]:
+        while not (self._closed and not self._left):
+            result = await self._results.get()
+            if isinstance(result, EngineUnavailableError):
+                raise result
+            if result is not None:
+                self._left -= 1
+                yield result
+        # More may be handed over after that.
+        self._closed = False
+
+    async def stop(self) -> None:
+        """The server goes on; what it was asked and has not answered is cut off."""
+        tasks = [*self._tasks] if self._sender is None else [self._sender, *self._tasks]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+        self._tasks.clear()
+        self._sender = None
+        if self._client is not None:
+            await self._client.aclose()
+            self._client = None
+
+    async def _send(self) -> None:
+        """One after the other, as the plan has them."""
+        assert self._facts is not None, "before start"
+        model = self._settings.model or self._facts.models[0]
+        while True:
+            item = await self._waiting.get()
+            try:
+                asked = ask(item, self._facts.models, model, self._facts.context_length)
+            except Exception as error:  # noqa: BLE001  # one line must not end the others
+                self._results.put_nowait(failure(item.row, 400, ErrorCode.INVALID_REQUEST, reason_of(error)))
+                continue
+            await self._limit.enter(asked.tokens)
+            task = asyncio.ensure_future(self._answer(item, asked.content, asked.tokens))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, item: WorkItem, content: bytes, tokens: int) -> None:
+        result = None
+        try:
+            result = await self._ask(item, content)
+            self._results.put_nowait(result)
+        except EngineUnavailableError as error:
+            self._results.put_nowait(error)
+        except Exception as error:  # noqa: BLE001  # whatever it was, the line must have a result
+            self._results.put_nowait(failure(item.row, 500, ErrorCode.ENGINE_ERROR, reason_of(error)))
+        finally:
+            await self._limit.leave(tokens, answered=result is not None and result.error_code is None)
+
+    async def _ask(self, item: WorkItem, content: bytes) -> Result:
+        """Until there is a result. Raises EngineUnavailableError where the server is to blame for all."""
+        tried = dict.fromkeys(Meaning, 0)
+        while True:
+            meaning, outcome, asked_for = await self._exchange(item, content)
+            if isinstance(outcome, Result):
+                self._answered, self._failed = time.monotonic(), 0
+                return outcome
+            tried[meaning] += 1
+            tries = self._check(meaning, outcome, tried[meaning])
+            if tries is not None:
+                return self._fail(item.row, meaning, outcome, tries)
+            seconds = pause(tried[meaning], asked_for)
+            self._log(f"row {item.row}: {outcome}; again in {seconds:.1f} s")
+            await asyncio.sleep(seconds)
+
+    async def _exchange(self, item: WorkItem, content: bytes) -> tuple[Meaning, Result | str, float | None]:
+        """One try: what it means; the result, or what went wrong in a clause; seconds that the server asks to wait."""
+        import httpx
+
+        assert self._client is not None, "asked before start"
+        self._begun[item.row] = time.monotonic()
+        headers = {"Content-Type": "application/json"}
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                response = await self._client.post(item.url, content=content, headers=headers)
+        except TimeoutError:
+            return Meaning.STALLED, f"no answer within {self._settings.timeout:g} s", None
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            return Meaning.AWAY, reason_of(error), None
+        except httpx.HTTPError as error:
+            return Meaning.FAILED, f"the connection was cut ({reason_of(error)})", None
+        finally:
+            del self._begun[item.row]
+        meaning = meaning_of(response.status_code)
+        if meaning is Meaning.ANSWERED:
+            try:
+                return meaning, answer_of(item.row, response.content), None
+            except NoAnswerError as error:
+                return Meaning.FAILED, str(error), None
+        if meaning is Meaning.REFUSED:
+            return meaning, refusal_of(item.row, response.status_code, response.content), None
+        said = f"HTTP {response.status_code}: {message_of(response.content)[:300]}".rstrip(": ")
+        if meaning is Meaning.FORBIDDEN:
+            raise refused(self._client, response.status_code)
+        return meaning, said, retry_after(response.headers.get("Retry-After"))
+
+    def _check(self, meaning: Meaning, reason: str, tries: int) -> int | None:
+        """How often it was tried, where it is not tried again. Raises EngineUnavailableError."""
+        if meaning is Meaning.BUSY:
+            self._limit.too_many()
+            self._check_refusing(reason)
+            return None
+        most = _STALLS if meaning is Meaning.STALLED else self._settings.tries
+        if tries < most:
+            return None
+        if meaning is Meaning.AWAY:
+            raise EngineUnavailableError(f"{self._server} is away: {reason}")
+        return tries
+
+    def _check_refusing(self, reason: str) -> None:
+        """A server that refuses some requests for now works on others. Raises EngineUnavailableError."""
+        now = time.monotonic()
+        if any(now - begun > _AT_WORK_S for begun in self._begun.values()):
+            self._answered = now
+        elif now - self._answered > self._settings.wait:
+            raise EngineUnavailableError(
+                f"{self._server} has refused every request for {self._settings.wait:g} s: {reason}"
+            )
+
+    def _fail(self, row: int, meaning: Meaning, reason: str, tries: int) -> Result:
+        """The error of a request that the server could not answer. Raises EngineUnavailableError."""
+        self._failed += 1
+        self._log(f"row {row}: {reason}; given up after {tries} tries")
+        if self._failed > _MOST_FAILED:
+            raise EngineUnavailableError(f"{self._server} has failed {self._failed} requests in a row: {reason}")
+        if meaning is Meaning.STALLED:
+            return failure(row, 504, ErrorCode.REQUEST_TIMEOUT, f"{reason}, {tries} times")
+        return failure(row, 500, ErrorCode.ENGINE_ERROR, f"the server failed it {tries} times; the last time: {reason}")
+
+    def _log(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        # A log that cannot be written costs no request its answer.
+        with suppress(OSError):
+            handle = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                os.write(handle, f"{stamp} {self._server} {text}\n".encode("utf-8", "replace"))
+            finally:
+                os.close(handle)

@@ -1,0 +1,67 @@
+"""What an exchange with a server means for its request, and when to try again."""
+
+from __future__ import annotations
+
+import random
+import time
+from email.utils import parsedate_to_datetime
+from enum import Enum
+
+# Seconds before the second try at most; twice as long before each one after it.
+_FIRST_S, _LONGEST_S, _MOST_DOUBLINGS = 0.5, 30.0, 10
+# A server may ask for longer; more than that is a mistake of its clock or ours.
+_LONGEST_ASKED_S = 3600.0
+
+
+class Meaning(Enum):
+    """Of an exchange. ANSWERED, REFUSED: the end of the request, with an answer or an error of its own.
+
+    BUSY: the server takes nothing now (too many requests, overload, a gateway without its server behind it).
+    FAILED: the request was taken and came to nothing: an error inside, a cut connection, an answer that is none.
+    STALLED: no answer in time. AWAY: nobody listens. FORBIDDEN: the key is wrong, for this and all others.
+    """
+
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    BUSY = "busy"
+    FAILED = "failed"
+    STALLED = "stalled"
+    AWAY = "away"
+    FORBIDDEN = "forbidden"
+
+
+def meaning_of(status: int) -> Meaning:
+    """By status code alone."""
+    if status == 200:
+        return Meaning.ANSWERED
+    if status in (401, 403):
+        return Meaning.FORBIDDEN
+    # 529 is what some gateways say for overload.
+    if status in (425, 429, 502, 503, 504, 529):
+        return Meaning.BUSY
+    if status == 408 or status >= 500:
+        return Meaning.FAILED
+    return Meaning.REFUSED
+
+
+def pause(tries: int, asked: float | None = None) -> float:
+    """Seconds until the next try, of which `tries` were made. asked: what the server asked for.
+
+    Exponential, and anywhere in its upper half, so that requests that failed together do not come back together.
+    """
+    longest = min(_FIRST_S * 2 ** min(tries - 1, _MOST_DOUBLINGS), _LONGEST_S)
+    return max(random.uniform(longest / 2, longest), min(asked or 0.0, _LONGEST_ASKED_S))
+
+
+def retry_after(value: str | None) -> float | None:
+    """Seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3); None where it cannot be read."""
+    if value is None:
+        return None
+    try:
+        return max(float(value), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
+    except (ValueError, TypeError, OverflowError):
+        return None
