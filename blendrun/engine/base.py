@@ -73,7 +73,7 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     """What a started engine says of itself.
 
     context_length, kv_tokens (size of the KV pool): tokens; 0 where a server does not say.
-    max_running: requests decoded at once.
+    max_running: requests decoded at once. queue: requests that it should have beside them; None for what the plan says.
     notes: sentences a person should read (a hook that did not take, say).
     """
 
@@ -84,6 +84,7 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     max_running: int
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
+    queue: int | None = None
 
 
 class ConstantStep(msgspec.Struct, frozen=True, tag="constant"):

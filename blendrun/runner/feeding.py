@@ -86,7 +86,7 @@ class Feeding:
 
     async def run(self) -> None:
         """Until everything handed over has come back. Raises EngineUnavailableError when the engine dies."""
-        depth = self.plan.queue_depth
+        depth = self.plan.queue_depth if self.info.queue is None else self.info.queue
         if self.more is not None:
             # What is handed over is nobody else's any more.
             depth = min(depth, max(self.plan.feeder.unfed // _QUEUED_PART, _LEAST_QUEUED))

@@ -102,6 +102,8 @@ class HttpEngine:
             max_running=at_once,
             versions={facts.kind: facts.version} if facts.version else {},
             notes=tuple(f"{self._server}: {note}" for note in facts.notes),
+            # What waits here is not begun, and a drain would begin it.
+            queue=0,
         )
 
     async def _up(self, on_phase: OnPhase) -> Facts:

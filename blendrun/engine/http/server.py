@@ -18,6 +18,8 @@ _SECONDS = 10.0
 # Names in the field `owned_by` of /v1/models.
 _KINDS = {"sglang": "sglang", "vllm": "vllm", "llamacpp": "llama.cpp"}
 _CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
+# Tokens; vLLM takes 16 on a GPU.
+_LARGE_BLOCK = 32
 _LABEL = re.compile(r'(\w+)="([^"]*)"')
 
 
@@ -124,10 +126,13 @@ def _of_vllm(facts: Facts, metrics: str) -> Facts:
     found = _CACHE_CONFIG.search(metrics)
     labels = dict(_LABEL.findall(found.group(1))) if found else {}
     blocks, size = _number(labels.get("num_gpu_blocks")), _number(labels.get("block_size"))
-    notes: tuple[str, ...] = ()
+    kv_tokens = _number(labels.get("kv_cache_size_tokens")) or (blocks * size if blocks and size else None)
+    notes = []
     if labels.get("enable_prefix_caching") == "False":
-        notes = ("its prefix cache is off: start it with --enable-prefix-caching",)
-    return replace(facts, kv_tokens=blocks * size if blocks and size else None, notes=notes)
+        notes.append("its prefix cache is off: start it with --enable-prefix-caching")
+    elif size is not None and size > _LARGE_BLOCK:
+        notes.append(f"its cache shares whole blocks of {size} tokens: shorter prefixes gain nothing (--block-size)")
+    return replace(facts, kv_tokens=kv_tokens, notes=tuple(notes))
 
 
 def _of_llama_cpp(facts: Facts, told: dict[str, Any]) -> Facts:
