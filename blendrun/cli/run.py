@@ -15,6 +15,13 @@ if TYPE_CHECKING:
     from blendrun.runner.summary import Summary
 
 
+def _engine(given: str) -> str:
+    if "://" not in given and given not in tuple(EngineName):
+        names = ", ".join(EngineName)
+        raise typer.BadParameter(f"{given!r} is none of {names}, nor addresses such as http://host:30000")
+    return given
+
+
 def run(
     context: typer.Context,
     jobs: Annotated[
@@ -78,6 +85,7 @@ def run(
         str,
         typer.Option(
             metavar="sglang|replay|URL,...",
+            callback=_engine,
             help="What answers: an engine of this command, placeholders, or running servers with OpenAI's API.",
         ),
     ] = EngineName.SGLANG.value,

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from blendrun.blend.base import OrderName as Order
-from blendrun.cli.names import EngineName, OrderName, OverlapName
+from blendrun.cli.names import OrderName, OverlapName
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.detect import own_hardware
 from blendrun.engine.base import Engine
@@ -79,10 +79,6 @@ def servers_of(options: dict[str, Any], arguments: dict[str, Any]) -> Servers | 
     """
     addresses = parse_servers(options["engine"])
     if not addresses:
-        if options["engine"] not in tuple(EngineName):
-            raise UsageError(
-                f"--engine {options['engine']}: give {', '.join(EngineName)}, or addresses such as http://host:30000"
-            )
         return None
     if options["replicas"] not in (1, len(addresses)):
         raise UsageError(f"--replicas {options['replicas']}: each address is a replica, and {len(addresses)} are given")
