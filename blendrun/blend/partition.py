@@ -7,7 +7,7 @@ arc that holds any wanted share of both at once (Stromquist and Woodall, Sets on
 That arc is a part; what is left of the ring is closed again and gives the next one. So n parts cost 2 (n - 1) cuts, and
 each cut one path from the root to where the ring is cut. Among the arcs that are near enough, the one is taken whose
 ends share the shortest prefixes with what lies beyond them. What all cuts cost is known at the end: then the parts are
-cut once more, to their share of that.
+cut again, to their share of that.
 """
 
 from __future__ import annotations

@@ -97,10 +97,14 @@ class OwnMemory:
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
+    @staticmethod
+    def now_kib() -> int:
+        """What the process holds now."""
+        return int(Path("/proc/self/status").read_text().partition("RssAnon:")[2].split()[0])
+
     def _watch(self) -> None:
         while True:
-            status = Path("/proc/self/status").read_text()
-            self.peak_kib = max(self.peak_kib, int(status.partition("RssAnon:")[2].split()[0]))
+            self.peak_kib = max(self.peak_kib, self.now_kib())
             if self._end.wait(0.005):
                 return
 

@@ -46,7 +46,7 @@ def command_of(kind: str, port: int, model: Path) -> tuple[list[str], dict[str, 
     if kind == "vllm":
         assert VLLM_PYTHON is not None
         command = [VLLM_PYTHON, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), *where]
-        command += ["--max-model-len", "1024", "--max-num-seqs", "4", "--block-size", "16", "--enforce-eager"]
+        command += ["--max-model-len", "1024", "--max-num-seqs", "4", "--block-size", "32", "--enforce-eager"]
         command += ["--enable-prompt-tokens-details", "--served-model-name", "small"]
         return command, {"VLLM_CPU_KVCACHE_SPACE": "1"}
     command = [sys.executable, "-m", "sglang.launch_server", "--model-path", str(model), *where]

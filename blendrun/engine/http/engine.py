@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import httpx
 
 _CONNECT_S = 10.0
+# A server that is awaited is looked for so often at least, in seconds.
+_LOOK_S = 5.0
 _CONCURRENCY = 64
 # Beside what runs, so that the server has the next request when one ends: at least so many, or this part.
 _LEAST_QUEUED, _QUEUED_PART = 4, 8
@@ -121,7 +123,7 @@ class HttpEngine:
                         f"{self._server} is away ({error}): start it, or check the address"
                     ) from error
                 on_phase(f"waiting for {self._server}: {error}")
-            await asyncio.sleep(min(pause(tries), max(end - time.monotonic(), 0.0)))
+            await asyncio.sleep(min(pause(tries), _LOOK_S, max(end - time.monotonic(), 0.0)))
 
     def _at_once(self, facts: Facts) -> int:
         running = facts.max_running or self._settings.max_running_requests
