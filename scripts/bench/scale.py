@@ -75,17 +75,21 @@ def measure(requests: int, tokens: int, folder: Path) -> dict[str, tuple[float, 
     from synthetic import synthetic_prompts
     from tree import OwnMemory
 
+    from blendrun.blend.base import OrderName
     from blendrun.blend.partition import partition
     from blendrun.cost.hardware import load_hardware, machine
     from blendrun.lengths.estimate import estimate
     from blendrun.models.cards import load_card
-    from blendrun.planner.plan import Structure, cost_structure
+    from blendrun.planner.plan import Choice, Structure, cost_structure, make_plan
+    from blendrun.simulate.base import Overlap
     from blendrun.tree import build_tree
     from blendrun.tree.compiled import load_kernels
 
     prompts = synthetic_prompts(folder / "ids", requests, requests * tokens)
     card, on = load_card("llama-3-8b"), machine(load_hardware("h100-sxm"))
     load_kernels()
+    orders = (OrderName.GIVEN, OrderName.SORTED, OrderName.LOF, OrderName.BLENDED)
+    modes = (Overlap.EXCLUSIVE, Overlap.MIXED)
     # What Python, the kernels and the columns of the prompts take is not the stages'.
     held = (getattr(prompts, field.name) for field in fields(prompts) if field.name != "units")
     columns = sum(each.nbytes for each in held if isinstance(each, np.ndarray))
@@ -103,6 +107,7 @@ def measure(requests: int, tokens: int, folder: Path) -> dict[str, tuple[float, 
         lengths = stage("lengths", lambda: estimate(prompts, tree))
         costed = stage("cost and both blends", lambda: cost_structure(Structure(prompts, tree, lengths), card, on))
         stage("cutting in 8", lambda: partition(tree, costed.demand, PARTS))
+        stage("simulating, as run does", lambda: make_plan(costed, Choice(orders, modes)))
     return stages
 
 
