@@ -74,8 +74,8 @@ class Engine:
     pool_tokens: KV tokens it can hold. max_running: answers decoding at once.
     overlap: what runs beside what.
     budget: tokens of a step; in exclusive mode, prefill tokens of a step that decodes nothing.
-    gate: a request waits while a prefill in flight computes a prefix that it could reuse, of `gate_tokens` or more;
-        else it computes it again.
+    gate: a request waits, and all behind it, while a prefill in flight computes a prefix that it could reuse, of
+        `gate_tokens` or more; else it computes it again.
     reserve: share of what running requests are still expected to answer that admission keeps free (0 to 1), the
         newcomer's own in full, as SGLang does; EXACT admits what fits at every step to come, by the expected ends of
         all that runs.

@@ -112,9 +112,12 @@ def _note_end(state: Any, agenda: Any, end: float, frees: float, rows: float) ->
 def _forget_end(state: Any, work: Any, agenda: Any, request: Number) -> None:
     """Take a request out of what admission looks ahead to, unless its expected end is past."""
     ends, freed, alive = agenda
-    end, frees = work[request].leaves_at, work[request].frees
+    end, frees, rows = work[request].leaves_at, work[request].frees, work[request].choices
     place = state.first
-    while place < state.last and (ends[place] < end or (ends[place] == end and freed[place] != frees)):
+    # Of several that end then, any that gives back as much will do.
+    while place < state.last and ends[place] <= end:
+        if ends[place] == end and freed[place] == frees and alive[place] == rows:
+            break
         place += 1
     if place < state.last and ends[place] == end:
         for later in range(place + 1, state.last):

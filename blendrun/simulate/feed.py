@@ -13,18 +13,13 @@ from blendrun.simulate.pool import is_coming
 from blendrun.simulate.state import Number, Truth
 from blendrun.tree.compiled import inlined
 
-# Requests that wait behind the gate before a side looks no further.
-MOST_HELD = 64
-
 
 @inlined
-def fill(
-    state: Any, nodes: Any, work: Any, agenda: Any, row: Any, held: Any, back: Any, filling: Any, budget: Number
-) -> Number:
+def fill(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any, filling: Any, budget: Number) -> Number:
     """Admit requests until their prefill takes `budget` tokens. Returns how many."""
     new = 0
     while state.pending < budget:
-        request = _choose(state, nodes, work, agenda, row, held, back)
+        request = _choose(state, nodes, work, agenda, row, back)
         if request < 0:
             break
         admit(state, nodes, work, agenda, request)
@@ -34,15 +29,16 @@ def fill(
 
 
 @inlined
-def anything_waits(state: Any, held: Any, back: Any) -> Truth:
-    return state.left_at <= state.right_at or len(held) > 0 or len(back) > 0
+def anything_waits(state: Any, back: Any) -> Truth:
+    return state.left_at <= state.right_at or len(back) > 0
 
 
 @inlined
-def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, held: Any, back: Any) -> Number:
+def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any) -> Number:
     """The request to admit next, taken from where it waited; -1 where none may be."""
     if len(back) > 0:
-        return back.pop() if fits(state, nodes, work, agenda, back[-1]) else -1
+        enters = not _is_gated(state, nodes, work, back[-1]) and fits(state, nodes, work, agenda, back[-1])
+        return back.pop() if enters else -1
     _find_share(state, row)
     # The right side stays long and takes few tokens of a step; the left one may want them all for ever, being so short
     # in the pool that it never has its part.
@@ -54,17 +50,12 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, held: Any,
     # Where neither may, the left side borrows: what it brings is soon gone, so it does not keep the right side out.
     for turn in range(3):
         side = (first, 1 - first, LEFT)[turn]
-        place = _first_ready(state, nodes, work, held, side)
-        if place >= 0:
-            # It was its side's turn when it came to the gate.
-            if fits(state, nodes, work, agenda, held[place]):
-                return held.pop(place)
-            continue
         if not (_stays(state, row, side) or _may_feed(state, side, turn == 2)):
             continue
-        request = _head(state, nodes, work, held, side)
-        if request < 0 or not (_stays(state, row, side) or _may_feed(state, side, turn == 2)):
-            continue
+        request = state.left_at if side == LEFT else state.right_at
+        if _is_gated(state, nodes, work, request):
+            # The engine's gate keeps the order: what stands behind waits too.
+            return -1
         if fits(state, nodes, work, agenda, request):
             _step(state, work, row, request, side)
             return request
@@ -72,6 +63,11 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, held: Any,
             # What is begun is finished first: another's prefix in its place might push out its own.
             return -1
     return -1
+
+
+@inlined
+def _is_gated(state: Any, nodes: Any, work: Any, request: Number) -> Truth:
+    return state.gate > 0 and is_coming(nodes, work[request].leaf, state.gate)
 
 
 @inlined
@@ -133,30 +129,3 @@ def _step(state: Any, work: Any, row: Any, request: Number, side: Number) -> Non
     else:
         state.right_at -= 1
         state.due_right += pace
-
-
-@inlined
-def _head(state: Any, nodes: Any, work: Any, held: Any, side: Number) -> Number:
-    """The next request of a side; -1 where there is none. With a gate, those whose prefix is coming are put aside."""
-    while state.left_at <= state.right_at:
-        request = state.left_at if side == LEFT else state.right_at
-        if not state.gate or not is_coming(nodes, work[request].leaf, state.gate):
-            return request
-        if len(held) >= MOST_HELD:
-            return -1
-        work[request].side = side
-        held.append(np.int64(request))
-        if side == LEFT:
-            state.left_at += 1
-        else:
-            state.right_at -= 1
-    return -1
-
-
-@inlined
-def _first_ready(state: Any, nodes: Any, work: Any, held: Any, side: Number) -> Number:
-    """Place of the first request of a side behind the gate whose prefix has come; -1 where there is none."""
-    for place in range(len(held)):
-        if work[held[place]].side == side and not is_coming(nodes, work[held[place]].leaf, state.gate):
-            return place
-    return -1

@@ -25,7 +25,8 @@ COLUMNS = 9
 def _alike(state: Any, ends: Any, waits: bool) -> Number:
     """Decode steps from here that differ in nothing but the context's growth.
 
-    With an end nothing can change but what depends on time itself: look-ahead, pace and an adaptive budget.
+    Until an end nothing can change but what depends on time itself: look-ahead, pace and an adaptive budget.
+    waits: whether anything waits for admission or for its next chunk.
     """
     if waits and (state.reserve < 0.0 or state.paced or state.most > 0):
         return 1
@@ -73,21 +74,23 @@ def run(
     """
     state = states[0]
     row, agenda = (unit, compute, memory, density, reads, stays_left, stays_right), (expected_ends, freed, alive)
-    ends, held, back, filling = _empty_list(), _empty_list(), _empty_list(), _empty_list()
+    ends, back, filling = _empty_list(), _empty_list(), _empty_list()
     while True:
         end_requests(state, nodes, work, agenda, ends, finished)
         if state.done == len(work):
             return
         forget_overdue(state, agenda)
         hits, budget = state.hits, prefill_budget(state)
-        new = fill(state, nodes, work, agenda, row, held, back, filling, budget)
+        new = fill(state, nodes, work, agenda, row, back, filling, budget)
         taken, square, done = prefill(state, nodes, work, filling, budget)
         rows, steps = np.int64(0), np.int64(1)
         if state.rows > 0 and (taken == 0 or state.mode != EXCLUSIVE):
+            retracted = state.retracted
             retract(state, nodes, work, agenda, ends, back)
             rows = state.rows
-            if taken == 0 and rows > 0:
-                steps = _alike(state, ends, anything_waits(state, held, back))
+            # The rows sent back leave room, in the pool and in the budget, for what this step could not take.
+            if taken == 0 and rows > 0 and state.retracted == retracted:
+                steps = _alike(state, ends, state.pending > 0 or anything_waits(state, back))
         context = state.context + rows * (steps + 1) / 2 if rows > 0 else 0.0
         seconds, arithmetic, reading = step_seconds(state, taken, square, rows, context, new, shares, rates)
         state.now += seconds * steps

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,11 +55,15 @@ class Feeding:
 
 # blendrun knows what comes next, and what each request needs until its end.
 BLENDRUN = Feeding(gate=True, reserve=EXACT, eviction=Eviction.NEXT_USE)
+# Share of what running requests may still answer that SGLang itself keeps free: it falls from 0.7 to 0.1 with the
+# steps; of requests that nothing but their bound can end it keeps all.
+_OWN_RESERVE, _OWN_RESERVE_FIXED = 0.4, 1.0
 # The same with SGLang's own reserve: more comes in than fits if all answers are as long as expected, and some is sent
-# back. Where steps are bound by reading the weights, fuller steps are worth that.
-EAGER = Feeding(gate=True, reserve=0.4, eviction=Eviction.NEXT_USE)
-# SGLang as it comes: its reserve falls from 0.7 to 0.1 of what running requests may still answer.
-STOCK = Feeding(gate=False, reserve=0.4, eviction=Eviction.LRU)
+# back. Where steps are bound by reading the weights, fuller steps are worth that. Answers of fixed length come in later
+# than they would fit, in fewer and fuller steps.
+EAGER = Feeding(gate=True, reserve=_OWN_RESERVE, eviction=Eviction.NEXT_USE)
+# SGLang as it comes.
+STOCK = Feeding(gate=False, reserve=_OWN_RESERVE, eviction=Eviction.LRU)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,7 +144,8 @@ def simulate_portfolio(
         None for as many as the pool holds.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
         means of `lengths`.
-    feedings: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough.
+    feedings: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough, with the
+        reserve that SGLang has for this job (`own_reserve`).
     gpu_hour: price of an hour of one device.
     progress: called with simulations done and to do.
 
@@ -158,12 +163,14 @@ def simulate_portfolio(
     paces = (False, True) if thorough else (False,)
     bound = bound_seconds(demand, machine)
     decoded = float((lengths.mean * prompts.choices).sum())
+    own = own_reserve(prompts, expected)
+    eager, stock = replace(EAGER, reserve=own), replace(STOCK, reserve=own)
     wanted = budgets_to_try(demand, pool, step, bound, decoded, chunk, thorough=thorough)
-    trials = [_Trial(_plain(orders, len(prompts)), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, STOCK)]
+    trials = [_Trial(_plain(orders, len(prompts)), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, stock)]
     for overlap in overlaps:
         tried = list(budgets or wanted[overlap]) if overlap is not Overlap.EXCLUSIVE else wanted[overlap]
         for budget in tried:
-            for feeding in feedings or ((BLENDRUN, EAGER) if thorough else (BLENDRUN,)):
+            for feeding in feedings or ((BLENDRUN, eager) if thorough else (BLENDRUN,)):
                 trials += [_Trial(order, overlap, budget, False, feeding) for order in orders]
                 trials += [_Trial(blend, overlap, budget, paced, feeding) for blend in blends for paced in paces]
     plain, *found = job.run(trials, progress)
@@ -179,6 +186,16 @@ def simulate_portfolio(
         bound=bound,
         practical_seconds=overlapped_seconds(bound.compute, bound.memory),
     )
+
+
+def own_reserve(prompts: Prompts, expected: NDArray[np.int64]) -> float:
+    """Share of what is still to be answered that SGLang's own admission keeps free, on the mean of a job.
+
+    expected: i64 (M,), output tokens of one choice.
+    """
+    tokens = expected * prompts.choices
+    fixed = float(tokens[prompts.known].sum()) / max(float(tokens.sum()), 1.0)
+    return _OWN_RESERVE + (_OWN_RESERVE_FIXED - _OWN_RESERVE) * fixed
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -69,7 +69,6 @@ class Reference:
     cache: dict[int, Cached] = field(default_factory=dict)
     prefilling: list[Request] = field(default_factory=list)
     decoding: list[Request] = field(default_factory=list)
-    gate: list[Request] = field(default_factory=list)
     back: list[Request] = field(default_factory=list)
     tick: int = 0
     decode_steps: int = 0
@@ -125,8 +124,7 @@ class Reference:
         return {node for request in self.running for node in request.path}
 
     def wanted(self) -> set[int]:
-        waiting = self.row + self.gate + self.back
-        return {node for request in waiting for node in request.path}
+        return {node for request in self.row + self.back for node in request.path}
 
     def used(self) -> int:
         cached = sum(entry.size + entry.answers for entry in self.cache.values())
@@ -156,10 +154,10 @@ class Reference:
         locked = self.locked()
         return sum(self.size(node) for node in request.path if node not in locked)
 
-    def is_coming(self, request: Request) -> bool:
+    def is_gated(self, request: Request) -> bool:
         entries = [self.cache.get(node) for node in request.path]
         coming = sum(entry.size for entry in entries if entry is not None and not entry.usable)
-        return coming >= self.engine.gate_tokens
+        return self.engine.gate and coming >= self.engine.gate_tokens
 
     def make_room(self) -> None:
         while self.used() > self.engine.pool_tokens:
@@ -253,41 +251,33 @@ class Reference:
 
     def next_request(self) -> Request | None:
         if self.back:
-            return self.back.pop() if self.fits(self.back[-1]) else None
+            enters = not self.is_gated(self.back[-1]) and self.fits(self.back[-1])
+            return self.back.pop() if enters else None
         self.find_share()
         sides = (RIGHT, LEFT) if self.holding(RIGHT) < self.part(RIGHT) else (LEFT, RIGHT)
         begun = [side for side in (RIGHT, LEFT) if self.row and self.stays[side][self.next_of(side).place]]
         if begun:
             sides = (RIGHT, LEFT) if begun[0] == RIGHT else (LEFT, RIGHT)
         for side, borrows in ((sides[0], False), (sides[1], False), (LEFT, True)):
-            ready = [each for each in self.gate if each.side == side and not self.is_coming(each)]
-            if ready:
-                if self.fits(ready[0]):
-                    self.gate.remove(ready[0])
-                    return ready[0]
-                continue
             head = self.head(side, borrows)
-            if head is not None and self.fits(head):
+            if head is None:
+                continue
+            if self.is_gated(head):
+                return None
+            if self.fits(head):
                 self.take(head, side)
                 return head
-            if head is not None and self.stays[side][head.place]:
+            if self.stays[side][head.place]:
                 return None
         return None
 
     def head(self, side: str, borrows: bool) -> Request | None:
+        if not self.row:
+            return None
+        request = self.next_of(side)
         late = self.engine.paced and self.due[side] > self.decode_steps
         barred = self.running and (late or (self.holding(side) >= self.part(side) and not borrows))
-        if barred and not (self.row and self.stays[side][self.next_of(side).place]):
-            return None
-        while self.row:
-            request = self.next_of(side)
-            if not (self.engine.gate and self.is_coming(request)):
-                return None if barred and not self.stays[side][request.place] else request
-            if len(self.gate) == 64:
-                return None
-            request.side = side
-            self.gate.append(self.row.pop(0 if side == LEFT else -1))
-        return None
+        return None if barred and not self.stays[side][request.place] else request
 
     def next_of(self, side: str) -> Request:
         return self.row[0 if side == LEFT else -1]

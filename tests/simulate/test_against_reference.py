@@ -119,3 +119,24 @@ def test_exact_look_ahead_with_wrong_lengths() -> None:
     engine = Engine(900, Overlap.MIXED, ConstantBudget(48))
     compare(job, job.blend(900), engine, expected=np.maximum(job.outputs // 3, 1))
     compare(job, job.order(OrderName.GIVEN), replace(engine, gate=False), expected=job.outputs * 2)
+
+
+def test_a_retraction_lets_a_chunk_go_on() -> None:
+    # Four decoding rows leave nothing of the budget of 3 for the third prompt's second token; two of them do.
+    job = job_of([[0], [1], [2, 2]], outputs=[5, 5, 0], choices=[2, 2, 1])
+    engine = Engine(12, Overlap.MIXED, ConstantBudget(3), gate=False, reserve=0.0, eviction=Eviction.LRU)
+    for overlap in (Overlap.MIXED, Overlap.PDMUX):
+        compare(job, job.order(OrderName.GIVEN), replace(engine, overlap=overlap))
+
+
+def test_a_budget_that_grows_with_the_context_lets_a_chunk_go_on() -> None:
+    job = job_of([[0], [1, 1, 1]], outputs=[30, 2], choices=[3, 1])
+    budget = AdaptiveBudget(3, 20, ratio=0.1, weight_tokens=4.0, row_tokens=1.25, cached_tokens=0.2)
+    compare(job, job.order(OrderName.GIVEN), Engine(200, Overlap.MIXED, budget))
+
+
+def test_requests_that_end_together_with_as_many_tokens_in_other_rows() -> None:
+    # The second ends sooner than expected. What is then left is the end of the first, two rows, not one.
+    job = job_of([[0], [1, 1], [2], [3]], outputs=[2, 1, 2, 4], choices=[2, 1, 1, 1])
+    engine = Engine(7, Overlap.MIXED, ConstantBudget(7), gate=False)
+    compare(job, job.order(OrderName.GIVEN), engine, expected=np.array([2, 2, 2, 5]))

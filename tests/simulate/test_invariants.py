@@ -118,6 +118,19 @@ def test_without_a_gate_siblings_compute_their_prefix_again() -> None:
     assert (gated.hit_tokens, free.hit_tokens) == (60, 0)
 
 
+def test_what_stands_behind_a_gated_request_waits_too() -> None:
+    job = job_of([[7] * 20 + [0], [7] * 20 + [1], [9] * 5], [1, 1, 1])
+    engine = Engine(1000, Overlap.MIXED, ConstantBudget(1000))
+    for feed in (job.order(OrderName.GIVEN), job.blend(1000)):
+        gated = simulate(job.tree, job.prompts, feed, job.outputs, STEP, engine)
+        free = simulate(job.tree, job.prompts, feed, job.outputs, STEP, replace(engine, gate=False))
+        assert (gated.steps, free.steps) == (2, 1)
+    first, sibling, other = simulate(
+        job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine
+    ).finished
+    assert first < sibling == other
+
+
 def test_a_prompt_longer_than_the_pool_runs_alone() -> None:
     job = job_of([[1, 2], [3] * 30, [4, 5]], [5, 5, 5])
     engine = Engine(20, Overlap.MIXED, ConstantBudget(8))
