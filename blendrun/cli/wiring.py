@@ -15,6 +15,7 @@ from blendrun.blend.base import OrderName as Order
 from blendrun.cli.engine_options import context_length, engine_settings, platform_of
 from blendrun.cli.names import EngineName, OrderName, OverlapName
 from blendrun.cli.permissions import rules_of, with_media
+from blendrun.cli.ray import replay_on_node, sglang_on_node
 from blendrun.cli.shard import parse_shard
 from blendrun.cost.detect import compute_capability
 from blendrun.endpoints import ENDPOINTS
@@ -75,7 +76,7 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
     if replay:
         if order not in (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.AUTO):
             raise UsageError(f"--order {order} needs the prompts in tokens, and replay has no tokenizer")
-        make_engine = _replay(arguments)
+        make_engine = _replay(arguments, options)
     elif options["model"] is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     else:
@@ -86,7 +87,8 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
         # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
         decides = answer_settings(arguments) | {"platform": platform}
         versions = runtime_versions()
-        _refuse_too_many(platform, arguments, options["replicas"])
+        if not options.get("needs"):
+            _refuse_too_many(platform, arguments, options["replicas"])
         planner = planner_of(resolved, platform, arguments, options)
         check = _check(resolved, platform, arguments) if options["strict"] else None
         make_engine = _sglang(resolved, platform, arguments, options)
@@ -190,6 +192,7 @@ def planner_of(
         overlaps=(Overlap.EXCLUSIVE, Overlap.MIXED) if platform == "gpu" else (Overlap.EXCLUSIVE,),
         refusal=refusal,
         limits=engine_limits(platform, arguments),
+        hardware=options.get("hardware"),
     )
 
 
@@ -204,9 +207,11 @@ def _keep_plan(model: str) -> KeepPlan:
     return keep
 
 
-def _replay(arguments: dict[str, Any]) -> MakeEngine:
+def _replay(arguments: dict[str, Any], options: dict[str, Any]) -> MakeEngine:
     # Once now: wrong ones are refused before anything is made.
-    ReplayEngine.from_arguments(arguments)
+    engine = ReplayEngine.from_arguments(arguments)
+    if options.get("needs"):
+        return lambda state, *_: replay_on_node(options, engine.settings, state)
     return lambda *_: ReplayEngine.from_arguments(arguments)
 
 
@@ -216,12 +221,16 @@ def _sglang(model: ResolvedModel, platform: Platform, arguments: dict[str, Any],
     def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
         estimates = state.estimates if state.estimates.exists() and one_scheduler(arguments) else None
         scheduler = scheduler_settings(plan, steps=state.steps, estimates=estimates)
+        needs = options.get("needs")
         planned = msgspec.structs.replace(
             settings,
             scheduler=scheduler,
             overlap=plan.overlap.value,
-            server_args=placed(smaller(arguments, platform, shrinks, context), platform, state.replica),
+            # Ray shows an engine its own devices only.
+            server_args=placed(smaller(arguments, platform, shrinks, context), platform, 1 if needs else state.replica),
         )
+        if needs:
+            return sglang_on_node(options, planned, model, state)
         return SglangEngine(planned, state.engine_log)
 
     return make
