@@ -95,6 +95,8 @@ def _joined_in_thread(address: str) -> BaseException | None:
     """What went wrong. In a thread: in the main one Ray would put a handler of its own in place of the run's."""
     import ray
 
+    # Ray prints what befalls nodes to stdout, where data goes, even if it is told to be quiet.
+    ray._private.worker.print_to_stdstream = lambda *_, **__: None
     failed: list[BaseException] = []
 
     def join() -> None:

@@ -152,12 +152,15 @@ class RayEngine:
 
     def _gone(self, error: Exception) -> EngineUnavailableError:
         """The actor is dead. Never the engine's doing, which is a process of its own."""
+        from ray.exceptions import ActorUnavailableError
+
         text = str(error)
         if "No module named 'blendrun'" in text:
             return EngineUnavailableError("a node of the Ray cluster has no blendrun: install it on all of them")
-        where = f"node {self._node.name}" if self._node is not None else "its node"
+        where = f"node {self._node.name}" if self._node is not None else "some node"
+        why = "nothing answers there" if isinstance(error, ActorUnavailableError) else _first_line(error)
         return EngineUnavailableError(
-            f"the engine is lost with {where}: {_first_line(error)}",
+            f"the engine is lost with its actor on {where}: {why}",
             out_of_memory=any(word in text for word in _MEMORY),
             machine_lost="creation task" not in text,
         )

@@ -1,0 +1,62 @@
+"""One cluster for all tests here: a head and another node, two CPUs each."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# For the processes that join the cluster: 127.0.0.1 is what it says.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The cluster's process. address: HOST:PORT."""
+
+    process: subprocess.Popen[str]
+    address: str
+
+    def tell(self, command: str) -> None:
+        """`add` or `remove` a node; back when it is done."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.write(f"{command}\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline().strip() == command
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[Nodes]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.cluster.nodes"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        # Ray says much at its end.
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | LOOPBACK,
+    )
+    assert process.stdin is not None and process.stdout is not None
+    address = process.stdout.readline().strip()
+    assert address.startswith("127.0.0.1:"), "the cluster did not start"
+    yield Nodes(process, address)
+    process.stdin.close()
+    process.wait(60)
+
+
+def hosts() -> list[int]:
+    """Processes that hold an engine's actor."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if path.read_bytes().startswith(b"ray::Host"):
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
