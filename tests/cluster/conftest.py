@@ -60,3 +60,12 @@ def hosts() -> list[int]:
         except OSError:
             continue
     return found
+
+
+def engines() -> list[int]:
+    """Engine processes that hosts have started, each from a thread of its own."""
+    found = []
+    for host in hosts():
+        for path in Path(f"/proc/{host}/task").glob("*/children"):
+            found += [int(child) for child in path.read_text().split()]
+    return found

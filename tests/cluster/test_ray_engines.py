@@ -9,9 +9,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from tests.cluster.conftest import LOOPBACK, Nodes, hosts
+from tests.cluster.conftest import LOOPBACK, Nodes, engines, hosts
 from tests.runtime.conftest import BLENDRUN, read_lines
-from tests.runtime.test_kill import NOTICE_S, alive_in_group, children, wait_for
+from tests.runtime.test_kill import NOTICE_S, alive_in_group, wait_for
 from tests.runtime.test_replicas import ANSWERED_BEFORE_THE_KILL, write_job
 
 pytestmark = pytest.mark.runtime
@@ -39,11 +39,11 @@ def test_a_node_is_lost_half_way_and_every_line_comes_once(nodes: Nodes, tmp_pat
 
     assert wait_for(lambda: (answered() and both_write()) or run.poll() is not None, 400)
     assert run.poll() is None, run.communicate()[1]
-    engines = [child for host in hosts() for child in children(host)]
-    assert len(engines) == 2
+    began = engines()
+    assert len(began) == 2
     nodes.tell("remove")
     # A process that dies leaves its engine no time.
-    assert wait_for(lambda: sum(not alive_in_group(engine) for engine in engines) == 1, NOTICE_S)
+    assert wait_for(lambda: sum(not alive_in_group(engine) for engine in began) == 1, NOTICE_S)
     nodes.tell("add")
     data, said = run.communicate(timeout=400)
     assert run.returncode == 0, said
@@ -63,5 +63,5 @@ def test_a_node_is_lost_half_way_and_every_line_comes_once(nodes: Nodes, tmp_pat
         assert b"smollm2" in (state / f"engine{number}.log").read_bytes()
         assert read_lines(state / f"steps{number}.jsonl")[0]["step"] == 0
     assert wait_for(lambda: not hosts(), NOTICE_S)
-    for engine in engines:
+    for engine in began:
         assert wait_for(lambda group=engine: not alive_in_group(group), NOTICE_S)  # type: ignore[misc]

@@ -38,6 +38,7 @@ class RayEngine:
         self._files = (_Appended(log_file), _Appended(steps))
         self._encoder = msgspec.msgpack.Encoder()
         self._decoder: msgspec.msgpack.Decoder[FromHost] = msgspec.msgpack.Decoder(FromHost)
+        self._placing: asyncio.Task[None] | None = None
         self._group: Any = None
         self._actor: Any = None
         self._node: Node | None = None
@@ -55,7 +56,8 @@ class RayEngine:
 
     async def start(self, on_phase: OnPhase) -> EngineInfo:
         on_phase(f"waits for a node with {amounts(self._needs)}")
-        await in_thread(self._place)
+        self._placing = asyncio.ensure_future(in_thread(self._place))
+        await asyncio.shield(self._placing)
         self._node = node = msgspec.msgpack.decode(await self._answer(self._actor.begin.remote()), type=Node)
         if node.version != __version__:
             raise EngineUnavailableError(
@@ -168,6 +170,10 @@ class RayEngine:
     async def stop(self) -> None:
         if self._sending is not None:
             self._sending.cancel()
+        if self._placing is not None:
+            # What is being asked for would be nobody's.
+            with contextlib.suppress(EngineUnavailableError, TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._placing), _GRACE_S)
         if self._actor is not None and self._node is not None:
             with contextlib.suppress(EngineUnavailableError, TimeoutError):
                 self._take_in(await asyncio.wait_for(self._answer(self._actor.stop.remote()), _GRACE_S))

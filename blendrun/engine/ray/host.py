@@ -81,6 +81,7 @@ class Host:
         self._kept_bytes = 0
         self._came, self._went = asyncio.Event(), asyncio.Event()
         self._engine: Engine | None = None
+        self._dead = False
         self._work: asyncio.Task[None] | None = None
         self._scratch = Path(tempfile.mkdtemp(prefix="blendrun-"))
         self._log = _Growing(self._scratch / "engine.log")
@@ -92,8 +93,9 @@ class Host:
         return self._encoder.encode(Node(platform.node(), __version__))
 
     async def submit(self, messages: list[bytes]) -> None:
-        """Hand over work items, or that no more will come."""
-        assert self._engine is not None, "submit before start"
+        """Hand over work items, or that no more will come. An engine that died has said so to `take`."""
+        if self._engine is None or self._dead:
+            return
         for message in messages:
             item: ToHost = msgspec.msgpack.decode(message, type=ToHost)
             if isinstance(item, CloseInput):
@@ -156,6 +158,10 @@ class Host:
             self._tell(Lost(self._named(str(error)), error.out_of_memory))
         except BlendrunError as error:
             self._tell(Lost(str(error)))
+        except Exception as error:  # noqa: BLE001  # whatever it was, the run must hear of it
+            self._tell(Lost(f"the engine's host failed: {error!r}"))
+        finally:
+            self._dead = True
 
     def _make(self) -> Engine:
         """Raises what `_model_path` raises."""
