@@ -17,10 +17,11 @@ LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 @dataclass(frozen=True)
 class Nodes:
-    """The cluster's process. address: HOST:PORT."""
+    """The cluster's process. address: HOST:PORT. session: folder that all of its processes write their logs to."""
 
     process: subprocess.Popen[str]
     address: str
+    session: str
 
     def tell(self, command: str) -> None:
         """`add` or `remove` a node; back when it is done."""
@@ -43,29 +44,32 @@ def nodes() -> Iterator[Nodes]:
         env=os.environ | LOOPBACK,
     )
     assert process.stdin is not None and process.stdout is not None
-    address = process.stdout.readline().strip()
+    address, _, session = process.stdout.readline().strip().partition(" ")
     assert address.startswith("127.0.0.1:"), "the cluster did not start"
-    yield Nodes(process, address)
+    yield Nodes(process, address, session)
     process.stdin.close()
     process.wait(60)
 
 
-def hosts() -> list[int]:
-    """Processes that hold an engine's actor."""
+def hosts(nodes: Nodes) -> list[int]:
+    """Processes of this cluster that hold an engine's actor."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            if path.read_bytes().startswith(b"ray::Host"):
-                found.append(int(path.parent.name))
+            if path.joinpath("cmdline").read_bytes().startswith(b"ray::Host") and any(
+                str(each.readlink()).startswith(nodes.session) for each in path.joinpath("fd").iterdir()
+            ):
+                found.append(int(path.name))
         except OSError:
+            # It has just ended.
             continue
     return found
 
 
-def engines() -> list[int]:
+def engines(nodes: Nodes) -> list[int]:
     """Engine processes that hosts have started, each from a thread of its own."""
     found = []
-    for host in hosts():
+    for host in hosts(nodes):
         for path in Path(f"/proc/{host}/task").glob("*/children"):
             found += [int(child) for child in path.read_text().split()]
     return found

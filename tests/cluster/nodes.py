@@ -20,7 +20,7 @@ def main() -> None:
     cluster = Cluster(initialize_head=True, head_node_args=NODE)
     nodes = [cluster.add_node(**NODE)]
     try:
-        say(cluster.address)
+        say(f"{cluster.address} {cluster.head_node.get_session_dir_path()}")
         for command in map(str.strip, sys.stdin):
             if command == "add":
                 nodes.append(cluster.add_node(**NODE))

@@ -39,7 +39,7 @@ def test_a_node_is_lost_half_way_and_every_line_comes_once(nodes: Nodes, tmp_pat
 
     assert wait_for(lambda: (answered() and both_write()) or run.poll() is not None, 400)
     assert run.poll() is None, run.communicate()[1]
-    began = engines()
+    began = engines(nodes)
     assert len(began) == 2
     nodes.tell("remove")
     # A process that dies leaves its engine no time.
@@ -62,6 +62,6 @@ def test_a_node_is_lost_half_way_and_every_line_comes_once(nodes: Nodes, tmp_pat
     for number in ("", ".2"):
         assert b"smollm2" in (state / f"engine{number}.log").read_bytes()
         assert read_lines(state / f"steps{number}.jsonl")[0]["step"] == 0
-    assert wait_for(lambda: not hosts(), NOTICE_S)
+    assert wait_for(lambda: not hosts(nodes), NOTICE_S)
     for engine in began:
         assert wait_for(lambda group=engine: not alive_in_group(group), NOTICE_S)  # type: ignore[misc]

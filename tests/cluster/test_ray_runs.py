@@ -42,7 +42,7 @@ def test_the_output_is_that_of_a_run_on_one_machine(nodes: Nodes, tmp_path: Path
     assert there.read_bytes() == here.read_bytes()
     # As many as there are nodes, without being told.
     assert "of 2 replicas" in finished.stderr
-    assert wait_for(lambda: not hosts(), 15), "no actor stays"
+    assert wait_for(lambda: not hosts(nodes), 15), "no actor stays"
 
 
 def test_a_lost_node_that_never_comes_back_is_not_waited_for(nodes: Nodes, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_signal_drains_and_the_same_command_resumes(nodes: Nodes, tmp_path: Pa
     _, said = run.communicate(timeout=60)
     assert run.returncode == 75, said
     assert "finishing" in said and nothing_of_ray(said), said
-    assert wait_for(lambda: not hosts(), 15)
+    assert wait_for(lambda: not hosts(nodes), 15)
     before = journal.read_bytes().count(b"\n")
     finished = blendrun(*on(nodes, jobs, out), env=ENV, timeout=200)
     assert finished.returncode == 0, finished.stderr
@@ -92,10 +92,10 @@ def test_a_run_that_is_killed_leaves_no_actor(nodes: Nodes, tmp_path: Path) -> N
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", COUNT), tmp_path / "answers.jsonl"
     run = start(*on(nodes, jobs, out, *SLOW), env=ENV)
     await_answers(tmp_path / "answers.jsonl.blendrun" / "journal", 5, run)
-    assert len(hosts()) == 2
+    assert len(hosts(nodes)) == 2
     run.kill()
     run.communicate()
-    assert wait_for(lambda: not hosts(), 30)
+    assert wait_for(lambda: not hosts(nodes), 30)
 
 
 @pytest.mark.parametrize(
