@@ -1,4 +1,4 @@
-"""One cluster for all tests here: a head and another node, two CPUs each."""
+"""One cluster for all tests here: a head and another node, one CPU each."""
 
 from __future__ import annotations
 

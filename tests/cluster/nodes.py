@@ -11,7 +11,8 @@ import sys
 
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
 
-NODE = {"num_cpus": 2, "node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": 100 << 20}
+# One CPU, so that two engines are on two nodes, and share the cores of this machine as replicas do.
+NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": 100 << 20}
 
 
 def main() -> None:

@@ -33,7 +33,7 @@ def parts(lines: Any) -> Any:
 
 
 def answered(lines: Any) -> Any:
-    stage = {"model": MODEL, "to_request": to_request, "device": "cpu", "threads": 2}
+    stage = {"model": MODEL, "to_request": to_request, "device": "cpu", "threads": 1}
     stage["engine_args"] = {"max_running_requests": 4, "max_total_tokens": 4096}
     rows = blend(as_bodies(lines), model=MODEL, to_request=to_request)
     return rows.map_batches(Answers, fn_constructor_kwargs=stage, batch_size=16, concurrency=1, num_cpus=1)

@@ -23,8 +23,7 @@ def test_a_node_is_lost_half_way_and_every_line_comes_once(nodes: Nodes, tmp_pat
     ids = write_job(job)
     state = tmp_path / "answers.jsonl.blendrun"
     command = [BLENDRUN, "run", str(job), "--model", "smollm2-135m", "--device", "cpu", "-o", str(output)]
-    # As many threads as a node has CPUs: an engine on each.
-    command += ["--ray", nodes.address, "--replicas", "2", "--threads", "2"]
+    command += ["--ray", nodes.address]
     command += ["--engine-arg", "max_running_requests=2", "--engine-arg", "max_total_tokens=2048"]
     run = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | LOOPBACK

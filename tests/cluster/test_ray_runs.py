@@ -19,8 +19,6 @@ COUNT = 400
 IDS = [f"id {row}" for row in range(COUNT)]
 # An answer of 100 tokens takes a quarter of a second.
 SLOW = ("--engine-arg", "slots=4", "--engine-arg", "real_time=8")
-# Of two nodes with two CPUs.
-A_NODE_EACH = ("--threads", "2")
 
 
 def on(nodes: Nodes, jobs: Path, out: Path, *options: str) -> list[str | Path]:
@@ -47,7 +45,7 @@ def test_the_output_is_that_of_a_run_on_one_machine(nodes: Nodes, tmp_path: Path
 
 def test_a_lost_node_that_never_comes_back_is_not_waited_for(nodes: Nodes, tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", COUNT), tmp_path / "answers.jsonl"
-    run = start(*on(nodes, jobs, out, *SLOW, *A_NODE_EACH), env=ENV)
+    run = start(*on(nodes, jobs, out, *SLOW), env=ENV)
     await_answers(tmp_path / "answers.jsonl.blendrun" / "journal", COUNT // 4, run)
     assert run.poll() is None, run.communicate()[1]
     nodes.tell("remove")
@@ -64,9 +62,9 @@ def test_a_lost_node_that_never_comes_back_is_not_waited_for(nodes: Nodes, tmp_p
 
 def test_more_replicas_than_there_is_room_for(nodes: Nodes, tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", COUNT), tmp_path / "answers.jsonl"
-    finished = blendrun(*on(nodes, jobs, out, *A_NODE_EACH, "--replicas", "3"), env=ENV, timeout=200)
+    finished = blendrun(*on(nodes, jobs, out, "--replicas", "3"), env=ENV, timeout=200)
     assert finished.returncode == 0, finished.stderr
-    assert "room for 2 of 3 replicas (2 CPUs each); others wait" in finished.stderr
+    assert "room for 2 of 3 replicas (1 CPU each); others wait" in finished.stderr
     assert ids(out) == IDS
 
 
