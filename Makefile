@@ -16,7 +16,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(UV) --editable ".[sglang,dev,docs]"
+	$(UV) --editable ".[sglang,ray,dev,docs]"
 	touch $@
 
 demo: $(VENV)/.runtime

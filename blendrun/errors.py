@@ -46,14 +46,16 @@ class InputMissingError(BlendrunError):
 class EngineUnavailableError(BlendrunError):
     """The engine could not start, or died beyond its restarts. Finished answers are in the journal.
 
-    out_of_memory: whether that is what it died of.
+    out_of_memory: whether that is what it died of. machine_lost: whether it went with the machine that it was on, so
+    that another one may well come up elsewhere.
     """
 
     exit_code = 69
 
-    def __init__(self, message: str, *, out_of_memory: bool = False) -> None:
+    def __init__(self, message: str, *, out_of_memory: bool = False, machine_lost: bool = False) -> None:
         super().__init__(message)
         self.out_of_memory = out_of_memory
+        self.machine_lost = machine_lost
 
 
 class OutputUnavailableError(BlendrunError):

@@ -28,7 +28,10 @@ _LEAST_MEMORY, _LEAST_DISK = 4, 2
 _RUNTIME = ("sglang", "torch")
 _GPU_ONLY = ("flashinfer-python",)
 # What each is for.
-_EXTRAS = {"matplotlib": ("plots of `bench` (--plot)", "plot")}
+_EXTRAS = {
+    "matplotlib": ("plots of `bench` (--plot)", "plot"),
+    "ray": ("runs on the nodes of a cluster (--ray)", "ray"),
+}
 
 
 def checkup() -> Checkup:

@@ -11,6 +11,7 @@ from blendrun.blend.base import OrderName as Order
 from blendrun.cli.engine_options import context_length, engine_settings, platform_of
 from blendrun.cli.names import EngineName, OrderName, OverlapName
 from blendrun.cli.permissions import rules_of
+from blendrun.cli.ray import replay_on_node, sglang_on_node
 from blendrun.cli.servers import Servers, servers_of
 from blendrun.cost.detect import compute_capability
 from blendrun.endpoints import Rules
@@ -86,12 +87,16 @@ def _replay(options: dict[str, Any], arguments: dict[str, Any]) -> Chosen:
         raise UsageError("--tp: replay uses no GPU")
     rules = rules_of(options, arguments)
     # Once now: wrong ones are refused before anything is made.
-    ReplayEngine.from_arguments(arguments)
+    settings = ReplayEngine.from_arguments(arguments).settings
+
+    def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
+        return replay_on_node(options, settings, state) if options.get("needs") else ReplayEngine(settings)
+
     return Chosen(
         engine=str(EngineName.REPLAY),
         model=options["model"] or "replay",
         identity="replay",
-        make_engine=lambda *_: ReplayEngine.from_arguments(arguments),
+        make_engine=make,
         rules=rules,
         replicas=options["replicas"],
     )
@@ -143,7 +148,8 @@ def _sglang(options: dict[str, Any], given: dict[str, Any], progress: Any) -> Ch
     platform = platform_of(options)
     resolved = resolve_model(options["model"], platform=platform, progress=progress)
     arguments = _parsers(resolved) | given
-    _refuse_too_many(platform, arguments, options["replicas"])
+    if not options.get("needs"):
+        _refuse_too_many(platform, arguments, options["replicas"])
     return Chosen(
         engine=str(EngineName.SGLANG),
         model=options["model"],
@@ -222,6 +228,7 @@ def planner_of(
         overlaps=(Overlap.EXCLUSIVE, Overlap.MIXED) if platform == "gpu" else (Overlap.EXCLUSIVE,),
         refusal=refusal,
         limits=engine_limits(platform, arguments),
+        hardware=options.get("hardware"),
     )
 
 
@@ -233,12 +240,16 @@ def _engines(
     def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
         estimates = state.estimates if state.estimates.exists() and one_scheduler(arguments) else None
         scheduler = scheduler_settings(plan, steps=state.steps, estimates=estimates)
+        needs = options.get("needs")
         planned = msgspec.structs.replace(
             settings,
             scheduler=scheduler,
             overlap=plan.overlap.value,
-            server_args=placed(smaller(arguments, platform, shrinks, context), platform, state.replica),
+            # Ray shows an engine its own devices only.
+            server_args=placed(smaller(arguments, platform, shrinks, context), platform, 1 if needs else state.replica),
         )
+        if needs:
+            return sglang_on_node(options, planned, model, state)
         return SglangEngine(planned, state.engine_log)
 
     return make

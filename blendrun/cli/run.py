@@ -12,6 +12,7 @@ import typer
 from blendrun.cli.names import DeviceName, EngineName, OrderName, OverlapName
 
 if TYPE_CHECKING:
+    from blendrun.runner.events import Watch
     from blendrun.runner.summary import Summary
 
 
@@ -90,8 +91,17 @@ def run(
         ),
     ] = EngineName.SGLANG.value,
     replicas: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Engines side by side, each with devices and a part of its own.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Engines side by side, each with devices and a part of its own. Default: 1; --ray: all that fit.",
+        ),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT|auto", help="Run the engines on the nodes of this Ray cluster."),
+    ] = None,
     tp: Annotated[int | None, typer.Option(min=1, metavar="N", help="GPUs of one engine (tensor parallel).")] = None,
     engine_arg: Annotated[
         list[str] | None,
@@ -197,6 +207,7 @@ def _execute(options: dict[str, Any]) -> Summary:
         if options["engine"] == EngineName.REPLAY:
             watch(Note("replay: no model runs, the answers are placeholders"))
         try:
+            options = _placed(options, watch)
             settings, make_engine = wire(options, lambda text: watch(PhaseStarted("model", text)))
             summary = execute(settings, make_engine, watch)
         except BaseException as error:
@@ -206,6 +217,18 @@ def _execute(options: dict[str, Any]) -> Summary:
     if not options["quiet"]:
         print_summary(summary, sys.stderr)
     return summary
+
+
+def _placed(options: dict[str, Any], watch: Watch) -> dict[str, Any]:
+    """Options with the replicas that there are to be, and where."""
+    if options["ray"] is None:
+        return options | {"replicas": options["replicas"] or 1}
+    from blendrun.cli.ray import on_cluster
+    from blendrun.errors import UsageError
+
+    if "://" in options["engine"]:
+        raise UsageError("--ray is for engines of this command: servers run where they are")
+    return on_cluster(options, watch)
 
 
 def _copy_to_stdout(path: Path) -> None:

@@ -51,7 +51,7 @@ class ReplayEngine:
     """Keeps `blendrun.engine.base.Engine`, in the runner's own process."""
 
     def __init__(self, settings: ReplaySettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._waiting: deque[WorkItem] = deque()
         self._running: list[tuple[float, int, Result]] = []
         self._changed = asyncio.Event()
@@ -75,8 +75,8 @@ class ReplayEngine:
             engine="replay",
             platform="cpu",
             context_length=_CONTEXT_LENGTH,
-            kv_tokens=_CONTEXT_LENGTH * self._settings.slots,
-            max_running=self._settings.slots,
+            kv_tokens=_CONTEXT_LENGTH * self.settings.slots,
+            max_running=self.settings.slots,
             versions={"replay": __version__},
         )
 
@@ -90,14 +90,14 @@ class ReplayEngine:
 
     async def results(self) -> AsyncIterator[Result]:
         while True:
-            while self._waiting and len(self._running) < self._settings.slots:
+            while self._waiting and len(self._running) < self.settings.slots:
                 item = self._waiting.popleft()
                 result = self._answer(item)
                 heapq.heappush(self._running, (self._now + self._seconds(result.usage), item.row, result))
-            if self._running and (self._closed or len(self._running) == self._settings.slots):
+            if self._running and (self._closed or len(self._running) == self.settings.slots):
                 finish, _, result = heapq.heappop(self._running)
-                if self._settings.real_time > 0:
-                    await asyncio.sleep((finish - self._now) / self._settings.real_time)
+                if self.settings.real_time > 0:
+                    await asyncio.sleep((finish - self._now) / self.settings.real_time)
                 self._now = finish
                 yield result
             elif self._closed:
@@ -120,7 +120,7 @@ class ReplayEngine:
         self._closed = False
 
     def _seconds(self, usage: Usage) -> float:
-        return usage.prompt / self._settings.prefill_rate + usage.output / self._settings.decode_rate
+        return usage.prompt / self.settings.prefill_rate + usage.output / self.settings.decode_rate
 
     def _answer(self, item: WorkItem) -> Result:
         endpoint = ENDPOINTS[item.url]
@@ -136,7 +136,7 @@ class ReplayEngine:
         prompt = 1 + endpoint.prompt_characters(body) // _CHARACTERS_PER_TOKEN
         output = length * demand.choices
         usage = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
-        if self._settings.fail_every and (item.row + 1) % self._settings.fail_every == 0:
+        if self.settings.fail_every and (item.row + 1) % self.settings.fail_every == 0:
             return failure(item.row, 500, ErrorCode.ENGINE_ERROR, "this row fails because fail_every says so")
         answer = endpoint.replay_body(body, _TEXT, usage)
         for choice in answer["choices"]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.engine.threads import in_thread
 from blendrun.planner.feed import RunPlan
-from blendrun.planner.feeder import Feeder
-from blendrun.runner.threads import in_thread
+from blendrun.planner.feeder import Feeder, RowFeeder
 
 # How soon a replica without work sees that there is some again.
 _LOOK_S = 0.1
@@ -39,6 +39,7 @@ class Allotment:
     _reserve: RunPlan | None = None
     _free: list[NDArray[np.int64]] = field(default_factory=list)
     _replicas: set[int] = field(default_factory=set)
+    _up: set[int] = field(default_factory=set)
     _begun: int = 0
 
     def __post_init__(self) -> None:
@@ -64,6 +65,10 @@ class Allotment:
         if len(rows):
             self._owner[rows] = 0
             self._free.append(rows)
+
+    def up(self, replica: int, ready: bool) -> None:
+        """Whether a replica has an engine that takes requests now."""
+        (self._up.add if ready else self._up.discard)(replica)
 
     def leave(self, replica: int) -> None:
         """A replica takes nothing more."""
@@ -103,16 +108,26 @@ class Allotment:
 
     def _taken(self) -> RunPlan | None:
         """Of the reserve, or else of whoever has most left."""
-        sources = [self._reserve] if self._reserve is not None and self._reserve.feeder.unfed else []
-        sources += sorted(self._plans.values(), key=lambda plan: plan.feeder.unfed, reverse=True)
-        for plan in sources:
-            if (feeder := plan.feeder.give_up()) is not None:
-                return _loose(plan, feeder)
-            if plan is self._reserve:
-                # One request: nothing to divide.
-                self._reserve = None
-                return plan
+        if self._reserve is not None and self._reserve.feeder.unfed:
+            if (feeder := self._reserve.feeder.give_up()) is not None:
+                return _loose(self._reserve, feeder)
+            # One request: nothing to divide.
+            reserve, self._reserve = self._reserve, None
+            return reserve
+        for owner, plan in sorted(self._plans.items(), key=lambda each: each[1].feeder.unfed, reverse=True):
+            found = plan.feeder.give_up() or (None if owner in self._up else _rest(plan.feeder))
+            if found is not None:
+                return _loose(plan, found)
         return None
+
+
+def _rest(feeder: Feeder) -> RowFeeder | None:
+    """All that is left of what cannot be divided."""
+    rows = []
+    while (feed := feeder.take()) is not None:
+        feeder.ended(feed)
+        rows.append(feed.row)
+    return RowFeeder(np.array(rows, dtype=np.int64)) if rows else None
 
 
 def _loose(plan: RunPlan, feeder: Feeder) -> RunPlan:

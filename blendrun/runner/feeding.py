@@ -12,6 +12,7 @@ import orjson
 
 from blendrun.engine.base import Engine, EngineInfo, Planned, Result, SchedulerSettings, WorkItem, step_budget
 from blendrun.engine.scheduler.estimates import Estimates
+from blendrun.engine.threads import in_thread
 from blendrun.errors import BlendrunError
 from blendrun.jobs import Job
 from blendrun.planner.feed import Learning, RunPlan
@@ -20,7 +21,6 @@ from blendrun.runner.deadline import Deadline
 from blendrun.runner.events import Pulse
 from blendrun.runner.records import Records
 from blendrun.runner.steps import StepTail
-from blendrun.runner.threads import in_thread
 from blendrun.runner.window import Window
 
 # A new plan at most so often, in seconds, and never for more than a small share of the time.

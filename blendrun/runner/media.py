@@ -17,9 +17,9 @@ import orjson
 
 from blendrun.endpoints.media import Place, Reference, place_of, references
 from blendrun.engine.base import Engine, EngineInfo, OnPhase, Result, WorkItem
+from blendrun.engine.threads import in_thread
 from blendrun.errors import ErrorCode, LineError
 from blendrun.runner.fetch import Content, Fetcher, MediaAccess, MediaError, read_below
-from blendrun.runner.threads import in_thread
 from blendrun.runner.window import Window
 
 # Lines whose media are being fetched.

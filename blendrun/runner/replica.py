@@ -131,14 +131,18 @@ class Replica:
                 await self._serve(engine, plan, estimates, recovery)
                 return
             except EngineUnavailableError as error:
-                self.ready = False
+                self._set_ready(False)
                 # A scheduler signals every process of a job: an engine that dies now was told to stop as we were.
                 if not self.stopping():
                     self._recover(error, recovery)
                 plan = None
             finally:
-                self.ready = False
+                self._set_ready(False)
                 await engine.stop()
+
+    def _set_ready(self, ready: bool) -> None:
+        self.ready = ready
+        self.allotment.up(self.number, ready)
 
     async def _serve(
         self, engine: Engine, plan: RunPlan | None, estimates: Estimates | None, recovery: Recovery
@@ -150,8 +154,14 @@ class Replica:
         with self.told.timed("load"):
             self.told.loading(self.number, "engine")
             start = engine.start(lambda phase: self.told.loading(self.number, phase))
-            self.info = info = await self._while_alive(start, signs, self.patience.load, "did not start")
-        self.ready = True
+            info = await self._while_alive(
+                start, signs, self.patience.load, "did not start", needless=lambda: not len(self.allotment.unfinished())
+            )
+        if info is None:
+            # The others have answered everything meanwhile.
+            return
+        self.info = info
+        self._set_ready(True)
         for note in info.notes:
             self.told.note(note, True)
         records = Records(self.state.records, replica=self.number)
@@ -229,11 +239,17 @@ class Replica:
         stall: float | None,
         what: str,
         idle: Callable[[], bool] = lambda: False,
-    ) -> _T:
-        """The result of `work`. Raises EngineUnavailableError after `stall` seconds without a sign of life."""
+        needless: Callable[[], bool] = lambda: False,
+    ) -> _T | None:
+        """The result of `work`; None where it was ended as needless.
+
+        Raises EngineUnavailableError after `stall` seconds without a sign of life.
+        """
         task = asyncio.ensure_future(work)
         try:
             while not (await asyncio.wait((task,), timeout=_LOOK_SECONDS))[0]:
+                if needless():
+                    return None
                 if idle():
                     signs.seen()
                 if stall is not None and (silence := signs.silence()) > stall:
@@ -257,7 +273,8 @@ class Replica:
     def _recover(self, error: EngineUnavailableError, recovery: Recovery) -> None:
         """Decide how to go on after a death. Raises `error` where there is no way on."""
         flights = {} if self._feeding is None else self._feeding.flights
-        if self._feeding is None and not self._died and not error.out_of_memory and self.info is None:
+        passing = error.out_of_memory or error.machine_lost
+        if self._feeding is None and not self._died and not passing and self.info is None:
             # It never came up: the next one would not either.
             self.allotment.give_back(self.number)
             raise error

@@ -278,7 +278,7 @@ class Echo(ReplayEngine):
     """The replay engine, which keeps what it was given."""
 
     def __init__(self) -> None:
-        super().__init__(ReplayEngine.from_arguments({})._settings)
+        super().__init__(ReplayEngine.from_arguments({}).settings)
         self.given: dict[int, list[str]] = {}
 
     async def submit(self, item: WorkItem) -> None:

@@ -130,6 +130,37 @@ def test_one_that_never_comes_up_is_no_reason_to_stop(jobs: Path, out: Path) -> 
     assert made[0].answered == COUNT
 
 
+def test_one_that_waits_for_a_machine_for_ever_keeps_nobody_waiting(jobs: Path, out: Path) -> None:
+    class Waiting(ReplayEngine):
+        async def start(self, on_phase: OnPhase) -> EngineInfo:
+            await asyncio.sleep(3600)
+            raise AssertionError("it was not needed")
+
+    made: list[Counted] = []
+    engines = [Waiting(ReplaySettings()), Counted(made)]
+    summary = run(out, jobs, engine=lambda: engines.pop(0), replicas=2)
+    assert summary.counts.completed == COUNT
+    assert made[0].answered == COUNT
+    assert set(counts(made).values()) == {1}
+
+
+def test_one_whose_machine_is_lost_while_it_loads_starts_again(jobs: Path, out: Path) -> None:
+    class Lost(ReplayEngine):
+        async def start(self, on_phase: OnPhase) -> EngineInfo:
+            raise EngineUnavailableError("the engine is lost with its actor", machine_lost=True)
+
+    made: list[Counted] = []
+    engines = [Lost(ReplaySettings())]
+    summary = run(
+        out,
+        jobs,
+        engine=lambda: engines.pop() if engines else Counted(made),
+        patience=Patience(restarts=1),
+    )
+    assert summary.counts.completed == COUNT
+    assert [restart.in_flight for restart in summary.restarts] == [0]
+
+
 def test_when_the_last_one_is_given_up_the_run_fails_and_resumes(jobs: Path, out: Path) -> None:
     made: list[Counted] = []
     with pytest.raises(EngineUnavailableError):
@@ -230,6 +261,19 @@ class TestAllotment:
     def test_nobody_waits_once_a_stop_is_asked_for(self) -> None:
         allotment = self.make(2, rows=2, stopping=lambda: True)
         assert asyncio.run(allotment.more(1)) is None
+
+    @pytest.mark.parametrize(("up", "left"), [(True, 1), (False, 0)])
+    def test_one_without_an_engine_keeps_not_even_its_last_request(self, up: bool, left: int) -> None:
+        allotment = self.make(2, rows=8, stopping=lambda: False)
+        first, second = (allotment._plans[number].feeder for number in (1, 2))
+        allotment.up(2, up)
+        while first.take() is not None:
+            pass
+        taken = []
+        while (plan := allotment._taken()) is not None:
+            taken += [feed.row for feed in iter(plan.feeder.take, None)]
+        assert sorted(taken) == list(range(4, 8 - left)) or sorted(taken) == list(range(4 + left, 8))
+        assert second.unfed == left
 
     def test_the_last_one_does_not_wait_for_itself(self) -> None:
         allotment = self.make(1)

@@ -71,6 +71,7 @@ def test_a_signal_lets_what_is_in_flight_come_back(jobs: Path, out: Path) -> Non
     [
         (["--engine", "vllm"], "addresses such as http://host:30000"),
         (["--engine", "http://127.0.0.1:1", "--tp", "2"], "a server decides that itself"),
+        (["--engine", "http://127.0.0.1:1", "--ray", "auto"], "servers run where they are"),
         (["--engine", "http://127.0.0.1:1", "--replicas", "3"], "each address is a replica, and 1 are given"),
         (["--engine", "http://127.0.0.1:1", "--overlap", "mixed"], "a server decides that itself"),
         (["--engine", "http://127.0.0.1:1", "--order", "blended"], "give --model"),

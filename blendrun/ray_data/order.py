@@ -1,0 +1,122 @@
+"""Rows of a dataset in the order that finishes soonest."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.blend.base import OrderName
+from blendrun.blend.partition import partition
+from blendrun.cost.base import Machine
+from blendrun.cost.capacity import EngineLimits
+from blendrun.cost.detect import own_hardware
+from blendrun.cost.hardware import load_hardware, machine
+from blendrun.engine.settings import engine_limits
+from blendrun.errors import UsageError
+from blendrun.jobs import open_sources
+from blendrun.lengths.estimate import LengthMode
+from blendrun.planner.plan import Choice, cost_structure, make_parts, make_plan, make_structure
+from blendrun.planner.workload import Wanted, Workload, load_workload
+from blendrun.ray_data.rows import ToRequest, request_line
+
+_log = logging.getLogger("blendrun")
+# Where the GPU has no card: the order depends on proportions more than on rates.
+_STAND_IN = "h100-sxm"
+_PLACE, _PART = "blend_place", "blend_part"
+
+
+def blend(
+    dataset: Any,
+    *,
+    model: str,
+    to_request: ToRequest | None = None,
+    parts: int = 1,
+    hardware: str | None = None,
+    order: str | None = None,
+    engine_args: dict[str, Any] | None = None,
+) -> Any:
+    """The rows of a `ray.data.Dataset` in the order in which an engine answers them soonest.
+
+    A new column `blend_place` counts from 0 in that order. With several `parts`, for as many engines, another one
+    (`blend_part`) says whose a row is: parts are equal in compute and in memory work, rows that share a prefix stay
+    together, and each part's rows come behind the last one's.
+    model: alias, hub id or folder, whose tokenizer and dimensions the plan needs. hardware: a card's name; None for
+    this machine's. order: of `blendrun plan --orders`; None for the one that is predicted to be fastest. engine_args:
+    SGLang's, where they bound what runs at once.
+
+    The dataset is executed, and the rows' requests pass through this process, which plans. What follows must keep the
+    order of blocks: `ray.data.DataContext.get_current().execution_options.preserve_order = True`, or one worker.
+    Raises UsageError, InputInvalidError (no row is a request), InputMissingError (no tokenizer).
+    """
+    import pyarrow
+    import ray
+
+    if parts < 1:
+        raise UsageError(f"parts={parts}: give 1 or more")
+    choice = Choice() if order is None else Choice(orders=(OrderName(order),))
+    on = machine(load_hardware(hardware or _own_hardware()))
+    limits = engine_limits("cpu" if on.card.kind == "cpu" else "gpu", engine_args or {})
+    # Its rows have numbers only once there is one execution of it.
+    dataset = dataset.materialize()
+    with TemporaryDirectory(prefix="blendrun-ray-data-") as folder:
+        path = Path(folder) / "rows.jsonl"
+        rows = _write(dataset, path, to_request)
+        workload = load_workload(open_sources([path], Path(folder)), Wanted(model), _tell, _quiet)
+        place, part = _places(workload, rows, parts, choice, on, limits)
+    columns = {_PLACE: place} | ({_PART: part} if parts > 1 else {})
+    numbered = dataset.zip(ray.data.from_arrow(pyarrow.table(columns)))
+    return numbered.sort(_PLACE)
+
+
+def _write(dataset: Any, path: Path, to_request: ToRequest | None) -> int:
+    """A line for each row; how many there are."""
+    rows = 0
+    with path.open("wb") as file:
+        for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow"):
+            for row in table.to_pylist():
+                file.write(request_line(row, rows, to_request) + b"\n")
+                rows += 1
+    return rows
+
+
+def _places(
+    workload: Workload, rows: int, parts: int, choice: Choice, on: Machine, limits: EngineLimits
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Place and part of each row: i64 (rows,). What cannot be planned comes first, so that its error is seen early."""
+    structure = make_structure(workload.prompts, workload.model, LengthMode.AUTO, _tell, _log.warning)
+    costed = cost_structure(structure, workload.model.card, on, limits=limits)
+    numbers = workload.prompts.row
+    part = np.zeros(rows, dtype=np.int64)
+    planned: list[NDArray[np.int64]] = []
+    if parts == 1:
+        planned.append(numbers[make_plan(costed, choice).order.prompt])
+    else:
+        made = make_parts(costed, choice, partition(structure.tree, costed.demand, parts))
+        for count, each in enumerate(made.parts):
+            planned.append(numbers[each.numbers[each.plan.order.prompt]])
+            part[planned[-1]] = count
+    unplanned = np.setdiff1d(np.arange(rows), numbers, assume_unique=True)
+    place = np.empty(rows, dtype=np.int64)
+    place[np.concatenate((unplanned, *planned))] = np.arange(rows)
+    return place, part
+
+
+def _own_hardware() -> str:
+    try:
+        return own_hardware()
+    except UsageError as error:
+        _log.warning("%s; planned as for %s", error, _STAND_IN)
+        return _STAND_IN
+
+
+def _tell(name: str, detail: str) -> None:
+    _log.info("%s: %s", name, detail)
+
+
+def _quiet(done: int, total: int, unit: str) -> None:
+    """Ray Data shows how far it is."""

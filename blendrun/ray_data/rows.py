@@ -1,0 +1,42 @@
+"""Rows of a table as request lines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import orjson
+
+from blendrun.errors import UsageError
+
+CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+# From a row to a request's body, or to a batch line with `body` and `url`.
+ToRequest = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def request_line(row: dict[str, Any], number: int, to_request: ToRequest | None) -> bytes:
+    """A row as a line of a job, named by its number. Raises UsageError for one that is no request at all.
+
+    Columns that are null in this row count as not there: a table has every column in every row.
+    """
+    request = _present(row if to_request is None else to_request(row))
+    if isinstance(request.get("body"), dict):
+        body, url = request["body"], request.get("url")
+    else:
+        body, url = request, None
+    if not url:
+        url = CHAT if "messages" in body else COMPLETIONS
+    if "messages" not in body and "prompt" not in body:
+        names = ", ".join(sorted(map(str, row)))
+        raise UsageError(f"a row has neither `messages` nor `prompt` nor `body` but {names}: give to_request")
+    return orjson.dumps({"custom_id": str(number), "url": url, "body": body})
+
+
+def _present(value: Any) -> Any:
+    """As JSON has it, without the nulls that a table puts where a field of others is missing."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {name: _present(each) for name, each in value.items() if each is not None}
+    return [_present(each) for each in value] if isinstance(value, list) else value
