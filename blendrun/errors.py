@@ -46,8 +46,8 @@ class InputMissingError(BlendrunError):
 class EngineUnavailableError(BlendrunError):
     """The engine could not start, or died beyond its restarts. Finished answers are in the journal.
 
-    out_of_memory: whether that is what it died of. machine_lost: whether it went with the machine that it was on, so
-    that another one may well come up elsewhere.
+    out_of_memory: whether that is what it died of. machine_lost: whether it went with the machine that it was on, or
+    turns everybody away, so that no request is to blame and another engine may well come up.
     """
 
     exit_code = 69

@@ -39,8 +39,10 @@ from blendrun.simulate.base import Overlap
 
 # Without a sign of life for so long an engine is hung; one forward pass of a large model takes minutes on a CPU.
 _STALL_S, _CPU_STALL_S = 600.0, 1800.0
-# Of a server nothing is seen but its answers, and a long one takes its time.
-_SERVER_STALL_S = 3600.0
+# While it loads, weights may come slowly and nothing is said.
+_LOAD_STALL_S = 1800.0
+# Of a server nothing is seen but its answers: beyond what it may take for one, twice, and for coming up.
+_MARGIN_S = 600.0
 _SERVED = "served"
 
 
@@ -49,8 +51,8 @@ class Chosen:
     """What answers, and what follows from it for the run.
 
     model, identity: for the manifest. decides: settings that can change an answer. planner: None where rows are fed as
-    they stand. check: of prompts, for `--strict`. stall: seconds of silence that mean a hung engine. resolved: the
-    model, where its tokenizer is here.
+    they stand. check: of prompts, for `--strict`. stall: seconds of silence that mean a hung engine; load: while it
+    comes up. resolved: the model, where its tokenizer is here.
     """
 
     engine: str
@@ -60,6 +62,7 @@ class Chosen:
     rules: Rules
     replicas: int
     stall: float = _STALL_S
+    load: float = _LOAD_STALL_S
     decides: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     planner: RunPlanner | None = None
@@ -69,7 +72,7 @@ class Chosen:
 
 def chosen(options: dict[str, Any], arguments: dict[str, Any], progress: Any) -> Chosen:
     """arguments: of the engine, from `--engine-arg`. Raises UsageError, InputMissingError."""
-    servers = servers_of(options, arguments)
+    servers = servers_of(options, arguments, progress)
     if servers is not None:
         return _servers(servers, options, progress)
     if options["engine"] == EngineName.REPLAY:
@@ -111,14 +114,13 @@ def _servers(servers: Servers, options: dict[str, Any], progress: Any) -> Chosen
         make_engine=servers.make_engine,
         rules=rules,
         replicas=len(servers.addresses),
-        stall=_SERVER_STALL_S,
+        stall=2 * servers.settings.timeout + _MARGIN_S,
+        load=max(_LOAD_STALL_S, servers.settings.wait + _MARGIN_S),
+        # Answers of two models must not mix unasked.
+        decides={"served": servers.model},
     )
     order = str(options["order"])
     if options["model"] is None:
-        if order not in (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.AUTO):
-            raise UsageError(
-                f"--order {order} needs the prompts in tokens: give --model, whose tokenizer the servers use"
-            )
         return found
     # Its weights are the servers' affair.
     resolved = resolve_model(options["model"], platform="gpu", progress=progress, weights=False)

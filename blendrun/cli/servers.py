@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,7 @@ from blendrun.engine.base import Engine
 from blendrun.engine.http import HttpEngine, HttpSettings, parse_servers
 from blendrun.engine.http.engine import http_client
 from blendrun.engine.http.server import Facts, ServerAwayError, look
-from blendrun.errors import UsageError
+from blendrun.errors import EngineUnavailableError, UsageError
 from blendrun.models import ResolvedModel
 from blendrun.planner.feed import RunPlan, RunPlanner
 from blendrun.runner.state import StateFolder
@@ -24,6 +25,8 @@ from blendrun.simulate.base import Overlap
 
 # The card that servers elsewhere are planned for: the order depends on proportions more than on rates.
 _STAND_IN = "h100-sxm"
+# How often a server that is awaited is looked for, in seconds.
+_LOOK_S = 2.0
 _LOCAL = ("127.0.0.1", "::1", "localhost")
 
 
@@ -37,7 +40,13 @@ class Servers:
 
     def make_engine(self, state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
         """The engine of a replica; what a server has room for is its own affair."""
-        return HttpEngine(self.addresses[state.replica - 1], self.settings, state.engine_log)
+        models = self.facts[0].models if self.settings.model is None else (self.settings.model,)
+        return HttpEngine(self.addresses[state.replica - 1], self.settings, state.engine_log, models)
+
+    @property
+    def model(self) -> str:
+        """Name that is asked for."""
+        return self.settings.model or self.facts[0].models[0]
 
     def planner(self, model: ResolvedModel, order: str) -> RunPlanner | None:
         """What plans for the smallest of them; None where rows are fed as they stand."""
@@ -72,10 +81,10 @@ class Servers:
         return own_hardware() if local else _STAND_IN
 
 
-def servers_of(options: dict[str, Any], arguments: dict[str, Any]) -> Servers | None:
+def servers_of(options: dict[str, Any], arguments: dict[str, Any], progress: Any) -> Servers | None:
     """The servers that `--engine` names; None where it names none. Asks those that are up what they hold.
 
-    Raises UsageError for options that do not go with servers.
+    Raises UsageError for options that do not go with servers, EngineUnavailableError where none is up in time.
     """
     addresses = parse_servers(options["engine"])
     if not addresses:
@@ -86,26 +95,42 @@ def servers_of(options: dict[str, Any], arguments: dict[str, Any]) -> Servers | 
         raise UsageError("--tp is for engines of this command: a server decides that itself")
     if options["overlap"] != OverlapName.AUTO:
         raise UsageError("--overlap is for engines of this command: a server decides that itself")
+    unplanned = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.AUTO)
+    if options["model"] is None and options["order"] not in unplanned:
+        raise UsageError(
+            f"--order {options['order']} needs the prompts in tokens: give --model, whose tokenizer the servers use"
+        )
     settings = HttpSettings.from_arguments(arguments)
-    facts = asyncio.run(_ask(addresses))
-    served = sorted({each.models[0] for each in facts})
+    facts = asyncio.run(_ask(addresses, settings, progress))
+    served = sorted({", ".join(each.models) for each in facts})
     if settings.model is None and len(served) > 1:
-        raise UsageError(f"the servers serve different models: {', '.join(served)}")
+        raise UsageError(f"the servers serve different models: {'; '.join(served)}")
     return Servers(addresses, settings, facts)
 
 
-async def _ask(addresses: tuple[str, ...]) -> tuple[Facts, ...]:
-    """Of those that answer now; the others are waited for when there is work for them."""
+async def _ask(addresses: tuple[str, ...], settings: HttpSettings, progress: Any) -> tuple[Facts, ...]:
+    """Of those that answer now, one at least; the others are waited for when there is work for them.
 
-    async def one(address: str) -> Facts | None:
-        async with http_client(address) as client:
-            try:
-                return await look(client)
-            except ServerAwayError:
-                return None
+    Raises EngineUnavailableError where none answers in time.
+    """
+    end = time.monotonic() + settings.wait
+    while True:
+        found = await asyncio.gather(*map(_look, addresses))
+        if up := tuple(each for each in found if isinstance(each, Facts)):
+            return up
+        if time.monotonic() >= end:
+            raise EngineUnavailableError(f"{addresses[0]} is away ({found[0]}): start it, or check the address")
+        progress(f"waiting for {', '.join(addresses)}: {found[0]}")
+        await asyncio.sleep(min(_LOOK_S, max(end - time.monotonic(), 0.0)))
 
-    found = await asyncio.gather(*map(one, addresses))
-    return tuple(each for each in found if each is not None)
+
+async def _look(address: str) -> Facts | str:
+    """What a server says of itself, or why it does not."""
+    async with http_client(address) as client:
+        try:
+            return await look(client)
+        except ServerAwayError as error:
+            return str(error)
 
 
 def _least(numbers: Iterable[int | None]) -> int | None:

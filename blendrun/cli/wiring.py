@@ -32,11 +32,6 @@ from blendrun.runner.settings import KeepPlan, RunSettings
 from blendrun.runner.shard import Shard, shard_output
 from blendrun.simulate.base import Overlap
 
-# Without a sign of life for so long an engine is hung; one forward pass of a large model takes minutes on a CPU.
-_STALL_S, _CPU_STALL_S = 600.0, 1800.0
-# While it loads, weights may come slowly and nothing is said.
-_LOAD_STALL_S = 1800.0
-
 
 def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngine]:
     """From options to what the runner takes. Raises UsageError, InputMissingError."""
@@ -79,7 +74,7 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
             restarts=options["max_restarts"],
             drain=options["drain_timeout"],
             stall=options["stall_timeout"] or found.stall,
-            load=max(options["stall_timeout"] or 0.0, _LOAD_STALL_S),
+            load=max(options["stall_timeout"] or 0.0, found.load),
             deadline=options["deadline_end"],
         ),
     ), with_media(found.make_engine, options)

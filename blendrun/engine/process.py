@@ -130,10 +130,11 @@ class SglangEngine:
         raise await self._death("the engine died")
 
     async def _send(self, message: WorkItem | CloseInput | Flush) -> None:
-        assert self._channel is not None, "submit before start"
-        # A dead engine is reported by `results`, with its log; a failed write says less.
+        # A dead engine is reported by `results`, with its log; a failed write says less. It may be on its way out now.
+        if (channel := self._channel) is None:
+            return
         with contextlib.suppress(ConnectionError):
-            await self._channel.send(message)
+            await channel.send(message)
 
     async def results(self) -> AsyncIterator[Result]:
         assert self._channel is not None, "results before start"

@@ -127,7 +127,7 @@ class Answers:
         """None for a row that is refused, which has its result then."""
         try:
             line = parse_line(request_line(row, number, self._to_request))
-        except UsageError as error:
+        except (UsageError, TypeError) as error:
             refusal = LineError(ErrorCode.INVALID_REQUEST, str(error))
         except LineError as error:
             refusal = error

@@ -64,8 +64,16 @@ class Recovery:
         """The first group is answered."""
         self.groups.popleft()
 
-    def died(self, in_flight: Collection[int], *, out_of_memory: bool = False) -> int | None:
-        """Take in a death with these rows in flight. Returns the row that is to blame, if that is clear now."""
+    def died(
+        self, in_flight: Collection[int], *, out_of_memory: bool = False, machine_lost: bool = False
+    ) -> int | None:
+        """Take in a death with these rows in flight. Returns the row that is to blame, if that is clear now.
+
+        machine_lost: whatever ran there, it would have died.
+        """
+        if machine_lost:
+            self.used += 1
+            return None
         if self.groups and in_flight:
             return self._narrow(sorted(in_flight))
         self.used += 1

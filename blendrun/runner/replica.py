@@ -279,7 +279,7 @@ class Replica:
             self.allotment.give_back(self.number)
             raise error
         self._died = True
-        blamed = recovery.died(flights, out_of_memory=error.out_of_memory)
+        blamed = recovery.died(flights, out_of_memory=error.out_of_memory, machine_lost=error.machine_lost)
         reason = _reason(str(error))
         seconds = time.monotonic() - self._begun
         self.told.died(Restart(reason, round(seconds, 3), len(flights), recovery.shrinks, self.number))

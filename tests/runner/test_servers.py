@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ from runner_job import line, lines_of, run, settings, write
 
 from blendrun.engine.base import Engine
 from blendrun.engine.http import HttpEngine, HttpSettings
-from blendrun.errors import EngineUnavailableError
+from blendrun.errors import EngineUnavailableError, UsageError
 from blendrun.runner.replica import Patience
 from blendrun.runner.run import execute
 from blendrun.runner.summary import Summary
@@ -197,9 +198,47 @@ def test_the_key_is_sent_and_shown_nowhere(jobs: Path, out: Path, monkeypatch: p
 def test_a_redirect_is_not_followed(jobs: Path, out: Path) -> None:
     with faulty_server() as (other, elsewhere):
         to = Status(307, b"", {"Location": f"{other}/v1/chat/completions"})
-        with faulty_server(lambda *_: to) as (address, _):
-            assert run(out, jobs, engine=on(address, out)).exit_code == 3
+        with (
+            faulty_server(lambda *_: to) as (address, _),
+            pytest.raises(EngineUnavailableError, match="11 requests in a row: HTTP 307"),
+        ):
+            run(out, jobs, engine=on(address, out))
     assert elsewhere.asked == []
+
+
+@pytest.mark.parametrize("fault", [Status(429), Status(401)], ids=str)
+def test_a_server_that_turns_all_away_costs_restarts_and_no_line(jobs: Path, out: Path, fault: Fault) -> None:
+    with faulty_server(lambda *_: fault) as (address, _), pytest.raises(EngineUnavailableError):
+        run(out, jobs, engine=on(address, out, wait=0.5), patience=Patience(restarts=3, drain=0.0))
+    summary = json.loads((Path(f"{out}.blendrun") / "summary.json").read_bytes())
+    assert summary["counts"] == {"total": COUNT, "completed": 0, "failed": 0}
+    assert len(summary["restarts"]) == 4
+
+
+def test_a_bound_that_nobody_counted_is_lowered_until_it_fits(tmp_path: Path, out: Path) -> None:
+    """The server has room for 500 tokens of answer."""
+    asked = {"max_tokens": 900}
+    jobs = write(tmp_path / "jobs.jsonl", line("a", "question 0", **asked), line("b", "question 1", max_tokens=400))
+    too_long = Status(400, b'{"message": "maximum context length is 8192"}')
+
+    def script(text: str, before: int) -> Fault | None:
+        return too_long if seen[0].bodies[-1]["max_tokens"] > 500 else None
+
+    seen: list[Seen] = []
+    with faulty_server(script) as (address, found):
+        seen.append(found)
+        assert run(out, jobs, engine=on(address, out, concurrency=1)).exit_code == 0
+    assert [body["max_tokens"] for body in found.bodies] == [900, 720, 576, 460, 400]
+
+
+def test_a_key_with_a_line_end_is_sent_without_it(jobs: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLENDRUN_API_KEY", "very-secret\n")
+    with faulty_server() as (address, seen):
+        assert run(out, jobs, engine=on(address, out)).exit_code == 0
+    assert {each["Authorization"] for each in seen.headers} == {"Bearer very-secret"}
+    monkeypatch.setenv("BLENDRUN_API_KEY", "very\nsecret")
+    with pytest.raises(UsageError, match="BLENDRUN_API_KEY holds what is no key"):
+        run(out, jobs, engine=on(address, out), resume=False)
 
 
 def test_nobody_there_is_said_with_the_address(jobs: Path, out: Path) -> None:

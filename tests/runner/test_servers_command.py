@@ -86,11 +86,20 @@ def test_what_does_not_go_with_servers_is_said(jobs: Path, out: Path, options: l
     assert not Path(f"{out}.blendrun").exists()
 
 
+def test_the_answers_of_two_models_do_not_mix(jobs: Path, out: Path) -> None:
+    with faulty_server(lambda text, _: Status(400) if text == "question 3" else None, models=["one"]) as (address, _):
+        assert blendrun("run", jobs, "--engine", address, "-o", out).returncode == 3
+    with faulty_server(models=["two"]) as (address, seen):
+        refused = blendrun("run", jobs, "--engine", address, "-o", out, "--retry-errors")
+    assert refused.returncode == 78, refused.stderr
+    assert seen.asked == []
+
+
 def test_servers_of_different_models_are_refused(jobs: Path, out: Path) -> None:
     with faulty_server(models=["one"]) as (first, _), faulty_server(models=["two"]) as (second, _):
         refused = blendrun("run", jobs, "-o", out, "--engine", f"{first},{second}")
     assert refused.returncode == 2
-    assert "different models: one, two" in refused.stderr
+    assert "different models: one; two" in refused.stderr
 
 
 def test_a_proxy_of_the_environment_is_not_asked_for_a_local_server(jobs: Path, out: Path) -> None:

@@ -12,16 +12,30 @@ from blendrun.engine.base import WorkItem
 _CHARACTERS_PER_TOKEN = 4
 # Fields that bound an answer; the first one is what /v1/completions knows.
 _BOUNDS = ("max_tokens", "max_completion_tokens")
-# What templates and tokenizers put around a text.
-_BESIDE = 16
+# A first guess where nobody counted: few tokens are shorter in bytes. Where it is too much, the server says so.
+_BYTES_PER_TOKEN = 3
+_LOWER, _MOST_LOWERINGS = 0.8, 24
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """content: the body, UTF-8. tokens: prompt and expected answer, estimated where nobody counted."""
+    """content: the body, UTF-8. tokens: prompt and expected answer, estimated where nobody counted.
+
+    lowerings: how often the answer's bound may still be lowered, where nobody counted the prompt and the server says
+    that both are too long for its context.
+    """
 
     content: bytes
     tokens: int
+    lowerings: int = 0
+
+    def less(self) -> Ask | None:
+        """With a lower bound; None where that is not what is wrong."""
+        body = orjson.loads(self.content)
+        bounds = {name: int(body[name] * _LOWER) for name in _BOUNDS if name in body}
+        if not self.lowerings or not bounds or min(bounds.values()) < 1:
+            return None
+        return Ask(orjson.dumps(body | bounds), self.tokens, self.lowerings - 1)
 
 
 def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int | None) -> Ask:
@@ -39,12 +53,12 @@ def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int
     asked = demand.max_new_tokens
     counted = item.plan.prompt if item.plan is not None else 0
     if context_length is not None:
-        # A token is a byte at least.
-        left = context_length - (counted or len(item.body) + _BESIDE)
+        left = context_length - (counted or min(len(item.body) // _BYTES_PER_TOKEN, context_length // 2))
         if asked is None and endpoint.prompt_field == "prompt" and left > 0:
             body[_BOUNDS[0]] = left
         elif asked is not None and counted and 0 < left < asked:
             body |= {name: min(body[name], left) for name in _BOUNDS if name in body}
     prompt = counted or endpoint.prompt_characters(body) // _CHARACTERS_PER_TOKEN
     expected = item.plan.output if item.plan is not None and item.plan.output else asked or 0
-    return Ask(orjson.dumps(body), prompt + expected * demand.choices)
+    lowerings = 0 if counted else _MOST_LOWERINGS
+    return Ask(orjson.dumps(body), prompt + expected * demand.choices, lowerings)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 from blendrun.engine.base import EngineInfo, OnPhase, Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.engine.http.answer import NoAnswerError, answer_of, message_of, refusal_of
-from blendrun.engine.http.body import ask
+from blendrun.engine.http.body import Ask, ask
 from blendrun.engine.http.limit import Limit
-from blendrun.engine.http.retry import Meaning, meaning_of, pause, retry_after
+from blendrun.engine.http.retry import NOT_THE_REQUESTS, Meaning, meaning_of, pause, retry_after
 from blendrun.engine.http.server import Facts, ServerAwayError, look, reason_of, refused
 from blendrun.engine.http.settings import HttpSettings, authorization
 from blendrun.errors import EngineUnavailableError, ErrorCode
@@ -62,12 +62,14 @@ def http_client(server: str) -> httpx.AsyncClient:
 class HttpEngine:
     """Keeps `blendrun.engine.base.Engine`. server: its base address. log_file: what went wrong, a line each.
 
+    models: names that it must serve, the first of which is asked for; () for whatever it serves.
+
     A request is tried again where the server refuses it for now (any number of times), fails it (`tries`) or does not
     answer in time (twice); a server that is away, or fails one request after another, is a dead engine.
     """
 
-    def __init__(self, server: str, settings: HttpSettings, log_file: Path) -> None:
-        self._server, self._settings, self._log_file = server, settings, log_file
+    def __init__(self, server: str, settings: HttpSettings, log_file: Path, models: tuple[str, ...] = ()) -> None:
+        self._server, self._settings, self._log_file, self._models = server, settings, log_file, models
         self._client: httpx.AsyncClient | None = None
         self._facts: Facts | None = None
         self._limit = Limit(1)
@@ -77,8 +79,10 @@ class HttpEngine:
         self._sender: asyncio.Task[None] | None = None
         self._left = 0
         self._closed = False
-        # Requests in a row that the server failed; when it last answered one; when each exchange began.
+        # Requests in a row that the server failed; since when it has refused all; when it last answered one; when each
+        # exchange began.
         self._failed = 0
+        self._refused_since: float | None = None
         self._answered = 0.0
         self._begun: dict[int, float] = {}
 
@@ -90,8 +94,8 @@ class HttpEngine:
         self._client = http_client(self._server)
         facts = self._facts = await self._up(on_phase)
         settings = self._settings
-        if settings.model is not None and settings.model not in facts.models:
-            raise EngineUnavailableError(f"{self._server} serves {', '.join(facts.models)}, not {settings.model}")
+        if missing := [name for name in self._models if name not in facts.models]:
+            raise EngineUnavailableError(f"{self._server} serves {', '.join(facts.models)}, not {missing[0]}")
         at_once = settings.concurrency or self._at_once(facts)
         self._limit = Limit(at_once, settings.tokens)
         self._answered = time.monotonic()
@@ -164,7 +168,7 @@ class HttpEngine:
     async def _send(self) -> None:
         """One after the other, as the plan has them."""
         assert self._facts is not None, "before start"
-        model = self._settings.model or self._facts.models[0]
+        model = (*self._models, *self._facts.models)[0]
         while True:
             item = await self._waiting.get()
             try:
@@ -173,37 +177,56 @@ class HttpEngine:
                 self._results.put_nowait(failure(item.row, 400, ErrorCode.INVALID_REQUEST, reason_of(error)))
                 continue
             await self._limit.enter(asked.tokens)
-            task = asyncio.ensure_future(self._answer(item, asked.content, asked.tokens))
+            task = asyncio.ensure_future(self._answer(item, asked))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, item: WorkItem, content: bytes, tokens: int) -> None:
+    async def _answer(self, item: WorkItem, asked: Ask) -> None:
         result = None
         try:
-            result = await self._ask(item, content)
+            result = await self._ask(item, asked)
             self._results.put_nowait(result)
         except EngineUnavailableError as error:
             self._results.put_nowait(error)
         except Exception as error:  # noqa: BLE001  # whatever it was, the line must have a result
             self._results.put_nowait(failure(item.row, 500, ErrorCode.ENGINE_ERROR, reason_of(error)))
         finally:
-            await self._limit.leave(tokens, answered=result is not None and result.error_code is None)
+            await self._limit.leave(asked.tokens, answered=result is not None and result.error_code is None)
 
-    async def _ask(self, item: WorkItem, content: bytes) -> Result:
+    async def _ask(self, item: WorkItem, asked: Ask) -> Result:
         """Until there is a result. Raises EngineUnavailableError where the server is to blame for all."""
         tried = dict.fromkeys(Meaning, 0)
+        away_since = 0.0
         while True:
-            meaning, outcome, asked_for = await self._exchange(item, content)
+            meaning, outcome, asked_for = await self._exchange(item, asked.content)
             if isinstance(outcome, Result):
-                self._answered, self._failed = time.monotonic(), 0
-                return outcome
+                if outcome.error_code == ErrorCode.CONTEXT_LENGTH_EXCEEDED and (less := asked.less()) is not None:
+                    asked = less
+                    continue
+                return self._ended(outcome)
+            if meaning is not Meaning.BUSY:
+                self._refused_since = None
+            if meaning is not Meaning.AWAY:
+                tried[Meaning.AWAY] = 0
+            elif not tried[Meaning.AWAY] or self._answered > away_since:
+                # It answers others: this one had bad luck.
+                tried[Meaning.AWAY], away_since = 0, time.monotonic()
             tried[meaning] += 1
-            tries = self._check(meaning, outcome, tried[meaning])
+            tries = self._check(meaning, outcome, tried)
             if tries is not None:
                 return self._fail(item.row, meaning, outcome, tries)
             seconds = pause(tried[meaning], asked_for)
             self._log(f"row {item.row}: {outcome}; again in {seconds:.1f} s")
             await asyncio.sleep(seconds)
+
+    def _ended(self, result: Result) -> Result:
+        """Take in an answer or a refusal. Raises EngineUnavailableError where the server refuses one after another."""
+        self._refused_since = None
+        if result.error_code is None:
+            self._answered, self._failed = time.monotonic(), 0
+        elif result.status_code in NOT_THE_REQUESTS:
+            self._blame(f"HTTP {result.status_code}: {result.error_message[:300]}")
+        return result
 
     async def _exchange(self, item: WorkItem, content: bytes) -> tuple[Meaning, Result | str, float | None]:
         """One try: what it means; the result, or what went wrong in a clause; seconds that the server asks to wait."""
@@ -236,38 +259,47 @@ class HttpEngine:
             raise refused(self._client, response.status_code)
         return meaning, said, retry_after(response.headers.get("Retry-After"))
 
-    def _check(self, meaning: Meaning, reason: str, tries: int) -> int | None:
+    def _check(self, meaning: Meaning, reason: str, tried: dict[Meaning, int]) -> int | None:
         """How often it was tried, where it is not tried again. Raises EngineUnavailableError."""
         if meaning is Meaning.BUSY:
             self._limit.too_many()
             self._check_refusing(reason)
             return None
         most = _STALLS if meaning is Meaning.STALLED else self._settings.tries
-        if tries < most:
+        if tried[meaning] < most:
             return None
         if meaning is Meaning.AWAY:
-            raise EngineUnavailableError(f"{self._server} is away: {reason}")
-        return tries
+            # One that was at work on this when it went may have gone because of it.
+            lost = not tried[Meaning.FAILED]
+            raise EngineUnavailableError(f"{self._server} is away: {reason}", machine_lost=lost)
+        return tried[meaning]
 
     def _check_refusing(self, reason: str) -> None:
         """A server that refuses some requests for now works on others. Raises EngineUnavailableError."""
         now = time.monotonic()
         if any(now - begun > _AT_WORK_S for begun in self._begun.values()):
-            self._answered = now
-        elif now - self._answered > self._settings.wait:
+            self._refused_since = None
+        elif self._refused_since is None:
+            self._refused_since = now
+        elif now - self._refused_since > self._settings.wait:
             raise EngineUnavailableError(
-                f"{self._server} has refused every request for {self._settings.wait:g} s: {reason}"
+                f"{self._server} has refused every request for {self._settings.wait:g} s: {reason}", machine_lost=True
             )
 
     def _fail(self, row: int, meaning: Meaning, reason: str, tries: int) -> Result:
         """The error of a request that the server could not answer. Raises EngineUnavailableError."""
-        self._failed += 1
         self._log(f"row {row}: {reason}; given up after {tries} tries")
-        if self._failed > _MOST_FAILED:
-            raise EngineUnavailableError(f"{self._server} has failed {self._failed} requests in a row: {reason}")
+        self._blame(reason)
         if meaning is Meaning.STALLED:
             return failure(row, 504, ErrorCode.REQUEST_TIMEOUT, f"{reason}, {tries} times")
         return failure(row, 500, ErrorCode.ENGINE_ERROR, f"the server failed it {tries} times; the last time: {reason}")
+
+    def _blame(self, reason: str) -> None:
+        """One request, unless it is one of many in a row. Raises EngineUnavailableError."""
+        self._failed += 1
+        if self._failed > _MOST_FAILED:
+            what = f"{self._server} has failed {self._failed} requests in a row: {reason}"
+            raise EngineUnavailableError(what, machine_lost=True)
 
     def _log(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S%z")

@@ -13,6 +13,10 @@ _FIRST_S, _LONGEST_S, _MOST_DOUBLINGS = 0.5, 30.0, 10
 _LONGEST_ASKED_S = 3600.0
 
 
+# Refusals that speak of the server: a redirect, payment, a path that is not there.
+NOT_THE_REQUESTS = (301, 302, 303, 307, 308, 402, 404, 405)
+
+
 class Meaning(Enum):
     """Of an exchange. ANSWERED, REFUSED: the end of the request, with an answer or an error of its own.
 

@@ -93,7 +93,9 @@ async def _models(client: httpx.AsyncClient) -> list[dict[str, Any]]:
 
 def refused(client: httpx.AsyncClient, status: int) -> EngineUnavailableError:
     """A server that wants another key, or one at all."""
-    return EngineUnavailableError(f"{client.base_url} refuses access (HTTP {status}): put its key in {KEY_VARIABLE}")
+    return EngineUnavailableError(
+        f"{client.base_url} refuses access (HTTP {status}): put its key in {KEY_VARIABLE}", machine_lost=True
+    )
 
 
 def reason_of(error: Exception) -> str:
@@ -108,14 +110,14 @@ def _of_sglang(facts: Facts, told: dict[str, Any]) -> Facts:
     policy = told.get("schedule_policy", "fcfs")
     if policy != "fcfs":
         notes.append(f"it orders what waits by {policy}: start it with --schedule-policy fcfs to keep the plan's order")
-    state = (told.get("internal_states") or [{}])[0]
+    # One of each data-parallel rank.
+    ranks = [_number(each.get("effective_max_running_requests_per_dp")) for each in told.get("internal_states") or ()]
     return replace(
         facts,
         version=told.get("version"),
         context_length=_number(told.get("context_length")) or facts.context_length,
         kv_tokens=_number(told.get("max_total_num_tokens")) or _number(told.get("max_total_tokens")),
-        max_running=_number(state.get("effective_max_running_requests_per_dp"))
-        or _number(told.get("max_running_requests")),
+        max_running=sum(each or 0 for each in ranks) or _number(told.get("max_running_requests")),
         chunk=_number(told.get("chunked_prefill_size")),
         mixes=bool(told.get("enable_mixed_chunk")),
         notes=tuple(notes),

@@ -75,6 +75,8 @@ def parse_servers(given: str) -> tuple[str, ...]:
 
 
 def authorization() -> dict[str, str]:
-    """Headers with the key, if there is one."""
-    key = os.environ.get(KEY_VARIABLE)
+    """Headers with the key, if there is one. Raises UsageError for one that no header can hold."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not (key.isascii() and key.isprintable()):
+        raise UsageError(f"{KEY_VARIABLE} holds what is no key: printable ASCII is expected")
     return {"Authorization": f"Bearer {key}"} if key else {}
