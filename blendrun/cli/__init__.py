@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,11 +17,15 @@ from blendrun.errors import BlendrunError
 __all__ = ["main"]
 
 
-def main() -> None:
-    """Entry point of the `blendrun` command."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Entry point of the `blendrun` command. argv: what follows its name; None for this process's own.
+
+    Always ends with SystemExit, whose code is the command's exit code.
+    """
     _hold_standard_descriptors()
+    words = sys.argv[1:] if argv is None else list(argv)
     try:
-        app(prog_name="blendrun")
+        app(words, prog_name="blendrun", obj=tuple(words))
     except BlendrunError as error:
         with suppress(OSError):
             print(f"blendrun: {error}", file=sys.stderr)  # noqa: T201  # the one place errors reach the user

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 
 def calibrate(
+    context: typer.Context,
     model: Annotated[
         str | None,
         typer.Option("--model", "-m", help="Alias (see configs/models), hub id, folder or GGUF file."),
@@ -57,11 +58,15 @@ def calibrate(
         "quick": quick,
         "quiet": quiet,
     }
-    found, card, path = _execute(options, name, output)
+    command = shlex.join(["blendrun", *context.find_root().obj])
+    found, card, path = _execute(options, name, output, command)
     _show(found, card, path, as_json=as_json, quiet=quiet)
 
 
-def _execute(options: dict[str, Any], name: str, output: Path | None) -> tuple[Calibration, HardwareCard, Path]:
+def _execute(
+    options: dict[str, Any], name: str, output: Path | None, command: str
+) -> tuple[Calibration, HardwareCard, Path]:
+    """command: as it was typed, for the card."""
     import tempfile
 
     from blendrun.calibrate import calibrate as measure
@@ -79,7 +84,7 @@ def _execute(options: dict[str, Any], name: str, output: Path | None) -> tuple[C
             found = measure(task, SglangEngine(task.settings, Path(folder) / "engine.log"), watch)
         for note in found.notes:
             watch(Note(note, warning=True))
-        card = make_card(path.stem, found, _shipped_card(task), shlex.join(["blendrun", *sys.argv[1:]]))
+        card = make_card(path.stem, found, _shipped_card(task), command)
         write_card(card, path, found)
     return found, card, path
 

@@ -17,6 +17,11 @@ def platform_of(options: dict[str, Any]) -> Platform:
     return "gpu" if options["device"] == DeviceName.GPU else "cpu"
 
 
+def threads_of(options: dict[str, Any]) -> int:
+    """CPU threads of one engine: replicas share the cores."""
+    return int(options["threads"] or max(available_cores() // (options.get("replicas") or 1), 1))
+
+
 def engine_settings(
     model: ResolvedModel, platform: Platform, options: dict[str, Any], arguments: dict[str, Any]
 ) -> EngineSettings:
@@ -24,8 +29,7 @@ def engine_settings(
     return EngineSettings(
         model_path=str(model.path),
         platform=platform,
-        # Replicas share the cores.
-        threads=options["threads"] or max(available_cores() // (options.get("replicas") or 1), 1),
+        threads=threads_of(options),
         trust_remote_code=options.get("trust_remote_code", False),
         server_args=arguments,
     )

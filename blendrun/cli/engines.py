@@ -16,6 +16,7 @@ from blendrun.cli.servers import Servers, servers_of
 from blendrun.cost.detect import compute_capability
 from blendrun.endpoints import Rules
 from blendrun.engine.base import Engine, Platform
+from blendrun.engine.child import EarlyChildren
 from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.replay import ReplayEngine
@@ -70,8 +71,11 @@ class Chosen:
     resolved: ResolvedModel | None = None
 
 
-def chosen(options: dict[str, Any], arguments: dict[str, Any], progress: Any) -> Chosen:
-    """arguments: of the engine, from `--engine-arg`. Raises UsageError, InputMissingError."""
+def chosen(options: dict[str, Any], arguments: dict[str, Any], progress: Any, early: EarlyChildren) -> Chosen:
+    """arguments: of the engine, from `--engine-arg`. early: processes for its engines.
+
+    Raises UsageError, InputMissingError.
+    """
     servers = servers_of(options, arguments, progress)
     if servers is not None:
         return _servers(servers, options, progress)
@@ -79,7 +83,7 @@ def chosen(options: dict[str, Any], arguments: dict[str, Any], progress: Any) ->
         return _replay(options, arguments)
     if options["model"] is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
-    return _sglang(options, arguments, progress)
+    return _sglang(options, arguments, progress, early)
 
 
 def _replay(options: dict[str, Any], arguments: dict[str, Any]) -> Chosen:
@@ -143,7 +147,7 @@ def _servers(servers: Servers, options: dict[str, Any], progress: Any) -> Chosen
     )
 
 
-def _sglang(options: dict[str, Any], given: dict[str, Any], progress: Any) -> Chosen:
+def _sglang(options: dict[str, Any], given: dict[str, Any], progress: Any, early: EarlyChildren) -> Chosen:
     if options["tp"] is not None:
         given = given | {"tp_size": options["tp"]}
     rules_of(options, given)
@@ -156,7 +160,7 @@ def _sglang(options: dict[str, Any], given: dict[str, Any], progress: Any) -> Ch
         engine=str(EngineName.SGLANG),
         model=options["model"],
         identity=resolved.identity,
-        make_engine=_engines(resolved, platform, arguments, options),
+        make_engine=_engines(resolved, platform, arguments, options, early),
         rules=rules_of(options, arguments, resolved.card),
         replicas=options["replicas"],
         stall=_CPU_STALL_S if platform == "cpu" else _STALL_S,
@@ -235,7 +239,7 @@ def planner_of(
 
 
 def _engines(
-    model: ResolvedModel, platform: Platform, arguments: dict[str, Any], options: dict[str, Any]
+    model: ResolvedModel, platform: Platform, arguments: dict[str, Any], options: dict[str, Any], early: EarlyChildren
 ) -> MakeEngine:
     settings, context = engine_settings(model, platform, options, arguments), context_length(model, arguments)
 
@@ -252,6 +256,6 @@ def _engines(
         )
         if needs:
             return sglang_on_node(options, planned, model, state)
-        return SglangEngine(planned, state.engine_log)
+        return SglangEngine(planned, state.engine_log, early.take)
 
     return make

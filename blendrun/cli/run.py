@@ -183,6 +183,7 @@ def _exit_code(summary: Summary, options: dict[str, Any]) -> int:
 
 
 def _execute(options: dict[str, Any]) -> Summary:
+    from contextlib import ExitStack
     from time import monotonic
 
     from blendrun.cli.duration import parse_deadline
@@ -202,13 +203,14 @@ def _execute(options: dict[str, Any]) -> Summary:
         stopping_by_exception(end),
         choose_view(sys.stderr, quiet=options["quiet"], verbose=options["verbose"]) as view,
         watched(options, view) as watch,
+        ExitStack() as later,
     ):
         watch(PhaseStarted("model", str(options["model"] or options["engine"])))
         if options["engine"] == EngineName.REPLAY:
             watch(Note("replay: no model runs, the answers are placeholders"))
         try:
             options = _placed(options, watch)
-            settings, make_engine = wire(options, lambda text: watch(PhaseStarted("model", text)))
+            settings, make_engine = wire(options, lambda text: watch(PhaseStarted("model", text)), later)
             summary = execute(settings, make_engine, watch)
         except BaseException as error:
             watch.ended(error.exit_code if isinstance(error, BlendrunError) else EXIT_BUG, success=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.base import OrderName as Order
+from blendrun.cli.engine_options import platform_of, threads_of
 from blendrun.cli.engines import chosen
-from blendrun.cli.names import OrderName, OverlapName
+from blendrun.cli.names import EngineName, OrderName, OverlapName
 from blendrun.cli.permissions import with_media
 from blendrun.cli.shard import parse_shard
 from blendrun.endpoints import ENDPOINTS
-from blendrun.engine.settings import (
-    parse_engine_args,
-)
+from blendrun.engine.child import EarlyChildren
+from blendrun.engine.settings import parse_engine_args
 from blendrun.errors import BlendrunError, UsageError
 from blendrun.jobs import MAX_LINE_BYTES, Job
 from blendrun.models import ResolvedModel
@@ -25,21 +25,27 @@ from blendrun.planner.feed import RunPlan
 from blendrun.planner.shards import divide_by_line, divide_by_prefix
 from blendrun.planner.workload import DescribedJob
 from blendrun.report.plan_json import plan_json, plan_report
+from blendrun.runner import summary as summaries
 from blendrun.runner.failures import ErrorLimit
 from blendrun.runner.manifest import write_atomically
 from blendrun.runner.replica import MakeEngine, Patience
 from blendrun.runner.settings import KeepPlan, RunSettings
 from blendrun.runner.shard import Shard, shard_output
+from blendrun.runner.state import StateFolder
 from blendrun.simulate.base import Overlap
 
 
-def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngine]:
-    """From options to what the runner takes. Raises UsageError, InputMissingError."""
+def wire(options: dict[str, Any], progress: Any, later: ExitStack) -> tuple[RunSettings, MakeEngine]:
+    """From options to what the runner takes. later: closed when the run has ended.
+
+    Raises UsageError, InputMissingError.
+    """
     arguments = parse_engine_args(options["engine_arg"] or [])
     if options["endpoint"] not in (None, *ENDPOINTS):
         raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
     shard = shard_of(options)
-    found = chosen(options, arguments, progress)
+    early = later.enter_context(closing(EarlyChildren(platform_of(options), threads_of(options), _early(options))))
+    found = chosen(options, arguments, progress, early)
     if shard is not None and found.resolved is not None:
         shard = shard_of(options, found.resolved)
     order = str(options["order"])
@@ -78,6 +84,15 @@ def wire(options: dict[str, Any], progress: Any) -> tuple[RunSettings, MakeEngin
             deadline=options["deadline_end"],
         ),
     ), with_media(found.make_engine, options)
+
+
+def _early(options: dict[str, Any]) -> int:
+    """How many engine processes to start before the job is even read: none where there may be nothing to do."""
+    if options["engine"] != EngineName.SGLANG or options["model"] is None or options.get("needs"):
+        return 0
+    summary = summaries.read(StateFolder(output_path(options)).summary)
+    again = not options["resume"] or options["retry_errors"] or options["accept_changes"]
+    return 0 if summary is not None and summary.status == "completed" and not again else int(options["replicas"])
 
 
 def _keep_plan(model: str) -> KeepPlan:

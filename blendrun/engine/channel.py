@@ -20,9 +20,14 @@ _HIGH_WATER_BYTES = 4 << 20
 
 
 class Configure(msgspec.Struct, frozen=True, tag="configure"):
-    """First frame to the engine process."""
+    """First frame to the engine process: what it is to be.
+
+    environment: variables that follow from the settings. log_file: takes all that it prints from now on.
+    """
 
     settings: EngineSettings
+    environment: dict[str, str]
+    log_file: str
 
 
 class CloseInput(msgspec.Struct, frozen=True, tag="close_input"):

@@ -6,29 +6,21 @@ import asyncio
 import contextlib
 import os
 import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from blendrun.engine.base import EngineInfo, EngineSettings, OnPhase, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, FromEngine, Phase
+from blendrun.engine.child import REAP_TIMEOUT_S, Child, start_child
 from blendrun.engine.loopback import loopback
-from blendrun.engine.settings import environment
+from blendrun.engine.settings import settings_environment
 from blendrun.errors import EngineUnavailableError
 
 _LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 65_536
-_LONGEST_TMPDIR = 40
 # A ready engine process ends by itself when its channel closes, and Python then unlinks its semaphores; one that does
 # not is killed after this long.
 _GRACE_S = 5.0
-# How long a killed process group may take to vanish; the kernel needs milliseconds, a GPU context some seconds.
-_REAP_TIMEOUT_S = 30.0
 # What CUDA, ROCm, torch's CPU allocator, SGLang and malloc say.
 _OUT_OF_MEMORY = re.compile(
     r"out of memory|OutOfMemory|not enough memory|can(?:'t|not) allocate memory|ALLOC_FAILED|MemoryError",
@@ -41,23 +33,26 @@ _KILL_COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
 class SglangEngine:
     """SGLang in a child process group of its own. Keeps `blendrun.engine.base.Engine`.
 
-    log_file takes everything the engine prints; its tail is part of the error when the engine dies.
+    log_file takes everything the engine prints; its tail is part of the error when the engine dies. early: gives a
+    process that has been started before, or None.
     """
 
-    def __init__(self, settings: EngineSettings, log_file: Path) -> None:
+    def __init__(
+        self, settings: EngineSettings, log_file: Path, early: Callable[[], Child | None] = lambda: None
+    ) -> None:
         self._settings = settings
         self._log_file = log_file
-        self._process: subprocess.Popen[bytes] | None = None
+        self._early = early
+        self._child: Child | None = None
         self._channel: Channel[FromEngine] | None = None
         self._ready = False
-        self._scratch: Path | None = None
         self._log_start = 0
         self._kills_before = 0
 
     @property
     def pid(self) -> int | None:
         """Process id (and group id) of the engine process while there is one."""
-        return self._process.pid if self._process else None
+        return self._child.process.pid if self._child else None
 
     @property
     def fetching(self) -> int:
@@ -67,13 +62,15 @@ class SglangEngine:
         self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
         self._kills_before = _kernel_kills()
         try:
-            ours = self._spawn()
+            child = self._child = self._started()
         except OSError as error:
             raise EngineUnavailableError(f"the engine process could not be started: {error}") from error
-        reader, writer = await asyncio.open_connection(sock=ours)
+        on_phase("import")
+        reader, writer = await asyncio.open_connection(sock=child.connection)
         channel = self._channel = Channel[FromEngine](reader, writer, FromEngine)  # type: ignore[arg-type]
+        variables = settings_environment(self._settings) | loopback(self._settings, child.scratch)
         try:
-            await channel.send(Configure(self._settings))
+            await channel.send(Configure(self._settings, variables, str(self._log_file.absolute())))
         except ConnectionError as error:
             raise await self._death("the engine did not start") from error
         while (message := await channel.receive()) is not None:
@@ -86,28 +83,18 @@ class SglangEngine:
                 raise await self._death(f"the engine did not start: {message.reason}")
         raise await self._death("the engine did not start")
 
-    def _spawn(self) -> socket.socket:
-        """Start the process; our end of the channel."""
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with contextlib.ExitStack() as opened:
-            opened.callback(theirs.close)
-            log = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            opened.callback(os.close, log)
-            # SGLang leaves socket files behind. A socket's path may have 107 bytes: no folder below a long TMPDIR.
-            short = len(tempfile.gettempdir()) <= _LONGEST_TMPDIR
-            self._scratch = Path(tempfile.mkdtemp(prefix="blendrun-", dir=None if short else "/tmp"))
-            private = {"TMPDIR": str(self._scratch)} | loopback(self._settings, self._scratch)
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "blendrun.engine.worker", str(theirs.fileno()), str(os.getpid())],
-                env=os.environ | environment(self._settings) | private,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-        return ours
+    def _started(self) -> Child:
+        """A process that waits for its settings: one that was started early and fits, or a new one."""
+        # Where it cannot be written, that is said before anything is started for it.
+        os.close(os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        wanted = (self._settings.platform, self._settings.threads)
+        while (child := self._early()) is not None:
+            if child.lives and (child.platform, child.threads) == wanted:
+                return child
+            child.kill()
+            self._keep_early_log(child)
+            child.end()
+        return start_child(*wanted)
 
     async def submit(self, item: WorkItem) -> None:
         await self._send(item)
@@ -152,27 +139,33 @@ class SglangEngine:
             self._channel.close()
             self._channel = None
         # Forgotten only once it is gone: a cancelled stop must leave the next one something to kill.
-        if (process := self._process) is not None:
-            if not (self._ready and await self._gone(process, _GRACE_S)):
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                await self._gone(process, _REAP_TIMEOUT_S)
-            self._process, self._ready = None, False
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-            self._scratch = None
+        if (child := self._child) is not None:
+            if not (self._ready and await self._gone(child, _GRACE_S)):
+                child.kill()
+                await self._gone(child, REAP_TIMEOUT_S)
+            child.connection.close()
+            self._keep_early_log(child)
+            child.clear()
+            self._child, self._ready = None, False
 
-    async def _gone(self, process: subprocess.Popen[bytes], seconds: float) -> bool:
+    async def _gone(self, child: Child, seconds: float) -> bool:
         """Whether the process and its group end within `seconds`."""
         deadline = asyncio.get_running_loop().time() + seconds
-        while process.poll() is None or _group_lives(process.pid):
+        while child.lives:
             if asyncio.get_running_loop().time() > deadline:
                 return False
             await asyncio.sleep(0.02)
         return True
 
+    def _keep_early_log(self, child: Child) -> None:
+        """What a process said that died before it was told where to say it."""
+        with contextlib.suppress(OSError):
+            said = child.early_log.read_bytes()
+            with self._log_file.open("ab") as log:
+                log.write(said)
+
     async def _death(self, what: str) -> EngineUnavailableError:
-        process = self._process
+        process = self._child.process if self._child else None
         await self.stop()
         status = "" if process is None or process.returncode is None else f" (exit status {process.returncode})"
         return EngineUnavailableError(
@@ -204,13 +197,3 @@ def _kernel_kills() -> int:
         with contextlib.suppress(OSError):
             count += sum(int(number) for number in re.findall(r"^oom_kill (\d+)$", path.read_text(), re.MULTILINE))
     return count
-
-
-def _group_lives(group: int) -> bool:
-    """Whether a process of this group still runs; a zombie that nobody has reaped yet does not."""
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            state, _, process_group = stat.read_text().rpartition(")")[2].split()[:3]
-            if int(process_group) == group and state != "Z":
-                return True
-    return False

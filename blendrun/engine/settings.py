@@ -157,6 +157,11 @@ def parse_engine_args(pairs: list[str]) -> dict[str, Any]:
 
 def environment(settings: EngineSettings) -> dict[str, str]:
     """Variables of the engine process, on top of the runner's own."""
+    return process_environment(settings.platform, settings.threads) | settings_environment(settings)
+
+
+def process_environment(platform: Platform, threads: int) -> dict[str, str]:
+    """Those that it must be started with: they decide what is imported, and how."""
     changed = {
         # Weights and tokenizer are local by now; a hub look-up would only stall a machine without network. The user's
         # own setting stands: an engine argument may name an adapter or a draft model on the hub.
@@ -165,26 +170,32 @@ def environment(settings: EngineSettings) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         # Answers made of NaN look like answers. With this the engine dies of them, and the run finds whose they are.
         "SGLANG_ENABLE_NAN_LOGITS_CHECK": os.environ.get("SGLANG_ENABLE_NAN_LOGITS_CHECK", "1"),
-        SETTINGS_VARIABLE: msgspec.json.encode(settings.scheduler).decode(),
     }
-    if settings.scheduler.next_use:
-        changed[TREE_VARIABLE] = TREE
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         # Three processes compile SGLang's and torch's 7,000 modules at every start otherwise (half a minute each).
         # The user's wish is about the installed packages; the cache of blendrun's own holds the bytecode instead.
         changed |= {"PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": str(cache_folder() / "bytecode")}
-    if settings.platform == "cpu":
-        threads = str(settings.threads)
+    if platform == "cpu":
         changed |= {
             "SGLANG_PLATFORM": CPU_PLATFORM,
             "SGLANG_PLUGINS": _CPU_PLUGINS,
-            "OMP_NUM_THREADS": threads,
-            "MKL_NUM_THREADS": threads,
+            "OMP_NUM_THREADS": str(threads),
+            "MKL_NUM_THREADS": str(threads),
+            # NumPy's threads would be there before SGLang's processes are forked (blendrun.engine.cpu.forks).
+            "OPENBLAS_NUM_THREADS": "1",
             # Flashinfer is not even imported (blendrun.engine.cpu.lean).
             "SGLANG_IS_FLASHINFER_AVAILABLE": "false",
         }
-        if skipped := _models_not_needed(Path(settings.model_path)):
-            changed["SGLANG_DISABLED_MODEL_ARCHS"] = ",".join(skipped)
+    return changed
+
+
+def settings_environment(settings: EngineSettings) -> dict[str, str]:
+    """Those that follow from its settings, in time before SGLang's Engine is made."""
+    changed = {SETTINGS_VARIABLE: msgspec.json.encode(settings.scheduler).decode()}
+    if settings.scheduler.next_use:
+        changed[TREE_VARIABLE] = TREE
+    if settings.platform == "cpu" and (skipped := _models_not_needed(Path(settings.model_path))):
+        changed["SGLANG_DISABLED_MODEL_ARCHS"] = ",".join(skipped)
     return changed
 
 

@@ -1,17 +1,23 @@
-"""The engine process: `python -m blendrun.engine.worker FD`, started by `blendrun.engine.process`.
+"""The engine process: `python -m blendrun.engine.worker FD PARENT`, started by `blendrun.engine.child`.
 
 It holds SGLang's Engine, whose failure handler kills its whole process tree, so that the runner that owns the user's
 files survives it. It is the head of a session of its own: whoever dies first, the rest of the group goes too.
+
+It is started with the command, before anybody knows what it shall be: it imports SGLang while the job is planned, and
+then waits for its settings.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import signal
 import socket
 import sys
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -36,8 +42,11 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
+    # Before SGLang, which would have it be another kind of loop.
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
+    import_runtime()
+    os.register_at_fork(after_in_child=partial(_in_forked_child, connection.fileno(), os.getpid()))
     loop.run_until_complete(_Worker(loop).serve(connection))
 
 
@@ -46,6 +55,28 @@ def die_with_parent(parent: int) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         end_group()
+
+
+def import_runtime() -> None:
+    """Import what the engine's processes need and no setting decides."""
+    # Modules are no garbage. To look for some among 6,000 of them takes a third of this, and of all that comes later.
+    gc.disable()
+    import_module("sglang.srt.entrypoints.engine")
+    import_module("blendrun.engine.serving")
+    gc.freeze()
+    gc.enable()
+
+
+def _in_forked_child(channel: int, parent: int) -> None:
+    """One of SGLang's processes, forked below this one: what it has inherited and must not use."""
+    die_with_parent(parent)
+    os.environ["BLENDRUN_ENGINE_PID"] = str(os.getpid())
+    # The number stays taken: the objects that hold it are here too, and would close another file of that number.
+    with Path(os.devnull).open("rb") as nothing:
+        os.dup2(nothing.fileno(), channel)
+    # SGLang's handler would kill this process's children, not the engine.
+    signal.signal(signal.SIGQUIT, signal.SIG_DFL)
+    asyncio.set_event_loop(None)
 
 
 def end_group() -> None:
@@ -70,6 +101,8 @@ class _Worker:
         first = await channel.receive()
         if not isinstance(first, Configure):
             return
+        os.environ |= first.environment
+        _log_to(Path(first.log_file))
         serving, info = await self._start(first.settings, channel)
         await channel.send(info)
         while (message := await channel.receive()) is not None:
@@ -104,15 +137,12 @@ class _Worker:
         end_group()
 
     async def _start(self, settings: EngineSettings, channel: Channel[ToEngine]) -> tuple[Any, EngineInfo]:
-        await channel.send(Phase("import"))
-        from sglang.srt.entrypoints.engine import Engine
-
         from blendrun.engine.serving import Limits, Serving
 
         proofs = {ATTENTION_PROOF: _proof("attention"), plugin.PROOFS_VARIABLE: _proof("scheduler")}
         os.environ |= proofs
         await channel.send(Phase("load"))
-        engine = Engine(**server_args(settings))
+        engine = _engine_class(settings)(**server_args(settings))
         self._watch_scheduler(engine)
         # Before the first forward pass: the one that shows a broken set-up.
         self._background.add(asyncio.ensure_future(self._report_death(channel)))
@@ -165,6 +195,29 @@ class _Worker:
         """One token through everything: a broken engine shows here, not in the first request."""
         params = {"max_new_tokens": 1, "temperature": 0}
         await engine.async_generate(input_ids=[1], sampling_params=params, rid=WARM_UP_ID)
+
+
+def _engine_class(settings: EngineSettings) -> Any:
+    """SGLang's Engine. Its processes are forks of this one on the CPU; elsewhere a fork of a process that may have
+    talked to a GPU's driver would be broken, and they start and import anew."""
+    from sglang.srt.entrypoints.engine import Engine
+
+    if settings.platform != "cpu":
+        return Engine
+    from blendrun.engine.cpu.forks import ForkingEngine
+
+    return ForkingEngine
+
+
+def _log_to(log_file: Path) -> None:
+    """Print to `log_file` from now on, what has been said so far first."""
+    early = Path(gettempdir()) / "early.log"
+    log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.write(log, early.read_bytes())
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    os.close(log)
+    early.unlink()
 
 
 # A hook whose target moved is only logged by SGLang; each leaves a file of the name it is told once it ran.

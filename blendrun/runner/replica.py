@@ -43,7 +43,8 @@ class Patience:
 
     drain: that requests in flight may take after a stop. stall: without a sign of life, after which an engine counts
     as hung; load: the same while it comes up, when it may be silent for long; None waits for ever. deadline: seconds of
-    `time.monotonic`, when the command is to be gone; None for none.
+    `time.monotonic`, when the command is to be gone; None for none. closing: that ending an engine and writing the
+    files may take behind the last answer.
     """
 
     restarts: int = 3
@@ -51,6 +52,7 @@ class Patience:
     stall: float | None = None
     load: float | None = None
     deadline: float | None = None
+    closing: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

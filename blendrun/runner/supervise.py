@@ -25,9 +25,6 @@ from blendrun.runner.state import StateFolder
 from blendrun.runner.stop import STOP_SIGNALS, stop_error
 from blendrun.runner.summary import Stopwatch
 
-# Seconds that ending an engine and writing the files may take behind the last answer.
-_AFTER_DRAIN_S = 5.0
-
 
 @dataclass(slots=True)
 class Supervisor:
@@ -79,7 +76,7 @@ class Supervisor:
     async def run(self) -> None:
         """Until nothing is left or a stop was asked for. Raises EngineUnavailableError where restarts do not help."""
         if self.patience.deadline is not None:
-            self.deadline = Deadline(self.patience.deadline - _AFTER_DRAIN_S)
+            self.deadline = Deadline(self.patience.deadline - self.patience.closing)
         self._replicas = self._make()
         self._working = len(self._replicas)
         self._work = asyncio.ensure_future(self._all())

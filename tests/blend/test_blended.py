@@ -6,19 +6,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from jobs_of_lengths import Small, small_job, small_jobs
 from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, RIGHT, OrderName
 from blendrun.blend.simple import simple_order
 from blendrun.blend.split import UnitRow, arrange_units
 from blendrun.tree.hits import path_hits
+from tests.blend.jobs_of_lengths import Small, small_job, small_jobs
 
 
 @given(small_jobs(), st.sampled_from([100.0, 3000.0, 1e6]), st.booleans())
-@settings(deadline=None, max_examples=150)
 def test_every_prompt_is_fed_once_and_two_blends_are_the_same(job: Small, pool: float, scattered: bool):
     made, again = (job.blend(pool_tokens=pool, scattered=scattered) for _ in range(2))
     assert sorted(made.order.prompt.tolist()) == list(range(len(job.prompts)))
@@ -48,7 +47,6 @@ def hits_beside(job: Small, row: UnitRow, ever: set[int]) -> int:
 
 
 @given(small_jobs(), st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]), st.booleans())
-@settings(deadline=None, max_examples=150)
 def test_neighbours_of_the_row_keep_the_sharing_asked_for(job: Small, keep: float, scattered: bool):
     row = units_of(job, keep, np.zeros(len(job.tree)), scattered)
     assert sorted(row.leaf.tolist()) == list(range(len(job.prompts)))
@@ -59,7 +57,6 @@ def test_neighbours_of_the_row_keep_the_sharing_asked_for(job: Small, keep: floa
 
 
 @given(small_jobs(), st.sampled_from([0.0, 0.9, 0.99, 1.0]), st.booleans())
-@settings(deadline=None, max_examples=150)
 def test_what_is_in_use_all_the_time_is_kept_in_any_order(job: Small, keep: float, scattered: bool):
     tree, shared = job.tree, job.tree.shared_tokens
     running = (tree.leaf_end - tree.leaf_begin).astype(np.float64)
@@ -91,7 +88,6 @@ def test_a_scattered_row_is_the_denser_half_and_the_rest_each_by_chance():
 
 
 @given(small_jobs())
-@settings(deadline=None, max_examples=60)
 def test_a_finer_cut_never_keeps_more_sharing(job: Small):
     assert job.blend(keep=1.0).kept_sharing >= job.blend(keep=0.5).kept_sharing - 1e-9
 

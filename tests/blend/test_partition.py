@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from jobs_of_lengths import Small, small_job, small_jobs
 
 from blendrun.blend.partition import BALANCE, Partition, measure, partition
 from blendrun.errors import UsageError
 from blendrun.tree import build_tree
 from blendrun.tree.restrict import restrict
+from tests.blend.jobs_of_lengths import Small, small_job, small_jobs
 
 
 def check(job: Small, cut: Partition) -> None:
@@ -27,7 +27,6 @@ def check(job: Small, cut: Partition) -> None:
 
 
 @given(small_jobs(), st.integers(1, 9))
-@settings(deadline=None, max_examples=200)
 def test_every_prompt_is_in_one_part(job: Small, parts: int) -> None:
     check(job, partition(job.tree, job.demand, parts))
 

@@ -6,12 +6,12 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from known import calibration
 
 from blendrun.calibrate import card_path, check_writable, make_card, write_card
 from blendrun.cost import list_hardware, load_hardware, user_hardware_folder
 from blendrun.cost.base import HardwareCard
 from blendrun.errors import OutputUnavailableError, UsageError
+from tests.calibrate.known import calibration
 
 COMMAND = "blendrun calibrate --model smollm2-135m"
 

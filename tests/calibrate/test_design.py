@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from known import CPU_ROOM, GPU_ROOM
 
 from blendrun.calibrate.design import Room, probes, warm_up
+from tests.calibrate.known import CPU_ROOM, GPU_ROOM
 
 
 @pytest.mark.parametrize(

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from known import CPU, GPU, sweep
 
 from blendrun.calibrate.base import Constants, Observation, Step
 from blendrun.calibrate.fit import fit, step_seconds
 from blendrun.calibrate.nnls import nnls
 from blendrun.errors import UsageError
+from tests.calibrate.known import CPU, GPU, sweep
 
 MACHINES = {"cpu": CPU, "gpu": GPU}
 

@@ -10,7 +10,8 @@ from xml.etree import ElementTree
 
 import jsonschema
 import pytest
-from command import blendrun, write_jobs
+
+from tests.command import blendrun, write_jobs
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 ON = ("--model", "llama-3-8b", "--hardware", "a100-80g")
@@ -28,7 +29,7 @@ achieved_bandwidth: {value: 1.5e+12, source: here, origin: measured}
 
 
 def simulated(*words: str | Path, cwd: Path | None = None) -> dict[str, Any]:
-    done = blendrun("bench", "simulate", *words, "--json", "-q", timeout=300, cwd=cwd)
+    done = blendrun("bench", "simulate", *words, "--json", "-q", cwd=cwd)
     assert done.returncode == 0, done.stderr
     # Long videos are over the context of the model, and planned as they are: that is said, quiet or not.
     assert all("warning=" in text for text in done.stderr.splitlines())
@@ -78,7 +79,7 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path: Path):
 
 def test_a_file_of_synth_is_the_cell_it_was_made_for(tmp_path: Path):
     mix = tmp_path / "mix.jsonl.gz"
-    assert blendrun("synth", "-o", mix, *ON, *FEW, "-q", timeout=300).returncode == 0
+    assert blendrun("synth", "-o", mix, *ON, *FEW, "-q").returncode == 0
     (cell,) = simulated(*ON, *FEW, "--overlap", "pdmux")["cells"]
     (read,) = simulated(mix, *ON, "--overlap", "pdmux", "--plot", tmp_path / "bars.png")["cells"]
     assert read["seconds"] == pytest.approx(cell["seconds"])
@@ -91,7 +92,7 @@ def test_a_file_of_synth_is_the_cell_it_was_made_for(tmp_path: Path):
 
 def test_people_get_a_table_and_a_drawing_whose_text_is_text(tmp_path: Path):
     words = (*ON, *FEW, "--orders", "sorted,blended", "--overlap", "mixed,pdmux", "--plot", tmp_path / "one.svg")
-    done = blendrun("bench", "simulate", *words, "-q", timeout=300)
+    done = blendrun("bench", "simulate", *words, "-q")
     assert done.returncode == 0, done.stderr
     for text in ("burstgpt + openvid + mmlu", "llama-3-8b on a100-80g", "pdmux", "blended/sorted", "of bound"):
         assert text in done.stdout
@@ -144,7 +145,7 @@ def test_what_makes_no_sense_is_said_in_one_sentence(words: tuple[str, ...], cod
     (tmp_path / "huge.jsonl").write_text('{"prompt_tokens": 900000, "output_tokens": 5}\n', encoding="utf-8")
     write_jobs(tmp_path / "jobs.jsonl", 2)
     few = () if words[0].endswith(".jsonl") or "--requests" in words else FEW
-    done = blendrun("bench", "simulate", *few, *words, cwd=tmp_path, timeout=300)
+    done = blendrun("bench", "simulate", *few, *words, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert message in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -10,15 +11,14 @@ from pathlib import Path
 import orjson
 import pytest
 import yaml
-from command import blendrun, environment
 
 from blendrun.calibrate import Calibration, Task
 from blendrun.calibrate.base import Point, Rates
-from blendrun.cli.app import app
 from blendrun.cost import load_hardware
 from blendrun.cost.base import StepFigures
 from blendrun.engine.base import Engine
 from blendrun.runner.events import Watch
+from tests.command import blendrun, environment
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -74,32 +74,33 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
     return asked
 
 
-def run(*words: str | Path) -> None:
-    app(["calibrate", "--device", "cpu", *map(str, words)], standalone_mode=False)
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    done = blendrun("calibrate", "--device", "cpu", *words)
+    assert done.returncode == 0, done.stderr
+    return done
 
 
-def test_the_table_and_the_card(
-    model: Path, measured: list[Task], own_folder: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    run("--model", model, "--name", "mine", "--threads", "1", "--engine-arg", "max_total_tokens=4096", "--quick")
-    shown = capfd.readouterr().out
-    for words in ("0.120 TFLOP/s", "9.0 GB/s", "50.00 ms", "1400.0 us/token", "decode 4 x 64", "mix of 48", "-5.0 %"):
-        assert words in shown
+def test_the_table_and_the_card(model: Path, measured: list[Task]) -> None:
+    words = ("--model", model, "--name", "mine", "--threads", "1", "--engine-arg", "max_total_tokens=4096", "--quick")
+    shown = run(*words).stdout
+    for text in ("0.120 TFLOP/s", "9.0 GB/s", "50.00 ms", "1400.0 us/token", "decode 4 x 64", "mix of 48", "-5.0 %"):
+        assert text in shown
     assert "--hardware mine" in shown
     assert load_hardware("mine").achieved_flops.value == 1.2e11
+    typed = shlex.join(["blendrun", "calibrate", "--device", "cpu", *map(str, words)])
+    assert typed in load_hardware("mine").achieved_flops.source
     (task,) = measured
     assert (task.settings.threads, task.settings.server_args, task.quick) == (1, {"max_total_tokens": 4096}, True)
 
 
-def test_json_is_one_object_on_stdout(model: Path, measured: list[Task], capfd: pytest.CaptureFixture[str]) -> None:
-    run("--model", model, "--json", "-q")
-    shown = capfd.readouterr()
-    found = json.loads(shown.out)
+def test_json_is_one_object_on_stdout(model: Path, measured: list[Task]) -> None:
+    shown = run("--model", model, "--json", "-q")
+    found = json.loads(shown.stdout)
     assert found["name"] == "this-machine"
     assert found["step"]["row_seconds"] == 0.002
     assert found["points"][0]["error"] == 0.05
     assert Path(found["card"]).is_file()
-    assert shown.err == ""
+    assert shown.stderr == ""
 
 
 def test_output_names_the_card_file(model: Path, measured: list[Task], tmp_path: Path, own_folder: Path) -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command import REPLAY, blendrun, ids, write_jobs
 
 from blendrun.cli.app import app
 from blendrun.errors import BlendrunError, InputMissingError, UsageError
+from tests.command import REPLAY, blendrun, ids, write_jobs
 
 
 def run(folder: Path, *words: str) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from command import blendrun, write_jobs
 
 from blendrun.models import resolve_model
 from blendrun.report.plan_json import PlanReport
+from tests.command import blendrun, write_jobs
 
 WORKLOADS = Path(__file__).resolve().parents[3] / "shared" / "workloads"
 # README of the workloads: what an infinite prefix cache saves, in per cent.
@@ -43,7 +43,7 @@ def write_trace(path: Path, rows: int = 12, **fields: Any) -> Path:
 
 
 def planned(*words: str | Path) -> dict[str, Any]:
-    done = blendrun("plan", *words, "--json", "-q", timeout=300)
+    done = blendrun("plan", *words, "--json", "-q")
     assert done.returncode == 0, done.stderr
     msgspec.json.decode(done.stdout, type=PlanReport)
     report: dict[str, Any] = json.loads(done.stdout)
@@ -72,18 +72,18 @@ def test_a_trace_is_planned_without_any_file_of_the_model(tmp_path: Path):
 def test_the_order_file_holds_every_name_once_and_is_the_same_again(tmp_path: Path):
     trace = write_trace(tmp_path / "trace.jsonl")
     for name in ("one.txt", "two.txt"):
-        assert blendrun("plan", trace, *LLAMA, "--order-out", tmp_path / name, timeout=300).returncode == 0
+        assert blendrun("plan", trace, *LLAMA, "--order-out", tmp_path / name).returncode == 0
     names = (tmp_path / "one.txt").read_text().splitlines()
     assert sorted(names) == sorted(f"r{row}" for row in range(12))
     assert (tmp_path / "one.txt").read_bytes() == (tmp_path / "two.txt").read_bytes()
     given = tmp_path / "given.txt"
-    assert blendrun("plan", trace, *LLAMA, "--orders", "given", "--order-out", given, timeout=300).returncode == 0
+    assert blendrun("plan", trace, *LLAMA, "--orders", "given", "--order-out", given).returncode == 0
     assert given.read_text().splitlines() == [f"r{row}" for row in range(12)]
 
 
 def test_a_saved_plan_is_arrays_without_pickle(tmp_path: Path):
     trace, saved = write_trace(tmp_path / "trace.jsonl"), tmp_path / "plan.npz"
-    assert blendrun("plan", trace, *LLAMA, "--save", saved, timeout=300).returncode == 0
+    assert blendrun("plan", trace, *LLAMA, "--save", saved).returncode == 0
     with np.load(saved, allow_pickle=False) as arrays:
         assert sorted(arrays["row"].tolist()) == list(range(12))
         assert json.loads(arrays["report"].tobytes())["requests"] == 12
@@ -91,7 +91,7 @@ def test_a_saved_plan_is_arrays_without_pickle(tmp_path: Path):
 
 def test_a_text_job_is_shown_with_its_tree_and_first_prompt(tmp_path: Path):
     jobs = write_jobs(tmp_path / "jobs.jsonl", 30)
-    done = blendrun("plan", jobs, *SMALL, cwd=tmp_path, timeout=300)
+    done = blendrun("plan", jobs, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for words in ("30 of 30 lines", "heaviest shared prefixes", "x 30 requests", "question 0", "blended"):
         assert words in done.stdout
@@ -145,7 +145,7 @@ def test_what_cannot_be_planned_is_said_in_one_sentence(
     long = {"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "word " * 9000}}
     (tmp_path / "long.jsonl").write_text(json.dumps(long) + "\n")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    done = blendrun("plan", *words, cwd=tmp_path, env=None, timeout=300)
+    done = blendrun("plan", *words, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("blendrun: ") or "Error" in last
@@ -161,7 +161,7 @@ def test_planning_loads_neither_torch_nor_sglang(tmp_path: Path):
         "except SystemExit: pass\n"
         "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'sglang', 'transformers'}, file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.strip().splitlines()[-1] == "set()"
 
 
@@ -175,7 +175,7 @@ def test_which_card_and_how_many_is_one_table(tmp_path: Path):
         price = 0.5 if row["hardware"] == "l4" else 2
         assert row["cost"] == pytest.approx(price * row["gpus"] * row["predicted_seconds"] / 3600)
     assert report["machines"][1]["predicted_seconds"] < report["machines"][0]["predicted_seconds"]
-    assert "2 x l4" in blendrun("plan", trace, "--model", "llama-3-8b", *wanted, timeout=300).stdout
+    assert "2 x l4" in blendrun("plan", trace, "--model", "llama-3-8b", *wanted).stdout
 
 
 def test_a_machine_that_is_too_small_is_a_row_not_an_end(tmp_path: Path):
@@ -198,5 +198,5 @@ def test_a_compressed_trace_and_stdin_are_the_same_plan(tmp_path: Path):
     trace = write_trace(tmp_path / "trace.jsonl")
     packed = tmp_path / "trace.jsonl.gz"
     packed.write_bytes(gzip.compress(trace.read_bytes()))
-    piped = blendrun("plan", "-", *LLAMA, "--json", "-q", input=trace.read_text(), timeout=300)
+    piped = blendrun("plan", "-", *LLAMA, "--json", "-q", input=trace.read_text())
     assert json.loads(piped.stdout) == planned(packed, *LLAMA) == planned(trace, *LLAMA)

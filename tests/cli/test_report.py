@@ -8,8 +8,9 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
-from command import REPLAY, await_answers, blendrun, start, write_jobs
 from prometheus_client.parser import text_string_to_metric_families
+
+from tests.command import REPLAY, await_answers, blendrun, start, write_jobs
 
 SLOW = ("--engine-arg", "slots=2", "--engine-arg", "real_time=20")
 

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from command import REPLAY, blendrun, environment, ids, line, lines_of, write_jobs
 
 from blendrun import __version__
-from blendrun.cli import main
+from tests.command import REPLAY, blendrun, environment, ids, line, lines_of, write_jobs
 
 
 def test_help_and_version():
@@ -75,25 +74,14 @@ def test_some_lines_failed_is_3_or_0_where_that_is_fine_and_retried_they_succeed
         (("jobs.jsonl", *REPLAY, "-o", "/proc/x/y"), 73, "give an output in a folder that can be written"),
     ],
 )
-def test_what_cannot_be_run_is_said_in_one_sentence(
-    tmp_path: Path,
-    words: tuple[str, ...],
-    code: int,
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-):
+def test_what_cannot_be_run_is_said_in_one_sentence(tmp_path: Path, words: tuple[str, ...], code: int, message: str):
     write_jobs(tmp_path / "jobs.jsonl", 2)
     (tmp_path / "empty").touch()
     (tmp_path / "folder").mkdir()
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["blendrun", "run", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    shown = capsys.readouterr()
-    assert ended.value.code == code
-    assert message in " ".join(shown.err.replace("│", " ").split())
-    assert shown.out == ""
+    refused = blendrun("run", *words, cwd=tmp_path)
+    assert refused.returncode == code
+    assert message in " ".join(refused.stderr.replace("│", " ").split())
+    assert refused.stdout == ""
 
 
 def test_a_changed_input_is_78_and_the_way_on_is_named(tmp_path: Path):
@@ -138,7 +126,7 @@ def test_the_same_run_can_be_named_from_another_folder(tmp_path: Path):
 
 def test_no_home_no_path_no_locale(tmp_path: Path):
     jobs = write_jobs(tmp_path / "jobs é.jsonl", 3)
-    done = blendrun("run", jobs, "-o", tmp_path / "out", *REPLAY, env={}, cwd="/")
+    done = blendrun("run", jobs, "-o", tmp_path / "out", *REPLAY, process=True, env={}, cwd="/")
     assert done.returncode == 0, done.stderr
     assert len(ids(tmp_path / "out")) == 3
 
@@ -180,6 +168,7 @@ class TestStdout:
                 "-o",
                 "-",
                 *REPLAY,
+                process=True,
                 cwd=jobs.parent,
                 capture_output=False,
                 stdout=full,
@@ -190,7 +179,7 @@ class TestStdout:
         assert len(ids(jobs.with_name("jobs.answers.jsonl"))) == 2000
 
     def test_closed_it_is_refused_before_any_work(self, jobs: Path):
-        done = blendrun("run", jobs, "-o", "-", *REPLAY, cwd=jobs.parent, preexec_fn=lambda: os.close(1))
+        done = blendrun("run", jobs, "-o", "-", *REPLAY, process=True, cwd=jobs.parent, preexec_fn=lambda: os.close(1))
         assert done.returncode == 73
         assert "stdout is closed; give a file with -o" in done.stderr
         assert list(jobs.parent.iterdir()) == [jobs]
@@ -233,7 +222,9 @@ class TestStderr:
 
     @pytest.mark.parametrize("closed", [(2,), (0, 1, 2)])
     def test_closed_it_costs_nothing_and_stdout_stays_clean(self, jobs: Path, closed: tuple[int, ...]):
-        done = blendrun("run", jobs, "-o", jobs.with_name("out"), *REPLAY, preexec_fn=lambda: [*map(os.close, closed)])
+        done = blendrun(
+            "run", jobs, "-o", jobs.with_name("out"), *REPLAY, process=True, preexec_fn=lambda: [*map(os.close, closed)]
+        )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert len(ids(jobs.with_name("out"))) == 50
         assert (jobs.parent / "out.blendrun" / "journal").read_bytes().count(b"\n") == 51
@@ -241,10 +232,11 @@ class TestStderr:
     def test_a_log_that_nobody_reads_or_that_is_full_costs_nothing(self, jobs: Path):
         reader, writer = os.pipe()
         os.close(reader)
-        done = blendrun("run", jobs, "-o", jobs.with_name("1"), *REPLAY, capture_output=False, stderr=writer)
+        command = {"process": True, "capture_output": False}
+        done = blendrun("run", jobs, "-o", jobs.with_name("1"), *REPLAY, **command, stderr=writer)
         os.close(writer)
         assert done.returncode == 0
         with Path("/dev/full").open("wb") as full:
-            done = blendrun("run", jobs, "-o", jobs.with_name("2"), *REPLAY, capture_output=False, stderr=full)
+            done = blendrun("run", jobs, "-o", jobs.with_name("2"), *REPLAY, **command, stderr=full)
         assert done.returncode == 0
         assert len(ids(jobs.with_name("1"))) == len(ids(jobs.with_name("2"))) == 50

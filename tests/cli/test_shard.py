@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from command import REPLAY, blendrun, environment, ids, line, write_jobs
+
+from tests.command import REPLAY, blendrun, environment, ids, line, write_jobs
 
 SHARDS = 3
 

@@ -12,7 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from command import COMMAND, blendrun, ids, write_jobs
+
+from tests.command import COMMAND, blendrun, ids, write_jobs
 
 BATCH = Path(__file__).parents[2] / "scripts" / "slurm"
 _DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -109,7 +110,7 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE OverSubscribe=NO State=
         def end() -> None:
             process.terminate()
             try:
-                process.wait(timeout=20)
+                process.wait(timeout=600)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -126,7 +127,6 @@ PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE OverSubscribe=NO State=
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=60,
             check=False,
         )
         return done.stdout.strip() or done.stderr.strip()

@@ -7,7 +7,8 @@ import signal
 from pathlib import Path
 
 import pytest
-from command import await_answers, blendrun, start, write_jobs
+
+from tests.command import await_answers, blendrun, start, write_jobs
 
 SLOW = ("--engine", "replay", "--engine-arg", "slots=1", "--engine-arg", "real_time=4")
 

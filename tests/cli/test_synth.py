@@ -8,7 +8,8 @@ from typing import Any
 
 import jsonschema
 import pytest
-from command import blendrun, lines_of
+
+from tests.command import blendrun, lines_of
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 ON = ("--model", "llama-3-8b", "--hardware", "a100-80g")
@@ -25,7 +26,7 @@ achieved_bandwidth: {value: 1.5e+12, source: here, origin: measured}
 
 
 def made(path: Path, *words: str | Path) -> dict[str, Any]:
-    done = blendrun("synth", "-o", path, *ON, *words, "--json", "-q", timeout=300)
+    done = blendrun("synth", "-o", path, *ON, *words, "--json", "-q")
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     report: dict[str, Any] = json.loads(done.stdout)
@@ -39,7 +40,7 @@ def test_a_file_has_what_was_asked_for_and_a_plan_of_it_says_the_same(tmp_path: 
     assert report["rho"] == pytest.approx(1.4, rel=0.01)
     assert report["sharing"] == pytest.approx(0.35, abs=0.005)
     assert [kind["name"] for kind in report["kinds"]] == ["burstgpt", "mmlu", "openvid"]
-    planned = blendrun("plan", mix, *ON, "--json", "-q", timeout=300)
+    planned = blendrun("plan", mix, *ON, "--json", "-q")
     assert planned.returncode == 0, planned.stderr
     plan = json.loads(planned.stdout)
     assert (plan["kind"], plan["lengths"]) == ("trace", {"known": 2000})
@@ -60,11 +61,11 @@ def test_the_same_seed_is_the_same_file_and_another_is_not(tmp_path: Path):
 
 
 def test_people_are_told_what_was_written(tmp_path: Path):
-    done = blendrun("synth", "-o", tmp_path / "mix.jsonl", *ON, *FEW, timeout=300)
+    done = blendrun("synth", "-o", tmp_path / "mix.jsonl", *ON, *FEW)
     assert done.returncode == 0, done.stderr
     for words in ("burstgpt", "mmlu", "openvid", "asked 1.4", "asked 0.35", "2,000 requests in", "mix.jsonl"):
         assert words in done.stdout
-    quiet = blendrun("synth", "-o", tmp_path / "mix.jsonl", *ON, *FEW, "-q", timeout=300)
+    quiet = blendrun("synth", "-o", tmp_path / "mix.jsonl", *ON, *FEW, "-q")
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
 
 
@@ -89,7 +90,7 @@ def test_people_are_told_what_was_written(tmp_path: Path):
 def test_what_makes_no_sense_is_said_in_one_sentence(words: tuple[str, ...], code: int, message: str, tmp_path: Path):
     (tmp_path / "still.yaml").write_text(CARD.replace("2.0e+12", "0"), encoding="utf-8")
     (tmp_path / "lame.yaml").write_text(CARD.replace("achieved_bandwidth", "#"), encoding="utf-8")
-    done = blendrun("synth", "-o", "mix.jsonl", *FEW, *words, cwd=tmp_path, timeout=300)
+    done = blendrun("synth", "-o", "mix.jsonl", *FEW, *words, cwd=tmp_path)
     assert done.returncode == code, done.stderr
     assert message in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from command import REPLAY, ids, write_jobs
 
-from tests.cli.terminal import on_terminal
+from tests.command import REPLAY, ids, write_jobs
+from tests.terminal import on_terminal
 
 # Slow enough for some frames of the bar.
 SLOW = ("--engine-arg", "slots=4", "--engine-arg", "real_time=1000")

@@ -10,6 +10,14 @@ import os
 import sys
 
 os.environ |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+# A lost node is noticed in some seconds, not in half a minute: one that is away refuses the connection at once, and one
+# that is only slow has three times three seconds.
+os.environ |= {
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "3000",
+    "RAY_health_check_failure_threshold": "3",
+}
 
 # One CPU, so that two engines are on two nodes, and share the cores of this machine as replicas do.
 NODE = {"num_cpus": 1, "node_ip_address": "127.0.0.1", "include_dashboard": False, "object_store_memory": 100 << 20}

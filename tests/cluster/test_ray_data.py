@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,63 +15,69 @@ import pytest
 from blendrun.errors import UsageError
 from blendrun.jobs import parse_line
 from blendrun.ray_data.rows import request_line
-from tests.cli.command import blendrun, lines_of
-from tests.cluster.conftest import LOOPBACK, Nodes
-from tests.runtime.test_replicas import write_job
+from tests.cluster.pipelines import MODEL
+from tests.cluster.ray_nodes import LOOPBACK, Nodes
+from tests.command import blendrun, lines_of
+from tests.runtime.grouped_job import write_job
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = pytest.mark.timeout(1800)
 ROOT = Path(__file__).parents[2]
 
 
-def pipeline(nodes: Nodes, name: str, jobs: Path, out: Path) -> list[dict[str, Any]]:
-    command = [sys.executable, "-m", "tests.cluster.pipelines", name, str(jobs), str(out)]
+@dataclass(frozen=True)
+class Rows:
+    """What the pipelines made of a job. given: ids of its lines. planned: ids in the plan's order."""
+
+    jobs: Path
+    folder: Path
+    given: list[str]
+    planned: list[str]
+
+    def of(self, pipeline: str) -> list[dict[str, Any]]:
+        return lines_of(self.folder / pipeline)
+
+
+@pytest.fixture(scope="module")
+def rows(nodes: Nodes, tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Rows:
+    folder = tmp_path_factory.mktemp("pipelines")
+    jobs = folder / "jobs.jsonl"
+    given = write_job(jobs, groups=8, each=5, tokens=16)
+    command = [sys.executable, "-m", "tests.cluster.pipelines", str(jobs), str(tiny_model), str(folder)]
     env = os.environ | LOOPBACK | {"RAY_ADDRESS": nodes.address}
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, timeout=380)
+    finished = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env)
     assert finished.returncode == 0, finished.stderr
-    return lines_of(out)
-
-
-def planned(jobs: Path, out: Path) -> list[str]:
-    """Ids in the plan's order."""
-    blendrun("plan", jobs, "--model", "smollm2-135m", "--order-out", out, check=True, timeout=200)
-    return out.read_text().splitlines()
-
-
-def test_rows_come_in_the_order_of_the_plan(nodes: Nodes, tmp_path: Path) -> None:
-    jobs = tmp_path / "jobs.jsonl"
-    given = write_job(jobs)
-    rows = pipeline(nodes, "blended", jobs, tmp_path / "rows.jsonl")
-    found = [row["custom_id"] for row in rows]
-    assert found == planned(jobs, tmp_path / "order.txt")
-    assert found != given and sorted(found) == sorted(given)
-    assert [row["blend_place"] for row in rows] == list(range(len(given)))
-    bodies = {line["custom_id"]: line["body"] for line in lines_of(jobs)}
-    assert all(row["body"] == bodies[row["custom_id"]] for row in rows)
-
-
-def test_parts_are_runs_of_rows_that_keep_groups_together(nodes: Nodes, tmp_path: Path) -> None:
-    jobs = tmp_path / "jobs.jsonl"
-    given = write_job(jobs)
-    rows = pipeline(nodes, "parts", jobs, tmp_path / "rows.jsonl")
-    assert sorted(row["custom_id"] for row in rows) == sorted(given)
-    part = [row["blend_part"] for row in rows]
-    assert part == sorted(part) and set(part) == {0, 1, 2}
-    where: dict[str, set[int]] = {}
-    for row in rows:
-        where.setdefault(row["custom_id"].split()[0], set()).add(row["blend_part"])
-    # Three arcs of a ring are cut in three places.
-    assert sum(len(places) > 1 for places in where.values()) <= 4
+    order = folder / "order.txt"
+    assert blendrun("plan", jobs, "--model", MODEL, "--order-out", order).returncode == 0
+    return Rows(jobs, folder, given, order.read_text().splitlines())
 
 
 @pytest.mark.runtime
-def test_an_engine_answers_the_rows_of_a_pipeline(nodes: Nodes, tmp_path: Path) -> None:
-    jobs = tmp_path / "jobs.jsonl"
-    given = write_job(jobs)
-    rows = pipeline(nodes, "answered", jobs, tmp_path / "rows.jsonl")
-    assert sorted(row["mine"] for row in rows) == sorted(given)
-    assert all(row["error"] is None and "chat.completion" in row["response"] for row in rows)
-    assert all(0 < row["output_tokens"] <= 8 for row in rows)
-    assert [row["blend_place"] for row in rows] == list(range(len(given)))
+class TestPipelines:
+    def test_rows_come_in_the_order_of_the_plan(self, rows: Rows) -> None:
+        found = [row["custom_id"] for row in rows.of("blended")]
+        assert found == rows.planned
+        assert found != rows.given and sorted(found) == sorted(rows.given)
+        assert [row["blend_place"] for row in rows.of("blended")] == list(range(len(rows.given)))
+        bodies = {line["custom_id"]: line["body"] for line in lines_of(rows.jobs)}
+        assert all(row["body"] == bodies[row["custom_id"]] for row in rows.of("blended"))
+
+    def test_parts_are_runs_of_rows_that_keep_groups_together(self, rows: Rows) -> None:
+        found = rows.of("parts")
+        assert sorted(row["custom_id"] for row in found) == sorted(rows.given)
+        part = [row["blend_part"] for row in found]
+        assert part == sorted(part) and set(part) == {0, 1, 2}
+        where: dict[str, set[int]] = {}
+        for row in found:
+            where.setdefault(row["custom_id"].split()[0], set()).add(row["blend_part"])
+        # Three arcs of a ring are cut in three places.
+        assert sum(len(places) > 1 for places in where.values()) <= 4
+
+    def test_an_engine_answers_the_rows_of_a_pipeline(self, rows: Rows) -> None:
+        found = rows.of("answered")
+        assert sorted(row["mine"] for row in found) == sorted(rows.given)
+        assert all(row["error"] is None and "chat.completion" in row["response"] for row in found)
+        assert all(0 < row["output_tokens"] <= 8 for row in found)
+        assert [row["blend_place"] for row in found] == list(range(len(rows.given)))
 
 
 class TestRequestLine:

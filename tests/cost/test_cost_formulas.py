@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from toy_tree import make_lengths, make_prompts, make_tree
 
 from blendrun.cost import Demand, Machine, bound_seconds, demand, density, load_hardware, machine, path_sum
 from blendrun.cost.context import context_token_layers, decode_window_tokens, prefill_token_layers
 from blendrun.models.cards import list_aliases, load_card
+from tests.cost.toy_tree import make_lengths, make_prompts, make_tree
 
 LLAMA = load_card("llama-3-8b")
 A100 = machine(load_hardware("a100-80g"))
@@ -102,7 +102,6 @@ def test_float32_values_cost_twice_the_reads() -> None:
 
 
 @given(prompt=st.integers(0, 300), output=st.integers(0, 300), window=st.integers(1, 300))
-@settings(deadline=None)
 def test_a_window_of_certain_lengths_is_read_exactly(prompt: int, output: int, window: int) -> None:
     mean = np.array([float(output)])
     ours = decode_window_tokens(np.array([float(prompt)]), mean, mean**2, window)[0]
@@ -112,7 +111,6 @@ def test_a_window_of_certain_lengths_is_read_exactly(prompt: int, output: int, w
 
 
 @given(prompt=st.floats(0, 1e5), mean=st.floats(1, 1e4), spread=st.floats(1, 50), window=st.integers(1, 10_000))
-@settings(deadline=None)
 def test_a_window_is_never_read_more_than_the_whole_nor_beyond_itself(
     prompt: float, mean: float, spread: float, window: int
 ) -> None:
@@ -123,7 +121,6 @@ def test_a_window_is_never_read_more_than_the_whole_nor_beyond_itself(
 
 
 @given(start=st.integers(0, 300), length=st.integers(0, 300))
-@settings(deadline=None)
 def test_prefill_within_windows_is_the_sum_over_tokens(start: int, length: int) -> None:
     card = load_card("gpt-oss-20b")  # 12 full layers, 12 with a window of 128
     tokens = np.arange(start + 1, start + length + 1)
@@ -144,7 +141,6 @@ def test_every_model_demands_something_finite_and_positive(alias: str) -> None:
 
 
 @given(prompts=prompt_lists, data=st.data())
-@settings(deadline=None)
 def test_the_root_sums_what_leaves_and_segments_ask_for(prompts: list[list[int]], data: st.DataObject) -> None:
     means = data.draw(st.lists(st.floats(0, 100), min_size=len(prompts), max_size=len(prompts)))
     tree, asked = make_tree(prompts), demand_of(prompts, means)
@@ -159,7 +155,6 @@ def test_the_root_sums_what_leaves_and_segments_ask_for(prompts: list[list[int]]
 
 
 @given(prompts=prompt_lists, data=st.data())
-@settings(deadline=None)
 def test_sharing_lowers_compute_and_nothing_else(prompts: list[list[int]], data: st.DataObject) -> None:
     means = data.draw(st.lists(st.floats(0, 100), min_size=len(prompts), max_size=len(prompts)))
     together = demand_of(prompts, means)
@@ -169,7 +164,6 @@ def test_sharing_lowers_compute_and_nothing_else(prompts: list[list[int]], data:
 
 
 @given(prompts=prompt_lists, flops=st.floats(1e12, 1e16), bandwidth=st.floats(1e11, 1e14))
-@settings(deadline=None)
 def test_rates_scale_all_densities_alike(prompts: list[list[int]], flops: float, bandwidth: float) -> None:
     tree, asked = make_tree(prompts), demand_of(prompts, [5.0 + i for i in range(len(prompts))])
     other: Machine = replace(A100, flops=flops, bandwidth=bandwidth)
@@ -178,7 +172,6 @@ def test_rates_scale_all_densities_alike(prompts: list[list[int]], flops: float,
 
 
 @given(prompts=prompt_lists)
-@settings(deadline=None)
 def test_a_path_is_the_sum_over_ancestors(prompts: list[list[int]]) -> None:
     tree = make_tree(prompts)
     own = np.arange(1.0, len(tree) + 1)
@@ -218,7 +211,6 @@ def test_shared_prefix_kernels_read_a_prefix_once_for_all_below() -> None:
 
 
 @given(prompts=prompt_lists)
-@settings(deadline=None)
 def test_shared_prefix_kernels_never_read_more(prompts: list[list[int]]) -> None:
     tree, columns = make_tree(prompts), make_prompts(prompts)
     lengths = make_lengths([3.0 * i for i in range(len(prompts))])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.cost.hardware import load_hardware, machine
@@ -137,7 +137,6 @@ def test_table_1_gemm_of_the_one_rate_on_our_card_is_up_to_8_percent_off() -> No
     output=st.floats(1, 1e5),
     kv_memory=st.floats(1e9, 1e12),
 )
-@settings(deadline=None)
 def test_a_full_batch_is_as_dense_as_one_of_its_requests(prompt: float, output: float, kv_memory: float) -> None:
     batch = batch_density(kv_memory, prompt, output, PARAMETERS, KV_WIDTH, LAYERS, FLOPS, BANDWIDTH)
     assert batch == pytest.approx(rho(prompt, output))
@@ -156,7 +155,6 @@ def test_figure_6_memory_split() -> None:
     place=st.floats(0.01, 0.99),
     total=st.floats(1e9, 1e12),
 )
-@settings(deadline=None)
 def test_both_sides_together_compute_a_constant_number_of_tokens(
     left: tuple[float, float], right: tuple[float, float], place: float, total: float
 ) -> None:
@@ -171,7 +169,6 @@ def test_both_sides_together_compute_a_constant_number_of_tokens(
 
 
 @given(requests=st.lists(st.tuples(st.floats(1, 1e4), st.floats(1, 1e4)), min_size=1, max_size=20))
-@settings(deadline=None)
 def test_the_rates_cancel_in_the_step_budget(requests: list[tuple[float, float]]) -> None:
     root = paper_density(sum(compute(*one) for one in requests), sum(memory(*one) for one in requests))
     tokens = sum(prompt + output for prompt, output in requests)

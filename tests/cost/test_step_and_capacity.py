@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.cost import (
@@ -32,7 +32,6 @@ def test_step_budget_is_rounded_down_to_tiles() -> None:
 
 
 @given(tokens=st.floats(0, 1e15), kv_bytes=st.floats(0, 1e20), pool=st.floats(0, 1e13))
-@settings(deadline=None)
 def test_step_budget_is_always_a_usable_number_of_tiles(tokens: float, kv_bytes: float, pool: float) -> None:
     budget = step_budget(tokens, kv_bytes, pool)
     assert 128 <= budget <= 16384

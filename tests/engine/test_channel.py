@@ -16,7 +16,9 @@ Worker = Channel[ToEngine]
 
 TO_ENGINE: list[ToEngine] = [
     Configure(
-        EngineSettings("/models/ä", "cpu", 2, server_args={"max_running_requests": 3, "nested": {"a": [1, None]}})
+        EngineSettings("/models/ä", "cpu", 2, server_args={"max_running_requests": 3, "nested": {"a": [1, None]}}),
+        {"BLENDRUN_SCHEDULER": "{}"},
+        "/runs/é/engine.log",
     ),
     WorkItem(0, "/v1/completions", b'{"prompt":"\x00\xff"}'),
     WorkItem(2**40, "/v1/chat/completions", b"", 17),

@@ -6,10 +6,10 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from blendrun.engine.scheduler.log_file import LogFile
+from tests.processes import wait_for
 
 WRITER = """
 import sys, time
@@ -49,9 +49,7 @@ class TestLogFile:
     def test_what_waits_is_written_within_seconds_without_another_line(self, tmp_path: Path):
         log = LogFile(tmp_path / "log")
         log.write(b"{}")
-        deadline = time.monotonic() + 10
-        while not (tmp_path / "log").stat().st_size and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: bool((tmp_path / "log").stat().st_size))
         assert (tmp_path / "log").read_bytes() == b"{}\n"
 
     def test_behind_a_torn_line_a_new_one_begins(self, tmp_path: Path):
@@ -74,9 +72,7 @@ class TestLogFile:
     def test_a_killed_process_leaves_whole_lines_up_to_a_second_before(self, tmp_path: Path):
         path = tmp_path / "log"
         with subprocess.Popen([sys.executable, "-c", WRITER, str(path)]) as process:
-            deadline = time.monotonic() + 20
-            while not (path.exists() and path.stat().st_size) and time.monotonic() < deadline:
-                time.sleep(0.05)
+            wait_for(lambda: path.exists() and path.stat().st_size > 0, process)
             process.send_signal(signal.SIGKILL)
         written = path.read_bytes()
         assert written.endswith(b"}\n")

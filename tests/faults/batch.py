@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from tests.cli.command import REPLAY, await_answers, blendrun, ids, lines_of, start, write_jobs
+from tests.command import REPLAY, await_answers, blendrun, ids, lines_of, start, write_jobs
 
 # About 20 answers a second, with few in flight, so that there is time for a fault.
 SLOW = ("--engine-arg", "slots=2", "--engine-arg", "decode_rate=10", "--engine-arg", "real_time=100")

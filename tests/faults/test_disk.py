@@ -14,10 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from batch import SLOW, STATED, Batch, refusal
-from disks import PAGE, Mounts, fill, namespace
 
-from tests.cli.command import await_answers, start
+from tests.command import await_answers, start
+from tests.faults.batch import SLOW, STATED, Batch, refusal
+from tests.faults.disks import PAGE, Mounts, fill, namespace
 
 # Exit code of what cannot be written.
 UNAVAILABLE = 73
@@ -101,7 +101,7 @@ class TestFull:
         def limit() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (kib * 1024, kib * 1024))
 
-        done = batch.run(preexec_fn=limit)
+        done = batch.run(process=True, preexec_fn=limit)
         assert done.returncode == UNAVAILABLE
         assert f"cannot write {batch.journal}: File too large; raise the limit of file sizes" in refusal(done)
         kept = batch.records()
@@ -161,7 +161,7 @@ class TestReadOnly:
         os.sync()
         safe = batch.records()
         mounts.break_ext4(target)
-        _, stderr = process.communicate(timeout=60)
+        _, stderr = process.communicate()
         assert process.returncode == UNAVAILABLE, stderr
         sentence = stderr.splitlines()[-1]
         assert sentence == (

@@ -13,8 +13,8 @@ import pytest
 from scripts.fuzz.json_cases import ALL, MUST_REFUSE, MUST_TAKE
 from scripts.fuzz.lines import job
 from scripts.fuzz.reading import read
-from tests.cli import command
-from tests.cli.command import REPLAY
+from tests import command
+from tests.command import REPLAY
 
 CODES = {"invalid_json", "invalid_request", "duplicate_custom_id", "context_length_exceeded", "schema_unsupported"}
 CHAT = "/v1/chat/completions"
@@ -34,7 +34,7 @@ FINDINGS: tuple[dict[str, Any], ...] = (
 
 def blendrun(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """In `folder`, with the replay engine."""
-    return command.blendrun("run", *words, *REPLAY, cwd=folder, timeout=300)
+    return command.blendrun("run", *words, *REPLAY, cwd=folder)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -149,7 +149,7 @@ def peak_of(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss); sys.exit(done.returncode)"
     )
     words = (sys.executable, "-c", program, command.COMMAND, "run", *words, *REPLAY)
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True)
 
 
 def test_the_bound_of_a_line_can_be_set(tmp_path: Path):

@@ -20,7 +20,7 @@ from blendrun.engine.replay import ReplayEngine
 from blendrun.errors import UsageError
 from blendrun.runner.fetch import Content, Fetcher, MediaAccess, MediaError, is_public, read_below
 from blendrun.runner.media import MediaEngine
-from tests.cli.command import REPLAY, blendrun, ids, lines_of
+from tests.command import REPLAY, blendrun, ids, lines_of
 from tests.faults.media_server import METADATA, PICTURE, MediaServer, media_server
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from batch import SLOW, STATED, Batch, refusal
 
-from tests.cli.command import await_answers, blendrun, line, start
+from tests.command import await_answers, blendrun, line, start
+from tests.faults.batch import SLOW, STATED, Batch, refusal
+from tests.processes import wait_for
 
 ROWS = 200
 REFUSED = 78
@@ -219,9 +219,7 @@ class TestTwoRunsAtOnce:
         # An answer a second: it works until it is killed.
         slow = (*SLOW, "--engine-arg", "real_time=5")
         runs = [start(*command, *slow) for command in (batch.command, other) for _ in range(3)]
-        deadline = time.monotonic() + 100
-        while sum(run.poll() is None for run in runs) > 1 and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_for(lambda: sum(run.poll() is None for run in runs) == 1)
         (working,) = (run for run in runs if run.poll() is None)
         for run in runs:
             if run is not working:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from job_lines import CHAT, body, index, line, write
 
 import blendrun.jobs.lines as scanning
 from blendrun.errors import ErrorCode, InputInvalidError, InputMissingError, LineError, UsageError
 from blendrun.jobs import Job, index_jobs, open_sources, parse_line, request_key
+from tests.jobs.job_lines import CHAT, body, index, line, write
 
 
 def errors(job: Job) -> dict[int, ErrorCode]:

@@ -10,10 +10,10 @@ import numpy as np
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from job_lines import index, line, write
 
 from blendrun.errors import ErrorCode
 from blendrun.jobs.index import first_rows
+from tests.jobs.job_lines import index, line, write
 
 
 class TestDuplicates:

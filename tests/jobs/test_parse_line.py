@@ -9,11 +9,11 @@ import orjson
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from job_lines import CHAT, body, line
 
 from blendrun.endpoints import ENDPOINTS
 from blendrun.errors import ErrorCode, LineError
 from blendrun.jobs import RequestLine, canonical_body, content_digest, parse_line, request_key, salted_key
+from tests.jobs.job_lines import CHAT, body, line
 
 
 def refusal(raw: bytes, **settings: Any) -> LineError:

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from job_lines import line, write
 
 from blendrun.errors import (
     BlendrunError,
@@ -22,6 +21,7 @@ from blendrun.errors import (
     UsageError,
 )
 from blendrun.jobs import Source, open_sources
+from tests.jobs.job_lines import line, write
 
 TEXT = b"".join(line(f"id-{number}") + b"\n" for number in range(500))
 HALF = len(TEXT) // 2

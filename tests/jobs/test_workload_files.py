@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from job_lines import index
+
+from tests.jobs.job_lines import index
 
 WORKLOADS = Path(__file__).parents[3] / "shared" / "workloads"
 REQUESTS = {

@@ -7,14 +7,14 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from small_tree import make_prompts, make_tree
 
 from blendrun.lengths import LengthMode, Lengths, LengthSource, Recalled, Samples, estimate, length_report
 from blendrun.lengths.evidence import BINS, octave
 from blendrun.lengths.prior import prior_moments
 from blendrun.tokens.base import Prompts
+from tests.lengths.small_tree import make_prompts, make_tree
 
 
 def samples(*rows: tuple[int, float] | tuple[int, float, bool]) -> Samples:
@@ -65,7 +65,6 @@ def jobs(draw: st.DrawFn) -> tuple[Prompts, object, Samples | None, Recalled | N
     return prompts, make_tree(units), draw(st.sampled_from([None, seen])), draw(st.sampled_from([None, history]))
 
 
-@settings(deadline=None, max_examples=300)
 @given(jobs(), st.sampled_from(LengthMode))
 def test_moments_are_possible_whatever_is_known(job, mode: LengthMode):
     prompts, tree, seen, history = job
@@ -80,7 +79,6 @@ def test_moments_are_possible_whatever_is_known(job, mode: LengthMode):
     assert again.mean.tobytes() == lengths.mean.tobytes() and again.square.tobytes() == lengths.square.tobytes()
 
 
-@settings(deadline=None)
 @given(jobs())
 def test_facts_are_exact_and_an_oracle_speaks_only_when_asked(job):
     prompts, tree, seen, history = job

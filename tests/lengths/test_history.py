@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.lengths import History, HistoryUnavailableError, data_folder
@@ -71,7 +71,6 @@ class TestRoundTrip:
         history.record(MODEL, np.array([KIND], dtype=np.uint64), np.array([5.0]), np.array([False]), now=0)
         assert len(recall(history, KIND)) == 0
 
-    @settings(deadline=None)
     @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=50))
     def test_an_octave_holds_lengths_of_one_power_of_two(self, lengths: list[float]):
         bins = octave(np.array(lengths))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.lengths.prior import prior_moments
@@ -31,7 +31,6 @@ def test_an_open_bound_promises_a_few_hundred_tokens():
     assert (square < 1000**2).all()
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 2**31 - 1), min_size=2, max_size=30))
 def test_moments_are_possible_and_grow_with_the_bound(bounds: list[int]):
     mean, square = prior(*sorted(bounds))

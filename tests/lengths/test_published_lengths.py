@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 import zstandard
-from small_tree import make_prompts, make_tree
 
 from blendrun.lengths import LengthMode, Samples, estimate
+from tests.lengths.small_tree import make_prompts, make_tree
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "workloads"
 

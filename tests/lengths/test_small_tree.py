@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from small_tree import make_tree
+
+from tests.lengths.small_tree import make_tree
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2), max_size=5), max_size=12))
 def test_ranges_nest_and_every_prompt_has_its_leaf(prompts: list[list[int]]):
     tree = make_tree(prompts)

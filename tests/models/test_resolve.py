@@ -10,12 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
 
 from blendrun.errors import InputMissingError, OutputUnavailableError, UsageError
 from blendrun.models import resolve_model
 from blendrun.models.identity import folder_identity
 from blendrun.models.resolve import cache_folder
+from tests.models.hub_server import HubServer
 
 CONFIG = {
     "_name_or_path": "/somewhere",

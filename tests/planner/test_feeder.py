@@ -37,7 +37,6 @@ def two_kinds(count: int) -> Small:
     return small_job(units, [2 if place % 2 else 1500 for place in range(count)])
 
 
-@settings(deadline=None, max_examples=60)
 @given(small_jobs(), st.data())
 def test_every_wanted_prompt_comes_once_whatever_happens_meanwhile(job: Small, data: st.DataObject) -> None:
     count = len(job.prompts)
@@ -126,7 +125,7 @@ def test_rows_come_as_they_stand() -> None:
     assert source.take() is None
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.large_base_example])
+@settings(suppress_health_check=[HealthCheck.large_base_example])
 @given(small_jobs(), st.data())
 def test_what_is_given_up_comes_from_the_other_feeder_and_from_no_other(job: Small, data: st.DataObject) -> None:
     plans: Sequence[Order | Blend] = [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.report.icicle import IcicleNode, icicle
@@ -15,7 +15,6 @@ def drawn(job: Small, limit: int) -> tuple[IcicleNode, ...]:
     return icicle(job.tree, job.demand, job.machine, lambda number: f"id {number}", limit)
 
 
-@settings(deadline=None, max_examples=80)
 @given(small_jobs(), st.integers(0, 40))
 def test_blocks_lie_side_by_side_inside_their_parents(job: Small, limit: int) -> None:
     nodes = drawn(job, limit)
@@ -31,7 +30,6 @@ def test_blocks_lie_side_by_side_inside_their_parents(job: Small, limit: int) ->
         assert all(one[1] <= other[0] for one, other in itertools.pairwise(spans))
 
 
-@settings(deadline=None, max_examples=80)
 @given(small_jobs())
 def test_with_room_for_all_the_whole_prompts_are_drawn(job: Small) -> None:
     nodes = drawn(job, 10_000)

@@ -35,9 +35,7 @@ class HangUp:
 
 @dataclass(frozen=True)
 class Stall:
-    """Say nothing for so many seconds, then close."""
-
-    seconds: float
+    """Say nothing, as long as there is a server."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def faulty_server(
     script: Script = lambda text, times: None, *, port: int = 0, work: float = 0.0, models: Any = (MODEL,)
 ) -> Iterator[tuple[str, Seen]]:
     """Its address and what it saw. work: seconds that a good answer takes."""
-    seen = Seen()
+    seen, over = Seen(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -135,8 +133,8 @@ def faulty_server(
                         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                     self.close_connection = True
                     self.connection.close() if reset else self.connection.shutdown(socket.SHUT_RDWR)
-                case Stall(seconds):
-                    time.sleep(seconds)
+                case Stall():
+                    over.wait()
                     self.close_connection = True
                 case Half():
                     content = answer(text)
@@ -160,6 +158,7 @@ def faulty_server(
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}", seen
     finally:
+        over.set()
         server.shutdown()
         server.server_close()
         server.cut()

@@ -9,16 +9,16 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
-from runner_job import line, lines_of, no_engine, run, write
 
 from blendrun.engine.base import Result
 from blendrun.errors import ErrorCode
 from blendrun.runner.answers import answer_line
 from blendrun.runner.events import Event, PhaseStarted
+from tests.runner.runner_job import line, lines_of, no_engine, run, write
 
 KEY = bytes(range(16))
 
@@ -143,7 +143,6 @@ BAD: list[bytes] = [
 KINDS = st.sampled_from(["good", "good", "good", "duplicate", "fails", "blank", *range(len(BAD))])
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.lists(KINDS, min_size=1, max_size=25), st.sampled_from(["given", "shuffled"]), st.data())
 def test_lines_out_and_error_lines_are_the_lines_in_each_once_and_in_order(
     kinds: list[Any], order: Any, data: st.DataObject

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from runner_job import line, lines_of, run, write
 
 from blendrun.engine.base import EngineInfo, OnPhase, Result
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import EngineUnavailableError
+from tests.runner.runner_job import line, lines_of, run, write
 
 LINES = [line(f"id {row}", f"question {row}") for row in range(6)]
 

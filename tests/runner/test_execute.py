@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +14,9 @@ import msgspec
 import orjson
 import pytest
 from filelock import FileLock
-from runner_job import line, lines_of, no_engine, run, write
 
 from blendrun import __version__
-from blendrun.engine.base import EngineInfo, OnPhase, Result
+from blendrun.engine.base import EngineInfo, OnPhase
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import (
     BlendrunError,
@@ -35,41 +34,10 @@ from blendrun.runner.events import Event, Note, PhaseStarted, Progress
 from blendrun.runner.replica import Patience
 from blendrun.runner.stop import STOP_SIGNALS, stopping_by_exception
 from blendrun.runner.summary import Summary
+from tests.runner.interrupted import Interrupted, die, signalled
+from tests.runner.runner_job import line, lines_of, no_engine, run, write
 
 LINES = [line(f"id {row}", f"question {row}") for row in range(20)]
-
-
-class Interrupted(ReplayEngine):
-    """The replay engine until `at` results are out; then `event` happens."""
-
-    def __init__(self, at: int, event: Callable[[], None]) -> None:
-        super().__init__(ReplaySettings(slots=1))
-        self._at, self._event = at, event
-
-    async def results(self) -> AsyncIterator[Result]:
-        number = 0
-        async for result in super().results():
-            if number == self._at:
-                self._event()
-                # Signals reach the runner through its loop.
-                await asyncio.sleep(0.2)
-            number += 1
-            yield result
-
-
-def die() -> None:
-    raise EngineUnavailableError("the engine died")
-
-
-def signalled(number: int, *, dies: bool = False) -> Callable[[], None]:
-    def event() -> None:
-        os.kill(os.getpid(), number)
-
-    def fatal() -> None:
-        os.kill(os.getpid(), number)
-        raise EngineUnavailableError("the engine died of the same signal")
-
-    return fatal if dies else event
 
 
 def notes(events: list[Event]) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from blendrun.engine.base import Usage
@@ -63,7 +63,6 @@ def ends_of_records(path: Path) -> list[int]:
     return [place + 1 for place, byte in enumerate(path.read_bytes()) if byte == 10]
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(records, max_size=5), max_size=4))
 def test_what_is_written_in_any_number_of_openings_is_read_in_order(parts: list[list[Record]]):
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +74,6 @@ def test_what_is_written_in_any_number_of_openings_is_read_in_order(parts: list[
             assert journal.damaged == 0
 
 
-@settings(deadline=None)
 @given(st.lists(records, max_size=6), st.data())
 def test_cut_anywhere_all_whole_records_before_the_cut_survive_and_work_goes_on(
     written: list[Record], data: st.DataObject
@@ -95,7 +93,6 @@ def test_cut_anywhere_all_whole_records_before_the_cut_survive_and_work_goes_on(
             assert journal.damaged == 0, "a cut tail is gone, not damage"
 
 
-@settings(deadline=None)
 @given(st.lists(records, min_size=1, max_size=6), st.data())
 def test_a_flipped_byte_costs_at_most_the_records_it_touches(written: list[Record], data: st.DataObject):
     assume(len({record.key for record in written}) == len(written))
@@ -139,7 +136,6 @@ def test_zeros_that_a_power_cut_left_at_the_end_are_cut_off(tmp_path: Path):
 
 
 class TestDropErrors:
-    @settings(deadline=None)
     @given(st.lists(records, max_size=8))
     def test_keeps_the_successes_in_order_and_appends_behind_them(self, written: list[Record]):
         with tempfile.TemporaryDirectory() as folder:

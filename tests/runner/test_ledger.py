@@ -6,14 +6,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from runner_job import index, line, write
 
 from blendrun.engine.base import Usage
 from blendrun.jobs import Job
 from blendrun.runner.journal import Entry
 from blendrun.runner.ledger import ANSWERED, FAILED, UNFINISHED, Ledger
+from tests.runner.runner_job import index, line, write
 
 SALT = b"salt"
 
@@ -28,7 +28,6 @@ def make_job(folder: str | Path, rows: int) -> Job:
     return index(write(Path(folder) / "jobs", *lines))
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.data())
 def test_marks_the_rows_whose_key_is_there_and_no_other(rows: int, data: st.DataObject):
     with tempfile.TemporaryDirectory() as folder, make_job(folder, rows) as job:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -13,8 +12,6 @@ import jsonschema
 import numpy as np
 import orjson
 import pytest
-from runner_job import line, lines_of, run, write
-from test_execute import Interrupted, signalled
 
 from blendrun.blend.base import OrderName
 from blendrun.engine.base import EngineInfo, OnPhase, Result, WorkItem
@@ -24,6 +21,8 @@ from blendrun.runner.allotment import Allotment
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import Patience
 from blendrun.simulate.base import Overlap
+from tests.runner.interrupted import Interrupted, signalled
+from tests.runner.runner_job import line, lines_of, run, write
 
 COUNT = 120
 LINES = [line(f"id {row}", f"question {row}") for row in range(COUNT)]
@@ -189,14 +188,12 @@ def test_a_stop_drains_all_of_them(jobs: Path, out: Path) -> None:
 def test_a_stop_does_not_wait_for_a_replica_that_loads(jobs: Path, out: Path) -> None:
     class Loading(ReplayEngine):
         async def start(self, on_phase: OnPhase) -> EngineInfo:
-            await asyncio.sleep(60)
+            await asyncio.sleep(3600)
             raise AssertionError("it was to be stopped")
 
     engines = [Loading(ReplaySettings()), Interrupted(5, signalled(signal.SIGTERM))]
-    begun = time.monotonic()
     with pytest.raises(BlendrunError, match="are left"):
-        run(out, jobs, engine=lambda: engines.pop(0), patience=Patience(drain=30.0), replicas=2)
-    assert time.monotonic() - begun < 20
+        run(out, jobs, engine=lambda: engines.pop(0), patience=Patience(drain=3600.0), replicas=2)
 
 
 def test_more_replicas_than_requests(tmp_path: Path, out: Path) -> None:

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_server import MODEL, Fault, Half, HangUp, Seen, Stall, Status, faulty_server
-from runner_job import line, lines_of, run, settings, write
 
 from blendrun.engine.base import Engine
 from blendrun.engine.http import HttpEngine, HttpSettings
@@ -20,6 +18,8 @@ from blendrun.errors import EngineUnavailableError, UsageError
 from blendrun.runner.replica import Patience
 from blendrun.runner.run import execute
 from blendrun.runner.summary import Summary
+from tests.runner.faulty_server import MODEL, Fault, Half, HangUp, Seen, Stall, Status, faulty_server
+from tests.runner.runner_job import line, lines_of, run, settings, write
 
 COUNT = 24
 TEXTS = [f"question {row}" for row in range(COUNT)]
@@ -33,7 +33,7 @@ def jobs(tmp_path: Path) -> Path:
 
 
 def on(address: str, out: Path, **given: Any) -> Callable[[], Engine]:
-    chosen = HttpSettings(**{"concurrency": 4, "wait": 10.0, "tries": 3} | given)
+    chosen = HttpSettings(**{"concurrency": 4, "wait": 10.0, "tries": 3, "backoff": 0.05} | given)
     return lambda: HttpEngine(address, chosen, out.parent / "server.log")
 
 
@@ -80,7 +80,7 @@ def test_it_has_no_more_at_once_than_was_said(jobs: Path, out: Path) -> None:
         HangUp(),
         HangUp(reset=True),
         Half(),
-        Stall(3.0),
+        Stall(),
     ],
     ids=str,
 )
@@ -121,12 +121,12 @@ def test_retry_after_is_waited_for(jobs: Path, out: Path) -> None:
 
     def script(text: str, before: int) -> Fault | None:
         asked.setdefault(text, []).append(time.monotonic())
-        return Status(429, headers={"Retry-After": "2"}) if text == TEXTS[3] and before == 0 else None
+        return Status(429, headers={"Retry-After": "1"}) if text == TEXTS[3] and before == 0 else None
 
     with faulty_server(script) as (address, _):
         assert run(out, jobs, engine=on(address, out)).exit_code == 0
     first, second = asked[TEXTS[3]]
-    assert second - first >= 2.0
+    assert second - first >= 1.0
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_retry_after_is_waited_for(jobs: Path, out: Path) -> None:
         (Status(500, b'{"error": {"message": "inside"}}'), "engine_error", "inside", 3),
         (HangUp(), "engine_error", "the connection was cut", 3),
         (Half(), "engine_error", "the connection was cut", 3),
-        (Stall(3.0), "request_timeout", "no answer within 1 s, 2 times", 2),
+        (Stall(), "request_timeout", "no answer within 1 s, 2 times", 2),
     ],
     ids=str,
 )
@@ -270,7 +270,7 @@ def test_a_server_that_comes_back_goes_on_with_what_it_had(jobs: Path, out: Path
         time.sleep(3.0)
         with faulty_server(port=port) as (_, after):
             seen.append(after)
-            finished.wait(60)
+            finished.wait()
 
     thread = threading.Thread(target=world)
     thread.start()
@@ -292,7 +292,7 @@ class TestSeveral:
     def run(self, out: Path, jobs: Path, *addresses: str, **given: Any) -> Summary:
         patience = Patience(restarts=0, drain=0.0)
         wanted = settings(out, jobs, replicas=len(addresses), patience=patience)
-        chosen = HttpSettings(**{"concurrency": 2, "wait": 2.0, "tries": 2} | given)
+        chosen = HttpSettings(**{"concurrency": 2, "wait": 2.0, "tries": 2, "backoff": 0.05} | given)
         return execute(
             wanted,
             lambda state, *_: HttpEngine(addresses[state.replica - 1], chosen, state.engine_log),
@@ -323,7 +323,7 @@ class TestSeveral:
         thread = threading.Thread(target=world)
         thread.start()
         with faulty_server(work=0.1) as (address[1], second):
-            assert up.wait(10)
+            up.wait()
             summary = self.run(out, jobs, *address)
         thread.join()
         assert summary.exit_code == 0

@@ -10,8 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from faulty_server import MODEL, Status, faulty_server
-from runner_job import line, lines_of, write
+
+from tests.runner.faulty_server import MODEL, Status, faulty_server
+from tests.runner.runner_job import line, lines_of, write
 
 BLENDRUN = str(Path(sys.executable).with_name("blendrun"))
 COUNT = 12

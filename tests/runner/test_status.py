@@ -9,11 +9,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-from runner_job import line, run, write
-from test_execute import Interrupted, die, signalled
 
 from blendrun.errors import BlendrunError, ManifestMismatchError
 from blendrun.runner.replica import Patience
+from tests.runner.interrupted import Interrupted, die, signalled
+from tests.runner.runner_job import line, run, write
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 LINES = [line(f"id {row}", f"question {row}") for row in range(20)]

@@ -11,6 +11,9 @@ import pytest
 from blendrun.errors import DrainedError, InterruptedRunError
 from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stopping_by_exception
 
+# Whatever waits so long was not stopped: the test's own timeout ends it.
+_FOR_EVER_S = 3600.0
+
 
 @pytest.mark.parametrize(
     ("number", "error"),
@@ -31,8 +34,8 @@ def test_what_forgives_every_failure_does_not_forgive_a_signal(number: int, erro
 def test_a_deadline_ends_what_runs_at_its_time():
     begun = time.monotonic()
     with pytest.raises(DrainedError, match="the deadline has come"), stopping_by_exception(begun + 0.3):
-        time.sleep(5)
-    assert 0.25 < time.monotonic() - begun < 2
+        time.sleep(_FOR_EVER_S)
+    assert time.monotonic() - begun >= 0.3
 
 
 def test_the_deadline_waits_while_a_loop_has_the_signals():
@@ -41,8 +44,7 @@ def test_the_deadline_waits_while_a_loop_has_the_signals():
         with handlers_kept():
             time.sleep(0.5)
             assert time.monotonic() - begun >= 0.5, "no alarm in here"
-        time.sleep(5)
-    assert time.monotonic() - begun < 3
+        time.sleep(_FOR_EVER_S)
 
 
 def test_afterwards_nothing_of_it_is_left():
@@ -52,4 +54,4 @@ def test_afterwards_nothing_of_it_is_left():
         pass
     assert [signal.getsignal(number) for number in numbers] == before
     # Someone else's alarm goes on as it did.
-    assert signal.getitimer(signal.ITIMER_REAL)[0] == pytest.approx(left, abs=1)
+    assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= left

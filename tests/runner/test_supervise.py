@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from runner_job import line, lines_of, run, write
 
 from blendrun.blend.base import OrderName
 from blendrun.engine.base import EngineInfo, OnPhase, Result
@@ -22,6 +21,7 @@ from blendrun.jobs import Job
 from blendrun.planner.feed import RunPlan
 from blendrun.planner.feeder import Feed, RowFeeder
 from blendrun.runner.replica import Patience
+from tests.runner.runner_job import line, lines_of, run, write
 
 COUNT = 40
 LINES = [line(f"id {row}", f"question {row}") for row in range(COUNT)]
@@ -199,27 +199,28 @@ class TestDeadline:
         jobs = write(tmp_path / "many.jsonl", *rows)
         # 0.2 s each, two at a time: 40 s of work.
         engine = {"slots": 2, "decode_rate": 100.0, "real_time": 1.0}
-        patience = Patience(deadline=time.monotonic() + 9.0, drain=1.0)
+        patience = Patience(deadline=time.monotonic() + 4.0, drain=1.0, closing=0.5)
         with pytest.raises(DrainedError, match=r"\d+ requests are left") as caught:
             run(out, jobs, engine=engine, patience=patience)
         assert caught.value.exit_code == 75
         counts = summary_of(out)["counts"]
         assert isinstance(counts, dict)
-        assert 10 <= counts["completed"] <= 100
+        assert 0 < counts["completed"] < 400
         assert run(out, jobs).counts.completed == 400
 
     def test_what_would_be_cut_off_is_left_and_the_rest_is_done_in_good_time(self, tmp_path: Path, out: Path):
-        short, long = {"max_tokens": 5}, {"max_tokens": 4000}
+        # Long ones take days: if it waited for them, or for the deadline, the test's own timeout would end it.
+        tokens = 1_000_000_000
+        short, long = {"max_tokens": 5}, {"max_tokens": tokens}
         rows = [line(f"short {row}", "question", **short) for row in range(160)]
         # Past the window of 130, so that the pace is known when their turn comes; short ones come behind them.
         rows[140:140] = [line(f"long {row}", "question", **long) for row in range(5)]
         jobs = write(tmp_path / "mixed.jsonl", *rows)
-        begun = time.monotonic()
-        engine = {"slots": 2, "decode_rate": 100.0, "real_time": 1.0}
-        plan = Expecting(dict.fromkeys(range(140, 145), 4000), default=5)
+        engine = {"slots": 2, "decode_rate": 1000.0, "real_time": 1.0}
+        plan = Expecting(dict.fromkeys(range(140, 145), tokens), default=5)
+        patience = Patience(deadline=time.monotonic() + 3600.0, drain=1.0)
         with pytest.raises(DrainedError, match="5 requests are left that would end behind the deadline"):
-            run(out, jobs, engine=engine, planner=plan, patience=Patience(deadline=begun + 25.0, drain=1.0))
-        assert time.monotonic() - begun < 18, "it does not wait for a deadline that nothing can meet"
+            run(out, jobs, engine=engine, planner=plan, patience=patience)
         counts = summary_of(out)["counts"]
         assert isinstance(counts, dict)
         assert counts["completed"] == 160

@@ -21,7 +21,6 @@ from blendrun.engine.base import (
     WorkItem,
 )
 from blendrun.engine.process import SglangEngine
-from blendrun.models import resolve_model
 
 POOL = 640
 STEP = 96
@@ -98,12 +97,10 @@ def plugged(log: Path) -> SchedulerSettings:
 
 
 def run_phases(
-    folder: Path, scheduler: SchedulerSettings, phases: Sequence[Sequence[WorkItem]], **arguments: Any
+    folder: Path, model: Path, scheduler: SchedulerSettings, phases: Sequence[Sequence[WorkItem]], **arguments: Any
 ) -> SchedulerRun:
     """Start an engine, run each phase to its end, stop it."""
-    overlap = arguments.pop("overlap", "exclusive")
-    model = resolve_model("smollm2-135m", platform="cpu")
-    settings = EngineSettings(str(model.path), "cpu", 2, server_args=arguments, scheduler=scheduler, overlap=overlap)
+    settings = EngineSettings(str(model), "cpu", 1, server_args=arguments, scheduler=scheduler)
     return asyncio.run(_run(SglangEngine(settings, folder / "engine.log"), scheduler, phases))
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from blendrun.cost import load_hardware
-from tests.runtime.conftest import BLENDRUN
+from tests.command import blendrun
 
 pytestmark = pytest.mark.runtime
 
@@ -18,8 +16,7 @@ pytestmark = pytest.mark.runtime
 def test_a_quick_calibration_stores_a_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     words = ["calibrate", "--model", "smollm2-135m", "--device", "cpu", "--threads", "1", "--quick", "--json"]
-    words += ["--engine-arg", "max_total_tokens=4096"]
-    done = subprocess.run([BLENDRUN, *words], capture_output=True, text=True, timeout=500, env=os.environ.copy())
+    done = blendrun(*words, "--engine-arg", "max_total_tokens=4096", process=True)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     card = load_hardware("this-machine")

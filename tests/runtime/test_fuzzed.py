@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from tests.runtime.conftest import FeatureRun
+from tests.runtime.feature_run import FeatureRun
 from tests.runtime.fuzzed import fuzzed_job
 
 pytestmark = pytest.mark.runtime

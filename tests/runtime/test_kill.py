@@ -7,142 +7,142 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
 import pytest
 
+from tests.command import lines_of, start
+from tests.processes import children, scheduler_of, wait_for, wait_for_end
 from tests.runtime import requests
-from tests.runtime.conftest import BLENDRUN, blendrun, read_lines
 
-pytestmark = pytest.mark.runtime
+pytestmark = [pytest.mark.runtime, pytest.mark.timeout(1800)]
 
 LINES = 24
-# A dead engine must be noticed within this; SGLang's own watchdog looks once a second.
-NOTICE_S = 15.0
-STALL_S = 12
-
-
-def alive_in_group(group: int) -> list[str]:
-    """Command names of running processes of a process group; zombies do not run."""
-    names = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            name, _, rest = stat.read_text().partition("(")[2].rpartition(")")
-        except OSError:
-            continue
-        state, _, process_group = rest.split()[:3]
-        if int(process_group) == group and state != "Z":
-            names.append(name)
-    return names
-
-
-def children(parent: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-
-
-def scheduler_of(engine: int) -> int:
-    return next(child for child in children(engine) if "schedul" in Path(f"/proc/{child}/comm").read_text())
-
-
-def wait_for(what: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if what():
-            return True
-        time.sleep(0.05)
-    return False
+# Long enough for a kill in the middle.
+TOKENS = 400
+STALL_S = 10
 
 
 class Job:
     """One output that several invocations work on."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, model: Path) -> None:
         self.output = folder / "answers.jsonl"
-        self.journal = folder / "answers.jsonl.blendrun" / "journal"
+        self.state = folder / "answers.jsonl.blendrun"
         lines = [
             requests.chat(
                 f"line {number}",
                 [{"role": "user", "content": f"{requests.PASSAGE}\nSay {number} in words."}],
-                max_tokens=24,
+                max_tokens=TOKENS,
+                ignore_eos=True,
             )
             for number in range(LINES)
         ]
         job = folder / "job.jsonl"
         job.write_bytes(b"\n".join(map(orjson.dumps, lines)) + b"\n")
-        self.command = ["run", str(job), "--model", "smollm2-135m", "--device", "cpu", "-o", str(self.output)]
+        self.command = ["run", str(job), "--model", str(model), "--device", "cpu", "-o", str(self.output)]
         # Few at once, so that a kill finds some finished, some running and some waiting.
-        self.command += ["--engine-arg", "max_running_requests=4"]
+        self.command += ["--threads", "1", "--engine-arg", "max_running_requests=4"]
+        self._runs: list[subprocess.Popen[str]] = []
 
     def records(self) -> list[bytes]:
-        whole = self.journal.read_bytes().split(b"\n")[1:-1] if self.journal.exists() else []
+        journal = self.state / "journal"
+        whole = journal.read_bytes().split(b"\n")[1:-1] if journal.exists() else []
         return list(whole)
 
-    def start(self, *options: str) -> tuple[subprocess.Popen[str], int]:
-        """Begin, and come back at a random moment after the first new record: the run and the engine's group."""
-        before = len(self.records())
-        run = subprocess.Popen([BLENDRUN, *self.command, *options], stderr=subprocess.PIPE, text=True)
-        assert wait_for(lambda: len(self.records()) > before or run.poll() is not None, 240)
-        assert run.poll() is None, run.communicate()[1]
+    def begin(self, *options: str) -> tuple[subprocess.Popen[str], int]:
+        """A run and its engine process, as soon as there is one."""
+        run = start(*self.command, *options)
+        self._runs.append(run)
+        wait_for(lambda: bool(children(run.pid)), run)
         (engine,) = children(run.pid)
-        time.sleep(random.uniform(0, 0.5))
         return run, engine
 
+    def await_record(self, run: subprocess.Popen[str]) -> None:
+        """Come back at a random moment after the next new record."""
+        before = len(self.records())
+        wait_for(lambda: len(self.records()) > before, run)
+        time.sleep(random.uniform(0, 0.5))
 
-def test_killed_while_the_engine_loads_no_process_stays(tmp_path: Path) -> None:
+    def end(self) -> None:
+        for run in self._runs:
+            run.kill()
+            run.wait()
+
+
+@pytest.fixture
+def job(tmp_path: Path, tiny_model: Path) -> Iterator[Job]:
+    found = Job(tmp_path, tiny_model)
+    yield found
+    found.end()
+
+
+def test_killed_while_the_engine_process_imports_no_process_stays(job: Job) -> None:
+    """It is started with the command, before there is anything to answer."""
+    run, engine = job.begin()
+    time.sleep(random.uniform(0, 1.0))
+    run.kill()
+    wait_for_end(engine)
+
+
+def test_killed_while_the_engine_loads_no_process_stays(job: Job) -> None:
     """SGLang's processes ask to die with their parent only after their imports; ours must not depend on that."""
-    job = Job(tmp_path)
-    run = subprocess.Popen([BLENDRUN, *job.command], stderr=subprocess.PIPE, text=True)
-    assert wait_for(lambda: bool(children(run.pid)) and len(children(children(run.pid)[0])) > 1, 120)
-    (engine,) = children(run.pid)
-    time.sleep(random.uniform(0.5, 2))
-    run.send_signal(signal.SIGKILL)
-    run.communicate()
-    assert wait_for(lambda: not alive_in_group(engine), NOTICE_S), alive_in_group(engine)
+    run, engine = job.begin()
+    wait_for(lambda: len(children(engine)) > 1, run)
+    time.sleep(random.uniform(0, 1.0))
+    run.kill()
+    wait_for_end(engine)
 
 
-@pytest.mark.timeout(1500)
-def test_killed_at_random_moments_every_line_comes_once(tmp_path: Path) -> None:
-    job = Job(tmp_path)
+def test_stopped_before_it_is_needed_the_engine_process_ends_with_the_command(job: Job) -> None:
+    run, engine = job.begin("--limit", "1")
+    run.send_signal(signal.SIGTERM)
+    said = run.communicate()[1]
+    assert run.returncode == 75, said
+    wait_for_end(engine)
 
-    run, engine = job.start()
-    run.send_signal(signal.SIGKILL)
-    run.communicate()
-    assert wait_for(lambda: not alive_in_group(engine), NOTICE_S), alive_in_group(engine)
+
+def test_killed_at_random_moments_every_line_comes_once(job: Job) -> None:
+    # The process that owns the files.
+    run, engine = job.begin()
+    job.await_record(run)
+    run.kill()
+    wait_for_end(engine)
     survived = job.records()
     assert 0 < len(survived) < LINES
     assert not job.output.exists()
 
-    run, engine = job.start("--max-restarts", "1", "--stall-timeout", str(STALL_S))
+    # A hang, and then a death, of which one is too many.
+    run, engine = job.begin("--max-restarts", "1", "--stall-timeout", str(STALL_S))
+    job.await_record(run)
     os.kill(scheduler_of(engine), signal.SIGSTOP)
     begun = time.monotonic()
-    assert wait_for(lambda: run.poll() is not None or children(run.pid) not in ([], [engine]), 3 * STALL_S)
+    wait_for(lambda: children(run.pid) not in ([], [engine]), run)
     assert time.monotonic() - begun >= STALL_S
-    assert run.poll() is None, "a hung engine is started again"
-    assert not alive_in_group(engine)
+    wait_for_end(engine)
     (engine,) = children(run.pid)
-    before = len(job.records())
-    assert wait_for(lambda: len(job.records()) > before or run.poll() is not None, 240)
+    job.await_record(run)
     os.kill(scheduler_of(engine), signal.SIGKILL)
-    errors = run.communicate(timeout=60)[1]
+    errors = run.communicate()[1]
     assert run.returncode == 69, errors
     assert "no sign of life" in errors
     assert "engine.log" in errors
-    assert not alive_in_group(engine)
+    wait_for_end(engine)
 
-    run, engine = job.start("--max-restarts", "0")
-    os.kill(engine, signal.SIGKILL)
-    errors = run.communicate(timeout=60)[1]
-    assert run.returncode == 69, errors
-    assert not alive_in_group(engine)
-
+    # A death that another engine makes good.
     assert job.records()[: len(survived)] == survived
     before = len(job.records())
-    finished = blendrun(*job.command)
-    assert finished.returncode == 0, finished.stderr
-    assert f"resuming: {before} of {LINES}" in finished.stderr
-    assert [line["custom_id"] for line in read_lines(job.output)] == [f"line {number}" for number in range(LINES)]
+    run, engine = job.begin("--max-restarts", "1")
+    job.await_record(run)
+    os.kill(engine, signal.SIGKILL)
+    said = run.communicate()[1]
+    assert run.returncode == 0, said
+    wait_for_end(engine)
+    assert f"resuming: {before} of {LINES}" in said
+    assert [line["custom_id"] for line in lines_of(job.output)] == [f"line {number}" for number in range(LINES)]
     assert len(job.records()) == LINES, "a finished request was run again"
+    assert job.records()[: len(survived)] == survived
     answers = job.output.read_bytes().splitlines()
     assert {record.partition(b"\t")[2] for record in survived} <= set(answers)

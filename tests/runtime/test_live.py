@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runtime.conftest import blendrun, read_lines
+from tests.command import blendrun, lines_of
 
 pytestmark = pytest.mark.runtime
 
@@ -35,7 +35,7 @@ def test_the_plan_comes_true_and_is_compared(tmp_path: Path) -> None:
     words = ["bench", "live", job(tmp_path), "--model", "smollm2-135m", "--device", "cpu", "--threads", "1"]
     # Two prefixes fit the pool.
     words += ["--kv-tokens", "800", "--orders", "given,blended", "--repeat", "2", "--keep", tmp_path / "runs", "--json"]
-    done = blendrun(*words, "--plot", tmp_path / "plot.png")
+    done = blendrun(*words, "--plot", tmp_path / "plot.png", process=True)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["requests"] == GROUPS * EACH
@@ -45,10 +45,10 @@ def test_the_plan_comes_true_and_is_compared(tmp_path: Path) -> None:
     assert blended["hit_rate"] >= 0.95 * blended["predicted_hit_rate"] > 0.5
     assert blended["hit_rate"] > given["hit_rate"]
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
-    records = read_lines(tmp_path / "runs" / "blended-exclusive-1.records.jsonl")
+    records = lines_of(tmp_path / "runs" / "blended-exclusive-1.records.jsonl")
     assert sorted(record["index"] for record in records) == list(range(GROUPS * EACH))
     assert sum(record["cached"] for record in records) == round(blended["hit_rate"] * report["prompt_tokens"])
-    steps = read_lines(next((tmp_path / "runs").glob("ours-plan-*.steps.jsonl")))
+    steps = lines_of(next((tmp_path / "runs").glob("ours-plan-*.steps.jsonl")))
     # Both repeats are in one log; each admits in plan order.
     admitted = [index for step in steps for index in step["admitted"]]
     assert admitted == 2 * list(range(GROUPS * EACH))

@@ -17,7 +17,7 @@ from blendrun.engine.settings import CPU_PLATFORM, available_cores, environment,
 from blendrun.models import resolve_model
 from blendrun.tokens import load_tokenizer
 from tests.runtime import requests
-from tests.runtime.conftest import FeatureRun
+from tests.runtime.feature_run import FeatureRun
 from tests.tokens.shapes import BODIES
 
 pytestmark = pytest.mark.runtime

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from blendrun.engine.base import SchedulerSettings
@@ -14,17 +16,18 @@ SIBLINGS, MISJUDGED, CHOICES = range(3)
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> SchedulerRun:
+def run(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> SchedulerRun:
     folder = tmp_path_factory.mktemp("plugged")
     phases = [job.siblings(), job.misjudged(), job.choices()]
-    return job.run_phases(folder, job.plugged(folder / "steps.jsonl"), phases, max_total_tokens=job.POOL)
+    plugged = job.plugged(folder / "steps.jsonl")
+    return job.run_phases(folder, tiny_model, plugged, phases, max_total_tokens=job.POOL)
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> SchedulerRun:
+def bare(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> SchedulerRun:
     """The same requests without any hook of the scheduler, in a pool that holds them all."""
     phases = [job.siblings(), job.misjudged()]
-    return job.run_phases(tmp_path_factory.mktemp("bare"), SchedulerSettings(gate=False), phases)
+    return job.run_phases(tmp_path_factory.mktemp("bare"), tiny_model, SchedulerSettings(gate=False), phases)
 
 
 def test_every_hook_took(run: SchedulerRun):
@@ -61,7 +64,7 @@ class TestStepLog:
         assert [step["step"] for step in steps] == list(range(len(steps)))
         times = [step["time"] for step in steps]
         assert times == sorted(times)
-        assert all(0 < step["seconds"] < 60 for step in steps)
+        assert all(step["seconds"] > 0 for step in steps)
 
     def test_the_pool_is_never_more_than_full(self, run: SchedulerRun):
         for phase in run.phases:

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,12 +19,11 @@ import pytest
 
 from blendrun.engine.base import EngineSettings
 from blendrun.engine.settings import environment
-from blendrun.models import resolve_model
+from tests.command import blendrun, lines_of
+from tests.processes import wait_for, wait_for_end
 from tests.runtime import requests
-from tests.runtime.conftest import blendrun, read_lines
-from tests.runtime.test_kill import alive_in_group, wait_for
 
-pytestmark = pytest.mark.runtime
+pytestmark = [pytest.mark.runtime, pytest.mark.timeout(1800)]
 
 VLLM_PYTHON = os.environ.get("BLENDRUN_VLLM_PYTHON")
 SERVERS = [
@@ -36,8 +34,11 @@ SERVERS = [
     ),
 ]
 GROUPS, EACH = 4, 4
+# Long enough for a kill in the middle.
+TOKENS = 200
 ANSWERED_BEFORE_THE_KILL = 4
-START_S = 300.0
+# For a server that has gone: longer than it takes to come back on a machine with other work.
+AWAY_S = 1500.0
 
 
 def command_of(kind: str, port: int, model: Path) -> tuple[list[str], dict[str, str]]:
@@ -59,51 +60,33 @@ def command_of(kind: str, port: int, model: Path) -> tuple[list[str], dict[str, 
 class Server:
     """One at a time on one port; started again it is another process."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, model: Path, folder: Path) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port: int = free.getsockname()[1]
         self.address = f"http://127.0.0.1:{self.port}"
-        self._kind, self._log = kind, folder / "server.out"
+        self._kind, self._model, self._log = kind, model, folder / "server.out"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        model = resolve_model("smollm2-135m", platform="cpu").path
-        command, variables = command_of(self._kind, self.port, model)
+        command, variables = command_of(self._kind, self.port, self._model)
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, env=os.environ | variables, stdout=log, stderr=log, start_new_session=True
             )
-
-    def wait(self) -> None:
-        assert wait_for(lambda: self._up() or self._ended(), START_S), self._said()
-        assert not self._ended(), self._said()
 
     def kill(self) -> None:
         if (process := self._process) is not None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            assert wait_for(lambda: not alive_in_group(process.pid), 30.0)
+            wait_for_end(process.pid)
             self._process = None
-
-    def _up(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.address}/v1/models", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def _ended(self) -> bool:
-        return self._process is None or self._process.poll() is not None
-
-    def _said(self) -> str:
-        return self._log.read_text(errors="replace")[-3000:]
 
 
 @contextmanager
-def server(kind: str, folder: Path) -> Iterator[Server]:
-    found = Server(kind, folder)
+def server(kind: str, model: Path, folder: Path) -> Iterator[Server]:
+    found = Server(kind, model, folder)
     try:
         found.start()
         yield found
@@ -117,7 +100,8 @@ def lines() -> list[dict[str, Any]]:
         requests.chat(
             f"{group} {number}",
             [{"role": "user", "content": f"Text {group}. {requests.PASSAGE}\nSay {number} in words."}],
-            max_tokens=12,
+            max_tokens=TOKENS,
+            ignore_eos=True,
             model="somebody-elses",
         )
         for number in range(EACH)
@@ -132,15 +116,15 @@ def lines() -> list[dict[str, Any]]:
     return [*asked, long, more, twice]
 
 
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("kind", SERVERS)
-def test_a_server_answers_a_job_is_killed_half_way_and_comes_back(kind: str, tmp_path: Path) -> None:
+def test_a_server_answers_a_job_is_killed_half_way_and_comes_back(kind: str, tmp_path: Path, tiny_model: Path) -> None:
     job, output = tmp_path / "job.jsonl", tmp_path / "answers.jsonl"
     wanted = lines()
     job.write_bytes(b"\n".join(map(orjson.dumps, wanted)) + b"\n")
     state = tmp_path / "answers.jsonl.blendrun"
-    with server(kind, tmp_path) as found:
+    with server(kind, tiny_model, tmp_path) as found:
         # The run waits for it.
+        over = threading.Event()
         killed: list[float] = []
 
         def kill_half_way() -> None:
@@ -148,7 +132,8 @@ def test_a_server_answers_a_job_is_killed_half_way_and_comes_back(kind: str, tmp
                 journal = state / "journal"
                 return journal.exists() and journal.read_bytes().count(b"\n") > ANSWERED_BEFORE_THE_KILL
 
-            if wait_for(answered, START_S):
+            wait_for(lambda: answered() or over.is_set())
+            if not over.is_set():
                 found.kill()
                 killed.append(time.monotonic())
                 found.start()
@@ -156,15 +141,16 @@ def test_a_server_answers_a_job_is_killed_half_way_and_comes_back(kind: str, tmp
         thread = threading.Thread(target=kill_half_way)
         thread.start()
         finished = blendrun(
-            "run", job, "--model", "smollm2-135m", "--engine", found.address, "-o", output, "--order", "blended",
-            "--engine-arg", "tries=3", "--engine-arg", f"wait={START_S:.0f}", "--engine-arg", "concurrency=4",
-            timeout=900,
+            "run", job, "--model", tiny_model, "--engine", found.address, "-o", output, "--order", "blended",
+            "--engine-arg", "tries=3", "--engine-arg", f"wait={AWAY_S:.0f}", "--engine-arg", "concurrency=4",
+            process=True,
         )  # fmt: skip
+        over.set()
         thread.join()
         assert killed, finished.stderr
     assert finished.returncode == 3, finished.stderr
-    answers = {each["custom_id"]: each["response"]["body"] for each in read_lines(output)}
-    refused = read_lines(Path(f"{output}.errors.jsonl"))
+    answers = {each["custom_id"]: each["response"]["body"] for each in lines_of(output)}
+    refused = lines_of(Path(f"{output}.errors.jsonl"))
     assert sorted([*answers, *(each["custom_id"] for each in refused)]) == sorted(each["custom_id"] for each in wanted)
     assert [(each["custom_id"], each["error"]["code"]) for each in refused] == [("too long", "context_length_exceeded")]
     assert len(answers["two choices"]["choices"]) == 2

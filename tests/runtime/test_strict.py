@@ -7,8 +7,8 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.command import blendrun, lines_of
 from tests.runtime import requests
-from tests.runtime.conftest import blendrun, read_lines
 
 pytestmark = pytest.mark.runtime
 
@@ -32,7 +32,7 @@ def test_what_tokenizer_and_compiler_refuse_is_listed_before_a_model_is_loaded(t
     assert "6 of 8 lines cannot be answered" in done.stderr
     assert "phase=load" not in done.stderr
     assert not output.exists()
-    errors = [(record["custom_id"], record["error"]["code"]) for record in read_lines(Path(f"{output}.errors.jsonl"))]
+    errors = [(record["custom_id"], record["error"]["code"]) for record in lines_of(Path(f"{output}.errors.jsonl"))]
     assert errors == [
         ("too long", "context_length_exceeded"),
         ("just too long", "context_length_exceeded"),

@@ -12,8 +12,9 @@ import pytest
 
 from blendrun.report.page import run_subject
 from blendrun.report.page.page import page_html
-from tests.cli.terminal import on_terminal
-from tests.runtime.conftest import FeatureRun, blendrun, read_lines
+from tests.command import blendrun, lines_of
+from tests.runtime.feature_run import FeatureRun
+from tests.terminal import on_terminal
 
 pytestmark = pytest.mark.runtime
 SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
@@ -69,7 +70,7 @@ def test_state_files_keep_their_schemas(feature_run: FeatureRun, name: str) -> N
 
 
 def test_records_keep_theirs_and_say_where_a_request_stood(feature_run: FeatureRun) -> None:
-    records = read_lines(state_of(feature_run) / "records.jsonl")
+    records = lines_of(state_of(feature_run) / "records.jsonl")
     for record in records:
         jsonschema.validate(record, schema("record.json"))
     plan = json.loads((state_of(feature_run) / "plan.json").read_bytes())
@@ -82,11 +83,11 @@ def test_records_keep_theirs_and_say_where_a_request_stood(feature_run: FeatureR
 def test_the_page_of_a_run_tells_what_it_did(feature_run: FeatureRun) -> None:
     subject = run_subject(feature_run.output, "features")
     assert subject.series is not None and subject.steps is not None and subject.requests is not None
-    steps = read_lines(state_of(feature_run) / "steps.jsonl")
+    steps = lines_of(state_of(feature_run) / "steps.jsonl")
     assert subject.steps.steps == len(steps)
     width = subject.series.seconds / len(subject.series.prefill)
     assert sum(subject.series.prefill) * width == pytest.approx(sum(step["prefill_tokens"] for step in steps), rel=0.01)
-    assert subject.requests.count == len(read_lines(state_of(feature_run) / "records.jsonl"))
+    assert subject.requests.count == len(lines_of(state_of(feature_run) / "records.jsonl"))
     assert "completed, exit code 3" in page_html([subject])
 
 
@@ -95,7 +96,7 @@ def test_status_of_a_finished_run(feature_run: FeatureRun, request: pytest.Fixtu
     compare("status.txt", masked(shown).replace("N s ago", "N ago").replace("N min N ago", "N ago"), request)
 
 
-def test_the_live_view_of_a_real_run(tmp_path: Path) -> None:
+def test_the_live_view_of_a_real_run(tmp_path: Path, tiny_model: Path) -> None:
     job = tmp_path / "job.jsonl"
     messages = [{"role": "user", "content": "Tell a story about a river and a mill."}]
     job.write_bytes(
@@ -104,16 +105,14 @@ def test_the_live_view_of_a_real_run(tmp_path: Path) -> None:
                 {
                     "custom_id": f"story {number}",
                     "url": "/v1/chat/completions",
-                    "body": {"messages": messages, "max_tokens": 160, "ignore_eos": True},
+                    "body": {"messages": messages, "max_tokens": 400, "ignore_eos": True},
                 }
             ).encode()
             + b"\n"
             for number in range(8)
         )
     )
-    code, shown = on_terminal(
-        "run", job, "-m", "smollm2-135m", "--device", "cpu", "-o", tmp_path / "out.jsonl", height=30
-    )
+    code, shown = on_terminal("run", job, "-m", tiny_model, "--device", "cpu", "-o", tmp_path / "out.jsonl", height=30)
     assert code == 0, shown
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     for row in (

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from reference import Reference
-from small_jobs import SPARSE, STEP, Job, engines, job_of, jobs
 
 from blendrun.blend.base import Blend, Order, OrderName
 from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
 from blendrun.simulate import EXACT, Engine, Eviction, Overlap, StepTime, simulate
+from tests.simulate.reference import Reference
+from tests.simulate.small_jobs import SPARSE, STEP, Job, engines, job_of, jobs
 
 SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
 
@@ -38,19 +38,16 @@ def compare(
     assert fast.finished == pytest.approx([request.ended_at for request in slow.all], rel=1e-9)
 
 
-@settings(max_examples=400, deadline=None)
 @given(jobs(), engines(), st.sampled_from(SIMPLE), st.sampled_from((STEP, SPARSE)))
 def test_orders(job: Job, engine: Engine, name: OrderName, step: StepTime) -> None:
     compare(job, job.order(name), engine, step)
 
 
-@settings(max_examples=400, deadline=None)
 @given(jobs(), engines(), st.sampled_from((0.0, 0.5, 0.99, 1.0)), st.booleans())
 def test_blends(job: Job, engine: Engine, keep: float, scattered: bool) -> None:
     compare(job, job.blend(engine.pool_tokens, keep, scattered=scattered), engine)
 
 
-@settings(max_examples=300, deadline=None)
 @given(jobs(), engines(), st.booleans(), st.data())
 def test_wrong_expectations(job: Job, engine: Engine, blended: bool, data: st.DataObject) -> None:
     count = len(job.outputs)

@@ -8,20 +8,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from reference import Reference
-from small_jobs import STEP, Job, engines, job_of, jobs
 
 from blendrun.blend.base import OrderName
 from blendrun.blend.budget import ConstantBudget
 from blendrun.simulate import EXACT, Engine, Eviction, Overlap, overlapped_seconds, simulate
 from blendrun.simulate.kernel import BUCKETS
+from tests.simulate.reference import Reference
+from tests.simulate.small_jobs import STEP, Job, engines, job_of, jobs
 
 SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
 
 
-@settings(max_examples=200, deadline=None)
 @given(jobs(), engines(), st.sampled_from(SIMPLE), st.booleans())
 def test_work_is_conserved(job: Job, engine: Engine, name: OrderName, blended: bool) -> None:
     feed = job.blend(engine.pool_tokens) if blended else job.order(name)
@@ -39,7 +38,6 @@ def test_work_is_conserved(job: Job, engine: Engine, name: OrderName, blended: b
     assert outcome.finished.max() == pytest.approx(outcome.seconds)
 
 
-@settings(max_examples=100, deadline=None)
 @given(jobs(), engines(), st.booleans())
 def test_the_timeline_sums_to_the_run(job: Job, engine: Engine, blended: bool) -> None:
     feed = job.blend(engine.pool_tokens) if blended else job.order(OrderName.GIVEN)
@@ -54,7 +52,6 @@ def test_the_timeline_sums_to_the_run(job: Job, engine: Engine, blended: bool) -
     assert line.decode.sum() == pytest.approx(outcome.decode_tokens)
 
 
-@settings(max_examples=100, deadline=None)
 @given(jobs(), engines(), st.booleans())
 def test_the_pool_holds_all_but_a_request_that_is_too_large(job: Job, engine: Engine, blended: bool) -> None:
     feed = job.blend(engine.pool_tokens) if blended else job.order(OrderName.GIVEN)
@@ -68,7 +65,6 @@ def test_the_pool_holds_all_but_a_request_that_is_too_large(job: Job, engine: En
         assert slow.used() <= engine.pool_tokens or len(slow.running) == 1
 
 
-@settings(max_examples=100, deadline=None)
 @given(jobs(), st.sampled_from(SIMPLE), st.sampled_from(Overlap), st.sampled_from(Eviction))
 def test_an_endless_pool_with_a_gate_finds_every_shared_prefix(
     job: Job, name: OrderName, overlap: Overlap, eviction: Eviction

@@ -7,7 +7,6 @@ from functools import partial
 
 import numpy as np
 import pytest
-from small_jobs import MACHINE, MODEL, Job, job_of
 
 from blendrun.blend.base import Blend, OrderName
 from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
@@ -19,6 +18,7 @@ from blendrun.models.cards import load_card
 from blendrun.simulate import BLENDRUN, EAGER, STOCK, Overlap, Portfolio, StepTime, simulate_portfolio, step_time
 from blendrun.simulate.budgets import adaptive_budget, budgets_to_try
 from blendrun.simulate.portfolio import own_reserve
+from tests.simulate.small_jobs import MACHINE, MODEL, Job, job_of
 
 SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
 POOL = KvPool(1, 1, 4_000, MODEL.kv_bytes_per_token(2))

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from token_jobs import chat, completion, make_job, word_tokenizer
 
 from blendrun.errors import ErrorCode
 from blendrun.tokens import PromptTokenizer, build_prompts, load_tokenizer
 from blendrun.tokens.check import Refused, refused_prompts
+from tests.tokens.token_jobs import chat, completion, make_job, word_tokenizer
 
 
 def check(folder: Path, lines: list[dict[str, Any]], context: int, longest: int) -> Refused:

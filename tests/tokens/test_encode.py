@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE, WordLevel
@@ -32,7 +32,6 @@ def smollm2() -> Tokenizer:
     return load_tokenizer(smollm2_folder()).encoder.backend
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(PIECES, max_size=12).map("".join), max_size=5))
 def test_ids_are_those_of_the_uncut_text(texts: list[str]) -> None:
     backend = smollm2()

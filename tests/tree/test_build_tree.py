@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from prompt_lists import common, paths, prompts_of, same_arrays, token_strings, unit_lists
 
 from blendrun.tokens.base import Prompts
 from blendrun.tree import PrefixTree, build_tree
 from blendrun.tree import sort as sorting
 from blendrun.tree.build import shared_tokens, strings, tree_of
 from blendrun.tree.sort import Strings, sort_strings
+from tests.tree.prompt_lists import common, paths, prompts_of, same_arrays, token_strings, unit_lists
 
 
 @st.composite
@@ -55,7 +55,6 @@ def check(tree: PrefixTree, prompts: Prompts) -> None:
 
 
 @given(prompt_sets())
-@settings(deadline=None, max_examples=300)
 def test_root_to_leaf_paths_are_the_prompts(prompts: Prompts) -> None:
     tree = build_tree(prompts)
     check(tree, prompts)
@@ -66,7 +65,6 @@ def test_root_to_leaf_paths_are_the_prompts(prompts: Prompts) -> None:
 
 
 @given(prompt_sets())
-@settings(deadline=None, max_examples=200)
 def test_segments_are_the_distinct_prefixes_and_shared_is_what_an_infinite_cache_saves(prompts: Prompts) -> None:
     tree = build_tree(prompts)
     wanted = token_strings(prompts)
@@ -77,7 +75,6 @@ def test_segments_are_the_distinct_prefixes_and_shared_is_what_an_infinite_cache
 
 
 @given(prompt_sets())
-@settings(deadline=None, max_examples=200)
 def test_prompts_stand_in_lexicographic_order_copies_in_input_order(prompts: Prompts) -> None:
     tree = build_tree(prompts)
     first_of_root = {int(key): number for number, key in reversed(list(enumerate(prompts.root)))}
@@ -91,7 +88,6 @@ def test_prompts_stand_in_lexicographic_order_copies_in_input_order(prompts: Pro
 
 
 @given(prompt_sets(), st.integers(1, 6), st.integers(1, 9))
-@settings(deadline=None, max_examples=200)
 def test_threads_and_runs_do_not_change_the_tree(prompts: Prompts, threads: int, run: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sorting, "_RUN", run)
@@ -104,7 +100,6 @@ def test_threads_and_runs_do_not_change_the_tree(prompts: Prompts, threads: int,
 
 
 @given(st.lists(st.tuples(st.integers(0, 70), st.lists(st.integers(0, 1), max_size=40)), max_size=16))
-@settings(deadline=None, max_examples=200)
 def test_long_prefixes_that_part_anywhere(parts: list[tuple[int, list[int]]]) -> None:
     base = np.random.default_rng(0).integers(0, 2, 70).tolist()
     prompts = prompts_of([base[:length] + rest for length, rest in parts])
@@ -115,7 +110,6 @@ def test_long_prefixes_that_part_anywhere(parts: list[tuple[int, list[int]]]) ->
 
 
 @given(prompt_sets())
-@settings(deadline=None, max_examples=100)
 def test_sums_over_sub_trees(prompts: Prompts) -> None:
     tree = build_tree(prompts)
     own = np.zeros(len(tree))

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from prompt_lists import common, prompts_of, token_strings, unit_lists
 
 from blendrun.tree import SharedPrefix, build_tree, common_prefix, heaviest_prefixes, lru_hits, path_hits
+from tests.tree.prompt_lists import common, prompts_of, token_strings, unit_lists
 
 
 @st.composite
@@ -31,7 +31,6 @@ def slow_lru(strings: list[tuple[object, ...]], order: list[int], capacity: int)
 
 
 @given(jobs_and_orders(), st.integers(0, 40))
-@settings(deadline=None, max_examples=500)
 def test_lru_is_exact_to_the_token(job: tuple[list[list[int]], list[int]], capacity: int) -> None:
     units, order = job
     prompts = prompts_of(units)
@@ -41,7 +40,6 @@ def test_lru_is_exact_to_the_token(job: tuple[list[list[int]], list[int]], capac
 
 
 @given(unit_lists.filter(len))
-@settings(deadline=None, max_examples=100)
 def test_a_cache_that_holds_all_saves_what_the_tree_shares(units: list[list[int]]) -> None:
     tree = build_tree(prompts_of(units))
     for order in (np.arange(len(units)), tree.prompt, tree.prompt[::-1]):
@@ -50,7 +48,6 @@ def test_a_cache_that_holds_all_saves_what_the_tree_shares(units: list[list[int]
 
 
 @given(jobs_and_orders())
-@settings(deadline=None, max_examples=200)
 def test_path_hits_are_what_the_request_before_leaves(job: tuple[list[list[int]], list[int]]) -> None:
     units, order = job
     prompts = prompts_of(units)
@@ -110,7 +107,6 @@ def test_heaviest_prefixes_are_nested() -> None:
 
 
 @given(unit_lists)
-@settings(deadline=None, max_examples=50)
 def test_all_prefixes_together_save_what_the_tree_shares(units: list[list[int]]) -> None:
     tree = build_tree(prompts_of(units))
     assert sum(row.saved for row in heaviest_prefixes(tree, len(tree))) == tree.shared_tokens

@@ -127,7 +127,8 @@ class HttpEngine:
                         f"{self._server} is away ({error}): start it, or check the address"
                     ) from error
                 on_phase(f"waiting for {self._server}: {error}")
-            await asyncio.sleep(min(pause(tries), _LOOK_S, max(end - time.monotonic(), 0.0)))
+            seconds = pause(tries, self._settings.backoff)
+            await asyncio.sleep(min(seconds, _LOOK_S, max(end - time.monotonic(), 0.0)))
 
     def _at_once(self, facts: Facts) -> int:
         running = facts.max_running or self._settings.max_running_requests
@@ -215,7 +216,7 @@ class HttpEngine:
             tries = self._check(meaning, outcome, tried)
             if tries is not None:
                 return self._fail(item.row, meaning, outcome, tries)
-            seconds = pause(tried[meaning], asked_for)
+            seconds = pause(tried[meaning], self._settings.backoff, asked_for)
             self._log(f"row {item.row}: {outcome}; again in {seconds:.1f} s")
             await asyncio.sleep(seconds)
 

@@ -7,8 +7,8 @@ import time
 from email.utils import parsedate_to_datetime
 from enum import Enum
 
-# Seconds before the second try at most; twice as long before each one after it.
-_FIRST_S, _LONGEST_S, _MOST_DOUBLINGS = 0.5, 30.0, 10
+# Seconds before a try at most.
+_LONGEST_S, _MOST_DOUBLINGS = 30.0, 10
 # A server may ask for longer; more than that is a mistake of its clock or ours.
 _LONGEST_ASKED_S = 3600.0
 
@@ -48,12 +48,13 @@ def meaning_of(status: int) -> Meaning:
     return Meaning.REFUSED
 
 
-def pause(tries: int, asked: float | None = None) -> float:
+def pause(tries: int, first: float, asked: float | None = None) -> float:
     """Seconds until the next try, of which `tries` were made. asked: what the server asked for.
 
-    Exponential, and anywhere in its upper half, so that requests that failed together do not come back together.
+    first: before the second try at most; twice as long before each one after it. It is drawn from the upper half, so
+    that requests that failed together do not come back together.
     """
-    longest = min(_FIRST_S * 2 ** min(tries - 1, _MOST_DOUBLINGS), _LONGEST_S)
+    longest = min(first * 2 ** min(tries - 1, _MOST_DOUBLINGS), _LONGEST_S)
     return max(random.uniform(longest / 2, longest), min(asked or 0.0, _LONGEST_ASKED_S))
 
 

@@ -18,8 +18,9 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     concurrency: requests that it has at once; None for a little more than it says it runs, or 64 where it says nothing.
     tokens: of those requests together, prompt and expected answer; None for no limit. model: name to ask for; None for
-    the one that is served. timeout: seconds for one answer. tries: of a request that the server fails. wait: seconds
-    for which a server may be away, or refuse everything. max_total_tokens: of its KV pool, max_running_requests: that
+    the one that is served. timeout: seconds for one answer. tries: of a request that the server fails. backoff: seconds
+    before the second try at most; twice as long before each one after it. wait: seconds for which a server may be away,
+    or refuse everything. max_total_tokens: of its KV pool, max_running_requests: that
     it decodes at once, where it does not tell. hardware: card of its device, for the plan.
     """
 
@@ -28,13 +29,22 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     model: str | None = None
     timeout: float = 3600.0
     tries: int = 5
+    backoff: float = 0.5
     wait: float = 300.0
     max_total_tokens: int | None = None
     max_running_requests: int | None = None
     hardware: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("concurrency", "tokens", "max_total_tokens", "max_running_requests", "timeout", "tries"):
+        for name in (
+            "concurrency",
+            "tokens",
+            "max_total_tokens",
+            "max_running_requests",
+            "timeout",
+            "tries",
+            "backoff",
+        ):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0")

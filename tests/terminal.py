@@ -10,7 +10,7 @@ import subprocess
 import termios
 from pathlib import Path
 
-from tests.cli.command import arguments, environment
+from tests.command import arguments, environment
 
 
 def on_terminal(*words: str | Path, width: int = 100, height: int = 24, **variables: str) -> tuple[int, str]:
@@ -33,4 +33,4 @@ def on_terminal(*words: str | Path, width: int = 100, height: int = 24, **variab
         pass  # The terminal's other end is closed: the process has ended.
     finally:
         os.close(ours)
-    return process.wait(timeout=60), shown.decode()
+    return process.wait(), shown.decode()

@@ -1,0 +1,92 @@
+"""A real model that is small: Llama's architecture, two layers, hidden 64, the demo's tokenizer, random weights.
+
+It stands wherever what is answered does not matter: SGLang's runtime, scheduler, cache and processes are the same, and
+a forward pass takes next to nothing. Its answers are noise and never end by themselves: give `max_tokens`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from blendrun.models import resolve_model
+
+_SEED = 20261128
+_CONFIG: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "attention_bias": False,
+    "bos_token_id": 1,
+    "dtype": "float32",
+    "eos_token_id": 2,
+    "head_dim": 16,
+    "hidden_act": "silu",
+    "hidden_size": 64,
+    "initializer_range": 0.02,
+    "intermediate_size": 128,
+    "max_position_embeddings": 8192,
+    "mlp_bias": False,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "num_key_value_heads": 2,
+    "pad_token_id": 2,
+    "rms_norm_eps": 1e-5,
+    "rope_parameters": {"rope_theta": 100000.0, "rope_type": "default"},
+    "tie_word_embeddings": False,
+    "vocab_size": 49152,
+}
+_TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
+
+
+def write_tiny_model(folder: Path, *, nan_token: int | None = None, **config: Any) -> Path:
+    """Write the model to `folder`, the same each time, and return it.
+
+    nan_token: a token whose embedding is no number, so that every logit behind it is none. config: other dimensions.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    dimensions = _CONFIG | config
+    weights = _weights(dimensions)
+    if nan_token is not None:
+        weights["model.embed_tokens.weight"][nan_token] = np.nan
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "config.json").write_text(json.dumps(dimensions, indent=2))
+    source = resolve_model("smollm2-135m", platform="cpu").path
+    for name in _TOKENIZER:
+        if (source / name).exists():
+            shutil.copy(source / name, folder / name)
+    return folder
+
+
+def _weights(config: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+    """Every tensor of the architecture under its name in a checkpoint; matrices as (out, in)."""
+    draw = np.random.default_rng(_SEED)
+    hidden, inner, size = config["hidden_size"], config["intermediate_size"], config["head_dim"]
+    queries, keys = config["num_attention_heads"] * size, config["num_key_value_heads"] * size
+
+    def matrix(rows: int, columns: int) -> NDArray[np.float32]:
+        return draw.standard_normal((rows, columns), dtype=np.float32) / np.float32(columns**0.5)
+
+    def norm() -> NDArray[np.float32]:
+        return np.ones(hidden, dtype=np.float32)
+
+    found = {"model.embed_tokens.weight": matrix(config["vocab_size"], hidden)}
+    for layer in range(config["num_hidden_layers"]):
+        name = f"model.layers.{layer}"
+        found |= {
+            f"{name}.input_layernorm.weight": norm(),
+            f"{name}.self_attn.q_proj.weight": matrix(queries, hidden),
+            f"{name}.self_attn.k_proj.weight": matrix(keys, hidden),
+            f"{name}.self_attn.v_proj.weight": matrix(keys, hidden),
+            f"{name}.self_attn.o_proj.weight": matrix(hidden, queries),
+            f"{name}.post_attention_layernorm.weight": norm(),
+            f"{name}.mlp.gate_proj.weight": matrix(inner, hidden),
+            f"{name}.mlp.up_proj.weight": matrix(inner, hidden),
+            f"{name}.mlp.down_proj.weight": matrix(hidden, inner),
+        }
+    return found | {"model.norm.weight": norm(), "lm_head.weight": matrix(config["vocab_size"], hidden)}

@@ -1,0 +1,18 @@
+"""What two test processes must not make at once: compiled loops and the demo's model. `python -m tests.warm`."""
+
+from __future__ import annotations
+
+# Kernels are known once their modules are imported.
+import blendrun.planner.plan
+import blendrun.tree.hits  # noqa: F401
+from blendrun.models import resolve_model
+from blendrun.tree.compiled import load_kernels
+
+
+def main() -> None:
+    resolve_model("smollm2-135m", platform="cpu")
+    load_kernels()
+
+
+if __name__ == "__main__":
+    main()
