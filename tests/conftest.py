@@ -22,9 +22,9 @@ settings.register_profile("ci", max_examples=100, deadline=None, derandomize=Tru
 settings.register_profile("deep", max_examples=1000, deadline=None, print_blob=True)
 settings.load_profile("ci")
 
-# Tests that start engines or a Ray cluster, or import torch: one worker has them all (`--dist loadgroup`), so that two
-# engines never share the machine by accident, and imports and engines are shared.
-_ENGINE_GROUP = "engine"
+# What one worker has alone (`--dist loadgroup`): tests that start engines or import torch, and those on a Ray cluster.
+# Engines and a cluster are shared within a group; the other worker has what is left.
+_GROUPS = ("cluster", "runtime")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,8 +36,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "nodes" in getattr(item, "fixturenames", ()):
             item.add_marker("cluster")
-        if item.get_closest_marker("runtime") or item.get_closest_marker("cluster"):
-            item.add_marker(pytest.mark.xdist_group(_ENGINE_GROUP))
+        for group in _GROUPS:
+            if item.get_closest_marker(group):
+                item.add_marker(pytest.mark.xdist_group(group))
+                break
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,7 @@ import orjson
 import ray
 
 from blendrun.ray_data import Answers, blend
-
-# Whose dimensions the order is made for; the engine's may be smaller.
-MODEL = "smollm2-135m"
+from tests.cluster.ray_nodes import MODEL
 
 
 def as_bodies(lines: Any) -> Any:
@@ -49,7 +47,9 @@ def main() -> None:
     context = ray.data.DataContext.get_current()
     context.execution_options.preserve_order = True
     context.enable_progress_bars = False
-    lines = ray.data.from_items([orjson.loads(line) for line in Path(jobs).read_bytes().splitlines()])
+    lines = ray.data.from_items(
+        [orjson.loads(line) for line in Path(jobs).read_bytes().splitlines()], override_num_blocks=2
+    )
     for pipeline in (blended, parts, answered):
         rows = pipeline(lines, engine_model).iter_rows()
         Path(folder, pipeline.__name__).write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))

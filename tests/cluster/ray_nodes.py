@@ -8,6 +8,8 @@ from pathlib import Path
 
 # For the processes that join the cluster: 127.0.0.1 is what it says.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Whose dimensions an order is made for; an engine's may be smaller.
+MODEL = "smollm2-135m"
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ import pytest
 from blendrun.errors import UsageError
 from blendrun.jobs import parse_line
 from blendrun.ray_data.rows import request_line
-from tests.cluster.pipelines import MODEL
-from tests.cluster.ray_nodes import LOOPBACK, Nodes
+from tests.cluster.ray_nodes import LOOPBACK, MODEL, Nodes
 from tests.command import blendrun, lines_of
 from tests.runtime.grouped_job import write_job
 

@@ -16,8 +16,8 @@ pytestmark = pytest.mark.timeout(1800)
 ENV = environment(**LOOPBACK, RAY_USAGE_STATS_ENABLED="0")
 COUNT = 400
 IDS = [f"id {row}" for row in range(COUNT)]
-# An answer of 100 tokens takes a quarter of a second.
-SLOW = ("--engine-arg", "slots=4", "--engine-arg", "real_time=8")
+# An answer of 100 tokens takes a twelfth of a second.
+SLOW = ("--engine-arg", "slots=4", "--engine-arg", "real_time=24")
 
 
 def on(nodes: Nodes, jobs: Path, out: Path, *options: str) -> list[str | Path]:

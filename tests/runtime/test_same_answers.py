@@ -13,7 +13,7 @@ import pytest
 
 from blendrun.endpoints import ENDPOINTS
 from blendrun.engine.base import EngineSettings
-from blendrun.engine.settings import CPU_PLATFORM, available_cores, environment, server_args
+from blendrun.engine.settings import CPU_PLATFORM, environment, server_args
 from blendrun.models import resolve_model
 from blendrun.tokens import load_tokenizer
 from tests.runtime import requests
@@ -59,7 +59,7 @@ class PlainRun:
 def plain_run() -> PlainRun:
     """float32 and the same weights, one request at a time, SGLang's stock attention."""
     model = resolve_model("smollm2-135m", platform="cpu")
-    settings = EngineSettings(str(model.path), "cpu", available_cores())
+    settings = EngineSettings(str(model.path), "cpu", threads=1)
     asked = {
         "server_args": server_args(settings) | {"log_level": "error"},
         "prompts": requests.PLAIN_PROMPTS,

@@ -54,7 +54,7 @@ def command_of(kind: str, port: int, model: Path) -> tuple[list[str], dict[str, 
     command += ["--device", "cpu", "--attention-backend", "torch_native", "--sampling-backend", "pytorch"]
     command += ["--max-total-tokens", "4096", "--max-running-requests", "4", "--context-length", "1024"]
     command += ["--enable-cache-report", "--served-model-name", "small", "--sleep-on-idle"]
-    return command, environment(EngineSettings(str(model), "cpu", len(os.sched_getaffinity(0))))
+    return command, environment(EngineSettings(str(model), "cpu", threads=1))
 
 
 class Server:

@@ -105,14 +105,15 @@ def test_the_live_view_of_a_real_run(tmp_path: Path, tiny_model: Path) -> None:
                 {
                     "custom_id": f"story {number}",
                     "url": "/v1/chat/completions",
-                    "body": {"messages": messages, "max_tokens": 400, "ignore_eos": True},
+                    "body": {"messages": messages, "max_tokens": 800, "ignore_eos": True},
                 }
             ).encode()
             + b"\n"
             for number in range(8)
         )
     )
-    code, shown = on_terminal("run", job, "-m", tiny_model, "--device", "cpu", "-o", tmp_path / "out.jsonl", height=30)
+    command = ("run", job, "-m", tiny_model, "--device", "cpu", "--threads", "1", "-o", tmp_path / "out.jsonl")
+    code, shown = on_terminal(*command, height=30)
     assert code == 0, shown
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     for row in (
