@@ -12,11 +12,9 @@ import pytest
 from tests.cluster.ray_nodes import LOOPBACK, Nodes, engines, hosts
 from tests.command import lines_of, start
 from tests.processes import alive_in_group, wait_for, wait_for_end
-from tests.runtime.grouped_job import write_job
+from tests.runtime.grouped_job import half_way, write_job
 
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(1800)]
-
-ANSWERED_BEFORE_THE_LOSS = 4
 
 
 def test_a_node_is_lost_half_way_and_every_line_comes_once(nodes: Nodes, tmp_path: Path, tiny_model: Path) -> None:
@@ -26,15 +24,7 @@ def test_a_node_is_lost_half_way_and_every_line_comes_once(nodes: Nodes, tmp_pat
     command = ["run", job, "--model", tiny_model, "--device", "cpu", "-o", output, "--ray", nodes.address]
     command += ["--engine-arg", "max_running_requests=2", "--engine-arg", "max_total_tokens=2048"]
     run = start(*command, stdout=subprocess.PIPE, env=os.environ | LOOPBACK)
-    journal = state / "journal"
-
-    def answered() -> bool:
-        return journal.exists() and journal.read_bytes().count(b"\n") > ANSWERED_BEFORE_THE_LOSS
-
-    def both_write() -> bool:
-        return all((state / name).exists() for name in ("steps.jsonl", "steps.2.jsonl"))
-
-    wait_for(lambda: answered() and both_write(), run)
+    wait_for(lambda: half_way(state, answers=4), run)
     began = engines(nodes)
     assert len(began) == 2
     nodes.tell("remove")

@@ -11,34 +11,20 @@ import pytest
 
 from tests.command import lines_of, start
 from tests.processes import children, wait_for, wait_for_end
-from tests.runtime.grouped_job import write_job
+from tests.runtime.grouped_job import half_way, write_job
 
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(1800)]
-
-ANSWERED_BEFORE_THE_KILL = 4
 
 
 def test_one_of_two_is_killed_half_way_and_every_line_comes_once(tmp_path: Path, tiny_model: Path) -> None:
     job, output = tmp_path / "job.jsonl", tmp_path / "answers.jsonl"
     ids = write_job(job, groups=8, each=5, tokens=160)
     state = tmp_path / "answers.jsonl.blendrun"
-    command = ["run", job, "--model", tiny_model, "--device", "cpu", "-o", output, "--replicas", "2"]
-    command += [
-        "--max-restarts",
-        "0",
-        "--engine-arg",
-        "max_running_requests=2",
-        "--engine-arg",
-        "max_total_tokens=2048",
-    ]
+    command = ["run", job, "--model", tiny_model, "--device", "cpu", "-o", output]
+    command += ["--replicas", "2", "--max-restarts", "0"]
+    command += ["--engine-arg", "max_running_requests=2", "--engine-arg", "max_total_tokens=2048"]
     run = start(*command)
-    journal = state / "journal"
-
-    def both_answer() -> bool:
-        answered = journal.exists() and journal.read_bytes().count(b"\n") > ANSWERED_BEFORE_THE_KILL
-        return answered and (state / "steps.2.jsonl").exists()
-
-    wait_for(both_answer, run)
+    wait_for(lambda: half_way(state, answers=4), run)
     engines = children(run.pid)
     assert len(engines) == 2
     os.killpg(engines[1], signal.SIGKILL)
