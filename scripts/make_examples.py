@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,7 @@ def bad_lines() -> list[bytes]:
 
 
 def main(folder: Path) -> None:
-    jobs = {
+    jobs: dict[str, Sequence[Any]] = {
         "shared-prefix.jsonl": shared_prefix(),
         "short-and-long.jsonl": short_and_long(),
         "json-schema.jsonl": json_schema(),

@@ -99,7 +99,7 @@ def _balance(candidates: Any) -> Figure:
 
 def _smooth(values: NDArray[np.float64], width: int = 9) -> NDArray[np.float64]:
     padded = np.pad(values, width // 2, mode="edge")
-    return np.convolve(padded, np.ones(width) / width, mode="valid")
+    return np.convolve(padded, np.ones(width) / width, mode="valid").astype(np.float64)
 
 
 def _row(costed: Costed) -> Figure:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.needs import left_out
 from tests.tiny_model import write_tiny_model
 
 # Removed when the test process ends. Commands that tests start inherit it. The cache of models and tokens stays the
@@ -40,6 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             if item.get_closest_marker(group):
                 item.add_marker(pytest.mark.xdist_group(group))
                 break
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if lines := left_out(terminalreporter.stats.get("skipped", [])):
+        terminalreporter.section("not run on this machine, and how to have it run")
+        for line in lines:
+            terminalreporter.line(line)
 
 
 @pytest.fixture(scope="session")

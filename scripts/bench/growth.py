@@ -1,10 +1,11 @@
 """What a simulation costs as jobs grow in requests, in prompt tokens, and in output tokens.
 
-python scripts/bench/growth.py
+python scripts/bench/growth.py [--scale 1.0]
 """
 
 from __future__ import annotations
 
+import argparse
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,11 +31,14 @@ CASES = (
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--scale", type=float, default=1.0, help="of the requests and their tokens")
+    scale = parser.parse_args().scale
     load_kernels()
     card, on = load_card("llama-3-8b"), machine(load_hardware("a100-80g"))
     engine, step = Engine(kv_pool(card, on).tokens, Overlap.MIXED), step_time(card, on)
     print("| requests | prompt tokens | output tokens | steps | seconds |\n|---|---|---|---|---|")
-    for requests, tokens, factor in CASES:
+    for requests, tokens, factor in ((int(scale * r), int(scale * t), f) for r, t, f in CASES):
         with TemporaryDirectory() as folder:
             prompts = synthetic_prompts(Path(folder) / "ids", requests, tokens)
             tree = build_tree(prompts)

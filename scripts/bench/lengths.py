@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import orjson
 import zstandard
+from numpy.typing import NDArray
 
 from blendrun.lengths import LengthMode, Samples, estimate
 from blendrun.tokens.base import Prompts
@@ -86,10 +87,11 @@ def load(path: Path) -> Workload:
     return Workload(path.name.split(".")[0], prompts, build_tree(prompts), truth)
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
+def ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     _, which, count = np.unique(values, return_inverse=True, return_counts=True)
     rank = (np.cumsum(count) - (count - 1) / 2)[which]
-    return rank - rank.mean()
+    centred: NDArray[np.float64] = rank - rank.mean()
+    return centred
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
@@ -141,8 +143,15 @@ def at_scale(count: int) -> None:
     numbers = np.arange(count)
     units = np.stack((np.zeros(count, np.int64), numbers // 10 + 1, numbers % 10), axis=1).astype(np.int32)
     bare = prompts_of([[0]], np.full(1, 4096), np.full(1, -1))
-    wide = {name: np.repeat(getattr(bare, name), count) for name in ("root", "cluster", "bound", "choices", "known")}
-    narrow = {"row": numbers, "units": units.ravel(), "offsets": np.arange(count + 1) * 3, "unit_tokens": 1}
+    wide: dict[str, Any] = {
+        name: np.repeat(getattr(bare, name), count) for name in ("root", "cluster", "bound", "choices", "known")
+    }
+    narrow: dict[str, Any] = {
+        "row": numbers,
+        "units": units.ravel(),
+        "offsets": np.arange(count + 1) * 3,
+        "unit_tokens": 1,
+    }
     three, unknown = np.full(count, 3, np.int32), np.full(count, -1, np.int32)
     prompts = Prompts(**narrow, **wide, prompt_tokens=three, reference=unknown)
     tree, rng = build_tree(prompts), np.random.default_rng(0)

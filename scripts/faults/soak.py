@@ -71,7 +71,8 @@ def main() -> None:
     asked = parser.parse_args()
     # Told to stop, it leaves no run behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
-    chance, kills, jobs, begun = random.Random(asked.seed), [], 0, time.monotonic()
+    kills: list[Kill] = []
+    chance, jobs, begun = random.Random(asked.seed), 0, time.monotonic()
     with TemporaryDirectory(prefix="blendrun-soak-") as folder:
         while len(kills) < asked.kills:
             job = SoakJob(Path(folder) / f"job {jobs}", asked.engine, asked.lines)

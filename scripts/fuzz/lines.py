@@ -157,7 +157,7 @@ def _content(random: Random) -> Any:
 def _message(random: Random) -> Any:
     message: dict[str, Any] = {"role": random.choice(ROLES[:5]), "content": _content(random)}
     if random.random() < 0.2:
-        arguments = random.choice(("{}", "[]", "{", {}, None, '{"a": NaN}'))
+        arguments: Any = random.choice(("{}", "[]", "{", {}, None, '{"a": NaN}'))
         call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": arguments}}
         message["tool_calls"] = random.choice(([call], call, [None], [{"function": None}], [{}]))
     return message

@@ -37,7 +37,8 @@ def change(data: bytes, longest: int, seed: int) -> bytes:
                 return encode(value)[:longest]
             except RecursionError:
                 pass  # too deep to be written by Python; its bytes can still change
-    return atheris.Mutate(data, longest)
+    mutated: bytes = atheris.Mutate(data, longest)
+    return mutated
 
 
 def main() -> None:

@@ -16,8 +16,8 @@ import pytest
 from blendrun.models import resolve_model
 from blendrun.report.plan_json import PlanReport
 from tests.command import blendrun, write_jobs
+from tests.needs import workload
 
-WORKLOADS = Path(__file__).resolve().parents[3] / "shared" / "workloads"
 # README of the workloads: what an infinite prefix cache saves, in per cent.
 SAVED = {
     "xquad-qa-5lang.jsonl.gz": 74.8,
@@ -185,12 +185,11 @@ def test_a_machine_that_is_too_small_is_a_row_not_an_end(tmp_path: Path):
     assert "are missing" in report["machines"][0]["why_not"]
 
 
-@pytest.mark.skipif(not WORKLOADS.is_dir(), reason="needs shared/workloads beside the project")
 @pytest.mark.parametrize("name", SAVED)
 def test_planned_sharing_is_what_the_readme_of_the_workloads_says(name: str, tmp_path: Path):
     tokenizer = resolve_model("smollm2-135m", platform="cpu").path
     model = ("--model", "llama-3.1-8b", "--tokenizer", tokenizer, "--hardware", "a100-80g")
-    report = planned(WORKLOADS / name, *model)
+    report = planned(workload(name), *model)
     assert 100 * report["shared_tokens"] / report["prompt_tokens"] == pytest.approx(SAVED[name], abs=0.1)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import COMMAND, blendrun, ids, write_jobs
+from tests.needs import needs
 
 BATCH = Path(__file__).parents[2] / "scripts" / "slurm"
 _DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -23,9 +24,9 @@ _PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
 def missing() -> str | None:
     if os.geteuid() != 0:
-        return "a Slurm of one's own needs root"
+        return needs("root", "a Slurm of one's own takes a user who may start its daemons")
     lacking = [name for name in (*_DAEMONS, "sbatch") if shutil.which(name, path=_PATH) is None]
-    return f"{', '.join(lacking)} not installed (Debian: slurm-wlm)" if lacking else None
+    return needs(f"Slurm ({', '.join(lacking)})", "apt-get install slurm-wlm") if lacking else None
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in BATCH.glob("*.sbatch")))

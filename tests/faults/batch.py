@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ class Batch:
     """`rows` requests of the file `jobs`, answered into `out`."""
 
     def __init__(self, jobs: Path, out: Path, rows: int, **fields: Any) -> None:
-        self.jobs, self.out, self.rows = write_jobs(jobs, rows, **fields), out, rows
+        self.jobs, self.out, self.rows = jobs if jobs.exists() else write_jobs(jobs, rows, **fields), out, rows
         self.state = out.with_name(f"{out.name}.blendrun")
         self.journal = self.state / "journal"
         self.command = ("run", self.jobs, "-o", self.out, *REPLAY)
@@ -33,6 +34,11 @@ class Batch:
         process.kill()
         assert process.wait() == -9, "too fast for this test: slow the engine down"
         return self.records()
+
+    def copied(self, folder: Path) -> Batch:
+        """The same files in another folder, with all that was done so far."""
+        shutil.copytree(self.jobs.parent, folder, dirs_exist_ok=True)
+        return Batch(folder / self.jobs.name, folder / self.out.name, self.rows)
 
     def records(self) -> list[bytes]:
         """Whole records of the journal, in its order."""

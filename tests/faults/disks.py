@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.needs import needs
+
 PAGE = 4096
 
 
@@ -70,13 +72,13 @@ def namespace() -> Iterator[Mounts]:
     try:
         holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     except FileNotFoundError:
-        pytest.skip("needs unshare(1) to mount a file system")
+        pytest.skip(needs("unshare(1), to mount a file system", "apt-get install util-linux"))
     with holder:
         assert holder.stdin is not None
         assert holder.stdout is not None
         try:
             if holder.stdout.readline() != b"ready\n":
-                pytest.skip("this user may mount nothing here, not even in a namespace of their own")
+                pytest.skip(needs("a user who may mount in a namespace of their own", "run the tests as root"))
             yield Mounts(holder.pid, rootless)
         finally:
             holder.stdin.close()

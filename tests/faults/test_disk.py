@@ -18,6 +18,7 @@ import pytest
 from tests.command import await_answers, start
 from tests.faults.batch import SLOW, STATED, Batch, refusal
 from tests.faults.disks import PAGE, Mounts, fill, namespace
+from tests.needs import needs
 
 # Exit code of what cannot be written.
 UNAVAILABLE = 73
@@ -154,7 +155,7 @@ class TestReadOnly:
         try:
             disk = mounts.ext4(target, image)
         except subprocess.CalledProcessError:
-            pytest.skip("this user may not mount an image of ext4")
+            pytest.skip(needs("a user who may mount an image of ext4", "run the tests as root"))
         batch = Batch(tmp_path / "jobs.jsonl", disk / "out.jsonl", 400, **STATED)
         process = start(*batch.command, *SLOW)
         await_answers(batch.journal, 10, process)
@@ -181,7 +182,7 @@ def _make_ext4(image: Path) -> None:
     try:
         subprocess.run(["mkfs.ext4", "-q", image], check=True, capture_output=True)
     except FileNotFoundError:
-        pytest.skip("needs mkfs.ext4")
+        pytest.skip(needs("mkfs.ext4", "apt-get install e2fsprogs"))
 
 
 class TestSeveralFileSystems:

@@ -21,6 +21,7 @@ from blendrun.errors import (
     UsageError,
 )
 from blendrun.jobs import Source, open_sources
+from tests import needs
 from tests.jobs.job_lines import line, write
 
 TEXT = b"".join(line(f"id-{number}") + b"\n" for number in range(500))
@@ -134,7 +135,7 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path, spool: Path, make: Calla
     assert words in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(os.geteuid() == 0, reason=needs.ORDINARY_USER)
 def test_a_file_without_permission_is_named(tmp_path: Path, spool: Path):
     write(tmp_path / "mine.jsonl", line()).chmod(0)
     with pytest.raises(InputMissingError, match=r"mine\.jsonl: Permission denied"):

@@ -16,8 +16,7 @@ from blendrun.jobs.trace import Trace, holds_trace, read_trace
 from blendrun.jobs.trace_line import MAX_TOKENS, is_trace
 from blendrun.tokens.trace import trace_prompts
 from blendrun.tree import build_tree, lru_hits
-
-WORKLOADS = Path(__file__).parents[3] / "shared" / "workloads"
+from tests.needs import workload
 
 
 def line(**fields: Any) -> str:
@@ -153,10 +152,7 @@ def test_block_ids_of_64_bits(ids: list[int], tmp_path: Path) -> None:
 
 
 def test_mooncake_shares_what_its_readme_says(tmp_path: Path) -> None:
-    path = WORKLOADS / "mooncake-conversation.jsonl.gz"
-    if not path.exists():
-        pytest.skip(f"{path.name} is not here")
-    trace = read_trace(open_sources([path], tmp_path))
+    trace = read_trace(open_sources([workload("mooncake-conversation.jsonl.gz")], tmp_path))
     prompts = trace_prompts(trace)
     tree = build_tree(prompts)
     assert (len(trace), trace.refused, trace.id(3)) == (12_031, (), "mooncake-conv-00003")
@@ -171,10 +167,7 @@ def test_mooncake_shares_what_its_readme_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "count"), [("azure-2023.jsonl.gz", 28_185), ("servegen-r1-a.jsonl.gz", 10_525)])
 def test_traces_without_blocks(name: str, count: int, tmp_path: Path) -> None:
-    path = WORKLOADS / name
-    if not path.exists():
-        pytest.skip(f"{name} is not here")
-    trace = read_trace(open_sources([path], tmp_path))
+    trace = read_trace(open_sources([workload(name)], tmp_path))
     tree = build_tree(trace_prompts(trace))
     assert (len(trace), trace.block_size, tree.shared_tokens) == (count, 0, 0)
     assert tree.prompt_tokens == int(trace.prompt_tokens.sum(dtype=np.int64))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.jobs.job_lines import index
+from tests.needs import workload
 
-WORKLOADS = Path(__file__).parents[3] / "shared" / "workloads"
 REQUESTS = {
     "smoke-mix.jsonl": 200,
     "xquad-qa-5lang.jsonl.gz": 5_950,
@@ -21,9 +21,7 @@ REQUESTS = {
 
 @pytest.mark.parametrize("name", REQUESTS)
 def test_every_line_is_accepted(name: str, tmp_path: Path):
-    if not (WORKLOADS / name).exists():
-        pytest.skip(f"{name} is not here")
-    (tmp_path / name).symlink_to(WORKLOADS / name)
+    (tmp_path / name).symlink_to(workload(name))
     with index(tmp_path / name) as job:
         assert len(job) == len(job.accepted) == REQUESTS[name]
         last = job.request(len(job) - 1)

@@ -15,6 +15,7 @@ import zstandard
 
 from blendrun.lengths import LengthMode, Samples, estimate
 from tests.lengths.small_tree import make_prompts, make_tree
+from tests.needs import workload
 
 FOLDER = Path(__file__).parents[2].parent / "shared" / "workloads"
 
@@ -33,9 +34,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
     [("xquad-qa-5lang.jsonl.gz", 0.1), ("xquad-translate.jsonl.gz", 0.1), ("instruct-mix.jsonl.gz", 0.2)],
 )
 def test_a_tenth_of_the_answers_tells_the_total(name: str, total_error: float):
-    path = FOLDER / name
-    if not path.exists():
-        pytest.skip(f"no workload {path}")
+    path = workload(name)
     words: dict[str, int] = {}
     units, bound, reference = [], [], []
     for line in lines(path):

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from blendrun.errors import OutputUnavailableError
 from blendrun.report.metrics import Metrics
 from blendrun.runner.events import Event, Expected, Note, PhaseStarted, Progress, Pulse
+from tests import needs
 
 EVENTS: list[Event] = [
     PhaseStarted("index", "jobs.jsonl"),
@@ -102,7 +103,7 @@ def test_a_textfile_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+@pytest.mark.skipif(shutil.which("promtool") is None, reason=needs.PROMTOOL)
 def test_promtool_has_nothing_against_them(tmp_path: Path) -> None:
     path = tmp_path / "blendrun.prom"
     with Metrics(textfile=path) as metrics:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from blendrun.report.page import make_page, plan_subject
+from tests import needs
 from tests.report.page_of_runs import small_plan, subject
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (Debian: apt install chromium)")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason=needs.CHROMIUM)
 pytest.importorskip("playwright")
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from tests.command import blendrun, environment, start
+from tests.processes import wait_for
 from tests.runner.faulty_server import MODEL, Status, faulty_server
 from tests.runner.runner_job import line, lines_of, write
 
-BLENDRUN = str(Path(sys.executable).with_name("blendrun"))
 COUNT = 12
 IDS = [f"id {row}" for row in range(COUNT)]
 
@@ -22,10 +19,6 @@ IDS = [f"id {row}" for row in range(COUNT)]
 @pytest.fixture
 def jobs(tmp_path: Path) -> Path:
     return write(tmp_path / "jobs.jsonl", *(line(name, f"question {row}") for row, name in enumerate(IDS)))
-
-
-def blendrun(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([BLENDRUN, *map(str, arguments)], capture_output=True, text=True, timeout=120)
 
 
 def test_without_a_model_rows_go_as_they_stand_and_resume_finds_them(jobs: Path, out: Path) -> None:
@@ -52,16 +45,15 @@ def test_another_server_goes_on_with_what_one_began(jobs: Path, out: Path) -> No
 
 def test_a_signal_lets_what_is_in_flight_come_back(jobs: Path, out: Path) -> None:
     with faulty_server(work=1.0) as (address, seen):
-        command = [BLENDRUN, "run", str(jobs), "--engine", address, "-o", str(out), "--engine-arg", "concurrency=3"]
-        run = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        while not seen.running:
-            time.sleep(0.01)
+        command = ["run", jobs, "--engine", address, "-o", out, "--engine-arg", "concurrency=3"]
+        run = start(*command)
+        wait_for(lambda: seen.running > 0, run)
         run.send_signal(signal.SIGTERM)
-        _, said = run.communicate(timeout=60)
+        _, said = run.communicate()
         assert run.returncode == 75, said
         begun = len(seen.asked)
         assert 0 < begun < COUNT
-        assert blendrun(*command[1:]).returncode == 0
+        assert blendrun(*command).returncode == 0
     # None was asked twice.
     assert len(seen.asked) == COUNT
     assert [each["custom_id"] for each in lines_of(out)] == IDS
@@ -105,7 +97,6 @@ def test_servers_of_different_models_are_refused(jobs: Path, out: Path) -> None:
 
 def test_a_proxy_of_the_environment_is_not_asked_for_a_local_server(jobs: Path, out: Path) -> None:
     with faulty_server() as (address, _), faulty_server() as (proxy, seen):
-        environment = os.environ | {"HTTP_PROXY": proxy, "http_proxy": proxy, "ALL_PROXY": proxy}
-        command = [BLENDRUN, "run", str(jobs), "--engine", address, "-o", str(out)]
-        assert subprocess.run(command, env=environment, capture_output=True, timeout=120).returncode == 0
+        proxies = environment(HTTP_PROXY=proxy, http_proxy=proxy, ALL_PROXY=proxy)
+        assert blendrun("run", jobs, "--engine", address, "-o", out, env=proxies).returncode == 0
     assert seen.asked == []

@@ -42,7 +42,7 @@ def run_features(folder: Path) -> FeatureRun:
     job, output = folder / "job.jsonl", folder / "answers.jsonl"
     job.write_bytes(requests.feature_job() + b"\n".join(fuzzed_job()))
     # The other core has other tests' work: threads that wait for each other would both wait for it.
-    where = ("--model", "smollm2-135m", "--device", "cpu", "--threads", "1")
+    where = ("--model", "smollm2-135m", "--device", "cpu", "--threads", "1", "--verbose")
     finished = blendrun("run", job, *where, "-o", output, process=True)
     assert output.exists(), finished.stderr
     answers, errors = lines_of(output), lines_of(Path(f"{output}.errors.jsonl"))

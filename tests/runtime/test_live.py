@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from tests.command import blendrun, lines_of
 pytestmark = pytest.mark.runtime
 
 GROUPS, EACH = 6, 5
+STEPS = Path(__file__).resolve().parents[2] / "scripts" / "bench" / "steps.py"
 
 
 def job(folder: Path) -> Path:
@@ -52,3 +55,10 @@ def test_the_plan_comes_true_and_is_compared(tmp_path: Path) -> None:
     # Both repeats are in one log; each admits in plan order.
     admitted = [index for step in steps for index in step["admitted"]]
     assert admitted == 2 * list(range(GROUPS * EACH))
+    # What the script makes of these files.
+    (tmp_path / "runs" / "live.json").write_text(done.stdout)
+    kept = subprocess.run([sys.executable, STEPS, tmp_path / "runs"], capture_output=True, text=True, check=True)
+    job_name, cached, promised, _, in_order, *_ = [cell.strip() for cell in kept.stdout.splitlines()[-1].split("|")[1:]]
+    assert (job_name, in_order) == ("runs", "yes")
+    assert float(cached.rstrip("%")) == pytest.approx(100 * blended["hit_rate"], abs=0.1)
+    assert float(promised.rstrip("%")) >= 95

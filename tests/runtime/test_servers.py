@@ -19,6 +19,7 @@ import pytest
 
 from blendrun.engine.base import EngineSettings
 from blendrun.engine.settings import environment
+from tests import needs
 from tests.command import blendrun, lines_of
 from tests.processes import wait_for, wait_for_end
 from tests.runtime import requests
@@ -30,7 +31,7 @@ SERVERS = [
     "sglang",
     pytest.param(
         "vllm",
-        marks=pytest.mark.skipif(not VLLM_PYTHON, reason="BLENDRUN_VLLM_PYTHON names no Python that has vLLM"),
+        marks=pytest.mark.skipif(not VLLM_PYTHON, reason=needs.VLLM),
     ),
 ]
 GROUPS, EACH = 4, 4

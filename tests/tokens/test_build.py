@@ -20,7 +20,8 @@ from blendrun.tokens import (
     render_text,
 )
 from blendrun.tokens import build as build_module
-from tests.tokens.token_jobs import WORD_TEMPLATE, chat, completion, make_job, smollm2_folder, word_tokenizer, workload
+from tests.needs import workload
+from tests.tokens.token_jobs import WORD_TEMPLATE, chat, completion, make_job, smollm2_folder, word_tokenizer
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 OTHER_IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,BBBB"}}

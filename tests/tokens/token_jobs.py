@@ -17,6 +17,7 @@ from blendrun.endpoints.rules import FOR_PLANNING
 from blendrun.errors import BlendrunError
 from blendrun.jobs import Job, index_jobs, open_sources
 from blendrun.models import resolve_model
+from tests.needs import needs
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 SHARED = Path(__file__).parents[3] / "shared" / "workloads"
@@ -62,10 +63,4 @@ def smollm2_folder() -> Path:
     try:
         return resolve_model("smollm2-135m", platform="cpu", download=False).path
     except BlendrunError as error:
-        pytest.skip(f"no SmolLM2: {error}")
-
-
-def workload(name: str) -> Path:
-    if not (path := SHARED / name).exists():
-        pytest.skip(f"no ../shared/workloads/{name}")
-    return path
+        pytest.skip(needs("SmolLM2", str(error)))

@@ -1,0 +1,108 @@
+"""Every script runs: a small job of each that needs no engine, the help of those that do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+
+from tests.command import REPLAY, blendrun, write_jobs
+from tests.needs import needs, workload
+from tests.tokens.token_jobs import smollm2_folder
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPTS = ROOT / "scripts"
+# What each prints at its end, or somewhere.
+SMALL = {
+    "bench/growth.py --scale 0.01": "| 2,000 | 1 M |",
+    "bench/tree.py 2000:1e5": "2,000",
+    "bench/plan.py 2000:1e5": "blend",
+    "bench/scale.py --requests 2000 --tokens 20": "simulating",
+    "bench/simulate.py mix-1 --scale 0.005": "pdmux",
+    "bench/memory.py --lines 2000": "resumed answers equal those of the whole run: True",
+    "bench/page.py --requests 500 --out page": "MiB",
+    "make_figures.py figures": "",
+}
+# They start engines, or answer to nobody but a machine: what they call is tested where it lives.
+WITH_AN_ENGINE = (
+    "bench/feeding.py",
+    "bench/learning.py",
+    "bench/live.py",
+    "bench/predict.py",
+    "gpu/table.py",
+    "mutants.py",
+)
+# Run by other tests (tests/docs, tests/faults, tests/runtime/test_live.py), or imported by those above.
+ELSEWHERE = {
+    "make_cli_reference.py",
+    "make_examples.py",
+    "make_schemas.py",
+    "faults/soak.py",
+    "faults/soak_job.py",
+    "fuzz/json_cases.py",
+    "fuzz/lines.py",
+    "fuzz/reading.py",
+    "bench/cuts.py",
+    "bench/steps.py",
+    "bench/synthetic.py",
+}
+# Tests of their own below.
+HERE = {"bench/lengths.py", "bench/partition.py", "fuzz/validator.py", "show_answers.py"}
+
+
+def run(folder: Path, words: str, *more: str | Path) -> str:
+    """What a script prints, run in `folder`."""
+    name, *arguments = words.split()
+    command = [sys.executable, str(SCRIPTS / name), *arguments, *map(str, more)]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_none_is_forgotten() -> None:
+    there = {str(path.relative_to(SCRIPTS)) for path in SCRIPTS.rglob("*.py")}
+    assert there == {words.split()[0] for words in SMALL} | set(WITH_AN_ENGINE) | ELSEWHERE | HERE
+
+
+@pytest.mark.parametrize("words", SMALL, ids=lambda words: words.split()[0])
+def test_a_small_job_of_it(words: str, tmp_path: Path) -> None:
+    (tmp_path / "figures").mkdir()
+    more = ("--workloads", workload("azure-2023.jsonl.gz").parent) if "simulate.py" in words else ()
+    assert SMALL[words] in run(tmp_path, words, *more)
+
+
+@pytest.mark.parametrize("name", WITH_AN_ENGINE)
+def test_its_help(name: str, tmp_path: Path) -> None:
+    assert "usage: " in run(tmp_path, f"{name} --help")
+
+
+def test_lengths_of_a_folder_of_workloads(tmp_path: Path) -> None:
+    folder = workload("smoke-mix.jsonl").parent
+    shown = run(tmp_path, "bench/lengths.py", folder, "--draws", "1", "--prompts", "2000")
+    assert "smoke-mix" in shown and "One estimate of 2,000 prompts" in shown
+
+
+def test_parts_of_a_job(tmp_path: Path) -> None:
+    job = write_jobs(tmp_path / "jobs.jsonl", 80, max_tokens=8)
+    assert "| jobs | 80 |" in run(tmp_path, "bench/partition.py", job, "--tokenizer", smollm2_folder())
+
+
+def test_some_answers_of_a_file(tmp_path: Path) -> None:
+    job = write_jobs(tmp_path / "jobs.jsonl", 9)
+    assert blendrun("run", job, *REPLAY, "-o", tmp_path / "out.jsonl").returncode == 0
+    assert "3 of the 9 answers" in run(tmp_path, "show_answers.py out.jsonl 3")
+
+
+def test_the_coverage_guided_fuzzer(tmp_path: Path) -> None:
+    try:
+        import atheris  # noqa: F401
+    except ImportError:
+        pytest.skip(needs("atheris", ".venv/bin/uv pip install -c constraints.txt -e '.[fuzz]'"))
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "line").write_bytes(orjson.dumps({"custom_id": "a", "url": "/v1/completions", "body": {"prompt": "x"}}))
+    run(tmp_path, "fuzz/validator.py -runs=500 corpus")
