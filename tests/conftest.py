@@ -26,10 +26,16 @@ settings.load_profile("ci")
 # What one worker has alone (`--dist loadgroup`): tests that start engines or import torch, and those on a Ray cluster.
 # Engines and a cluster are shared within a group; the other worker has what is left.
 _GROUPS = ("cluster", "runtime")
+_LONGEST_ID = 80
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--write-golden", action="store_true", help="Write what golden files are compared with.")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """A short name that is the same in every process: some values are files, with the time of their making inside."""
+    return argname if isinstance(val, str | bytes) and len(repr(val)) > _LONGEST_ID else None
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -142,7 +142,8 @@ class _Worker:
         proofs = {ATTENTION_PROOF: _proof("attention"), plugin.PROOFS_VARIABLE: _proof("scheduler")}
         os.environ |= proofs
         await channel.send(Phase("load"))
-        engine = _engine_class(settings)(**server_args(settings))
+        made_by = _engine_class(settings)
+        engine = made_by(**server_args(settings))
         self._watch_scheduler(engine)
         # Before the first forward pass: the one that shows a broken set-up.
         self._background.add(asyncio.ensure_future(self._report_death(channel)))
@@ -167,7 +168,7 @@ class _Worker:
             kv_tokens=int(scheduler["max_total_num_tokens"]),
             max_running=await self._max_running(engine),
             versions=runtime_versions(),
-            notes=_notes(settings, proofs),
+            notes=(*_notes(settings, proofs), *_note_of(made_by)),
         )
         return Serving(engine, limits), info
 
@@ -204,9 +205,14 @@ def _engine_class(settings: EngineSettings) -> Any:
 
     if settings.platform != "cpu":
         return Engine
-    from blendrun.engine.cpu.forks import ForkingEngine
+    from blendrun.engine.cpu.engine import ForkingEngine
 
     return ForkingEngine
+
+
+def _note_of(made_by: Any) -> tuple[str, ...]:
+    note = made_by.note() if hasattr(made_by, "note") else None
+    return () if note is None else (note,)
 
 
 def _log_to(log_file: Path) -> None:

@@ -69,7 +69,7 @@ def test_method_may_be_left_out_and_url_too_where_a_default_is_given():
         (b"[" * 100_000, "depth limit"),
         (b'{"a":' * 100_000 + b"1" + b"}" * 100_000, "depth limit"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:60],
 )
 def test_what_is_not_json_says_why_and_where(raw: bytes, words: str):
     error = refusal(raw)
