@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
@@ -201,9 +202,67 @@ def test_a_file_without_its_header_was_emptied_and_a_new_one_was_not(tmp_path: P
     with Journal(path) as journal:
         assert not journal.emptied
 
-    def test_a_folder_cannot_be_opened(self, tmp_path: Path):
-        with pytest.raises(OutputUnavailableError, match=r"cannot open the journal .*: Is a directory"):
-            Journal(tmp_path)
+
+def test_a_folder_cannot_be_opened(tmp_path: Path):
+    with pytest.raises(OutputUnavailableError, match=r"cannot open the journal .*: Is a directory"):
+        Journal(tmp_path)
+
+
+@pytest.mark.parametrize("torn", [1, 65_535, 65_536, 65_537, 131_072, 200_000])
+def test_a_torn_tail_of_any_length_is_cut_off(tmp_path: Path, torn: int):
+    path = tmp_path / "journal"
+    write(path, [make(1), make(2)])
+    whole = path.read_bytes()
+    path.write_bytes(whole + b"x" * torn)
+    with Journal(path) as journal:
+        assert path.read_bytes() == whole
+        assert [entry.key for entry in journal.entries()] == [make(1).key, make(2).key]
+        assert journal.damaged == 0
+
+
+def test_it_is_forced_onto_the_disk_at_intervals_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    now, synced = [1000.0], []
+    monkeypatch.setattr("blendrun.runner.journal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("blendrun.runner.journal.os.fsync", lambda _: synced.append(now[0]))
+    with Journal(tmp_path / "journal") as journal:
+        # Each interval counts from the last time: every fourth record here.
+        for place in range(9):
+            now[0] += 2.0
+            journal.append(make(place))
+        assert synced == [1006.0, 1012.0, 1018.0]
+        now[0] += 1.0
+    assert synced[-1] == 1019.0
+
+
+def test_closed_it_holds_no_descriptor_and_may_be_closed_again(tmp_path: Path):
+    journal = Journal(tmp_path / "journal")
+    descriptor = journal._file
+    os.fstat(descriptor)
+    journal.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+    journal.close()
+
+
+def test_without_room_for_a_copy_errors_are_not_dropped_and_half_a_copy_goes(tmp_path: Path):
+    path = tmp_path / "journal"
+    write(path, [make(place, ok=place % 2 == 0) for place in range(200)])
+    whole = path.read_bytes()
+    program = (
+        "import sys; from pathlib import Path; from blendrun.runner.journal import Journal\n"
+        "from blendrun.errors import OutputUnavailableError\n"
+        "try: Journal(Path(sys.argv[1])).drop_errors()\n"
+        "except OutputUnavailableError as error: print(error)"
+    )
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    done = subprocess.run([sys.executable, "-c", program, path], preexec_fn=limit, capture_output=True, text=True)
+    assert "journal.kept: File too large" in done.stdout, done.stderr
+    assert path.read_bytes() == whole
+    assert [each.name for each in tmp_path.iterdir()] == ["journal"]
 
 
 def test_only_its_owner_can_read_it(tmp_path: Path):

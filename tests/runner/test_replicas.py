@@ -272,6 +272,30 @@ class TestAllotment:
         assert sorted(taken) == list(range(4, 8 - left)) or sorted(taken) == list(range(4 + left, 8))
         assert second.unfed == left
 
+    @pytest.mark.parametrize("replicas", [2, 3])
+    def test_one_without_work_waits_for_what_another_may_give_back(self, replicas: int) -> None:
+        allotment = self.make(replicas, rows=12)
+        for number in range(1, replicas + 1):
+            allotment.up(number, True)
+            while allotment._plans[number].feeder.take() is not None:
+                pass
+
+        async def wait() -> list[int]:
+            waiting = asyncio.ensure_future(allotment.more(1))
+            await asyncio.sleep(0.05)
+            assert not waiting.done(), "what others have in flight may come back"
+            allotment.give_back(2)
+            allotment.leave(2)
+            plan = await waiting
+            assert plan is not None
+            return plan.feeder.rows.tolist()
+
+        given = asyncio.run(wait())
+        assert set(given) <= set(range(12 // replicas, 2 * 12 // replicas)) and given
+
+    def test_there_are_others_to_take_from_only_where_several_began(self) -> None:
+        assert [self.make(replicas).several for replicas in (1, 2, 3)] == [False, True, True]
+
     def test_the_last_one_does_not_wait_for_itself(self) -> None:
         allotment = self.make(1)
         feeder = allotment._plans[1].feeder
