@@ -19,7 +19,7 @@ FORBIDDEN = {
 
 
 @pytest.mark.parametrize("what", FORBIDDEN)
-def test_no_source_has(what: str):
+def test_no_source_has(what: str) -> None:
     assert len(SOURCES) > 100
     found = [
         f"{path.name}:{number}: {text.strip()}"

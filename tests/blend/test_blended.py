@@ -18,7 +18,7 @@ from tests.blend.jobs_of_lengths import Small, small_job, small_jobs
 
 
 @given(small_jobs(), st.sampled_from([100.0, 3000.0, 1e6]), st.booleans())
-def test_every_prompt_is_fed_once_and_two_blends_are_the_same(job: Small, pool: float, scattered: bool):
+def test_every_prompt_is_fed_once_and_two_blends_are_the_same(job: Small, pool: float, scattered: bool) -> None:
     made, again = (job.blend(pool_tokens=pool, scattered=scattered) for _ in range(2))
     assert sorted(made.order.prompt.tolist()) == list(range(len(job.prompts)))
     assert sorted(made.row_prompt.tolist()) == list(range(len(job.prompts)))
@@ -47,7 +47,7 @@ def hits_beside(job: Small, row: UnitRow, ever: set[int]) -> int:
 
 
 @given(small_jobs(), st.sampled_from([0.0, 0.5, 0.9, 0.99, 1.0]), st.booleans())
-def test_neighbours_of_the_row_keep_the_sharing_asked_for(job: Small, keep: float, scattered: bool):
+def test_neighbours_of_the_row_keep_the_sharing_asked_for(job: Small, keep: float, scattered: bool) -> None:
     row = units_of(job, keep, np.zeros(len(job.tree)), scattered)
     assert sorted(row.leaf.tolist()) == list(range(len(job.prompts)))
     kept = int(path_hits(job.tree, job.tree.prompt[row.leaf]).sum(dtype=np.int64))
@@ -57,7 +57,7 @@ def test_neighbours_of_the_row_keep_the_sharing_asked_for(job: Small, keep: floa
 
 
 @given(small_jobs(), st.sampled_from([0.0, 0.9, 0.99, 1.0]), st.booleans())
-def test_what_is_in_use_all_the_time_is_kept_in_any_order(job: Small, keep: float, scattered: bool):
+def test_what_is_in_use_all_the_time_is_kept_in_any_order(job: Small, keep: float, scattered: bool) -> None:
     tree, shared = job.tree, job.tree.shared_tokens
     running = (tree.leaf_end - tree.leaf_begin).astype(np.float64)
     row = units_of(job, keep, running, scattered)
@@ -66,7 +66,7 @@ def test_what_is_in_use_all_the_time_is_kept_in_any_order(job: Small, keep: floa
     assert row.kept == pytest.approx(kept / shared if shared else 1.0)
 
 
-def test_a_template_that_all_begin_with_holds_no_unit_together():
+def test_a_template_that_all_begin_with_holds_no_unit_together() -> None:
     units = [[9] * 50 + [place] * (300 if place % 2 else 5) for place in range(200)]
     job = small_job(units, [2 if place % 2 else 500 for place in range(200)])
     # A pool of which the template would fill a good part, and in which many run at once.
@@ -77,7 +77,7 @@ def test_a_template_that_all_begin_with_holds_no_unit_together():
     assert sides == sorted(sides, reverse=True)
 
 
-def test_a_scattered_row_is_the_denser_half_and_the_rest_each_by_chance():
+def test_a_scattered_row_is_the_denser_half_and_the_rest_each_by_chance() -> None:
     outputs = [10 + place for place in range(100)] + [1000 + place for place in range(100)]
     job = small_job([[place] * 100 for place in range(200)], outputs)
     row = job.blend(scattered=True).row_prompt.tolist()
@@ -88,11 +88,11 @@ def test_a_scattered_row_is_the_denser_half_and_the_rest_each_by_chance():
 
 
 @given(small_jobs())
-def test_a_finer_cut_never_keeps_more_sharing(job: Small):
+def test_a_finer_cut_never_keeps_more_sharing(job: Small) -> None:
     assert job.blend(keep=1.0).kept_sharing >= job.blend(keep=0.5).kept_sharing - 1e-9
 
 
-def test_units_stand_from_compute_heavy_to_memory_heavy():
+def test_units_stand_from_compute_heavy_to_memory_heavy() -> None:
     # Ten documents with questions answered in a word, ten stories that go on and on.
     units = [[document] * 200 + [question] for document in range(10) for question in range(3)]
     units += [[100 + story] * 5 for story in range(10)]
@@ -103,7 +103,7 @@ def test_units_stand_from_compute_heavy_to_memory_heavy():
 
 
 @pytest.mark.parametrize("scattered", [False, True])
-def test_the_mix_fed_stays_near_the_mix_of_the_job(scattered: bool):
+def test_the_mix_fed_stays_near_the_mix_of_the_job(scattered: bool) -> None:
     units = [[document] * 500 for document in range(1000)] + [[5000 + story] * 20 for story in range(60)]
     job = small_job(units, [4] * 1000 + [400] * 60)
     made = job.blend(pool_tokens=4000, scattered=scattered)
@@ -116,26 +116,26 @@ def test_the_mix_fed_stays_near_the_mix_of_the_job(scattered: bool):
         assert compute[part].sum() / memory[part].sum() == pytest.approx(whole, rel=0.35)
 
 
-def test_when_nothing_is_decoded_the_row_is_fed_from_one_end():
+def test_when_nothing_is_decoded_the_row_is_fed_from_one_end() -> None:
     job = small_job([[place, 1, 2, 3] for place in range(20)], [0] * 20)
     made = job.blend()
     assert made.density == float("inf")
     assert sorted(made.order.prompt.tolist()) == list(range(20))
 
 
-def test_one_request_is_an_order():
+def test_one_request_is_an_order() -> None:
     made = small_job([[1, 2, 3]], [5]).blend(pool_tokens=1.0)
     assert made.order.prompt.tolist() == [0]
 
 
-def test_equal_densities_stay_depth_first():
+def test_equal_densities_stay_depth_first() -> None:
     job = small_job([[group] * 50 + [question] for question in range(4) for group in range(5)], [20] * 20)
     groups = [int(number) % 5 for number in job.blend().order.prompt]
     changes = sum(one != other for one, other in pairwise(groups))
     assert changes == 4
 
 
-def test_the_last_pool_full_begins_with_the_longest_answers():
+def test_the_last_pool_full_begins_with_the_longest_answers() -> None:
     units = [[place] * 10 for place in range(40)]
     outputs = [10 + place for place in range(40)]
     job = small_job(units, outputs)
@@ -144,7 +144,7 @@ def test_the_last_pool_full_begins_with_the_longest_answers():
     assert tail == sorted(tail, reverse=True)
 
 
-def test_simple_orders_are_what_they_say():
+def test_simple_orders_are_what_they_say() -> None:
     job = small_job([[2, 1], [1, 5], [1, 4], [2, 0]], [3, 9, 9, 50])
     of = lambda name: simple_order(name, job.prompts, job.tree, job.lengths).prompt.tolist()  # noqa: E731
     assert of(OrderName.GIVEN) == [0, 1, 2, 3]

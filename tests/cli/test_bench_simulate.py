@@ -45,7 +45,7 @@ def png_size(path: Path) -> tuple[int, int]:
     return width, height
 
 
-def test_a_grid_has_a_cell_for_each_density_sharing_and_mode(tmp_path: Path):
+def test_a_grid_has_a_cell_for_each_density_sharing_and_mode(tmp_path: Path) -> None:
     grid = ("--rho", "0.9:1.4:0.5", "--sharing", "0.05,0.35")
     report = simulated(*ON, *FEW, *grid, "--plot", tmp_path / "grid.png")
     cells = report["cells"]
@@ -71,13 +71,13 @@ def test_a_grid_has_a_cell_for_each_density_sharing_and_mode(tmp_path: Path):
     assert width > 600 and height > 400
 
 
-def test_the_same_seed_gives_the_same_numbers(tmp_path: Path):
+def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
     one, two, other = (simulated(*ON, *FEW, "--overlap", "pdmux", "--seed", seed) for seed in ("1", "1", "2"))
     assert one == two
     assert one["cells"][0]["seconds"] != other["cells"][0]["seconds"]
 
 
-def test_a_file_of_synth_is_the_cell_it_was_made_for(tmp_path: Path):
+def test_a_file_of_synth_is_the_cell_it_was_made_for(tmp_path: Path) -> None:
     mix = tmp_path / "mix.jsonl.gz"
     assert blendrun("synth", "-o", mix, *ON, *FEW, "-q").returncode == 0
     (cell,) = simulated(*ON, *FEW, "--overlap", "pdmux")["cells"]
@@ -90,7 +90,7 @@ def test_a_file_of_synth_is_the_cell_it_was_made_for(tmp_path: Path):
     assert width > 600 and height > 400
 
 
-def test_people_get_a_table_and_a_drawing_whose_text_is_text(tmp_path: Path):
+def test_people_get_a_table_and_a_drawing_whose_text_is_text(tmp_path: Path) -> None:
     words = (*ON, *FEW, "--orders", "sorted,blended", "--overlap", "mixed,pdmux", "--plot", tmp_path / "one.svg")
     done = blendrun("bench", "simulate", *words, "-q")
     assert done.returncode == 0, done.stderr
@@ -103,7 +103,7 @@ def test_people_get_a_table_and_a_drawing_whose_text_is_text(tmp_path: Path):
     assert {"sorted", "blended"} <= set(texts)
 
 
-def test_a_cell_out_of_reach_is_left_out_and_told(tmp_path: Path):
+def test_a_cell_out_of_reach_is_left_out_and_told(tmp_path: Path) -> None:
     words = (*ON, *FEW, "--rho", "1.4,90", "--overlap", "pdmux", "--plot", tmp_path / "grid.png")
     report = simulated(*words)
     assert [cell["rho"] for cell in report["cells"]] == [1.4]
@@ -138,7 +138,9 @@ def test_a_cell_out_of_reach_is_left_out_and_told(tmp_path: Path):
         (("--model", "llama-3-8b", "--hardware", "lame.yaml"), 2, "`peak_flops`"),
     ],
 )
-def test_what_makes_no_sense_is_said_in_one_sentence(words: tuple[str, ...], code: int, message: str, tmp_path: Path):
+def test_what_makes_no_sense_is_said_in_one_sentence(
+    words: tuple[str, ...], code: int, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "still.yaml").write_text(CARD.replace("1.5e+12", "0"), encoding="utf-8")
     (tmp_path / "lame.yaml").write_text(CARD.replace("peak_flops", "#"), encoding="utf-8")
     (tmp_path / "trace.jsonl").write_text('{"prompt_tokens": 9, "output_tokens": 5}\n', encoding="utf-8")

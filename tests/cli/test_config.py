@@ -35,7 +35,7 @@ def summary(folder: Path) -> dict[str, Any]:
     return found
 
 
-def test_all_kinds_of_values(folder: Path):
+def test_all_kinds_of_values(folder: Path) -> None:
     text = """
     engine: replay
     model: 7
@@ -61,7 +61,7 @@ def test_all_kinds_of_values(folder: Path):
     assert (found["order"], found["model"], found["exit_code"]) == ("shuffled", "7", 3)
 
 
-def test_the_command_line_wins_option_by_option(folder: Path):
+def test_the_command_line_wins_option_by_option(folder: Path) -> None:
     path = config(
         folder, "engine: replay\nlimit: 5\norder: shuffled\nresume: no\nengine_args: {fail_every: 3, slots: 2}"
     )
@@ -71,13 +71,13 @@ def test_the_command_line_wins_option_by_option(folder: Path):
 
 
 @pytest.mark.parametrize("text", ["", "# nothing\n", "{}"])
-def test_an_empty_file_changes_nothing(folder: Path, text: str):
+def test_an_empty_file_changes_nothing(folder: Path, text: str) -> None:
     run(folder, *REPLAY, "--config", config(folder, text))
     assert len(ids(folder / "out")) == 12
 
 
 @pytest.mark.parametrize("value", ["[slots=2, fail_every=3]", "fail_every=3"])
-def test_engine_arg_as_on_the_command_line(folder: Path, value: str):
+def test_engine_arg_as_on_the_command_line(folder: Path, value: str) -> None:
     run(folder, *REPLAY, "--errors-ok", "--config", config(folder, f"engine_arg: {value}"))
     assert len(ids(folder / "out")) == 8
 
@@ -104,12 +104,12 @@ def test_engine_arg_as_on_the_command_line(folder: Path, value: str):
         ("model: \x01", r"is not YAML"),
     ],
 )
-def test_what_is_wrong_is_said(folder: Path, text: str, message: str):
+def test_what_is_wrong_is_said(folder: Path, text: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         run(folder, *REPLAY, "--config", config(folder, text))
     assert not (folder / "out").exists()
 
 
-def test_a_missing_file_is_named(folder: Path):
+def test_a_missing_file_is_named(folder: Path) -> None:
     with pytest.raises(InputMissingError, match=r"cannot read .*no\.yaml: No such file"):
         run(folder, *REPLAY, "--config", str(folder / "no.yaml"))

@@ -50,7 +50,7 @@ def planned(*words: str | Path) -> dict[str, Any]:
     return report
 
 
-def test_a_trace_is_planned_without_any_file_of_the_model(tmp_path: Path):
+def test_a_trace_is_planned_without_any_file_of_the_model(tmp_path: Path) -> None:
     report = planned(write_trace(tmp_path / "trace.jsonl"), *LLAMA)
     assert (report["kind"], report["requests"], report["prompt_tokens"]) == ("trace", 12, 7200)
     # Four first blocks of 512 tokens, each shared by three.
@@ -69,7 +69,7 @@ def test_a_trace_is_planned_without_any_file_of_the_model(tmp_path: Path):
     assert sum(report["histogram"]["requests"]) == 12
 
 
-def test_the_order_file_holds_every_name_once_and_is_the_same_again(tmp_path: Path):
+def test_the_order_file_holds_every_name_once_and_is_the_same_again(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "trace.jsonl")
     for name in ("one.txt", "two.txt"):
         assert blendrun("plan", trace, *LLAMA, "--order-out", tmp_path / name).returncode == 0
@@ -81,7 +81,7 @@ def test_the_order_file_holds_every_name_once_and_is_the_same_again(tmp_path: Pa
     assert given.read_text().splitlines() == [f"r{row}" for row in range(12)]
 
 
-def test_a_saved_plan_is_arrays_without_pickle(tmp_path: Path):
+def test_a_saved_plan_is_arrays_without_pickle(tmp_path: Path) -> None:
     trace, saved = write_trace(tmp_path / "trace.jsonl"), tmp_path / "plan.npz"
     assert blendrun("plan", trace, *LLAMA, "--save", saved).returncode == 0
     with np.load(saved, allow_pickle=False) as arrays:
@@ -89,7 +89,7 @@ def test_a_saved_plan_is_arrays_without_pickle(tmp_path: Path):
         assert json.loads(arrays["report"].tobytes())["requests"] == 12
 
 
-def test_a_text_job_is_shown_with_its_tree_and_first_prompt(tmp_path: Path):
+def test_a_text_job_is_shown_with_its_tree_and_first_prompt(tmp_path: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 30)
     done = blendrun("plan", jobs, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -98,7 +98,7 @@ def test_a_text_job_is_shown_with_its_tree_and_first_prompt(tmp_path: Path):
     assert "phase=tokenise" in done.stderr
 
 
-def test_bad_lines_and_long_prompts_are_warnings(tmp_path: Path):
+def test_bad_lines_and_long_prompts_are_warnings(tmp_path: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 3)
     long = {"custom_id": "long", "url": "/v1/chat/completions"}
     long |= {"body": {"messages": [{"role": "user", "content": "word " * 9000}]}}
@@ -110,7 +110,7 @@ def test_bad_lines_and_long_prompts_are_warnings(tmp_path: Path):
     assert "no room for an answer" in report["warnings"][1] and "line 5" in report["warnings"][1]
 
 
-def test_one_line_is_a_job(tmp_path: Path):
+def test_one_line_is_a_job(tmp_path: Path) -> None:
     assert planned(write_jobs(tmp_path / "jobs.jsonl", 1), *SMALL)["requests"] == 1
 
 
@@ -136,7 +136,7 @@ def test_one_line_is_a_job(tmp_path: Path):
 )
 def test_what_cannot_be_planned_is_said_in_one_sentence(
     words: tuple[str, ...], code: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     write_jobs(tmp_path / "jobs.jsonl", 2)
     write_trace(tmp_path / "trace.jsonl")
     (tmp_path / "huge.jsonl").write_text('{"prompt_tokens": 900000, "output_tokens": 5}\n')
@@ -153,7 +153,7 @@ def test_what_cannot_be_planned_is_said_in_one_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_planning_loads_neither_torch_nor_sglang(tmp_path: Path):
+def test_planning_loads_neither_torch_nor_sglang(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "trace.jsonl")
     program = (
         "import sys\nfrom blendrun.cli.app import app\n"
@@ -165,7 +165,7 @@ def test_planning_loads_neither_torch_nor_sglang(tmp_path: Path):
     assert done.stderr.strip().splitlines()[-1] == "set()"
 
 
-def test_which_card_and_how_many_is_one_table(tmp_path: Path):
+def test_which_card_and_how_many_is_one_table(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "trace.jsonl")
     wanted = ("--hardware", "h100-sxm,l4", "--gpus", "1,2", "--price", "2", "--price", "l4=0.5")
     report = planned(trace, "--model", "llama-3-8b", *wanted)
@@ -178,7 +178,7 @@ def test_which_card_and_how_many_is_one_table(tmp_path: Path):
     assert "2 x l4" in blendrun("plan", trace, "--model", "llama-3-8b", *wanted).stdout
 
 
-def test_a_machine_that_is_too_small_is_a_row_not_an_end(tmp_path: Path):
+def test_a_machine_that_is_too_small_is_a_row_not_an_end(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "trace.jsonl")
     report = planned(trace, "--model", "llama-3.3-70b", "--hardware", "h100-sxm,h200", "--gpus", "1,4")
     assert [row["why_not"] is None for row in report["machines"]] == [False, True, False, True]
@@ -186,14 +186,14 @@ def test_a_machine_that_is_too_small_is_a_row_not_an_end(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", SAVED)
-def test_planned_sharing_is_what_the_readme_of_the_workloads_says(name: str, tmp_path: Path):
+def test_planned_sharing_is_what_the_readme_of_the_workloads_says(name: str, tmp_path: Path) -> None:
     tokenizer = resolve_model("smollm2-135m", platform="cpu").path
     model = ("--model", "llama-3.1-8b", "--tokenizer", tokenizer, "--hardware", "a100-80g")
     report = planned(workload(name), *model)
     assert 100 * report["shared_tokens"] / report["prompt_tokens"] == pytest.approx(SAVED[name], abs=0.1)
 
 
-def test_a_compressed_trace_and_stdin_are_the_same_plan(tmp_path: Path):
+def test_a_compressed_trace_and_stdin_are_the_same_plan(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "trace.jsonl")
     packed = tmp_path / "trace.jsonl.gz"
     packed.write_bytes(gzip.compress(trace.read_bytes()))

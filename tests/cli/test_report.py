@@ -20,7 +20,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl"
 
 
-def test_a_run_its_page_and_two_side_by_side(tmp_path: Path, out: Path):
+def test_a_run_its_page_and_two_side_by_side(tmp_path: Path, out: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 30)
     assert blendrun("run", jobs, "-o", out, *REPLAY, "--engine-arg", "fail_every=10").returncode == 3
     assert blendrun("run", jobs, "-o", tmp_path / "other.jsonl", *REPLAY).returncode == 0
@@ -33,14 +33,14 @@ def test_a_run_its_page_and_two_side_by_side(tmp_path: Path, out: Path):
     assert "completed, exit code 3" in text
 
 
-def test_where_nothing_ran_it_says_so(tmp_path: Path):
+def test_where_nothing_ran_it_says_so(tmp_path: Path) -> None:
     for words, code in (((tmp_path / "none.jsonl",), 66), ((), 2), (("--plan", tmp_path / "none.json"), 66)):
         refused = blendrun("report", *words, "-o", tmp_path / "report.html")
         assert refused.returncode == code
         assert not (tmp_path / "report.html").exists()
 
 
-def test_metrics_are_served_while_it_runs_and_left_as_text(tmp_path: Path, out: Path):
+def test_metrics_are_served_while_it_runs_and_left_as_text(tmp_path: Path, out: Path) -> None:
     jobs, text = write_jobs(tmp_path / "jobs.jsonl", 40), tmp_path / "blendrun.prom"
     run = start(
         *("run", jobs, "-o", out, *REPLAY, *SLOW, "-v", "--drain-timeout", "0"),
@@ -64,14 +64,14 @@ def test_metrics_are_served_while_it_runs_and_left_as_text(tmp_path: Path, out: 
     assert "blendrun_last_success_timestamp_seconds" in text.read_text()
 
 
-def test_a_trace_is_left(tmp_path: Path, out: Path):
+def test_a_trace_is_left(tmp_path: Path, out: Path) -> None:
     jobs, trace = write_jobs(tmp_path / "jobs.jsonl", 5), tmp_path / "trace.json"
     assert blendrun("run", jobs, "-o", out, *REPLAY, "--trace", trace).returncode == 0
     names = [event["name"] for event in json.loads(trace.read_bytes())["traceEvents"]]
     assert {"index", "load", "run", "write"} <= set(names)
 
 
-def test_what_cannot_be_served_or_written_is_refused_before_it_runs(tmp_path: Path, out: Path):
+def test_what_cannot_be_served_or_written_is_refused_before_it_runs(tmp_path: Path, out: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 5)
     for words in (("--trace", tmp_path / "no" / "t.json"), ("--metrics-textfile", tmp_path / "no" / "x.prom")):
         refused = blendrun("run", jobs, "-o", out, *REPLAY, *words)
@@ -80,7 +80,7 @@ def test_what_cannot_be_served_or_written_is_refused_before_it_runs(tmp_path: Pa
         assert not out.exists()
 
 
-def test_no_file_of_the_job_is_replaced(tmp_path: Path, out: Path):
+def test_no_file_of_the_job_is_replaced(tmp_path: Path, out: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 5)
     assert blendrun("run", jobs, "-o", out, *REPLAY, "--trace", jobs).returncode == 2
     assert blendrun("run", jobs, "-o", out, *REPLAY, "--metrics-textfile", out).returncode == 2
@@ -92,7 +92,7 @@ def test_no_file_of_the_job_is_replaced(tmp_path: Path, out: Path):
     assert here.returncode == 0, here.stderr
 
 
-def test_failed_lines_that_are_fine_are_no_success(tmp_path: Path, out: Path):
+def test_failed_lines_that_are_fine_are_no_success(tmp_path: Path, out: Path) -> None:
     jobs, text = write_jobs(tmp_path / "jobs.jsonl", 20), tmp_path / "blendrun.prom"
     words = ("run", jobs, "-o", out, *REPLAY, "--engine-arg", "fail_every=10", "--errors-ok")
     assert blendrun(*words, "--metrics-textfile", text).returncode == 0
@@ -102,7 +102,7 @@ def test_failed_lines_that_are_fine_are_no_success(tmp_path: Path, out: Path):
     assert "blendrun_exit_code 2" in text.read_text()
 
 
-def test_the_doctor_says_what_can_run_and_starts_nothing(tmp_path: Path):
+def test_the_doctor_says_what_can_run_and_starts_nothing(tmp_path: Path) -> None:
     found = blendrun("doctor", "--json", cwd=tmp_path)
     report = json.loads(found.stdout)
     assert found.returncode == (0 if report["can_run"] else 69)

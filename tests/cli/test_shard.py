@@ -28,7 +28,7 @@ def shard(jobs: Path, number: int, *more: str, count: int = SHARDS) -> int:
     ).returncode
 
 
-def test_shards_put_together_are_the_run_of_the_whole(jobs: Path):
+def test_shards_put_together_are_the_run_of_the_whole(jobs: Path) -> None:
     folder = jobs.parent
     assert [shard(jobs, number) for number in (2, 3, 1)] == [3, 3, 3]
     parts = [ids(folder / f"out.{number}-of-3.jsonl") for number in (1, 2, 3)]
@@ -43,7 +43,7 @@ def test_shards_put_together_are_the_run_of_the_whole(jobs: Path):
     assert blendrun("merge", "-q", "--errors-ok", folder / "out.jsonl").stderr == ""
 
 
-def test_without_errors_there_is_no_errors_file(tmp_path: Path):
+def test_without_errors_there_is_no_errors_file(tmp_path: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 10)
     assert [shard(jobs, number) for number in (1, 2, 3)] == [0, 0, 0]
     assert blendrun("merge", tmp_path / "out.jsonl").returncode == 0
@@ -51,14 +51,14 @@ def test_without_errors_there_is_no_errors_file(tmp_path: Path):
     assert not (tmp_path / "out.jsonl.errors.jsonl").exists()
 
 
-def test_more_shards_than_lines(tmp_path: Path):
+def test_more_shards_than_lines(tmp_path: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 2)
     assert [shard(jobs, number, count=5) for number in range(1, 6)] == [0] * 5
     assert blendrun("merge", tmp_path / "out.jsonl").returncode == 0
     assert ids(tmp_path / "out.jsonl") == ["id 0", "id 1"]
 
 
-def test_the_same_command_finds_its_shard_finished_and_another_is_refused(jobs: Path):
+def test_the_same_command_finds_its_shard_finished_and_another_is_refused(jobs: Path) -> None:
     assert shard(jobs, 2) == 3
     again = blendrun("run", jobs, *REPLAY, "-o", jobs.parent / "out.jsonl", "--shard", "2/3")
     assert "finished before" in again.stderr
@@ -70,7 +70,7 @@ def test_the_same_command_finds_its_shard_finished_and_another_is_refused(jobs: 
     assert "the shard ('2/3' then, '1/3' now)" in refused.stderr or "the shard (2/3 then, 1/3 now)" in refused.stderr
 
 
-def test_shards_that_are_missing_are_named(jobs: Path):
+def test_shards_that_are_missing_are_named(jobs: Path) -> None:
     shard(jobs, 2)
     found = blendrun("merge", jobs.parent / "out.jsonl")
     assert found.returncode == 75
@@ -78,7 +78,7 @@ def test_shards_that_are_missing_are_named(jobs: Path):
     assert not (jobs.parent / "out.jsonl").exists()
 
 
-def test_shards_of_other_jobs_or_settings_are_not_mixed(jobs: Path):
+def test_shards_of_other_jobs_or_settings_are_not_mixed(jobs: Path) -> None:
     other = write_jobs(jobs.parent / "other.jsonl", 41)
     assert shard(jobs, 1) == shard(jobs, 2) == 3
     command = ("run", other, *REPLAY, "-q", "-o", jobs.parent / "out.jsonl", "--shard", "3/3")
@@ -88,7 +88,7 @@ def test_shards_of_other_jobs_or_settings_are_not_mixed(jobs: Path):
     assert "shard 3 is of another job" in found.stderr
 
 
-def test_two_divisions_side_by_side_are_refused(jobs: Path):
+def test_two_divisions_side_by_side_are_refused(jobs: Path) -> None:
     shard(jobs, 1)
     shard(jobs, 1, count=2)
     found = blendrun("merge", jobs.parent / "out.jsonl")
@@ -96,7 +96,7 @@ def test_two_divisions_side_by_side_are_refused(jobs: Path):
     assert "in 2, 3 parts" in found.stderr
 
 
-def test_a_file_that_was_changed_is_refused(jobs: Path):
+def test_a_file_that_was_changed_is_refused(jobs: Path) -> None:
     for number in (1, 2, 3):
         shard(jobs, number)
     part = jobs.parent / "out.2-of-3.jsonl"
@@ -108,13 +108,13 @@ def test_a_file_that_was_changed_is_refused(jobs: Path):
 
 
 @pytest.mark.parametrize("text", ["0/3", "4/3", "1", "a/b", "-1/3", "1/0"])
-def test_a_shard_that_makes_no_sense(jobs: Path, text: str):
+def test_a_shard_that_makes_no_sense(jobs: Path, text: str) -> None:
     found = blendrun("run", jobs, *REPLAY, "--shard", text)
     assert found.returncode == 2
     assert "--shard takes i/n" in found.stderr
 
 
-def test_the_place_in_a_slurm_array(jobs: Path):
+def test_the_place_in_a_slurm_array(jobs: Path) -> None:
     def task(**variables: str) -> str:
         run = blendrun(
             *("run", jobs, *REPLAY, "-q", "--errors-ok", "-o", jobs.parent / "out.jsonl", "--shard", "slurm"),
@@ -129,7 +129,7 @@ def test_the_place_in_a_slurm_array(jobs: Path):
     assert "has no place" in task(**array, SLURM_ARRAY_TASK_ID="30")
 
 
-def test_a_drained_shard_goes_on_with_its_rows(jobs: Path):
+def test_a_drained_shard_goes_on_with_its_rows(jobs: Path) -> None:
     assert shard(jobs, 1, "--deadline", "1s", "--engine-arg", "real_time=1", "--engine-arg", "slots=1") in (3, 75)
     state = jobs.parent / "out.1-of-3.jsonl.blendrun"
     assert json.loads((state / "manifest.json").read_bytes())["shard"] == "1/3"

@@ -30,7 +30,7 @@ def missing() -> str | None:
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in BATCH.glob("*.sbatch")))
-def test_the_batch_files_are_valid_shell(name: str):
+def test_the_batch_files_are_valid_shell(name: str) -> None:
     subprocess.run(["bash", "-n", BATCH / name], check=True)
 
 
@@ -159,7 +159,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         yield Slurm(tmp_path_factory.mktemp("slurm"), stack)
 
 
-def test_an_array_of_shards_and_the_merge_behind_it(slurm: Slurm, tmp_path: Path):
+def test_an_array_of_shards_and_the_merge_behind_it(slurm: Slurm, tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 60), tmp_path / "out.jsonl"
     variables = {"JOBS": str(jobs), "OUT": str(out), "SHARDS": "3"}
     array = slurm.submit("--array=1-3", BATCH / "array.sbatch", "--engine", "replay", **variables)
@@ -170,7 +170,7 @@ def test_an_array_of_shards_and_the_merge_behind_it(slurm: Slurm, tmp_path: Path
     assert all((tmp_path / f"out.{number}-of-3.jsonl").exists() for number in (1, 2, 3))
 
 
-def test_a_job_that_is_told_to_stop_is_requeued_and_goes_on(slurm: Slurm, tmp_path: Path):
+def test_a_job_that_is_told_to_stop_is_requeued_and_goes_on(slurm: Slurm, tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 300), tmp_path / "out.jsonl"
     slow = ("--engine", "replay", "--engine-arg", "slots=2", "--engine-arg", "real_time=20")
     job = slurm.submit(BATCH / "single.sbatch", *slow, JOBS=str(jobs), OUT=str(out))
@@ -190,7 +190,7 @@ def test_a_job_that_is_told_to_stop_is_requeued_and_goes_on(slurm: Slurm, tmp_pa
     assert before > 5
 
 
-def test_shards_that_are_not_finished_leave_the_merge_undone(slurm: Slurm, tmp_path: Path):
+def test_shards_that_are_not_finished_leave_the_merge_undone(slurm: Slurm, tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 20), tmp_path / "out.jsonl"
     variables = {"JOBS": str(jobs), "OUT": str(out), "SHARDS": "3"}
     array = slurm.submit("--array=1,3", BATCH / "array.sbatch", "--engine", "replay", **variables)

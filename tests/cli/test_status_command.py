@@ -18,7 +18,7 @@ def out(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl"
 
 
-def test_a_run_from_its_start_to_a_kill_and_its_end(tmp_path: Path, out: Path):
+def test_a_run_from_its_start_to_a_kill_and_its_end(tmp_path: Path, out: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 40)
     state = out.with_name("out.jsonl.blendrun")
     run = start("run", jobs, "-o", out, *SLOW)
@@ -37,7 +37,7 @@ def test_a_run_from_its_start_to_a_kill_and_its_end(tmp_path: Path, out: Path):
     assert json.loads(blendrun("status", out, "--json").stdout)["status"] == "completed"
 
 
-def test_where_nothing_ran_it_says_so(out: Path):
+def test_where_nothing_ran_it_says_so(out: Path) -> None:
     missing = blendrun("status", out)
     assert missing.returncode == 66
     assert "no status in" in missing.stderr

@@ -31,7 +31,7 @@ def summary(output: Path) -> dict[str, object]:
         (signal.SIGINT, 130, "interrupted"),
     ],
 )
-def test_one_signal_drains_and_the_same_command_finishes(tmp_path: Path, number: int, code: int, words: str):
+def test_one_signal_drains_and_the_same_command_finishes(tmp_path: Path, number: int, code: int, words: str) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 400, **STATED), tmp_path / "out.jsonl"
     command = ("run", jobs, "-o", out, *REPLAY, "--drain-timeout", "0.2")
     process = start(*command, *SLOW)
@@ -52,7 +52,7 @@ def test_one_signal_drains_and_the_same_command_finishes(tmp_path: Path, number:
     assert ids(out) == [f"id {row}" for row in range(400)]
 
 
-def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path):
+def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 400, **STATED), tmp_path / "out.jsonl"
     process = start("run", jobs, "-o", out, *REPLAY, *SLOW, "--drain-timeout", "3600")
     assert process.stderr is not None
@@ -67,7 +67,7 @@ def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path):
     assert blendrun("run", jobs, "-o", out, *REPLAY).returncode == 0
 
 
-def test_killed_at_random_moments_every_line_is_answered_once_and_no_answer_changes(tmp_path: Path):
+def test_killed_at_random_moments_every_line_is_answered_once_and_no_answer_changes(tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 3000), tmp_path / "out.jsonl"
     with jobs.open("ab") as file:
         file.write(b"not a request\n")
@@ -102,7 +102,7 @@ def _answers(journal: bytes) -> list[dict[str, object]]:
     return [json.loads(text.partition(b"\t")[2]) for text in journal.splitlines()[1:]]
 
 
-def test_a_second_run_on_the_same_output_is_refused_while_the_first_lives(tmp_path: Path):
+def test_a_second_run_on_the_same_output_is_refused_while_the_first_lives(tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 400, **STATED), tmp_path / "out.jsonl"
     first = start("run", jobs, "-o", out, *REPLAY, *SLOW, "--drain-timeout", "0", stderr=subprocess.DEVNULL)
     await_answers(tmp_path / "out.jsonl.blendrun" / "journal", 1, first)

@@ -34,7 +34,7 @@ def made(path: Path, *words: str | Path) -> dict[str, Any]:
     return report
 
 
-def test_a_file_has_what_was_asked_for_and_a_plan_of_it_says_the_same(tmp_path: Path):
+def test_a_file_has_what_was_asked_for_and_a_plan_of_it_says_the_same(tmp_path: Path) -> None:
     mix = tmp_path / "mix.jsonl.zst"
     report = made(mix, *FEW)
     assert report["rho"] == pytest.approx(1.4, rel=0.01)
@@ -49,7 +49,7 @@ def test_a_file_has_what_was_asked_for_and_a_plan_of_it_says_the_same(tmp_path: 
     assert plan["density"] == pytest.approx(report["density"], rel=1e-9)
 
 
-def test_the_same_seed_is_the_same_file_and_another_is_not(tmp_path: Path):
+def test_the_same_seed_is_the_same_file_and_another_is_not(tmp_path: Path) -> None:
     for name, seed in (("one", "5"), ("two", "5"), ("other", "6")):
         made(tmp_path / f"{name}.jsonl", *FEW, "--seed", seed)
     one = (tmp_path / "one.jsonl").read_bytes()
@@ -60,7 +60,7 @@ def test_the_same_seed_is_the_same_file_and_another_is_not(tmp_path: Path):
     assert len(first["hash_ids"]) == -(-first["prompt_tokens"] // first["block_size"])
 
 
-def test_people_are_told_what_was_written(tmp_path: Path):
+def test_people_are_told_what_was_written(tmp_path: Path) -> None:
     done = blendrun("synth", "-o", tmp_path / "mix.jsonl", *ON, *FEW)
     assert done.returncode == 0, done.stderr
     for words in ("burstgpt", "mmlu", "openvid", "asked 1.4", "asked 0.35", "2,000 requests in", "mix.jsonl"):
@@ -87,7 +87,9 @@ def test_people_are_told_what_was_written(tmp_path: Path):
         (("--model", "llama-3-8b", "--hardware", "lame.yaml"), 2, "`achieved_bandwidth`"),
     ],
 )
-def test_what_makes_no_sense_is_said_in_one_sentence(words: tuple[str, ...], code: int, message: str, tmp_path: Path):
+def test_what_makes_no_sense_is_said_in_one_sentence(
+    words: tuple[str, ...], code: int, message: str, tmp_path: Path
+) -> None:
     (tmp_path / "still.yaml").write_text(CARD.replace("2.0e+12", "0"), encoding="utf-8")
     (tmp_path / "lame.yaml").write_text(CARD.replace("achieved_bandwidth", "#"), encoding="utf-8")
     done = blendrun("synth", "-o", "mix.jsonl", *FEW, *words, cwd=tmp_path)

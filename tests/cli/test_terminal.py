@@ -17,7 +17,7 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*(3[0-7]|9[0-7]|38;[0-9;]+)m")
 
 
 @pytest.mark.parametrize("width", [100, 5])
-def test_a_bar_is_drawn_and_wiped_away_at_any_width(tmp_path: Path, width: int):
+def test_a_bar_is_drawn_and_wiped_away_at_any_width(tmp_path: Path, width: int) -> None:
     jobs = write_jobs(tmp_path / "jobs [bold] [/x] :smile:.jsonl".replace("/", "|"), 400)
     code, shown = on_terminal(
         "run", jobs, "-o", tmp_path / "out [/].jsonl".replace("/", "!"), *REPLAY, *SLOW, width=width
@@ -30,7 +30,7 @@ def test_a_bar_is_drawn_and_wiped_away_at_any_width(tmp_path: Path, width: int):
     assert len(ids(tmp_path / "out [!].jsonl")) == 400
 
 
-def test_brackets_in_a_path_are_no_markup(tmp_path: Path):
+def test_brackets_in_a_path_are_no_markup(tmp_path: Path) -> None:
     folder = tmp_path / "a[" / "b]"
     folder.mkdir(parents=True)
     jobs = write_jobs(folder / "jobs.jsonl", 20)
@@ -39,7 +39,7 @@ def test_brackets_in_a_path_are_no_markup(tmp_path: Path):
     assert f"{folder}/out" in shown
 
 
-def test_no_color_means_none(tmp_path: Path):
+def test_no_color_means_none(tmp_path: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 400)
     code, shown = on_terminal("run", jobs, "-o", tmp_path / "out", *REPLAY, *SLOW, NO_COLOR="1")
     assert code == 0
@@ -47,7 +47,9 @@ def test_no_color_means_none(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("words", "variables"), [((), {"TERM": "dumb"}), (("-q",), {})])
-def test_a_dumb_terminal_and_a_quiet_run_have_no_bar(tmp_path: Path, words: tuple[str, ...], variables: dict[str, str]):
+def test_a_dumb_terminal_and_a_quiet_run_have_no_bar(
+    tmp_path: Path, words: tuple[str, ...], variables: dict[str, str]
+) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 20)
     code, shown = on_terminal("run", jobs, "-o", tmp_path / "out", *REPLAY, *words, **variables)
     assert code == 0
@@ -55,7 +57,7 @@ def test_a_dumb_terminal_and_a_quiet_run_have_no_bar(tmp_path: Path, words: tupl
     assert ("phase=run" in shown) == (not words)
 
 
-def test_an_error_is_one_sentence_below_the_bar(tmp_path: Path):
+def test_an_error_is_one_sentence_below_the_bar(tmp_path: Path) -> None:
     code, shown = on_terminal("run", tmp_path / "missing", *REPLAY)
     assert code == 66
     assert f"blendrun: cannot read {tmp_path}" in shown.replace("\r\n", "")

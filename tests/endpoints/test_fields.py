@@ -119,7 +119,7 @@ def fields_of_sglang() -> set[str]:
     return {name for name in fields if not name.startswith("_")}
 
 
-def test_every_field_of_sglangs_request_models_is_refused_or_known_to_be_harmless():
+def test_every_field_of_sglangs_request_models_is_refused_or_known_to_be_harmless() -> None:
     assert not ALLOWED & REFUSED_FIELDS.keys()
     assert fields_of_sglang() == ALLOWED | REFUSED_FIELDS.keys(), "decide on the new field: fields.py says by what"
 
@@ -128,21 +128,21 @@ def test_every_field_of_sglangs_request_models_is_refused_or_known_to_be_harmles
 class TestRefused:
     @pytest.mark.parametrize("name", sorted(REFUSED_FIELDS))
     @pytest.mark.parametrize("value", ["x", 0, [1], {}])
-    def test_by_name_and_with_a_reason(self, url: str, name: str, value: object):
+    def test_by_name_and_with_a_reason(self, url: str, name: str, value: object) -> None:
         message = refusal(url, **{name: value})
         assert message == f"`{name}` is not taken: {REFUSED_FIELDS[name]}"
 
     @pytest.mark.parametrize("name", sorted(REFUSED_FIELDS))
-    def test_null_is_the_default(self, url: str, name: str):
+    def test_null_is_the_default(self, url: str, name: str) -> None:
         ENDPOINTS[url].validate(GOOD[url] | {name: None})
 
-    def test_the_place_of_the_plan(self, url: str):
+    def test_the_place_of_the_plan(self, url: str) -> None:
         assert "`custom_params.blendrun` is not taken" in refusal(url, custom_params={"blendrun": [0, 1, 2]})
         assert "`custom_params.__req__`" in refusal(url, custom_params={"thinking_budget": 3, "__req__": 1})
         assert refusal(url, custom_params=[1]) == "`custom_params` must be an object"
         ENDPOINTS[url].validate(GOOD[url] | {"custom_params": {"thinking_budget": 3}})
 
-    def test_a_template_of_its_own(self, url: str):
+    def test_a_template_of_its_own(self, url: str) -> None:
         message = refusal(url, chat_template_kwargs={"chat_template": "{{ x }}"})
         assert message.startswith("`chat_template_kwargs.chat_template` is not taken: a template is code")
         assert refusal(url, chat_template_kwargs="x") == "`chat_template_kwargs` must be an object"

@@ -25,7 +25,7 @@ def refusal(url: str, body: dict[str, Any]) -> str:
     return caught.value.message
 
 
-def test_the_order_of_the_registry_is_an_on_disk_code():
+def test_the_order_of_the_registry_is_an_on_disk_code() -> None:
     assert list(ENDPOINTS) == ["/v1/chat/completions", "/v1/completions"]
     assert all(endpoint.url == url for url, endpoint in ENDPOINTS.items())
 
@@ -41,7 +41,7 @@ class TestCommonFields:
             {"frequency_penalty": 0.1, "max_completion_tokens": 2**40, "unknown": {"passed": "on"}},
         ],
     )
-    def test_good_ones_pass(self, url: str, fields: dict[str, Any]):
+    def test_good_ones_pass(self, url: str, fields: dict[str, Any]) -> None:
         ENDPOINTS[url].validate(GOOD[url] | fields)
 
     @pytest.mark.parametrize(
@@ -60,10 +60,10 @@ class TestCommonFields:
             ("frequency_penalty", {}, "`frequency_penalty` must be a number, not {}"),
         ],
     )
-    def test_bad_ones_are_named(self, url: str, name: str, value: object, message: str):
+    def test_bad_ones_are_named(self, url: str, name: str, value: object, message: str) -> None:
         assert refusal(url, GOOD[url] | {name: value}) == message
 
-    def test_a_long_value_is_not_repeated_in_full(self, url: str):
+    def test_a_long_value_is_not_repeated_in_full(self, url: str) -> None:
         assert len(refusal(url, GOOD[url] | {"n": "x" * 10_000})) < 120
 
 
@@ -78,7 +78,7 @@ class TestCommonFields:
         ([{"role": 1}], "`messages[0].role` must be a string such as 'user'"),
     ],
 )
-def test_chat_needs_messages(messages: object, message: str):
+def test_chat_needs_messages(messages: object, message: str) -> None:
     assert refusal(CHAT.url, {"messages": messages}) == message
 
 
@@ -94,16 +94,16 @@ def test_chat_needs_messages(messages: object, message: str):
         ([1, True], "`prompt` must be one string or one list of token ids; write one line a prompt"),
     ],
 )
-def test_completions_need_one_prompt(prompt: object, message: str):
+def test_completions_need_one_prompt(prompt: object, message: str) -> None:
     assert refusal(COMPLETIONS.url, {"prompt": prompt}) == message
 
 
-def test_a_list_of_token_ids_is_a_prompt():
+def test_a_list_of_token_ids_is_a_prompt() -> None:
     COMPLETIONS.validate({"prompt": [1, 2, 3]})
     assert COMPLETIONS.prompt_characters({"prompt": [1, 2, 3]}) == 12
 
 
-def test_demand_is_what_the_body_states():
+def test_demand_is_what_the_body_states() -> None:
     chat = GOOD[CHAT.url]
     assert CHAT.demand(chat) == Demand(1, None)
     assert CHAT.demand(chat | {"n": 3, "max_tokens": 5}) == Demand(3, 5)
@@ -121,7 +121,7 @@ def test_demand_is_what_the_body_states():
         ([{"type": "text", "text": 5}, "bare", None, {"text": None}, {"text": ["x"]}], 0),
     ],
 )
-def test_prompt_characters_of_whatever_passes_validation(content: object, characters: int):
+def test_prompt_characters_of_whatever_passes_validation(content: object, characters: int) -> None:
     body = {"messages": [{"role": "user", "content": content}]}
     CHAT.validate(body)
     assert CHAT.prompt_characters(body) == characters
@@ -131,7 +131,7 @@ USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
 
 
 @pytest.mark.parametrize("choices", [1, 3])
-def test_replay_bodies_are_openais(choices: int):
+def test_replay_bodies_are_openais(choices: int) -> None:
     chat = CHAT.replay_body(GOOD[CHAT.url] | {"n": choices, "model": "m"}, "text", USAGE)
     parsed = ChatCompletion.model_validate(chat, strict=True)
     assert [choice.message.content for choice in parsed.choices] == ["text"] * choices

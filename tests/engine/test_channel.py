@@ -49,7 +49,7 @@ def connected(scenario: Callable[[Runner, Worker], Awaitable[None]]) -> None:
     asyncio.run(asyncio.wait_for(run(), 20))
 
 
-def test_every_message_arrives_as_it_was_and_in_order():
+def test_every_message_arrives_as_it_was_and_in_order() -> None:
     async def scenario(runner: Runner, worker: Worker) -> None:
         for down in TO_ENGINE:
             await runner.send(down)
@@ -61,7 +61,7 @@ def test_every_message_arrives_as_it_was_and_in_order():
     connected(scenario)
 
 
-def test_a_frame_far_over_every_buffer_arrives_whole():
+def test_a_frame_far_over_every_buffer_arrives_whole() -> None:
     async def scenario(runner: Runner, worker: Worker) -> None:
         big = WorkItem(1, "/v1/completions", b"x" * 30_000_000)
         _, received = await asyncio.gather(runner.send(big), worker.receive())
@@ -70,7 +70,7 @@ def test_a_frame_far_over_every_buffer_arrives_whole():
     connected(scenario)
 
 
-def test_a_sender_waits_for_a_receiver_that_does_not_read():
+def test_a_sender_waits_for_a_receiver_that_does_not_read() -> None:
     async def scenario(runner: Runner, worker: Worker) -> None:
         async def flood() -> None:
             for row in range(30):
@@ -87,7 +87,7 @@ def test_a_sender_waits_for_a_receiver_that_does_not_read():
     connected(scenario)
 
 
-def test_the_end_of_the_other_side_is_none_again_and_again():
+def test_the_end_of_the_other_side_is_none_again_and_again() -> None:
     async def scenario(runner: Runner, worker: Worker) -> None:
         await worker.send(Phase("load"))
         worker.close()
@@ -99,7 +99,7 @@ def test_the_end_of_the_other_side_is_none_again_and_again():
 
 
 @pytest.mark.parametrize("kept", [1, 3, 4, 10])
-def test_a_frame_cut_in_the_middle_is_the_end(kept: int):
+def test_a_frame_cut_in_the_middle_is_the_end(kept: int) -> None:
     async def run() -> None:
         ours, theirs = socket.socketpair()
         whole = bytes([0, 0, 0, 100]) + b"x" * 100
@@ -113,7 +113,7 @@ def test_a_frame_cut_in_the_middle_is_the_end(kept: int):
     asyncio.run(run())
 
 
-def test_sending_to_a_side_that_is_gone_says_so():
+def test_sending_to_a_side_that_is_gone_says_so() -> None:
     async def scenario(runner: Runner, worker: Worker) -> None:
         worker.close()
         with pytest.raises(ConnectionError):

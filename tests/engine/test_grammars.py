@@ -31,18 +31,18 @@ GOOD = Form("json_schema", '{"type": "object"}')
         ({"json_schema": "{"}, Form("json_schema", "{")),
     ],
 )
-def test_the_form_of_a_body(body: dict[str, Any], form: Form | None):
+def test_the_form_of_a_body(body: dict[str, Any], form: Form | None) -> None:
     assert form_of(body) == form
 
 
-def test_the_module_imports_no_compiler():
+def test_the_module_imports_no_compiler() -> None:
     program = "import sys, blendrun.engine.grammars; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert {name.partition(".")[0] for name in done.stdout.split()}.isdisjoint({"torch", "sglang", "xgrammar"})
 
 
 @pytest.mark.runtime
-def test_each_form_gets_its_answer_in_order():
+def test_each_form_gets_its_answer_in_order() -> None:
     pytest.importorskip("xgrammar")
     forms = [
         GOOD,
@@ -73,7 +73,7 @@ def replace_process(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     )
 
 
-def test_a_form_that_ends_the_compiler_is_named_and_the_others_are_answered(monkeypatch: pytest.MonkeyPatch):
+def test_a_form_that_ends_the_compiler_is_named_and_the_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     replace_process(
         monkeypatch,
         "import os, sys\nfor line in sys.stdin:\n os.abort() if 'bad' in line else print('null', flush=True)",
@@ -88,7 +88,7 @@ def test_a_form_that_ends_the_compiler_is_named_and_the_others_are_answered(monk
     ]
 
 
-def test_a_form_that_takes_for_ever_is_named_and_the_others_are_answered(monkeypatch: pytest.MonkeyPatch):
+def test_a_form_that_takes_for_ever_is_named_and_the_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grammars, "_FORM_S", 1.0)
     replace_process(
         monkeypatch,
@@ -97,7 +97,7 @@ def test_a_form_that_takes_for_ever_is_named_and_the_others_are_answered(monkeyp
     assert list(compile_forms([GOOD, Form("regex", "bad"), GOOD])) == [None, "it does not compile within 1 s", None]
 
 
-def test_without_a_compiler_the_reason_is_told(monkeypatch: pytest.MonkeyPatch):
+def test_without_a_compiler_the_reason_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     replace_process(monkeypatch, "import sys; sys.stderr.write('no xgrammar'); sys.exit(3)")
     with pytest.raises(GrammarsUnavailableError, match="no xgrammar"):
         list(compile_forms([GOOD]))

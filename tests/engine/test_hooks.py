@@ -30,7 +30,7 @@ def failing_behind(original: Callable[..., Any], *args: Any) -> Any:
 
 class TestGuard:
     @pytest.mark.parametrize("function", [failing_before, failing_behind])
-    def test_a_hook_that_raises_gives_way_and_stays_off(self, tmp_path: Path, function: Callable[..., Any]):
+    def test_a_hook_that_raises_gives_way_and_stays_off(self, tmp_path: Path, function: Callable[..., Any]) -> None:
         calls: list[int] = []
 
         def target(value: int) -> int:
@@ -42,7 +42,7 @@ class TestGuard:
         assert calls == [1, 2], "SGLang's own code runs once a call"
         assert not (tmp_path / "proof").exists()
 
-    def test_what_sglang_raises_is_sglangs(self):
+    def test_what_sglang_raises_is_sglangs(self) -> None:
         def target() -> None:
             raise ValueError("of SGLang")
 
@@ -51,7 +51,7 @@ class TestGuard:
             with pytest.raises(ValueError, match="of SGLang"):
                 hooked(target)
 
-    def test_a_hook_behind_sees_the_result_and_cannot_spoil_it(self):
+    def test_a_hook_behind_sees_the_result_and_cannot_spoil_it(self) -> None:
         seen = []
 
         def behind(result: int, value: int) -> None:
@@ -64,7 +64,7 @@ class TestGuard:
 
 
 class TestProofs:
-    def test_what_left_no_proof_is_missing_once(self, tmp_path: Path):
+    def test_what_left_no_proof_is_missing_once(self, tmp_path: Path) -> None:
         hooks = plugin.hooks(EVERYTHING)
         proofs = str(tmp_path / "proofs")
         for number, hook in enumerate(hooks):
@@ -73,16 +73,16 @@ class TestProofs:
         assert features_missing(hooks, proofs) == ["budget", "next_use"]
         assert not list(tmp_path.iterdir()), "the proofs are taken away"
 
-    def test_each_feature_has_a_sentence(self, tmp_path: Path):
+    def test_each_feature_has_a_sentence(self, tmp_path: Path) -> None:
         said = plugin.notes(EVERYTHING, str(tmp_path / "proofs"))
         assert len(said) == 6
         assert any(sentence.startswith("the step budget did not take: ") for sentence in said)
 
-    def test_what_is_not_asked_for_is_neither_hooked_nor_missed(self, tmp_path: Path):
+    def test_what_is_not_asked_for_is_neither_hooked_nor_missed(self, tmp_path: Path) -> None:
         assert plugin.notes(SchedulerSettings(gate=False, dead_ends=False), str(tmp_path / "proofs")) == []
         assert {hook.feature for hook in plugin.hooks(SchedulerSettings())} == {"gate", "dead_end"}
 
-    def test_without_blendrun_nothing_is_registered(self, monkeypatch: pytest.MonkeyPatch):
+    def test_without_blendrun_nothing_is_registered(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(plugin.SETTINGS_VARIABLE, raising=False)
         monkeypatch.setattr(plugin, "install", lambda *_: pytest.fail("hooked in"))
         plugin.register()
@@ -91,7 +91,7 @@ class TestProofs:
 @pytest.mark.runtime
 def test_on_sglangs_registry_a_hook_whose_target_moved_is_told_and_the_others_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     from sglang.srt.plugins.hook_registry import HookRegistry
 
     class Scheduler:

@@ -37,7 +37,7 @@ log.write(b'{"step": 11}', at_once=True)
 
 
 class TestLogFile:
-    def test_lines_are_written_whole_and_in_order(self, tmp_path: Path):
+    def test_lines_are_written_whole_and_in_order(self, tmp_path: Path) -> None:
         log = LogFile(tmp_path / "log")
         for number in range(100):
             log.write(json.dumps({"step": number}).encode(), at_once=number % 7 == 0)
@@ -46,20 +46,20 @@ class TestLogFile:
         assert written.endswith(b"}\n")
         assert [json.loads(line)["step"] for line in written.splitlines()] == list(range(100))
 
-    def test_what_waits_is_written_within_seconds_without_another_line(self, tmp_path: Path):
+    def test_what_waits_is_written_within_seconds_without_another_line(self, tmp_path: Path) -> None:
         log = LogFile(tmp_path / "log")
         log.write(b"{}")
         wait_for(lambda: bool((tmp_path / "log").stat().st_size))
         assert (tmp_path / "log").read_bytes() == b"{}\n"
 
-    def test_behind_a_torn_line_a_new_one_begins(self, tmp_path: Path):
+    def test_behind_a_torn_line_a_new_one_begins(self, tmp_path: Path) -> None:
         (tmp_path / "log").write_bytes(b'{"step": 1}\n{"st')
         log = LogFile(tmp_path / "log")
         log.write(b'{"step": 3}', at_once=True)
         log.write(b'{"step": 4}', at_once=True)
         assert (tmp_path / "log").read_bytes().splitlines()[1:] == [b'{"st', b'{"step": 3}', b'{"step": 4}']
 
-    def test_a_disk_that_was_full_for_a_while_costs_lines_and_joins_none(self, tmp_path: Path):
+    def test_a_disk_that_was_full_for_a_while_costs_lines_and_joins_none(self, tmp_path: Path) -> None:
         path = tmp_path / "log"
         subprocess.run([sys.executable, "-c", FULL_FOR_A_WHILE, str(path)], check=True)
         written = path.read_bytes().splitlines()
@@ -69,7 +69,7 @@ class TestLogFile:
         assert len(torn) == 1
         assert [json.loads(line)["step"] for line in written if line not in torn] == [0, 1, 2, 11]
 
-    def test_a_killed_process_leaves_whole_lines_up_to_a_second_before(self, tmp_path: Path):
+    def test_a_killed_process_leaves_whole_lines_up_to_a_second_before(self, tmp_path: Path) -> None:
         path = tmp_path / "log"
         with subprocess.Popen([sys.executable, "-c", WRITER, str(path)]) as process:
             wait_for(lambda: path.exists() and path.stat().st_size > 0, process)

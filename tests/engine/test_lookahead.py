@@ -25,7 +25,7 @@ def random_case(source: Random) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_the_rule_is_that_of_the_blend():
+def test_the_rule_is_that_of_the_blend() -> None:
     source = Random(3)
     answers = []
     for _ in range(4000):
@@ -40,7 +40,7 @@ def test_the_rule_is_that_of_the_blend():
     assert 0.2 < sum(answers) / len(answers) < 0.8, "the cases must be close calls"
 
 
-def test_rows_that_were_admitted_count_from_then_on():
+def test_rows_that_were_admitted_count_from_then_on() -> None:
     source = Random(4)
     for _ in range(200):
         ends = [(float(source.randrange(1, 30)), float(source.randrange(40))) for _ in range(source.randrange(10))]
@@ -54,7 +54,7 @@ def test_rows_that_were_admitted_count_from_then_on():
             assert grown.fits(room, steps) == whole.fits(room, steps)
 
 
-def test_what_frees_its_tokens_in_time_makes_room():
+def test_what_frees_its_tokens_in_time_makes_room() -> None:
     # One row runs 10 steps and gives back 30 tokens then. A newcomer of 20 steps needs 20 tokens of its own.
     ahead = Lookahead([(10.0, 30.0)])
     assert ahead.fits(20.0, 20.0), "20 tokens until the end, then 30 more"

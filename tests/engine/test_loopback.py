@@ -23,7 +23,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def test_one_machine_talks_to_itself(tmp_path: Path):
+def test_one_machine_talks_to_itself(tmp_path: Path) -> None:
     assert variables(tmp_path, tp_size=4) == {
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
@@ -31,15 +31,15 @@ def test_one_machine_talks_to_itself(tmp_path: Path):
     }
 
 
-def test_several_machines_need_the_network(tmp_path: Path):
+def test_several_machines_need_the_network(tmp_path: Path) -> None:
     assert variables(tmp_path, nnodes=2) == variables(tmp_path, dist_init_addr="10.0.0.1:5000") == {}
 
 
-def test_replicas_do_not_meet_in_one_file(tmp_path: Path):
+def test_replicas_do_not_meet_in_one_file(tmp_path: Path) -> None:
     assert RENDEZVOUS_VARIABLE not in variables(tmp_path, dp_size=2)
 
 
-def test_what_the_user_set_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_what_the_user_set_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "eth7")
     assert variables(tmp_path)["GLOO_SOCKET_IFNAME"] == "eth7"
 
@@ -60,7 +60,7 @@ for table in ("tcp", "tcp6"):
 
 
 @pytest.mark.runtime
-def test_torch_then_listens_on_loopback_alone(tmp_path: Path):
+def test_torch_then_listens_on_loopback_alone(tmp_path: Path) -> None:
     found = variables(tmp_path)
     environment = os.environ | found | {"RENDEZVOUS": found[RENDEZVOUS_VARIABLE]}
     done = subprocess.run(

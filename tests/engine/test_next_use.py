@@ -106,7 +106,7 @@ def own(number: int, tokens: int = 10) -> list[int]:
     return [1000 * (number + 1) + place for place in range(tokens)]
 
 
-def test_answers_and_tails_go_before_what_is_used_again_though_it_is_older(cache: Cache):
+def test_answers_and_tails_go_before_what_is_used_again_though_it_is_older(cache: Cache) -> None:
     cache.serve(SHARED + own(0), own(10), Planned(0, 10, len(SHARED)))
     cache.serve(own(1), own(11), Planned(1, 10, 0))
     cache.evict(40)
@@ -116,14 +116,14 @@ def test_answers_and_tails_go_before_what_is_used_again_though_it_is_older(cache
     assert cache.holds(SHARED) == 0
 
 
-def test_the_oldest_of_the_useless_goes_first(cache: Cache):
+def test_the_oldest_of_the_useless_goes_first(cache: Cache) -> None:
     for number in range(3):
         cache.serve(own(number), own(10 + number), Planned(number, 10, 0))
     cache.evict(20)
     assert [cache.holds(own(number)) for number in range(3)] == [0, 10, 10]
 
 
-def test_a_shared_prefix_is_useless_once_its_last_user_is_through(cache: Cache):
+def test_a_shared_prefix_is_useless_once_its_last_user_is_through(cache: Cache) -> None:
     cache.serve(SHARED + own(0), own(10), Planned(0, 10, len(SHARED)))
     cache.serve(own(5), own(15), Planned(1, 10, len(own(5))))
     cache.serve(SHARED + own(1), own(11), Planned(2, 10, 0))
@@ -133,7 +133,7 @@ def test_a_shared_prefix_is_useless_once_its_last_user_is_through(cache: Cache):
     assert cache.holds(own(5)) == 10
 
 
-def test_the_last_in_plan_order_decides_in_whatever_order_they_end(cache: Cache):
+def test_the_last_in_plan_order_decides_in_whatever_order_they_end(cache: Cache) -> None:
     cache.serve(SHARED + own(1), own(11), Planned(2, 10, 0))
     cache.serve(SHARED + own(0), own(10), Planned(0, 10, len(SHARED)))
     cache.serve(own(5), own(15), Planned(1, 10, len(own(5))))
@@ -142,7 +142,7 @@ def test_the_last_in_plan_order_decides_in_whatever_order_they_end(cache: Cache)
     assert cache.holds(own(5)) == 10
 
 
-def test_a_later_user_makes_it_useful_again(cache: Cache):
+def test_a_later_user_makes_it_useful_again(cache: Cache) -> None:
     cache.serve(SHARED + own(0), own(10), Planned(0, 10, 0))
     cache.serve(SHARED + own(1), own(11), Planned(3, 10, len(SHARED)))
     cache.serve(own(5), own(15), Planned(4, 10, 0))
@@ -150,20 +150,20 @@ def test_a_later_user_makes_it_useful_again(cache: Cache):
     assert cache.holds(SHARED) == len(SHARED)
 
 
-def test_a_part_of_a_prompt_is_kept_where_only_that_is_used_again(cache: Cache):
+def test_a_part_of_a_prompt_is_kept_where_only_that_is_used_again(cache: Cache) -> None:
     cache.serve(SHARED + own(0), own(10), Planned(0, 10, 25))
     cache.evict(1)
     cache.evict(1)
     assert cache.holds(SHARED + own(0)) == 25
 
 
-def test_without_plans_the_cache_drops_the_oldest(cache: Cache):
+def test_without_plans_the_cache_drops_the_oldest(cache: Cache) -> None:
     for number in range(3):
         cache.serve(own(number), [], None)
     cache.evict(20)
     assert [cache.holds(own(number)) for number in range(3)] == [0, 0, 10]
 
 
-def test_another_strategy_of_the_users_stays(cache: Cache):
+def test_another_strategy_of_the_users_stays(cache: Cache) -> None:
     with pytest.raises(TypeError, match="NextUseStrategy was asked for"):
         replace_lru(None, cache.tree.tree_core)

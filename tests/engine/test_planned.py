@@ -17,7 +17,7 @@ def arrived(custom_params: Any) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize("users", [{}, {"custom_params": None}, {"custom_params": {"thinking_budget": 3}}])
-def test_a_plan_arrives_beside_what_the_user_sent(users: dict[str, Any]):
+def test_a_plan_arrives_beside_what_the_user_sent(users: dict[str, Any]) -> None:
     adapted = SimpleNamespace(sampling_params=dict(users), priority=None)
     plan = Planned(index=2**31 - 1, output=17, reuse=400)
     attach_plan(adapted, plan)
@@ -31,7 +31,7 @@ def test_a_plan_arrives_beside_what_the_user_sent(users: dict[str, Any]):
     "custom_params",
     [None, {}, {"blendrun": None}, {"blendrun": [1, 2]}, {"blendrun": "abc"}, {"blendrun": [1, 2, "3"]}],
 )
-def test_what_is_no_plan_is_none(custom_params: Any):
+def test_what_is_no_plan_is_none(custom_params: Any) -> None:
     request = arrived(custom_params)
     assert plan_of(request) is None
     assert plan_of(request) is None

@@ -34,13 +34,13 @@ def replay(*items: WorkItem, **arguments: object) -> list[Result]:
     return asyncio.run(answers(ReplayEngine.from_arguments(arguments), *items))
 
 
-def test_what_it_says_of_itself():
+def test_what_it_says_of_itself() -> None:
     info = asyncio.run(ReplayEngine.from_arguments({"slots": 7}).start(lambda _: None))
     assert isinstance(info, EngineInfo)
     assert (info.engine, info.max_running, info.kv_tokens) == ("replay", 7, 7 * info.context_length)
 
 
-def test_every_item_comes_back_once_and_the_same_each_time():
+def test_every_item_comes_back_once_and_the_same_each_time() -> None:
     items = [item(row) for row in range(100)]
     first, second = replay(*items, slots=8), replay(*items, slots=8)
     assert first == second
@@ -49,7 +49,7 @@ def test_every_item_comes_back_once_and_the_same_each_time():
     assert replay() == []
 
 
-def test_an_answer_is_marked_as_none_and_counts_its_tokens():
+def test_an_answer_is_marked_as_none_and_counts_its_tokens() -> None:
     (result,) = replay(item(3, 20, n=2))
     body = orjson.loads(result.body)
     assert body["choices"][1]["text"] == "[replay] no model was run"
@@ -59,27 +59,27 @@ def test_an_answer_is_marked_as_none_and_counts_its_tokens():
     assert body["usage"]["total_tokens"] == result.usage.prompt + 40
 
 
-def test_the_bound_of_the_request_cuts_the_stated_length():
+def test_the_bound_of_the_request_cuts_the_stated_length() -> None:
     (result,) = replay(item(0, 100, max_tokens=7))
     assert result.usage.output == 7
     assert result.finish_reasons == ("length",)
     assert orjson.loads(result.body)["choices"][0]["finish_reason"] == "length"
 
 
-def test_the_virtual_clock_orders_completions_by_length():
+def test_the_virtual_clock_orders_completions_by_length() -> None:
     rows = [result.row for result in replay(item(0, 300), item(1, 100), item(2, 200), slots=3)]
     assert rows == [1, 2, 0]
     # With one lane nothing can overtake.
     assert [result.row for result in replay(item(0, 300), item(1, 100), item(2, 200), slots=1)] == [0, 1, 2]
 
 
-def test_real_time_takes_as_long_as_it_says():
+def test_real_time_takes_as_long_as_it_says() -> None:
     begun = time.monotonic()
     replay(item(0, 50), item(1, 50), slots=2, decode_rate=50, real_time=10)
     assert time.monotonic() - begun >= 0.1
 
 
-def test_results_come_without_waiting_for_the_end_of_input():
+def test_results_come_without_waiting_for_the_end_of_input() -> None:
     async def feed() -> int:
         engine = ReplayEngine.from_arguments({"slots": 4})
         await engine.submit(item(0))
@@ -89,7 +89,7 @@ def test_results_come_without_waiting_for_the_end_of_input():
     assert asyncio.run(asyncio.wait_for(feed(), 5)) == 0
 
 
-def test_fail_every_fails_those_rows_whatever_the_order():
+def test_fail_every_fails_those_rows_whatever_the_order() -> None:
     failed = [
         result for result in replay(*(item(row) for row in (5, 0, 2, 1, 4, 3)), fail_every=3) if result.error_code
     ]
@@ -110,6 +110,6 @@ def test_fail_every_fails_those_rows_whatever_the_order():
         ({"prefill_rate": "fast"}, "Expected `float`"),
     ],
 )
-def test_impossible_arguments_are_named(arguments: dict[str, object], message: str):
+def test_impossible_arguments_are_named(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ReplayEngine.from_arguments(arguments)

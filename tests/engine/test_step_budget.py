@@ -14,7 +14,7 @@ from blendrun.engine.scheduler.budget import StepBudget
 
 
 @pytest.mark.parametrize("budget", [ConstantBudget(7), AdaptiveBudget(64, 512, 0.5, 100.0, 2.0, 0.25)])
-def test_a_budget_survives_the_way_to_the_scheduler(budget: ConstantBudget | AdaptiveBudget):
+def test_a_budget_survives_the_way_to_the_scheduler(budget: ConstantBudget | AdaptiveBudget) -> None:
     settings = SchedulerSettings(budget=step_budget(budget))
     arrived = msgspec.json.decode(msgspec.json.encode(settings), type=SchedulerSettings)
     assert arrived.budget is not None
@@ -33,26 +33,26 @@ def tokens_of(policy: Any, rows: list[Any], *, mixed: bool, chunk: int = 4096, p
 
 
 class TestStepBudget:
-    def test_decode_rows_of_a_mixed_step_are_counted(self):
+    def test_decode_rows_of_a_mixed_step_are_counted(self) -> None:
         assert tokens_of(ConstantBudget(100), [request(9)] * 30, mixed=True) == 70
 
-    def test_those_that_have_ended_are_not(self):
+    def test_those_that_have_ended_are_not(self) -> None:
         assert tokens_of(ConstantBudget(100), [request(9)] * 30 + [request(9, True)], mixed=True) == 70
 
-    def test_a_prefill_step_of_exclusive_mode_has_none_beside_it(self):
+    def test_a_prefill_step_of_exclusive_mode_has_none_beside_it(self) -> None:
         assert tokens_of(ConstantBudget(100), [request(9)] * 300, mixed=False) == 100
 
-    def test_a_mixed_step_full_of_rows_prefills_nothing(self):
+    def test_a_mixed_step_full_of_rows_prefills_nothing(self) -> None:
         assert tokens_of(ConstantBudget(100), [request(9)] * 100, mixed=True) == 0
         assert tokens_of(ConstantBudget(1000), [request(9)] * 100, mixed=True, chunk=64) == 0
 
-    def test_context_is_what_the_rows_have_in_the_cache(self):
+    def test_context_is_what_the_rows_have_in_the_cache(self) -> None:
         policy = AdaptiveBudget(1, 10_000, 1.0, 0.0, 0.0, 1.0)
         assert tokens_of(policy, [request(99), request(49)], mixed=True) == 152
 
     @pytest.mark.parametrize(("page", "tokens"), [(1, 100), (16, 96), (64, 64), (128, 128)])
-    def test_whole_pages_and_at_least_one_when_nothing_runs(self, page: int, tokens: int):
+    def test_whole_pages_and_at_least_one_when_nothing_runs(self, page: int, tokens: int) -> None:
         assert tokens_of(ConstantBudget(100), [], mixed=True, page=page) == tokens
 
-    def test_beside_rows_less_than_a_page_is_nothing(self):
+    def test_beside_rows_less_than_a_page_is_nothing(self) -> None:
         assert tokens_of(ConstantBudget(100), [request(9)] * 90, mixed=True, page=16) == 0

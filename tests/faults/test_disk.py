@@ -33,7 +33,7 @@ def mounts() -> Iterator[Mounts]:
 class TestFull:
     def test_at_every_page_of_a_run_what_was_answered_stays_and_room_is_all_it_takes(
         self, tmp_path: Path, mounts: Mounts
-    ):
+    ) -> None:
         """The disk fills up one page later each time: at the journal, at the manifest, at the answers."""
         disk = mounts.tmpfs(tmp_path / "disk", 1024)
         batch = Batch(tmp_path / "jobs.jsonl", disk / "out.jsonl", 20)
@@ -62,7 +62,9 @@ class TestFull:
         state = "out.jsonl.blendrun"
         assert {f"{state}/journal", f"{state}/manifest.json", "out.jsonl"} <= set(named), "each moment was met"
 
-    def test_a_full_disk_costs_records_and_no_answer_when_they_are_elsewhere(self, tmp_path: Path, mounts: Mounts):
+    def test_a_full_disk_costs_records_and_no_answer_when_they_are_elsewhere(
+        self, tmp_path: Path, mounts: Mounts
+    ) -> None:
         disk = mounts.tmpfs(tmp_path / "disk", 64)
         batch = Batch(tmp_path / "jobs.jsonl", tmp_path / "out.jsonl", 500)
         batch.state.mkdir()
@@ -70,7 +72,7 @@ class TestFull:
         fill(disk, 2 * PAGE)
         batch.finish([])
 
-    def test_retrying_failures_needs_room_for_a_copy_and_says_so(self, tmp_path: Path, mounts: Mounts):
+    def test_retrying_failures_needs_room_for_a_copy_and_says_so(self, tmp_path: Path, mounts: Mounts) -> None:
         disk = mounts.tmpfs(tmp_path / "disk", 1024)
         batch = Batch(tmp_path / "jobs.jsonl", disk / "out.jsonl", 200)
         assert batch.run("--engine-arg", "fail_every=10").returncode == 3
@@ -85,7 +87,7 @@ class TestFull:
         kept = [record for record in batch.records() if b'"ok":true' in record]
         batch.finish(kept, "--retry-errors")
 
-    def test_no_room_to_unpack_an_input(self, tmp_path: Path, mounts: Mounts):
+    def test_no_room_to_unpack_an_input(self, tmp_path: Path, mounts: Mounts) -> None:
         disk = mounts.tmpfs(tmp_path / "disk", 256)
         batch = Batch(tmp_path / "jobs.jsonl", disk / "out.jsonl", 5000)
         batch.jobs.write_bytes(gzip.compress(batch.jobs.read_bytes()))
@@ -96,7 +98,7 @@ class TestFull:
         assert list((batch.state / "spool").iterdir()) == [], "what was unpacked takes no room"
 
     @pytest.mark.parametrize("kib", [8, 20, 40])
-    def test_a_limit_of_file_sizes_is_like_a_full_disk(self, tmp_path: Path, kib: int):
+    def test_a_limit_of_file_sizes_is_like_a_full_disk(self, tmp_path: Path, kib: int) -> None:
         batch = Batch(tmp_path / "jobs.jsonl", tmp_path / "out.jsonl", 100)
 
         def limit() -> None:
@@ -111,7 +113,7 @@ class TestFull:
 
 
 class TestReadOnly:
-    def test_from_the_start_it_is_said_before_any_work(self, tmp_path: Path, mounts: Mounts):
+    def test_from_the_start_it_is_said_before_any_work(self, tmp_path: Path, mounts: Mounts) -> None:
         """A real read-only mount: root may write where modes forbid it."""
         target = tmp_path / "disk"
         disk = mounts.tmpfs(target, 1024)
@@ -124,7 +126,7 @@ class TestReadOnly:
         mounts.read_only(target, False)
         batch.finish([])
 
-    def test_between_two_runs_it_costs_nothing(self, tmp_path: Path, mounts: Mounts):
+    def test_between_two_runs_it_costs_nothing(self, tmp_path: Path, mounts: Mounts) -> None:
         target = tmp_path / "disk"
         disk = mounts.tmpfs(target, 1024)
         batch = Batch(tmp_path / "jobs.jsonl", disk / "out.jsonl", 400, **STATED)
@@ -136,7 +138,7 @@ class TestReadOnly:
         mounts.read_only(target, False)
         batch.finish(kept)
 
-    def test_an_output_folder_that_is_read_only_while_the_state_is_not(self, tmp_path: Path, mounts: Mounts):
+    def test_an_output_folder_that_is_read_only_while_the_state_is_not(self, tmp_path: Path, mounts: Mounts) -> None:
         """Said at the start, not after hours when the answers are to be written."""
         target = tmp_path / "disk"
         disk = mounts.tmpfs(target, 1024)
@@ -148,7 +150,7 @@ class TestReadOnly:
         assert f"cannot write {batch.out}: Read-only file system; give an output in a folder" in refusal(done)
         assert "phase=index" not in done.stderr
 
-    def test_a_file_system_that_turns_read_only_on_the_way(self, tmp_path: Path, mounts: Mounts):
+    def test_a_file_system_that_turns_read_only_on_the_way(self, tmp_path: Path, mounts: Mounts) -> None:
         """As ext4 does after an error of its disk: what reached the disk counts, and is not answered again."""
         image, target = tmp_path / "image", tmp_path / "disk"
         _make_ext4(image)
@@ -189,7 +191,7 @@ class TestSeveralFileSystems:
     @pytest.mark.parametrize("how", ["mount point", "link"])
     def test_a_state_folder_elsewhere_and_readers_see_whole_answers_only(
         self, tmp_path: Path, mounts: Mounts, how: str
-    ):
+    ) -> None:
         """The answers are written beside the output, so the last rename stays within one file system."""
         disk, other = mounts.tmpfs(tmp_path / "disk", 16_384), mounts.tmpfs(tmp_path / "other", 16_384)
         batch = Batch(tmp_path / "jobs.jsonl", disk / "out.jsonl", 4000)
@@ -220,7 +222,7 @@ class TestSeveralFileSystems:
         reader.join()
         assert seen == [first, batch.out.read_bytes()]
 
-    def test_killed_while_it_writes_the_answers_the_old_ones_stand(self, tmp_path: Path):
+    def test_killed_while_it_writes_the_answers_the_old_ones_stand(self, tmp_path: Path) -> None:
         batch = Batch(tmp_path / "jobs.jsonl", tmp_path / "out.jsonl", 10_000)
         assert batch.run("--limit", "10").returncode == 0
         first = batch.out.read_bytes()

@@ -37,7 +37,7 @@ def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProces
     return blendrun("run", *arguments, "--device", "cpu", "--threads", "1", process=True, **options)
 
 
-def test_a_request_whose_logits_are_no_numbers_becomes_an_error_line(tmp_path: Path):
+def test_a_request_whose_logits_are_no_numbers_becomes_an_error_line(tmp_path: Path) -> None:
     model = write_tiny_model(tmp_path / "broken", nan_token=POISON)
     job = job_of(tmp_path / "job.jsonl", [[1, 2, 3, POISON], [4, 5, 6, 7]])
     output = tmp_path / "answers.jsonl"
@@ -50,7 +50,7 @@ def test_a_request_whose_logits_are_no_numbers_becomes_an_error_line(tmp_path: P
     assert [line["custom_id"] for line in lines_of(output)] == ["line 1"]
 
 
-def test_an_engine_that_does_not_fit_is_started_smaller(tmp_path: Path):
+def test_an_engine_that_does_not_fit_is_started_smaller(tmp_path: Path) -> None:
     # 16 KB a token: 3.5 GiB, which does not fit beside 4.2 of the rest; 0.7 of it does.
     model = write_tiny_model(tmp_path / "wide", num_key_value_heads=4, head_dim=256)
     job, output = job_of(tmp_path / "job.jsonl", [[1, 2, 3], [4, 5, 6]]), tmp_path / "answers.jsonl"

@@ -73,7 +73,7 @@ def check_accounts(folder: Path, content: bytes) -> None:
     assert len({record["custom_id"] for record in answers}) == len(answers)
 
 
-def test_ten_thousand_lines_of_a_grammar_are_all_accounted_for(tmp_path: Path):
+def test_ten_thousand_lines_of_a_grammar_are_all_accounted_for(tmp_path: Path) -> None:
     content = job(seed=1, count=10_000)
     (tmp_path / "jobs").write_bytes(content)
     done = blendrun(tmp_path, "jobs", "-o", "out")
@@ -84,13 +84,13 @@ def test_ten_thousand_lines_of_a_grammar_are_all_accounted_for(tmp_path: Path):
     assert len(done.stderr.splitlines()) < 60, "one line a kind of error, not one a request"
 
 
-def test_the_grammar_gives_the_same_lines_each_time():
+def test_the_grammar_gives_the_same_lines_each_time() -> None:
     assert job(seed=5, count=300) == job(seed=5, count=300)
     assert job(seed=5, count=300) != job(seed=6, count=300)
 
 
 @pytest.mark.parametrize("place", [b"%b", b'{"custom_id": "a", "url": "/v1/completions", "body": %b}'])
-def test_corner_cases_of_json_as_a_line_and_as_a_body(tmp_path: Path, place: bytes):
+def test_corner_cases_of_json_as_a_line_and_as_a_body(tmp_path: Path, place: bytes) -> None:
     content = b"\n".join(place.replace(b"%b", case) for case in ALL)
     (tmp_path / "jobs").write_bytes(content)
     done = blendrun(tmp_path, "jobs", "-o", "out", "-q")
@@ -99,7 +99,7 @@ def test_corner_cases_of_json_as_a_line_and_as_a_body(tmp_path: Path, place: byt
     assert not lines_of(tmp_path / "out")
 
 
-def test_what_json_allows_in_a_request_is_answered_and_what_it_forbids_is_not(tmp_path: Path):
+def test_what_json_allows_in_a_request_is_answered_and_what_it_forbids_is_not(tmp_path: Path) -> None:
     def line(name: bytes, case: bytes) -> bytes:
         body = b'{"messages": [{"role": "user", "content": "x"}], "user_data": ' + case + b"}"
         return b'{"custom_id": "' + name + b'", "url": "/v1/chat/completions", "body": ' + body + b"}"
@@ -117,16 +117,16 @@ def test_what_json_allows_in_a_request_is_answered_and_what_it_forbids_is_not(tm
 
 
 @pytest.mark.parametrize("body", FINDINGS, ids=range(len(FINDINGS)))
-def test_findings_of_the_coverage_guided_fuzzer_stay_mended(body: dict[str, Any]):
+def test_findings_of_the_coverage_guided_fuzzer_stay_mended(body: dict[str, Any]) -> None:
     read(orjson.dumps({"custom_id": "a", "url": CHAT, "body": body}))
 
 
-def test_the_reading_of_a_line_holds_on_lines_of_another_seed():
+def test_the_reading_of_a_line_holds_on_lines_of_another_seed() -> None:
     for raw in job(seed=2, count=1500).split(b"\n"):
         read(raw)
 
 
-def test_a_line_of_100_megabytes_is_an_error_line_and_is_not_held(tmp_path: Path):
+def test_a_line_of_100_megabytes_is_an_error_line_and_is_not_held(tmp_path: Path) -> None:
     with (tmp_path / "jobs").open("wb") as file:
         file.write(chat("a") + b'\n{"custom_id": "big", "x": "')
         for _ in range(100):
@@ -152,7 +152,7 @@ def peak_of(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(words, cwd=folder, capture_output=True, text=True)
 
 
-def test_the_bound_of_a_line_can_be_set(tmp_path: Path):
+def test_the_bound_of_a_line_can_be_set(tmp_path: Path) -> None:
     (tmp_path / "jobs").write_bytes(b"\n".join([chat("a"), chat("b", user="x" * 1000)]))
     assert blendrun(tmp_path, "jobs", "-o", "out", "--max-line-bytes", "500").returncode == 3
     assert "at most 500 are read" in lines_of(tmp_path / "out.errors.jsonl")[0]["error"]["message"]
@@ -162,7 +162,7 @@ def test_the_bound_of_a_line_can_be_set(tmp_path: Path):
 
 
 class TestStrict:
-    def test_a_bad_line_ends_it_before_an_engine_and_all_bad_lines_are_listed(self, tmp_path: Path):
+    def test_a_bad_line_ends_it_before_an_engine_and_all_bad_lines_are_listed(self, tmp_path: Path) -> None:
         (tmp_path / "jobs").write_bytes(b"\n".join([chat("a"), b"no", chat("b"), chat("a"), b"nor this"]))
         done = blendrun(tmp_path, "jobs", "-o", "out", "--strict")
         assert done.returncode == 65
@@ -178,7 +178,7 @@ class TestStrict:
             ("duplicate_custom_id", 1, 4),
         ]
 
-    def test_mended_it_runs_and_the_list_goes(self, tmp_path: Path):
+    def test_mended_it_runs_and_the_list_goes(self, tmp_path: Path) -> None:
         (tmp_path / "jobs").write_bytes(b"\n".join([chat("a"), b"no"]))
         assert blendrun(tmp_path, "jobs", "-o", "out", "--strict").returncode == 65
         (tmp_path / "jobs").write_bytes(b"\n".join([chat("a"), chat("b")]))
@@ -198,7 +198,7 @@ class TestMaxErrors:
     @pytest.mark.parametrize(
         ("limit", "code"), [("59", 4), ("60", 3), ("59.9%", 4), ("60%", 3), ("0", 4), ("100%", 3), ("x", 2), ("-1", 2)]
     )
-    def test_a_bad_file_stops_before_an_engine_is_loaded(self, jobs: Path, limit: str, code: int):
+    def test_a_bad_file_stops_before_an_engine_is_loaded(self, jobs: Path, limit: str, code: int) -> None:
         done = blendrun(jobs, "jobs", "-o", "out", f"--max-errors={limit}")
         assert done.returncode == code, done.stderr
         assert ("phase=load" in done.stderr) == (code == 3)
@@ -207,7 +207,7 @@ class TestMaxErrors:
             assert len(lines_of(jobs / "out.errors.jsonl")) == 60
             assert not (jobs / "out").exists()
 
-    def test_failures_of_the_engine_count_too_and_what_is_answered_is_kept(self, tmp_path: Path):
+    def test_failures_of_the_engine_count_too_and_what_is_answered_is_kept(self, tmp_path: Path) -> None:
         (tmp_path / "jobs").write_bytes(b"\n".join(chat(f"id {row}") for row in range(2000)))
         words = ("jobs", "-o", "out", "--max-errors", "5", "--engine-arg", "slots=2")
         stopped = blendrun(tmp_path, *words, "--engine-arg", "fail_every=10")
@@ -224,6 +224,6 @@ class TestMaxErrors:
         assert f"resuming: {kept['completed']} of 2000" in resumed.stderr
         assert len(lines_of(tmp_path / "out")) == 2000
 
-    def test_errors_ok_is_about_the_lines_not_about_the_limit(self, jobs: Path):
+    def test_errors_ok_is_about_the_lines_not_about_the_limit(self, jobs: Path) -> None:
         assert blendrun(jobs, "jobs", "-o", "out", "--max-errors", "59", "--errors-ok").returncode == 4
         assert blendrun(jobs, "jobs", "-o", "out", "--max-errors", "60", "--errors-ok").returncode == 0

@@ -51,7 +51,7 @@ def errors_of(folder: Path) -> dict[str, str]:
 
 
 class TestTheCommand:
-    def test_nothing_is_opened_unless_a_flag_allows_it(self, tmp_path: Path, server: MediaServer):
+    def test_nothing_is_opened_unless_a_flag_allows_it(self, tmp_path: Path, server: MediaServer) -> None:
         url = f"{server.url}/picture.default"
         lines = [picture_line("address", url), picture_line("path", "/etc/hostname"), picture_line("data", DATA)]
         jobs = write(tmp_path, *lines)
@@ -63,7 +63,7 @@ class TestTheCommand:
         assert "is read only with --allow-media-files DIR" in messages["path"]
         assert not server.seen["/picture.default"]
 
-    def test_the_same_command_with_the_flag_answers_what_was_refused(self, tmp_path: Path, server: MediaServer):
+    def test_the_same_command_with_the_flag_answers_what_was_refused(self, tmp_path: Path, server: MediaServer) -> None:
         jobs = write(tmp_path, picture_line("a", f"{server.url}/picture"), picture_line("b", DATA))
         command = ("run", jobs, *REPLAY, "-o", tmp_path / "out.jsonl")
         assert blendrun(*command).returncode == 3
@@ -71,7 +71,7 @@ class TestTheCommand:
         assert done.returncode == 0, done.stderr
         assert ids(tmp_path / "out.jsonl") == ["a", "b"]
 
-    def test_what_cannot_be_had_costs_its_own_line_only(self, tmp_path: Path, server: MediaServer):
+    def test_what_cannot_be_had_costs_its_own_line_only(self, tmp_path: Path, server: MediaServer) -> None:
         (tmp_path / "media").mkdir()
         (tmp_path / "media" / "in.png").write_bytes(PICTURE)
         faults = {
@@ -99,7 +99,7 @@ class TestTheCommand:
         assert "no-such-host.invalid is not known" in messages["unknown"]
         assert "lies outside of" in messages["outside"]
 
-    def test_a_public_address_that_leads_to_a_private_one_is_refused(self, tmp_path: Path, server: MediaServer):
+    def test_a_public_address_that_leads_to_a_private_one_is_refused(self, tmp_path: Path, server: MediaServer) -> None:
         urls = {"loopback": f"{server.url}/picture.private", "metadata": METADATA, "number": "http://2130706433/a"}
         jobs = write(tmp_path, *(picture_line(name, url) for name, url in urls.items()))
         done = blendrun("run", jobs, *REPLAY, "-o", tmp_path / "out.jsonl", "--allow-media-urls")
@@ -117,7 +117,7 @@ class TestTheCommand:
             ({"allow_media_files": Path("/no/such/folder")}, "there is no such folder"),
         ],
     )
-    def test_flags_that_would_do_nothing_are_refused(self, flags: dict[str, Any], sentence: str):
+    def test_flags_that_would_do_nothing_are_refused(self, flags: dict[str, Any], sentence: str) -> None:
         options = {"allow_media_files": None, "allow_media_urls": False, "allow_private_media": False}
         with pytest.raises(UsageError, match=sentence):
             with_media(lambda *_: ReplayEngine.from_arguments({}), options | flags)
@@ -144,13 +144,13 @@ def failure(act: Callable[[], object]) -> str:
 
 
 class TestFetching:
-    def test_what_lies_there_comes_with_its_type(self, server: MediaServer):
+    def test_what_lies_there_comes_with_its_type(self, server: MediaServer) -> None:
         assert fetch(f"{server.url}/picture") == Content(PICTURE, "image/png")
         assert fetch(f"{server.url}/elsewhere").data == PICTURE
         # The name is resolved here, and the server is still asked by its name.
         assert fetch(f"http://localhost:{server.server_port}/picture").data == PICTURE
 
-    def test_a_slow_server_has_its_time_and_no_more(self, server: MediaServer):
+    def test_a_slow_server_has_its_time_and_no_more(self, server: MediaServer) -> None:
         begun = asyncio.new_event_loop().time()
         for path in ("drip", "slow"):
             assert (
@@ -158,21 +158,23 @@ class TestFetching:
             )
         assert asyncio.new_event_loop().time() - begun < 5
 
-    def test_a_body_that_is_too_large_is_not_read_to_its_end(self, server: MediaServer):
+    def test_a_body_that_is_too_large_is_not_read_to_its_end(self, server: MediaServer) -> None:
         for path in ("stated", "endless"):
             assert failure(lambda path=path: fetch(f"{server.url}/{path}", 100_000)) == "has more than 100,000 bytes"
 
-    def test_what_is_compressed_is_not_unpacked(self, server: MediaServer):
+    def test_what_is_compressed_is_not_unpacked(self, server: MediaServer) -> None:
         assert "compressed" in failure(lambda: fetch(f"{server.url}/squeezed"))
 
-    def test_a_server_that_vanishes(self, server: MediaServer):
+    def test_a_server_that_vanishes(self, server: MediaServer) -> None:
         assert failure(lambda: fetch(f"{server.url}/gone")).startswith("cannot be fetched: ")
         with socket.socket() as closed:
             closed.bind(("127.0.0.1", 0))
             port = closed.getsockname()[1]
         assert failure(lambda: fetch(f"http://127.0.0.1:{port}/")).startswith("cannot be fetched: ")
 
-    def test_a_redirect_is_checked_as_the_first_address_was(self, server: MediaServer, monkeypatch: pytest.MonkeyPatch):
+    def test_a_redirect_is_checked_as_the_first_address_was(
+        self, server: MediaServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         # The test's server counts as public; where it leads does not.
         monkeypatch.setattr("blendrun.runner.fetch.is_public", lambda address: address == "127.0.0.1")
         assert fetch(f"{server.url}/elsewhere", private=False).data == PICTURE
@@ -180,7 +182,7 @@ class TestFetching:
 
     def test_the_connection_is_made_to_the_address_that_was_checked(
         self, server: MediaServer, monkeypatch: pytest.MonkeyPatch
-    ):
+    ) -> None:
         # A name that would be found elsewhere when asked for a second time.
         answers = iter((["127.0.0.1"], AssertionError("asked again")))
 
@@ -198,7 +200,7 @@ class TestFetching:
         assert asyncio.run(once()).data == PICTURE
 
     @pytest.mark.parametrize("url", ["http://", "http:///a", "http://[::1", "http://a b/", "http://ex\u0000ample/"])
-    def test_what_is_no_address(self, url: str):
+    def test_what_is_no_address(self, url: str) -> None:
         failure(lambda: fetch(url))
 
 
@@ -210,12 +212,12 @@ _NOT_PUBLIC = (
 
 
 @pytest.mark.parametrize("address", _NOT_PUBLIC.split())
-def test_addresses_that_are_not_public(address: str):
+def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
 @pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808"])
-def test_addresses_that_are(address: str):
+def test_addresses_that_are(address: str) -> None:
     assert is_public(address)
 
 
@@ -228,7 +230,7 @@ class TestFiles:
         (tmp_path / "secret").write_bytes(b"secret")
         return folder
 
-    def test_below_the_folder_by_any_name(self, folder: Path):
+    def test_below_the_folder_by_any_name(self, folder: Path) -> None:
         for url in (
             "deep/a b.png",
             f"{folder}/deep/a b.png",
@@ -239,7 +241,7 @@ class TestFiles:
         (folder / "link.jpg").symlink_to("deep/a b.png")
         assert read_below(folder, "link.jpg", 10_000).data == PICTURE
 
-    def test_not_outside_by_any_name(self, folder: Path, tmp_path: Path):
+    def test_not_outside_by_any_name(self, folder: Path, tmp_path: Path) -> None:
         (folder / "link").symlink_to(tmp_path / "secret")
         (folder / "up").symlink_to("..")
         (tmp_path / "media-too").mkdir()
@@ -257,7 +259,7 @@ class TestFiles:
         ):
             assert failure(lambda url=url: read_below(folder, url, 10_000)).startswith("lies outside of "), url
 
-    def test_what_is_no_file_is_not_waited_for(self, folder: Path):
+    def test_what_is_no_file_is_not_waited_for(self, folder: Path) -> None:
         os.mkfifo(folder / "pipe")
         assert failure(lambda: read_below(folder, "pipe", 10)) == "is no regular file"
         assert failure(lambda: read_below(folder, "deep", 10)) in (
@@ -265,7 +267,7 @@ class TestFiles:
             "cannot be read: Is a directory",
         )
 
-    def test_what_cannot_be_read_says_why(self, folder: Path):
+    def test_what_cannot_be_read_says_why(self, folder: Path) -> None:
         (folder / "loop").symlink_to("loop")
         assert failure(lambda: read_below(folder, "none.png", 10)) == "cannot be read: No such file or directory"
         assert failure(lambda: read_below(folder, "deep/a b.png", 10)) == "has more than 10 bytes"
@@ -318,7 +320,7 @@ def serve(access: MediaAccess, *lines: dict[str, Any], rounds: int = 1) -> tuple
 
 
 class TestWhatTheEngineIsGiven:
-    def test_is_always_a_data_url(self, tmp_path: Path, server: MediaServer):
+    def test_is_always_a_data_url(self, tmp_path: Path, server: MediaServer) -> None:
         (tmp_path / "a.jpg").write_bytes(b"jpeg")
         access = MediaAccess(files=tmp_path, urls=True, private=True)
         line = picture_line("a", f"{server.url}/picture", "a.jpg", DATA, f"{server.url}/plain")
@@ -333,20 +335,20 @@ class TestWhatTheEngineIsGiven:
         assert given[0][2] == DATA
         assert [result.error_code for result in results] == [None]
 
-    def test_many_are_fetched_at_once_but_not_all(self, server: MediaServer):
+    def test_many_are_fetched_at_once_but_not_all(self, server: MediaServer) -> None:
         lines = [picture_line(str(row), f"{server.url}/slow/{row}") for row in range(24)]
         server.at_once = 0
         given, results = serve(MediaAccess(urls=True, private=True), *lines)
         assert sorted(given) == sorted(result.row for result in results) == list(range(24))
         assert 1 < server.at_once <= 16
 
-    def test_an_engine_that_is_fed_again_goes_on(self, server: MediaServer):
+    def test_an_engine_that_is_fed_again_goes_on(self, server: MediaServer) -> None:
         lines = [picture_line("good", f"{server.url}/picture"), picture_line("bad", f"{server.url}/missing")]
         _, results = serve(MediaAccess(urls=True, private=True), *lines, rounds=3)
         codes = {result.row: result.error_code for result in results}
         assert codes == {row: "media_unavailable" if row % 2 else None for row in range(6)}
 
-    def test_all_media_of_a_line_share_one_bound(self, server: MediaServer):
+    def test_all_media_of_a_line_share_one_bound(self, server: MediaServer) -> None:
         access = MediaAccess(urls=True, private=True, largest=2 * len(PICTURE))
         two, three = (picture_line("a", *[f"{server.url}/picture"] * count) for count in (2, 3))
         _, results = serve(access, two, three)

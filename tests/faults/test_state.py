@@ -38,20 +38,20 @@ def batch(killed: Batch, tmp_path: Path) -> Batch:
 
 
 class TestJournal:
-    def test_a_torn_tail_costs_the_record_that_was_being_written(self, batch: Batch):
+    def test_a_torn_tail_costs_the_record_that_was_being_written(self, batch: Batch) -> None:
         kept = batch.records()
         with batch.journal.open("ab") as file:
             file.write(kept[0][: len(kept[0]) // 2])
         batch.finish(kept)
 
-    def test_a_tail_of_zeros_as_a_power_cut_leaves_it_costs_nothing(self, batch: Batch):
+    def test_a_tail_of_zeros_as_a_power_cut_leaves_it_costs_nothing(self, batch: Batch) -> None:
         kept = batch.records()
         with batch.journal.open("ab") as file:
             file.write(bytes(10_000))
         batch.finish(kept)
 
     @pytest.mark.parametrize("place", [0.0, 0.3, 0.99])
-    def test_a_flipped_byte_costs_its_record_and_no_other(self, fresh: Batch, place: float):
+    def test_a_flipped_byte_costs_its_record_and_no_other(self, fresh: Batch, place: float) -> None:
         assert fresh.run().returncode == 0
         content = bytearray(fresh.journal.read_bytes())
         header = content.index(b"\n") + 1
@@ -67,7 +67,7 @@ class TestJournal:
         assert fresh.journal.read_bytes().startswith(content)
         assert fresh.out.read_bytes() == answers
 
-    def test_garbage_behind_the_end_is_passed_over(self, batch: Batch):
+    def test_garbage_behind_the_end_is_passed_over(self, batch: Batch) -> None:
         kept = batch.records()
         with batch.journal.open("ab") as file:
             file.write(b"\n\n12345678 not a record\n" + bytes(range(256)) + b"\n")
@@ -78,12 +78,12 @@ class TestJournal:
         assert records[: len(kept)] == kept
         assert sum(b'"key"' in record for record in records) == ROWS, "nothing whole ran twice"
 
-    def test_truncated_to_nothing_it_says_what_is_lost_and_all_runs_again(self, batch: Batch):
+    def test_truncated_to_nothing_it_says_what_is_lost_and_all_runs_again(self, batch: Batch) -> None:
         batch.journal.write_bytes(b"")
         done = batch.finish([])
         assert "the journal was empty: what it held is lost, and its requests run again" in done.stderr
 
-    def test_truncated_to_nothing_beside_answers_another_input_is_still_refused(self, fresh: Batch):
+    def test_truncated_to_nothing_beside_answers_another_input_is_still_refused(self, fresh: Batch) -> None:
         """Else a lost journal would let the next job write over answers that are nowhere else."""
         assert fresh.run().returncode == 0
         answers = fresh.out.read_bytes()
@@ -94,7 +94,7 @@ class TestJournal:
         assert "what changed: the input" in refusal(done)
         assert fresh.out.read_bytes() == answers
 
-    def test_a_journal_of_another_version_is_refused_and_left_alone(self, batch: Batch):
+    def test_a_journal_of_another_version_is_refused_and_left_alone(self, batch: Batch) -> None:
         content = batch.journal.read_bytes().replace(b"blendrun-journal 1", b"blendrun-journal 2", 1)
         batch.journal.write_bytes(content)
         done = batch.run()
@@ -105,12 +105,12 @@ class TestJournal:
 
 class TestLogs:
     @pytest.mark.parametrize("name", ["records.jsonl", "steps.jsonl", "summary.json", "estimates"])
-    def test_torn_they_stop_nothing(self, batch: Batch, name: str):
+    def test_torn_they_stop_nothing(self, batch: Batch, name: str) -> None:
         kept = batch.records()
         (batch.state / name).write_bytes(b'{"run": 1, "custom_id": "id')
         batch.finish(kept)
 
-    def test_behind_a_torn_record_the_next_run_begins_a_line(self, batch: Batch):
+    def test_behind_a_torn_record_the_next_run_begins_a_line(self, batch: Batch) -> None:
         kept = batch.records()
         records = batch.state / "records.jsonl"
         records.write_bytes(b'{"run":1}\n{"run":1,"custom_id":"id')
@@ -140,7 +140,9 @@ CHANGES: dict[str, Callable[[list[bytes]], list[bytes]]] = {
 
 class TestInput:
     @pytest.mark.parametrize("how", CHANGES)
-    def test_changed_between_two_runs_it_is_refused_and_accepted_only_the_new_runs(self, batch: Batch, how: str):
+    def test_changed_between_two_runs_it_is_refused_and_accepted_only_the_new_runs(
+        self, batch: Batch, how: str
+    ) -> None:
         kept = batch.records()
         lines = batch.jobs.read_bytes().splitlines()
         changed = CHANGES[how](lines)
@@ -162,7 +164,7 @@ class TestInput:
         fitting = [custom_id for custom_id in _ids(kept) if custom_id in _same(lines, good)]
         assert len(batch.records()) == len(kept) + len(good) - len(fitting), "only what does not fit runs again"
 
-    def test_blank_lines_and_another_name_change_nothing(self, batch: Batch, tmp_path: Path):
+    def test_blank_lines_and_another_name_change_nothing(self, batch: Batch, tmp_path: Path) -> None:
         kept = batch.records()
         moved = tmp_path / "moved.jsonl"
         moved.write_bytes(batch.jobs.read_bytes().replace(b"\n", b"\n\n"))
@@ -171,7 +173,7 @@ class TestInput:
         batch.finish(kept)
 
     @pytest.mark.parametrize("name", ["jobs.jsonl", "link", "hard"])
-    def test_as_output_it_is_refused_and_stays(self, fresh: Batch, tmp_path: Path, name: str):
+    def test_as_output_it_is_refused_and_stays(self, fresh: Batch, tmp_path: Path, name: str) -> None:
         (tmp_path / "link").symlink_to(fresh.jobs)
         (tmp_path / "hard").hardlink_to(fresh.jobs)
         content = fresh.jobs.read_bytes()
@@ -205,7 +207,7 @@ class TestManifest:
     )
     def test_unreadable_it_is_refused_and_no_answer_is_lost(
         self, batch: Batch, damage: Callable[[bytes], bytes], words: str
-    ):
+    ) -> None:
         kept = batch.records()
         manifest = batch.state / "manifest.json"
         damaged = damage(manifest.read_bytes())
@@ -220,14 +222,14 @@ class TestManifest:
         batch.finish(kept, "--accept-changes")
         assert "finished before" in batch.run().stderr, "it was written anew"
 
-    def test_lost_it_is_written_again(self, batch: Batch):
+    def test_lost_it_is_written_again(self, batch: Batch) -> None:
         kept = batch.records()
         (batch.state / "manifest.json").unlink()
         batch.finish(kept)
 
 
 class TestTwoRunsAtOnce:
-    def test_of_many_started_together_one_works_and_the_others_are_refused(self, fresh: Batch, tmp_path: Path):
+    def test_of_many_started_together_one_works_and_the_others_are_refused(self, fresh: Batch, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(tmp_path, target_is_directory=True)
         other = ("run", fresh.jobs, "-o", tmp_path / "link" / "out.jsonl", *fresh.command[4:])
         # An answer a second: it works until it is killed.

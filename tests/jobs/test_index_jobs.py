@@ -23,7 +23,7 @@ def errors(job: Job) -> dict[int, ErrorCode]:
     return {job.where(row)[1]: job.error(row).code for row in np.flatnonzero(job.rejected)}
 
 
-def test_columns_say_where_each_line_is_and_what_it_asks_for(tmp_path: Path):
+def test_columns_say_where_each_line_is_and_what_it_asks_for(tmp_path: Path) -> None:
     first = line("a", body=body(max_tokens=7, n=3))
     second = line("b", url="/v1/completions", body={"prompt": "x"})
     job = index(write(tmp_path / "one", first, second), write(tmp_path / "two", line("c")))
@@ -43,20 +43,20 @@ def test_columns_say_where_each_line_is_and_what_it_asks_for(tmp_path: Path):
     assert job.content.shape == (3, 16)
 
 
-def test_a_row_can_be_read_again_and_its_key_is_that_of_the_request(tmp_path: Path):
+def test_a_row_can_be_read_again_and_its_key_is_that_of_the_request(tmp_path: Path) -> None:
     job = index(write(tmp_path / "a", line("a"), line("b", body=body("x"))))
     assert job.read_raw(1) == line("b", body=body("x"))
     assert job.request(1) == parse_line(line("b", body=body("x")))
     assert job.key(1, b"salt") == request_key("b", CHAT, body("x"), b"salt")
 
 
-def test_a_bound_beyond_31_bits_is_kept_as_the_largest(tmp_path: Path):
+def test_a_bound_beyond_31_bits_is_kept_as_the_largest(tmp_path: Path) -> None:
     job = index(write(tmp_path / "a", line(body=body(max_tokens=2**40))))
     assert job.max_new_tokens.tolist() == [2**31 - 1]
 
 
 @pytest.mark.parametrize("last", [b"", b"\n", b"\n\n  \n"])
-def test_blank_lines_are_counted_but_are_no_rows(tmp_path: Path, last: bytes):
+def test_blank_lines_are_counted_but_are_no_rows(tmp_path: Path, last: bytes) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"\n \t \n" + line("a") + b"\r\n\r\n\x0b\n" + line("b") + last)
     job = index(path)
@@ -64,14 +64,14 @@ def test_blank_lines_are_counted_but_are_no_rows(tmp_path: Path, last: bytes):
     assert not job.rejected.any()
 
 
-def test_a_byte_order_mark_is_skipped_at_the_start_only(tmp_path: Path):
+def test_a_byte_order_mark_is_skipped_at_the_start_only(tmp_path: Path) -> None:
     mark = b"\xef\xbb\xbf"
     job = index(write(tmp_path / "a", mark + line("a"), mark + line("b")))
     assert job.offset[0] == len(mark)
     assert errors(job) == {2: ErrorCode.INVALID_JSON}
 
 
-def test_each_bad_line_is_one_rejected_row_and_costs_no_other_line_anything(tmp_path: Path):
+def test_each_bad_line_is_one_rejected_row_and_costs_no_other_line_anything(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a",
         line("good-1"),
@@ -97,7 +97,7 @@ def test_each_bad_line_is_one_rejected_row_and_costs_no_other_line_anything(tmp_
     assert job.endpoint.tolist() == [0, -1, -1, -1, 0, -1, -1, -1, -1, -1, -1, 0, 0]
 
 
-def test_a_line_over_64_mib_is_rejected_and_never_held(tmp_path: Path):
+def test_a_line_over_64_mib_is_rejected_and_never_held(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with path.open("wb") as file:
         file.write(line("a") + b"\n" + b'{"custom_id": "')
@@ -117,12 +117,12 @@ def test_a_line_over_64_mib_is_rejected_and_never_held(tmp_path: Path):
     assert peak < 24 * 2**20
 
 
-def test_an_over_long_blank_line_is_still_blank(tmp_path: Path):
+def test_an_over_long_blank_line_is_still_blank(tmp_path: Path) -> None:
     job = index(write(tmp_path / "a", b" " * 999, line("a"), b" " * 999 + b"x", b" " * 999), max_line_bytes=500)
     assert job.line_number.tolist() == [2, 3]
 
 
-def test_limit_takes_the_first_lines_of_the_whole_job_and_reads_no_further(tmp_path: Path):
+def test_limit_takes_the_first_lines_of_the_whole_job_and_reads_no_further(tmp_path: Path) -> None:
     one = write(tmp_path / "one", line("a"), b"", b"bad")
     two = write(tmp_path / "two", line("b"), line("c"))
     sources = open_sources([one, two], tmp_path)
@@ -133,20 +133,20 @@ def test_limit_takes_the_first_lines_of_the_whole_job_and_reads_no_further(tmp_p
         index_jobs(sources)
 
 
-def test_select_is_the_first_rows(tmp_path: Path):
+def test_select_is_the_first_rows(tmp_path: Path) -> None:
     job = index(write(tmp_path / "a", line("a"), line("b"), line("c")))
     assert [len(job.select(limit)) for limit in (0, 2, 99)] == [0, 2, 3]
     assert job.select(2).request(1).custom_id == "b"
 
 
 @pytest.mark.parametrize("data", [b"", b"\n\n", b"\xef\xbb\xbf", b" ", b"\xef\xbb\xbf\n"])
-def test_an_input_without_lines_is_refused(tmp_path: Path, data: bytes):
+def test_an_input_without_lines_is_refused(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "empty.jsonl").write_bytes(data)
     with pytest.raises(InputInvalidError, match=r"empty\.jsonl holds no request"):
         index(tmp_path / "empty.jsonl")
 
 
-def test_settings_that_make_no_sense_are_refused(tmp_path: Path):
+def test_settings_that_make_no_sense_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a", line())
     with pytest.raises(UsageError, match="limit"):
         index(path, limit=0)
@@ -154,7 +154,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path):
         index(path, default_url="/v1/nothing")
 
 
-def test_a_default_url_also_counts_when_a_row_is_read_again(tmp_path: Path):
+def test_a_default_url_also_counts_when_a_row_is_read_again(tmp_path: Path) -> None:
     path = write(tmp_path / "a", line("a", url=...), line("a", url=...))
     job = index(path, default_url=CHAT)
     assert job.request(0).endpoint.url == CHAT
@@ -162,7 +162,7 @@ def test_a_default_url_also_counts_when_a_row_is_read_again(tmp_path: Path):
     assert index(path).rejected.all()
 
 
-def test_progress_ends_at_all_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_progress_ends_at_all_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("blendrun.jobs.index.BLOCK_BYTES", 300)
     paths = [write(tmp_path / name, *(line(f"{name}{n}") for n in range(20))) for name in "abc"]
     total = sum(path.stat().st_size for path in paths)
@@ -175,7 +175,7 @@ def test_progress_ends_at_all_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 class TestAFileThatChanges:
-    def test_in_place_is_noticed_when_its_line_is_read_again(self, tmp_path: Path):
+    def test_in_place_is_noticed_when_its_line_is_read_again(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a", line("a"), line("b"), b"bad", line("b"))
         job = index(path)
         data = path.read_bytes()
@@ -188,12 +188,12 @@ class TestAFileThatChanges:
         with pytest.raises(InputInvalidError, match="changed while"):
             job.request(0)
 
-    def test_by_rename_goes_on_being_read_as_it_was(self, tmp_path: Path):
+    def test_by_rename_goes_on_being_read_as_it_was(self, tmp_path: Path) -> None:
         job = index(write(tmp_path / "a", line("a")))
         write(tmp_path / "new", line("b")).rename(tmp_path / "a")
         assert job.request(0).custom_id == "a"
 
-    def test_after_close_files_are_opened_anew(self, tmp_path: Path):
+    def test_after_close_files_are_opened_anew(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a", line("a"))
         with index(path) as job:
             pass
@@ -203,7 +203,7 @@ class TestAFileThatChanges:
             job.request(0)
 
 
-def test_asking_for_the_wrong_one_of_request_and_error_is_a_mistake(tmp_path: Path):
+def test_asking_for_the_wrong_one_of_request_and_error_is_a_mistake(tmp_path: Path) -> None:
     job = index(write(tmp_path / "a", line("a"), b"bad"))
     with pytest.raises(ValueError, match="rejected"):
         job.request(1)
@@ -211,7 +211,7 @@ def test_asking_for_the_wrong_one_of_request_and_error_is_a_mistake(tmp_path: Pa
         job.error(0)
 
 
-def test_more_sources_than_descriptors_can_be_held(tmp_path: Path):
+def test_more_sources_than_descriptors_can_be_held(tmp_path: Path) -> None:
     paths = [write(tmp_path / f"{number:03}", line(str(number))) for number in range(300)]
     job = index(*paths)
     assert [job.request(row).custom_id for row in (0, 255, 256, 299)] == ["0", "255", "256", "299"]
@@ -227,7 +227,7 @@ some_line = st.one_of(
 @given(st.lists(some_line, min_size=1), st.booleans(), st.sampled_from([1, 7, 64, 4096]))
 def test_rows_are_the_non_blank_lines_and_each_is_accepted_or_rejected(
     lines: list[bytes], newline_at_end: bool, block: int
-):
+) -> None:
     data = b"{}\n" + b"\n".join(lines) + b"\n" * newline_at_end
     expected = [(number, raw) for number, raw in enumerate(data.split(b"\n"), 1) if raw.strip()]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:

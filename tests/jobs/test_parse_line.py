@@ -22,7 +22,7 @@ def refusal(raw: bytes, **settings: Any) -> LineError:
     return caught.value
 
 
-def test_a_line_gives_its_id_its_endpoint_its_body_and_what_else_it_holds():
+def test_a_line_gives_its_id_its_endpoint_its_body_and_what_else_it_holds() -> None:
     request = parse_line(line("q-1", body=body(max_tokens=5), metadata={"k": [1]}, note=None))
     assert request.custom_id == "q-1"
     assert request.endpoint is ENDPOINTS[CHAT]
@@ -32,17 +32,17 @@ def test_a_line_gives_its_id_its_endpoint_its_body_and_what_else_it_holds():
 
 
 @pytest.mark.parametrize("ending", [b"", b"\n", b"\r\n", b" \t"])
-def test_line_endings_and_spaces_around_change_nothing(ending: bytes):
+def test_line_endings_and_spaces_around_change_nothing(ending: bytes) -> None:
     assert parse_line(line() + ending) == parse_line(line())
 
 
 @pytest.mark.parametrize("url", sorted(ENDPOINTS))
-def test_every_registered_url_works(url: str):
+def test_every_registered_url_works(url: str) -> None:
     request = parse_line(line(url=url, body=body(prompt="Hello")))
     assert request.endpoint.url == url
 
 
-def test_method_may_be_left_out_and_url_too_where_a_default_is_given():
+def test_method_may_be_left_out_and_url_too_where_a_default_is_given() -> None:
     assert parse_line(line(method=..., url=...), default_url=CHAT) == parse_line(line())
     assert parse_line(line(url=None), default_url=CHAT) == parse_line(line())
     other = parse_line(line(url="/v1/completions", body={"prompt": "x"}), default_url=CHAT)
@@ -71,7 +71,7 @@ def test_method_may_be_left_out_and_url_too_where_a_default_is_given():
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_is_not_json_says_why_and_where(raw: bytes, words: str):
+def test_what_is_not_json_says_why_and_where(raw: bytes, words: str) -> None:
     error = refusal(raw)
     assert error.code is ErrorCode.INVALID_JSON
     assert words in error.message
@@ -90,7 +90,7 @@ def test_what_is_not_json_says_why_and_where(raw: bytes, words: str):
         (line({"a": 1}), "not an object"),
     ],
 )
-def test_a_line_without_a_usable_custom_id_is_refused(raw: bytes, words: str):
+def test_a_line_without_a_usable_custom_id_is_refused(raw: bytes, words: str) -> None:
     error = refusal(raw)
     assert error.code is ErrorCode.INVALID_REQUEST
     assert words in error.message
@@ -115,20 +115,20 @@ def test_a_line_without_a_usable_custom_id_is_refused(raw: bytes, words: str):
         (line(body=body(n=32_768)), "`n` must be at most 32,767"),
     ],
 )
-def test_what_is_wrong_behind_the_custom_id_is_refused_under_that_id(raw: bytes, words: str):
+def test_what_is_wrong_behind_the_custom_id_is_refused_under_that_id(raw: bytes, words: str) -> None:
     error = refusal(raw)
     assert error.code is ErrorCode.INVALID_REQUEST
     assert words in error.message
     assert error.custom_id == "a"
 
 
-def test_custom_id_has_1_to_512_characters():
+def test_custom_id_has_1_to_512_characters() -> None:
     assert parse_line(line("é" * 512)).custom_id == "é" * 512
     assert refusal(line("é" * 513)).custom_id == "é" * 513
     assert refusal(line("")).custom_id == ""
 
 
-def test_a_line_over_the_limit_is_refused_by_its_length_alone():
+def test_a_line_over_the_limit_is_refused_by_its_length_alone() -> None:
     assert "the line has 11 bytes; at most 10" in refusal(b"x" * 11, max_line_bytes=10).message
     assert refusal(b"x" * 10, max_line_bytes=10).code is ErrorCode.INVALID_JSON
 
@@ -139,7 +139,7 @@ def nested(levels: int) -> bytes:
 
 @pytest.mark.parametrize("field", [b"max_tokens", b"tools"])
 @pytest.mark.parametrize("levels", [254, 900])
-def test_a_body_too_deep_to_write_back_is_refused_wherever_the_depth_is(field: bytes, levels: int):
+def test_a_body_too_deep_to_write_back_is_refused_wherever_the_depth_is(field: bytes, levels: int) -> None:
     raw = line(body=body(**{field.decode(): "DEEP"})).replace(b'"DEEP"', nested(levels))
     error = refusal(raw)
     assert error.code is ErrorCode.INVALID_REQUEST
@@ -147,12 +147,12 @@ def test_a_body_too_deep_to_write_back_is_refused_wherever_the_depth_is(field: b
     assert error.custom_id == "a"
 
 
-def test_depth_outside_the_body_costs_no_line_its_answer():
+def test_depth_outside_the_body_costs_no_line_its_answer() -> None:
     raw = line(metadata="DEEP").replace(b'"DEEP"', nested(900))
     assert parse_line(raw).custom_id == "a"
 
 
-def test_numbers_beyond_64_bits_are_no_crash():
+def test_numbers_beyond_64_bits_are_no_crash() -> None:
     raw = line(body=body(seed="BIG", max_tokens="BIG")).replace(b'"BIG"', b"9" * 400)
     assert refusal(raw).code is ErrorCode.INVALID_JSON
     raw = line(body=body(seed="BIG")).replace(b'"BIG"', b"9" * 40)
@@ -183,7 +183,7 @@ almost_lines = st.fixed_dictionaries(
 
 @given(st.binary() | almost_lines.map(orjson.dumps) | st.text().map(str.encode))
 @example(b'{"custom_id":"a","url":"/v1/completions","body":{"prompt":[true]}}')
-def test_any_bytes_are_a_request_or_a_line_error(raw: bytes):
+def test_any_bytes_are_a_request_or_a_line_error(raw: bytes) -> None:
     try:
         request = parse_line(raw)
     except LineError as error:
@@ -202,7 +202,7 @@ CHECKED |= {"temperature", "top_p", "presence_penalty", "frequency_penalty"}
 
 
 @given(st.dictionaries(text, json_values), st.randoms())
-def test_key_order_and_spaces_do_not_change_the_content_digest(fields: dict[str, Any], random: Any):
+def test_key_order_and_spaces_do_not_change_the_content_digest(fields: dict[str, Any], random: Any) -> None:
     whole = body() | {name: value for name, value in fields.items() if name not in CHECKED}
     shuffled = list(whole.items())
     random.shuffle(shuffled)
@@ -211,7 +211,7 @@ def test_key_order_and_spaces_do_not_change_the_content_digest(fields: dict[str,
     assert parse_line(compact).content == parse_line(airy).content
 
 
-def test_the_content_digest_tells_apart_what_differs_in_any_part():
+def test_the_content_digest_tells_apart_what_differs_in_any_part() -> None:
     variants = [
         ("a", CHAT, body()),
         ("b", CHAT, body()),
@@ -226,18 +226,18 @@ def test_the_content_digest_tells_apart_what_differs_in_any_part():
     assert {len(digest) for digest in digests} == {16}
 
 
-def test_the_key_of_a_request_depends_on_the_salt_and_can_be_had_from_the_digest_alone():
+def test_the_key_of_a_request_depends_on_the_salt_and_can_be_had_from_the_digest_alone() -> None:
     key = request_key("a", CHAT, body(), b"model-1")
     assert key == salted_key(parse_line(line()).content, b"model-1")
     assert len({key, request_key("a", CHAT, body(), b"model-2"), request_key("a", CHAT, body(), b"")}) == 3
     assert len(key) == 16
 
 
-def test_digests_stay_what_they_are_because_finished_work_is_found_by_them():
+def test_digests_stay_what_they_are_because_finished_work_is_found_by_them() -> None:
     assert content_digest("a", CHAT, {"b": 1, "a": [None, "é"]}).hex() == "a8005bd7b0a77ecd5a61b01794fdb118"
     assert request_key("a", CHAT, {"b": 1, "a": [None, "é"]}, b"salt").hex() == "2773e8b7ea32058318921b249a49bc54"
 
 
 @pytest.mark.parametrize("messages", [["y"], [None, 3], "hi", {"role": "user"}, 7])
-def test_messages_of_an_endpoint_that_has_none_may_be_anything(messages: object):
+def test_messages_of_an_endpoint_that_has_none_may_be_anything(messages: object) -> None:
     parse_line(line(url="/v1/completions", body={"prompt": "x", "messages": messages}))

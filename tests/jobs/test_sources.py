@@ -51,7 +51,7 @@ def open_one(path: str | Path, spool: Path) -> Source:
     return open_sources([path], spool)[0]
 
 
-def test_a_plain_file_is_read_where_it_is(tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_plain_file_is_read_where_it_is(tmp_path: Path, spool: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path / "jobs.txt", line())
     monkeypatch.chdir(tmp_path)
     source = open_one("jobs.txt", spool)
@@ -74,7 +74,7 @@ def test_a_plain_file_is_read_where_it_is(tmp_path: Path, spool: Path, monkeypat
 @pytest.mark.parametrize("name", ["jobs.jsonl", "jobs.gz"])
 def test_packed_files_are_known_by_their_bytes_and_unpacked_whole(
     tmp_path: Path, spool: Path, packed: bytes, name: str
-):
+) -> None:
     (tmp_path / name).write_bytes(packed)
     source = open_one(tmp_path / name, spool)
     assert source.path.read_bytes() == TEXT
@@ -84,12 +84,12 @@ def test_packed_files_are_known_by_their_bytes_and_unpacked_whole(
     assert not list(spool.glob("*.tmp"))
 
 
-def test_a_plain_file_with_a_packed_name_is_plain(tmp_path: Path, spool: Path):
+def test_a_plain_file_with_a_packed_name_is_plain(tmp_path: Path, spool: Path) -> None:
     path = write(tmp_path / "jobs.jsonl.gz", line())
     assert open_one(path, spool).path == path
 
 
-def test_an_empty_packed_file_is_an_empty_source(tmp_path: Path, spool: Path):
+def test_an_empty_packed_file_is_an_empty_source(tmp_path: Path, spool: Path) -> None:
     (tmp_path / "a.gz").write_bytes(gzip.compress(b""))
     assert open_one(tmp_path / "a.gz", spool).size == 0
 
@@ -110,7 +110,7 @@ def test_an_empty_packed_file_is_an_empty_source(tmp_path: Path, spool: Path):
         (TEXT.decode().encode("utf-16"), "UTF-16 text; save it as UTF-8"),
     ],
 )
-def test_broken_and_foreign_files_are_refused_by_name(tmp_path: Path, spool: Path, data: bytes, words: str):
+def test_broken_and_foreign_files_are_refused_by_name(tmp_path: Path, spool: Path, data: bytes, words: str) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_bytes(data)
     with pytest.raises(InputInvalidError, match=r"bad\.jsonl") as caught:
@@ -128,7 +128,7 @@ def test_broken_and_foreign_files_are_refused_by_name(tmp_path: Path, spool: Pat
     ],
     ids=["missing", "folder", "loop"],
 )
-def test_what_cannot_be_opened_is_named(tmp_path: Path, spool: Path, make: Callable[[Path], None], words: str):
+def test_what_cannot_be_opened_is_named(tmp_path: Path, spool: Path, make: Callable[[Path], None], words: str) -> None:
     make(tmp_path / "gone.jsonl")
     with pytest.raises(InputMissingError, match=r"gone\.jsonl") as caught:
         open_one(tmp_path / "gone.jsonl", spool)
@@ -136,20 +136,20 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path, spool: Path, make: Calla
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason=needs.ORDINARY_USER)
-def test_a_file_without_permission_is_named(tmp_path: Path, spool: Path):
+def test_a_file_without_permission_is_named(tmp_path: Path, spool: Path) -> None:
     write(tmp_path / "mine.jsonl", line()).chmod(0)
     with pytest.raises(InputMissingError, match=r"mine\.jsonl: Permission denied"):
         open_one(tmp_path / "mine.jsonl", spool)
 
 
-def test_a_missing_file_is_found_before_anything_is_unpacked(tmp_path: Path, spool: Path):
+def test_a_missing_file_is_found_before_anything_is_unpacked(tmp_path: Path, spool: Path) -> None:
     (tmp_path / "a.gz").write_bytes(gzip.compress(TEXT))
     with pytest.raises(InputMissingError):
         open_sources([tmp_path / "a.gz", tmp_path / "b"], spool)
     assert not spool.exists()
 
 
-def test_one_file_cannot_be_given_twice_under_any_name(tmp_path: Path, spool: Path):
+def test_one_file_cannot_be_given_twice_under_any_name(tmp_path: Path, spool: Path) -> None:
     path = write(tmp_path / "a.jsonl", line())
     link = tmp_path / "b.jsonl"
     link.symlink_to(path)
@@ -164,7 +164,7 @@ def test_one_file_cannot_be_given_twice_under_any_name(tmp_path: Path, spool: Pa
 
 
 @pytest.mark.parametrize("data", [TEXT, gzip.compress(TEXT), zst(TEXT), b"", b"{"])
-def test_stdin_is_copied_and_unpacked(spool: Path, data: bytes):
+def test_stdin_is_copied_and_unpacked(spool: Path, data: bytes) -> None:
     program = (
         "import pathlib, sys; from blendrun.jobs import open_sources\n"
         "source, = open_sources(['-'], pathlib.Path(sys.argv[1]))\n"
@@ -177,7 +177,7 @@ def test_stdin_is_copied_and_unpacked(spool: Path, data: bytes):
     assert Path(path).read_bytes() == expected
 
 
-def test_a_pipe_by_path_is_read_like_stdin(spool: Path):
+def test_a_pipe_by_path_is_read_like_stdin(spool: Path) -> None:
     read_end, write_end = os.pipe()
 
     def feed() -> None:
@@ -201,45 +201,45 @@ class TestUnpackingOnce:
         os.utime(path, (1_600_000_000, 1_600_000_000))
         return path
 
-    def test_an_unchanged_file_is_not_unpacked_again(self, packed: Path, spool: Path):
+    def test_an_unchanged_file_is_not_unpacked_again(self, packed: Path, spool: Path) -> None:
         first = open_one(packed, spool)
         before = first.path.stat()
         assert open_one(packed, spool) == first
         after = first.path.stat()
         assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
-    def test_a_changed_file_is(self, packed: Path, spool: Path):
+    def test_a_changed_file_is(self, packed: Path, spool: Path) -> None:
         open_one(packed, spool)
         packed.write_bytes(gzip.compress(TEXT + TEXT))
         assert open_one(packed, spool).path.read_bytes() == TEXT + TEXT
 
-    def test_so_is_one_whose_copy_was_touched_or_lost(self, packed: Path, spool: Path):
+    def test_so_is_one_whose_copy_was_touched_or_lost(self, packed: Path, spool: Path) -> None:
         copy = open_one(packed, spool).path
         copy.write_bytes(TEXT[::-1])
         assert open_one(packed, spool).path.read_bytes() == TEXT
         copy.unlink()
         assert open_one(packed, spool).path.read_bytes() == TEXT
 
-    def test_a_damaged_note_is_only_a_note(self, packed: Path, spool: Path):
+    def test_a_damaged_note_is_only_a_note(self, packed: Path, spool: Path) -> None:
         open_one(packed, spool)
         for note in spool.glob("*.json"):
             note.write_bytes(b"[1]")
         assert open_one(packed, spool).path.read_bytes() == TEXT
 
-    def test_a_file_written_just_now_is_not_trusted_by_its_time_stamp(self, packed: Path, spool: Path):
+    def test_a_file_written_just_now_is_not_trusted_by_its_time_stamp(self, packed: Path, spool: Path) -> None:
         os.utime(packed)
         open_one(packed, spool)
         assert not list(spool.glob("*.json"))
 
 
-def test_a_spool_folder_that_cannot_be_made_is_the_output_s_fault(tmp_path: Path):
+def test_a_spool_folder_that_cannot_be_made_is_the_output_s_fault(tmp_path: Path) -> None:
     (tmp_path / "a.gz").write_bytes(gzip.compress(TEXT))
     blocked = write(tmp_path / "file", b"")
     with pytest.raises(OutputUnavailableError, match=r"cannot unpack .*a\.gz"):
         open_one(tmp_path / "a.gz", blocked / "spool")
 
 
-def test_a_name_that_is_not_utf_8_can_still_be_printed(tmp_path: Path, spool: Path):
+def test_a_name_that_is_not_utf_8_can_still_be_printed(tmp_path: Path, spool: Path) -> None:
     path = os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.jsonl")
     write(Path(path), line())
     open_one(path, spool).name.encode()

@@ -20,7 +20,7 @@ REQUESTS = {
 
 
 @pytest.mark.parametrize("name", REQUESTS)
-def test_every_line_is_accepted(name: str, tmp_path: Path):
+def test_every_line_is_accepted(name: str, tmp_path: Path) -> None:
     (tmp_path / name).symlink_to(workload(name))
     with index(tmp_path / name) as job:
         assert len(job) == len(job.accepted) == REQUESTS[name]

@@ -66,7 +66,7 @@ def jobs(draw: st.DrawFn) -> tuple[Prompts, object, Samples | None, Recalled | N
 
 
 @given(jobs(), st.sampled_from(LengthMode))
-def test_moments_are_possible_whatever_is_known(job, mode: LengthMode):
+def test_moments_are_possible_whatever_is_known(job, mode: LengthMode) -> None:
     prompts, tree, seen, history = job
     lengths = estimate(prompts, tree, mode=mode, samples=seen, history=history)
     assert len(lengths) == len(prompts)
@@ -80,7 +80,7 @@ def test_moments_are_possible_whatever_is_known(job, mode: LengthMode):
 
 
 @given(jobs())
-def test_facts_are_exact_and_an_oracle_speaks_only_when_asked(job):
+def test_facts_are_exact_and_an_oracle_speaks_only_when_asked(job) -> None:
     prompts, tree, seen, history = job
     auto = estimate(prompts, tree, samples=seen, history=history)
     asked = estimate(prompts, tree, mode=LengthMode.REFERENCE, samples=seen, history=history)
@@ -95,7 +95,7 @@ def test_facts_are_exact_and_an_oracle_speaks_only_when_asked(job):
     assert auto.mean[~given_length].tolist() == asked.mean[~given_length].tolist()
 
 
-def test_prior_mode_looks_at_bounds_alone():
+def test_prior_mode_looks_at_bounds_alone() -> None:
     prompts, tree = alone(3, bound=[10, 100, 1000], reference=5, known=True)
     seen = samples((0, 3), (1, 4))
     lengths = estimate(prompts, tree, mode=LengthMode.PRIOR, samples=seen, history=recalled(7, [5.0]))
@@ -103,13 +103,13 @@ def test_prior_mode_looks_at_bounds_alone():
     assert length_report(lengths) == {"prior": 3}
 
 
-def test_the_report_counts_prompts_by_source_best_first():
+def test_the_report_counts_prompts_by_source_best_first() -> None:
     prompts, tree = alone(5, cluster=[1, 1, 2, 3, 4], reference=[5, -1, -1, -1, -1], known=[True] + [False] * 4)
     lengths = estimate(prompts, tree, samples=samples((1, 9)), history=recalled(2, [4.0]))
     assert list(length_report(lengths).items()) == [("known", 1), ("samples", 1), ("history", 1), ("prior", 2)]
 
 
-def test_an_empty_job_has_no_lengths():
+def test_an_empty_job_has_no_lengths() -> None:
     prompts, tree = alone(0)
     lengths = estimate(prompts, tree, samples=samples(), history=recalled(7, [1.0]))
     assert len(lengths) == 0
@@ -117,7 +117,7 @@ def test_an_empty_job_has_no_lengths():
 
 
 class TestSamples:
-    def test_more_of_them_move_the_estimate_to_their_mean(self):
+    def test_more_of_them_move_the_estimate_to_their_mean(self) -> None:
         prompts, tree = alone(200)
         off = []
         for count in (0, 1, 4, 16, 64):
@@ -127,13 +127,13 @@ class TestSamples:
         assert off[-1] < 3 < off[0]
         assert lengths.square[199] == pytest.approx(lengths.mean[199] ** 2, rel=3)
 
-    def test_a_finished_answer_is_known_and_a_running_one_is_longer_than_it_is_now(self):
+    def test_a_finished_answer_is_known_and_a_running_one_is_longer_than_it_is_now(self) -> None:
         prompts, tree = alone(20)
         lengths = estimate(prompts, tree, samples=samples((0, 50), (1, 300, False), *[(n, 40) for n in range(2, 12)]))
         assert (lengths.mean[0], lengths.square[0]) == (50, 2500)
         assert lengths.mean[1] > 300
 
-    def test_running_answers_count(self):
+    def test_running_answers_count(self) -> None:
         prompts, tree = alone(100)
         short = [(number, 10) for number in range(10)]
         running = [(number, 200, False) for number in range(10, 40)]
@@ -142,7 +142,7 @@ class TestSamples:
         assert ignored.mean[99] < 50
         assert counted.mean[99] > 150
 
-    def test_half_of_a_prompt_s_choices_are_half_of_its_length(self):
+    def test_half_of_a_prompt_s_choices_are_half_of_its_length(self) -> None:
         prompts, tree = alone(40, choices=[2] * 40)
         others = [(number, 100) for number in range(1, 33)]
         lengths = estimate(prompts, tree, samples=samples((0, 500), *others))
@@ -150,14 +150,14 @@ class TestSamples:
         assert 300 < lengths.mean[0] < 450
         assert both.mean[0] == 600
 
-    def test_kinds_are_told_apart(self):
+    def test_kinds_are_told_apart(self) -> None:
         prompts, tree = alone(100, cluster=[number % 2 for number in range(100)])
         seen = samples(*[(number, 500 if number % 2 else 10) for number in range(60)])
         lengths = estimate(prompts, tree, samples=seen)
         assert lengths.mean[98] < 20
         assert lengths.mean[99] > 450
 
-    def test_a_kind_without_samples_follows_how_the_others_compare_to_their_priors(self):
+    def test_a_kind_without_samples_follows_how_the_others_compare_to_their_priors(self) -> None:
         """A bound of its own for every request: all there is to learn from is the others."""
         bounds = list(range(500, 600))
         prompts, tree = alone(100, cluster=bounds, bound=bounds)
@@ -169,20 +169,20 @@ class TestSamples:
 
 
 class TestSubtrees:
-    def test_they_are_told_apart_after_eight_samples_each(self):
+    def test_they_are_told_apart_after_eight_samples_each(self) -> None:
         units = two_passages(30)
         seen = samples(*[(number, 40) for number in range(8)], *[(30 + number, 400) for number in range(8)])
         lengths = estimate(make_prompts(units), make_tree(units), samples=seen)
         assert lengths.mean[8:30].max() < 140
         assert lengths.mean[38:].min() > 280
 
-    def test_one_without_samples_takes_its_siblings_estimate(self):
+    def test_one_without_samples_takes_its_siblings_estimate(self) -> None:
         units = [*two_passages(30), [9, 3, 0]]
         seen = samples(*[(number, 40) for number in range(16)], *[(30 + number, 400) for number in range(16)])
         lengths = estimate(make_prompts(units), make_tree(units), samples=seen)
         assert lengths.mean[60] == pytest.approx(220, rel=0.1)
 
-    def test_odd_requests_between_templates_take_after_each_other(self):
+    def test_odd_requests_between_templates_take_after_each_other(self) -> None:
         """Forty lone prompts with long answers beside a template with short ones; half of the lone ones are seen."""
         units = [[1, number] for number in range(400)] + [[2 + number] for number in range(40)]
         seen = samples(*[(number, 50) for number in range(100)], *[(400 + number, 800) for number in range(20)])
@@ -190,7 +190,7 @@ class TestSubtrees:
         assert lengths.mean[200] < 70
         assert lengths.mean[430] > 600
 
-    def test_both_moments_follow(self):
+    def test_both_moments_follow(self) -> None:
         units = two_passages(30)
         rng = np.random.default_rng(0)
         spread = rng.exponential(200, 30)
@@ -199,14 +199,14 @@ class TestSubtrees:
         narrow, wide = lengths.square[29] / lengths.mean[29] ** 2, lengths.square[59] / lengths.mean[59] ** 2
         assert narrow < 1.4 < wide
 
-    def test_a_running_answer_among_long_ones_is_expected_to_be_long(self):
+    def test_a_running_answer_among_long_ones_is_expected_to_be_long(self) -> None:
         units = two_passages(20)
         rest = [(number, 40) for number in range(10)] + [(20 + number, 400) for number in range(10)]
         seen = samples(*rest, (15, 10, False), (35, 10, False))
         lengths = estimate(make_prompts(units), make_tree(units), samples=seen)
         assert lengths.mean[35] > 1.5 * lengths.mean[15]
 
-    def test_a_chain_costs_no_more_than_a_bush(self):
+    def test_a_chain_costs_no_more_than_a_bush(self) -> None:
         """Each prompt a prefix of the next, 300 deep: the levels on a path stay few, the estimate stays sound."""
         units = [[1] * depth for depth in range(1, 301)]
         seen = samples(*[(number, 100) for number in range(0, 300, 2)])
@@ -215,14 +215,14 @@ class TestSubtrees:
 
 
 class TestHistory:
-    def test_a_kind_that_was_seen_before_starts_well_informed(self):
+    def test_a_kind_that_was_seen_before_starts_well_informed(self) -> None:
         prompts, tree = alone(10, cluster=[1] * 5 + [2] * 5)
         lengths = estimate(prompts, tree, history=recalled(2, [30.0, 50.0] * 500))
         assert lengths.mean[9] == pytest.approx(40, rel=0.15)
         assert lengths.square[9] >= 1700
         assert lengths.source.tolist() == [LengthSource.PRIOR] * 5 + [LengthSource.HISTORY] * 5
 
-    def test_it_gives_way_to_this_run(self):
+    def test_it_gives_way_to_this_run(self) -> None:
         prompts, tree = alone(300)
         history = recalled(7, [40.0] * 10_000)
         few = estimate(prompts, tree, history=history, samples=samples(*[(number, 400) for number in range(4)]))
@@ -231,12 +231,12 @@ class TestHistory:
         assert many.mean[299] > 330
 
 
-def test_importing_lengths_loads_no_runtime():
+def test_importing_lengths_loads_no_runtime() -> None:
     code = "import sys, blendrun.lengths; print([m for m in ('torch', 'sglang', 'transformers') if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
 
 
-def test_lengths_is_what_it_returns():
+def test_lengths_is_what_it_returns() -> None:
     prompts, tree = alone(1)
     assert isinstance(estimate(prompts, tree), Lengths)

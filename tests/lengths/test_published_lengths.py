@@ -33,7 +33,7 @@ def lines(path: Path) -> Iterator[dict[str, Any]]:
     ("name", "total_error"),
     [("xquad-qa-5lang.jsonl.gz", 0.1), ("xquad-translate.jsonl.gz", 0.1), ("instruct-mix.jsonl.gz", 0.2)],
 )
-def test_a_tenth_of_the_answers_tells_the_total(name: str, total_error: float):
+def test_a_tenth_of_the_answers_tells_the_total(name: str, total_error: float) -> None:
     path = workload(name)
     words: dict[str, int] = {}
     units, bound, reference = [], [], []

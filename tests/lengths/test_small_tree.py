@@ -9,7 +9,7 @@ from tests.lengths.small_tree import make_tree
 
 
 @given(st.lists(st.lists(st.integers(0, 2), max_size=5), max_size=12))
-def test_ranges_nest_and_every_prompt_has_its_leaf(prompts: list[list[int]]):
+def test_ranges_nest_and_every_prompt_has_its_leaf(prompts: list[list[int]]) -> None:
     tree = make_tree(prompts)
     assert sorted(tree.prompt.tolist()) == list(range(len(prompts)))
     assert tree.depth[tree.leaf].tolist() == [len(prompts[number]) for number in tree.prompt]

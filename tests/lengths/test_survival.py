@@ -34,7 +34,7 @@ def step_by_step(answers: list[tuple[int, bool]]) -> tuple[list[tuple[float, flo
 
 
 @given(st.lists(answers, min_size=1, max_size=4))
-def test_moments_are_those_of_the_textbook_curve_up_to_the_longest_answer(groups: list[list[tuple[int, bool]]]):
+def test_moments_are_those_of_the_textbook_curve_up_to_the_longest_answer(groups: list[list[tuple[int, bool]]]) -> None:
     found = curves(*groups)
     for group, part in enumerate(groups):
         mass, left = step_by_step(part)
@@ -50,14 +50,14 @@ def test_moments_are_those_of_the_textbook_curve_up_to_the_longest_answer(groups
 
 
 @given(st.lists(st.integers(0, 60), min_size=1, max_size=25))
-def test_without_running_answers_they_are_the_sample_s_moments(lengths: list[int]):
+def test_without_running_answers_they_are_the_sample_s_moments(lengths: list[int]) -> None:
     found = curves([(length, True) for length in lengths])
     assert found.mean[0] == pytest.approx(np.mean(lengths))
     assert found.square[0] == pytest.approx(np.mean(np.square(lengths)))
 
 
 @given(answers)
-def test_the_mean_is_that_of_the_sample_with_running_answers_completed(part: list[tuple[int, bool]]):
+def test_the_mean_is_that_of_the_sample_with_running_answers_completed(part: list[tuple[int, bool]]) -> None:
     """Efron's self-consistency, on which the sums over sub-trees rest."""
     found = curves(part)
     tokens = np.array([float(length) for length, _ in part])
@@ -68,13 +68,15 @@ def test_the_mean_is_that_of_the_sample_with_running_answers_completed(part: lis
 
 
 @given(answers, st.integers(0, 1200))
-def test_what_is_to_come_is_longer_than_what_is_there_and_within_the_limit(part: list[tuple[int, bool]], length: int):
+def test_what_is_to_come_is_longer_than_what_is_there_and_within_the_limit(
+    part: list[tuple[int, bool]], length: int
+) -> None:
     mean, square = curves(part).beyond(np.zeros(1, dtype=np.int64), np.array([float(length)]))
     assert length <= mean[0] <= max(LIMIT, length)
     assert square[0] >= mean[0] ** 2
 
 
-def test_running_answers_alone_live_for_the_guess_and_no_longer_than_the_limit():
+def test_running_answers_alone_live_for_the_guess_and_no_longer_than_the_limit() -> None:
     (mean,), _ = curves([(10, False)] * 50).beyond(np.array([0]), np.array([10.0]))
     assert mean == pytest.approx(10 + 100 * (1 - np.exp(-990 / 100)))
     (mean,), (square,) = curves([(10, False)] * 50, limit=12).beyond(np.array([0]), np.array([10.0]))
@@ -82,7 +84,7 @@ def test_running_answers_alone_live_for_the_guess_and_no_longer_than_the_limit()
     assert mean**2 <= square < 144
 
 
-def test_exponential_lengths_cut_off_at_their_median_give_their_mean():
+def test_exponential_lengths_cut_off_at_their_median_give_their_mean() -> None:
     rng = np.random.default_rng(0)
     lengths = rng.exponential(200, 4000)
     part = [(round(min(length, 139)), bool(length < 139)) for length in lengths]
@@ -92,7 +94,7 @@ def test_exponential_lengths_cut_off_at_their_median_give_their_mean():
     assert np.mean([length for length, ended in part if ended]) < 70
 
 
-def test_a_weight_stands_for_as_many_answers():
+def test_a_weight_stands_for_as_many_answers() -> None:
     heavy = Observations(np.zeros(2, np.int64), np.array([10.0, 40.0]), np.array([True, False]), np.array([3.0, 2.0]))
     one = kaplan_meier(heavy, np.array([LIMIT]), np.array([GUESS]))
     other = curves([(10, True)] * 3 + [(40, False)] * 2)
@@ -100,7 +102,7 @@ def test_a_weight_stands_for_as_many_answers():
     assert one.seen[0] == other.seen[0] == 5
 
 
-def test_a_group_without_answers_has_no_weight():
+def test_a_group_without_answers_has_no_weight() -> None:
     seen = Observations(np.array([1]), np.array([5.0]), np.array([True]), np.ones(1))
     found = kaplan_meier(seen, np.full(3, LIMIT), np.full(3, GUESS))
     assert found.seen.tolist() == [0, 1, 0]

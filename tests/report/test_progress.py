@@ -34,7 +34,7 @@ def lines(events: list[Event], *, quiet: bool = False) -> list[str]:
     return [line.partition("s ")[2] for line in text.split("\n")[:-1]]
 
 
-def test_each_phase_and_note_is_a_line():
+def test_each_phase_and_note_is_a_line() -> None:
     assert lines(EVENTS) == [
         "phase=index detail=jobs.jsonl",
         'phase=run detail="7 requests, 3 at once"',
@@ -43,11 +43,11 @@ def test_each_phase_and_note_is_a_line():
     ]
 
 
-def test_quiet_shows_warnings_alone():
+def test_quiet_shows_warnings_alone() -> None:
     assert lines(EVENTS, quiet=True) == ['warning="a hook did not take"']
 
 
-def test_figures_come_when_the_interval_is_over(monkeypatch: pytest.MonkeyPatch):
+def test_figures_come_when_the_interval_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(views, "LINE_INTERVAL_S", 0.0)
     found = lines(EVENTS)
     assert found[1] == "phase=index done=4000000 total=9000000 unit=bytes"
@@ -58,7 +58,7 @@ def test_figures_come_when_the_interval_is_over(monkeypatch: pytest.MonkeyPatch)
 
 
 @given(st.text(max_size=30))
-def test_any_text_stays_on_its_line_and_can_be_read_back(text: str):
+def test_any_text_stays_on_its_line_and_can_be_read_back(text: str) -> None:
     stream = io.StringIO()
     LineView(stream)(Note(text))
     shown = stream.getvalue()
@@ -74,7 +74,7 @@ class Gone(io.StringIO):
         raise BrokenPipeError
 
 
-def test_a_log_that_is_gone_ends_nothing():
+def test_a_log_that_is_gone_ends_nothing() -> None:
     with choose_view(Gone(), quiet=False) as view:
         for event in EVENTS:
             view(event)
@@ -91,9 +91,9 @@ class TestLiveView:
         return stream.getvalue()
 
     @pytest.mark.parametrize("width", [1, 10, 80, 300])
-    def test_draws_at_any_width(self, width: int):
+    def test_draws_at_any_width(self, width: int) -> None:
         assert self.screen(EVENTS, width)
 
     @pytest.mark.parametrize("text", ["[/x]", "[red]", ":smile:", "{figures}", "a\nb"])
-    def test_shows_names_as_they_are(self, text: str):
+    def test_shows_names_as_they_are(self, text: str) -> None:
         assert text.split("\n")[0] in self.screen([PhaseStarted("index", text), Note(text)])

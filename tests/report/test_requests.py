@@ -50,7 +50,9 @@ def node(number: int, end: int, level: int, requests: int) -> IcicleNode:
 
 
 @given(spans=st.lists(st.tuples(st.floats(0, 50), st.floats(0.01, 50)), min_size=1, max_size=40))
-def test_the_time_in_flight_is_all_drawn(tmp_path_factory: pytest.TempPathFactory, spans: list[tuple[float, float]]):
+def test_the_time_in_flight_is_all_drawn(
+    tmp_path_factory: pytest.TempPathFactory, spans: list[tuple[float, float]]
+) -> None:
     records = [record(place, begun, begun + lasted) for place, (begun, lasted) in enumerate(spans)]
     found = read(tmp_path_factory.mktemp("records"), *records)
     [group] = found.groups
@@ -58,19 +60,19 @@ def test_the_time_in_flight_is_all_drawn(tmp_path_factory: pytest.TempPathFactor
     assert sum(group.running) * width == pytest.approx(sum(lasted for _, lasted in spans), rel=0.01)
 
 
-def test_what_waits_in_the_engine_does_not_run(tmp_path: Path):
+def test_what_waits_in_the_engine_does_not_run(tmp_path: Path) -> None:
     records = [record(0, 0.0, 4.0, subtree=0), record(1, 0.0, 8.0, subtree=0)]
     [group] = read(tmp_path, *records, admitted=[np.array([0.0, 4.0])]).groups
     width = 8.0 / len(group.running)
     assert sum(group.running) * width == pytest.approx(8.0, rel=0.01)
 
 
-def test_invocations_stand_end_to_end(tmp_path: Path):
+def test_invocations_stand_end_to_end(tmp_path: Path) -> None:
     found = read(tmp_path, record(0, 0.0, 4.0), record(1, 1.0, 3.0, run=2), torn=b'{"run":3,"cust')
     assert (found.count, found.seconds) == (2, 7.0)
 
 
-def test_requests_are_grouped_by_their_largest_sub_trees(tmp_path: Path):
+def test_requests_are_grouped_by_their_largest_sub_trees(tmp_path: Path) -> None:
     tree = (node(0, 30, 0, 9), node(1, 10, 1, 3), node(11, 20, 1, 5), node(12, 14, 2, 2))
     places = [1, 5, 9, 11, 12, 13, 15, 19, 25]
     records = [record(place, 0.0, 1.0, subtree=number) for place, number in enumerate(places)]
@@ -82,7 +84,7 @@ def test_requests_are_grouped_by_their_largest_sub_trees(tmp_path: Path):
     }
 
 
-def test_slow_and_failed_requests_and_lengths(tmp_path: Path):
+def test_slow_and_failed_requests_and_lengths(tmp_path: Path) -> None:
     records = [record(place, 0.0, 1.0 + place, output=10 * (1 + place % 2)) for place in range(40)]
     records += [record(40, 0.0, 99.0, error="engine_error", output=0, finish=())]
     records += [record(41, 0.0, 2.0, output=64, finish=("stop", "length"))]
@@ -94,7 +96,7 @@ def test_slow_and_failed_requests_and_lengths(tmp_path: Path):
     assert found.within_two == pytest.approx(40 / 41, abs=1e-4)
 
 
-def test_what_failed_and_was_answered_later_is_not_shown_as_failed(tmp_path: Path):
+def test_what_failed_and_was_answered_later_is_not_shown_as_failed(tmp_path: Path) -> None:
     failed = [record(place, 0.0, 1.0, error="media_unavailable", output=0, finish=()) for place in range(3)]
     found = read(tmp_path, *failed, record(1, 0.0, 2.0, run=2))
     assert [each.custom_id for each in found.failed] == ["id 0", "id 2"]

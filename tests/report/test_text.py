@@ -40,7 +40,7 @@ def table(**changes: Any) -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in rows}
 
 
-def test_says_what_came_of_the_job_and_where_it_is():
+def test_says_what_came_of_the_job_and_where_it_is() -> None:
     assert table() == {
         "requests": "12,000: 12,000 answered, 0 failed",
         "tokens": "1,000,000 prompt (25.0 % from the prefix cache), 5,000 output",
@@ -49,7 +49,7 @@ def test_says_what_came_of_the_job_and_where_it_is():
     }
 
 
-def test_failures_and_answers_cut_short_have_a_row():
+def test_failures_and_answers_cut_short_have_a_row() -> None:
     found = table(
         errors="e.jsonl",
         error_codes={"invalid_json": 2, "engine_error": 1},
@@ -59,16 +59,16 @@ def test_failures_and_answers_cut_short_have_a_row():
     assert found["cut short"] == "1 answers (25 %) ended at their token limit"
 
 
-def test_a_job_without_tokens_divides_by_nothing():
+def test_a_job_without_tokens_divides_by_nothing() -> None:
     assert table(tokens=Tokens(0, 0, 0), finish_reasons={})["tokens"] == "0 prompt, 0 output"
 
 
 @pytest.mark.parametrize("path", ["[red]x[/red]/[/y]", ":smile:", "x" * 500, "ü"])
-def test_a_path_is_shown_as_it_is_in_one_piece(path: str):
+def test_a_path_is_shown_as_it_is_in_one_piece(path: str) -> None:
     assert table(output=path)["answers"] == path
 
 
-def test_a_log_that_is_gone_costs_nothing():
+def test_a_log_that_is_gone_costs_nothing() -> None:
     class Gone(io.StringIO):
         def write(self, _: str) -> int:
             raise BrokenPipeError

@@ -23,7 +23,7 @@ from tests.runner.runner_job import line, lines_of, no_engine, run, write
 KEY = bytes(range(16))
 
 
-def test_an_answer_is_openais_line_and_nothing_more(tmp_path: Path):
+def test_an_answer_is_openais_line_and_nothing_more(tmp_path: Path) -> None:
     completion = json.dumps({"custom_id": "c", "url": "/v1/completions", "body": {"prompt": "x", "n": 2}}).encode()
     run(tmp_path / "out", write(tmp_path / "jobs", line("häß", model="m"), completion))
     chat, plain = lines_of(tmp_path / "out")
@@ -39,7 +39,7 @@ def test_an_answer_is_openais_line_and_nothing_more(tmp_path: Path):
     assert len(Completion.model_validate(plain["response"]["body"], strict=True).choices) == 2
 
 
-def test_the_body_is_passed_on_byte_by_byte():
+def test_the_body_is_passed_on_byte_by_byte() -> None:
     body = b'{"b":1.0,"a":{"x":1e2},"text":"\\u00e4\\/"}'
     text = answer_line(KEY, "a\n\t\"b'", Result(3, 200, body))
     assert body in text
@@ -47,7 +47,7 @@ def test_the_body_is_passed_on_byte_by_byte():
     assert orjson.loads(text)["custom_id"] == "a\n\t\"b'"
 
 
-def test_a_failure_keeps_its_status_and_body_and_one_without_a_response_has_none():
+def test_a_failure_keeps_its_status_and_body_and_one_without_a_response_has_none() -> None:
     failed = Result(0, 400, b'{"error":{"message":"no"}}', error_code="invalid_request", error_message="no")
     whole = orjson.loads(answer_line(KEY, "a", failed))
     assert whole["response"] == {
@@ -63,7 +63,7 @@ def test_a_failure_keeps_its_status_and_body_and_one_without_a_response_has_none
 class TestErrorsFile:
     LINES = (b"not json", line("a"), line("b", max_tokens=0), line("a", "again"), line("c"))
 
-    def test_each_failed_line_says_code_message_and_line(self, tmp_path: Path):
+    def test_each_failed_line_says_code_message_and_line(self, tmp_path: Path) -> None:
         summary = run(tmp_path / "out", write(tmp_path / "jobs", *self.LINES), engine={"fail_every": 5})
         errors = lines_of(tmp_path / "out.errors.jsonl")
         assert [list(error) for error in errors] == [["id", "custom_id", "response", "error"]] * 4
@@ -88,13 +88,13 @@ class TestErrorsFile:
             "duplicate_custom_id": 1,
         }
 
-    def test_with_several_inputs_it_says_the_file_too(self, tmp_path: Path):
+    def test_with_several_inputs_it_says_the_file_too(self, tmp_path: Path) -> None:
         one, two = write(tmp_path / "1", b"", b"no"), write(tmp_path / "2", line("a"), b"no")
         run(tmp_path / "out", one, two)
         places = [error["error"] for error in lines_of(tmp_path / "out.errors.jsonl")]
         assert [(place["file"], place["line"]) for place in places] == [(str(one), 2), (str(two), 2)]
 
-    def test_there_is_none_where_no_line_failed_and_an_old_one_goes(self, tmp_path: Path):
+    def test_there_is_none_where_no_line_failed_and_an_old_one_goes(self, tmp_path: Path) -> None:
         path = write(tmp_path / "jobs", line("a"), line("b"))
         run(tmp_path / "out", path, engine={"fail_every": 2})
         assert (tmp_path / "out.errors.jsonl").exists()
@@ -102,14 +102,14 @@ class TestErrorsFile:
         assert not (tmp_path / "out.errors.jsonl").exists()
         assert (summary.exit_code, summary.errors) == (0, None)
 
-    def test_a_job_of_bad_lines_only_ends_without_an_engine_and_with_an_empty_output(self, tmp_path: Path):
+    def test_a_job_of_bad_lines_only_ends_without_an_engine_and_with_an_empty_output(self, tmp_path: Path) -> None:
         summary = run(tmp_path / "out", write(tmp_path / "jobs", b"no", b"[]"), engine=no_engine)
         assert summary.exit_code == 3
         assert (tmp_path / "out").read_bytes() == b""
         assert len(lines_of(tmp_path / "out.errors.jsonl")) == 2
 
 
-def test_the_output_is_absent_until_it_is_complete_and_nothing_else_stays(tmp_path: Path):
+def test_the_output_is_absent_until_it_is_complete_and_nothing_else_stays(tmp_path: Path) -> None:
     seen: list[tuple[str, bool]] = []
 
     class Watch(list[Event]):
@@ -146,7 +146,7 @@ KINDS = st.sampled_from(["good", "good", "good", "duplicate", "fails", "blank", 
 @given(st.lists(KINDS, min_size=1, max_size=25), st.sampled_from(["given", "shuffled"]), st.data())
 def test_lines_out_and_error_lines_are_the_lines_in_each_once_and_in_order(
     kinds: list[Any], order: Any, data: st.DataObject
-):
+) -> None:
     """Also when the run is cut off after any number of answers, and resumed."""
     lines, expected, ids = [], [], 0
     for kind in kinds:
@@ -198,6 +198,6 @@ def cut_journal(folder: Path, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("name", ["answers.jsonl", "with blank", "[red]x[/red]", "ü⟨λ⟩", "-dash", "x" * 237])
-def test_any_file_name_will_do(tmp_path: Path, name: str):
+def test_any_file_name_will_do(tmp_path: Path, name: str) -> None:
     run(tmp_path / name, write(tmp_path / "jobs", line("a"), b"no"))
     assert len(lines_of(tmp_path / name)) == len(lines_of(tmp_path / f"{name}.errors.jsonl")) == 1

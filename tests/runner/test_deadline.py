@@ -15,23 +15,23 @@ def paced(seconds_left: float) -> Deadline:
     return deadline
 
 
-def test_a_request_is_let_in_when_it_will_be_done():
+def test_a_request_is_let_in_when_it_will_be_done() -> None:
     deadline = paced(20_000.0)
     assert deadline.fits(150)
     assert not deadline.fits(200)
 
 
-def test_one_of_unknown_length_counts_as_the_mean():
+def test_one_of_unknown_length_counts_as_the_mean() -> None:
     assert paced(8500.0).fits(0)
     assert not paced(6500.0).fits(0)
 
 
-def test_before_the_pace_is_known_all_are_let_in_until_the_end():
+def test_before_the_pace_is_known_all_are_let_in_until_the_end() -> None:
     assert Deadline(time.monotonic() + 1000.0).fits(10_000)
     assert not Deadline(time.monotonic() - 0.1).fits(1)
 
 
-def test_answers_of_one_length_are_scaled():
+def test_answers_of_one_length_are_scaled() -> None:
     deadline = Deadline(time.monotonic() + 5000.0)
     for _ in range(10):
         deadline.ended(4, 3000.0)

@@ -60,7 +60,7 @@ def jobs(tmp_path: Path) -> Path:
 
 
 class TestResume:
-    def test_finished_again_returns_what_it_returned_without_engine_or_writing(self, jobs: Path, out: Path):
+    def test_finished_again_returns_what_it_returned_without_engine_or_writing(self, jobs: Path, out: Path) -> None:
         first = run(out, jobs)
         before = out.stat()
         events: list[Event] = []
@@ -68,7 +68,7 @@ class TestResume:
         assert notes(events) == ["finished before; nothing to do"]
         assert out.stat() == before
 
-    def test_a_lost_output_is_written_again_without_an_engine(self, jobs: Path, out: Path):
+    def test_a_lost_output_is_written_again_without_an_engine(self, jobs: Path, out: Path) -> None:
         run(out, jobs, engine={"fail_every": 3})
         content = out.read_bytes()
         out.unlink()
@@ -78,7 +78,7 @@ class TestResume:
         run(out, jobs, engine=no_engine)
         assert len(lines_of(out.parent / "out.jsonl.errors.jsonl")) == 6
 
-    def test_after_the_engine_died_only_the_rest_runs_and_no_answer_changes(self, jobs: Path, out: Path):
+    def test_after_the_engine_died_only_the_rest_runs_and_no_answer_changes(self, jobs: Path, out: Path) -> None:
         with pytest.raises(EngineUnavailableError):
             run(out, jobs, engine=lambda: Interrupted(7, die))
         assert not out.exists()
@@ -89,7 +89,7 @@ class TestResume:
         assert (out.parent / "out.jsonl.blendrun" / "journal").read_bytes().startswith(journal)
         assert [answer["custom_id"] for answer in lines_of(out)] == [f"id {row}" for row in range(20)]
 
-    def test_shuffled_writes_the_same_file_from_another_order(self, jobs: Path, out: Path):
+    def test_shuffled_writes_the_same_file_from_another_order(self, jobs: Path, out: Path) -> None:
         run(out, jobs, engine={"slots": 1})
         other = out.with_name("other")
         run(other, jobs, engine={"slots": 1}, order="shuffled")
@@ -98,7 +98,7 @@ class TestResume:
         assert journals[0] != journals[1]
         assert sorted(journals[0].splitlines()) == sorted(journals[1].splitlines())
 
-    def test_a_larger_limit_goes_on_and_a_smaller_one_takes_what_is_there(self, jobs: Path, out: Path):
+    def test_a_larger_limit_goes_on_and_a_smaller_one_takes_what_is_there(self, jobs: Path, out: Path) -> None:
         run(out, jobs, limit=5)
         assert len(lines_of(out)) == 5
         events: list[Event] = []
@@ -109,7 +109,7 @@ class TestResume:
         run(out, jobs, limit=3, engine=no_engine)
         assert [answer["custom_id"] for answer in lines_of(out)] == ["id 0", "id 1", "id 2"]
 
-    def test_retry_errors_runs_the_failed_and_nothing_else(self, jobs: Path, out: Path):
+    def test_retry_errors_runs_the_failed_and_nothing_else(self, jobs: Path, out: Path) -> None:
         run(out, jobs, engine={"fail_every": 4})
         kept = {answer["custom_id"]: answer for answer in lines_of(out)}
         events: list[Event] = []
@@ -119,18 +119,18 @@ class TestResume:
         assert [answer["custom_id"] for answer in answers] == [f"id {row}" for row in range(20)]
         assert all(kept.get(answer["custom_id"], answer) == answer for answer in answers)
 
-    def test_without_retry_errors_a_failure_stays(self, jobs: Path, out: Path):
+    def test_without_retry_errors_a_failure_stays(self, jobs: Path, out: Path) -> None:
         first = run(out, jobs, engine={"fail_every": 4})
         assert run(out, jobs, engine=no_engine) == first
 
-    def test_no_resume_starts_over(self, jobs: Path, out: Path):
+    def test_no_resume_starts_over(self, jobs: Path, out: Path) -> None:
         run(out, jobs, engine={"fail_every": 4})
         events: list[Event] = []
         assert run(out, jobs, resume=False, events=events).exit_code == 0
         assert notes(events) == []
         assert "run" in phases(events)
 
-    def test_no_resume_with_an_input_that_is_no_good_forgets_nothing(self, jobs: Path, out: Path):
+    def test_no_resume_with_an_input_that_is_no_good_forgets_nothing(self, jobs: Path, out: Path) -> None:
         first = run(out, jobs)
         empty = write(jobs.with_name("empty"))
         for wrong, error in ((empty, InputInvalidError), (jobs.with_name("typo"), InputMissingError)):
@@ -138,7 +138,7 @@ class TestResume:
                 run(out, wrong, resume=False)
         assert run(out, jobs, engine=no_engine) == first
 
-    def test_a_changed_input_is_refused_and_accepted_when_told_so(self, jobs: Path, out: Path):
+    def test_a_changed_input_is_refused_and_accepted_when_told_so(self, jobs: Path, out: Path) -> None:
         run(out, jobs)
         write(jobs, *LINES[5:], line("new"))
         with pytest.raises(ManifestMismatchError, match=r"what changed: the input"):
@@ -149,7 +149,7 @@ class TestResume:
         assert "resuming: 15 of 16 requests are finished" in notes(events)
         assert [answer["custom_id"] for answer in lines_of(out)][-2:] == ["id 19", "new"]
 
-    def test_another_model_answers_all_again_and_going_back_costs_nothing(self, jobs: Path, out: Path):
+    def test_another_model_answers_all_again_and_going_back_costs_nothing(self, jobs: Path, out: Path) -> None:
         run(out, jobs)
         content = out.read_bytes()
         with pytest.raises(ManifestMismatchError, match=r"what changed: the model"):
@@ -159,7 +159,7 @@ class TestResume:
         run(out, jobs, accept_changes=True, engine=no_engine)
         assert out.read_bytes() == content
 
-    def test_a_damaged_record_is_reported_and_its_request_runs_again(self, jobs: Path, out: Path):
+    def test_a_damaged_record_is_reported_and_its_request_runs_again(self, jobs: Path, out: Path) -> None:
         run(out, jobs)
         content = out.read_bytes()
         journal = out.parent / "out.jsonl.blendrun" / "journal"
@@ -169,7 +169,7 @@ class TestResume:
         assert Note("1 damaged journal records passed over; their requests run again", warning=True) in events
         assert out.read_bytes() == content
 
-    def test_no_resume_throws_old_spooled_inputs_away_and_keeps_the_new(self, tmp_path: Path, out: Path):
+    def test_no_resume_throws_old_spooled_inputs_away_and_keeps_the_new(self, tmp_path: Path, out: Path) -> None:
         packed = tmp_path / "jobs.gz"
         for text in ("one", "two", "three"):
             packed.write_bytes(gzip.compress(line(text)))
@@ -180,7 +180,7 @@ class TestResume:
 
 class TestRefusals:
     @pytest.mark.parametrize("name", ["jobs.jsonl", "./jobs.jsonl", "link", "hard"])
-    def test_the_input_as_output(self, jobs: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    def test_the_input_as_output(self, jobs: Path, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "link").symlink_to(jobs)
         (tmp_path / "hard").hardlink_to(jobs)
         monkeypatch.chdir(tmp_path)
@@ -188,14 +188,14 @@ class TestRefusals:
             run(Path(name), jobs, overwrite=True)
         assert jobs.read_bytes().count(b"\n") == 20
 
-    def test_an_input_where_the_errors_file_would_be(self, tmp_path: Path):
+    def test_an_input_where_the_errors_file_would_be(self, tmp_path: Path) -> None:
         jobs = write(tmp_path / "out.errors.jsonl", *LINES)
         with pytest.raises(OutputUnavailableError, match=r"the errors file .* is the input"):
             run(tmp_path / "out", jobs, overwrite=True)
         assert jobs.read_bytes().count(b"\n") == 20
 
     @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.errors.jsonl"])
-    def test_a_file_that_no_run_made(self, jobs: Path, out: Path, name: str):
+    def test_a_file_that_no_run_made(self, jobs: Path, out: Path, name: str) -> None:
         foreign = out.with_name(name)
         foreign.write_text("precious")
         with pytest.raises(OutputUnavailableError, match=f"{name} exists and no run state .* --overwrite to replace"):
@@ -203,14 +203,14 @@ class TestRefusals:
         assert foreign.read_text() == "precious"
         assert run(out, jobs, overwrite=True).exit_code == 0
 
-    def test_an_earlier_refusal_does_not_make_a_file_ours(self, jobs: Path, out: Path):
+    def test_an_earlier_refusal_does_not_make_a_file_ours(self, jobs: Path, out: Path) -> None:
         with pytest.raises(InputInvalidError):
             run(out, write(jobs.with_name("empty")))
         out.write_text("precious")
         with pytest.raises(OutputUnavailableError, match="no run state lies beside it"):
             run(out, jobs)
 
-    def test_a_folder_a_pipe_or_a_name_too_long_before_any_work(self, jobs: Path, tmp_path: Path):
+    def test_a_folder_a_pipe_or_a_name_too_long_before_any_work(self, jobs: Path, tmp_path: Path) -> None:
         (tmp_path / "folder").mkdir()
         os.mkfifo(tmp_path / "fifo")
         before = set(tmp_path.iterdir())
@@ -223,15 +223,15 @@ class TestRefusals:
                 run(tmp_path / name, jobs, engine=no_engine)
 
     @pytest.mark.parametrize("name", ["", "/", "..", "a/..", "a\0b"])
-    def test_no_file_name_at_all(self, jobs: Path, name: str):
+    def test_no_file_name_at_all(self, jobs: Path, name: str) -> None:
         with pytest.raises(UsageError, match="is no file name; give one with -o"):
             run(Path(name), jobs)
 
-    def test_a_folder_that_cannot_be_made(self, jobs: Path):
+    def test_a_folder_that_cannot_be_made(self, jobs: Path) -> None:
         with pytest.raises(OutputUnavailableError, match="Not a directory; give an output in a folder"):
             run(jobs / "out", jobs)
 
-    def test_a_run_that_is_held_by_another(self, jobs: Path, out: Path):
+    def test_a_run_that_is_held_by_another(self, jobs: Path, out: Path) -> None:
         state = out.with_name("out.jsonl.blendrun")
         state.mkdir()
         with (
@@ -241,12 +241,12 @@ class TestRefusals:
             run(out, jobs)
         assert run(out, jobs).exit_code == 0
 
-    def test_a_mistyped_input_leaves_nothing_behind(self, tmp_path: Path):
+    def test_a_mistyped_input_leaves_nothing_behind(self, tmp_path: Path) -> None:
         with pytest.raises(InputMissingError, match=r"cannot read .*typo: no such file; check the path"):
             run(tmp_path / "out", tmp_path / "typo")
         assert list(tmp_path.iterdir()) == []
 
-    def test_a_damaged_manifest(self, jobs: Path, out: Path):
+    def test_a_damaged_manifest(self, jobs: Path, out: Path) -> None:
         run(out, jobs)
         (out.parent / "out.jsonl.blendrun" / "manifest.json").write_bytes(b"{")
         with pytest.raises(ManifestMismatchError, match="use --no-resume to start over"):
@@ -255,11 +255,11 @@ class TestRefusals:
 
 
 class TestAnInputThatGoesAway:
-    def test_deleted_or_replaced_by_rename_while_running_it_is_read_on(self, jobs: Path, out: Path):
+    def test_deleted_or_replaced_by_rename_while_running_it_is_read_on(self, jobs: Path, out: Path) -> None:
         assert run(out, jobs, engine=lambda: Interrupted(0, jobs.unlink)).exit_code == 0
         assert len(lines_of(out)) == 20
 
-    def test_rewritten_in_place_it_ends_the_run_and_what_was_answered_stays(self, tmp_path: Path, out: Path):
+    def test_rewritten_in_place_it_ends_the_run_and_what_was_answered_stays(self, tmp_path: Path, out: Path) -> None:
         lines = [line(f"id {row}") for row in range(400)]
         jobs = write(tmp_path / "jobs", *lines)
 
@@ -295,7 +295,7 @@ class TestSignals:
     @pytest.mark.parametrize("dies", [False, True], ids=["engine lives", "engine dies of it too"])
     def test_what_is_finished_stays_and_the_code_says_how_to_go_on(
         self, jobs: Path, out: Path, number: int, error: type[BlendrunError], code: int, dies: bool
-    ):
+    ) -> None:
         with (
             handlers_unchanged(),
             pytest.raises(error, match=r"\d+ requests are left; the same command resumes") as caught,
@@ -309,7 +309,7 @@ class TestSignals:
         assert not out.exists()
         assert run(out, jobs).counts.completed == 20
 
-    def test_what_is_in_flight_is_finished_within_the_time_given(self, tmp_path: Path, out: Path):
+    def test_what_is_in_flight_is_finished_within_the_time_given(self, tmp_path: Path, out: Path) -> None:
         jobs = write(tmp_path / "many", *(line(f"id {row}") for row in range(400)))
         with pytest.raises(DrainedError):
             run(
@@ -321,7 +321,7 @@ class TestSignals:
         completed = summary_of(out).counts.completed
         assert 100 < completed < 400, "those submitted are finished, no further one is"
 
-    def test_while_the_engine_loads_nothing_is_waited_for(self, jobs: Path, out: Path):
+    def test_while_the_engine_loads_nothing_is_waited_for(self, jobs: Path, out: Path) -> None:
         class NeverUp(ReplayEngine):
             async def start(self, on_phase: OnPhase) -> EngineInfo:
                 asyncio.get_running_loop().call_later(0.01, os.kill, os.getpid(), signal.SIGTERM)
@@ -333,12 +333,14 @@ class TestSignals:
         assert summary_of(out).platform is None
         assert run(out, jobs).exit_code == 0
 
-    def test_a_signal_that_comes_after_the_last_answer_stops_nothing(self, jobs: Path, out: Path):
+    def test_a_signal_that_comes_after_the_last_answer_stops_nothing(self, jobs: Path, out: Path) -> None:
         engine = Interrupted(19, signalled(signal.SIGTERM))
         assert run(out, jobs, engine=lambda: engine, patience=Patience(restarts=0, drain=20.0)).exit_code == 0
 
     @pytest.mark.parametrize("phase", ["index", "write"])
-    def test_while_reading_or_writing_it_ends_at_once_and_goes_on_next_time(self, jobs: Path, out: Path, phase: str):
+    def test_while_reading_or_writing_it_ends_at_once_and_goes_on_next_time(
+        self, jobs: Path, out: Path, phase: str
+    ) -> None:
         class Watch(list[Event]):
             def append(self, event: Event) -> None:
                 if isinstance(event, PhaseStarted) and event.name == phase:
@@ -360,7 +362,7 @@ class TestSignals:
 
 
 class TestSummary:
-    def test_fields(self, jobs: Path, out: Path):
+    def test_fields(self, jobs: Path, out: Path) -> None:
         write(jobs, *LINES, b"no", line("id 0"))
         events: list[Event] = []
         run(out, jobs, engine={"fail_every": 10}, events=events)
@@ -385,7 +387,7 @@ class TestSummary:
         assert (found["output"], found["errors"]) == (str(out), f"{out}.errors.jsonl")
         assert (found["engine"], found["platform"], found["order"]) == ("replay", "cpu", "given")
 
-    def test_after_a_failure(self, jobs: Path, out: Path):
+    def test_after_a_failure(self, jobs: Path, out: Path) -> None:
         with pytest.raises(EngineUnavailableError):
             run(out, jobs, engine=lambda: Interrupted(7, die))
         summary = summary_of(out)
@@ -393,7 +395,7 @@ class TestSummary:
         assert (summary.counts.completed, summary.counts.failed) == (7, 0)
         assert "write" not in summary.seconds
 
-    def test_a_resumed_run_counts_the_tokens_of_all_its_invocations(self, jobs: Path, out: Path):
+    def test_a_resumed_run_counts_the_tokens_of_all_its_invocations(self, jobs: Path, out: Path) -> None:
         with pytest.raises(EngineUnavailableError):
             run(out, jobs, engine=lambda: Interrupted(7, die))
         part = summary_of(out).tokens
@@ -402,14 +404,14 @@ class TestSummary:
         assert whole == other
         assert 0 < part.output < whole.output
 
-    def test_one_of_an_earlier_run_is_gone_while_the_next_runs(self, jobs: Path, out: Path):
+    def test_one_of_an_earlier_run_is_gone_while_the_next_runs(self, jobs: Path, out: Path) -> None:
         run(out, jobs, limit=3)
         path = out.parent / "out.jsonl.blendrun" / "summary.json"
         seen: list[bool] = []
         run(out, jobs, engine=lambda: Interrupted(0, lambda: seen.append(path.exists())))
         assert seen == [False]
 
-    def test_names_that_are_not_utf8_are_written_with_a_mark_in_their_place(self, tmp_path: Path):
+    def test_names_that_are_not_utf8_are_written_with_a_mark_in_their_place(self, tmp_path: Path) -> None:
         jobs = write(tmp_path / os.fsdecode(b"\xffjobs"), *LINES)
         summary = run(tmp_path / os.fsdecode(b"\xffout"), jobs)
         assert summary.inputs == (f"{tmp_path}/\ufffdjobs",)
@@ -417,7 +419,7 @@ class TestSummary:
         assert len(lines_of(tmp_path / os.fsdecode(b"\xffout"))) == 20
 
 
-def test_progress_counts_up_to_all_lines_and_ends_there(jobs: Path, out: Path):
+def test_progress_counts_up_to_all_lines_and_ends_there(jobs: Path, out: Path) -> None:
     write(jobs, *LINES, b"no")
     events: list[Event] = []
     run(out, jobs, engine={"fail_every": 10}, events=events)
@@ -427,7 +429,7 @@ def test_progress_counts_up_to_all_lines_and_ends_there(jobs: Path, out: Path):
     assert (steps[-1].failed, steps[-1].in_flight) == (3, 0)
 
 
-def test_what_an_engine_wants_known_is_a_warning(jobs: Path, out: Path):
+def test_what_an_engine_wants_known_is_a_warning(jobs: Path, out: Path) -> None:
     class Warns(ReplayEngine):
         async def start(self, on_phase: OnPhase) -> EngineInfo:
             return msgspec.structs.replace(await super().start(on_phase), notes=("a hook did not take",))
@@ -438,7 +440,7 @@ def test_what_an_engine_wants_known_is_a_warning(jobs: Path, out: Path):
     assert summary.notes == ("a hook did not take",)
 
 
-def test_state_and_journal_are_private(jobs: Path, out: Path):
+def test_state_and_journal_are_private(jobs: Path, out: Path) -> None:
     run(out, jobs)
     state = out.with_name("out.jsonl.blendrun")
     assert state.stat().st_mode & 0o777 == 0o700

@@ -28,7 +28,7 @@ def jobs(folder: Path) -> Path:
     return write(folder / "jobs.jsonl", line("a"), line("b", rid="mine"))
 
 
-def test_state_is_its_owners_alone(tmp_path: Path):
+def test_state_is_its_owners_alone(tmp_path: Path) -> None:
     state = tmp_path / "out.jsonl.blendrun"
     state.mkdir(mode=0o775)
     run(tmp_path / "out.jsonl", jobs(tmp_path), retry_errors=True)
@@ -38,12 +38,12 @@ def test_state_is_its_owners_alone(tmp_path: Path):
     assert {path.name: oct(mode(path)) for path in files if mode(path) != 0o600} == {}
 
 
-def test_answers_and_errors_follow_the_umask(tmp_path: Path):
+def test_answers_and_errors_follow_the_umask(tmp_path: Path) -> None:
     run(tmp_path / "out.jsonl", jobs(tmp_path))
     assert mode(tmp_path / "out.jsonl") == mode(tmp_path / "out.jsonl.errors.jsonl") == 0o664
 
 
-def test_an_output_that_was_closed_to_others_stays_so(tmp_path: Path):
+def test_an_output_that_was_closed_to_others_stays_so(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").touch(mode=0o600)
     run(tmp_path / "out.jsonl", jobs(tmp_path), overwrite=True)
     assert (tmp_path / "out.jsonl").stat().st_size > 0

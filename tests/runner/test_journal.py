@@ -65,7 +65,7 @@ def ends_of_records(path: Path) -> list[int]:
 
 
 @given(st.lists(st.lists(records, max_size=5), max_size=4))
-def test_what_is_written_in_any_number_of_openings_is_read_in_order(parts: list[list[Record]]):
+def test_what_is_written_in_any_number_of_openings_is_read_in_order(parts: list[list[Record]]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal"
         entries = [entry for part in parts for entry in write(path, part)]
@@ -78,7 +78,7 @@ def test_what_is_written_in_any_number_of_openings_is_read_in_order(parts: list[
 @given(st.lists(records, max_size=6), st.data())
 def test_cut_anywhere_all_whole_records_before_the_cut_survive_and_work_goes_on(
     written: list[Record], data: st.DataObject
-):
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal"
         write(path, written)
@@ -95,7 +95,7 @@ def test_cut_anywhere_all_whole_records_before_the_cut_survive_and_work_goes_on(
 
 
 @given(st.lists(records, min_size=1, max_size=6), st.data())
-def test_a_flipped_byte_costs_at_most_the_records_it_touches(written: list[Record], data: st.DataObject):
+def test_a_flipped_byte_costs_at_most_the_records_it_touches(written: list[Record], data: st.DataObject) -> None:
     assume(len({record.key for record in written}) == len(written))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "journal"
@@ -116,7 +116,7 @@ def test_a_flipped_byte_costs_at_most_the_records_it_touches(written: list[Recor
         assert read(path) == [*found, make(7)]
 
 
-def test_damaged_records_are_counted(tmp_path: Path):
+def test_damaged_records_are_counted(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     write(path, [make(place) for place in range(5)])
     path.write_bytes(path.read_bytes().replace(b'{"answer":1}', b'{"answer":9}').replace(b'{"answer":3}', b"xxx"))
@@ -127,7 +127,7 @@ def test_damaged_records_are_counted(tmp_path: Path):
         assert journal.damaged == 2, "counted anew at each reading"
 
 
-def test_zeros_that_a_power_cut_left_at_the_end_are_cut_off(tmp_path: Path):
+def test_zeros_that_a_power_cut_left_at_the_end_are_cut_off(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     write(path, [make(1)])
     with path.open("ab") as file:
@@ -138,7 +138,7 @@ def test_zeros_that_a_power_cut_left_at_the_end_are_cut_off(tmp_path: Path):
 
 class TestDropErrors:
     @given(st.lists(records, max_size=8))
-    def test_keeps_the_successes_in_order_and_appends_behind_them(self, written: list[Record]):
+    def test_keeps_the_successes_in_order_and_appends_behind_them(self, written: list[Record]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "journal"
             write(path, written)
@@ -154,7 +154,7 @@ class TestDropErrors:
             assert read(path) == [*successes, make(7)]
             assert [file.name for file in Path(folder).iterdir()] == ["journal"]
 
-    def test_a_rewrite_that_was_killed_half_way_leaves_no_trace_in_the_next(self, tmp_path: Path):
+    def test_a_rewrite_that_was_killed_half_way_leaves_no_trace_in_the_next(self, tmp_path: Path) -> None:
         path = tmp_path / "journal"
         write(path, [make(1), make(2, ok=False)])
         write(tmp_path / "journal.kept", [make(9)])
@@ -165,7 +165,7 @@ class TestDropErrors:
 
 class TestForeignFile:
     @pytest.mark.parametrize("content", [b"blendrun-journal 2\nxxxx\n", b"x" * 100, bytes(19)])
-    def test_another_format_is_refused_and_left_alone(self, tmp_path: Path, content: bytes):
+    def test_another_format_is_refused_and_left_alone(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "journal"
         path.write_bytes(content)
         with pytest.raises(ManifestMismatchError, match="written by another version; move it away, or use --no-resume"):
@@ -173,7 +173,7 @@ class TestForeignFile:
         assert path.read_bytes() == content
 
     @pytest.mark.parametrize("place", [0, 3, 10])
-    def test_a_flipped_byte_in_the_header_costs_no_record(self, tmp_path: Path, place: int):
+    def test_a_flipped_byte_in_the_header_costs_no_record(self, tmp_path: Path, place: int) -> None:
         path = tmp_path / "journal"
         write(path, [make(1), make(2)])
         content = bytearray(path.read_bytes())
@@ -184,14 +184,14 @@ class TestForeignFile:
             list(journal.entries())
             assert journal.damaged == 1
 
-    def test_a_flipped_byte_in_the_header_without_a_record_is_refused(self, tmp_path: Path):
+    def test_a_flipped_byte_in_the_header_without_a_record_is_refused(self, tmp_path: Path) -> None:
         path = tmp_path / "journal"
         path.write_bytes(b"blendrxn-journal 1\n")
         with pytest.raises(ManifestMismatchError):
             Journal(path)
 
 
-def test_a_file_without_its_header_was_emptied_and_a_new_one_was_not(tmp_path: Path):
+def test_a_file_without_its_header_was_emptied_and_a_new_one_was_not(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with Journal(path) as journal:
         assert not journal.emptied
@@ -203,13 +203,13 @@ def test_a_file_without_its_header_was_emptied_and_a_new_one_was_not(tmp_path: P
         assert not journal.emptied
 
 
-def test_a_folder_cannot_be_opened(tmp_path: Path):
+def test_a_folder_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(OutputUnavailableError, match=r"cannot open the journal .*: Is a directory"):
         Journal(tmp_path)
 
 
 @pytest.mark.parametrize("torn", [1, 65_535, 65_536, 65_537, 131_072, 200_000])
-def test_a_torn_tail_of_any_length_is_cut_off(tmp_path: Path, torn: int):
+def test_a_torn_tail_of_any_length_is_cut_off(tmp_path: Path, torn: int) -> None:
     path = tmp_path / "journal"
     write(path, [make(1), make(2)])
     whole = path.read_bytes()
@@ -220,7 +220,9 @@ def test_a_torn_tail_of_any_length_is_cut_off(tmp_path: Path, torn: int):
         assert journal.damaged == 0
 
 
-def test_it_is_forced_onto_the_disk_at_intervals_and_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_it_is_forced_onto_the_disk_at_intervals_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now, synced = [1000.0], []
     monkeypatch.setattr("blendrun.runner.journal.time.monotonic", lambda: now[0])
     monkeypatch.setattr("blendrun.runner.journal.os.fsync", lambda _: synced.append(now[0]))
@@ -234,7 +236,7 @@ def test_it_is_forced_onto_the_disk_at_intervals_and_at_the_end(tmp_path: Path, 
     assert synced[-1] == 1019.0
 
 
-def test_closed_it_holds_no_descriptor_and_may_be_closed_again(tmp_path: Path):
+def test_closed_it_holds_no_descriptor_and_may_be_closed_again(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal")
     descriptor = journal._file
     os.fstat(descriptor)
@@ -244,7 +246,7 @@ def test_closed_it_holds_no_descriptor_and_may_be_closed_again(tmp_path: Path):
     journal.close()
 
 
-def test_without_room_for_a_copy_errors_are_not_dropped_and_half_a_copy_goes(tmp_path: Path):
+def test_without_room_for_a_copy_errors_are_not_dropped_and_half_a_copy_goes(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     write(path, [make(place, ok=place % 2 == 0) for place in range(200)])
     whole = path.read_bytes()
@@ -265,7 +267,7 @@ def test_without_room_for_a_copy_errors_are_not_dropped_and_half_a_copy_goes(tmp
     assert [each.name for each in tmp_path.iterdir()] == ["journal"]
 
 
-def test_only_its_owner_can_read_it(tmp_path: Path):
+def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
     write(tmp_path / "journal", [make(1)])
     assert (tmp_path / "journal").stat().st_mode & 0o777 == 0o600
 
@@ -286,7 +288,7 @@ except OutputUnavailableError as error:
 """
 
 
-def test_a_full_disk_keeps_what_was_written_and_the_next_opening_goes_on(tmp_path: Path):
+def test_a_full_disk_keeps_what_was_written_and_the_next_opening_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "journal"
 
     def limit() -> None:

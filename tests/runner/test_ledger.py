@@ -29,7 +29,7 @@ def make_job(folder: str | Path, rows: int) -> Job:
 
 
 @given(st.integers(1, 40), st.data())
-def test_marks_the_rows_whose_key_is_there_and_no_other(rows: int, data: st.DataObject):
+def test_marks_the_rows_whose_key_is_there_and_no_other(rows: int, data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as folder, make_job(folder, rows) as job:
         accepted = job.accepted.tolist()
         done = data.draw(st.lists(st.sampled_from(accepted), unique=True) if accepted else st.just([]))
@@ -49,7 +49,7 @@ def test_marks_the_rows_whose_key_is_there_and_no_other(rows: int, data: st.Data
         assert ledger.error_codes.total() == sum(row % 3 == 0 for row in done)
 
 
-def test_the_first_entry_of_a_key_counts(tmp_path: Path):
+def test_the_first_entry_of_a_key_counts(tmp_path: Path) -> None:
     with make_job(tmp_path, 2) as job:
         ledger = Ledger(job, SALT)
         key = job.key(1, SALT)
@@ -58,7 +58,7 @@ def test_the_first_entry_of_a_key_counts(tmp_path: Path):
         assert not ledger.error_codes
 
 
-def test_keys_that_end_in_zero_bytes_are_told_apart(tmp_path: Path):
+def test_keys_that_end_in_zero_bytes_are_told_apart(tmp_path: Path) -> None:
     """NumPy takes trailing zeros of a byte string for padding; a key with some must find its own row."""
     with index(write(tmp_path / "jobs", *(line(f"id {row}") for row in range(700)))) as job:
         ending = [row for row in range(700) if job.key(row, SALT).endswith(b"\0")]
@@ -71,7 +71,7 @@ def test_keys_that_end_in_zero_bytes_are_told_apart(tmp_path: Path):
         assert np.flatnonzero(ledger.state).tolist() == [ending[0]]
 
 
-def test_a_job_without_one_good_line_loads_any_journal(tmp_path: Path):
+def test_a_job_without_one_good_line_loads_any_journal(tmp_path: Path) -> None:
     with index(write(tmp_path / "jobs", b"no", b"{}")) as job:
         ledger = Ledger(job, SALT)
         ledger.load([entry(bytes(16))])
@@ -79,7 +79,7 @@ def test_a_job_without_one_good_line_loads_any_journal(tmp_path: Path):
         assert len(ledger.unfinished()) == 0
 
 
-def test_more_entries_than_one_batch_are_all_seen(tmp_path: Path):
+def test_more_entries_than_one_batch_are_all_seen(tmp_path: Path) -> None:
     with index(write(tmp_path / "jobs", line("a"), line("b"))) as job:
         ledger = Ledger(job, SALT)
         strangers = (entry(number.to_bytes(16, "big")) for number in range(20_000))

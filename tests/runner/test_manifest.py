@@ -45,7 +45,7 @@ def changed(**fields: Any) -> Manifest:
         ),
     ],
 )
-def test_a_change_that_decides_answers_is_refused_by_name_unless_accepted(fields: dict[str, Any], words: str):
+def test_a_change_that_decides_answers_is_refused_by_name_unless_accepted(fields: dict[str, Any], words: str) -> None:
     with pytest.raises(ManifestMismatchError) as caught:
         manifests.check(BASE, changed(**fields), accept_changes=False)
     assert words in str(caught.value)
@@ -65,12 +65,12 @@ def test_a_change_that_decides_answers_is_refused_by_name_unless_accepted(fields
     ],
     ids=["nothing", "name of the input", "version", "name of the model", "limit"],
 )
-def test_what_decides_no_answer_may_change(fields: dict[str, Any]):
+def test_what_decides_no_answer_may_change(fields: dict[str, Any]) -> None:
     manifests.check(BASE, changed(**fields), accept_changes=False)
 
 
 @pytest.mark.parametrize("fields", [{"model_identity": "n"}, {"engine": "replay"}, {"answer_settings": {"seed": 1}}])
-def test_the_salt_changes_with_what_decides_an_answer(fields: dict[str, Any]):
+def test_the_salt_changes_with_what_decides_an_answer(fields: dict[str, Any]) -> None:
     assert changed(**fields).salt != BASE.salt
 
 
@@ -78,16 +78,16 @@ def test_the_salt_changes_with_what_decides_an_answer(fields: dict[str, Any]):
     "fields",
     [{"input_fingerprint": "e"}, {"limit": 3}, {"inputs": ()}, {"model": "x"}, {"versions": {}}],
 )
-def test_the_salt_stays_with_all_else(fields: dict[str, Any]):
+def test_the_salt_stays_with_all_else(fields: dict[str, Any]) -> None:
     assert changed(**fields).salt == BASE.salt
 
 
-def test_the_salt_depends_on_no_order_of_settings():
+def test_the_salt_depends_on_no_order_of_settings() -> None:
     one, two = {"a": 1, "b": {"c": 1, "d": 2}}, {"b": {"d": 2, "c": 1}, "a": 1}
     assert changed(answer_settings=one).salt == changed(answer_settings=two).salt
 
 
-def test_written_and_read_again_it_is_the_same(tmp_path: Path):
+def test_written_and_read_again_it_is_the_same(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     assert manifests.read(path) is None
     manifests.write(path, BASE)
@@ -97,7 +97,7 @@ def test_written_and_read_again_it_is_the_same(tmp_path: Path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema_version": 1}', b"\xff"])
-def test_a_damaged_one_is_refused_with_the_way_out(tmp_path: Path, content: bytes):
+def test_a_damaged_one_is_refused_with_the_way_out(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "manifest.json"
     path.write_bytes(content)
     with pytest.raises(ManifestMismatchError, match=r"damaged or of another version .* use --no-resume to start over"):
@@ -106,20 +106,20 @@ def test_a_damaged_one_is_refused_with_the_way_out(tmp_path: Path, content: byte
 
 
 @pytest.mark.parametrize("version", [0, 2])
-def test_one_of_another_schema_version_is_refused(tmp_path: Path, version: int):
+def test_one_of_another_schema_version_is_refused(tmp_path: Path, version: int) -> None:
     path = tmp_path / "manifest.json"
     manifests.write(path, changed(schema_version=version))
     with pytest.raises(ManifestMismatchError, match=rf"schema version {version}, this blendrun reads 1"):
         manifests.read(path)
 
 
-def test_a_field_that_a_later_blendrun_of_the_same_schema_added_is_passed_over(tmp_path: Path):
+def test_a_field_that_a_later_blendrun_of_the_same_schema_added_is_passed_over(tmp_path: Path) -> None:
     path = tmp_path / "manifest.json"
     manifests.write(path, BASE)
     path.write_bytes(path.read_bytes().replace(b"{", b'{"added": 1,', 1))
     assert manifests.read(path) == BASE
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path):
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputUnavailableError, match=r"cannot write .*missing/manifest.json: No such file"):
         manifests.write(tmp_path / "missing" / "manifest.json", BASE)

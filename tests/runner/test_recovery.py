@@ -34,24 +34,24 @@ def run_until_found(recovery: Recovery, rows: list[int], kills: Callable[[list[i
 
 
 @pytest.mark.parametrize("poison", [0, 1, 77, 159])
-def test_one_request_that_kills_is_found_among_many(poison: int):
+def test_one_request_that_kills_is_found_among_many(poison: int) -> None:
     blamed, starts = run_until_found(Recovery(3), list(range(160)), lambda rows: poison in rows)
     assert blamed == [poison]
     # Two deaths of the whole, then one a halving, then the end.
     assert starts <= 2 + 8 + 2
 
 
-def test_several_are_found_one_after_the_other():
+def test_several_are_found_one_after_the_other() -> None:
     blamed, _ = run_until_found(Recovery(3), list(range(20)), lambda rows: bool({3, 4, 17} & set(rows)))
     assert sorted(blamed) == [3, 4, 17]
 
 
-def test_what_kills_only_together_is_answered_apart():
+def test_what_kills_only_together_is_answered_apart() -> None:
     blamed, _ = run_until_found(Recovery(3), list(range(16)), lambda rows: {2, 13} <= set(rows))
     assert blamed == []
 
 
-def test_deaths_that_share_nothing_use_up_the_restarts():
+def test_deaths_that_share_nothing_use_up_the_restarts() -> None:
     recovery = Recovery(2)
     for rows in ([1, 2], [3, 4]):
         assert recovery.died(rows) is None
@@ -61,7 +61,7 @@ def test_deaths_that_share_nothing_use_up_the_restarts():
     assert recovery.given_up
 
 
-def test_without_memory_it_gets_smaller_and_what_was_in_flight_is_looked_at():
+def test_without_memory_it_gets_smaller_and_what_was_in_flight_is_looked_at() -> None:
     recovery = Recovery(9)
     recovery.died([1, 2], out_of_memory=True)
     assert (recovery.shrinks, list(recovery.groups)) == (1, [])

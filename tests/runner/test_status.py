@@ -40,7 +40,7 @@ def jobs(tmp_path: Path) -> Path:
     return write(tmp_path / "jobs.jsonl", *LINES, b"no json")
 
 
-def test_a_finished_run(jobs: Path, out: Path):
+def test_a_finished_run(jobs: Path, out: Path) -> None:
     run(out, jobs)
     summary, status = state_of(out, "summary.json"), state_of(out, "status.json")
     assert (status["object"], status["status"], status["blendrun"]["exit_code"]) == ("batch", "completed", 3)
@@ -52,7 +52,7 @@ def test_a_finished_run(jobs: Path, out: Path):
     assert status["created_at"] <= status["in_progress_at"] <= status["finalizing_at"] <= status["completed_at"]
 
 
-def test_a_drained_run_and_its_end(jobs: Path, out: Path):
+def test_a_drained_run_and_its_end(jobs: Path, out: Path) -> None:
     with pytest.raises(BlendrunError):
         run(out, jobs, engine=lambda: Interrupted(5, signalled(signal.SIGTERM)), patience=Patience(drain=0.0))
     assert state_of(out, "summary.json")["status"] == "drained"
@@ -71,7 +71,7 @@ def test_a_drained_run_and_its_end(jobs: Path, out: Path):
     assert (finished["id"], finished["created_at"]) == (drained["id"], drained["created_at"])
 
 
-def test_a_failed_run(jobs: Path, out: Path):
+def test_a_failed_run(jobs: Path, out: Path) -> None:
     with pytest.raises(BlendrunError):
         run(out, jobs, engine=lambda: Interrupted(5, die))
     assert state_of(out, "summary.json")["exit_code"] == 69
@@ -81,13 +81,13 @@ def test_a_failed_run(jobs: Path, out: Path):
     assert len([record for record in records_of(out) if record["error"] is None]) == 5
 
 
-def test_an_input_that_cannot_be_run(tmp_path: Path, out: Path):
+def test_an_input_that_cannot_be_run(tmp_path: Path, out: Path) -> None:
     with pytest.raises(BlendrunError):
         run(out, write(tmp_path / "empty.jsonl"))
     assert state_of(out, "status.json")["blendrun"]["exit_code"] == 65
 
 
-def test_a_refused_invocation_says_nothing_of_the_run_before(jobs: Path, out: Path):
+def test_a_refused_invocation_says_nothing_of_the_run_before(jobs: Path, out: Path) -> None:
     run(out, jobs)
     before = state_of(out, "status.json")
     with pytest.raises(ManifestMismatchError):

@@ -19,7 +19,7 @@ _FOR_EVER_S = 3600.0
     ("number", "error"),
     [(signal.SIGINT, InterruptedRunError), (signal.SIGTERM, DrainedError), (signal.SIGUSR1, DrainedError)],
 )
-def test_what_forgives_every_failure_does_not_forgive_a_signal(number: int, error: type[Exception]):
+def test_what_forgives_every_failure_does_not_forgive_a_signal(number: int, error: type[Exception]) -> None:
     def forgiving() -> None:
         try:
             os.kill(os.getpid(), number)
@@ -31,14 +31,14 @@ def test_what_forgives_every_failure_does_not_forgive_a_signal(number: int, erro
         forgiving()
 
 
-def test_a_deadline_ends_what_runs_at_its_time():
+def test_a_deadline_ends_what_runs_at_its_time() -> None:
     begun = time.monotonic()
     with pytest.raises(DrainedError, match="the deadline has come"), stopping_by_exception(begun + 0.3):
         time.sleep(_FOR_EVER_S)
     assert time.monotonic() - begun >= 0.3
 
 
-def test_the_deadline_waits_while_a_loop_has_the_signals():
+def test_the_deadline_waits_while_a_loop_has_the_signals() -> None:
     begun = time.monotonic()
     with pytest.raises(DrainedError), stopping_by_exception(begun + 0.2):
         with handlers_kept():
@@ -47,7 +47,7 @@ def test_the_deadline_waits_while_a_loop_has_the_signals():
         time.sleep(_FOR_EVER_S)
 
 
-def test_afterwards_nothing_of_it_is_left():
+def test_afterwards_nothing_of_it_is_left() -> None:
     numbers = (*STOP_SIGNALS, signal.SIGALRM)
     before, (left, _) = [signal.getsignal(number) for number in numbers], signal.getitimer(signal.ITIMER_REAL)
     with stopping_by_exception(time.monotonic() + 60):

@@ -61,7 +61,7 @@ def summary_of(out: Path) -> dict[str, object]:
 
 
 class TestDeath:
-    def test_one_death_costs_a_restart_and_no_answer(self, jobs: Path, out: Path):
+    def test_one_death_costs_a_restart_and_no_answer(self, jobs: Path, out: Path) -> None:
         deaths = iter([True])
         engine = Dying(lambda rows: 17 in rows and next(deaths, False))
         summary = run(out, jobs, engine=lambda: engine, patience=Patience(restarts=1))
@@ -72,7 +72,7 @@ class TestDeath:
         assert restart.in_flight > 0
         assert any("1 of 1 restarts used" in note for note in summary.notes)
 
-    def test_the_request_that_kills_becomes_an_error_line(self, jobs: Path, out: Path):
+    def test_the_request_that_kills_becomes_an_error_line(self, jobs: Path, out: Path) -> None:
         summary = run(out, jobs, engine=lambda: Dying(lambda rows: 17 in rows), patience=Patience(restarts=3))
         assert summary.exit_code == 3
         (error,) = lines_of(out.with_name("out.jsonl.errors.jsonl"))
@@ -82,34 +82,34 @@ class TestDeath:
         assert "ends the engine, alone too: AcceleratorError" in error["error"]["message"]
         assert [answer["custom_id"] for answer in lines_of(out)] == [name for name in IDS if name != "id 17"]
 
-    def test_beyond_its_restarts_the_run_ends_with_what_it_has(self, jobs: Path, out: Path):
+    def test_beyond_its_restarts_the_run_ends_with_what_it_has(self, jobs: Path, out: Path) -> None:
         engine = Dying(lambda rows: len(rows) == 1)
         with pytest.raises(EngineUnavailableError, match="no such luck"):
             run(out, jobs, engine=lambda: engine, patience=Patience(restarts=0))
         assert engine.starts == 1
         assert run(out, jobs).exit_code == 0
 
-    def test_an_engine_without_memory_is_made_smaller(self, jobs: Path, out: Path):
+    def test_an_engine_without_memory_is_made_smaller(self, jobs: Path, out: Path) -> None:
         deaths = iter([True, True])
         engine = Dying(lambda rows: next(deaths, False), out_of_memory=True)
         summary = run(out, jobs, engine=lambda: engine, patience=Patience(restarts=3))
         assert [restart.shrinks for restart in summary.restarts] == [1, 2]
         assert summary.exit_code == 0
 
-    def test_an_engine_that_dies_of_everything_is_given_up(self, jobs: Path, out: Path):
+    def test_an_engine_that_dies_of_everything_is_given_up(self, jobs: Path, out: Path) -> None:
         engine = Dying(lambda rows: True)
         with pytest.raises(EngineUnavailableError, match="no such luck"):
             run(out, jobs, engine=lambda: engine, patience=Patience(restarts=2))
         assert engine.starts < 60
         assert summary_of(out)["exit_code"] == 69
 
-    def test_a_killer_among_the_last_ones(self, tmp_path: Path, out: Path):
+    def test_a_killer_among_the_last_ones(self, tmp_path: Path, out: Path) -> None:
         """All that is left may be suspects: there is nothing to plan beside them."""
         jobs = write(tmp_path / "few.jsonl", *LINES[:3])
         summary = run(out, jobs, engine=lambda: Dying(lambda rows: 1 in rows), patience=Patience(restarts=3))
         assert (summary.exit_code, summary.counts.completed) == (3, 2)
 
-    def test_dead_behind_its_last_answer_it_is_not_started_again(self, jobs: Path, out: Path):
+    def test_dead_behind_its_last_answer_it_is_not_started_again(self, jobs: Path, out: Path) -> None:
         class DyingLast(ReplayEngine):
             starts = 0
 
@@ -151,7 +151,7 @@ class SilentStart(ReplayEngine):
 
 
 class TestHang:
-    def test_an_engine_that_says_nothing_is_started_again(self, jobs: Path, out: Path):
+    def test_an_engine_that_says_nothing_is_started_again(self, jobs: Path, out: Path) -> None:
         engine = Silent()
         summary = run(out, jobs, engine=lambda: engine, patience=Patience(restarts=1, stall=1.0))
         assert summary.exit_code == 0
@@ -159,7 +159,7 @@ class TestHang:
         assert "no sign of life" in restart.reason
         assert len(lines_of(out)) == COUNT
 
-    def test_so_is_one_that_does_not_come_up(self, jobs: Path, out: Path):
+    def test_so_is_one_that_does_not_come_up(self, jobs: Path, out: Path) -> None:
         with pytest.raises(EngineUnavailableError, match="did not start: no sign of life for 1 s"):
             run(out, jobs, engine=lambda: SilentStart(ReplaySettings()), patience=Patience(load=0.5))
 
@@ -173,7 +173,7 @@ class SilentEnd(ReplayEngine):
         await asyncio.sleep(3600)
 
 
-def test_an_engine_that_does_not_end_is_ended(jobs: Path, out: Path):
+def test_an_engine_that_does_not_end_is_ended(jobs: Path, out: Path) -> None:
     engine = SilentEnd(ReplaySettings())
     assert run(out, jobs, engine=lambda: engine, patience=Patience(stall=1.0)).exit_code == 0
 
@@ -194,7 +194,7 @@ class Expecting(RowFeeder):
 
 
 class TestDeadline:
-    def test_what_cannot_finish_is_not_begun(self, tmp_path: Path, out: Path):
+    def test_what_cannot_finish_is_not_begun(self, tmp_path: Path, out: Path) -> None:
         rows = [line(f"id {row}", "question", max_tokens=20) for row in range(400)]
         jobs = write(tmp_path / "many.jsonl", *rows)
         # 0.2 s each, two at a time: 40 s of work.
@@ -208,7 +208,7 @@ class TestDeadline:
         assert 0 < counts["completed"] < 400
         assert run(out, jobs).counts.completed == 400
 
-    def test_what_would_be_cut_off_is_left_and_the_rest_is_done_in_good_time(self, tmp_path: Path, out: Path):
+    def test_what_would_be_cut_off_is_left_and_the_rest_is_done_in_good_time(self, tmp_path: Path, out: Path) -> None:
         # Long ones take days: if it waited for them, or for the deadline, the test's own timeout would end it.
         tokens = 1_000_000_000
         short, long = {"max_tokens": 5}, {"max_tokens": tokens}

@@ -20,7 +20,7 @@ def check(folder: Path, lines: list[dict[str, Any]], context: int, longest: int)
     return refused_prompts(job, tokenizer, tokenized, longest)
 
 
-def test_each_row_that_cannot_run_comes_once_with_its_reason(tmp_path: Path):
+def test_each_row_that_cannot_run_comes_once_with_its_reason(tmp_path: Path) -> None:
     lines = [
         completion("good", "w1 w2 w3"),
         completion("over the context", " ".join(["w1"] * 30)),
@@ -39,18 +39,18 @@ def test_each_row_that_cannot_run_comes_once_with_its_reason(tmp_path: Path):
     assert "user message must have content" in errors[1].message
 
 
-def test_a_sound_job_has_none(tmp_path: Path):
+def test_a_sound_job_has_none(tmp_path: Path) -> None:
     assert not len(check(tmp_path, [completion("a", "w1"), chat("b")], context=20, longest=16).rows)
 
 
-def test_reasons_can_be_had_for_more_rows_than_messages_are_kept(tmp_path: Path):
+def test_reasons_can_be_had_for_more_rows_than_messages_are_kept(tmp_path: Path) -> None:
     lines = [chat(f"id {row}", None) for row in range(150)]
     refused = check(tmp_path, lines, context=20, longest=16)
     assert len(refused.rows) == 150
     assert {refused.error(row).message for row in refused.rows.tolist()} == {"a user message must have content"}
 
 
-def test_an_exception_that_nobody_foresaw_costs_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_exception_that_nobody_foresaw_costs_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = PromptTokenizer.render
 
     def render(self: PromptTokenizer, endpoint: Any, body: Any) -> Any:
