@@ -59,7 +59,7 @@ def arguments(*words: str | Path) -> list[str]:
 def blendrun(
     *words: str | Path,
     process: bool = False,
-    cwd: Path | None = None,
+    cwd: str | Path | None = None,
     env: Mapping[str, str] | None = None,
     input: str | bytes = "",
     text: bool = True,
@@ -71,7 +71,7 @@ def blendrun(
     """
     env = environment() if env is None else env
     if process:
-        given = {"capture_output": True, "text": text, "env": env, "cwd": cwd}
+        given: dict[str, Any] = {"capture_output": True, "text": text, "env": env, "cwd": cwd}
         given |= {"input": input} if input else {"stdin": subprocess.DEVNULL}
         return subprocess.run(arguments(*words), **given | options)
     assert not options, f"for a process only: {', '.join(options)}"
@@ -87,7 +87,7 @@ def blendrun(
 
 def _exit_code(words: tuple[str | Path, ...]) -> int:
     """Of `main`, as the interpreter would make it."""
-    faulthandler.dump_traceback_later(_HANGS_S, exit=True, file=sys.__stderr__)
+    faulthandler.dump_traceback_later(_HANGS_S, exit=True, file=sys.__stderr__ or sys.stderr)
     try:
         main([*map(str, words)])
     except SystemExit as ended:
@@ -101,7 +101,7 @@ def _exit_code(words: tuple[str | Path, ...]) -> int:
 
 
 @contextmanager
-def _around(cwd: Path | None, env: Mapping[str, str]) -> Iterator[None]:
+def _around(cwd: str | Path | None, env: Mapping[str, str]) -> Iterator[None]:
     before, folder = dict(os.environ), Path.cwd()
     _set_environment(env)
     try:
@@ -148,8 +148,8 @@ def _content(file: IO[bytes]) -> bytes:
 
 def start(*words: str | Path, **options: Any) -> subprocess.Popen[str]:
     """The command in a process of its own, which goes on."""
-    options = {"stderr": subprocess.PIPE, "text": True, "env": environment()} | options
-    return subprocess.Popen(arguments(*words), **options)
+    given: dict[str, Any] = {"stderr": subprocess.PIPE, "text": True, "env": environment()}
+    return subprocess.Popen(arguments(*words), **given | options)
 
 
 def await_answers(journal: Path, count: int, process: subprocess.Popen[str]) -> None:

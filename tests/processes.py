@@ -38,7 +38,7 @@ def wait_for(what: Callable[[], bool], *needed: subprocess.Popen[Any]) -> None:
     """
     while not what():
         for process in needed:
-            assert process.poll() is None, f"{process.args} ended with {process.returncode}: {_said(process)}"
+            assert process.poll() is None, f"{process.args!r} ended with {process.returncode}: {_said(process)}"
         time.sleep(0.02)
 
 

@@ -146,7 +146,11 @@ def test_the_last_pool_full_begins_with_the_longest_answers() -> None:
 
 def test_simple_orders_are_what_they_say() -> None:
     job = small_job([[2, 1], [1, 5], [1, 4], [2, 0]], [3, 9, 9, 50])
-    of = lambda name: simple_order(name, job.prompts, job.tree, job.lengths).prompt.tolist()  # noqa: E731
+
+    def of(name: OrderName) -> list[int]:
+        order: list[int] = simple_order(name, job.prompts, job.tree, job.lengths).prompt.tolist()
+        return order
+
     assert of(OrderName.GIVEN) == [0, 1, 2, 3]
     assert of(OrderName.SORTED) == [2, 1, 3, 0]
     assert of(OrderName.LOF) == [3, 2, 1, 0]

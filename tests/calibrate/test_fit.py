@@ -106,7 +106,7 @@ def test_least_squares_without_negatives_meet_their_conditions(seed: int, column
 
 
 def test_equal_and_empty_columns_do_not_stop_least_squares() -> None:
-    column = np.arange(1.0, 6.0)
+    column = np.arange(1.0, 6.0, dtype=np.float64)
     matrix = np.stack([column, column, np.zeros(5)], axis=1)
     x = nnls(matrix, 3 * column)
     assert x[2] == 0

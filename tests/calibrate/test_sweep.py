@@ -20,6 +20,8 @@ POLICY = Policy(chunk=4096, max_running=32)
 class RecordingEngine:
     """Answers at once; keeps what it was asked, and a prefix cache of whole prompts."""
 
+    fetching = 0
+
     def __init__(self, refuse: bool = False, die_after: int | None = None) -> None:
         self.bodies: list[dict[str, object]] = []
         self._results: asyncio.Queue[Result] = asyncio.Queue()

@@ -100,7 +100,7 @@ def test_a_text_job_is_shown_with_its_tree_and_first_prompt(tmp_path: Path) -> N
 
 def test_bad_lines_and_long_prompts_are_warnings(tmp_path: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 3)
-    long = {"custom_id": "long", "url": "/v1/chat/completions"}
+    long: dict[str, Any] = {"custom_id": "long", "url": "/v1/chat/completions"}
     long |= {"body": {"messages": [{"role": "user", "content": "word " * 9000}]}}
     with jobs.open("a", encoding="utf-8") as file:
         file.write("not json\n" + json.dumps(long) + "\n")

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -234,7 +235,7 @@ class TestStderr:
     def test_a_log_that_nobody_reads_or_that_is_full_costs_nothing(self, jobs: Path) -> None:
         reader, writer = os.pipe()
         os.close(reader)
-        command = {"process": True, "capture_output": False}
+        command: dict[str, Any] = {"process": True, "capture_output": False}
         done = blendrun("run", jobs, "-o", jobs.with_name("1"), *REPLAY, **command, stderr=writer)
         os.close(writer)
         assert done.returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ def test_no_color_means_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("words", "variables"), [((), {"TERM": "dumb"}), (("-q",), {})])
 def test_a_dumb_terminal_and_a_quiet_run_have_no_bar(
-    tmp_path: Path, words: tuple[str, ...], variables: dict[str, str]
+    tmp_path: Path, words: tuple[str, ...], variables: dict[str, Any]
 ) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 20)
     code, shown = on_terminal("run", jobs, "-o", tmp_path / "out", *REPLAY, *words, **variables)

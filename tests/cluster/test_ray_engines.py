@@ -21,7 +21,8 @@ def test_a_node_is_lost_half_way_and_every_line_comes_once(nodes: Nodes, tmp_pat
     job, output = tmp_path / "job.jsonl", tmp_path / "answers.jsonl"
     ids = write_job(job, groups=4, each=5, tokens=200)
     state = tmp_path / "answers.jsonl.blendrun"
-    command = ["run", job, "--model", tiny_model, "--device", "cpu", "-o", output, "--ray", nodes.address]
+    command: list[str | Path] = ["run", job, "--model", tiny_model, "--device", "cpu", "-o", output]
+    command += ["--ray", nodes.address]
     command += ["--engine-arg", "max_running_requests=2", "--engine-arg", "max_total_tokens=2048"]
     run = start(*command, stdout=subprocess.PIPE, env=os.environ | LOOPBACK)
     wait_for(lambda: half_way(state, answers=4), run)

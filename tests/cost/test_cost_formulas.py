@@ -174,7 +174,7 @@ def test_rates_scale_all_densities_alike(prompts: list[list[int]], flops: float,
 @given(prompts=prompt_lists)
 def test_a_path_is_the_sum_over_ancestors(prompts: list[list[int]]) -> None:
     tree = make_tree(prompts)
-    own = np.arange(1.0, len(tree) + 1)
+    own = np.arange(1.0, len(tree) + 1, dtype=np.float64)
     expected = np.zeros(len(tree))
     for node in range(1, len(tree)):
         expected[node] = expected[tree.parent[node]] + own[tree.parent[node]]

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import groupby, pairwise
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blendrun.lengths.base import Lengths
 from blendrun.tokens.base import Prompts
@@ -66,7 +68,9 @@ def make_tree(prompts: Sequence[Sequence[int]]) -> PrefixTree:
     nodes.add(items, -1, 0, 0, leaf=False)
     ordered = [list(prompts[number]) for number in nodes.prompt]
     shared = [0] + [_common(*pair) for pair in pairwise(ordered)]
-    columns = {name: np.array(getattr(nodes, name), dtype=np.int32) for name in nodes.__dataclass_fields__}
+    columns: dict[str, NDArray[Any]] = {
+        name: np.array(getattr(nodes, name), dtype=np.int32) for name in nodes.__dataclass_fields__
+    }
     return PrefixTree(
         **{**columns, "prompt": columns["prompt"].astype(np.int64)},
         shared=np.array(shared[: len(prompts)], dtype=np.int32),

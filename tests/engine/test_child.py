@@ -20,6 +20,10 @@ def settings(model: str = "/no/such/model", threads: int = 1) -> EngineSettings:
     return EngineSettings(model, "cpu", threads)
 
 
+def gone(child: Child) -> bool:
+    return not child.lives and not child.scratch.exists()
+
+
 def test_unwanted_ones_end_with_all_they_left() -> None:
     early = EarlyChildren("cpu", 1, count=2)
     taken = early.take()
@@ -28,10 +32,10 @@ def test_unwanted_ones_end_with_all_they_left() -> None:
     assert left is not None and early.take() is None
     early._waiting.append(left)
     early.close()
-    assert not left.lives and not left.scratch.exists()
+    assert gone(left)
     assert taken.lives, "whoever takes one ends it"
     taken.end()
-    assert not taken.lives and not taken.scratch.exists()
+    assert gone(taken)
 
 
 def test_where_none_can_be_started_the_engine_says_why(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -19,8 +19,8 @@ def reference(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor) -> 
     """Attention of the last rows of a sequence, by the definition: (rows, heads, size)."""
     new, length = query.shape[0], keys.shape[0]
     mask = torch.ones(new, length, dtype=torch.bool).tril(length - new)
-    wide = [tensor.repeat_interleave(HEADS // KV_HEADS, dim=1).movedim(0, 1) for tensor in (keys, values)]
-    return scaled_dot_product_attention(query.movedim(0, 1), *wide, attn_mask=mask).movedim(1, 0)
+    keys, values = (tensor.repeat_interleave(HEADS // KV_HEADS, dim=1).movedim(0, 1) for tensor in (keys, values))
+    return scaled_dot_product_attention(query.movedim(0, 1), keys, values, attn_mask=mask).movedim(1, 0)
 
 
 def pool() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -23,7 +23,7 @@ print(found.corrected(1), found.corrected(0), found.corrected(7), found.correcte
 
 def test_a_correction_is_seen_by_a_process_that_has_the_file_open(tmp_path: Path) -> None:
     written = Estimates.create(tmp_path / "estimates", 3)
-    command = [sys.executable, "-c", READER, tmp_path / "estimates"]
+    command = [sys.executable, "-c", READER, str(tmp_path / "estimates")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
         assert reader.stdout is not None
         assert reader.stdout.readline() == "0\n"

@@ -68,9 +68,7 @@ def test_each_form_gets_its_answer_in_order() -> None:
 def replace_process(monkeypatch: pytest.MonkeyPatch, program: str) -> None:
     """Another program in the compiler's place: a real one cannot be made to crash or hang on demand."""
     real = subprocess.Popen
-    monkeypatch.setattr(
-        grammars.subprocess, "Popen", lambda _, **options: real([sys.executable, "-c", program], **options)
-    )
+    monkeypatch.setattr(subprocess, "Popen", lambda _, **options: real([sys.executable, "-c", program], **options))
 
 
 def test_a_form_that_ends_the_compiler_is_named_and_the_others_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:

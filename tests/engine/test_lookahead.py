@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from blendrun.blend import scan
 from blendrun.engine.scheduler.lookahead import Lookahead, fits_until_its_end
 
 
-def random_case(source: Random) -> dict[str, object]:
+def random_case(source: Random) -> dict[str, Any]:
     """What runs, close enough to the pool that both answers come up. Ends may be past and may coincide."""
     count = source.randrange(12)
     ahead = np.array(sorted(float(source.randrange(-3, 30)) for _ in range(count)))

@@ -6,6 +6,7 @@ import os
 import resource
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -33,7 +34,7 @@ def job_of(path: Path, prompts: list[list[int]]) -> Path:
     return path
 
 
-def run(*arguments: str | Path, **options: object) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
     return blendrun("run", *arguments, "--device", "cpu", "--threads", "1", process=True, **options)
 
 

@@ -10,7 +10,7 @@ SOAK = Path(__file__).resolve().parents[2] / "scripts" / "faults" / "soak.py"
 
 
 def test_five_kills() -> None:
-    command = [sys.executable, SOAK, "--kills", "5", "--lines", "600"]
+    command = [sys.executable, str(SOAK), "--kills", "5", "--lines", "600"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("5 kills, ")

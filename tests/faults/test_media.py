@@ -8,6 +8,7 @@ import os
 import socket
 from base64 import b64decode
 from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -153,14 +154,13 @@ class TestFetching:
     def test_a_slow_server_has_its_time_and_no_more(self, server: MediaServer) -> None:
         begun = asyncio.new_event_loop().time()
         for path in ("drip", "slow"):
-            assert (
-                failure(lambda path=path: fetch(f"{server.url}/{path}", seconds=0.15)) == "has not come within 0.15 s"
-            )
+            said = failure(partial(fetch, f"{server.url}/{path}", seconds=0.15))
+            assert said == "has not come within 0.15 s"
         assert asyncio.new_event_loop().time() - begun < 5
 
     def test_a_body_that_is_too_large_is_not_read_to_its_end(self, server: MediaServer) -> None:
         for path in ("stated", "endless"):
-            assert failure(lambda path=path: fetch(f"{server.url}/{path}", 100_000)) == "has more than 100,000 bytes"
+            assert failure(partial(fetch, f"{server.url}/{path}", 100_000)) == "has more than 100,000 bytes"
 
     def test_what_is_compressed_is_not_unpacked(self, server: MediaServer) -> None:
         assert "compressed" in failure(lambda: fetch(f"{server.url}/squeezed"))
@@ -257,7 +257,7 @@ class TestFiles:
             "../media-too/a",
             "/proc/self/environ",
         ):
-            assert failure(lambda url=url: read_below(folder, url, 10_000)).startswith("lies outside of "), url
+            assert failure(partial(read_below, folder, url, 10_000)).startswith("lies outside of "), url
 
     def test_what_is_no_file_is_not_waited_for(self, folder: Path) -> None:
         os.mkfifo(folder / "pipe")
@@ -273,7 +273,7 @@ class TestFiles:
         assert failure(lambda: read_below(folder, "deep/a b.png", 10)) == "has more than 10 bytes"
         assert "names the host" in failure(lambda: read_below(folder, "file://server/a", 10))
         for url in ("A" * 100_000, "a\u0000b", "loop"):
-            assert failure(lambda url=url: read_below(folder, url, 10)).startswith("cannot be read: ")
+            assert failure(partial(read_below, folder, url, 10)).startswith("cannot be read: ")
 
 
 class Echo(ReplayEngine):

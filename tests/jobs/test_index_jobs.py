@@ -6,11 +6,13 @@ import os
 import tempfile
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 import blendrun.jobs.lines as scanning
 from blendrun.errors import ErrorCode, InputInvalidError, InputMissingError, LineError, UsageError
@@ -38,8 +40,9 @@ def test_columns_say_where_each_line_is_and_what_it_asks_for(tmp_path: Path) -> 
     assert job.accepted.tolist() == [0, 1, 2]
     assert job.duplicate_of.tolist() == [-1, -1, -1]
     assert job.where(2) == (str(tmp_path / "two"), 1)
-    types = [job.source, job.offset, job.length, job.endpoint, job.content, job.max_new_tokens, job.choices]
-    assert [column.dtype.str for column in types] == ["<u2", "<i8", "<i8", "|i1", "|u1", "<i4", "<i2"]
+    columns: list[NDArray[Any]] = [job.source, job.offset, job.length, job.endpoint, job.content]
+    columns += [job.max_new_tokens, job.choices]
+    assert [column.dtype.str for column in columns] == ["<u2", "<i8", "<i8", "|i1", "|u1", "<i4", "<i2"]
     assert job.content.shape == (3, 16)
 
 

@@ -28,10 +28,14 @@ def make_tree(prompts: Sequence[Sequence[int]]) -> PrefixTree:
             end[below] = place
         if depth[path[-1]] < common:
             assert below is not None
-            begin.append(begin[below]), depth.append(common), parent.append(path[-1])
+            begin.append(begin[below])
+            depth.append(common)
+            parent.append(path[-1])
             parent[below] = len(begin) - 1
             path.append(parent[below])
-        begin.append(place), depth.append(len(prompts[number])), parent.append(path[-1])
+        begin.append(place)
+        depth.append(len(prompts[number]))
+        parent.append(path[-1])
         leaves.append(len(begin) - 1)
         path.append(leaves[-1])
     end |= dict.fromkeys(path, len(order))

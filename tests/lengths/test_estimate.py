@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,10 @@ from blendrun.lengths import LengthMode, Lengths, LengthSource, Recalled, Sample
 from blendrun.lengths.evidence import BINS, octave
 from blendrun.lengths.prior import prior_moments
 from blendrun.tokens.base import Prompts
+from blendrun.tree.base import PrefixTree
 from tests.lengths.small_tree import make_prompts, make_tree
+
+Drawn = tuple[Prompts, PrefixTree, Samples | None, Recalled | None]
 
 
 def samples(*rows: tuple[int, float] | tuple[int, float, bool]) -> Samples:
@@ -30,14 +34,16 @@ def samples(*rows: tuple[int, float] | tuple[int, float, bool]) -> Samples:
 def recalled(cluster: int, lengths: list[float]) -> Recalled:
     tokens = np.array(lengths)
     bins = octave(tokens)
-    count, total, square = (np.bincount(bins, part, BINS)[None] for part in (np.ones(len(bins)), tokens, tokens**2))
+    count, total, square = (
+        np.bincount(bins, part, BINS)[None].astype(np.float64) for part in (np.ones(len(bins)), tokens, tokens**2)
+    )
     return Recalled(np.array([cluster], dtype=np.uint64), count, total, square)
 
 
-def alone(count: int, **columns: object) -> tuple[Prompts, object]:
+def alone(count: int, **columns: Any) -> tuple[Prompts, PrefixTree]:
     """Prompts that share nothing."""
     units = [[number] for number in range(count)]
-    return make_prompts(units, **columns), make_tree(units)  # type: ignore[arg-type]
+    return make_prompts(units, **columns), make_tree(units)
 
 
 def two_passages(each: int) -> list[list[int]]:
@@ -46,7 +52,7 @@ def two_passages(each: int) -> list[list[int]]:
 
 
 @st.composite
-def jobs(draw: st.DrawFn) -> tuple[Prompts, object, Samples | None, Recalled | None]:
+def jobs(draw: st.DrawFn) -> Drawn:
     units = draw(st.lists(st.lists(st.integers(0, 2), max_size=4), max_size=15))
     count = len(units)
     bound = draw(st.lists(st.integers(0, 5000), min_size=count, max_size=count))
@@ -66,7 +72,7 @@ def jobs(draw: st.DrawFn) -> tuple[Prompts, object, Samples | None, Recalled | N
 
 
 @given(jobs(), st.sampled_from(LengthMode))
-def test_moments_are_possible_whatever_is_known(job, mode: LengthMode) -> None:
+def test_moments_are_possible_whatever_is_known(job: Drawn, mode: LengthMode) -> None:
     prompts, tree, seen, history = job
     lengths = estimate(prompts, tree, mode=mode, samples=seen, history=history)
     assert len(lengths) == len(prompts)
@@ -80,7 +86,7 @@ def test_moments_are_possible_whatever_is_known(job, mode: LengthMode) -> None:
 
 
 @given(jobs())
-def test_facts_are_exact_and_an_oracle_speaks_only_when_asked(job) -> None:
+def test_facts_are_exact_and_an_oracle_speaks_only_when_asked(job: Drawn) -> None:
     prompts, tree, seen, history = job
     auto = estimate(prompts, tree, samples=seen, history=history)
     asked = estimate(prompts, tree, mode=LengthMode.REFERENCE, samples=seen, history=history)

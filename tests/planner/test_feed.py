@@ -94,7 +94,8 @@ def test_a_model_without_dimensions_cannot_be_planned(model: ResolvedModel, tmp_
     with pytest.raises(UsageError, match="use --order given or shuffled"):
         planned([line("a", "hello")], OrderName.SORTED, bare, tmp_path)
     # Where no order was asked for, the job runs all the same.
-    path, warnings = tmp_path / "job.jsonl", []
+    path = tmp_path / "job.jsonl"
+    warnings: list[str] = []
     with index_jobs(open_sources([path], tmp_path)) as job:
         made = RunPlanner(bare, None).plan(job, job.accepted, lambda *_: None, lambda *_: None, warnings.append)
     assert made.order is OrderName.GIVEN
@@ -148,7 +149,7 @@ def test_a_mode_that_a_request_forbids_is_left_out_or_refused(model: ResolvedMod
         return "no logprobs there" if mode is Overlap.MIXED and logprobs else None
 
     lines = [line(f"r{row}", f"say {row}", logprobs=1 if row == 3 else None) for row in range(6)]
-    modes = {"overlaps": (Overlap.EXCLUSIVE, Overlap.MIXED), "refusal": refusal}
+    modes: dict[str, Any] = {"overlaps": (Overlap.EXCLUSIVE, Overlap.MIXED), "refusal": refusal}
     assert plan(lines, None, model, tmp_path, overlap=None, **modes).overlap is Overlap.EXCLUSIVE
     with pytest.raises(UsageError, match="no logprobs there"):
         plan(lines, None, model, tmp_path, overlap=Overlap.MIXED, **modes)

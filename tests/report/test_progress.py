@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from blendrun.report import progress as views
-from blendrun.report.progress import LineView, LiveView, choose_view
+from blendrun.report.live_view import LiveView
+from blendrun.report.progress import LineView, choose_view
 from blendrun.runner.events import Event, Note, PhaseStarted, Progress
 
 EVENTS: list[Event] = [

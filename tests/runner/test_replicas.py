@@ -247,7 +247,7 @@ class TestAllotment:
         allotment = self.make(4)
         allotment.give_back(2, keep=[30])
         allotment.leave(2)
-        rows = []
+        rows: list[list[int]] = []
         while allotment._free:
             plan = asyncio.run(allotment.more(1 + 2 * (len(rows) % 2)))
             assert plan is not None
@@ -288,7 +288,8 @@ class TestAllotment:
             allotment.leave(2)
             plan = await waiting
             assert plan is not None
-            return plan.feeder.rows.tolist()
+            rows: list[int] = plan.feeder.rows.tolist()
+            return rows
 
         given = asyncio.run(wait())
         assert set(given) <= set(range(12 // replicas, 2 * 12 // replicas)) and given

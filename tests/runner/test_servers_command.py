@@ -45,7 +45,7 @@ def test_another_server_goes_on_with_what_one_began(jobs: Path, out: Path) -> No
 
 def test_a_signal_lets_what_is_in_flight_come_back(jobs: Path, out: Path) -> None:
     with faulty_server(work=1.0) as (address, seen):
-        command = ["run", jobs, "--engine", address, "-o", out, "--engine-arg", "concurrency=3"]
+        command: list[str | Path] = ["run", jobs, "--engine", address, "-o", out, "--engine-arg", "concurrency=3"]
         run = start(*command)
         wait_for(lambda: seen.running > 0, run)
         run.send_signal(signal.SIGTERM)

@@ -198,7 +198,7 @@ class TestDeadline:
         rows = [line(f"id {row}", "question", max_tokens=20) for row in range(400)]
         jobs = write(tmp_path / "many.jsonl", *rows)
         # 0.2 s each, two at a time: 40 s of work.
-        engine = {"slots": 2, "decode_rate": 100.0, "real_time": 1.0}
+        engine: dict[str, object] = {"slots": 2, "decode_rate": 100.0, "real_time": 1.0}
         patience = Patience(deadline=time.monotonic() + 4.0, drain=1.0, closing=0.5)
         with pytest.raises(DrainedError, match=r"\d+ requests are left") as caught:
             run(out, jobs, engine=engine, patience=patience)
@@ -216,7 +216,7 @@ class TestDeadline:
         # Past the window of 130, so that the pace is known when their turn comes; short ones come behind them.
         rows[140:140] = [line(f"long {row}", "question", **long) for row in range(5)]
         jobs = write(tmp_path / "mixed.jsonl", *rows)
-        engine = {"slots": 2, "decode_rate": 1000.0, "real_time": 1.0}
+        engine: dict[str, object] = {"slots": 2, "decode_rate": 1000.0, "real_time": 1.0}
         plan = Expecting(dict.fromkeys(range(140, 145), tokens), default=5)
         patience = Patience(deadline=time.monotonic() + 3600.0, drain=1.0)
         with pytest.raises(DrainedError, match="5 requests are left that would end behind the deadline"):

@@ -35,7 +35,8 @@ def job(folder: Path) -> Path:
 
 
 def test_the_plan_comes_true_and_is_compared(tmp_path: Path) -> None:
-    words = ["bench", "live", job(tmp_path), "--model", "smollm2-135m", "--device", "cpu", "--threads", "1"]
+    words: list[str | Path] = ["bench", "live", job(tmp_path), "--model", "smollm2-135m", "--device", "cpu"]
+    words += ["--threads", "1"]
     # Two prefixes fit the pool.
     words += ["--kv-tokens", "800", "--orders", "given,blended", "--repeat", "2", "--keep", tmp_path / "runs", "--json"]
     done = blendrun(*words, "--plot", tmp_path / "plot.png", process=True)

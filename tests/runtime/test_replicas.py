@@ -20,7 +20,7 @@ def test_one_of_two_is_killed_half_way_and_every_line_comes_once(tmp_path: Path,
     job, output = tmp_path / "job.jsonl", tmp_path / "answers.jsonl"
     ids = write_job(job, groups=8, each=5, tokens=160)
     state = tmp_path / "answers.jsonl.blendrun"
-    command = ["run", job, "--model", tiny_model, "--device", "cpu", "-o", output]
+    command: list[str | Path] = ["run", job, "--model", tiny_model, "--device", "cpu", "-o", output]
     command += ["--replicas", "2", "--max-restarts", "0"]
     command += ["--engine-arg", "max_running_requests=2", "--engine-arg", "max_total_tokens=2048"]
     run = start(*command)

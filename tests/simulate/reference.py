@@ -81,7 +81,8 @@ class Reference:
         place_of = {int(prompt): place for place, prompt in enumerate(self.tree.prompt)}
         self.all = []
         for place, prompt in enumerate(order.tolist()):
-            path, node = [], int(self.tree.leaf[place_of[prompt]])
+            path: list[int] = []
+            node = int(self.tree.leaf[place_of[prompt]])
             while node > 0:
                 path.insert(0, node)
                 node = int(self.tree.parent[node])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ def job() -> Job:
     return job_of(units, [4] * 300 + [400] * 60)
 
 
-def portfolio(made: Job, pool: KvPool = POOL, **options: object) -> Portfolio:
+def portfolio(made: Job, pool: KvPool = POOL, **options: Any) -> Portfolio:
     simulated = partial(simulate_portfolio, made.tree, made.prompts, made.lengths)
     blends = [made.blend(pool.tokens, scattered=scattered) for scattered in (False, True)]
     return simulated([made.order(name) for name in SIMPLE], blends, MODEL, MACHINE, pool=pool, **options)
@@ -142,5 +143,6 @@ def test_a_model_of_sliding_windows_alone_has_a_budget() -> None:
 @pytest.mark.parametrize("rate", ["flops", "bandwidth"])
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
 def test_rates_that_give_no_time_are_refused_by_name(rate: str, value: float) -> None:
+    change: dict[str, Any] = {rate: value}
     with pytest.raises(UsageError, match=f"a100-80g: a {rate} of .* gives no time; mend the hardware card"):
-        step_time(MODEL, replace(MACHINE, **{rate: value}))
+        step_time(MODEL, replace(MACHINE, **change))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,6 +12,7 @@ from blendrun.errors import UsageError
 from blendrun.models.cards import load_card
 from blendrun.synth import COMPUTE, MEMORY, SHARE, Recipe, Synthesis, UnreachableError, synthesise
 from blendrun.synth.draw import draw
+from blendrun.synth.kinds import Kind
 from blendrun.synth.recipe import RHO_TOLERANCE, SHARING_TOLERANCE
 
 MODEL, PEAK = load_card("llama-3-8b"), machine(load_hardware("a100-80g"), 1, "peak")
@@ -65,7 +68,7 @@ def test_the_mix_follows_the_model_and_the_card() -> None:
 
 
 @pytest.mark.parametrize("kind", [*COMPUTE.values(), *MEMORY.values(), *SHARE.values()], ids=lambda kind: kind.name)
-def test_lengths_have_the_published_means(kind) -> None:
+def test_lengths_have_the_published_means(kind: Kind) -> None:
     drawn = draw(kind, 100_000, 0)
     assert drawn.prompt.mean() == pytest.approx(kind.prompt, rel=0.02)
     assert drawn.output.mean() == pytest.approx(kind.output, rel=0.05)
@@ -107,7 +110,7 @@ def test_kinds_share_their_prefixes_and_nothing_else() -> None:
         ({"kinds": ("burstgpt", "openvid", "gsm8k")}, "--share gsm8k: known are mmlu"),
     ],
 )
-def test_a_number_or_name_that_makes_no_sense_is_refused_by_name(change: dict, message: str) -> None:
+def test_a_number_or_name_that_makes_no_sense_is_refused_by_name(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError) as error:
         recipe(**change)
     assert message in str(error.value)
@@ -124,7 +127,7 @@ def test_a_number_or_name_that_makes_no_sense_is_refused_by_name(change: dict, m
         ({"requests": 1}, "ask for "),
     ],
 )
-def test_a_mix_out_of_reach_says_what_is_in_reach(change: dict, message: str) -> None:
+def test_a_mix_out_of_reach_says_what_is_in_reach(change: dict[str, Any], message: str) -> None:
     with pytest.raises(UnreachableError) as error:
         synthesise(recipe(**change), MODEL, PEAK)
     assert message in str(error.value)

@@ -108,7 +108,8 @@ class TestPrompts:
 class TestKinds:
     def roots(self, folder: Path, tokenizer: PromptTokenizer, *fields: dict[str, Any]) -> list[int]:
         lines = [chat(str(number), **one) for number, one in enumerate(fields)]
-        return build(folder, tokenizer, *lines).prompts.root.tolist()
+        roots: list[int] = build(folder, tokenizer, *lines).prompts.root.tolist()
+        return roots
 
     def test_ordinary_prompts_share_one_root(self, tmp_path: Path, tokenizer: PromptTokenizer) -> None:
         assert self.roots(tmp_path, tokenizer, {}, {"model": "m"}, {"temperature": 0.5}) == [0, 0, 0]

@@ -17,11 +17,13 @@ from tests.tokens.token_jobs import CHAT, COMPLETIONS, word_tokenizer
 
 def chat_ids(tokenizer: PromptTokenizer, text: str, **fields: object) -> list[int]:
     body = {"messages": [{"role": "user", "content": text}], **fields}
-    return tokenizer.encode([tokenizer.render(ENDPOINTS[CHAT], body)])[0].tolist()
+    ids: list[int] = tokenizer.encode([tokenizer.render(ENDPOINTS[CHAT], body)])[0].tolist()
+    return ids
 
 
 def text_ids(tokenizer: PromptTokenizer, text: str) -> list[int]:
-    return tokenizer.encode([tokenizer.render(ENDPOINTS[COMPLETIONS], {"prompt": text})])[0].tolist()
+    ids: list[int] = tokenizer.encode([tokenizer.render(ENDPOINTS[COMPLETIONS], {"prompt": text})])[0].tolist()
+    return ids
 
 
 def test_importing_the_package_imports_no_runtime() -> None:

@@ -41,8 +41,9 @@ def our_ids(tokenizer: PromptTokenizer, case: dict[str, Any]) -> list[int] | Non
         prompt = replace(tokenizer, defaults=case["defaults"]).render(ENDPOINTS[CHAT], case["body"])
     except RenderError:
         return None
-    (ids,) = tokenizer.encode([prompt])
-    return ids.tolist()
+    (encoded,) = tokenizer.encode([prompt])
+    ids: list[int] = encoded.tolist()
+    return ids
 
 
 def test_ids_equal_those_of_sglangs_serving_code() -> None:

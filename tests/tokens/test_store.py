@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -104,10 +105,10 @@ class TestReuse:
     ) -> None:
         from blendrun.tokens import build as module
 
-        class Tomorrow(module.date):  # type: ignore[misc, name-defined]
+        class Tomorrow(date):
             @classmethod
-            def today(cls) -> Any:
-                return module.date.fromordinal(module.date.max.toordinal() - 1)
+            def today(cls) -> Self:
+                return cls.fromordinal(cls.max.toordinal() - 1)
 
         model = word_tokenizer(tmp_path / "dated", WORD_TEMPLATE + "{{ strftime_now('%d') }}")
         assert not made.build(tokenizer=load_tokenizer(model)).reused

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
 from blendrun.tokens.base import Prompts
 from blendrun.tree import PrefixTree
+
+# (root, unit, place in the unit), or (root, "own", number of the prompt, place).
+Token = tuple[Any, ...]
 
 
 def prompts_of(
@@ -40,9 +44,9 @@ def prompts_of(
 unit_lists = st.lists(st.lists(st.integers(0, 2), max_size=8), max_size=24)
 
 
-def token_strings(prompts: Prompts) -> list[tuple[object, ...]]:
+def token_strings(prompts: Prompts) -> list[tuple[Token, ...]]:
     """Each prompt as its tokens, each of which knows its root; tokens that no unit accounts for are nobody else's."""
-    strings = []
+    strings: list[tuple[Token, ...]] = []
     for number in range(len(prompts)):
         units = prompts.units[prompts.offsets[number] : prompts.offsets[number + 1]].tolist()
         root, length = int(prompts.root[number]), int(prompts.prompt_tokens[number])
@@ -58,12 +62,12 @@ def common(a: Sequence[object], b: Sequence[object]) -> int:
     return length
 
 
-def paths(tree: PrefixTree, strings: Sequence[tuple[object, ...]]) -> list[tuple[object, ...]]:
+def paths(tree: PrefixTree, strings: Sequence[tuple[Token, ...]]) -> list[tuple[Token, ...]]:
     """For each leaf its tokens, put together from the segments of the nodes above; segments are read from the first
     prompt of each node, so they are right only where all its prompts agree."""
     result = []
     for leaf in tree.leaf.tolist():
-        path: tuple[object, ...] = ()
+        path: tuple[Token, ...] = ()
         node = leaf
         while node >= 0:
             first = strings[tree.prompt[tree.leaf_begin[node]]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,7 +19,7 @@ def jobs_and_orders(draw: st.DrawFn) -> tuple[list[list[int]], list[int]]:
     return units, draw(st.lists(st.integers(0, len(units) - 1), max_size=60))
 
 
-def slow_lru(strings: list[tuple[object, ...]], order: list[int], capacity: int) -> list[int]:
+def slow_lru(strings: Sequence[tuple[object, ...]], order: list[int], capacity: int) -> list[int]:
     """Every prefix is an entry with the time of its last use; the oldest goes first, of equals the longest."""
     used: dict[tuple[object, ...], int] = {}
     hits = []
