@@ -31,7 +31,7 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 EXPLAINED = ROOT / "scripts" / "mutants-explained.txt"
-_HOOKS = ("dead_end", "estimates", "hooks", "log_file", "lookahead", "planned", "step_budget", "next_use")
+_HOOKS = ("dead_end", "estimates", "hooks", "log_file", "lookahead", "planned", "step_budget", "next_use", "reserve")
 _SCHEDULER = " ".join(f"tests/engine/test_{name}.py" for name in _HOOKS) + " tests/runtime/test_scheduler.py"
 # Of each target: its files, and the tests that are to notice, those that are quick first.
 TARGETS = {
@@ -118,7 +118,10 @@ class Copy:
         """What runs the target's tests on this copy."""
         tests = f"{shlex.quote(sys.executable)} -m pytest -x -q -p no:cacheprovider {TARGETS[target][1]}"
         folder = shlex.quote(str(self.folder))
-        return f"sh -c {shlex.quote(f'cd {folder} && PYTHONPATH={folder} exec {tests}')}"
+        loops = shlex.quote(str(self.folder / "build" / "loops"))
+        # With a check of every index: memory next to an array may well hold what a faulty loop hopes for.
+        checked = f"NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR={loops}"
+        return f"sh -c {shlex.quote(f'cd {folder} && {checked} PYTHONPATH={folder} exec {tests}')}"
 
     def prepare(self, target: str) -> None:
         """Run the tests without a fault: they must pass. Twice, as the first run compiles loops. Raises SystemExit."""

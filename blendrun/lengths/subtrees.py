@@ -100,7 +100,7 @@ def _levels(tree: PrefixTree, place: Indices, ratio: Floats) -> _Levels:
 
 
 def _rungs(count: Indices) -> Indices:
-    """Rung of each number of samples on the ladder 1, 2, 4, 8, 12, ... 40, 44, 49, ...; 0 below it.
+    """Rung of each number of samples on the ladder 1, 2, 4, 8, 12, ... 48, 52, 57, 62, ...; 0 below it.
 
     A step is four samples or a tenth, whichever is more: a child with nine tenths of its parent's samples must not hide
     how the last tenth differs, and where samples are few a step down must drop some, not believe the same ones again.

@@ -39,6 +39,11 @@ def test_budgets_that_stop_the_engine_are_refused(wrong: object) -> None:
         wrong()
 
 
+def test_the_least_budgets_that_do_not_stop_it_are_taken() -> None:
+    assert ConstantBudget(1).prefill_tokens(0, 0) == 1
+    assert AdaptiveBudget(1, 1, 0, 1, 1, 1).prefill_tokens(0, 0) == 1
+
+
 def test_budgets_need_neither_numpy_nor_numba_to_answer() -> None:
     code = "import sys; from blendrun.blend.budget import ConstantBudget; sys.exit('numba' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

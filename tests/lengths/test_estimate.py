@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from blendrun.lengths import LengthMode, Lengths, LengthSource, Recalled, Samples, estimate, length_report
 from blendrun.lengths.evidence import BINS, octave
 from blendrun.lengths.prior import prior_moments
+from blendrun.lengths.subtrees import _rungs
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 from tests.lengths.small_tree import make_prompts, make_tree
@@ -195,6 +196,13 @@ class TestSubtrees:
         lengths = estimate(make_prompts(units, bound=4096), make_tree(units), samples=seen)
         assert lengths.mean[200] < 70
         assert lengths.mean[430] > 600
+
+    def test_a_step_down_the_ladder_is_four_samples_or_a_tenth(self) -> None:
+        counts = np.arange(2_000)
+        borders = np.flatnonzero(np.diff(_rungs(counts))) + 1
+        assert borders[:15].tolist() == [1, 2, 4, 8, 12, 16, 20, 24, 28, 32, 36, 40, 44, 48, 52]
+        steps = np.diff(borders[15:]) / borders[15:-1]
+        assert steps.min() > 0.08 and steps.max() <= 0.1
 
     def test_both_moments_follow(self) -> None:
         units = two_passages(30)

@@ -90,7 +90,7 @@ def test_common_prefixes_of_any_two_leaves(count: int) -> None:
 def test_common_prefix_refuses_places_that_are_none() -> None:
     tree = build_tree(prompts_of([[1], [2]]))
     for wrong in (-1, 2):
-        with pytest.raises(IndexError):
+        with pytest.raises(IndexError, match=r"from 0 to 1$"):
             SharedPrefix(tree)(np.array([0]), np.array([wrong]))
     assert len(SharedPrefix(build_tree(prompts_of([])))(np.array([], dtype=int), np.array([], dtype=int))) == 0
 
