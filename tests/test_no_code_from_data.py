@@ -14,6 +14,7 @@ FORBIDDEN = {
     "torch's pickles": r"torch\.load\((?!.*weights_only=True)",
     "a model's own code": r"trust_remote_code\s*[=:]\s*True",
     "a template outside the sandbox": r"(?<!Sandboxed)\bEnvironment\(",
+    "modules of the current folder": r"sys\.executable, (?!\"-P\")",
     "a shell": r"shell\s*=\s*True|os\.system\(",
 }
 

@@ -32,7 +32,7 @@ def measure_rates(request: Request, environment: dict[str, str]) -> Rates:
 
     Raises EngineUnavailableError with the end of what the child printed.
     """
-    command = [sys.executable, "-m", "blendrun.calibrate.worker", msgspec.json.encode(request).decode()]
+    command = [sys.executable, "-P", "-m", "blendrun.calibrate.worker", msgspec.json.encode(request).decode()]
     try:
         done = subprocess.run(
             command, env=os.environ | environment, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False

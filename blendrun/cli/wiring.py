@@ -44,7 +44,8 @@ def wire(options: dict[str, Any], progress: Any, later: ExitStack) -> tuple[RunS
     if options["endpoint"] not in (None, *ENDPOINTS):
         raise UsageError(f"--endpoint {options['endpoint']}: known are {', '.join(ENDPOINTS)}")
     shard = shard_of(options)
-    early = later.enter_context(closing(EarlyChildren(platform_of(options), threads_of(options), _early(options))))
+    early = later.enter_context(closing(EarlyChildren()))
+    early.start(platform_of(options), threads_of(options), _early(options))
     found = chosen(options, arguments, progress, early)
     if shard is not None and found.resolved is not None:
         shard = shard_of(options, found.resolved)

@@ -71,7 +71,7 @@ def _compile_from(forms: Sequence[Form]) -> tuple[list[str | None], str]:
     with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said:
         given.write(b"".join(msgspec.json.encode(form) + b"\n" for form in forms))
         given.seek(0)
-        command = [sys.executable, "-m", "blendrun.engine.grammars"]
+        command = [sys.executable, "-P", "-m", "blendrun.engine.grammars"]
         with subprocess.Popen(command, stdin=given, stdout=subprocess.PIPE, stderr=said, bufsize=0) as process:
             assert process.stdout is not None, "a pipe was asked for"
             try:

@@ -168,6 +168,8 @@ def process_environment(platform: Platform, threads: int) -> dict[str, str]:
         "HF_HUB_OFFLINE": os.environ.get("HF_HUB_OFFLINE", "1"),
         "TOKENIZERS_PARALLELISM": "false",
         "PYTHONUNBUFFERED": "1",
+        # No module comes from the folder that the command happens to run in.
+        "PYTHONSAFEPATH": "1",
         # Answers made of NaN look like answers. With this the engine dies of them, and the run finds whose they are.
         "SGLANG_ENABLE_NAN_LOGITS_CHECK": os.environ.get("SGLANG_ENABLE_NAN_LOGITS_CHECK", "1"),
     }

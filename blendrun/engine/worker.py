@@ -12,11 +12,11 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
+import multiprocessing
 import os
 import signal
 import socket
 import sys
-from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import gettempdir
@@ -46,7 +46,7 @@ def main() -> None:
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     import_runtime()
-    os.register_at_fork(after_in_child=partial(_in_forked_child, connection.fileno(), os.getpid()))
+    _prepare_forks(connection.fileno())
     loop.run_until_complete(_Worker(loop).serve(connection))
 
 
@@ -67,9 +67,22 @@ def import_runtime() -> None:
     gc.enable()
 
 
+def _prepare_forks(channel: int) -> None:
+    """See to it that processes forked from here, or from one of these, leave `channel` alone and die with it."""
+    parent = os.getpid()
+
+    def before() -> None:
+        nonlocal parent
+        parent = os.getpid()
+
+    os.register_at_fork(before=before, after_in_child=lambda: _in_forked_child(channel, parent))
+
+
 def _in_forked_child(channel: int, parent: int) -> None:
     """One of SGLang's processes, forked below this one: what it has inherited and must not use."""
     die_with_parent(parent)
+    # What it starts itself, as SGLang means it: it may have threads by then.
+    multiprocessing.set_start_method("spawn", force=True)
     os.environ["BLENDRUN_ENGINE_PID"] = str(os.getpid())
     # The number stays taken: the objects that hold it are here too, and would close another file of that number.
     with Path(os.devnull).open("rb") as nothing:

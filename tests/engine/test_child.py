@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
+import orjson
 import pytest
 
-from blendrun.engine.base import EngineSettings
+from blendrun.engine.base import EngineSettings, Platform, Result, WorkItem
 from blendrun.engine.child import Child, EarlyChildren, start_child
 from blendrun.engine.process import SglangEngine
 from blendrun.errors import EngineUnavailableError
@@ -25,7 +29,8 @@ def gone(child: Child) -> bool:
 
 
 def test_unwanted_ones_end_with_all_they_left() -> None:
-    early = EarlyChildren("cpu", 1, count=2)
+    early = EarlyChildren()
+    early.start("cpu", 1, count=2)
     taken = early.take()
     assert taken is not None
     left = early.take()
@@ -44,10 +49,70 @@ def test_where_none_can_be_started_the_engine_says_why(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("blendrun.engine.child.start_child", refused)
     monkeypatch.setattr("blendrun.engine.process.start_child", refused)
-    early = EarlyChildren("cpu", 1, count=1)
+    early = EarlyChildren()
+    early.start("cpu", 1, count=1)
     engine = SglangEngine(settings(), tmp_path / "engine.log", early.take)
     with pytest.raises(EngineUnavailableError, match=r"could not be started: .*Resource temporarily unavailable"):
         asyncio.run(engine.start(lambda _: None))
+
+
+def test_a_signal_between_two_starts_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Child] = []
+
+    def stopped_at_the_third(platform: Platform, threads: int) -> Child:
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        begun.append(start_child(platform, threads))
+        return begun[-1]
+
+    monkeypatch.setattr("blendrun.engine.child.start_child", stopped_at_the_third)
+    with pytest.raises(KeyboardInterrupt), closing(EarlyChildren()) as early:
+        early.start("cpu", 1, count=4)
+    assert len(begun) == 2 and all(map(gone, begun))
+
+
+STARTED = """
+import os, signal
+from blendrun.engine.child import start_child
+child = start_child("cpu", 1)
+print(child.scratch, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", "/tmp")
+    monkeypatch.setattr("tempfile.tempdir", None)
+    killed = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True)
+    left = Path(killed.stdout.strip())
+    socket_file, foreign = left / f"tmp{left.name}", left.with_name(f"{left.name}-of-something-else")
+    socket_file.touch()
+    foreign.mkdir()
+    shared, other = (Path("/dev/shm", f"sglang_loads_{name}_0a1b2c3d.shm") for name in (socket_file.name, foreign.name))
+    shared.touch()
+    other.touch()
+    first, second = start_child("cpu", 1), start_child("cpu", 1)
+    try:
+        assert not left.exists() and not shared.exists()
+        assert first.scratch.exists() and second.scratch.exists(), "what is in use stays"
+        assert foreign.exists() and other.exists()
+    finally:
+        first.end()
+        second.end()
+        foreign.rmdir()
+        other.unlink()
+
+
+@pytest.mark.parametrize("name", ["long" * 12, "\u65e5" * 14])
+def test_sockets_lie_where_their_paths_are_short(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    child = start_child("cpu", 1)
+    child.end()
+    assert len(os.fsencode(child.scratch)) < 60
 
 
 @pytest.mark.runtime
@@ -83,6 +148,37 @@ class TestEngine:
         child = start_child("cpu", 2)
         said, _ = self.started(tmp_path / "engine.log", child)
         assert "/no/such/model" in said
+
+    def test_no_module_comes_from_the_current_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("queue", "torch"):
+            (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+        monkeypatch.chdir(tmp_path)
+        said, _ = self.started(tmp_path / "engine.log", start_child("cpu", 1))
+        assert "/no/such/model" in said
+        assert not (tmp_path / "ran").exists()
+
+    def test_processes_below_forked_ones_live(
+        self, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """SGLang's controller of data parallelism starts its schedulers from a process that is a fork itself."""
+        # Which cores each of the two computes on.
+        monkeypatch.setenv("SGLANG_CPU_OMP_THREADS_BIND", "0|0")
+        parts = {"dp_size": 2, "max_total_tokens": 512}
+        two = EngineSettings(str(tiny_model), "cpu", 1, server_args=parts)
+        asked = {"model": "any", "prompt": [1, 2, 3], "max_tokens": 2, "temperature": 0, "ignore_eos": True}
+
+        async def answered() -> list[Result]:
+            engine = SglangEngine(two, tmp_path / "engine.log")
+            try:
+                await engine.start(lambda _: None)
+                for row in range(4):
+                    await engine.submit(WorkItem(row, "/v1/completions", orjson.dumps(asked)))
+                results = engine.results()
+                return [await anext(results) for _ in range(4)]
+            finally:
+                await engine.stop()
+
+        assert sorted((each.row, each.status_code) for each in asyncio.run(answered())) == [(n, 200) for n in range(4)]
 
     def test_a_log_that_cannot_be_written_is_said(self, tmp_path: Path) -> None:
         engine = SglangEngine(settings(), tmp_path / "none" / "engine.log")
