@@ -41,8 +41,7 @@ test-quick: $(VENV)/.dev warm
 test-deep: lint warm
 	$(UV) --editable ".[sglang,ray,dev,docs,fuzz]"
 	$(PYTEST) --hypothesis-profile deep
-	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/checked-loops $(PYTEST) tests/tree tests/blend tests/simulate \
-		--deselect tests/tree/test_compiled.py::test_the_second_process_finds_the_code_in_the_cache
+	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/checked-loops $(PYTEST) tests/tree tests/blend tests/simulate
 	$(BIN)/python scripts/faults/soak.py --kills 50
 	$(BIN)/python scripts/faults/soak.py --kills 5 --engine sglang --lines 40
 	$(BIN)/python scripts/fuzz/validator.py -max_total_time=600

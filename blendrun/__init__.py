@@ -1,3 +1,23 @@
-"""blendrun: finish a file of LLM requests in the least time the hardware allows, and lose nothing."""
+"""blendrun: finish a file of LLM requests in the least time the hardware allows, and lose nothing.
 
+`blendrun.run`, `blendrun.plan` and `blendrun.read` are in `blendrun.api`, loaded when they are first named: the command
+line's `--help` needs none of what they do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blendrun.api import LinesFailedError, plan, read, run
+
+__all__ = ["LinesFailedError", "__version__", "plan", "read", "run"]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'blendrun' has no attribute {name!r}")
+    from blendrun import api
+
+    return getattr(api, name)

@@ -11,16 +11,16 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from blendrun.blend.base import LEFT, OrderName
+from blendrun.blend.base import LEFT
 from blendrun.blend.budget import AdaptiveBudget
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.lengths.base import Lengths
 from blendrun.models.cards import load_card
+from blendrun.names import OrderName, Overlap
 from blendrun.planner.plan import Choice, Costed, Structure, cost_structure, make_plan
-from blendrun.simulate import Overlap
 from blendrun.simulate.portfolio import Candidate
 from blendrun.tokens.base import Prompts
-from blendrun.tree import build_tree
+from blendrun.tree.build import build_tree
 
 _COMPUTE, _MEMORY = "#0072B2", "#E69F00"
 # (groups, requests of each, shared prompt tokens, own prompt tokens, output tokens), in the order of the file.

@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from blendrun.report.bench_json import bench_schema
-from blendrun.report.doctor_text import doctor_schema
-from blendrun.report.live_json import live_schema
-from blendrun.report.plan_json import plan_schema
-from blendrun.report.synth_json import synth_schema
-from blendrun.runner.records import record_schema
-from blendrun.runner.status import status_schema
-from blendrun.runner.summary import summary_schema
+from blendrun.report.schemas.bench import bench_schema
+from blendrun.report.schemas.live import live_schema
+from blendrun.report.schemas.plan import plan_schema
+from blendrun.report.schemas.synth import synth_schema
+from blendrun.report.terminal.doctor import doctor_schema
+from blendrun.store.records import record_schema
+from blendrun.store.status import status_schema
+from blendrun.store.summary import summary_schema
 
 SCHEMAS = {
     "plan.json": plan_schema,

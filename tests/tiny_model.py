@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from blendrun.models import resolve_model
+from blendrun.models.resolve import resolve_model
 
 _SEED = 20261128
 _CONFIG: dict[str, Any] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 # Kernels are known once their modules are imported.
 import blendrun.planner.plan
 import blendrun.tree.hits  # noqa: F401
-from blendrun.models import resolve_model
+from blendrun.models.resolve import resolve_model
 from blendrun.tree.compiled import load_kernels
 
 

@@ -15,19 +15,18 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import OrderName
 from blendrun.blend.simple import shuffled
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSettings
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.settings import one_scheduler
-from blendrun.jobs import Job
-from blendrun.planner.feed import RunPlan, RunPlanner
+from blendrun.jobs.job import Job
+from blendrun.names import OrderName, Overlap
 from blendrun.planner.feeder import RowFeeder
-from blendrun.runner.feeding import Feeding, scheduler_settings
-from blendrun.runner.records import Records
-from blendrun.runner.steps import StepTail
-from blendrun.simulate.base import Overlap
+from blendrun.planner.run_planner import RunPlan, RunPlanner
+from blendrun.runner.dispatch import Feeding, scheduler_settings
+from blendrun.store.records import Records
+from blendrun.store.steps import StepTail
 
 Phase = Callable[[str, str], None]
 

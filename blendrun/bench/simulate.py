@@ -11,8 +11,8 @@ from blendrun.errors import UsageError
 from blendrun.models.card import ModelCard
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan
 from blendrun.planner.workload import Workload
-from blendrun.synth import Recipe, UnreachableError, synthesise
-from blendrun.synth.workload import known_lengths, paper_rho
+from blendrun.synth.recipe import Recipe, UnreachableError
+from blendrun.synth.workload import known_lengths, paper_rho, synthesise
 from blendrun.tree.compiled import load_kernels, needs_compiling
 
 Phase = Callable[[str, str], None]

@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.row import Row
-
-
-class OrderName(StrEnum):
-    """given: as the input has them. shuffled: a permutation that is the same in every run. sorted: depth first through
-    the prefix tree. lof: longest expected output first. blended: the dual scan.
-    """
-
-    GIVEN = "given"
-    SHUFFLED = "shuffled"
-    SORTED = "sorted"
-    LOF = "lof"
-    BLENDED = "blended"
-
+from blendrun.blend.scan_row import Row
+from blendrun.names import OrderName
 
 LEFT, RIGHT = 0, 1
 

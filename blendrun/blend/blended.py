@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import Blend, Order, OrderName
-from blendrun.blend.row import Held, Row
+from blendrun.blend.base import Blend, Order
 from blendrun.blend.scan import dual_scan, feed_tail_longest_first
+from blendrun.blend.scan_row import Held, Row
 from blendrun.blend.split import UnitRow, arrange_units
 from blendrun.cost.balance import path_sum
 from blendrun.cost.base import Demand, Machine
 from blendrun.lengths.base import Lengths
+from blendrun.names import OrderName
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, RIGHT
-from blendrun.blend.row import Row
+from blendrun.blend.scan_row import Row
 from blendrun.tree.compiled import BOOL_IN, F64, F64_IN, I64_IN, compiled, inlined
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import LEFT, Order, OrderName
+from blendrun.blend.base import LEFT, Order
 from blendrun.lengths.base import Lengths
+from blendrun.names import OrderName
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 

@@ -16,6 +16,7 @@ from blendrun.calibrate.base import Calibration
 from blendrun.cost.base import Figure, HardwareCard
 from blendrun.cost.hardware import load_hardware, user_hardware_folder
 from blendrun.errors import OutputUnavailableError, UsageError
+from blendrun.files import replacing
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
@@ -79,16 +80,8 @@ def write_card(card: HardwareCard, path: Path, found: Calibration) -> None:
     text = _head(found) + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".blendrun-", suffix=".yaml")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-            raise
+        with replacing(path, 0o644) as file:
+            file.write(text.encode())
     except OSError as error:
         raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another file with -o") from error
     load_hardware(str(path.absolute()))

@@ -17,8 +17,8 @@ from blendrun.calibrate.sweep import Sweep
 from blendrun.cost.base import StepFigures
 from blendrun.engine.base import Engine, EngineInfo, EngineSettings
 from blendrun.engine.settings import environment
-from blendrun.models import ModelCard
-from blendrun.runner.events import Note, PhaseStarted, Watch
+from blendrun.events import Listener, Note, PhaseStarted
+from blendrun.models.cards import ModelCard
 from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stop_error
 
 # SGLang's own choice where `chunked_prefill_size` is not given: by memory, on most GPUs of today and on a CPU. A wrong
@@ -38,18 +38,18 @@ class Task:
     quick: bool = False
 
 
-def calibrate(task: Task, engine: Engine, watch: Watch) -> Calibration:
+def calibrate(task: Task, engine: Engine, listener: Listener) -> Calibration:
     """Measure this machine with one engine, which is started and stopped here.
 
     Raises EngineUnavailableError when the engine or the rates' child fails, DrainedError or InterruptedRunError on a
     stop signal, UsageError where the engine is too small to measure.
     """
     begun = time.monotonic()
-    watch(PhaseStarted("rates", "matrix product, copy, decode attention"))
+    listener(PhaseStarted("rates", "matrix product, copy, decode attention"))
     rates = measure_rates(_request(task), environment(task.settings))
     with handlers_kept():
-        info, observations = asyncio.run(_run(task, engine, watch))
-    watch(PhaseStarted("fit", f"{len(observations)} measurements"))
+        info, observations = asyncio.run(_run(task, engine, listener))
+    listener(PhaseStarted("fit", f"{len(observations)} measurements"))
     return _result(task, info, rates, observations, fit(observations), time.monotonic() - begun)
 
 
@@ -60,9 +60,9 @@ def _request(task: Task) -> Request:
     return Request(task.settings.platform, card.heads, kv_heads, card.head_dim, repeats=3 if task.quick else 9)
 
 
-async def _run(task: Task, engine: Engine, watch: Watch) -> tuple[EngineInfo, tuple[Observation, ...]]:
+async def _run(task: Task, engine: Engine, listener: Listener) -> tuple[EngineInfo, tuple[Observation, ...]]:
     """The sweep under our signal handlers: an exception out of a handler would be lost in the event loop."""
-    work = asyncio.ensure_future(_measure(task, engine, watch))
+    work = asyncio.ensure_future(_measure(task, engine, listener))
     got: list[int] = []
     loop = asyncio.get_running_loop()
 
@@ -82,22 +82,22 @@ async def _run(task: Task, engine: Engine, watch: Watch) -> tuple[EngineInfo, tu
         await engine.stop()
 
 
-async def _measure(task: Task, engine: Engine, watch: Watch) -> tuple[EngineInfo, tuple[Observation, ...]]:
-    watch(PhaseStarted("load", task.model))
-    info = await engine.start(lambda phase: watch(PhaseStarted("load", phase)))
+async def _measure(task: Task, engine: Engine, listener: Listener) -> tuple[EngineInfo, tuple[Observation, ...]]:
+    listener(PhaseStarted("load", task.model))
+    info = await engine.start(lambda phase: listener(PhaseStarted("load", phase)))
     for note in info.notes:
-        watch(Note(note, warning=True))
+        listener(Note(note, warning=True))
     room = Room(info.kv_tokens, info.context_length, info.max_running)
     sweep = Sweep(engine, task.card.vocab_size, _policy(task.settings, info))
     planned = probes(task.settings.platform, room, quick=task.quick)
-    watch(PhaseStarted("warm up", warm_up().name))
+    listener(PhaseStarted("warm up", warm_up().name))
     await sweep.measure([warm_up()], lambda _: None)
-    return info, await sweep.measure(planned, _announce(planned, watch))
+    return info, await sweep.measure(planned, _announce(planned, listener))
 
 
-def _announce(planned: tuple[Probe, ...], watch: Watch) -> Callable[[Probe], None]:
+def _announce(planned: tuple[Probe, ...], listener: Listener) -> Callable[[Probe], None]:
     places = {probe.name: place for place, probe in enumerate(planned, start=1)}
-    return lambda probe: watch(PhaseStarted("measure", f"{places[probe.name]} of {len(planned)}: {probe.name}"))
+    return lambda probe: listener(PhaseStarted("measure", f"{places[probe.name]} of {len(planned)}: {probe.name}"))
 
 
 def _policy(settings: EngineSettings, info: EngineInfo) -> Policy:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from blendrun.cli.choices import choice, names_in
 from blendrun.cli.live import live
-from blendrun.cli.synth import ComputeName, MemoryName, ShareName
+from blendrun.names import LengthMode, OrderName, Overlap
+from blendrun.synth.kinds import COMPUTE, MEMORY, SHARE
 
 if TYPE_CHECKING:
     from blendrun.cost.base import Machine
+    from blendrun.events import Listener
     from blendrun.planner.plan import Choice
     from blendrun.planner.workload import PlannedModel
-    from blendrun.report.bench_json import BenchReport
-    from blendrun.runner.events import Watch
+    from blendrun.report.schemas.bench import BenchReport
 
 bench = typer.Typer(
     help="Compare orders: simulated, or on the real engine.", no_args_is_help=True, rich_markup_mode=None
@@ -50,9 +52,9 @@ def simulate(
         str | None, typer.Option(help="Card of configs/hardware or YAML file. Default: this machine's.")
     ] = None,
     gpus: Annotated[str, typer.Option(metavar="N,...", help="How many of them; several numbers compare.")] = "1",
-    compute: Annotated[ComputeName, typer.Option(help="Compute-heavy requests.")] = ComputeName.BURSTGPT,
-    memory: Annotated[MemoryName, typer.Option(help="Memory-heavy requests.")] = MemoryName.OPENVID,
-    share: Annotated[ShareName, typer.Option(help="Requests that share prefixes.")] = ShareName.MMLU,
+    compute: Annotated[str, choice(COMPUTE, "Compute-heavy requests.")] = "burstgpt",
+    memory: Annotated[str, choice(MEMORY, "Memory-heavy requests.")] = "openvid",
+    share: Annotated[str, choice(SHARE, "Requests that share prefixes.")] = "mmlu",
     rho: Annotated[
         str, typer.Option(metavar="X|A:B:STEP", help="Compute over memory seconds, at peak rates; or a grid.")
     ] = "1.4",
@@ -82,19 +84,19 @@ def simulate(
 
     Workloads are made as by `blendrun synth`. A grid is first:last:step, for example --rho 0.8:1.4:0.05.
     """
-    from blendrun.report.bench_json import bench_json
-    from blendrun.report.bench_plot import check_plot, plot_bench
-    from blendrun.report.bench_text import print_bench
-    from blendrun.report.progress import choose_view
-    from blendrun.runner.events import PhaseStarted
+    from blendrun.events import PhaseStarted
+    from blendrun.report.export.plot import check_plot, plot_bench
+    from blendrun.report.schemas.bench import bench_json
+    from blendrun.report.terminal.bench import print_bench
+    from blendrun.report.terminal.progress import choose_view
 
     _refuse_both(context, jobs)
     if plot is not None:
         check_plot(plot)
-    with choose_view(sys.stderr, quiet=quiet) as watch:
-        report = _of_jobs(context.params, watch) if jobs else _of_recipe(context.params, watch)
+    with choose_view(sys.stderr, quiet=quiet) as listener:
+        report = _of_jobs(context.params, listener) if jobs else _of_recipe(context.params, listener)
         if plot is not None:
-            watch(PhaseStarted("plot", str(plot)))
+            listener(PhaseStarted("plot", str(plot)))
             plot_bench(report, plot)
     if json:
         sys.stdout.write(bench_json(report).decode() + "\n")
@@ -123,7 +125,7 @@ def machine_of(name: str | None, gpus: int) -> tuple[Machine, Machine]:
 
 def _machines(options: dict[str, Any]) -> list[Machine]:
     """One card with every number of devices. Raises UsageError, InputMissingError."""
-    from blendrun.cli.machines import machines_of
+    from blendrun.backends.machines import machines_of
     from blendrun.errors import UsageError
 
     found = machines_of(options["hardware"], options["gpus"])
@@ -141,11 +143,12 @@ def _refuse_both(context: typer.Context, jobs: list[str] | None) -> None:
             raise UsageError(f"--{name} is for made workloads, and {(jobs or [''])[0]} is given: leave one of them out")
 
 
-def _of_recipe(options: dict[str, Any], watch: Watch) -> BenchReport:
-    from blendrun.bench import cells_of_recipe, parse_values
-    from blendrun.report.bench_json import bench_report
-    from blendrun.runner.events import PhaseStarted, Progress
-    from blendrun.synth import Recipe
+def _of_recipe(options: dict[str, Any], listener: Listener) -> BenchReport:
+    from blendrun.bench.grid import parse_values
+    from blendrun.bench.simulate import cells_of_recipe
+    from blendrun.events import PhaseStarted, Progress
+    from blendrun.report.schemas.bench import bench_report
+    from blendrun.synth.recipe import Recipe
 
     rhos, sharings = parse_values(options["rho"], "--rho"), parse_values(options["sharing"], "--sharing")
     kinds = [str(options[name]) for name in ("compute", "memory", "share")]
@@ -164,26 +167,25 @@ def _of_recipe(options: dict[str, Any], watch: Watch) -> BenchReport:
         planned.card,
         machines,
         choice,
-        lambda name, detail: watch(PhaseStarted(name, detail)),
-        lambda done, total: watch(Progress(done, total, "simulations")),
+        lambda name, detail: listener(PhaseStarted(name, detail)),
+        lambda done, total: listener(Progress(done, total, "simulations")),
     )
     return bench_report(" + ".join(kinds), planned.name, machines, recipe.seed, cells, refused)
 
 
-def _of_jobs(options: dict[str, Any], watch: Watch) -> BenchReport:
+def _of_jobs(options: dict[str, Any], listener: Listener) -> BenchReport:
     from tempfile import TemporaryDirectory
 
-    from blendrun.bench import cells_of_file
+    from blendrun.bench.simulate import cells_of_file
     from blendrun.errors import UsageError
-    from blendrun.jobs import open_sources
-    from blendrun.lengths.estimate import LengthMode
+    from blendrun.events import Note, PhaseStarted, Progress
+    from blendrun.jobs.source import open_sources
     from blendrun.planner.plan import make_structure
     from blendrun.planner.workload import Wanted, load_workload
-    from blendrun.report.bench_json import bench_report
-    from blendrun.runner.events import Note, PhaseStarted, Progress
+    from blendrun.report.schemas.bench import bench_report
 
     def phase(name: str, detail: str) -> None:
-        watch(PhaseStarted(name, detail))
+        listener(PhaseStarted(name, detail))
 
     if options["model"] is None:
         raise UsageError("which model? Give --model, for example --model llama-3-8b")
@@ -193,30 +195,22 @@ def _of_jobs(options: dict[str, Any], watch: Watch) -> BenchReport:
             open_sources(options["jobs"], Path(spool)),
             Wanted(options["model"], options["tokenizer"]),
             phase,
-            lambda done, total, unit: watch(Progress(done, total, unit)),
+            lambda done, total, unit: listener(Progress(done, total, unit)),
         )
     for warning in workload.warnings:
-        watch(Note(warning, warning=True))
+        listener(Note(warning, warning=True))
     structure = make_structure(
-        workload.prompts, workload.model, LengthMode.AUTO, phase, lambda text: watch(Note(text, warning=True))
+        workload.prompts, workload.model, LengthMode.AUTO, phase, lambda text: listener(Note(text, warning=True))
     )
     cells = cells_of_file(
-        workload, structure, machines, choice, phase, lambda done, total: watch(Progress(done, total, "simulations"))
+        workload, structure, machines, choice, phase, lambda done, total: listener(Progress(done, total, "simulations"))
     )
     return bench_report(", ".join(options["jobs"]), workload.model.name, machines, None, cells, ())
 
 
 def _choice(options: dict[str, Any]) -> Choice:
     """Raises UsageError."""
-    from blendrun.blend.base import OrderName
-    from blendrun.errors import UsageError
     from blendrun.planner.plan import Choice
-    from blendrun.simulate.base import Overlap
 
-    found: list[tuple[Any, ...]] = []
-    for option, known in (("orders", OrderName), ("overlap", Overlap)):
-        names = [name.strip() for name in options[option].split(",") if name.strip()]
-        if not names or not set(names) <= set(known):
-            raise UsageError(f"--{option} {options[option]!r}: known are {', '.join(known)}")
-        found.append(tuple(dict.fromkeys(known(name) for name in names)))
-    return Choice(found[0], found[1])
+    orders = names_in("--orders", options["orders"], OrderName)
+    return Choice(orders, names_in("--overlap", options["overlap"], Overlap))

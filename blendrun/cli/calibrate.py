@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blendrun.cli.names import DeviceName
+from blendrun.names import DeviceName
 
 if TYPE_CHECKING:
-    from blendrun.calibrate import Calibration, Task
+    from blendrun.calibrate.base import Calibration
+    from blendrun.calibrate.measure import Task
     from blendrun.cost.base import HardwareCard
 
 
@@ -69,21 +70,21 @@ def _execute(
     """command: as it was typed, for the card."""
     import tempfile
 
-    from blendrun.calibrate import calibrate as measure
-    from blendrun.calibrate import card_path, check_writable, make_card, write_card
+    from blendrun.calibrate.card import card_path, check_writable, make_card, write_card
+    from blendrun.calibrate.measure import calibrate as measure
     from blendrun.engine.process import SglangEngine
-    from blendrun.report.progress import choose_view
-    from blendrun.runner.events import Note, PhaseStarted
+    from blendrun.events import Note, PhaseStarted
+    from blendrun.report.terminal.progress import choose_view
     from blendrun.runner.stop import stopping_by_exception
 
     path = card_path(name, output)
-    with stopping_by_exception(), choose_view(sys.stderr, quiet=options["quiet"]) as watch:
-        task = _task(options, lambda text: watch(PhaseStarted("model", text)))
+    with stopping_by_exception(), choose_view(sys.stderr, quiet=options["quiet"]) as listener:
+        task = _task(options, lambda text: listener(PhaseStarted("model", text)))
         check_writable(path)
         with tempfile.TemporaryDirectory(prefix="blendrun-") as folder:
-            found = measure(task, SglangEngine(task.settings, Path(folder) / "engine.log"), watch)
+            found = measure(task, SglangEngine(task.settings, Path(folder) / "engine.log"), listener)
         for note in found.notes:
-            watch(Note(note, warning=True))
+            listener(Note(note, warning=True))
         card = make_card(path.stem, found, _shipped_card(task), command)
         write_card(card, path, found)
     return found, card, path
@@ -91,26 +92,34 @@ def _execute(
 
 def _task(options: dict[str, Any], progress: Any) -> Task:
     """From options to what is measured. Raises UsageError, InputMissingError."""
-    from blendrun.calibrate import Task
-    from blendrun.cli.engine_options import engine_settings, platform_of
-    from blendrun.engine.settings import parse_engine_args
+    from blendrun.backends.session import platform_of
+    from blendrun.calibrate.measure import Task
+    from blendrun.engine.base import EngineSettings
+    from blendrun.engine.settings import available_cores, parse_engine_args
     from blendrun.errors import UsageError
-    from blendrun.models import resolve_model
+    from blendrun.models.resolve import resolve_model
 
     arguments = parse_engine_args(options["engine_arg"] or [])
     if options["model"] is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
-    platform = platform_of(options)
+    platform = platform_of(options["device"])
     resolved = resolve_model(options["model"], platform=platform, progress=progress)
     if resolved.card is None:
         raise UsageError(f"the dimensions of {options['model']} are not known: give a model folder with a config.json")
-    settings = engine_settings(resolved, platform, options, arguments)
+    settings = EngineSettings(
+        model_path=str(resolved.path),
+        platform=platform,
+        threads=options["threads"] or available_cores(),
+        trust_remote_code=options["trust_remote_code"],
+        server_args=arguments,
+    )
     return Task(resolved.card.alias, resolved.card, settings, quick=options["quick"])
 
 
 def _shipped_card(task: Task) -> HardwareCard | None:
     """The card of this device as far as one is known: it has the peaks."""
-    from blendrun.cost import detect_hardware, load_hardware
+    from blendrun.cost.detect import detect_hardware
+    from blendrun.cost.hardware import load_hardware
     from blendrun.errors import UsageError
 
     if task.settings.platform == "cpu":
@@ -123,7 +132,7 @@ def _shipped_card(task: Task) -> HardwareCard | None:
 
 def _show(found: Calibration, card: HardwareCard, path: Path, *, as_json: bool, quiet: bool) -> None:
     """A table, or all of it as JSON; either is data and goes to stdout."""
-    from blendrun.report.calibration import calibration_json, print_calibration
+    from blendrun.report.terminal.calibration import calibration_json, print_calibration
 
     if as_json:
         import orjson

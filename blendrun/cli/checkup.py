@@ -17,9 +17,8 @@ from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
 from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import BlendrunError, InputMissingError, UsageError
 from blendrun.lengths.history import data_folder
-from blendrun.models import resolve_model
-from blendrun.models.resolve import cache_folder
-from blendrun.report.doctor_text import SCHEMA_VERSION, Check, Checkup
+from blendrun.models.resolve import cache_folder, resolve_model
+from blendrun.report.terminal.doctor import SCHEMA_VERSION, Check, Checkup
 
 _SMALL_MODEL = "smollm2-135m"
 _GIB = 1 << 30

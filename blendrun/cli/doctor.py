@@ -17,7 +17,7 @@ def doctor(
     """
     from blendrun.cli.checkup import checkup
     from blendrun.errors import EXIT_OK, EngineUnavailableError
-    from blendrun.report.doctor_text import doctor_json, print_doctor
+    from blendrun.report.terminal.doctor import doctor_json, print_doctor
 
     found = checkup()
     if json:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blendrun.cli.names import DeviceName
+from blendrun.cli.choices import names_in
+from blendrun.names import DeviceName, Overlap
 
 if TYPE_CHECKING:
     from blendrun.bench.live import LiveOrder, Round
-    from blendrun.jobs import Job
-    from blendrun.report.live_json import LiveReport
-    from blendrun.runner.events import Watch
-    from blendrun.simulate.base import Overlap
+    from blendrun.events import Listener
+    from blendrun.jobs.job import Job
+    from blendrun.report.schemas.live import LiveReport
 
 _ORDERS = "given,shuffled,sorted,lof,dfs-weight,lpm,blended"
 
@@ -57,10 +57,10 @@ def live(
     does. On a CPU all engines live at once and the repeats take turns (4 GB each); on a GPU one follows the other.
     Nothing else should run meanwhile.
     """
-    from blendrun.report.bench_plot import check_plot
-    from blendrun.report.live_json import live_json
-    from blendrun.report.live_text import plot_live, print_live
-    from blendrun.report.progress import choose_view
+    from blendrun.report.export.plot import check_plot
+    from blendrun.report.schemas.live import live_json
+    from blendrun.report.terminal.live import plot_live, print_live
+    from blendrun.report.terminal.progress import choose_view
     from blendrun.runner.stop import stopping_by_exception
 
     if plot is not None:
@@ -70,8 +70,8 @@ def live(
         "repeat": repeat, "hardware": hardware, "engine_arg": engine_arg, "device": device, "threads": threads,
         "keep": keep,
     }  # fmt: skip
-    with stopping_by_exception(), choose_view(sys.stderr, quiet=quiet) as watch:
-        report = _measure(options, watch)
+    with stopping_by_exception(), choose_view(sys.stderr, quiet=quiet) as listener:
+        report = _measure(options, listener)
     if plot is not None:
         plot_live(report, plot)
     if json:
@@ -80,10 +80,11 @@ def live(
         print_live(report, sys.stdout)
 
 
-def _measure(options: dict[str, Any], watch: Watch) -> LiveReport:
+def _measure(options: dict[str, Any], listener: Listener) -> LiveReport:
     from tempfile import TemporaryDirectory
 
-    from blendrun.jobs import index_jobs, open_sources
+    from blendrun.jobs.index import index_jobs
+    from blendrun.jobs.source import open_sources
 
     orders, overlaps = _choices(options)
     with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as scratch:
@@ -91,7 +92,7 @@ def _measure(options: dict[str, Any], watch: Watch) -> LiveReport:
         folder.mkdir(parents=True, exist_ok=True)
         sources = open_sources(options["jobs"], Path(scratch))
         with index_jobs(sources, limit=options["limit"]) as job:
-            return _of_job(job, orders, overlaps, folder, options, watch)
+            return _of_job(job, orders, overlaps, folder, options, listener)
 
 
 def _of_job(
@@ -100,29 +101,31 @@ def _of_job(
     overlaps: tuple[Overlap, ...],
     folder: Path,
     options: dict[str, Any],
-    watch: Watch,
+    listener: Listener,
 ) -> LiveReport:
+    from blendrun.backends.session import platform_of
     from blendrun.bench.live import LiveBench
-    from blendrun.cli.engine_options import engine_settings, platform_of
+    from blendrun.engine.base import EngineSettings
     from blendrun.engine.settings import (
+        available_cores,
         engine_limits,
         parse_engine_args,
         runtime_versions,
     )
     from blendrun.errors import UsageError
-    from blendrun.models import resolve_model
-    from blendrun.planner.feed import RunPlanner
-    from blendrun.report.live_json import live_report
-    from blendrun.runner.events import Note, PhaseStarted
+    from blendrun.events import Note, PhaseStarted
+    from blendrun.models.resolve import resolve_model
+    from blendrun.planner.run_planner import RunPlanner
+    from blendrun.report.schemas.live import live_report
 
     def phase(name: str, detail: str) -> None:
-        watch(PhaseStarted(name, detail))
+        listener(PhaseStarted(name, detail))
 
     if options["model"] is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     if not len(job.accepted):
         raise UsageError(f"{options['jobs'][0]} has no request to run")
-    platform = platform_of(options)
+    platform = platform_of(options["device"])
     model = resolve_model(options["model"], platform=platform, progress=lambda text: phase("model", text))
     arguments = parse_engine_args(options["engine_arg"] or [])
     if options["kv_tokens"] is not None:
@@ -132,18 +135,23 @@ def _of_job(
 
     def on_round(found: Round) -> None:
         rounds.append(found)
-        watch(Note(f"{found.order} on {found.overlap}: {found.seconds:.1f} s, {found.cached:,} tokens cached"))
+        listener(Note(f"{found.order} on {found.overlap}: {found.seconds:.1f} s, {found.cached:,} tokens cached"))
 
     LiveBench(
         job=job,
         planner=RunPlanner(model, None, limits=limits, hardware=options["hardware"]),
-        settings=engine_settings(model, platform, options, arguments),
+        settings=EngineSettings(
+            model_path=str(model.path),
+            platform=platform,
+            threads=options["threads"] or available_cores(),
+            server_args=arguments,
+        ),
         orders=orders,
         overlaps=overlaps,
         repeats=options["repeat"],
         folder=folder,
         together=platform == "cpu",
-    ).run(phase, lambda text: watch(Note(text, warning=True)), on_round)
+    ).run(phase, lambda text: listener(Note(text, warning=True)), on_round)
     return live_report(
         rounds,
         job=", ".join(Path(name).name for name in options["jobs"]),
@@ -158,13 +166,5 @@ def _of_job(
 def _choices(options: dict[str, Any]) -> tuple[tuple[LiveOrder, ...], tuple[Overlap, ...]]:
     """Raises UsageError."""
     from blendrun.bench.live import LiveOrder
-    from blendrun.errors import UsageError
-    from blendrun.simulate.base import Overlap
 
-    found: list[tuple[Any, ...]] = []
-    for option, known in (("orders", LiveOrder), ("overlap", Overlap)):
-        names = [name.strip() for name in options[option].split(",") if name.strip()]
-        if not names or not set(names) <= set(map(str, known)):
-            raise UsageError(f"--{option} {options[option]!r}: known are {', '.join(known)}")
-        found.append(tuple(dict.fromkeys(known(name) for name in names)))
-    return found[0], found[1]
+    return names_in("--orders", options["orders"], LiveOrder), names_in("--overlap", options["overlap"], Overlap)

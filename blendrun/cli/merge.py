@@ -22,8 +22,8 @@ def merge(
     Exit codes: 0 all answered, 3 some lines failed, 75 shards are not finished yet: run them, then merge again.
     """
     from blendrun.errors import EXIT_SOME_LINES_FAILED
-    from blendrun.runner.shard import merge_shards
-    from blendrun.runner.state import StateFolder, path_text
+    from blendrun.store.folder import StateFolder, path_text
+    from blendrun.store.shards import merge_shards
 
     merged = merge_shards(output)
     if not quiet:

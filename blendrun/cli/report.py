@@ -27,9 +27,9 @@ def report(
     It opens from a mail attachment, prints, and asks no network for anything. A run may still be working.
     """
     from blendrun.errors import UsageError
-    from blendrun.report.page import make_page, plan_subject, run_subject
-    from blendrun.report.page.subject import read_plan
-    from blendrun.runner.state import StateFolder
+    from blendrun.report.page.page import make_page
+    from blendrun.report.page.subject import plan_subject, read_plan, run_subject
+    from blendrun.store.folder import StateFolder
 
     found, plans = runs or [], plan or []
     if not found and not plans:
@@ -46,7 +46,7 @@ def report(
 
 def _names(paths: list[Path]) -> list[str]:
     """File names, with as many of their folders as tell them apart."""
-    from blendrun.runner.state import path_text
+    from blendrun.store.folder import path_text
 
     parts = [path.resolve().parts for path in paths]
     for count in range(1, max(map(len, parts)) + 1):

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blendrun.cli.names import DeviceName, EngineName, OrderName, OverlapName
+from blendrun.cli.choices import choice
+from blendrun.names import AUTO, DeviceName, EngineName, OrderName, Overlap
 
 if TYPE_CHECKING:
-    from blendrun.runner.events import Watch
-    from blendrun.runner.summary import Summary
+    from blendrun.backends.options import RunOptions
 
 
 def _engine(given: str) -> str:
@@ -38,11 +38,12 @@ def run(
         typer.Option("--output", "-o", help="Output file. Default: <first job>.answers.jsonl here; - for stdout."),
     ] = None,
     order: Annotated[
-        OrderName, typer.Option(help="Order in which requests are fed; auto: the one that is predicted to be fastest.")
-    ] = OrderName.AUTO,
+        str,
+        choice([AUTO, *OrderName], "Order in which requests are fed; auto: the one that is predicted to be fastest."),
+    ] = AUTO,
     overlap: Annotated[
-        OverlapName, typer.Option(help="How prefill and decode share a step; auto: as predicted, exclusive or mixed.")
-    ] = OverlapName.AUTO,
+        str, choice([AUTO, *Overlap], "How prefill and decode share a step; auto: as predicted, exclusive or mixed.")
+    ] = AUTO,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.")] = None,
     shard: Annotated[
         str | None,
@@ -162,75 +163,33 @@ def run(
     Answers go to the output file in input order, failures to <output>.errors.jsonl, state to <output>.blendrun/.
     Exit codes: 0 all answered, 3 some lines failed, 4 too many did, 65 bad input, 69 engine lost, 75 run it again.
     """
+    from blendrun.backends.session import exit_code, run_job
     from blendrun.cli.config import apply_config
-    from blendrun.cli.wiring import output_path
     from blendrun.errors import OutputUnavailableError
+    from blendrun.report.terminal.progress import choose_view
+    from blendrun.report.terminal.summary import print_summary
 
-    options: dict[str, Any] = apply_config(context, config)
-    if options["output"] == "-" and sys.stdout is None:
+    given = apply_config(context, config)
+    options = _options(given)
+    to_stdout = given["output"] == "-"
+    if to_stdout and sys.stdout is None:
         raise OutputUnavailableError("stdout is closed; give a file with -o")
-    summary = _execute(options)
-    if options["output"] == "-":
-        _copy_to_stdout(output_path(options))
-    if code := _exit_code(summary, options):
+    summary = run_job(options, choose_view(sys.stderr, quiet=given["quiet"], verbose=given["verbose"]))
+    if not given["quiet"]:
+        print_summary(summary, sys.stderr)
+    if to_stdout:
+        _copy_to_stdout(options.output_path)
+    if code := exit_code(summary, options):
         raise typer.Exit(code)
 
 
-def _exit_code(summary: Summary, options: dict[str, Any]) -> int:
-    from blendrun.errors import EXIT_SOME_LINES_FAILED
+def _options(given: dict[str, Any]) -> RunOptions:
+    """From parameters of the command, by name. Raises UsageError."""
+    from blendrun.backends.options import RunOptions
+    from blendrun.engine.settings import parse_engine_args
 
-    return 0 if options["errors_ok"] and summary.exit_code == EXIT_SOME_LINES_FAILED else summary.exit_code
-
-
-def _execute(options: dict[str, Any]) -> Summary:
-    from contextlib import ExitStack
-    from time import monotonic
-
-    from blendrun.cli.duration import parse_deadline
-    from blendrun.cli.watches import watched
-    from blendrun.cli.wiring import wire
-    from blendrun.errors import EXIT_BUG, EXIT_OK, BlendrunError
-    from blendrun.report.progress import choose_view
-    from blendrun.report.text import print_summary
-    from blendrun.runner.events import Note, PhaseStarted
-    from blendrun.runner.run import execute
-    from blendrun.runner.stop import stopping_by_exception
-
-    # Counted from here: loading, indexing and planning take their part of the time.
-    left = parse_deadline(options["deadline"])
-    end = options["deadline_end"] = None if left is None else monotonic() + left
-    with (
-        stopping_by_exception(end),
-        choose_view(sys.stderr, quiet=options["quiet"], verbose=options["verbose"]) as view,
-        watched(options, view) as watch,
-        ExitStack() as later,
-    ):
-        watch(PhaseStarted("model", str(options["model"] or options["engine"])))
-        if options["engine"] == EngineName.REPLAY:
-            watch(Note("replay: no model runs, the answers are placeholders"))
-        try:
-            options = _placed(options, watch)
-            settings, make_engine = wire(options, lambda text: watch(PhaseStarted("model", text)), later)
-            summary = execute(settings, make_engine, watch)
-        except BaseException as error:
-            watch.ended(error.exit_code if isinstance(error, BlendrunError) else EXIT_BUG, success=False)
-            raise
-        watch.ended(_exit_code(summary, options), success=summary.exit_code == EXIT_OK)
-    if not options["quiet"]:
-        print_summary(summary, sys.stderr)
-    return summary
-
-
-def _placed(options: dict[str, Any], watch: Watch) -> dict[str, Any]:
-    """Options with the replicas that there are to be, and where."""
-    if options["ray"] is None:
-        return options | {"replicas": options["replicas"] or 1}
-    from blendrun.cli.ray import on_cluster
-    from blendrun.errors import UsageError
-
-    if "://" in options["engine"]:
-        raise UsageError("--ray is for engines of this command: servers run where they are")
-    return on_cluster(options, watch)
+    named = {name: given[name] for name in RunOptions.__struct_fields__ if name in given}
+    return RunOptions.of(named | {"inputs": given["jobs"], "engine_args": parse_engine_args(given["engine_arg"] or [])})
 
 
 def _copy_to_stdout(path: Path) -> None:

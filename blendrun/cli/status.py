@@ -20,9 +20,9 @@ def status(
     import time
 
     from blendrun.errors import InputMissingError
-    from blendrun.report.status_text import alive, status_lines
-    from blendrun.runner.state import StateFolder
-    from blendrun.runner.status import read
+    from blendrun.report.terminal.status import alive, status_lines
+    from blendrun.store.folder import StateFolder
+    from blendrun.store.status import read
 
     path = run / "status.json" if run.is_dir() else StateFolder(run).status
     shown = 0

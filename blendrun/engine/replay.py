@@ -16,7 +16,7 @@ import msgspec
 import orjson
 
 from blendrun import __version__
-from blendrun.endpoints import ENDPOINTS
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.base import EngineInfo, OnPhase, Result, Usage, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.errors import ErrorCode, UsageError

@@ -19,8 +19,8 @@ import orjson
 from fastapi import HTTPException
 from pydantic import ValidationError
 
-from blendrun.endpoints import ENDPOINTS
 from blendrun.endpoints.adapters import adapter_of
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.base import Result, Usage, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.engine.scheduler.planned import attach_plan

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.endpoints import ENDPOINTS, Rules
+from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.endpoints.rules import Rules
 from blendrun.errors import InputInvalidError, LineError, UsageError
 from blendrun.jobs.job import Job, Reading
 from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, raw_digest

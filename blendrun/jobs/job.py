@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.endpoints import Rules
+from blendrun.endpoints.rules import Rules
 from blendrun.errors import ErrorCode, InputInvalidError, LineError
 from blendrun.jobs.line import RequestLine, line_too_long, parse_line, raw_digest, salted_key
 from blendrun.jobs.reader import SourceReader

@@ -13,7 +13,9 @@ from typing import Any
 
 import orjson
 
-from blendrun.endpoints import ENDPOINTS, Endpoint, Rules
+from blendrun.endpoints.base import Endpoint
+from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.endpoints.rules import Rules
 from blendrun.errors import ErrorCode, LineError
 
 MAX_LINE_BYTES = 64 * 1024 * 1024

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,17 +11,9 @@ from blendrun.lengths.kinds import Kinds, learn_kinds
 from blendrun.lengths.prior import prior_moments
 from blendrun.lengths.subtrees import SHRINKAGE, subtree_factors
 from blendrun.lengths.survival import Floats
+from blendrun.names import LengthMode
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
-
-
-class LengthMode(StrEnum):
-    """What may be used. AUTO: everything but an oracle. REFERENCE: an oracle's length where a line has one, else as
-    AUTO. PRIOR: the bounds alone, for comparison."""
-
-    AUTO = "auto"
-    REFERENCE = "reference"
-    PRIOR = "prior"
 
 
 def estimate(

@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import LEFT, Blend, Order, OrderName
+from blendrun.blend.base import LEFT, Blend, Order
 from blendrun.lengths.base import Lengths
-from blendrun.planner.ends import ListEnd, TwoEnds
+from blendrun.names import OrderName
+from blendrun.planner.cursors import ListEnd, TwoEnds
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 

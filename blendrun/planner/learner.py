@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.lengths.base import Lengths, LengthSource
-from blendrun.lengths.estimate import LengthMode, estimate
+from blendrun.lengths.estimate import estimate
 from blendrun.lengths.evidence import Recalled, Samples
+from blendrun.names import LengthMode
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 

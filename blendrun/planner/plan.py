@@ -9,7 +9,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import Blend, Order, OrderName
+from blendrun.blend.base import Blend, Order
 from blendrun.blend.blended import KEEP, blend
 from blendrun.blend.partition import Partition, partition
 from blendrun.blend.simple import simple_order
@@ -19,12 +19,12 @@ from blendrun.cost.capacity import UNTOLD, EngineLimits, KvPool, kv_pool
 from blendrun.cost.formulas import demand
 from blendrun.cost.step import step_budget
 from blendrun.lengths.base import Lengths
-from blendrun.lengths.estimate import LengthMode, estimate
+from blendrun.lengths.estimate import estimate
 from blendrun.lengths.evidence import Recalled
 from blendrun.lengths.history import History, HistoryUnavailableError
 from blendrun.models.card import ModelCard
+from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.workload import PlannedModel
-from blendrun.simulate.base import Overlap
 from blendrun.simulate.draw import draw_outputs
 from blendrun.simulate.portfolio import ENGINE_CHUNK, Portfolio, simulate_portfolio
 from blendrun.simulate.side_by_side import PartPortfolio, side_by_side

@@ -11,10 +11,11 @@ from blendrun.blend.partition import partition
 from blendrun.cost.formulas import demand
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.errors import UsageError
-from blendrun.jobs import Job
+from blendrun.jobs.job import Job
 from blendrun.lengths.estimate import estimate
 from blendrun.models.resolve import ResolvedModel
-from blendrun.tokens import build_prompts, load_tokenizer
+from blendrun.tokens.build import build_prompts
+from blendrun.tokens.load import load_tokenizer
 from blendrun.tree.build import build_tree
 from blendrun.tree.compiled import load_kernels, needs_compiling
 

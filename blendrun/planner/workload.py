@@ -12,14 +12,18 @@ from numpy.typing import NDArray
 
 from blendrun.endpoints.rules import FOR_PLANNING
 from blendrun.errors import InputInvalidError, InputMissingError
-from blendrun.jobs import Job, Source, index_jobs
+from blendrun.jobs.index import index_jobs
+from blendrun.jobs.job import Job
+from blendrun.jobs.source import Source
 from blendrun.jobs.trace import Trace, holds_trace, read_trace
-from blendrun.models import resolve_model
 from blendrun.models.card import ModelCard
 from blendrun.models.cards import list_aliases, load_card
-from blendrun.tokens import PromptTokenizer, TokenizedJob, build_prompts, load_tokenizer, render_text
+from blendrun.models.resolve import resolve_model
 from blendrun.tokens.base import Prompts
+from blendrun.tokens.build import TokenizedJob, build_prompts, render_text
+from blendrun.tokens.load import load_tokenizer
 from blendrun.tokens.template import RenderError
+from blendrun.tokens.tokenizer import PromptTokenizer
 from blendrun.tokens.trace import trace_prompts
 
 Phase = Callable[[str, str], None]

@@ -18,8 +18,8 @@ from blendrun.engine.base import Engine, EngineSettings, Platform, Result, WorkI
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import EngineUnavailableError, ErrorCode, LineError, UsageError
-from blendrun.jobs import parse_line
-from blendrun.models import resolve_model
+from blendrun.jobs.line import parse_line
+from blendrun.models.resolve import resolve_model
 from blendrun.ray_data.rows import ToRequest, request_line
 
 _T = TypeVar("_T")

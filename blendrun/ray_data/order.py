@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import OrderName
 from blendrun.blend.partition import partition
 from blendrun.cost.base import Machine
 from blendrun.cost.capacity import EngineLimits
@@ -18,8 +17,8 @@ from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.engine.settings import engine_limits
 from blendrun.errors import UsageError
-from blendrun.jobs import open_sources
-from blendrun.lengths.estimate import LengthMode
+from blendrun.jobs.source import open_sources
+from blendrun.names import LengthMode, OrderName
 from blendrun.planner.plan import Choice, cost_structure, make_parts, make_plan, make_structure
 from blendrun.planner.workload import Wanted, Workload, load_workload
 from blendrun.ray_data.rows import ToRequest, request_line

@@ -23,25 +23,25 @@ from blendrun.errors import (
     EngineUnavailableError,
     InterruptedRunError,
 )
-from blendrun.jobs import Job
+from blendrun.events import Expected, Listener, Note, PhaseStarted, Progress
+from blendrun.jobs.job import Job
 from blendrun.lengths.history import HistoryUnavailableError
-from blendrun.planner.feed import Divided, RunPlan
-from blendrun.runner import manifest as manifests
-from blendrun.runner import summary as summaries
-from blendrun.runner.answers import answer_line, write_answers
-from blendrun.runner.events import Expected, Note, PhaseStarted, Progress, Watch
-from blendrun.runner.failing import FailedLines
-from blendrun.runner.journal import Journal, Record
-from blendrun.runner.ledger import ANSWERED, Ledger
+from blendrun.planner.run_planner import Divided, RunPlan
+from blendrun.runner.failed_lines import FailedLines
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import Done, Phase, RunSettings, Warn
-from blendrun.runner.shard import Rows, write_rows
-from blendrun.runner.state import StateFolder, path_text
-from blendrun.runner.status import StatusFile
 from blendrun.runner.stop import handlers_kept, stops_as_errors
-from blendrun.runner.summary import PlanSummary, Stopwatch, Summary, Tokens
 from blendrun.runner.supervise import Supervisor
+from blendrun.store import manifest as manifests
+from blendrun.store import summary as summaries
+from blendrun.store.answers import answer_line, write_answers
+from blendrun.store.folder import StateFolder, path_text
+from blendrun.store.journal import Journal, Record
+from blendrun.store.ledger import ANSWERED, Ledger
+from blendrun.store.shards import Rows, write_rows
+from blendrun.store.status import StatusFile
+from blendrun.store.summary import PlanSummary, Stopwatch, Summary, Tokens
 
 RESUMES = "the same command resumes"
 
@@ -54,7 +54,7 @@ class Invocation:
     state: StateFolder
     job: Job
     stopwatch: Stopwatch
-    watch: Watch
+    listener: Listener
     status: StatusFile
     rows: Rows | None = None
     manifest: manifests.Manifest = field(init=False)
@@ -83,7 +83,9 @@ class Invocation:
                 journal.drop_errors()
             self.ledger = Ledger(self.job, self.salt)
             self.ledger.load(journal.entries())
-            self.failed = FailedLines(self.job, self.ledger, journal, self.state, self.settings.max_errors, self.watch)
+            self.failed = FailedLines(
+                self.job, self.ledger, journal, self.state, self.settings.max_errors, self.listener
+            )
             if journal.emptied:
                 self._note("the journal was empty: what it held is lost, and its requests run again", warning=True)
             if journal.damaged:
@@ -136,7 +138,7 @@ class Invocation:
             on_tick=self._show_progress,
             on_plan_end=self._remember,
             on_note=lambda text, warning: self._note(text, warning=warning),
-            watch=self.watch,
+            listener=self.listener,
             stopwatch=self.stopwatch,
         )
         try:
@@ -171,15 +173,17 @@ class Invocation:
     def _planning(self) -> tuple[Phase, Done, Warn]:
         """What planning tells: phases, how far they are, what it could not use."""
         return (
-            lambda name, detail: self.watch(PhaseStarted(name, detail)),
-            lambda done, total, unit: self.watch(Progress(done, total, unit)),
+            lambda name, detail: self.listener(PhaseStarted(name, detail)),
+            lambda done, total, unit: self.listener(Progress(done, total, unit)),
             lambda text: self._note(text, warning=True),
         )
 
     def _tell_plan(self, plan: RunPlan) -> None:
         if plan.why:
             self._note(plan.why)
-        self.watch(Expected(plan.predicted_seconds, plan.prompt_tokens, plan.predicted_hit_tokens, plan.output_tokens))
+        self.listener(
+            Expected(plan.predicted_seconds, plan.prompt_tokens, plan.predicted_hit_tokens, plan.output_tokens)
+        )
         if self.settings.keep_plan is not None and plan.simulated is not None:
             with self.stopwatch.phase("plan"):
                 self.settings.keep_plan(plan, self.job, self.state.plan)
@@ -203,7 +207,7 @@ class Invocation:
                 raise DrainedError(f"{left} requests are left that would end behind the deadline; {RESUMES}")
             raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; {RESUMES}")
         with self.stopwatch.phase("write"):
-            self.watch(PhaseStarted("write", str(self.state.output)))
+            self.listener(PhaseStarted("write", str(self.state.output)))
             write_answers(self.job, self.ledger, journal, self.state)
             if self.rows is not None:
                 write_rows(self.state, replace(self.rows, failed=self.ledger.state != ANSWERED))
@@ -215,8 +219,8 @@ class Invocation:
             with self.stopwatch.phase("check"):
                 refused = self.settings.check(
                     self.job,
-                    lambda name, detail: self.watch(PhaseStarted(name, detail)),
-                    lambda done, total, unit: self.watch(Progress(done, total, unit)),
+                    lambda name, detail: self.listener(PhaseStarted(name, detail)),
+                    lambda done, total, unit: self.listener(Progress(done, total, unit)),
                     lambda text: self._note(text, warning=True),
                 )
         self.failed.refuse(refused)
@@ -249,7 +253,7 @@ class Invocation:
 
     def _note(self, text: str, *, warning: bool = False) -> None:
         self.notes.append(text)
-        self.watch(Note(text, warning))
+        self.listener(Note(text, warning))
 
     def _note_resume(self, left: int) -> None:
         done = len(self.job.accepted) - left
@@ -295,7 +299,7 @@ class Invocation:
             self.supervisor.stop(self.failed.error(), "too many errors")
 
     def _show_progress(self) -> None:
-        self.watch(
+        self.listener(
             Progress(
                 self.ledger.finished + self.rejected,
                 len(self.job),

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import OrderName
 from blendrun.blend.simple import shuffled
-from blendrun.planner.feed import Divided, RunPlan
+from blendrun.names import OrderName, Overlap
 from blendrun.planner.feeder import RowFeeder
-from blendrun.simulate.base import Overlap
+from blendrun.planner.run_planner import Divided, RunPlan
 
 
 def divide_rows(rows: NDArray[np.int64], order: OrderName, overlap: Overlap, replicas: int) -> Divided:

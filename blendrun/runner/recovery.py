@@ -11,23 +11,8 @@ from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-import msgspec
-
 # Each time the window is halved; an engine of an eighth of its size that runs out of memory will not fit at all.
 _MOST_SHRINKS = 3
-
-
-class Restart(msgspec.Struct, frozen=True):
-    """An engine that died. reason: what it said; seconds: since the run began; in_flight: requests that had no answer.
-
-    shrinks: times that the engine was made smaller before the next start. replica: whose it was.
-    """
-
-    reason: str
-    seconds: float
-    in_flight: int
-    shrinks: int
-    replica: int = 1
 
 
 @dataclass(slots=True)

@@ -13,22 +13,23 @@ from typing import TypeVar
 
 import numpy as np
 
-from blendrun.blend.base import OrderName
 from blendrun.engine.base import Engine, EngineInfo, Result
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.errors import EngineUnavailableError, ErrorCode
-from blendrun.jobs import Job
-from blendrun.planner.feed import RunPlan
-from blendrun.runner.allotment import Allotment
+from blendrun.events import Pulse
+from blendrun.jobs.job import Job
+from blendrun.names import OrderName
+from blendrun.planner.run_planner import RunPlan
 from blendrun.runner.deadline import Deadline
-from blendrun.runner.events import Pulse
-from blendrun.runner.feeding import Feeding
-from blendrun.runner.life import LifeSigns
+from blendrun.runner.dispatch import Feeding
+from blendrun.runner.liveness import LifeSigns
 from blendrun.runner.order import plan_rows
-from blendrun.runner.records import Records
-from blendrun.runner.recovery import Recovery, Restart
-from blendrun.runner.state import StateFolder
-from blendrun.runner.steps import StepTail
+from blendrun.runner.recovery import Recovery
+from blendrun.runner.work_stealing import Allotment
+from blendrun.store.folder import StateFolder
+from blendrun.store.records import Records
+from blendrun.store.steps import StepTail
+from blendrun.store.summary import Restart
 
 _LOOK_SECONDS = 1.0
 _T = TypeVar("_T")

@@ -10,20 +10,21 @@ from blendrun.errors import (
     InputMissingError,
     OutputUnavailableError,
 )
-from blendrun.jobs import index_jobs, open_sources
-from blendrun.runner.answers import check_writable
-from blendrun.runner.events import PhaseStarted, Progress, Watch
+from blendrun.events import Listener, PhaseStarted, Progress
+from blendrun.jobs.index import index_jobs
+from blendrun.jobs.source import open_sources
 from blendrun.runner.invocation import Invocation
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
-from blendrun.runner.shard import read_rows, take_shard
-from blendrun.runner.state import StateFolder, path_text
-from blendrun.runner.status import StatusFile
 from blendrun.runner.stop import stops_as_errors
-from blendrun.runner.summary import Stopwatch, Summary
+from blendrun.store.answers import check_writable
+from blendrun.store.folder import StateFolder, path_text
+from blendrun.store.shards import read_rows, take_shard
+from blendrun.store.status import StatusFile
+from blendrun.store.summary import Stopwatch, Summary
 
 
-def execute(settings: RunSettings, make_engine: MakeEngine, watch: Watch) -> Summary:
+def execute(settings: RunSettings, make_engine: MakeEngine, listener: Listener) -> Summary:
     """Run the job to its end, or resume it, or find it finished. Raises BlendrunError as exit codes have it.
 
     make_engine is called only when there is work for an engine.
@@ -41,7 +42,7 @@ def execute(settings: RunSettings, make_engine: MakeEngine, watch: Watch) -> Sum
         status = StatusFile(state.status, model=path_text(settings.model), inputs=inputs, output=settings.output)
         try:
             with stops_as_errors():
-                return _execute_locked(settings, state, stopwatch, status.beside(watch), status, make_engine)
+                return _execute_locked(settings, state, stopwatch, status.beside(listener), status, make_engine)
         except BlendrunError as error:
             if not status.ended:
                 status.fail(error.exit_code)
@@ -52,12 +53,12 @@ def _execute_locked(
     settings: RunSettings,
     state: StateFolder,
     stopwatch: Stopwatch,
-    watch: Watch,
+    listener: Listener,
     status: StatusFile,
     make_engine: MakeEngine,
 ) -> Summary:
     with stopwatch.phase("index"):
-        watch(PhaseStarted("index", ", ".join(settings.inputs)))
+        listener(PhaseStarted("index", ", ".join(settings.inputs)))
         sources = open_sources(settings.inputs, state.spool)
         job = index_jobs(
             sources,
@@ -65,7 +66,7 @@ def _execute_locked(
             default_url=settings.default_url,
             max_line_bytes=settings.max_line_bytes,
             rules=settings.rules,
-            progress=lambda done, total: watch(Progress(done, total, "bytes")),
+            progress=lambda done, total: listener(Progress(done, total, "bytes")),
         )
     with job:
         rows = None
@@ -76,10 +77,10 @@ def _execute_locked(
                     job,
                     settings.shard,
                     read_rows(state) if goes_on else None,
-                    lambda name, detail: watch(PhaseStarted(name, detail)),
-                    lambda done, total, unit: watch(Progress(done, total, unit)),
+                    lambda name, detail: listener(PhaseStarted(name, detail)),
+                    lambda done, total, unit: listener(Progress(done, total, unit)),
                 )
-        return Invocation(settings, state, job, stopwatch, watch, status, rows).execute(make_engine)
+        return Invocation(settings, state, job, stopwatch, listener, status, rows).execute(make_engine)
 
 
 def _refuse_missing_input(settings: RunSettings) -> None:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import OrderName
-from blendrun.endpoints import Rules
-from blendrun.jobs import MAX_LINE_BYTES, Job
-from blendrun.planner.feed import Divided, RunPlan
-from blendrun.runner.failures import ErrorLimit
+from blendrun.endpoints.rules import Rules
+from blendrun.jobs.job import Job
+from blendrun.jobs.line import MAX_LINE_BYTES
+from blendrun.names import OrderName, Overlap
+from blendrun.planner.run_planner import Divided, RunPlan
 from blendrun.runner.replica import Patience
-from blendrun.runner.shard import Shard
-from blendrun.simulate.base import Overlap
+from blendrun.store.failures import ErrorLimit
+from blendrun.store.shards import Shard
 from blendrun.tokens.check import Refused
 
 

@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 
 from blendrun.engine.grammars import Form, GrammarsUnavailableError, compile_forms, form_of
 from blendrun.errors import ErrorCode, InputMissingError, LineError
-from blendrun.jobs import Job
-from blendrun.tokens import PromptTokenizer, TokenizedJob, build_prompts, load_tokenizer
+from blendrun.jobs.job import Job
+from blendrun.tokens.build import TokenizedJob, build_prompts
 from blendrun.tokens.check import Refused, refused_prompts
+from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.tokenizer import PromptTokenizer
 
 Phase = Callable[[str, str], None]
 Progress = Callable[[int, int, str], None]

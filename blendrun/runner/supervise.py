@@ -13,17 +13,16 @@ from numpy.typing import NDArray
 
 from blendrun.engine.base import EngineInfo, Result
 from blendrun.errors import BlendrunError, DrainedError, EngineUnavailableError
-from blendrun.jobs import Job
-from blendrun.planner.feed import RunPlan
-from blendrun.runner.allotment import Allotment
+from blendrun.events import Listener, PhaseStarted, Pulse
+from blendrun.jobs.job import Job
+from blendrun.planner.run_planner import RunPlan
 from blendrun.runner.deadline import Deadline
-from blendrun.runner.events import PhaseStarted, Pulse, Watch
-from blendrun.runner.pulses import Pulses
-from blendrun.runner.recovery import Restart
+from blendrun.runner.engine_stats import Pulses
 from blendrun.runner.replica import MakeEngine, Patience, Replica, Told
-from blendrun.runner.state import StateFolder
 from blendrun.runner.stop import STOP_SIGNALS, stop_error
-from blendrun.runner.summary import Stopwatch
+from blendrun.runner.work_stealing import Allotment
+from blendrun.store.folder import StateFolder
+from blendrun.store.summary import Restart, Stopwatch
 
 
 @dataclass(slots=True)
@@ -46,7 +45,7 @@ class Supervisor:
     on_tick: Callable[[], None]
     on_plan_end: Callable[[RunPlan], None]
     on_note: Callable[[str, bool], None]
-    watch: Watch
+    listener: Listener
     stopwatch: Stopwatch
     reserve: RunPlan | None = None
     stopped: BlendrunError | None = None
@@ -107,7 +106,7 @@ class Supervisor:
             return
         self.stopped = reason
         seconds = self.patience.drain
-        self.watch(PhaseStarted("drain", what))
+        self.listener(PhaseStarted("drain", what))
         self.on_note(f"{what}: finishing {self.in_flight} requests in flight, {seconds:g} s at most", False)
         self._drain = asyncio.get_running_loop().call_later(seconds, self._work.cancel)
         for replica in self._replicas:
@@ -180,16 +179,16 @@ class Supervisor:
 
     def _loading(self, replica: int, what: str) -> None:
         if len(self.plans) == 1:
-            self.watch(PhaseStarted("load", what))
+            self.listener(PhaseStarted("load", what))
         elif not any(each.ready for each in self._replicas):
-            self.watch(PhaseStarted("load", f"replica {replica}: {what}"))
+            self.listener(PhaseStarted("load", f"replica {replica}: {what}"))
 
     def _feeding(self, replica: int, phase: str, what: str) -> None:
         if len(self.plans) == 1:
-            self.watch(PhaseStarted(phase, what))
+            self.listener(PhaseStarted(phase, what))
         elif self.stopped is None:
             ready = sum(each.ready for each in self._replicas)
-            self.watch(PhaseStarted("run", f"{ready} of {len(self.plans)} replicas; replica {replica}: {what}"))
+            self.listener(PhaseStarted("run", f"{ready} of {len(self.plans)} replicas; replica {replica}: {what}"))
 
     def _pulse(self, replica: int, pulse: Pulse) -> None:
-        self.watch(self._pulses.together(replica, pulse))
+        self.listener(self._pulses.together(replica, pulse))

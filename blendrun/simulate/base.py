@@ -4,30 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum, StrEnum
+from enum import IntEnum
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.budget import Budget, ConstantBudget
+from blendrun.names import Overlap
 
 EXACT = -1.0
 # measured: fitted by a calibration with this model. model: from rates by the cost model. prior: guessed.
 StepOrigin = Literal["measured", "model", "prior"]
-
-
-class Overlap(StrEnum):
-    """The overlap ladder (design: order is worth little without overlap).
-
-    exclusive: a step is prefill or decode (L0, SGLang's default). mixed: a step's prefill chunk and decode rows share
-    one pass over the weights, attention comes after (L1, mixed chunks). pdmux: prefill and decode run at the same time
-    on two parts of the device (L2, SM split).
-    """
-
-    EXCLUSIVE = "exclusive"
-    MIXED = "mixed"
-    PDMUX = "pdmux"
 
 
 class Eviction(IntEnum):

@@ -9,7 +9,8 @@ from blendrun.cost.balance import Bound
 from blendrun.cost.base import Demand
 from blendrun.cost.capacity import KvPool
 from blendrun.cost.step import LARGEST_STEP, RESIDENT_SHARE, TILE, step_budget
-from blendrun.simulate.base import Overlap, StepTime
+from blendrun.names import Overlap
+from blendrun.simulate.base import StepTime
 
 # A full pool lets steps pass without prefill, and others have to make up for them.
 _HASTE = 1.25

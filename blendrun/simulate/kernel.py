@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.simulate.admission import anything_waits, fill
 from blendrun.simulate.batch import begin_decode, decode, end_requests, forget_overdue, prefill, retract
-from blendrun.simulate.feed import anything_waits, fill
 from blendrun.simulate.seconds import prefill_budget, record, step_seconds
 from blendrun.simulate.state import EXCLUSIVE, NODE, REQUEST, STATE, Number
 from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, compiled, inlined

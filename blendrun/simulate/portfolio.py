@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import LEFT, Blend, Order, OrderName
+from blendrun.blend.base import LEFT, Blend, Order
 from blendrun.blend.budget import Budget, ConstantBudget
 from blendrun.cost.balance import Bound, bound_seconds
 from blendrun.cost.base import Demand, Machine
@@ -22,7 +22,8 @@ from blendrun.cost.formulas import demand as demand_of
 from blendrun.errors import UsageError
 from blendrun.lengths.base import Lengths
 from blendrun.models.card import ModelCard
-from blendrun.simulate.base import EXACT, Engine, Eviction, Outcome, Overlap, StepTime
+from blendrun.names import OrderName, Overlap
+from blendrun.simulate.base import EXACT, Engine, Eviction, Outcome, StepTime
 from blendrun.simulate.budgets import budgets_to_try
 from blendrun.simulate.draw import draw_outputs
 from blendrun.simulate.simulator import overlapped_seconds, simulate

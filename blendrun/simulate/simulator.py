@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import AdaptiveBudget
-from blendrun.blend.row import Row
+from blendrun.blend.scan_row import Row
+from blendrun.names import Overlap
 from blendrun.simulate import kernel, state
-from blendrun.simulate.base import Engine, Eviction, Outcome, Overlap, StepTime, Timeline
+from blendrun.simulate.base import Engine, Eviction, Outcome, StepTime, Timeline
 from blendrun.simulate.seconds import overlapped
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree

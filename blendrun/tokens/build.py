@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from blendrun.jobs import Job
+from blendrun.jobs.job import Job
 from blendrun.models.resolve import cache_folder
 from blendrun.tokens.base import Prompts
 from blendrun.tokens.encode import Ids

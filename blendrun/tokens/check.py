@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.errors import ErrorCode, LineError
-from blendrun.jobs import Job
+from blendrun.jobs.job import Job
 from blendrun.tokens.build import TokenizedJob
 from blendrun.tokens.template import RenderError
 from blendrun.tokens.tokenizer import PromptTokenizer

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from blendrun.endpoints import Endpoint
+from blendrun.endpoints.base import Endpoint
 from blendrun.tokens.chat import Media, conversation
 from blendrun.tokens.encode import Encoder, Ids
 from blendrun.tokens.template import ChatTemplate, RenderError

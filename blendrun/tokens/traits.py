@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from blendrun.jobs import RequestLine
+from blendrun.jobs.line import RequestLine
 from blendrun.tokens.chat import Media
 
 # Body fields that constrain the answer to a form.

@@ -22,7 +22,7 @@ from typing import Any
 
 from blendrun.engine.base import EngineSettings
 from blendrun.engine.settings import available_cores, detect_platform, environment, server_args
-from blendrun.models import resolve_model
+from blendrun.models.resolve import resolve_model
 
 _PLAIN = """
 import json, sys, time

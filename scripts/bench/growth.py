@@ -13,12 +13,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from synthetic import synthetic_prompts
 
-from blendrun.blend.base import LEFT, Order, OrderName
+from blendrun.blend.base import LEFT, Order
 from blendrun.cost.capacity import kv_pool
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.models.cards import load_card
-from blendrun.simulate import Engine, Overlap, simulate, step_time
-from blendrun.tree import build_tree, load_kernels
+from blendrun.names import OrderName, Overlap
+from blendrun.simulate.base import Engine
+from blendrun.simulate.simulator import simulate
+from blendrun.simulate.steptime import step_time
+from blendrun.tree.build import build_tree
+from blendrun.tree.compiled import load_kernels
 
 # Requests, prompt tokens, factor on the answers.
 CASES = (

@@ -24,9 +24,12 @@ import orjson
 import zstandard
 from numpy.typing import NDArray
 
-from blendrun.lengths import LengthMode, Samples, estimate
+from blendrun.lengths.estimate import estimate
+from blendrun.lengths.evidence import Samples
+from blendrun.names import LengthMode
 from blendrun.tokens.base import Prompts
-from blendrun.tree import PrefixTree, build_tree
+from blendrun.tree.base import PrefixTree
+from blendrun.tree.build import build_tree
 
 WORKLOADS = (
     "smoke-mix.jsonl",

@@ -51,7 +51,7 @@ def write_jobs(path: Path, lines: int) -> None:
             file.write(json.dumps(line).encode() + b"\n")
 
 
-def watch(
+def listener(
     jobs: Path, out: Path, every: float, log: Path, stop: Callable[[Sample], bool] = lambda sample: False
 ) -> Watched:
     """Run the command, looking at its memory every so many seconds; kill -9 when `stop` says so."""
@@ -111,17 +111,17 @@ def main() -> None:
         write_jobs(jobs, asked.lines)
         print(f"{asked.lines:,} lines, {jobs.stat().st_size / _MIB:.0f} MiB; resident MiB over the run phase\n")
         print("| run | peak | 2 % | 25 % | 50 % | 75 % | 100 % | took | exit |\n|---|---|---|---|---|---|---|---|---|")
-        whole = watch(jobs, out, asked.every, log)
+        whole = listener(jobs, out, asked.every, log)
         size = (folder / "out.jsonl.blendrun" / "journal").stat().st_size
         print(line_of("whole", whole, 0, size), flush=True)
         if not out.exists():
             sys.exit(log.read_text())
 
         second = folder / "second.jsonl"
-        half = watch(jobs, second, min(asked.every, 0.05), log, stop=lambda sample: sample.journal > size / 2)
+        half = listener(jobs, second, min(asked.every, 0.05), log, stop=lambda sample: sample.journal > size / 2)
         left = half.samples[-1].journal
         print(line_of("killed half way", half, 0, left), flush=True)
-        again = watch(jobs, second, asked.every, log)
+        again = listener(jobs, second, asked.every, log)
         print(line_of("resumed", again, left, size), flush=True)
         end = (folder / "second.jsonl.blendrun" / "journal").stat().st_size
         same = second.exists() and filecmp.cmp(out, second, shallow=False)

@@ -20,10 +20,10 @@ import msgspec
 import numpy as np
 import orjson
 
-from blendrun.runner import manifest as manifests
-from blendrun.runner.manifest import Manifest
-from blendrun.runner.records import RequestRecord
-from blendrun.runner.state import StateFolder
+from blendrun.store import manifest as manifests
+from blendrun.store.folder import StateFolder
+from blendrun.store.manifest import Manifest
+from blendrun.store.records import RequestRecord
 
 BLENDRUN = str(Path(sys.executable).with_name("blendrun"))
 MODEL, HARDWARE = "llama-3-8b", "a100-80g"

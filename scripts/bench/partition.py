@@ -18,13 +18,13 @@ from cuts import WORKLOADS
 
 from blendrun.blend.partition import partition
 from blendrun.cost.hardware import load_hardware, machine
-from blendrun.jobs import open_sources
-from blendrun.lengths.estimate import LengthMode
+from blendrun.jobs.source import open_sources
 from blendrun.models.cards import load_card
+from blendrun.names import LengthMode
 from blendrun.planner.plan import Structure, cost_structure, make_structure
 from blendrun.planner.workload import Wanted, load_workload
-from blendrun.synth import Recipe, synthesise
-from blendrun.synth.workload import known_lengths
+from blendrun.synth.recipe import Recipe
+from blendrun.synth.workload import known_lengths, synthesise
 
 PARTS = (2, 4, 8, 64)
 FILES = (

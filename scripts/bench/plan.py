@@ -46,7 +46,6 @@ def measure(case: str, folder: Path) -> dict[str, Any]:
     from synthetic import synthetic_prompts
     from tree import OwnMemory
 
-    from blendrun.blend.base import OrderName
     from blendrun.blend.blended import blend
     from blendrun.blend.simple import simple_order
     from blendrun.cost.capacity import kv_pool
@@ -54,7 +53,8 @@ def measure(case: str, folder: Path) -> dict[str, Any]:
     from blendrun.cost.hardware import load_hardware, machine
     from blendrun.lengths.estimate import estimate
     from blendrun.models.cards import load_card
-    from blendrun.tree import build_tree
+    from blendrun.names import OrderName
+    from blendrun.tree.build import build_tree
     from blendrun.tree.compiled import load_kernels
     from blendrun.tree.hits import lru_hits
 

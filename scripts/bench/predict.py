@@ -23,17 +23,19 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from cuts import CUTS, pool_of, write_cut
 
-from blendrun.blend.base import Blend, Order, OrderName
+from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import ConstantBudget
 from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.engine.settings import engine_limits
-from blendrun.jobs import open_sources
-from blendrun.lengths.estimate import LengthMode
+from blendrun.jobs.source import open_sources
+from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.plan import cost_structure, make_structure
 from blendrun.planner.workload import Wanted, load_workload
-from blendrun.simulate import Engine, Eviction, Overlap, simulate, step_time
+from blendrun.simulate.base import Engine, Eviction
 from blendrun.simulate.portfolio import GATE_TOKENS
+from blendrun.simulate.simulator import simulate
+from blendrun.simulate.steptime import step_time
 
 MODEL = "smollm2-135m"
 BLENDRUN = str(Path(sys.executable).with_name("blendrun"))

@@ -75,14 +75,13 @@ def measure(requests: int, tokens: int, folder: Path) -> dict[str, tuple[float, 
     from synthetic import synthetic_prompts
     from tree import OwnMemory
 
-    from blendrun.blend.base import OrderName
     from blendrun.blend.partition import partition
     from blendrun.cost.hardware import load_hardware, machine
     from blendrun.lengths.estimate import estimate
     from blendrun.models.cards import load_card
+    from blendrun.names import OrderName, Overlap
     from blendrun.planner.plan import Choice, Structure, cost_structure, make_plan
-    from blendrun.simulate.base import Overlap
-    from blendrun.tree import build_tree
+    from blendrun.tree.build import build_tree
     from blendrun.tree.compiled import load_kernels
 
     prompts = synthetic_prompts(folder / "ids", requests, requests * tokens)

@@ -22,7 +22,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from blendrun.blend.base import Blend, Order, OrderName
+from blendrun.blend.base import Blend, Order
 from blendrun.blend.blended import blend
 from blendrun.blend.budget import ConstantBudget
 from blendrun.blend.simple import simple_order
@@ -32,13 +32,18 @@ from blendrun.cost.formulas import demand
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.cost.step import RESIDENT_SHARE, step_budget
 from blendrun.models.cards import load_card
-from blendrun.simulate import STOCK, Engine, Overlap, Portfolio, simulate, simulate_portfolio, step_time
+from blendrun.names import OrderName, Overlap
+from blendrun.simulate.base import Engine
 from blendrun.simulate.budgets import budgets_to_try
-from blendrun.simulate.portfolio import ENGINE_CHUNK
-from blendrun.synth import Recipe, synthesise
-from blendrun.synth.workload import known_lengths
+from blendrun.simulate.portfolio import ENGINE_CHUNK, STOCK, Portfolio, simulate_portfolio
+from blendrun.simulate.simulator import simulate
+from blendrun.simulate.steptime import step_time
+from blendrun.synth.recipe import Recipe
+from blendrun.synth.workload import known_lengths, synthesise
 from blendrun.tokens.base import Prompts
-from blendrun.tree import PrefixTree, build_tree, load_kernels
+from blendrun.tree.base import PrefixTree
+from blendrun.tree.build import build_tree
+from blendrun.tree.compiled import load_kernels
 
 MIXES = {"mix-1": (1.4, 0.35), "mix-2": (0.9, 0.35), "mix-3": (1.4, 0.05), "mix-4": (0.9, 0.05)}
 TRACES = ("azure-2023", "mooncake-conversation", "servegen-r1-a")
@@ -151,7 +156,7 @@ def slowest(prompts: Prompts, model: str, hardware: str) -> tuple[float, int]:
 
 
 def trace(path: Path) -> Prompts:
-    from blendrun.jobs import open_sources
+    from blendrun.jobs.source import open_sources
     from blendrun.jobs.trace import read_trace
     from blendrun.tokens.trace import trace_prompts
 

@@ -7,10 +7,10 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 
-from blendrun.endpoints import ENDPOINTS
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import ErrorCode, LineError
-from blendrun.jobs import RequestLine, canonical_body, parse_line
-from blendrun.runner.failures import kind_of
+from blendrun.jobs.line import RequestLine, canonical_body, parse_line
+from blendrun.store.failures import kind_of
 from blendrun.tokens.encode import Encoder
 from blendrun.tokens.template import ChatTemplate, RenderError
 from blendrun.tokens.tokenizer import PromptTokenizer

@@ -26,9 +26,9 @@ import orjson
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.cost.mix import TraceCost, solve_mix
 from blendrun.cost.paper import paper_compute_seconds, paper_memory_seconds
-from blendrun.models import resolve_model
 from blendrun.models.card import ModelCard
 from blendrun.models.cards import load_card
+from blendrun.models.resolve import resolve_model
 
 # (prompt tokens, of these shared by a group, output tokens) by kind.
 LARGE = {"compute": (1536, 0, 16), "sharing": (1024, 896, 4), "memory": (64, 0, 1024)}

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from blendrun.bench import parse_values
-from blendrun.bench.grid import MAX_VALUES
+from blendrun.bench.grid import MAX_VALUES, parse_values
 from blendrun.errors import UsageError
 
 

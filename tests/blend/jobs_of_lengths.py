@@ -17,7 +17,8 @@ from blendrun.cost.hardware import load_hardware, machine
 from blendrun.lengths.base import Lengths
 from blendrun.models.cards import load_card
 from blendrun.tokens.base import Prompts
-from blendrun.tree import PrefixTree, build_tree
+from blendrun.tree.base import PrefixTree
+from blendrun.tree.build import build_tree
 
 MODEL = load_card("llama-3-8b")
 MACHINE = machine(load_hardware("a100-80g"))

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from blendrun.blend.base import LEFT, RIGHT, OrderName
+from blendrun.blend.base import LEFT, RIGHT
 from blendrun.blend.simple import simple_order
 from blendrun.blend.split import UnitRow, arrange_units
+from blendrun.names import OrderName
 from blendrun.tree.hits import path_hits
 from tests.blend.jobs_of_lengths import Small, small_job, small_jobs
 

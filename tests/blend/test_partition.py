@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from blendrun.blend.partition import BALANCE, Partition, measure, partition
 from blendrun.errors import UsageError
-from blendrun.tree import build_tree
+from blendrun.tree.build import build_tree
 from blendrun.tree.restrict import restrict
 from tests.blend.jobs_of_lengths import Small, small_job, small_jobs
 

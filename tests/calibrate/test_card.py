@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from blendrun.calibrate import card_path, check_writable, make_card, write_card
-from blendrun.cost import list_hardware, load_hardware, user_hardware_folder
+from blendrun.calibrate.card import card_path, check_writable, make_card, write_card
 from blendrun.cost.base import HardwareCard
+from blendrun.cost.hardware import list_hardware, load_hardware, user_hardware_folder
 from blendrun.errors import OutputUnavailableError, UsageError
 from tests.calibrate.known import calibration
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blendrun.cli.duration import parse_deadline, parse_duration
+from blendrun.backends.deadline import parse_deadline, parse_duration
 from blendrun.errors import UsageError
 
 

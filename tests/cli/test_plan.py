@@ -13,8 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from blendrun.models import resolve_model
-from blendrun.report.plan_json import PlanReport
+from blendrun.models.resolve import resolve_model
+from blendrun.report.schemas.plan import PlanReport
 from tests.command import blendrun, write_jobs
 from tests.needs import workload
 

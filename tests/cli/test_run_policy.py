@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from blendrun.cli.engines import planner_of
+from blendrun.backends.base import Placement
+from blendrun.backends.sglang import planner_of
 from blendrun.errors import UsageError
-from blendrun.models import resolve_model
-from blendrun.models.resolve import ResolvedModel
+from blendrun.models.resolve import ResolvedModel, resolve_model
+from blendrun.names import OrderName
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,8 @@ def model() -> ResolvedModel:
 
 
 def planner(model: ResolvedModel, order: str, **arguments: Any) -> Any:
-    return planner_of(model, "cpu", arguments, {"order": order, "overlap": "auto"})
+    named = None if order == "auto" else OrderName(order)
+    return planner_of(model, Placement("cpu", 1, 1), arguments, named, None)
 
 
 def test_auto_leaves_the_order_to_a_policy_that_was_asked_for(model: ResolvedModel) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from blendrun.errors import UsageError
-from blendrun.jobs import parse_line
+from blendrun.jobs.line import parse_line
 from blendrun.ray_data.rows import request_line
 from tests.cluster.ray_nodes import LOOPBACK, MODEL, Nodes
 from tests.command import blendrun, lines_of

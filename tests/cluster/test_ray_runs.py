@@ -89,7 +89,7 @@ def test_a_run_that_is_killed_leaves_no_actor(nodes: Nodes, tmp_path: Path) -> N
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", COUNT), tmp_path / "answers.jsonl"
     run = start(*on(nodes, jobs, out, *SLOW), env=ENV)
     await_answers(tmp_path / "answers.jsonl.blendrun" / "journal", 5, run)
-    assert len(hosts(nodes)) == 2
+    wait_for(lambda: len(hosts(nodes)) == 2, run)
     run.kill()
     run.communicate()
     wait_for(lambda: not hosts(nodes))

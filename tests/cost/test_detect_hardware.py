@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from blendrun.cost import detect, detect_hardware, list_hardware
-from blendrun.cost.detect import compute_capability, own_hardware
+from blendrun.cost import detect
+from blendrun.cost.detect import compute_capability, detect_hardware, own_hardware
+from blendrun.cost.hardware import list_hardware
 from blendrun.errors import UsageError
 from blendrun.models.configs_folder import configs_folder
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blendrun.cost import list_hardware, load_hardware, machine, user_hardware_folder
+from blendrun.cost.hardware import list_hardware, load_hardware, machine, user_hardware_folder
 from blendrun.errors import InputMissingError, UsageError
 from blendrun.models.configs_folder import configs_folder
 

@@ -8,16 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.cost import (
-    RESIDENT_SHARE,
-    kv_pool,
-    list_hardware,
-    load_hardware,
-    machine,
-    step_budget,
-    weight_bound_tokens,
-    weight_bytes,
-)
+from blendrun.cost.capacity import kv_pool
+from blendrun.cost.hardware import list_hardware, load_hardware, machine
+from blendrun.cost.step import RESIDENT_SHARE, step_budget, weight_bound_tokens, weight_bytes
 from blendrun.errors import UsageError
 from blendrun.models.cards import list_aliases, load_card
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from blendrun.endpoints import ENDPOINTS
 from blendrun.endpoints.fields import REFUSED_FIELDS
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import ErrorCode, LineError
 
 GOOD: dict[str, dict[str, Any]] = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from blendrun.endpoints import Rules
 from blendrun.endpoints.adapters import adapter_of, declared_adapters, other_models
+from blendrun.endpoints.rules import Rules
 from blendrun.errors import ErrorCode, LineError, UsageError
 
 PNG = "data:image/png;base64,AAAA"

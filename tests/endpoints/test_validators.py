@@ -8,7 +8,8 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
-from blendrun.endpoints import ENDPOINTS, Demand
+from blendrun.endpoints.base import Demand
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import ErrorCode, LineError
 
 CHAT, COMPLETIONS = ENDPOINTS["/v1/chat/completions"], ENDPOINTS["/v1/completions"]

@@ -161,8 +161,9 @@ class TestReadOnly:
         batch = Batch(tmp_path / "jobs.jsonl", disk / "out.jsonl", 400, **STATED)
         process = start(*batch.command, *SLOW)
         await_answers(batch.journal, 10, process)
-        os.sync()
+        # Before: what is written meanwhile need not have reached the disk.
         safe = batch.records()
+        os.sync()
         mounts.break_ext4(target)
         _, stderr = process.communicate()
         assert process.returncode == UNAVAILABLE, stderr

@@ -15,12 +15,13 @@ from typing import Any
 import orjson
 import pytest
 
-from blendrun.cli.permissions import with_media
+from blendrun.backends.options import RunOptions
+from blendrun.backends.permissions import with_media
 from blendrun.engine.base import Result, WorkItem
+from blendrun.engine.media.engine import MediaEngine
+from blendrun.engine.media.fetch import Content, Fetcher, MediaAccess, MediaError, is_public, read_below
 from blendrun.engine.replay import ReplayEngine
 from blendrun.errors import UsageError
-from blendrun.runner.fetch import Content, Fetcher, MediaAccess, MediaError, is_public, read_below
-from blendrun.runner.media import MediaEngine
 from tests.command import REPLAY, blendrun, ids, lines_of
 from tests.faults.media_server import METADATA, PICTURE, MediaServer, media_server
 
@@ -119,9 +120,9 @@ class TestTheCommand:
         ],
     )
     def test_flags_that_would_do_nothing_are_refused(self, flags: dict[str, Any], sentence: str) -> None:
-        options = {"allow_media_files": None, "allow_media_urls": False, "allow_private_media": False}
+        options = RunOptions.of({"inputs": ["jobs.jsonl"], **flags})
         with pytest.raises(UsageError, match=sentence):
-            with_media(lambda *_: ReplayEngine.from_arguments({}), options | flags)
+            with_media(lambda *_: ReplayEngine.from_arguments({}), options)
 
 
 DATA = "data:image/png;base64,iVBORw0KGgo="
@@ -175,7 +176,7 @@ class TestFetching:
         self, server: MediaServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # The test's server counts as public; where it leads does not.
-        monkeypatch.setattr("blendrun.runner.fetch.is_public", lambda address: address == "127.0.0.1")
+        monkeypatch.setattr("blendrun.engine.media.fetch.is_public", lambda address: address == "127.0.0.1")
         assert fetch(f"{server.url}/elsewhere", private=False).data == PICTURE
         assert failure(lambda: fetch(f"{server.url}/metadata", private=False)).startswith("leads to 169.254.169.254,")
 

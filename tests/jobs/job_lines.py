@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from blendrun.jobs import Job, index_jobs, open_sources
+from blendrun.jobs.index import index_jobs
+from blendrun.jobs.job import Job
+from blendrun.jobs.source import open_sources
 
 CHAT = "/v1/chat/completions"
 

@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 import blendrun.jobs.lines as scanning
 from blendrun.errors import ErrorCode, InputInvalidError, InputMissingError, LineError, UsageError
-from blendrun.jobs import Job, index_jobs, open_sources, parse_line, request_key
+from blendrun.jobs.index import index_jobs
+from blendrun.jobs.job import Job
+from blendrun.jobs.line import parse_line, request_key
+from blendrun.jobs.source import open_sources
 from tests.jobs.job_lines import CHAT, body, index, line, write
 
 

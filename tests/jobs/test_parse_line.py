@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from blendrun.endpoints import ENDPOINTS
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import ErrorCode, LineError
-from blendrun.jobs import RequestLine, canonical_body, content_digest, parse_line, request_key, salted_key
+from blendrun.jobs.line import RequestLine, canonical_body, content_digest, parse_line, request_key, salted_key
 from tests.jobs.job_lines import CHAT, body, line
 
 

@@ -20,7 +20,7 @@ from blendrun.errors import (
     OutputUnavailableError,
     UsageError,
 )
-from blendrun.jobs import Source, open_sources
+from blendrun.jobs.source import Source, open_sources
 from tests import needs
 from tests.jobs.job_lines import line, write
 
@@ -166,7 +166,7 @@ def test_one_file_cannot_be_given_twice_under_any_name(tmp_path: Path, spool: Pa
 @pytest.mark.parametrize("data", [TEXT, gzip.compress(TEXT), zst(TEXT), b"", b"{"])
 def test_stdin_is_copied_and_unpacked(spool: Path, data: bytes) -> None:
     program = (
-        "import pathlib, sys; from blendrun.jobs import open_sources\n"
+        "import pathlib, sys; from blendrun.jobs.source import open_sources\n"
         "source, = open_sources(['-'], pathlib.Path(sys.argv[1]))\n"
         "print(source.name, source.size, source.path)"
     )

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from blendrun.errors import ErrorCode, InputInvalidError, InputMissingError, UsageError
-from blendrun.jobs import open_sources
+from blendrun.jobs.source import open_sources
 from blendrun.jobs.trace import Trace, holds_trace, read_trace
 from blendrun.jobs.trace_line import MAX_TOKENS, is_trace
 from blendrun.tokens.trace import trace_prompts
-from blendrun.tree import build_tree, lru_hits
+from blendrun.tree.build import build_tree
+from blendrun.tree.hits import lru_hits
 from tests.needs import workload
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import Any
 
 import numpy as np
@@ -11,12 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.lengths import LengthMode, Lengths, LengthSource, Recalled, Samples, estimate, length_report
-from blendrun.lengths.evidence import BINS, octave
+from blendrun.lengths.base import Lengths, LengthSource
+from blendrun.lengths.estimate import estimate, length_report
+from blendrun.lengths.evidence import BINS, Recalled, Samples, octave
 from blendrun.lengths.prior import prior_moments
 from blendrun.lengths.subtrees import _rungs
+from blendrun.names import LengthMode
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
+from tests.imports import loaded_by
 from tests.lengths.small_tree import make_prompts, make_tree
 
 Drawn = tuple[Prompts, PrefixTree, Samples | None, Recalled | None]
@@ -246,9 +247,7 @@ class TestHistory:
 
 
 def test_importing_lengths_loads_no_runtime() -> None:
-    code = "import sys, blendrun.lengths; print([m for m in ('torch', 'sglang', 'transformers') if m in sys.modules])"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    assert loaded_by("blendrun.lengths").isdisjoint({"torch", "sglang", "transformers"})
 
 
 def test_lengths_is_what_it_returns() -> None:

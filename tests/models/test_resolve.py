@@ -12,9 +12,8 @@ from pathlib import Path
 import pytest
 
 from blendrun.errors import InputMissingError, OutputUnavailableError, UsageError
-from blendrun.models import resolve_model
 from blendrun.models.identity import folder_identity
-from blendrun.models.resolve import cache_folder
+from blendrun.models.resolve import cache_folder, resolve_model
 from tests.models.hub_server import HubServer
 
 CONFIG = {
@@ -30,7 +29,7 @@ CONFIG = {
 RESOLVE = """
 import sys
 from blendrun.errors import BlendrunError
-from blendrun.models import resolve_model
+from blendrun.models.resolve import resolve_model
 try:
     model = resolve_model(sys.argv[1], platform="cpu", weights=sys.argv[2:] != ["plan"])
     print(model.origin, sorted(path.name for path in model.path.iterdir()))
@@ -227,7 +226,7 @@ def test_a_network_that_is_down(tmp_path: Path) -> None:
 
 def test_resolving_imports_no_runtime(folder: Path) -> None:
     code = (
-        "import sys; from blendrun.models import resolve_model; "
+        "import sys; from blendrun.models.resolve import resolve_model; "
         f"resolve_model({str(folder)!r}, platform='cpu'); "
         "print(sorted({'torch', 'transformers', 'sglang', 'huggingface_hub'} & set(sys.modules)))"
     )

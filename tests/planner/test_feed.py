@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blendrun.blend.base import OrderName
 from blendrun.cost.capacity import EngineLimits
 from blendrun.errors import UsageError
-from blendrun.jobs import index_jobs, open_sources
-from blendrun.models import resolve_model
-from blendrun.models.resolve import ResolvedModel
-from blendrun.planner.feed import Divided, RunPlan, RunPlanner
+from blendrun.jobs.index import index_jobs
+from blendrun.jobs.source import open_sources
+from blendrun.models.resolve import ResolvedModel, resolve_model
+from blendrun.names import OrderName, Overlap
 from blendrun.planner.feeder import Feed
-from blendrun.simulate.base import Overlap
+from blendrun.planner.run_planner import Divided, RunPlan, RunPlanner
 
 
 def line(custom_id: str, prompt: str, **body: object) -> str:

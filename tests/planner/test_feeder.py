@@ -9,9 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from blendrun.blend.base import LEFT, RIGHT, Blend, Order, OrderName
+from blendrun.blend.base import LEFT, RIGHT, Blend, Order
 from blendrun.blend.simple import simple_order
 from blendrun.lengths.base import Lengths
+from blendrun.names import OrderName
 from blendrun.planner.feeder import Feed, PlanFeeder, RowFeeder
 from tests.blend.jobs_of_lengths import Small, small_job, small_jobs
 

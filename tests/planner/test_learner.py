@@ -8,20 +8,23 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from blendrun.blend.base import LEFT, Order, OrderName
+from blendrun.blend.base import LEFT, Order
 from blendrun.cost.base import Machine
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.lengths.base import Lengths, LengthSource
-from blendrun.lengths.estimate import LengthMode, estimate
+from blendrun.lengths.estimate import estimate
 from blendrun.models.cards import load_card
-from blendrun.planner.feed import Learning
+from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.feeder import Feed, PlanFeeder
 from blendrun.planner.learner import Learner, sample_first
 from blendrun.planner.plan import Costed, Structure, cost_structure
-from blendrun.simulate import Engine, Overlap, simulate, step_time
+from blendrun.planner.run_planner import Learning
+from blendrun.simulate.base import Engine
+from blendrun.simulate.simulator import simulate
+from blendrun.simulate.steptime import step_time
 from blendrun.tokens.base import Prompts
-from blendrun.tree import build_tree
+from blendrun.tree.build import build_tree
 
 POOL = 30_000
 MODEL = load_card("llama-3-8b")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from blendrun.blend.base import OrderName
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.models.cards import load_card
+from blendrun.names import OrderName, Overlap
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan
-from blendrun.simulate.base import Overlap
 from tests.blend.jobs_of_lengths import small_job
 
 MODEL, CARD = load_card("llama-3-8b"), load_hardware("a100-80g")

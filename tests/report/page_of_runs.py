@@ -7,14 +7,14 @@ from pathlib import Path
 import msgspec
 import orjson
 
-from blendrun.report.page import Subject, run_subject
-from blendrun.report.plan_json import PlanReport
-from blendrun.runner import manifest as manifests
-from blendrun.runner import summary as summaries
-from blendrun.runner.failures import Failure
-from blendrun.runner.manifest import Manifest
-from blendrun.runner.state import StateFolder
-from blendrun.runner.summary import Counts, PlanSummary, Summary, Tokens
+from blendrun.report.page.subject import Subject, run_subject
+from blendrun.report.schemas.plan import PlanReport
+from blendrun.store import manifest as manifests
+from blendrun.store import summary as summaries
+from blendrun.store.failures import Failure
+from blendrun.store.folder import StateFolder
+from blendrun.store.manifest import Manifest
+from blendrun.store.summary import Counts, PlanSummary, Summary, Tokens
 from tests.report.plan_of_small_job import plan_of_small_job
 from tests.report.test_requests import record
 from tests.report.test_series import step

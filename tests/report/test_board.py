@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console, Group
 
-from blendrun.report.board import Board
-from blendrun.report.live_view import panel, spark
-from blendrun.runner.events import Event, Expected, PhaseStarted, Progress, Pulse
+from blendrun.events import Event, Expected, PhaseStarted, Progress, Pulse
+from blendrun.report.terminal.live_view import panel, spark
+from blendrun.report.tracker import Board
 
 GOLDEN = Path(__file__).with_name("golden")
 

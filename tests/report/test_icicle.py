@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.report.icicle import IcicleNode, icicle
+from blendrun.report.schemas.icicle import IcicleNode, icicle
 from tests.blend.jobs_of_lengths import Small, small_job, small_jobs
 
 

@@ -12,8 +12,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from blendrun.errors import OutputUnavailableError
-from blendrun.report.metrics import Metrics
-from blendrun.runner.events import Event, Expected, Note, PhaseStarted, Progress, Pulse
+from blendrun.events import Event, Expected, Note, PhaseStarted, Progress, Pulse
+from blendrun.report.export.metrics import Metrics
 from tests import needs
 
 EVENTS: list[Event] = [

@@ -11,9 +11,8 @@ import msgspec
 import pytest
 
 from blendrun.errors import InputMissingError, OutputUnavailableError
-from blendrun.report.page import make_page, plan_subject, run_subject
-from blendrun.report.page.page import page_html
-from blendrun.report.page.subject import read_plan
+from blendrun.report.page.page import make_page, page_html
+from blendrun.report.page.subject import plan_subject, read_plan, run_subject
 from tests.report.page_of_runs import NASTY, small_plan, subject, write_run
 
 MOST_BYTES = 5_000_000

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from blendrun.report.page import make_page, plan_subject
+from blendrun.report.page.page import make_page
+from blendrun.report.page.subject import plan_subject
 from tests import needs
 from tests.report.page_of_runs import small_plan, subject
 

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from blendrun.report import progress as views
-from blendrun.report.live_view import LiveView
-from blendrun.report.progress import LineView, choose_view
-from blendrun.runner.events import Event, Note, PhaseStarted, Progress
+from blendrun.events import Event, Note, PhaseStarted, Progress
+from blendrun.report.terminal import progress as views
+from blendrun.report.terminal.live_view import LiveView
+from blendrun.report.terminal.progress import LineView, choose_view
 
 EVENTS: list[Event] = [
     PhaseStarted("index", "jobs.jsonl"),

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.report.icicle import IcicleNode
 from blendrun.report.page.requests import Requests, read_requests
-from blendrun.report.series import Admissions
-from blendrun.runner.records import RequestRecord
+from blendrun.report.schemas.icicle import IcicleNode
+from blendrun.report.schemas.series import Admissions
+from blendrun.store.records import RequestRecord
 
 
 def record(index: int, submitted: float, ended: float, **fields: Any) -> RequestRecord:

@@ -10,9 +10,9 @@ import orjson
 import pytest
 
 from blendrun.errors import OutputUnavailableError
-from blendrun.report.trace import Trace
-from blendrun.runner.events import Note, PhaseStarted
-from blendrun.runner.state import StateFolder
+from blendrun.events import Note, PhaseStarted
+from blendrun.report.export.trace import Trace
+from blendrun.store.folder import StateFolder
 from tests.report.test_series import step
 
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.report.series import BUCKETS, planned_series, replicas_series, run_series
+from blendrun.report.schemas.series import BUCKETS, planned_series, replicas_series, run_series
 from blendrun.simulate.base import Timeline
 
 steps = st.lists(

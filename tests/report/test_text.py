@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from blendrun.report.text import print_summary
-from blendrun.runner.summary import Counts, Summary, Tokens
+from blendrun.report.terminal.summary import print_summary
+from blendrun.store.summary import Counts, Summary, Tokens
 
 SUMMARY = Summary(
     schema_version=1,

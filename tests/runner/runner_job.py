@@ -7,15 +7,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from blendrun.blend.base import OrderName
 from blendrun.engine.base import Engine
 from blendrun.engine.replay import ReplayEngine
-from blendrun.jobs import Job, index_jobs, open_sources
-from blendrun.runner.events import Event
+from blendrun.events import Event
+from blendrun.jobs.index import index_jobs
+from blendrun.jobs.job import Job
+from blendrun.jobs.source import open_sources
+from blendrun.names import OrderName
 from blendrun.runner.replica import Patience
 from blendrun.runner.run import execute
 from blendrun.runner.settings import RunSettings
-from blendrun.runner.summary import Summary
+from blendrun.store.summary import Summary
 
 CHAT = "/v1/chat/completions"
 
@@ -64,8 +66,8 @@ def run(
     def make() -> Engine:
         return engine() if callable(engine) else ReplayEngine.from_arguments(engine or {})
 
-    watch: Callable[[Event], None] = events.append if events is not None else lambda _: None
-    return execute(settings(output, *inputs, **changes), lambda *_: make(), watch)
+    listener: Callable[[Event], None] = events.append if events is not None else lambda _: None
+    return execute(settings(output, *inputs, **changes), lambda *_: make(), listener)
 
 
 def no_engine() -> Engine:

@@ -16,8 +16,8 @@ from openai.types.chat import ChatCompletion
 
 from blendrun.engine.base import Result
 from blendrun.errors import ErrorCode
-from blendrun.runner.answers import answer_line
-from blendrun.runner.events import Event, PhaseStarted
+from blendrun.events import Event, PhaseStarted
+from blendrun.store.answers import answer_line
 from tests.runner.runner_job import line, lines_of, no_engine, run, write
 
 KEY = bytes(range(16))
@@ -112,12 +112,12 @@ class TestErrorsFile:
 def test_the_output_is_absent_until_it_is_complete_and_nothing_else_stays(tmp_path: Path) -> None:
     seen: list[tuple[str, bool]] = []
 
-    class Watch(list[Event]):
+    class Listener(list[Event]):
         def append(self, event: Event) -> None:
             phase = event.name if isinstance(event, PhaseStarted) else "between"
             seen.append((phase, (tmp_path / "out").exists()))
 
-    run(tmp_path / "out", write(tmp_path / "jobs", line("a"), b"no"), events=Watch())
+    run(tmp_path / "out", write(tmp_path / "jobs", line("a"), b"no"), events=Listener())
     assert ("write", False) in seen
     assert not any(exists for _, exists in seen)
     assert {path.name for path in tmp_path.iterdir()} == {"jobs", "out", "out.errors.jsonl", "out.blendrun"}

@@ -29,11 +29,11 @@ from blendrun.errors import (
     OutputUnavailableError,
     UsageError,
 )
-from blendrun.runner import summary as summaries
-from blendrun.runner.events import Event, Note, PhaseStarted, Progress
+from blendrun.events import Event, Note, PhaseStarted, Progress
 from blendrun.runner.replica import Patience
 from blendrun.runner.stop import STOP_SIGNALS, stopping_by_exception
-from blendrun.runner.summary import Summary
+from blendrun.store import summary as summaries
+from blendrun.store.summary import Summary
 from tests.runner.interrupted import Interrupted, die, signalled
 from tests.runner.runner_job import line, lines_of, no_engine, run, write
 
@@ -341,7 +341,7 @@ class TestSignals:
     def test_while_reading_or_writing_it_ends_at_once_and_goes_on_next_time(
         self, jobs: Path, out: Path, phase: str
     ) -> None:
-        class Watch(list[Event]):
+        class Listener(list[Event]):
             def append(self, event: Event) -> None:
                 if isinstance(event, PhaseStarted) and event.name == phase:
                     os.kill(os.getpid(), signal.SIGTERM)
@@ -351,7 +351,7 @@ class TestSignals:
             pytest.raises(DrainedError, match="stopped by SIGTERM; the same command goes on from here"),
             stopping_by_exception(),
         ):
-            run(out, jobs, events=Watch())
+            run(out, jobs, events=Listener())
         assert not out.exists()
         assert [path.name for path in out.parent.glob(".*")] == []
         if phase == "write":

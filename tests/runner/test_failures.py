@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.errors import UsageError
-from blendrun.runner.failures import SHOWN_KINDS, ErrorLimit, Failures, kind_of, shown
+from blendrun.store.failures import SHOWN_KINDS, ErrorLimit, Failures, kind_of, shown
 
 
 @pytest.mark.parametrize(

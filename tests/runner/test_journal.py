@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from blendrun.engine.base import Usage
 from blendrun.errors import ManifestMismatchError, OutputUnavailableError
-from blendrun.runner.journal import Entry, Journal, Record
+from blendrun.store.journal import Entry, Journal, Record
 
 HEADER = b"blendrun-journal 1\n"
 
@@ -224,8 +224,8 @@ def test_it_is_forced_onto_the_disk_at_intervals_and_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, synced = [1000.0], []
-    monkeypatch.setattr("blendrun.runner.journal.time.monotonic", lambda: now[0])
-    monkeypatch.setattr("blendrun.runner.journal.os.fsync", lambda _: synced.append(now[0]))
+    monkeypatch.setattr("blendrun.store.journal.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("blendrun.store.journal.os.fsync", lambda _: synced.append(now[0]))
     with Journal(tmp_path / "journal") as journal:
         # Each interval counts from the last time: every fourth record here.
         for place in range(9):
@@ -251,7 +251,7 @@ def test_without_room_for_a_copy_errors_are_not_dropped_and_half_a_copy_goes(tmp
     write(path, [make(place, ok=place % 2 == 0) for place in range(200)])
     whole = path.read_bytes()
     program = (
-        "import sys; from pathlib import Path; from blendrun.runner.journal import Journal\n"
+        "import sys; from pathlib import Path; from blendrun.store.journal import Journal\n"
         "from blendrun.errors import OutputUnavailableError\n"
         "try: Journal(Path(sys.argv[1])).drop_errors()\n"
         "except OutputUnavailableError as error: print(error)"
@@ -278,7 +278,7 @@ import sys
 from pathlib import Path
 from blendrun.engine.base import Usage
 from blendrun.errors import OutputUnavailableError
-from blendrun.runner.journal import Journal, Record
+from blendrun.store.journal import Journal, Record
 journal = Journal(Path(sys.argv[1]))
 try:
     for place in range(10_000):

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from blendrun.blend.base import OrderName
 from blendrun.cost.capacity import EngineLimits
 from blendrun.engine.base import Result, WorkItem
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
-from blendrun.models import resolve_model
-from blendrun.planner.feed import RunPlan, RunPlanner
+from blendrun.models.resolve import resolve_model
+from blendrun.names import OrderName
+from blendrun.planner.run_planner import RunPlan, RunPlanner
 from tests.runner.runner_job import line, lines_of, run, write
 
 COUNT, BOUND, REAL = 240, 256, 5
@@ -32,7 +32,7 @@ class Short(ReplayEngine):
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("blendrun.runner.feeding._LEARN_SECONDS", 0.05)
+    monkeypatch.setattr("blendrun.runner.dispatch._LEARN_SECONDS", 0.05)
     monkeypatch.setenv("BLENDRUN_DATA", str(tmp_path / "data"))
 
 
@@ -72,7 +72,7 @@ def test_the_next_run_knows_it_from_the_start(tmp_path: Path) -> None:
 
 def test_where_a_lesson_fails_the_run_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from blendrun.errors import UsageError
-    from blendrun.planner.feed import Learning
+    from blendrun.planner.run_planner import Learning
 
     def fails(*_: object) -> None:
         raise UsageError("no such lesson")

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.engine.base import Usage
-from blendrun.jobs import Job
-from blendrun.runner.journal import Entry
-from blendrun.runner.ledger import ANSWERED, FAILED, UNFINISHED, Ledger
+from blendrun.jobs.job import Job
+from blendrun.store.journal import Entry
+from blendrun.store.ledger import ANSWERED, FAILED, UNFINISHED, Ledger
 from tests.runner.runner_job import index, line, write
 
 SALT = b"salt"

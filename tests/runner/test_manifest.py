@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from blendrun.errors import ManifestMismatchError, OutputUnavailableError
-from blendrun.runner import manifest as manifests
-from blendrun.runner.manifest import Manifest
+from blendrun.store import manifest as manifests
+from blendrun.store.manifest import Manifest
 
 BASE = Manifest(
     schema_version=1,

@@ -13,14 +13,13 @@ import numpy as np
 import orjson
 import pytest
 
-from blendrun.blend.base import OrderName
 from blendrun.engine.base import EngineInfo, OnPhase, Result, WorkItem
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import BlendrunError, EngineUnavailableError
-from blendrun.runner.allotment import Allotment
+from blendrun.names import OrderName, Overlap
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import Patience
-from blendrun.simulate.base import Overlap
+from blendrun.runner.work_stealing import Allotment
 from tests.runner.interrupted import Interrupted, signalled
 from tests.runner.runner_job import line, lines_of, run, write
 

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from blendrun.engine.base import Engine
-from blendrun.engine.http import HttpEngine, HttpSettings
+from blendrun.engine.http.engine import HttpEngine
+from blendrun.engine.http.settings import HttpSettings
 from blendrun.errors import EngineUnavailableError, UsageError
 from blendrun.runner.replica import Patience
 from blendrun.runner.run import execute
-from blendrun.runner.summary import Summary
+from blendrun.store.summary import Summary
 from tests.runner.faulty_server import MODEL, Fault, Half, HangUp, Seen, Stall, Status, faulty_server
 from tests.runner.runner_job import line, lines_of, run, settings, write
 

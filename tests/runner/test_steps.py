@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from blendrun.planner.feeder import Feed
-from blendrun.runner.steps import StepTail
+from blendrun.store.steps import StepTail
 
 
 def step(admitted: list[int], rows: int) -> bytes:

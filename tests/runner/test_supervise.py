@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from blendrun.blend.base import OrderName
 from blendrun.engine.base import EngineInfo, OnPhase, Result
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import DrainedError, EngineUnavailableError
-from blendrun.jobs import Job
-from blendrun.planner.feed import RunPlan
+from blendrun.jobs.job import Job
+from blendrun.names import OrderName
 from blendrun.planner.feeder import Feed, RowFeeder
+from blendrun.planner.run_planner import RunPlan
 from blendrun.runner.replica import Patience
 from tests.runner.runner_job import line, lines_of, run, write
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import orjson
 
 from blendrun.errors import LineError
-from blendrun.jobs import RequestLine, parse_line
+from blendrun.jobs.line import RequestLine, parse_line
 from scripts.fuzz.lines import lines
 
 _COUNT = 150

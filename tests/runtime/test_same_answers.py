@@ -11,11 +11,11 @@ from typing import Any
 import orjson
 import pytest
 
-from blendrun.endpoints import ENDPOINTS
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.base import EngineSettings
 from blendrun.engine.settings import CPU_PLATFORM, environment, server_args
-from blendrun.models import resolve_model
-from blendrun.tokens import load_tokenizer
+from blendrun.models.resolve import resolve_model
+from blendrun.tokens.load import load_tokenizer
 from tests.runtime import requests
 from tests.runtime.feature_run import FeatureRun
 from tests.tokens.shapes import BODIES

@@ -10,8 +10,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from blendrun.report.page import run_subject
 from blendrun.report.page.page import page_html
+from blendrun.report.page.subject import run_subject
 from tests.command import blendrun, lines_of
 from tests.runtime.feature_run import FeatureRun
 from tests.terminal import on_terminal

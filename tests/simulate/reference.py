@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import ConstantBudget
-from blendrun.simulate import EXACT, Engine, Eviction, Overlap, StepTime
+from blendrun.names import Overlap
+from blendrun.simulate.base import EXACT, Engine, Eviction, StepTime
 from blendrun.simulate.simulator import RATES, SHARES
 from blendrun.tokens.base import Prompts
-from blendrun.tree import PrefixTree
+from blendrun.tree.base import PrefixTree
 
 LEFT, RIGHT = "left", "right"
 

@@ -11,7 +11,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from blendrun.blend.base import Blend, Order, OrderName
+from blendrun.blend.base import Blend, Order
 from blendrun.blend.blended import blend
 from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
 from blendrun.blend.simple import simple_order
@@ -19,9 +19,11 @@ from blendrun.cost.formulas import demand
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.lengths.base import Lengths
 from blendrun.models.cards import load_card
-from blendrun.simulate import EXACT, Engine, Eviction, Overlap, StepTime
+from blendrun.names import OrderName, Overlap
+from blendrun.simulate.base import EXACT, Engine, Eviction, StepTime
 from blendrun.tokens.base import Prompts
-from blendrun.tree import PrefixTree, build_tree
+from blendrun.tree.base import PrefixTree
+from blendrun.tree.build import build_tree
 
 MODEL, MACHINE = load_card("llama-3-8b"), machine(load_hardware("a100-80g"))
 STEP = StepTime(

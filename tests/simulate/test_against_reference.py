@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.blend.base import Blend, Order, OrderName
+from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
-from blendrun.simulate import EXACT, Engine, Eviction, Overlap, StepTime, simulate
+from blendrun.names import OrderName, Overlap
+from blendrun.simulate.base import EXACT, Engine, Eviction, StepTime
+from blendrun.simulate.simulator import simulate
 from tests.simulate.reference import Reference
 from tests.simulate.small_jobs import SPARSE, STEP, Job, engines, job_of, jobs
 

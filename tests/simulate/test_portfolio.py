@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blendrun.blend.base import Blend, OrderName
+from blendrun.blend.base import Blend
 from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
 from blendrun.cost.balance import bound_seconds
 from blendrun.cost.capacity import KvPool, kv_pool
 from blendrun.cost.formulas import demand
 from blendrun.errors import UsageError
 from blendrun.models.cards import load_card
-from blendrun.simulate import BLENDRUN, EAGER, STOCK, Overlap, Portfolio, StepTime, simulate_portfolio, step_time
+from blendrun.names import OrderName, Overlap
+from blendrun.simulate.base import StepTime
 from blendrun.simulate.budgets import adaptive_budget, budgets_to_try
-from blendrun.simulate.portfolio import own_reserve
+from blendrun.simulate.portfolio import BLENDRUN, EAGER, STOCK, Portfolio, own_reserve, simulate_portfolio
+from blendrun.simulate.steptime import step_time
 from tests.simulate.small_jobs import MACHINE, MODEL, Job, job_of
 
 SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)

@@ -10,10 +10,10 @@ import pytest
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.errors import UsageError
 from blendrun.models.cards import load_card
-from blendrun.synth import COMPUTE, MEMORY, SHARE, Recipe, Synthesis, UnreachableError, synthesise
 from blendrun.synth.draw import draw
-from blendrun.synth.kinds import Kind
-from blendrun.synth.recipe import RHO_TOLERANCE, SHARING_TOLERANCE
+from blendrun.synth.kinds import COMPUTE, MEMORY, SHARE, Kind
+from blendrun.synth.recipe import RHO_TOLERANCE, SHARING_TOLERANCE, Recipe, UnreachableError
+from blendrun.synth.workload import Synthesis, synthesise
 
 MODEL, PEAK = load_card("llama-3-8b"), machine(load_hardware("a100-80g"), 1, "peak")
 

@@ -12,13 +12,14 @@ import zstandard
 from blendrun.cost.formulas import demand
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.errors import OutputUnavailableError
-from blendrun.jobs import open_sources
+from blendrun.jobs.source import open_sources
 from blendrun.jobs.trace import read_trace
 from blendrun.models.cards import load_card
-from blendrun.synth import Recipe, Synthesis, synthesise, write_workload
-from blendrun.synth.workload import known_lengths, paper_rho
+from blendrun.synth.recipe import Recipe
+from blendrun.synth.workload import Synthesis, known_lengths, paper_rho, synthesise
+from blendrun.synth.write import write_workload
 from blendrun.tokens.trace import trace_prompts
-from blendrun.tree import build_tree
+from blendrun.tree.build import build_tree
 
 MODEL, PEAK = load_card("llama-3-8b"), machine(load_hardware("a100-80g"), 1, "peak")
 

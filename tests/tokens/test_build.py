@@ -9,17 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blendrun.jobs import Job, index_jobs, open_sources
-from blendrun.tokens import (
-    MEDIA_TOKENS,
-    PromptTokenizer,
-    RenderError,
-    TokenizedJob,
-    build_prompts,
-    load_tokenizer,
-    render_text,
-)
+from blendrun.jobs.index import index_jobs
+from blendrun.jobs.job import Job
+from blendrun.jobs.source import open_sources
 from blendrun.tokens import build as build_module
+from blendrun.tokens.build import TokenizedJob, build_prompts, render_text
+from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.template import RenderError
+from blendrun.tokens.tokenizer import MEDIA_TOKENS, PromptTokenizer
 from tests.needs import workload
 from tests.tokens.token_jobs import WORD_TEMPLATE, chat, completion, make_job, smollm2_folder, word_tokenizer
 

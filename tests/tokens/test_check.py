@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from blendrun.errors import ErrorCode
-from blendrun.tokens import PromptTokenizer, build_prompts, load_tokenizer
+from blendrun.tokens.build import build_prompts
 from blendrun.tokens.check import Refused, refused_prompts
+from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.tokenizer import PromptTokenizer
 from tests.tokens.token_jobs import chat, completion, make_job, word_tokenizer
 
 

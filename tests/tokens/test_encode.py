@@ -14,8 +14,9 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.normalizers import Prepend
 from tokenizers.pre_tokenizers import ByteLevel, Metaspace, Whitespace
 
-from blendrun.tokens import encode, load_tokenizer
+from blendrun.tokens import encode
 from blendrun.tokens.encode import Encoder, cut_tokens
+from blendrun.tokens.load import load_tokenizer
 from tests.tokens.token_jobs import smollm2_folder
 
 SPECIALS = ["<|im_start|>", "<|im_end|>", "<|endoftext|>"]

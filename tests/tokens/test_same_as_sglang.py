@@ -12,9 +12,10 @@ from typing import Any
 import orjson
 import pytest
 
-from blendrun.endpoints import ENDPOINTS
-from blendrun.tokens import PromptTokenizer, RenderError, load_tokenizer
-from blendrun.tokens.template import ChatTemplate
+from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.template import ChatTemplate, RenderError
+from blendrun.tokens.tokenizer import PromptTokenizer
 from tests.tokens.shapes import BODIES, TEMPLATES
 from tests.tokens.token_jobs import CHAT, smollm2_folder
 

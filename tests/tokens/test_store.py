@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 
 from blendrun.errors import OutputUnavailableError
-from blendrun.jobs import Job
-from blendrun.tokens import PromptTokenizer, TokenizedJob, build_prompts, load_tokenizer
+from blendrun.jobs.job import Job
+from blendrun.tokens.build import TokenizedJob, build_prompts
+from blendrun.tokens.load import load_tokenizer
 from blendrun.tokens.store import SUFFIX, StoreWriter, open_store, prune
+from blendrun.tokens.tokenizer import PromptTokenizer
 from tests.tokens.token_jobs import WORD_TEMPLATE, chat, make_job, word_tokenizer
 
 LINES = [chat(str(number), f"w{number} w1", metadata={"reference_output_tokens": number}) for number in range(20)]

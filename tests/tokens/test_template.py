@@ -52,8 +52,8 @@ def test_texts_equal_those_of_transformers() -> None:
 
 def test_smollm2_ids_equal_those_of_transformers() -> None:
     transformers = pytest.importorskip("transformers")
-    from blendrun.endpoints import ENDPOINTS
-    from blendrun.tokens import load_tokenizer
+    from blendrun.endpoints.registry import ENDPOINTS
+    from blendrun.tokens.load import load_tokenizer
 
     folder = smollm2_folder()
     theirs = transformers.AutoTokenizer.from_pretrained(folder)
@@ -102,7 +102,7 @@ class TestRefusals:
 
 class TestTemplateFiles:
     def load(self, folder: Path, **settings: Any) -> Any:
-        from blendrun.tokens import load_tokenizer
+        from blendrun.tokens.load import load_tokenizer
         from tests.tokens.token_jobs import word_tokenizer
 
         return load_tokenizer(word_tokenizer(folder, None, **settings))

@@ -15,8 +15,10 @@ from tokenizers.processors import TemplateProcessing
 
 from blendrun.endpoints.rules import FOR_PLANNING
 from blendrun.errors import BlendrunError
-from blendrun.jobs import Job, index_jobs, open_sources
-from blendrun.models import resolve_model
+from blendrun.jobs.index import index_jobs
+from blendrun.jobs.job import Job
+from blendrun.jobs.source import open_sources
+from blendrun.models.resolve import resolve_model
 from tests.needs import needs
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"

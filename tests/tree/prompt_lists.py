@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from blendrun.tokens.base import Prompts
-from blendrun.tree import PrefixTree
+from blendrun.tree.base import PrefixTree
 
 # (root, unit, place in the unit), or (root, "own", number of the prompt, place).
 Token = tuple[Any, ...]

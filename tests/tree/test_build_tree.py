@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.tokens.base import Prompts
-from blendrun.tree import PrefixTree, build_tree
 from blendrun.tree import sort as sorting
-from blendrun.tree.build import shared_tokens, strings, tree_of
+from blendrun.tree.base import PrefixTree
+from blendrun.tree.build import build_tree, shared_tokens, strings, tree_of
 from blendrun.tree.sort import Strings, sort_strings
 from tests.tree.prompt_lists import common, paths, prompts_of, same_arrays, token_strings, unit_lists
 

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.tree import SharedPrefix, build_tree, common_prefix, heaviest_prefixes, lru_hits, path_hits
+from blendrun.tree.build import build_tree
+from blendrun.tree.heavy import heaviest_prefixes
+from blendrun.tree.hits import lru_hits, path_hits
+from blendrun.tree.shared import SharedPrefix, common_prefix
 from tests.tree.prompt_lists import common, prompts_of, token_strings, unit_lists
 
 

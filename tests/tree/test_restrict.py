@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.tree import build_tree
+from blendrun.tree.build import build_tree
 from blendrun.tree.restrict import restrict
 from tests.tree.prompt_lists import prompts_of, same_arrays, unit_lists
 

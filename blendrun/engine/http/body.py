@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from blendrun.endpoints import ENDPOINTS
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.base import WorkItem
 
 _CHARACTERS_PER_TOKEN = 4

@@ -23,8 +23,8 @@ from blendrun.engine.channel import AllDone, CloseInput, Phase
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import BlendrunError, EngineUnavailableError
-from blendrun.models import resolve_model
 from blendrun.models.identity import file_fingerprint, folder_identity
+from blendrun.models.resolve import resolve_model
 
 # How long a call waits for something to tell, and how often the files are looked at meanwhile.
 _BEAT_S, _LOOK_S = 5.0, 0.5

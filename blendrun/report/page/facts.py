@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from blendrun.report.duration import span
 from blendrun.report.page.requests import Failed, Slow
 from blendrun.report.page.subject import Subject
+from blendrun.report.terminal.duration import span
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +33,6 @@ class Facts:
     failures: tuple[tuple[str, int, str, str], ...]
     settings: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
-
-
-def run_seconds(subject: Subject) -> float | None:
-    """From the first request handed over to the last answer, of all invocations; None for what did not run."""
-    if subject.requests is not None and subject.requests.count:
-        return subject.requests.seconds
-    return None
 
 
 def of(subject: Subject) -> Facts:
@@ -88,7 +81,7 @@ def _run_tiles(subject: Subject) -> list[Tile]:
     elif subject.status is not None:
         counts_now = subject.status.request_counts
         tiles.append(Tile("answered", f"{counts_now.completed:,} of {counts_now.total:,}"))
-    seconds = run_seconds(subject)
+    seconds = subject.run_seconds
     if seconds is not None:
         predicted = _predicted(subject)
         beside = f"predicted {duration(predicted)}" if predicted else ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from blendrun import __version__
-from blendrun.report.page import charts, facts
+from blendrun.files import write_atomically
+from blendrun.report.page import facts
+from blendrun.report.page.charts.registry import charts_of
 from blendrun.report.page.subject import Subject
-from blendrun.runner.manifest import write_atomically
 
 # Sections in reading order: key of the charts, heading, one sentence for those who see such a picture the first time.
 _SECTIONS = (
@@ -50,7 +51,7 @@ def page_html(subjects: Sequence[Subject]) -> str:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    drawn = [_charts(subject) for subject in subjects]
+    drawn = [charts_of(subject) for subject in subjects]
     specs: dict[str, Any] = {}
     sections = []
     for key, heading, sentence in _SECTIONS:
@@ -77,25 +78,6 @@ def page_html(subjects: Sequence[Subject]) -> str:
         script=_script(),
         specs=_inline_json(specs),
     )
-
-
-def _charts(subject: Subject) -> dict[str, charts.Chart]:
-    """By kind, those that there is something to draw of."""
-    plan, requests = subject.plan, subject.requests
-    planned = plan.timeline if plan else None
-    pool = plan.hardware.pool_tokens if plan else None
-    measured = facts.run_seconds(subject)
-
-    def all_of() -> Iterator[charts.Chart | None]:
-        yield charts.timeline(subject.series, planned)
-        yield charts.occupancy(subject.series, planned, pool)
-        yield charts.icicle(plan)
-        yield charts.strip(requests)
-        yield charts.lengths(requests)
-        yield charts.orders(plan, measured)
-        yield charts.densities(plan)
-
-    return {chart.key: chart for chart in all_of() if chart is not None}
 
 
 def _title(subjects: Sequence[Subject]) -> str:

@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.report.icicle import IcicleNode
-from blendrun.report.series import Admissions
-from blendrun.runner.records import RequestRecord
+from blendrun.report.schemas.icicle import IcicleNode
+from blendrun.report.schemas.series import Admissions
+from blendrun.store.records import RequestRecord
 
 _BINS = 120
 _GROUPS = 10

@@ -11,15 +11,15 @@ import msgspec
 
 from blendrun.errors import InputMissingError
 from blendrun.report.page.requests import Requests, no_requests, read_requests
-from blendrun.report.plan_json import PlanReport
-from blendrun.report.series import Series, StepTotals, replicas_series
-from blendrun.runner import manifest as manifests
-from blendrun.runner import status as statuses
-from blendrun.runner import summary as summaries
-from blendrun.runner.manifest import Manifest
-from blendrun.runner.state import StateFolder
-from blendrun.runner.status import BatchStatus
-from blendrun.runner.summary import Summary
+from blendrun.report.schemas.plan import PlanReport
+from blendrun.report.schemas.series import Series, StepTotals, replicas_series
+from blendrun.store import manifest as manifests
+from blendrun.store import status as statuses
+from blendrun.store import summary as summaries
+from blendrun.store.folder import StateFolder
+from blendrun.store.manifest import Manifest
+from blendrun.store.status import BatchStatus
+from blendrun.store.summary import Summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,16 @@ class Subject:
     @property
     def ran(self) -> bool:
         return self.manifest is not None
+
+    @property
+    def planned(self) -> Series | None:
+        """The timeline of the plan."""
+        return self.plan.timeline if self.plan else None
+
+    @property
+    def run_seconds(self) -> float | None:
+        """From the first request handed over to the last answer, of all invocations; None for what did not run."""
+        return self.requests.seconds if self.requests is not None and self.requests.count else None
 
 
 def run_subject(path: Path, name: str) -> Subject:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from blendrun.report.page.charts.base import DECODE, PLANNED, PREFILL, Chart, frame, quantity, shade
-from blendrun.report.page.requests import Requests
-from blendrun.report.plan_json import PlanReport
+from blendrun.report.page.subject import Subject
 
 
-def lengths(requests: Requests | None) -> Chart | None:
+def lengths(subject: Subject) -> Chart | None:
     """Answers by expected and real length."""
+    requests = subject.requests
     if requests is None or not requests.lengths:
         return None
     values = [
@@ -69,8 +69,9 @@ def lengths(requests: Requests | None) -> Chart | None:
     )
 
 
-def orders(plan: PlanReport | None, measured: float | None) -> Chart | None:
+def orders(subject: Subject) -> Chart | None:
     """Predicted seconds of every order and mode, beside the bound and what was measured."""
+    plan, measured = subject.plan, subject.run_seconds
     if plan is None or not plan.orders:
         return None
     values = [
@@ -134,8 +135,9 @@ def orders(plan: PlanReport | None, measured: float | None) -> Chart | None:
     )
 
 
-def densities(plan: PlanReport | None) -> Chart | None:
+def densities(subject: Subject) -> Chart | None:
     """Requests by density."""
+    plan = subject.plan
     if plan is None:
         return None
     edges = [plan.histogram.edges[0] / 2, *plan.histogram.edges, plan.histogram.edges[-1] * 2]

@@ -18,14 +18,15 @@ from blendrun.report.page.charts.base import (
     sampled,
     shade,
 )
-from blendrun.report.page.requests import Requests
-from blendrun.report.series import Series
+from blendrun.report.page.subject import Subject
+from blendrun.report.schemas.series import Series
 
 _HIT, _KV = "#009E73", "#CC79A7"
 
 
-def timeline(series: Series | None, planned: Series | None) -> Chart | None:
+def timeline(subject: Subject) -> Chart | None:
     """Prefill and decode tokens over time, what was planned behind them."""
+    series, planned = subject.series, subject.planned
     shown = series or planned
     if shown is None:
         return None
@@ -76,8 +77,10 @@ def timeline(series: Series | None, planned: Series | None) -> Chart | None:
     return Chart("timeline", kind, frame({"layer": layers}, 220, kind), heads, rows)
 
 
-def occupancy(series: Series | None, planned: Series | None, pool_tokens: int | None) -> Chart | None:
+def occupancy(subject: Subject) -> Chart | None:
     """KV pool in use and prompt tokens from the cache over time."""
+    series, planned, plan = subject.series, subject.planned, subject.plan
+    pool_tokens = plan.hardware.pool_tokens if plan else None
     shown = series or planned
     if shown is None:
         return None
@@ -133,8 +136,9 @@ def occupancy(series: Series | None, planned: Series | None, pool_tokens: int | 
     return Chart("occupancy", caption, frame(spec, 180, caption), heads, tuple(sampled(tables)))
 
 
-def strip(requests: Requests | None) -> Chart | None:
+def strip(subject: Subject) -> Chart | None:
     """Requests in the batch, a row for each large sub-tree."""
+    requests = subject.requests
     if requests is None or not requests.groups:
         return None
     count = len(requests.groups[0].running)

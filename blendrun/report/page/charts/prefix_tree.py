@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blendrun.report.page.charts.base import Chart, frame, printable, quantity
-from blendrun.report.plan_json import PlanReport
+from blendrun.report.page.subject import Subject
 
 # What is denser than this stands at the end of the scale.
 _DENSEST, _THINNEST = 32.0, 1 / 32
@@ -11,8 +11,9 @@ _DENSEST, _THINNEST = 32.0, 1 / 32
 _FOUND = "needle == '' || indexof(lower(datum.label), needle) >= 0"
 
 
-def icicle(plan: PlanReport | None) -> Chart | None:
+def icicle(subject: Subject) -> Chart | None:
     """The prefix tree from left to right, a level a row, coloured by density."""
+    plan = subject.plan
     if plan is None or not plan.icicle:
         return None
     # The root has no tokens of its own.

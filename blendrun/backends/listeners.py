@@ -1,0 +1,67 @@
+"""Everything that follows a run's events beside its view: metrics, trace."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from blendrun.backends.options import STDIN, RunOptions
+from blendrun.errors import UsageError
+from blendrun.events import Event, Listener, Note
+from blendrun.report.export.metrics import Metrics
+from blendrun.report.export.trace import Trace
+from blendrun.store.folder import StateFolder
+
+
+@dataclass(slots=True)
+class Listeners:
+    """Hands each event to all of them; one that fails is left out from then on, as it must not end the run."""
+
+    view: Listener
+    others: list[Listener] = field(default_factory=list)
+    metrics: Metrics | None = None
+
+    def __call__(self, event: Event) -> None:
+        self.view(event)
+        for listener in list(self.others):
+            try:
+                listener(event)
+            except Exception as error:  # noqa: BLE001  # whatever it is, it must not end the run
+                self.others.remove(listener)
+                name = type(listener).__name__.lower()
+                self.view(Note(f"{name} is given up: {type(error).__name__}: {error}", warning=True))
+
+    def ended(self, exit_code: int, *, success: bool) -> None:
+        """The run is over, with this exit code of the command. success: every line is answered."""
+        if self.metrics is not None:
+            self.metrics.ended(exit_code, success=success)
+
+
+@contextmanager
+def listening(options: RunOptions, view: Listener) -> Iterator[Listeners]:
+    """The view and what the options ask for. Raises OutputUnavailableError, UsageError."""
+    with ExitStack() as stack:
+        found = Listeners(view)
+        for path in (options.metrics_textfile, options.trace):
+            if path is not None:
+                _refuse_own_files(path, options)
+        if options.metrics_port is not None or options.metrics_textfile is not None:
+            metrics = Metrics(port=options.metrics_port, textfile=options.metrics_textfile, model=options.label)
+            found.metrics = stack.enter_context(metrics)
+            found.others.append(found.metrics)
+            if found.metrics.port is not None:
+                view(Note(f"metrics at http://127.0.0.1:{found.metrics.port}/metrics"))
+        if options.trace is not None:
+            state = StateFolder(options.output_path)
+            found.others.append(stack.enter_context(Trace(options.trace, state, appended=options.resume)))
+        yield found
+
+
+def _refuse_own_files(path: Path, options: RunOptions) -> None:
+    """Raises UsageError where a file to be written is the job, or its answers."""
+    output = options.output_path
+    own = [output, StateFolder(output).errors, *(Path(name) for name in options.inputs if name != STDIN)]
+    if path.absolute() in [each.absolute() for each in own]:
+        raise UsageError(f"{path} is a file of the job itself; give another name")

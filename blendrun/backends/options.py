@@ -1,0 +1,166 @@
+"""Everything that may be asked of a run, checked once where it comes in: a command line, a config file, Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypedDict, TypeVar
+
+import msgspec
+
+from blendrun.backends.shard import parse_shard
+from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.errors import UsageError
+from blendrun.jobs.line import MAX_LINE_BYTES
+from blendrun.names import AUTO, DeviceName, EngineName, OrderName, Overlap
+from blendrun.store.shards import shard_output
+
+_Options = TypeVar("_Options", bound=msgspec.Struct)
+STDIN = STDOUT = "-"
+_SUFFIXES = (".gz", ".zst", ".jsonl", ".ndjson", ".json")
+AtLeast1 = Annotated[int, msgspec.Meta(ge=1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0)]
+# Of the names that stand for "None" on a command line and in a config file.
+_CHOSEN_LATER = ("order", "overlap")
+
+
+class RunArguments(TypedDict, total=False):
+    """The fields of `RunOptions` but for `inputs`, `model` and `output`, for those who call `blendrun.run`."""
+
+    order: OrderName | str | None
+    overlap: Overlap | str | None
+    limit: int | None
+    shard: str | None
+    endpoint: str | None
+    errors_ok: bool
+    strict: bool
+    max_errors: str | int | None
+    max_line_bytes: int
+    engine: str
+    replicas: int | None
+    ray: str | None
+    tp: int | None
+    engine_args: dict[str, Any]
+    device: DeviceName | str
+    threads: int | None
+    trust_remote_code: bool
+    allow_media_files: Path | str | None
+    allow_media_urls: bool
+    allow_private_media: bool
+    drain_timeout: float
+    deadline: str | None
+    max_restarts: int
+    stall_timeout: float | None
+    resume: bool
+    retry_errors: bool
+    accept_changes: bool
+    overwrite: bool
+    metrics_port: int | None
+    metrics_textfile: Path | str | None
+    trace: Path | str | None
+
+
+class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a run is asked for, one field for each option of `blendrun run` (docs/cli.md says what each does).
+
+    inputs: files in order, "-" for stdin. output: None for one named after the first input, "-" for the same with a
+        copy on stdout, which is the caller's affair.
+    order, overlap: None leaves them to the plan.
+    engine: `EngineName`, or addresses of servers. engine_args: of SGLang's engine, or of the engine that stands for it.
+    """
+
+    inputs: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    model: str | None = None
+    output: Path | None = None
+    order: OrderName | None = None
+    overlap: Overlap | None = None
+    limit: AtLeast1 | None = None
+    shard: str | None = None
+    endpoint: str | None = None
+    errors_ok: bool = False
+    strict: bool = False
+    max_errors: str | int | None = None
+    max_line_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = MAX_LINE_BYTES
+    engine: str = EngineName.SGLANG.value
+    replicas: AtLeast1 | None = None
+    ray: str | None = None
+    tp: AtLeast1 | None = None
+    engine_args: dict[str, Any] = {}
+    device: DeviceName = DeviceName.AUTO
+    threads: AtLeast1 | None = None
+    trust_remote_code: bool = False
+    allow_media_files: Path | None = None
+    allow_media_urls: bool = False
+    allow_private_media: bool = False
+    drain_timeout: _Seconds = 20.0
+    deadline: str | None = None
+    max_restarts: Annotated[int, msgspec.Meta(ge=0)] = 3
+    stall_timeout: Annotated[float, msgspec.Meta(ge=1)] | None = None
+    resume: bool = True
+    retry_errors: bool = False
+    accept_changes: bool = False
+    overwrite: bool = False
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
+    metrics_textfile: Path | None = None
+    trace: Path | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> RunOptions:
+        """From names and plain values; "auto" leaves a choice open. Raises UsageError naming what is wrong."""
+        found = converted(given, cls, "a run")
+        checked_endpoint(found.endpoint)
+        if found.output is None and found.inputs[0] == STDIN:
+            raise UsageError("where do the answers go? With stdin as input, give -o FILE, or -o - for stdout")
+        return found
+
+    @property
+    def label(self) -> str:
+        """What answers, in a word: for views and metrics."""
+        return self.model or self.engine
+
+    @property
+    def shard_place(self) -> tuple[int, int] | None:
+        """Which part of how many this run answers; None for all. Raises UsageError."""
+        return None if self.shard is None else parse_shard(self.shard)
+
+    @property
+    def output_path(self) -> Path:
+        """Where the answers go; beside the run's state for `-o -` too. A shard has a file of its own."""
+        whole = self.output if self.output not in (None, Path(STDOUT)) else self._default_output()
+        place = self.shard_place
+        return whole if place is None else shard_output(whole, *place)
+
+    def _default_output(self) -> Path:
+        first = self.inputs[0]
+        if first == STDIN:
+            return Path("stdin.answers.jsonl")
+        stem = Path(first).name
+        for suffix in _SUFFIXES:
+            stem = stem.removesuffix(suffix)
+        return Path(f"{stem}.answers.jsonl")
+
+
+def converted(given: Mapping[str, Any], wanted: type[_Options], what: str) -> _Options:
+    """Options from names and plain values, checked. Raises UsageError naming what is wrong. what: they are of."""
+    chosen = {
+        name: None if name in _CHOSEN_LATER and value == AUTO else value
+        for name, value in given.items()
+        if value is not None
+    }
+    try:
+        return msgspec.convert(chosen, wanted, dec_hook=_decoded)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"options of {what}: {error}") from error
+
+
+def checked_endpoint(url: str | None) -> None:
+    """Raises UsageError."""
+    if url not in (None, *ENDPOINTS):
+        raise UsageError(f"--endpoint {url}: known are {', '.join(ENDPOINTS)}")
+
+
+def _decoded(wanted: type, value: Any) -> Any:
+    """What msgspec does not convert itself."""
+    if wanted is Path and isinstance(value, str | Path):
+        return Path(value)
+    raise NotImplementedError(wanted)

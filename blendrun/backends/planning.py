@@ -1,0 +1,185 @@
+"""One plan, from its options to its report, without an engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, TypedDict
+
+import msgspec
+import numpy as np
+
+from blendrun.backends.machines import machines_of
+from blendrun.backends.options import AtLeast1, checked_endpoint, converted
+from blendrun.cost.base import Machine
+from blendrun.engine.settings import engine_limits
+from blendrun.errors import OutputUnavailableError, UsageError
+from blendrun.events import Listener, Note, PhaseStarted, Progress
+from blendrun.jobs.source import open_sources
+from blendrun.names import LengthMode, OrderName, Overlap
+from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan, make_structure
+from blendrun.planner.workload import Wanted, Workload, load_workload
+from blendrun.report.page.page import make_page
+from blendrun.report.page.subject import plan_subject
+from blendrun.report.schemas.plan import MachineRow, PlanReport, machine_row, plan_json, plan_report, unfit_row
+
+
+class PlanArguments(TypedDict, total=False):
+    """The fields of `PlanOptions` but for `inputs` and `model`, for those who call `blendrun.plan`."""
+
+    hardware: str | None
+    gpus: str
+    tokenizer: Path | str | None
+    lengths: LengthMode | str
+    orders: tuple[OrderName | str, ...]
+    overlap: Overlap | str | None
+    price: tuple[str, ...]
+    engine_args: dict[str, Any]
+    keep_sharing: float
+    limit: int | None
+    endpoint: str | None
+    order_out: Path | str | None
+    save: Path | str | None
+    report: Path | str | None
+
+
+class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a plan is asked for, one field for each option of `blendrun plan` (docs/cli.md says what each does).
+
+    hardware, gpus: comma-separated. overlap: None for exclusive or mixed. price: of a GPU hour, "X" or "CARD=X".
+    """
+
+    inputs: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    model: str | None = None
+    hardware: str | None = None
+    gpus: str = "1"
+    tokenizer: Path | None = None
+    lengths: LengthMode = LengthMode.AUTO
+    orders: Annotated[tuple[OrderName, ...], msgspec.Meta(min_length=1)] = tuple(OrderName)
+    overlap: Overlap | None = None
+    price: tuple[str, ...] = ()
+    engine_args: dict[str, Any] = {}
+    keep_sharing: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.99
+    limit: AtLeast1 | None = None
+    endpoint: str | None = None
+    order_out: Path | None = None
+    save: Path | None = None
+    report: Path | None = None
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> PlanOptions:
+        """From names and plain values; "auto" leaves a choice open. Raises UsageError naming what is wrong."""
+        found = converted(given, cls, "a plan")
+        checked_endpoint(found.endpoint)
+        if found.model is None:
+            raise UsageError("which model? Give --model, for example --model llama-3-8b")
+        return found
+
+    def choice(self, card: str) -> Choice:
+        """What may be chosen on a card. Raises UsageError."""
+        prices: dict[str, float] = {}
+        for given in self.price:
+            name, _, price = given.rpartition("=")
+            try:
+                prices[name.strip()] = float(price)
+            except ValueError as error:
+                raise UsageError(f"--price takes X or CARD=X, for example h100-sxm=2.5, not {given!r}") from error
+        overlaps = (Overlap.EXCLUSIVE, Overlap.MIXED) if self.overlap is None else (self.overlap,)
+        return Choice(self.orders, overlaps, prices.get(card, prices.get("")))
+
+
+def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str | None]:
+    """The report, and the first prompt as the model will see it; files as the options ask for.
+
+    Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError.
+    """
+    # Unpacked copies of the input are needed to the end: names are read from them.
+    with TemporaryDirectory(prefix="blendrun-plan-", ignore_cleanup_errors=True) as spool:
+        workload, made, machines = _plan(options, Path(spool), listener)
+        report = plan_report(made, workload, machines)
+        if options.order_out is not None:
+            listener(PhaseStarted("write", str(options.order_out)))
+            _write_order(options.order_out, workload, made)
+        if options.save is not None:
+            _save(options.save, made, plan_json(report))
+        if options.report is not None:
+            listener(PhaseStarted("write", str(options.report)))
+            make_page([plan_subject(report, " ".join(options.inputs))], options.report)
+        return report, workload.first_prompt
+
+
+def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Workload, Plan, tuple[MachineRow, ...]]:
+    """The plan for the first machine asked for, and a row for each."""
+
+    def phase(name: str, detail: str) -> None:
+        listener(PhaseStarted(name, detail))
+
+    machines = machines_of(options.hardware, options.gpus)
+    # Once now: a wrong price is refused before anything is read.
+    options.choice(machines[0].card.name)
+    wanted = Wanted(str(options.model), options.tokenizer, options.limit, options.endpoint)
+    workload = load_workload(
+        open_sources(options.inputs, spool),
+        wanted,
+        phase,
+        lambda done, total, unit: listener(Progress(done, total, unit)),
+    )
+    structure = make_structure(
+        workload.prompts,
+        workload.model,
+        options.lengths,
+        phase,
+        lambda text: listener(Note(text, warning=True)),
+    )
+    plans, rows = [], []
+    for on in machines:
+        phase("simulate", f"{on.gpus} x {on.card.title}")
+        try:
+            made = _on_machine(structure, workload, on, options, listener)
+        except UsageError as error:
+            if len(machines) == 1:
+                raise
+            rows.append(unfit_row(on.card.name, on.gpus, str(error)))
+            continue
+        plans.append(made)
+        rows.append(machine_row(made))
+    if not plans:
+        raise UsageError(f"the job runs on none of these machines; the first: {rows[0].why_not}")
+    return workload, plans[0], tuple(rows)
+
+
+def _on_machine(
+    structure: Structure, workload: Workload, on: Machine, options: PlanOptions, listener: Listener
+) -> Plan:
+    limits = engine_limits("cpu" if on.card.kind == "cpu" else "gpu", options.engine_args)
+    costed = cost_structure(structure, workload.model.card, on, keep=options.keep_sharing, limits=limits)
+    return make_plan(
+        costed, options.choice(on.card.name), lambda done, total: listener(Progress(done, total, "simulations"))
+    )
+
+
+def _write_order(path: Path, workload: Workload, made: Plan) -> None:
+    """Raises OutputUnavailableError."""
+    try:
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(f"{workload.name(number)}\n" for number in made.order.prompt.tolist())
+    except OSError as error:
+        raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another --order-out") from error
+
+
+def _save(path: Path, made: Plan, report: bytes) -> None:
+    """Arrays by name, no pickle. Raises OutputUnavailableError."""
+    prompts, order = made.costed.structure.prompts, made.order
+    try:
+        with path.open("wb") as file:
+            np.savez_compressed(
+                file,
+                row=prompts.row[order.prompt],
+                side=order.side,
+                prompt_tokens=prompts.prompt_tokens[order.prompt],
+                expected_tokens=made.costed.structure.lengths.mean[order.prompt],
+                report=np.frombuffer(report, dtype=np.uint8),
+            )
+    except OSError as error:
+        raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another --save") from error

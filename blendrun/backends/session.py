@@ -1,0 +1,165 @@
+"""One run, from its options to its summary: placed, opened, followed, executed."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from pathlib import Path
+from time import monotonic
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.backends.base import Backend, Opening, Placement
+from blendrun.backends.deadline import parse_deadline
+from blendrun.backends.listeners import listening
+from blendrun.backends.options import RunOptions
+from blendrun.backends.permissions import with_media
+from blendrun.backends.registry import open_backend
+from blendrun.engine.base import Platform
+from blendrun.engine.child import EarlyChildren
+from blendrun.engine.settings import available_cores, detect_platform
+from blendrun.errors import EXIT_BUG, EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError
+from blendrun.events import Listener, Note, PhaseStarted
+from blendrun.files import write_atomically
+from blendrun.jobs.job import Job
+from blendrun.models.resolve import ResolvedModel
+from blendrun.names import DeviceName, EngineName, OrderName, Overlap
+from blendrun.planner.run_planner import RunPlan
+from blendrun.planner.shards import Phase, Progress, divide_by_line, divide_by_prefix
+from blendrun.planner.workload import DescribedJob
+from blendrun.report.schemas.plan import plan_json, plan_report
+from blendrun.runner.replica import Patience
+from blendrun.runner.run import execute
+from blendrun.runner.settings import KeepPlan, RunSettings
+from blendrun.runner.stop import stopping_by_exception
+from blendrun.store import summary as summaries
+from blendrun.store.failures import ErrorLimit
+from blendrun.store.folder import StateFolder
+from blendrun.store.shards import Shard
+from blendrun.store.summary import Summary
+
+
+def run_job(options: RunOptions, view: AbstractContextManager[Listener]) -> Summary:
+    """Answer every request of a job, or go on with that. Raises BlendrunError as exit codes have it.
+
+    view: what the person sees, open as long as the run lasts.
+    """
+    # Counted from here: loading, indexing and planning take their part of the time.
+    left = parse_deadline(options.deadline)
+    end = None if left is None else monotonic() + left
+    with (
+        stopping_by_exception(end),
+        view as first,
+        listening(options, first) as listener,
+        ExitStack() as later,
+    ):
+        listener(PhaseStarted("model", options.label))
+        if options.engine == EngineName.REPLAY:
+            listener(Note("replay: no model runs, the answers are placeholders"))
+        try:
+            place = _place(options, listener)
+            early = later.enter_context(closing(EarlyChildren()))
+            early.start(place.platform, place.threads, _early(options, place))
+            backend = open_backend(Opening(options, place, early, listener))
+            summary = execute(_settings(options, backend, end), with_media(backend.make_engine, options), listener)
+        except BaseException as error:
+            listener.ended(error.exit_code if isinstance(error, BlendrunError) else EXIT_BUG, success=False)
+            raise
+        listener.ended(exit_code(summary, options), success=summary.exit_code == EXIT_OK)
+    return summary
+
+
+def exit_code(summary: Summary, options: RunOptions) -> int:
+    """What the command ends with."""
+    return 0 if options.errors_ok and summary.exit_code == EXIT_SOME_LINES_FAILED else summary.exit_code
+
+
+def platform_of(device: DeviceName) -> Platform:
+    """Where `--device` has the engine run."""
+    if device is DeviceName.AUTO:
+        return detect_platform()
+    return "gpu" if device is DeviceName.GPU else "cpu"
+
+
+def _place(options: RunOptions, listener: Listener) -> Placement:
+    if options.ray is not None:
+        from blendrun.backends.ray import place_on_cluster
+
+        return place_on_cluster(options, listener)
+    replicas = options.replicas or 1
+    # Replicas share the cores.
+    threads = options.threads or max(available_cores() // replicas, 1)
+    return Placement(platform_of(options.device), replicas, threads)
+
+
+def _early(options: RunOptions, place: Placement) -> int:
+    """How many engine processes to start before the job is even read: none where there may be nothing to do."""
+    if options.engine != EngineName.SGLANG or options.model is None or place.needs is not None:
+        return 0
+    summary = summaries.read(StateFolder(options.output_path).summary)
+    again = not options.resume or options.retry_errors or options.accept_changes
+    return 0 if summary is not None and summary.status == "completed" and not again else place.replicas
+
+
+def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> RunSettings:
+    """deadline: seconds of `time.monotonic`. Raises UsageError."""
+    stall = options.stall_timeout
+    return RunSettings(
+        inputs=options.inputs,
+        output=options.output_path,
+        model=backend.model,
+        model_identity=backend.identity,
+        engine=backend.engine,
+        answer_settings=backend.answer_settings,
+        versions=backend.versions,
+        order=options.order or OrderName.GIVEN,
+        overlap=options.overlap or Overlap.EXCLUSIVE,
+        planner=None if backend.planner is None else backend.planner.plan,
+        divider=None if backend.planner is None else backend.planner.divide,
+        replicas=backend.replicas,
+        keep_plan=_keep_plan(backend.model),
+        limit=options.limit,
+        shard=_shard(options, backend.resolved),
+        default_url=options.endpoint,
+        rules=backend.rules,
+        max_line_bytes=options.max_line_bytes,
+        max_errors=None if options.max_errors is None else ErrorLimit.parse(str(options.max_errors)),
+        strict=options.strict,
+        check=backend.check,
+        resume=options.resume,
+        accept_changes=options.accept_changes,
+        retry_errors=options.retry_errors,
+        overwrite=options.overwrite,
+        patience=Patience(
+            restarts=options.max_restarts,
+            drain=options.drain_timeout,
+            stall=stall or backend.stall,
+            load=max(stall or 0.0, backend.load),
+            deadline=deadline,
+        ),
+    )
+
+
+def _keep_plan(model: str) -> KeepPlan:
+    def keep(plan: RunPlan, job: Job, path: Path) -> None:
+        if plan.simulated is None:
+            return
+        described = DescribedJob(job, model, plan.simulated.costed.structure.prompts.row)
+        with suppress(BlendrunError, OSError):
+            write_atomically(path, plan_json(plan_report(plan.simulated, described)) + b"\n")
+
+    return keep
+
+
+def _shard(options: RunOptions, model: ResolvedModel | None) -> Shard | None:
+    """The part of the job that was asked for. model: whose tokens tell what requests share; None: by lines."""
+    place = options.shard_place
+    if place is None:
+        return None
+
+    def divide(job: Job, shards: int, phase: Phase, progress: Progress) -> NDArray[np.int32]:
+        if model is None:
+            return divide_by_line(job, shards)
+        return divide_by_prefix(job, shards, model, phase, progress)
+
+    return Shard(*place, divide)

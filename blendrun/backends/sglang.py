@@ -1,0 +1,174 @@
+"""`--engine sglang`: engines of this command, on this machine or on nodes of a Ray cluster."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from blendrun.backends.base import STALL_S, Backend, Opening, Placement
+from blendrun.backends.permissions import rules_of
+from blendrun.backends.ray import on_node
+from blendrun.cost.detect import compute_capability
+from blendrun.engine.base import Engine, EngineSettings, Platform
+from blendrun.engine.child import EarlyChildren
+from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
+from blendrun.engine.process import SglangEngine
+from blendrun.engine.ray.host import Sglang
+from blendrun.engine.settings import (
+    answer_settings,
+    engine_limits,
+    one_scheduler,
+    placed,
+    runtime_versions,
+    smaller,
+    visible_gpus,
+)
+from blendrun.errors import UsageError
+from blendrun.events import PhaseStarted
+from blendrun.models.resolve import ResolvedModel, resolve_model
+from blendrun.names import EngineName, OrderName, Overlap
+from blendrun.planner.run_planner import RunPlan, RunPlanner
+from blendrun.runner.dispatch import scheduler_settings
+from blendrun.runner.replica import MakeEngine
+from blendrun.runner.strict import JobCheck
+from blendrun.store.folder import StateFolder
+
+# One forward pass of a large model takes minutes on a CPU.
+_CPU_STALL_S = 1800.0
+
+
+def open_backend(opening: Opening) -> Backend:
+    """Raises UsageError, InputMissingError."""
+    options, place = opening.options, opening.place
+    if options.model is None:
+        raise UsageError("which model? Give --model, for example --model smollm2-135m")
+    given = options.engine_args if options.tp is None else options.engine_args | {"tp_size": options.tp}
+    rules_of(options, given)
+    resolved = resolve_model(
+        options.model, platform=place.platform, progress=lambda text: opening.listener(PhaseStarted("model", text))
+    )
+    arguments = _parsers(resolved) | given
+    if place.needs is None:
+        _refuse_too_many(place, arguments)
+    settings = EngineSettings(
+        model_path=str(resolved.path),
+        platform=place.platform,
+        threads=place.threads,
+        trust_remote_code=options.trust_remote_code,
+        server_args=arguments,
+    )
+    return Backend(
+        engine=str(EngineName.SGLANG),
+        model=options.model,
+        identity=resolved.identity,
+        make_engine=_engines(settings, resolved, place, opening.early),
+        rules=rules_of(options, arguments, resolved.card),
+        replicas=place.replicas,
+        stall=_CPU_STALL_S if place.platform == "cpu" else STALL_S,
+        # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
+        answer_settings=answer_settings(arguments) | {"platform": place.platform},
+        versions=runtime_versions(),
+        planner=planner_of(resolved, place, arguments, options.order, options.overlap),
+        check=_check(resolved, place.platform, arguments) if options.strict else None,
+        resolved=resolved,
+    )
+
+
+def _parsers(model: ResolvedModel) -> dict[str, Any]:
+    """Engine arguments that the model's card asks for; what the user gives wins."""
+    parsers = model.card.parsers if model.card else None
+    if parsers is None:
+        return {}
+    named = {"tool_call_parser": parsers.tool_call, "reasoning_parser": parsers.reasoning}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def _check(model: ResolvedModel, platform: Platform, arguments: dict[str, Any]) -> JobCheck:
+    """What checks the prompts of a job for `--strict`."""
+    return JobCheck(
+        model=model.name,
+        path=model.path,
+        context_length=context_length(model, arguments),
+        pool_tokens=engine_limits(platform, arguments).pool_tokens,
+        arguments=arguments,
+    )
+
+
+def _refuse_too_many(place: Placement, arguments: dict[str, Any]) -> None:
+    """Raises UsageError where there are not as many devices as all replicas need."""
+    each = int(arguments.get("tp_size", 1)) * int(arguments.get("pp_size", 1)) * int(arguments.get("dp_size", 1))
+    if place.platform == "gpu" and place.replicas > 1 and place.replicas * each > (there := visible_gpus()):
+        raise UsageError(
+            f"--replicas {place.replicas} of {each} GPU(s) each need {place.replicas * each}, and {there} are here: "
+            f"ask for {max(there // each, 1)}, or fewer"
+        )
+
+
+def planner_of(
+    model: ResolvedModel,
+    place: Placement,
+    arguments: dict[str, Any],
+    order: OrderName | None,
+    overlap: Overlap | None,
+) -> RunPlanner | None:
+    """What plans the run; None where rows are fed as they stand. Raises UsageError."""
+    if order in (OrderName.GIVEN, OrderName.SHUFFLED):
+        return None
+    policy = arguments.get("schedule_policy", "fcfs")
+    if policy != "fcfs":
+        # The user wants SGLang's own order.
+        if order is None:
+            return None
+        raise UsageError(f"schedule_policy={policy} has an order of its own: leave it out, or --order {order}")
+
+    on_gpu = place.platform == "gpu"
+    facts = JobFacts(
+        compute_capability=compute_capability() if on_gpu else None,
+        architecture=model.card.architecture if model.card else None,
+    )
+
+    def refusal(mode: Overlap, logprobs: bool) -> str | None:
+        found = overlap_arguments(mode.value, place.platform, arguments, replace(facts, any_logprobs=logprobs))
+        return found.sentence if isinstance(found, Refused) else None
+
+    return RunPlanner(
+        model,
+        order,
+        overlap=overlap,
+        # On a CPU one step's arithmetic hides under no other's reads. The split of a GPU is only for those who ask.
+        overlaps=(Overlap.EXCLUSIVE, Overlap.MIXED) if on_gpu else (Overlap.EXCLUSIVE,),
+        refusal=refusal,
+        limits=engine_limits(place.platform, arguments),
+        hardware=place.hardware,
+    )
+
+
+def context_length(model: ResolvedModel, arguments: dict[str, Any]) -> int | None:
+    """Tokens of the engine's context; None where nobody says."""
+    return (
+        arguments.get("context_length")
+        or model.context_length
+        or (model.card.context_length if model.card is not None else None)
+    )
+
+
+def _engines(settings: EngineSettings, model: ResolvedModel, place: Placement, early: EarlyChildren) -> MakeEngine:
+    arguments, platform, needs = settings.server_args, place.platform, place.needs
+
+    def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
+        estimates = state.estimates if state.estimates.exists() and one_scheduler(arguments) else None
+        fitting = smaller(arguments, platform, shrinks, context_length(model, arguments))
+        planned = msgspec.structs.replace(
+            settings,
+            scheduler=scheduler_settings(plan, steps=state.steps, estimates=estimates),
+            overlap=plan.overlap.value,
+            # Ray shows an engine its own devices only.
+            server_args=placed(fitting, platform, state.replica if needs is None else 1),
+        )
+        if needs is None:
+            return SglangEngine(planned, state.engine_log, early.take)
+        return on_node(Sglang(planned, model.name, model.identity, str(state.engine_log)), needs, state)
+
+    return make

@@ -1,0 +1,35 @@
+"""Options that take one name of a list, or several; the lists are those of the code (`blendrun.names`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Any, TypeVar
+
+import typer
+
+from blendrun.errors import UsageError
+
+_Name = TypeVar("_Name", bound=StrEnum)
+
+
+def choice(names: Iterable[str], help: str) -> Any:  # as typer calls it
+    """An option whose value is one of `names`."""
+    known = [str(name) for name in names]
+
+    def check(given: str) -> str:
+        if given not in known:
+            raise typer.BadParameter(f"{given!r} is not one of {', '.join(map(repr, known))}.")
+        return given
+
+    return typer.Option(help=help, metavar=f"<{'|'.join(known)}>", callback=check, autocompletion=lambda: known)
+
+
+def names_in(option: str, given: str, known: type[_Name]) -> tuple[_Name, ...]:
+    """The names in a comma-separated value, each once. Raises UsageError."""
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"{option} names none; known are {', '.join(known)}")
+    if wrong := [name for name in names if name not in tuple(known)]:
+        raise UsageError(f"{option} {wrong[0]}: known are {', '.join(known)}")
+    return tuple(dict.fromkeys(known(name) for name in names))

@@ -1,0 +1,58 @@
+"""Names of choices, for options and code alike. Nothing is imported here, so that `--help` loads nothing."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+# On a command line: leave it to the plan, or to the machine. In code that is None.
+AUTO = "auto"
+
+
+class EngineName(StrEnum):
+    """sglang: the real runtime. replay: no model; placeholder answers on a virtual clock."""
+
+    SGLANG = "sglang"
+    REPLAY = "replay"
+
+
+class OrderName(StrEnum):
+    """given: as the input has them. shuffled: a permutation that is the same in every run. sorted: depth first through
+    the prefix tree. lof: longest expected output first. blended: the dual scan.
+    """
+
+    GIVEN = "given"
+    SHUFFLED = "shuffled"
+    SORTED = "sorted"
+    LOF = "lof"
+    BLENDED = "blended"
+
+
+class Overlap(StrEnum):
+    """The overlap ladder: how prefill and decode share a step.
+
+    exclusive: a step is prefill or decode (L0, SGLang's default). mixed: a step's prefill chunk and decode rows share
+    one pass over the weights, attention comes after (L1, mixed chunks). pdmux: prefill and decode run at the same time
+    on two parts of the device (L2, SM split).
+    """
+
+    EXCLUSIVE = "exclusive"
+    MIXED = "mixed"
+    PDMUX = "pdmux"
+
+
+class LengthMode(StrEnum):
+    """What output lengths may be guessed from. auto: everything but an oracle. reference: an oracle's length where a
+    line has one, else as auto. prior: the bounds alone, for comparison.
+    """
+
+    AUTO = "auto"
+    REFERENCE = "reference"
+    PRIOR = "prior"
+
+
+class DeviceName(StrEnum):
+    """Where the engine runs; auto: a GPU if this machine has one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"

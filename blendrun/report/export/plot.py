@@ -1,0 +1,157 @@
+"""A simulated grid as a picture: a heat map of what the blend gains, or bars where there is one workload."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from blendrun.errors import OutputUnavailableError, UsageError
+from blendrun.report.schemas.bench import BenchReport, CellRow
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
+
+SUFFIXES = (".png", ".svg")
+# Orders keep their colours whichever of them are shown: told apart without red and green (Okabe and Ito's palette).
+_COLOURS = {"given": "#999999", "shuffled": "#56B4E9", "sorted": "#0072B2", "lof": "#E69F00", "blended": "#D55E00"}
+_MODES = {
+    "exclusive": "exclusive: a step is prefill or decode",
+    "mixed": "mixed: both in one step",
+    "pdmux": "pdmux: both at the same time",
+}
+_Rows = dict[tuple[float | None, float], CellRow]
+# More cells in a row than this leave no room for numbers in them.
+_WRITTEN = 16
+# Inches of maps side by side.
+_PAGE = 11.0
+
+
+def check_plot(path: Path) -> None:
+    """Before any work: raises UsageError where the format is unknown or matplotlib is not installed."""
+    if path.suffix.lower() not in SUFFIXES:
+        raise UsageError(f"--plot {path}: the name must end in {' or '.join(SUFFIXES)}")
+    if find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib: pip install 'blendrun[plot]'")
+
+
+def plot_bench(report: BenchReport, path: Path) -> None:
+    """Write the picture. A grid needs the blended order and another one.
+
+    Raises UsageError where there is nothing to compare, OutputUnavailableError where `path` cannot be written.
+    """
+    from matplotlib import rc_context
+
+    if len(report.gpus) > 1:
+        raise UsageError("--plot draws one number of GPUs: give --gpus one")
+    one = len({(row.rho, row.sharing) for row in report.cells}) == 1
+    # Text of an SVG stays text, and the same numbers give the same file.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "blendrun", "font.size": 10}):
+        figure = _bars(report) if one else _heat_maps(report)
+        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
+        try:
+            figure.savefig(path, dpi=150, metadata=metadata)
+        except OSError as error:
+            raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another --plot") from error
+
+
+def _where(report: BenchReport) -> str:
+    gpus = f"{report.gpus[0]} x " if report.gpus[0] > 1 else ""
+    return f"{report.model} on {gpus}{report.hardware}, {report.cells[0].requests:,} requests ({report.workload})"
+
+
+def _bars(report: BenchReport) -> Figure:
+    """Seconds of each order, grouped by overlap mode, with the bound."""
+    from matplotlib.figure import Figure
+
+    rows = report.cells
+    orders = list(rows[0].seconds)
+    figure = Figure(figsize=(max(6.5, 2.8 * len(rows) + 2), 4.8), layout="constrained")
+    axes = figure.subplots()
+    scale, unit = _unit(max(max(row.seconds.values()) for row in rows))
+    width = 0.8 / len(orders)
+    for number, order in enumerate(orders):
+        places = [place + (number - (len(orders) - 1) / 2) * width for place in range(len(rows))]
+        heights = [row.seconds[order] / scale for row in rows]
+        bars = axes.bar(places, heights, width * 0.92, label=order, color=_COLOURS.get(order))
+        axes.bar_label(bars, fmt=_written, fontsize=7, padding=2)
+    first = rows[0]
+    axes.axhline(first.bound_seconds / scale, color="black", linewidth=1.2, linestyle="--", label="bound")
+    axes.set_xticks(range(len(rows)), [_MODES.get(row.overlap, row.overlap).replace(": ", "\n") for row in rows])
+    axes.set_ylabel(f"simulated time ({unit})")
+    axes.set_ylim(0, 1.08 * max(max(row.seconds.values()) for row in rows) / scale)
+    axes.spines[["top", "right"]].set_visible(False)
+    rho = "" if first.rho is None else f"rho {first.rho:.3g}, "
+    figure.suptitle(f"Time of each order: {rho}sharing {100 * first.sharing:.3g} %\n{_where(report)}", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=len(orders) + 1, frameon=False)
+    return figure
+
+
+def _heat_maps(report: BenchReport) -> Figure:
+    """One map for each overlap mode, all of one scale, sharing over density."""
+    from matplotlib.colors import TwoSlopeNorm
+    from matplotlib.figure import Figure
+
+    gains = [row.gain for row in report.cells if row.gain is not None]
+    if not gains:
+        raise UsageError("--plot of a grid compares the blend with the other orders: name blended and one more")
+    modes = list(dict.fromkeys(row.overlap for row in report.cells))
+    rhos = sorted({row.rho for row in report.cells if row.rho is not None})
+    sharings = sorted({row.sharing for row in report.cells})
+    wide, high = min(max(0.55 * len(rhos), 2.4), 9.0), min(max(0.45 * len(sharings), 1.8), 6.0)
+    # Side by side where there is room, so that rows can be compared; else one below the other.
+    across = len(modes) if wide * len(modes) <= _PAGE else 1
+    down = len(modes) // across
+    size = (wide * across + 2.2, (high + 0.75) * down + 0.9)
+    figure = Figure(figsize=size, layout="constrained")
+    grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
+    most = 100 * max(0.01, *(abs(gain) for gain in gains))
+    norm = TwoSlopeNorm(0.0, -most, most)
+    for axes, mode in zip(grid.flat, modes, strict=True):
+        rows = {(row.rho, row.sharing): row for row in report.cells if row.overlap == mode}
+        mesh = _heat_map(axes, rows, rhos, sharings, norm)
+        axes.set_title(_MODES.get(mode, mode).replace(": ", "\n"), fontsize=9)
+    figure.supylabel("sharing (% of prompt tokens)", fontsize=10)
+    figure.supxlabel("density rho (seconds of compute over seconds of memory, at peak rates)", fontsize=10)
+    bar = figure.colorbar(mesh, ax=list(grid.flat))
+    bar.set_label("blended over the best\nother order (% faster)")
+    figure.suptitle(f"How much faster the blend is\n{_where(report)}", fontsize=10)
+    return figure
+
+
+def _heat_map(
+    axes: Axes,
+    rows: _Rows,
+    rhos: list[float],
+    sharings: list[float],
+    norm: Normalize,
+) -> AxesImage:
+    values = [[_percent(rows.get((rho, sharing))) for rho in rhos] for sharing in sharings]
+    mesh = axes.imshow(values, origin="lower", aspect="auto", cmap="RdBu", norm=norm)
+    axes.set_xticks(range(len(rhos)), [f"{rho:g}" for rho in rhos], rotation=45 if len(rhos) > 8 else 0)
+    axes.set_yticks(range(len(sharings)), [f"{100 * sharing:g}" for sharing in sharings])
+    axes.set_facecolor("#dddddd")
+    most = max(abs(bound) for bound in mesh.get_clim())
+    for line, cells in enumerate(values):
+        for column, value in enumerate(cells):
+            if len(rhos) <= _WRITTEN:
+                colour = "white" if abs(value) > 0.6 * most else "black"
+                text = "n/a" if value != value else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+                axes.text(column, line, text, ha="center", va="center", fontsize=8, color=colour)
+    return mesh
+
+
+def _percent(row: CellRow | None) -> float:
+    """NaN, which the map leaves empty, where there is no such cell."""
+    return float("nan") if row is None or row.gain is None else 100 * row.gain
+
+
+def _written(height: float) -> str:
+    return f"{height:,.0f}" if height >= 100 else f"{height:.3g}"
+
+
+def _unit(seconds: float) -> tuple[float, str]:
+    return (3600.0, "hours") if seconds >= 7200 else (1.0, "seconds")

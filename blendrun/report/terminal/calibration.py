@@ -1,0 +1,81 @@
+"""What a calibration found, for people and as JSON."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from io import StringIO
+from pathlib import Path
+from typing import Any, TextIO
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from blendrun.calibrate.base import Calibration
+from blendrun.cost.detect import CALIBRATED
+
+_LOG_WIDTH = 120
+_MILLI, _MICRO, _NANO = 1e3, 1e6, 1e9
+
+
+def calibration_json(found: Calibration, name: str, path: Path) -> dict[str, Any]:
+    """Everything found, SI units, and where the card is."""
+    content: dict[str, Any] = msgspec.to_builtins(found)
+    return {"name": name, "card": str(path)} | content
+
+
+def print_calibration(found: Calibration, name: str, path: Path, stream: TextIO) -> None:
+    """Rates and constants, then measured against predicted, batch by batch."""
+    terminal = stream.isatty()
+    # Not written by rich, which ends the process where the stream is a closed pipe.
+    text = StringIO()
+    width = None if terminal else _LOG_WIDTH
+    console = Console(file=text, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
+    console.print(_figures(found, name, path))
+    console.print()
+    console.print(_points(found))
+    with suppress(OSError):
+        stream.write(text.getvalue())
+        stream.flush()
+
+
+def _figures(found: Calibration, name: str, path: Path) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    rates, step = found.rates, found.step
+    rows = [
+        ("matrix product", f"{rates.flops / 1e12:.3f} TFLOP/s"),
+        ("copy", f"{rates.copy_bandwidth / 1e9:.1f} GB/s, read and written"),
+        ("decode attention", f"{rates.attention_bandwidth / 1e9:.1f} GB/s ({rates.attention})"),
+        (
+            "step",
+            f"{step.step_seconds * _MILLI:.2f} ms, one pass over the weights {step.weights_seconds * _MILLI:.2f} ms",
+        ),
+        (
+            "prefill",
+            f"{step.prefill_token_seconds * _MICRO:.1f} us/token, {step.prefill_square_seconds * _NANO:.3f} ns/token^2",
+        ),
+        ("decode", f"{step.row_seconds * _MICRO:.1f} us/row, {step.kv_token_seconds * _MICRO:.4f} us/KV token read"),
+        ("request", f"{step.request_seconds * _MILLI:.2f} ms; round trip {found.round_trip_seconds * _MILLI:.1f} ms"),
+        ("fit error", f"{100 * step.fit_error:.1f} % mean, {100 * found.worst_error:.1f} % worst"),
+        *((f"held-out {point.name}", f"{100 * point.error:+.1f} %") for point in found.held_out),
+        ("card", f"{path} {_use(name)}"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _use(name: str) -> str:
+    return "(plans on this machine take it by themselves)" if name == CALIBRATED else f"(use it: --hardware {name})"
+
+
+def _points(found: Calibration) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("batch")
+    for column in ("measured s", "predicted s", "error"):
+        table.add_column(column, justify="right")
+    for point in (*found.points, *found.held_out):
+        table.add_row(point.name, f"{point.seconds:.3f}", f"{point.predicted:.3f}", f"{100 * point.error:+.1f} %")
+    return table

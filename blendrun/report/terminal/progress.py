@@ -1,0 +1,104 @@
+"""Progress on the way: a live view on a terminal, a `key=value` line now and then elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+
+from blendrun.events import Event, Note, PhaseStarted, Progress
+from blendrun.report.terminal.live_view import LiveView
+from blendrun.report.tracker import RUNNING, Board
+
+LINE_INTERVAL_S = 30.0
+VERBOSE_INTERVAL_S = 5.0
+
+
+class View(Protocol):
+    """Shows events while it is open; a callable, so that it can be the runner's watch."""
+
+    def __call__(self, event: Event) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def choose_view(stream: TextIO, *, quiet: bool, verbose: bool = False) -> View:
+    """A live view where `stream` is a terminal, plain lines elsewhere, warnings alone when quiet.
+
+    verbose: every phase stays to be read, and lines come every 5 s.
+    """
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    # Not `is_terminal`: FORCE_COLOR, which CI systems set, makes that true of a log.
+    if stream.isatty() and not console.is_dumb_terminal and not quiet:
+        return LiveView(console, verbose=verbose)
+    return LineView(stream, quiet=quiet, interval=VERBOSE_INTERVAL_S if verbose else None)
+
+
+class LineView:
+    """One line a phase, and one every 30 s: `phase=run done=12 total=40 ...`. Never a carriage return."""
+
+    def __init__(self, stream: TextIO, *, quiet: bool = False, interval: float | None = None) -> None:
+        self._stream, self._quiet = stream, quiet
+        self._interval = interval
+        self._begun = self._last = time.monotonic()
+        self._board = Board()
+
+    def __call__(self, event: Event) -> None:
+        self._board.take(event)
+        if self._quiet and not (isinstance(event, Note) and event.warning):
+            return
+        if isinstance(event, Note):
+            self._write(f"{'warning' if event.warning else 'note'}={_quoted(event.text)}")
+        elif isinstance(event, PhaseStarted):
+            detail = f" detail={_quoted(event.detail)}" if event.detail else ""
+            self._write(f"phase={event.name}{detail}")
+        elif isinstance(event, Progress):
+            interval = LINE_INTERVAL_S if self._interval is None else self._interval
+            if time.monotonic() - self._last >= interval:
+                self._write(f"phase={self._board.phase} {_figures(event, self._board)}")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def _write(self, text: str) -> None:
+        self._last = time.monotonic()
+        # A log that nobody can read any more (a closed pipe, a full disk) is no reason to lose the run.
+        with suppress(OSError):
+            print(f"blendrun t={self._last - self._begun:.1f}s {text}", file=self._stream, flush=True)
+
+
+def _figures(event: Progress, board: Board) -> str:
+    text = f"done={event.done} total={event.total} unit={event.unit}"
+    if event.unit != "requests" or board.phase not in RUNNING:
+        return text
+    text += (
+        f" failed={event.failed} in_flight={event.in_flight} prompt_tokens={event.prompt_tokens}"
+        f" cached_tokens={event.cached_tokens} output_tokens={event.output_tokens}"
+    )
+    if (rates := board.rates()) is not None:
+        text += f" prefill_per_s={rates[0]:.0f} decode_per_s={rates[1]:.0f}"
+    if board.pulse is not None and board.pulse.pool_tokens:
+        text += f" kv_used={board.pulse.kv_used / board.pulse.pool_tokens:.2f}"
+    if (left := board.left()) is not None:
+        text += f" left_s={left[0]:.0f}-{left[1]:.0f}"
+    return text
+
+
+def _quoted(text: str) -> str:
+    """`text` as one word: quoted as JSON where it has blanks, quotes or what is not printable."""
+    printable = text.isprintable()
+    plain = text and printable and not any(character in text for character in ' "=\\')
+    return text if plain else json.dumps(text, ensure_ascii=not printable)

@@ -1,0 +1,54 @@
+"""The end of a run, for people."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from io import StringIO
+from typing import TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+from blendrun.store.failures import shown
+from blendrun.store.summary import Summary
+
+_LOG_WIDTH = 4096
+
+
+def print_summary(summary: Summary, stream: TextIO) -> None:
+    """A short table: what came of the job, and where it is."""
+    terminal = stream.isatty()
+    # Not written by rich, which ends the process where the stream is a closed pipe.
+    text = StringIO()
+    # A path in a log stays in one piece.
+    width = None if terminal else _LOG_WIDTH
+    console = Console(file=text, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _rows(summary):
+        table.add_row(name, value)
+    console.print(table)
+    with suppress(OSError):
+        stream.write(text.getvalue())
+        stream.flush()
+
+
+def _rows(summary: Summary) -> list[tuple[str, str]]:
+    counts, tokens = summary.counts, summary.tokens
+    share = f" ({100 * tokens.cached / tokens.prompt:.1f} % from the prefix cache)" if tokens.prompt else ""
+    seconds = "  ".join(f"{name} {value:.1f}" for name, value in summary.seconds.items())
+    rows = [
+        ("requests", f"{counts.total:,}: {counts.completed:,} answered, {counts.failed:,} failed"),
+        ("tokens", f"{tokens.prompt:,} prompt{share}, {tokens.output:,} output"),
+        ("seconds", seconds),
+        ("answers", summary.output),
+    ]
+    if summary.errors is not None:
+        codes = ", ".join(f"{code} {number}" for code, number in sorted(summary.error_codes.items()))
+        rows.append(("errors", f"{summary.errors} ({codes})"))
+        rows += [("", text) for text in shown(summary.failures)]
+    if cut := summary.finish_reasons.get("length"):
+        share_cut = 100 * cut / sum(summary.finish_reasons.values())
+        rows.append(("cut short", f"{cut} answers ({share_cut:.0f} %) ended at their token limit"))
+    return rows

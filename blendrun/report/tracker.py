@@ -1,0 +1,164 @@
+"""How a run stands, put together from its events: what live view, log lines and metrics show."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from blendrun.events import Event, Expected, Note, PhaseStarted, Progress, Pulse
+
+# Rates are of the last seconds; pictures of the last minute.
+_RATE_S, _PICTURE_S = 10.0, 60.0
+# A pace needs a hundredth of the work behind it.
+_PACE_FROM = 0.01
+RUNNING = ("run", "isolate", "drain")
+
+
+@dataclass(slots=True)
+class PhaseTime:
+    """A phase of the invocation. ended: None while it lasts. Seconds of the board's clock."""
+
+    name: str
+    detail: str
+    begun: float
+    ended: float | None = None
+
+
+@dataclass(slots=True)
+class Board:
+    """Takes events, answers questions. clock: seconds that only go forwards."""
+
+    clock: Callable[[], float] = time.monotonic
+    phases: list[PhaseTime] = field(default_factory=list)
+    progress: Progress | None = None
+    expected: Expected | None = None
+    pulse: Pulse | None = None
+    begun: float = field(init=False)
+    _first: Progress | None = None
+    _before: Progress | None = None
+    _run_begun: float | None = None
+    _pulses: deque[tuple[float, Pulse]] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.begun = self.clock()
+
+    def take(self, event: Event) -> None:
+        """Take in an event."""
+        now = self.clock()
+        if isinstance(event, PhaseStarted):
+            self._begin(event, now)
+        elif isinstance(event, Expected):
+            # Of what is left: after a restart, less than at first.
+            self.expected, self._before = event, self.progress
+        elif isinstance(event, Pulse):
+            self.pulse = event
+            self._pulses.append((now, event))
+            while now - self._pulses[0][0] > _PICTURE_S:
+                self._pulses.popleft()
+        elif not isinstance(event, Note):
+            self.progress = event
+            if self.phase in RUNNING and self._first is None:
+                self._first = event
+
+    @property
+    def phase(self) -> str:
+        return self.phases[-1].name if self.phases else ""
+
+    @property
+    def detail(self) -> str:
+        return self.phases[-1].detail if self.phases else ""
+
+    def seconds(self, phase: PhaseTime) -> float:
+        """How long a phase took, or has taken so far."""
+        return (self.clock() if phase.ended is None else phase.ended) - phase.begun
+
+    def rates(self) -> tuple[float, float] | None:
+        """Prefill and decode tokens/s of the last seconds; None before two pulses."""
+        if len(self._pulses) < 2:
+            return None
+        last, newest = self._pulses[-1]
+        then, old = next((each for each in self._pulses if last - each[0] <= _RATE_S), self._pulses[-2])
+        if then == last:
+            then, old = self._pulses[-2]
+        if last <= then:
+            return None
+        passed = last - then
+        return (
+            (newest.prefill_tokens - old.prefill_tokens) / passed,
+            (newest.decode_tokens - old.decode_tokens) / passed,
+        )
+
+    def history(self) -> list[tuple[float, float]]:
+        """Prefill and decode tokens/s between the pulses of the last minute."""
+        found = []
+        for (then, old), (now, new) in pairwise(self._pulses):
+            passed = max(now - then, 1e-9)
+            found.append(
+                ((new.prefill_tokens - old.prefill_tokens) / passed, (new.decode_tokens - old.decode_tokens) / passed)
+            )
+        return found
+
+    def prefill_share(self) -> float | None:
+        """Part of the steps' time that prefilled, of the last minute."""
+        if len(self._pulses) < 2:
+            return None
+        old, new = self._pulses[0][1], self._pulses[-1][1]
+        prefill, decode = new.prefill_seconds - old.prefill_seconds, new.decode_seconds - old.decode_seconds
+        return prefill / (prefill + decode) if prefill + decode > 0 else None
+
+    def cached_share(self) -> float | None:
+        """Prompt tokens of this invocation's answers that came from the cache."""
+        found = self.progress
+        return found.cached_tokens / found.prompt_tokens if found and found.prompt_tokens else None
+
+    def planned_share(self) -> float | None:
+        """The same, as the plan has it for the whole of the job."""
+        plan = self.expected
+        if plan is None or plan.hit_tokens is None or not plan.prompt_tokens:
+            return None
+        return plan.hit_tokens / plan.prompt_tokens
+
+    def left(self) -> tuple[float, float] | None:
+        """Least and most seconds to the end of the phase, by the pace of requests, prompt tokens and answers' tokens so
+        far; by the plan before there is a pace. None where nothing can be said."""
+        found, first = self.progress, self._first
+        if self._run_begun is None or found is None or first is None:
+            return None
+        passed = self.clock() - self._run_begun
+        done: list[tuple[int, float]] = [((found.done - first.done), (found.total - first.done))]
+        if self.expected is not None:
+            earlier = self._before
+            prompt, output = (earlier.prompt_tokens, earlier.output_tokens) if earlier is not None else (0, 0)
+            done += [
+                (part, whole + before)
+                for part, whole, before in (
+                    (found.prompt_tokens, self.expected.prompt_tokens, prompt),
+                    (found.output_tokens, self.expected.output_tokens, output),
+                )
+                if whole
+            ]
+        paces = [passed * (whole - part) / part for part, whole in done if whole > 0 and part >= _PACE_FROM * whole]
+        if paces:
+            return max(min(paces), 0.0), max(*paces, 0.0)
+        if self.expected is not None and self.expected.seconds is not None:
+            rest = max(self.expected.seconds - passed, 0.0)
+            return rest, rest
+        return None
+
+    def _begin(self, event: PhaseStarted, now: float) -> None:
+        if event.name in RUNNING and self._run_begun is None:
+            self._run_begun = now
+        if event.name == "load":
+            # Another engine counts from zero.
+            self._pulses.clear()
+        if self.phases and self.phases[-1].name == event.name:
+            self.phases[-1].detail = event.detail
+            return
+        if self.phases:
+            self.phases[-1].ended = now
+        self.phases.append(PhaseTime(event.name, event.detail, now))
+        if event.name not in RUNNING and self._run_begun is None:
+            self.progress = None

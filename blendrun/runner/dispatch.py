@@ -1,0 +1,250 @@
+"""Between plan and engine while a job runs: hands requests over, takes results, learns from them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from blendrun.engine.base import Engine, EngineInfo, Planned, Result, SchedulerSettings, WorkItem, step_budget
+from blendrun.engine.scheduler.estimates import Estimates
+from blendrun.engine.threads import in_thread
+from blendrun.engine.window import Window
+from blendrun.errors import BlendrunError
+from blendrun.events import Pulse
+from blendrun.jobs.job import Job
+from blendrun.planner.feeder import Feed
+from blendrun.planner.run_planner import Learning, RunPlan
+from blendrun.runner.deadline import Deadline
+from blendrun.store.records import Records
+from blendrun.store.steps import StepTail
+
+# A new plan at most so often, in seconds, and never for more than a small share of the time.
+_LEARN_SECONDS = 5.0
+_LEARN_SHARE = 0.05
+_TICK_SECONDS = 2.0
+# Of several replicas, each has no more than this part of its requests in its engine's queue, or this many.
+_QUEUED_PART, _LEAST_QUEUED = 8, 16
+# Requests that are put aside for want of time; with so many of them there is no use in looking for shorter ones.
+_MOST_HELD = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Flight:
+    """A request that the engine has. submitted: seconds, as `Records.now` counts; size: bytes of its body.
+
+    plan: whose feeder it came from.
+    """
+
+    feed: Feed
+    plan: RunPlan
+    custom_id: str
+    submitted: float
+    size: int
+
+
+@dataclass(slots=True)
+class Feeding:
+    """One engine, one plan, and what is found for it when that is fed.
+
+    more: asked for another plan then, which may be none. on_result: told each result and its custom_id. on_tick:
+    called every few seconds. on_note: told what went wrong beside the job. on_pulse: told how the engine is, where it
+    logs its steps. stopping: whether no more is to be handed over. steps: the engine's log of its steps, if any.
+    estimates: where the scheduler reads corrected lengths, if it does. deadline: by which all must be answered.
+    handed_over: whether the engine was told that no more will come.
+    """
+
+    job: Job
+    plan: RunPlan
+    engine: Engine
+    info: EngineInfo
+    records: Records
+    steps: StepTail | None
+    estimates: Estimates | None
+    on_result: Callable[[Result, str], None]
+    on_tick: Callable[[], None]
+    on_note: Callable[[str], None]
+    stopping: Callable[[], bool]
+    more: Callable[[], Awaitable[RunPlan | None]] | None = None
+    deadline: Deadline | None = None
+    on_pulse: Callable[[Pulse], None] | None = None
+    flights: dict[int, Flight] = field(default_factory=dict)
+    answered: int = 0
+    handed_over: bool = False
+    _source: RunPlan = field(init=False)
+    _fed: int = 0
+    _fed_before: int = 0
+    _held: list[Feed] = field(default_factory=list)
+    _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def __post_init__(self) -> None:
+        self._source = self.plan
+
+    async def run(self) -> None:
+        """Until everything handed over has come back. Raises EngineUnavailableError when the engine dies."""
+        depth = self.plan.queue_depth if self.info.queue is None else self.info.queue
+        if self.more is not None:
+            # What is handed over is nobody else's any more.
+            depth = min(depth, max(self.plan.feeder.unfed // _QUEUED_PART, _LEAST_QUEUED))
+        window = Window(self.info.max_running + depth)
+        beside = [asyncio.ensure_future(self._tick())]
+        if self.plan.learning is not None:
+            beside.append(asyncio.ensure_future(self._learn(self.plan.learning)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._submit(window))
+                group.create_task(self._collect(window))
+        except BaseExceptionGroup as errors:
+            # One side failing ends the other; the first failure is the reason.
+            raise errors.exceptions[0] from None
+        finally:
+            for task in beside:
+                task.cancel()
+
+    async def _submit(self, window: Window) -> None:
+        while True:
+            await window.slot()
+            if self.stopping() or (feed := await self._next(window)) is None:
+                break
+            request = self.job.request(feed.row)
+            plan = Planned(feed.index, feed.output, feed.reuse, feed.tokens) if feed.prompt >= 0 else None
+            body = orjson.dumps(request.body)
+            item = WorkItem(feed.row, request.endpoint.url, body, _stated_length(request.extra), plan)
+            await window.enter(len(body))
+            self.flights[feed.row] = Flight(feed, self._source, request.custom_id, self.records.now(), len(body))
+            await self.engine.submit(item)
+        await self.engine.close_input()
+        self.handed_over = True
+
+    async def _next(self, window: Window) -> Feed | None:
+        """What to hand over now; None when there is nothing left."""
+        while (feed := await self._of_source(window)) is None:
+            if self._held or self.more is None:
+                return None
+            # What waits in the engine's queue comes first: others may be without work sooner.
+            while len(self.flights) >= self.info.max_running and not self.stopping():
+                await window.change()
+            if (plan := await self.more()) is None:
+                return None
+            self._source, self._fed_before = plan, self._fed
+        return feed
+
+    def _take(self) -> Feed | None:
+        """The next one of the plan that is being fed. Places go on counting from one plan to the next."""
+        feed = self._source.feeder.take()
+        if feed is None:
+            return None
+        self._fed += 1
+        return replace(feed, index=self._fed_before + feed.index) if self._fed_before else feed
+
+    async def _of_source(self, window: Window) -> Feed | None:
+        """The next one of that plan; with a deadline, the next one that will be done by then."""
+        if self.deadline is None:
+            return self._take()
+        while len(self._held) < _MOST_HELD and (feed := self._take()) is not None:
+            if self.deadline.fits(feed.output):
+                return feed
+            self._held.append(feed)
+            # The feeder never waits, and answers come in meanwhile.
+            await asyncio.sleep(0)
+        while self._held and not self.stopping():
+            # What seemed too long beside others may fit by the pace of now.
+            for feed in self._held:
+                if self.deadline.fits(feed.output):
+                    self._held.remove(feed)
+                    return feed
+            if not self.flights:
+                return None
+            await window.change()
+        return None
+
+    @property
+    def held(self) -> int:
+        """Requests that were not handed over because of the deadline."""
+        return len(self._held)
+
+    async def _collect(self, window: Window) -> None:
+        async for result in self.engine.results():
+            flight = self.flights.pop(result.row)
+            self.answered += 1
+            # Before anything is waited for: this answer is there, and the run may be ended meanwhile.
+            self.on_result(result, flight.custom_id)
+            await window.leave(flight.size)
+            if self.deadline is not None:
+                self.deadline.ended(result.usage.output, self.records.now() - flight.submitted)
+            flight.plan.feeder.ended(flight.feed)
+            if self.steps is not None:
+                self.steps.forget(flight.feed)
+            learning = flight.plan.learning
+            if learning is not None and flight.feed.prompt >= 0 and result.error_code is None:
+                learning.learner.ended(flight.feed.prompt, result.usage.output)
+            self.records.add(flight.custom_id, flight.feed, result, flight.submitted)
+
+    async def _learn(self, learning: Learning) -> None:
+        """Plan again by what was seen, in a thread: requests are handed over meanwhile by the plan there is."""
+        loop, seen, pause = asyncio.get_running_loop(), 0, _LEARN_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            if self.answered == seen or not learning.feeder.unfed:
+                continue
+            seen, begun = self.answered, loop.time()
+            await self._read_steps()
+            own = (each.feed for each in self.flights.values() if each.plan is self.plan)
+            running = self.steps.answered(own) if self.steps else {}
+            try:
+                found = await in_thread(learning.plan_again, learning.learner.samples(running))
+            except BlendrunError as error:
+                self.on_note(f"lengths are learned no further: {error}")
+                return
+            if found is not None:
+                learning.feeder.replan(*found)
+                self._correct(learning)
+            pause = max(_LEARN_SECONDS, (loop.time() - begun) / _LEARN_SHARE)
+
+    def _correct(self, learning: Learning) -> None:
+        """Tell the scheduler what is now expected of the requests that it has."""
+        if self.estimates is None:
+            return
+        for flight in self.flights.values():
+            if flight.feed.prompt >= 0 and flight.plan is self.plan:
+                self.estimates.correct(flight.feed.index, learning.feeder.expected(flight.feed.prompt))
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            self.on_tick()
+            self.records.flush()
+            if self.on_pulse is None or self.steps is None:
+                continue
+            await self._read_steps()
+            if (pulse := self.steps.pulse(self.info.kv_tokens)) is not None:
+                self.on_pulse(pulse)
+
+    async def _read_steps(self) -> None:
+        """One reader at a time: two would count the same lines."""
+        if self.steps is not None:
+            async with self._reading:
+                await in_thread(self.steps.read)
+
+
+def scheduler_settings(plan: RunPlan, *, steps: Path, estimates: Path | None) -> SchedulerSettings:
+    """What the scheduler plug-in has to do for a plan. steps, estimates: files that it writes and reads."""
+    return SchedulerSettings(
+        budget=None if plan.budget is None else step_budget(plan.budget),
+        reserve=plan.reserve,
+        next_use=plan.planned,
+        plan_order=plan.planned,
+        step_log=str(steps.absolute()),
+        estimates=None if estimates is None else str(estimates.absolute()),
+    )
+
+
+def _stated_length(extra: dict[str, Any]) -> int | None:
+    """Output tokens that the line's metadata states, for the replay engine."""
+    metadata = extra.get("metadata")
+    length = metadata.get("reference_output_tokens") if isinstance(metadata, dict) else None
+    return length if isinstance(length, int) and length > 0 else None

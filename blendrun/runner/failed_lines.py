@@ -1,0 +1,90 @@
+"""The failed lines of one run: told as they come, counted, and too many of them a reason to stop."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+
+from blendrun.errors import InputInvalidError, TooManyErrorsError
+from blendrun.events import Listener, Note
+from blendrun.jobs.job import Job
+from blendrun.store.answers import write_errors
+from blendrun.store.failures import ErrorLimit, Failures, shown
+from blendrun.store.folder import StateFolder, path_text
+from blendrun.store.journal import Journal
+from blendrun.store.ledger import FAILED, UNFINISHED, Ledger
+from blendrun.tokens.check import Refused
+
+
+class FailedLines:
+    """Of a job and its journal. limit: lines that may fail; None for all of them."""
+
+    def __init__(
+        self,
+        job: Job,
+        ledger: Ledger,
+        journal: Journal,
+        state: StateFolder,
+        limit: ErrorLimit | None,
+        listener: Listener,
+    ) -> None:
+        self.failures = Failures()
+        self._job, self._ledger, self._journal, self._state = job, ledger, journal, state
+        self._limit, self._watch = limit, listener
+
+    @property
+    def count(self) -> int:
+        return self.failures.total
+
+    def collect(self) -> None:
+        """Take in the lines that are no request, and what failed in earlier invocations."""
+        for row in np.flatnonzero(self._job.rejected).tolist():
+            error = self._job.error(row)
+            self.add(row, str(error.code), error.message)
+        for row in np.flatnonzero(self._ledger.state == FAILED).tolist():
+            answer = self._journal.answer(int(self._ledger.offset[row]), int(self._ledger.length[row]))
+            error = orjson.loads(answer)["error"]
+            self.add(row, error["code"], error["message"] or "", tell=False)
+
+    def add(self, row: int, code: str, message: str, *, tell: bool = True) -> None:
+        """Count a failed line; an error of a new kind is shown."""
+        sentence = self.failures.add(code, message, self._job.where(row))
+        if sentence is not None and tell:
+            self._watch(Note(sentence, warning=True))
+
+    def too_many(self, count: int | None = None) -> bool:
+        """Whether more lines failed than may. count: other than those taken in so far."""
+        failed = self.count if count is None else count
+        return self._limit is not None and failed > self._limit.allowed(len(self._job))
+
+    def error(self) -> TooManyErrorsError:
+        """What ends the command then."""
+        return TooManyErrorsError(
+            f"{self.count:,} of {len(self._job):,} lines failed, more than --max-errors {self._limit} allows; "
+            f"see {path_text(self._state.errors)}, then mend them or allow more. What is answered stays answered"
+        )
+
+    def check(self) -> None:
+        """Raises TooManyErrorsError, with all failed lines so far in the errors file."""
+        if self.too_many():
+            write_errors(self._job, self._ledger, self._journal, self._state)
+            raise self.error()
+
+    def refuse(self, refused: Refused | None) -> None:
+        """Raises InputInvalidError where a line is no request or in `refused`, with these lines in the errors file."""
+        if refused is not None:
+            refused = Refused(refused.rows[self._ledger.state[refused.rows] == UNFINISHED], refused.error)
+            for row in refused.rows.tolist():
+                error = refused.error(row)
+                self.add(row, str(error.code), error.message)
+        if bad := int(self._job.rejected.sum()) + (len(refused.rows) if refused else 0):
+            write_errors(self._job, self._ledger, self._journal, self._state, refused)
+            raise InputInvalidError(
+                f"{bad:,} of {len(self._job):,} lines cannot be answered, and --strict runs none then; "
+                f"they are listed in {path_text(self._state.errors)}"
+            )
+
+    def show_counts(self) -> None:
+        """Each kind of error with its number of lines, where a run ends without a summary on the screen."""
+        for text in shown(self.failures.kinds()):
+            self._watch(Note(text, warning=True))

@@ -1,0 +1,131 @@
+"""Which request comes next: from the front of an order, or from both ends of a blend's row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from blendrun.blend.base import LEFT, RIGHT
+from blendrun.blend.scan import left_share
+from blendrun.simulate.batch import admit, fits
+from blendrun.simulate.pool import is_coming
+from blendrun.simulate.state import Number, Truth
+from blendrun.tree.compiled import inlined
+
+
+@inlined
+def fill(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any, filling: Any, budget: Number) -> Number:
+    """Admit requests until their prefill takes `budget` tokens. Returns how many."""
+    new = 0
+    while state.pending < budget:
+        request = _choose(state, nodes, work, agenda, row, back)
+        if request < 0:
+            break
+        admit(state, nodes, work, agenda, request)
+        filling.append(np.int64(request))
+        new += 1
+    return new
+
+
+@inlined
+def anything_waits(state: Any, back: Any) -> Truth:
+    return state.left_at <= state.right_at or len(back) > 0
+
+
+@inlined
+def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any) -> Number:
+    """The request to admit next, taken from where it waited; -1 where none may be."""
+    if len(back) > 0:
+        enters = not _is_gated(state, nodes, work, back[-1]) and fits(state, nodes, work, agenda, back[-1])
+        return back.pop() if enters else -1
+    _find_share(state, row)
+    # The right side stays long and takes few tokens of a step; the left one may want them all for ever, being so short
+    # in the pool that it never has its part.
+    first = RIGHT if state.holding_right < _part(state, RIGHT) else LEFT
+    if _stays(state, row, RIGHT):
+        first = RIGHT
+    elif _stays(state, row, LEFT):
+        first = LEFT
+    # Where neither may, the left side borrows: what it brings is soon gone, so it does not keep the right side out.
+    for turn in range(3):
+        side = (first, 1 - first, LEFT)[turn]
+        if not (_stays(state, row, side) or _may_feed(state, side, turn == 2)):
+            continue
+        request = state.left_at if side == LEFT else state.right_at
+        if _is_gated(state, nodes, work, request):
+            # The engine's gate keeps the order: what stands behind waits too.
+            return -1
+        if fits(state, nodes, work, agenda, request):
+            _step(state, work, row, request, side)
+            return request
+        if _stays(state, row, side):
+            # What is begun is finished first: another's prefix in its place might push out its own.
+            return -1
+    return -1
+
+
+@inlined
+def _is_gated(state: Any, nodes: Any, work: Any, request: Number) -> Truth:
+    return state.gate > 0 and is_coming(nodes, work[request].leaf, state.gate)
+
+
+@inlined
+def _stays(state: Any, row: Any, side: Number) -> Truth:
+    """Whether the head of a side is the rest of what it has begun (`blend.scan_row`)."""
+    if state.left_at > state.right_at:
+        return False
+    return row[5][state.left_at] if side == LEFT else row[6][state.right_at]
+
+
+@inlined
+def _find_share(state: Any, row: Any) -> None:
+    """The left side's share of the pool for the units at both ends (`blend.scan`), kept until one of them changes."""
+    if state.left_at > state.right_at:
+        return
+    unit, density, reads = row[0], row[3], row[4]
+    left, right = unit[state.left_at], unit[state.right_at]
+    if state.share_left != left or state.share_right != right:
+        rho = state.rest_compute / max(state.rest_memory, 1e-30)
+        state.share = left_share(density[left], density[right], rho, reads[left], reads[right])
+        state.share_left, state.share_right = left, right
+
+
+@inlined
+def _part(state: Any, side: Number) -> float:
+    """Tokens of the pool that are a side's."""
+    share = state.share if side == LEFT else 1.0 - state.share
+    return float(share * state.pool)
+
+
+@inlined
+def _may_feed(state: Any, side: Number, borrow: Truth) -> Truth:
+    """Whether a side has its turn: its pace not ahead of time and less in the pool than its part, unless it borrows."""
+    if state.left_at > state.right_at:
+        return False
+    if state.running == 0:
+        return True
+    holding, due = state.holding_left, state.due_left
+    if side == RIGHT:
+        holding, due = state.holding_right, state.due_right
+    if state.paced and due > state.decoded:
+        return False
+    return borrow or holding < _part(state, side)
+
+
+@inlined
+def _step(state: Any, work: Any, row: Any, request: Number, side: Number) -> None:
+    """Take the head of a side off the row."""
+    work[request].side = side
+    state.rest_compute -= row[1][request]
+    state.rest_memory -= row[2][request]
+    # A side that holds its part on the mean admits a request's tokens times its steps every so many steps.
+    steps = float(max(work[request].expected - 1, 0))
+    tokens = work[request].length + work[request].choices * steps / 2
+    pace = tokens * steps / max(_part(state, side), 1.0)
+    if side == LEFT:
+        state.left_at += 1
+        state.due_left += pace
+    else:
+        state.right_at -= 1
+        state.due_right += pace

@@ -1,0 +1,116 @@
+"""Lines of the output and of the errors file, and their writing in input order."""
+
+from __future__ import annotations
+
+import numpy as np
+import orjson
+
+from blendrun.engine.base import Result
+from blendrun.errors import LineError, OutputUnavailableError, unwritable
+from blendrun.files import file_mode, replacing, temporary_for
+from blendrun.jobs.job import Job
+from blendrun.store.folder import StateFolder
+from blendrun.store.journal import Journal
+from blendrun.store.ledger import ANSWERED, FAILED, Ledger
+from blendrun.tokens.check import Refused
+
+
+def answer_line(key: bytes, custom_id: str, result: Result) -> bytes:
+    """A line of the output file, exactly OpenAI's (or of the errors file, for a failed result). No newline.
+
+    Ids are made from the work's key, so that they are the same however often a run is resumed.
+    """
+    response = b"null"
+    if result.body:
+        head = orjson.dumps({"status_code": result.status_code, "request_id": f"req_{key.hex()}"})
+        response = head[:-1] + b',"body":' + result.body + b"}"
+    error: object = None
+    if result.error_code is not None:
+        error = {"code": result.error_code, "message": result.error_message}
+    start = orjson.dumps({"id": f"batch_req_{key.hex()}", "custom_id": custom_id})
+    return start[:-1] + b',"response":' + response + b',"error":' + orjson.dumps(error) + b"}"
+
+
+def rejected_line(job: Job, row: int, error: LineError) -> bytes:
+    """A line of the errors file for a request that never reached the engine."""
+    content = job.content[row].tobytes().hex()
+    line = {"id": f"batch_req_{content}", "custom_id": error.custom_id, "response": None}
+    return _placed(line | {"error": {"code": str(error.code), "message": error.message}}, job, row)
+
+
+def _placed(line: dict[str, object], job: Job, row: int) -> bytes:
+    """The error with its place in the input: `line`, and `file` where the job has several."""
+    name, number = job.where(row)
+    error = line["error"]
+    assert isinstance(error, dict)
+    error["line"] = number
+    if len(job.sources) > 1:
+        error["file"] = name
+    return orjson.dumps(line)
+
+
+def write_errors(
+    job: Job, ledger: Ledger, journal: Journal, state: StateFolder, refused: Refused | None = None
+) -> None:
+    """Write the errors file alone, of a run that ends before its time: what has failed so far, in input order.
+
+    refused: found by checking, where that was done. Raises OutputUnavailableError.
+    """
+    found = frozenset(refused.rows.tolist() if refused else ())
+    failed = job.rejected | (ledger.state == FAILED)
+    failed[list(found)] = True
+    rows = np.flatnonzero(failed)
+    try:
+        with replacing(state.errors, file_mode(state.errors)) as errors:
+            for row in rows.tolist():
+                if refused is not None and row in found:
+                    errors.write(rejected_line(job, row, refused.error(row)) + b"\n")
+                else:
+                    errors.write(_error_line(job, ledger, journal, row) + b"\n")
+    except OSError as error:
+        raise unwritable(state.errors, error, "the same command lists the lines that failed") from error
+
+
+def _error_line(job: Job, ledger: Ledger, journal: Journal, row: int) -> bytes:
+    """The errors file's line of a row that is rejected or failed."""
+    if job.rejected[row]:
+        return rejected_line(job, row, job.error(row))
+    return _placed(orjson.loads(journal.answer(int(ledger.offset[row]), int(ledger.length[row]))), job, row)
+
+
+def write_answers(job: Job, ledger: Ledger, journal: Journal, state: StateFolder) -> None:
+    """Write output and errors file in input order, each by atomic rename. Every row must be finished.
+
+    Where no line failed there is no errors file; an older one is removed. Raises OutputUnavailableError.
+    """
+    try:
+        mode = file_mode(state.output)
+        with (
+            replacing(state.output, mode) as output,
+            replacing(state.errors, file_mode(state.errors) or mode) as errors,
+        ):
+            failed = 0
+            for row in range(len(job)):
+                if ledger.state[row] == ANSWERED:
+                    output.write(journal.answer(int(ledger.offset[row]), int(ledger.length[row])) + b"\n")
+                else:
+                    errors.write(_error_line(job, ledger, journal, row) + b"\n")
+                    failed += 1
+        if not failed:
+            state.errors.unlink()
+    except OSError as error:
+        then = f"the same command writes the answers, all of which are in {state.path}"
+        raise unwritable(state.output, error, then) from error
+
+
+def check_writable(state: StateFolder) -> None:
+    """Refuse now what `write_answers` could not write at the end of a long run. Raises OutputUnavailableError."""
+    for path in (state.output, state.errors):
+        temporary = temporary_for(path)
+        try:
+            temporary.touch()
+            temporary.unlink()
+        except OSError as error:
+            raise OutputUnavailableError(
+                f"cannot write {path}: {error.strerror}; give an output in a folder that can be written, with -o"
+            ) from error

@@ -1,0 +1,69 @@
+"""The ledger: for every row of the job, whether it is finished and where its answer lies in the journal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.jobs.job import Job
+from blendrun.store.journal import Entry
+
+_BATCH = 8192
+UNFINISHED, ANSWERED, FAILED = 0, 1, 2
+
+
+class Ledger:
+    """Columns beside the Job's, about 30 bytes a row, so that nothing grows with the answers.
+
+    state: u8 (N,), UNFINISHED, ANSWERED or FAILED. offset, length: i64 (N,), bytes in the journal.
+    finished: rows that are not UNFINISHED. usage: i64 (3,), prompt, cached and output tokens of all finished rows.
+    """
+
+    def __init__(self, job: Job, salt: bytes) -> None:
+        rows = len(job)
+        self.state: NDArray[np.uint8] = np.zeros(rows, np.uint8)
+        self.offset: NDArray[np.int64] = np.full(rows, -1, np.int64)
+        self.length: NDArray[np.int64] = np.zeros(rows, np.int64)
+        self._tokens: NDArray[np.int32] = np.zeros((rows, 3), np.int32)
+        self.finished = 0
+        self.finish_reasons: Counter[str] = Counter()
+        self.error_codes: Counter[str] = Counter()
+        self._job, self._salt = job, salt
+
+    @property
+    def usage(self) -> NDArray[np.int64]:
+        total: NDArray[np.int64] = self._tokens.sum(axis=0, dtype=np.int64)
+        return total
+
+    def unfinished(self) -> NDArray[np.int64]:
+        """Accepted rows without a result, ascending."""
+        return np.flatnonzero((self.state == UNFINISHED) & ~self._job.rejected)
+
+    def mark(self, row: int, entry: Entry) -> None:
+        """Row `row` ended with this entry."""
+        self.finished += 1
+        self.state[row] = ANSWERED if entry.ok else FAILED
+        self.offset[row], self.length[row] = entry.offset, entry.length
+        self._tokens[row] = (entry.usage.prompt, entry.usage.cached, entry.usage.output)
+        self.finish_reasons.update(entry.finish_reasons)
+        if entry.error_code is not None:
+            self.error_codes[entry.error_code] += 1
+
+    def load(self, entries: Iterable[Entry]) -> None:
+        """Mark the rows that a journal has finished. Work of other jobs or settings is passed over."""
+        accepted = self._job.accepted
+        # Fixed width of 16: NumPy's stripping of trailing zero bytes cannot make two keys equal.
+        keys = np.frombuffer(b"".join(self._job.key(int(row), self._salt) for row in accepted), "S16")
+        order = np.argsort(keys, kind="stable")
+        keys, rows = keys[order], accepted[order]
+        stream = iter(entries)
+        while len(keys) and (batch := list(islice(stream, _BATCH))):
+            wanted = np.frombuffer(b"".join(entry.key for entry in batch), "S16")
+            places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+            for entry, place, found in zip(batch, places, keys[places] == wanted, strict=True):
+                if found and self.state[rows[place]] == UNFINISHED:
+                    self.mark(int(rows[place]), entry)

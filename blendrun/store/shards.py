@@ -1,0 +1,208 @@
+"""One of several runs that divide a job among them: its rows, and the putting together of what all of them wrote."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from hashlib import blake2b
+from heapq import merge
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.errors import (
+    DrainedError,
+    InputInvalidError,
+    InputMissingError,
+    ManifestMismatchError,
+    OutputUnavailableError,
+    UsageError,
+    unwritable,
+)
+from blendrun.files import file_mode, replacing, write_atomically
+from blendrun.jobs.job import Job
+from blendrun.store import manifest as manifests
+from blendrun.store.folder import StateFolder, path_text
+from blendrun.store.manifest import Manifest
+
+# Told what begins, and how far it is.
+Divide = Callable[[Job, int, Callable[[str, str], None], Callable[[int, int, str], None]], NDArray[np.int32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Shard `number` (1 to `count`) of `count`. divide: shard of each row of a job, 0 to count - 1."""
+
+    number: int
+    count: int
+    divide: Divide
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rows:
+    """What the state folder keeps of a shard. row: i64 (n,), ascending rows of the whole job. division: digest of the
+    shards of all its rows. rows: of the whole job. failed: bool (n,), empty until the shard is finished."""
+
+    row: NDArray[np.int64]
+    division: str
+    rows: int
+    failed: NDArray[np.bool_]
+
+
+def take_shard(
+    job: Job,
+    shard: Shard,
+    kept: Rows | None,
+    phase: Callable[[str, str], None],
+    progress: Callable[[int, int, str], None],
+) -> tuple[Job, Rows]:
+    """The shard's part of a job. kept: an earlier invocation's rows, which stand, whatever would be found today."""
+    if kept is not None and kept.rows == len(job):
+        return job.take(kept.row), kept
+    part = shard.divide(job, shard.count, phase, progress)
+    division = blake2b(part.tobytes(), digest_size=16).hexdigest()
+    rows = Rows(np.flatnonzero(part == shard.number - 1), division, len(job), np.zeros(0, dtype=np.bool_))
+    return job.take(rows.row), rows
+
+
+def write_rows(state: StateFolder, rows: Rows) -> None:
+    """Raises OutputUnavailableError."""
+    data = io.BytesIO()
+    division = np.frombuffer(bytes.fromhex(rows.division), dtype=np.uint8)
+    np.savez_compressed(data, row=rows.row, division=division, rows=np.int64(rows.rows), failed=rows.failed)
+    write_atomically(state.shard, data.getvalue())
+
+
+def read_rows(state: StateFolder) -> Rows | None:
+    """None where there are none, or they cannot be read."""
+    try:
+        with np.load(state.shard, allow_pickle=False) as found:
+            return Rows(found["row"], found["division"].tobytes().hex(), int(found["rows"]), found["failed"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def shard_output(output: Path, number: int, count: int) -> Path:
+    """Where a shard writes: answers.jsonl becomes answers.2-of-8.jsonl."""
+    return output.with_name(f"{output.stem}.{number}-of-{count}{output.suffix}")
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What `merge_shards` wrote."""
+
+    shards: int
+    answered: int
+    failed: int
+
+
+def merge_shards(output: Path) -> Merged:
+    """Put the files of all shards of `output` together in the order of the input, each by atomic rename.
+
+    Raises UsageError (no shards, or of different counts), DrainedError (some are not finished), ManifestMismatchError
+    (they do not belong together), InputInvalidError (a file is not what its shard wrote), OutputUnavailableError.
+    """
+    states = _states(output)
+    rows = _finished(states)
+    _check_together(states, rows)
+    whole = StateFolder(output)
+    if output.exists() and not output.is_file():
+        raise OutputUnavailableError(f"{output} is no regular file; give another name")
+    mode = file_mode(states[0].output)
+    try:
+        with whole.locked(), ExitStack() as files:
+            answers = files.enter_context(replacing(whole.output, mode))
+            errors = files.enter_context(replacing(whole.errors, mode))
+            answered = _copy(
+                answers, [_lines(each.output, of.row[~of.failed]) for each, of in zip(states, rows, strict=True)]
+            )
+            failed = _copy(
+                errors, [_lines(each.errors, of.row[of.failed]) for each, of in zip(states, rows, strict=True)]
+            )
+        if not failed:
+            whole.errors.unlink()
+    except OSError as error:
+        raise unwritable(output, error, "the same command merges again") from error
+    return Merged(len(states), answered, failed)
+
+
+def _states(output: Path) -> list[StateFolder]:
+    """State folders of all shards, in their order."""
+    pattern = re.compile(rf"{re.escape(output.stem)}\.(\d+)-of-(\d+){re.escape(output.suffix)}\.blendrun")
+    try:
+        found = [match for path in output.parent.iterdir() if (match := pattern.fullmatch(path.name))]
+    except OSError as error:
+        raise InputMissingError(f"cannot read {output.parent}: {error.strerror}") from error
+    counts = sorted({int(match[2]) for match in found})
+    if not counts:
+        raise UsageError(f"no shards of {output} are here: they are called {shard_output(output, 1, 8).name}, ...")
+    if len(counts) > 1:
+        several = ", ".join(map(str, counts))
+        raise UsageError(f"shards of {output} are here in {several} parts; remove those that are not wanted")
+    return [StateFolder(shard_output(output, number, counts[0])) for number in range(1, counts[0] + 1)]
+
+
+def _finished(states: list[StateFolder]) -> list[Rows]:
+    found = [read_rows(state) for state in states]
+    left = [
+        str(number)
+        for number, (state, rows) in enumerate(zip(states, found, strict=True), start=1)
+        if rows is None or len(rows.failed) != len(rows.row) or not state.output.exists()
+    ]
+    if left:
+        raise DrainedError(f"shards not finished yet: {', '.join(left)} of {len(states)}; run them, then merge again")
+    return [rows for rows in found if rows is not None]
+
+
+def _check_together(states: list[StateFolder], rows: list[Rows]) -> None:
+    """Of one job, with one model, each row in one of them."""
+    first: Manifest | None = None
+    for number, state in enumerate(states, start=1):
+        manifest = manifests.read(state.manifest)
+        if manifest is None:
+            raise ManifestMismatchError(f"{state.manifest} is missing: run shard {number} again")
+        first = first or manifest
+        if (manifest.salt, manifest.input_fingerprint, manifest.limit) != (
+            first.salt,
+            first.input_fingerprint,
+            first.limit,
+        ):
+            raise ManifestMismatchError(
+                f"shard {number} is of another job, or was run with another model or other settings than shard 1 "
+                f"(see {path_text(state.manifest)}); run it again with --no-resume"
+            )
+    every = np.sort(np.concatenate([each.row for each in rows]))
+    if len({each.division for each in rows}) > 1 or not np.array_equal(every, np.arange(rows[0].rows)):
+        raise ManifestMismatchError(
+            "the shards did not divide the job alike (another version of blendrun or of the model's files?); run them "
+            "again with --no-resume"
+        )
+
+
+def _lines(path: Path, row: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+    """Each line with its row. Raises InputInvalidError where the file has more or fewer."""
+    count = 0
+    if len(row):
+        with path.open("rb") as file:
+            for line in file:
+                if count < len(row):
+                    yield int(row[count]), line
+                count += 1
+    if count != len(row):
+        raise InputInvalidError(f"{path} has {count} lines, and its shard wrote {len(row)}; run that shard again")
+
+
+def _copy(file: BinaryIO, lines: list[Iterator[tuple[int, bytes]]]) -> int:
+    count = 0
+    for _, line in merge(*lines):
+        file.write(line)
+        count += 1
+    return count

@@ -1,0 +1,214 @@
+"""status.json: how far a run is, for other programs while it works. An OpenAI batch object with a part of our own."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from blendrun.errors import BlendrunError
+from blendrun.events import Event, Expected, Listener, Note, PhaseStarted, Progress, Pulse
+from blendrun.files import write_atomically
+from blendrun.store.summary import Summary
+
+_INTERVAL_S = 2.0
+# Batch status while a phase runs; all others are "in_progress".
+_OF_PHASE = {"index": "validating", "write": "finalizing", "drain": "cancelling"}
+# Ends of a run by exit code; what is "cancelled" is resumed by the same command.
+_OF_EXIT = {75: "cancelled", 130: "cancelled"}
+
+
+class RequestCounts(msgspec.Struct, frozen=True):
+    """Lines of the job."""
+
+    total: int = 0
+    completed: int = 0
+    failed: int = 0
+
+
+class TokenDetails(msgspec.Struct, frozen=True):
+    """Prompt tokens that came from the prefix cache."""
+
+    cached_tokens: int = 0
+
+
+class BatchUsage(msgspec.Struct, frozen=True):
+    """Tokens; while a run works, those of this invocation."""
+
+    input_tokens: int = 0
+    input_tokens_details: TokenDetails = TokenDetails()
+    output_tokens: int = 0
+    total_tokens: int = 0
+
+
+class Invocation(msgspec.Struct, frozen=True):
+    """What OpenAI's object has no place for. phase: index, tokenise, ..., run, drain, write. exit_code: null while it
+    works. updated_at: Unix seconds, of this file.
+    """
+
+    pid: int
+    host: str
+    phase: str
+    detail: str
+    in_flight: int
+    updated_at: float
+    exit_code: int | None = None
+
+
+class BatchStatus(msgspec.Struct, frozen=True):
+    """Names and meanings are those of OpenAI's batch object; times in Unix seconds. Schema version 1.
+
+    input_file_id, output_file_id, error_file_id: paths. status: validating, in_progress, finalizing, completed, failed,
+    cancelling, or cancelled (by a signal or a deadline: the same command resumes).
+    """
+
+    id: str
+    model: str
+    input_file_id: str
+    status: str
+    created_at: int
+    blendrun: Invocation
+    object: str = "batch"
+    schema_version: int = 1
+    output_file_id: str | None = None
+    error_file_id: str | None = None
+    in_progress_at: int | None = None
+    finalizing_at: int | None = None
+    completed_at: int | None = None
+    failed_at: int | None = None
+    cancelling_at: int | None = None
+    cancelled_at: int | None = None
+    request_counts: RequestCounts = RequestCounts()
+    usage: BatchUsage = BatchUsage()
+
+
+class StatusFile:
+    """Follows a run's events. What cannot be written is left: it costs the status, not the run."""
+
+    def __init__(self, path: Path, *, model: str, inputs: tuple[str, ...], output: Path) -> None:
+        self._path = path
+        # An invocation that is refused says nothing of the run before.
+        self._open = not path.exists()
+        now = int(time.time())
+        before = read(path)
+        self._status = BatchStatus(
+            id=f"batch_{blake2b(str(output.absolute()).encode(errors='replace'), digest_size=12).hexdigest()}",
+            model=model,
+            input_file_id=", ".join(inputs),
+            status="validating",
+            created_at=before.created_at if before is not None else now,
+            blendrun=Invocation(os.getpid(), platform.node(), "index", "", 0, time.time()),
+        )
+        self._written = 0.0
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end of this invocation is told."""
+        return self._status.blendrun.exit_code is not None
+
+    def beside(self, listener: Listener) -> Listener:
+        """A watch that also keeps this file."""
+
+        def both(event: Event) -> None:
+            self.take(event)
+            listener(event)
+
+        return both
+
+    def open(self) -> None:
+        """The invocation is no more refused: from now on the file is about it."""
+        self._open = True
+        self._write()
+
+    def take(self, event: Event) -> None:
+        """Take in an event; phases are written at once, progress every two seconds."""
+        if isinstance(event, Note | Expected | Pulse):
+            return
+        before = self._status
+        if isinstance(event, PhaseStarted):
+            self._begin(event)
+        else:
+            self._advance(event)
+        news = isinstance(event, PhaseStarted) or self._status.request_counts.total != before.request_counts.total
+        if news or time.monotonic() - self._written >= _INTERVAL_S:
+            self._write()
+
+    def end(self, summary: Summary) -> None:
+        """The invocation is over."""
+        now = int(time.time())
+        status = _OF_EXIT.get(summary.exit_code, "completed" if summary.status == "completed" else "failed")
+        tokens = summary.tokens
+        self._status = msgspec.structs.replace(
+            self._status,
+            status=status,
+            output_file_id=summary.output if status == "completed" else None,
+            error_file_id=summary.errors if status == "completed" else None,
+            request_counts=RequestCounts(summary.counts.total, summary.counts.completed, summary.counts.failed),
+            usage=_usage(tokens.prompt, tokens.cached, tokens.output),
+            blendrun=msgspec.structs.replace(
+                self._status.blendrun, phase="end", detail="", in_flight=0, exit_code=summary.exit_code
+            ),
+            **{f"{status}_at": now},
+        )
+        self._write()
+
+    def fail(self, exit_code: int) -> None:
+        """The invocation ended without a summary."""
+        invocation = msgspec.structs.replace(self._status.blendrun, exit_code=exit_code)
+        self._status = msgspec.structs.replace(
+            self._status, status="failed", failed_at=int(time.time()), blendrun=invocation
+        )
+        self._write()
+
+    def _begin(self, event: PhaseStarted) -> None:
+        status = _OF_PHASE.get(event.name, "in_progress")
+        if self._status.status == "cancelling" and status == "in_progress":
+            status = "cancelling"
+        changed: dict[str, int] = {}
+        if status != "validating" and getattr(self._status, f"{status}_at") is None:
+            changed = {f"{status}_at": int(time.time())}
+        # A file's name need not be Unicode.
+        detail = event.detail.encode(errors="replace").decode()
+        invocation = msgspec.structs.replace(self._status.blendrun, phase=event.name, detail=detail)
+        self._status = msgspec.structs.replace(self._status, status=status, blendrun=invocation, **changed)
+
+    def _advance(self, event: Progress) -> None:
+        if event.unit != "requests" or self._status.blendrun.phase not in ("run", "isolate", "drain"):
+            return
+        self._status = msgspec.structs.replace(
+            self._status,
+            request_counts=RequestCounts(event.total, event.done - event.failed, event.failed),
+            usage=_usage(event.prompt_tokens, event.cached_tokens, event.output_tokens),
+            blendrun=msgspec.structs.replace(self._status.blendrun, in_flight=event.in_flight),
+        )
+
+    def _write(self) -> None:
+        if not self._open:
+            return
+        self._written = time.monotonic()
+        invocation = msgspec.structs.replace(self._status.blendrun, updated_at=round(time.time(), 3))
+        self._status = msgspec.structs.replace(self._status, blendrun=invocation)
+        with suppress(BlendrunError, OSError):
+            write_atomically(self._path, msgspec.json.format(msgspec.json.encode(self._status), indent=2) + b"\n")
+
+
+def _usage(prompt: int, cached: int, output: int) -> BatchUsage:
+    return BatchUsage(prompt, TokenDetails(cached), output, prompt + output)
+
+
+def read(path: Path) -> BatchStatus | None:
+    """The status at `path`; None where there is none that this version reads."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=BatchStatus)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def status_schema() -> bytes:
+    """JSON schema of the file."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(BatchStatus)), indent=2)

@@ -1,0 +1,117 @@
+"""Reads the engine's step log, also while it grows: how far the answers are that still run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from blendrun.events import Pulse
+from blendrun.planner.feeder import Feed
+
+
+def logged_steps(path: Path, at: int = 0) -> Iterator[dict[str, Any]]:
+    """Steps from byte `at` on; none of a log that cannot be read. Lines torn by a kill are left out."""
+    try:
+        file = path.open("rb")
+    except OSError:
+        return
+    with file:
+        file.seek(at)
+        for line in file:
+            step = _step(line)
+            if step is not None:
+                yield step
+
+
+def _step(line: bytes) -> dict[str, Any] | None:
+    try:
+        step = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        # Torn by a kill of the run before: the log is appended to.
+        return None
+    return step if isinstance(step, dict) and "step" in step and "time" in step else None
+
+
+class StepTail:
+    """The lines that this invocation's engine adds to the log."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._at = path.stat().st_size if path.exists() else 0
+        self._decoded = 0
+        self._steps = self._prefill_tokens = self._decode_tokens = 0
+        self._prefill_seconds = self._decode_seconds = 0.0
+        self._last: dict[str, Any] | None = None
+        # Place in the plan to the decode steps that were done when its prefill began.
+        self._admitted: dict[int, int] = {}
+
+    @property
+    def held(self) -> int:
+        """Requests that are remembered."""
+        return len(self._admitted)
+
+    def read(self) -> None:
+        """Take in what was added. A log that cannot be read adds nothing."""
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._at)
+                added = file.read()
+        except OSError:
+            return
+        whole = added[: added.rfind(b"\n") + 1]
+        self._at += len(whole)
+        for line in whole.splitlines():
+            if (step := _step(line)) is None:
+                continue
+            self._admitted |= dict.fromkeys(step["admitted"], self._decoded)
+            self._decoded += step["decode_rows"] > 0
+            self._count(step)
+
+    def pulse(self, pool_tokens: int) -> Pulse | None:
+        """What was read so far, as one event; None before the first step."""
+        if self._last is None:
+            return None
+        return Pulse(
+            steps=self._steps,
+            prefill_tokens=self._prefill_tokens,
+            decode_tokens=self._decode_tokens,
+            prefill_seconds=self._prefill_seconds,
+            decode_seconds=self._decode_seconds,
+            kv_used=self._last["kv_used"],
+            pool_tokens=pool_tokens,
+            running=self._last["decode_rows"],
+            waiting=self._last["waiting"],
+        )
+
+    def _count(self, step: dict[str, Any]) -> None:
+        self._steps += 1
+        self._prefill_tokens += step["prefill_tokens"]
+        self._decode_tokens += step["decode_rows"]
+        before, self._last = self._last, step
+        if step["seconds"] is not None:
+            self._spend(step, step["seconds"])
+        elif before is not None and step["step"] > before["step"]:
+            # Where the device works on behind the scheduler, a step lasts until the next one begins.
+            self._spend(before, step["time"] - before["time"])
+
+    def _spend(self, step: dict[str, Any], seconds: float) -> None:
+        if step["prefill_tokens"]:
+            self._prefill_seconds += seconds
+        else:
+            self._decode_seconds += seconds
+
+    def answered(self, feeds: Iterable[Feed]) -> dict[int, int]:
+        """Tokens that the answers of running requests have, by prompt; those not admitted yet are left out.
+
+        feeds: all that run. Others that the log told of are forgotten: they ended before it was read.
+        """
+        running = [feed for feed in feeds if feed.index in self._admitted]
+        self._admitted = {feed.index: self._admitted[feed.index] for feed in running}
+        return {feed.prompt: self._decoded - self._admitted[feed.index] for feed in running if feed.prompt >= 0}
+
+    def forget(self, feed: Feed) -> None:
+        """A request has ended."""
+        self._admitted.pop(feed.index, None)

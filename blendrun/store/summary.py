@@ -1,0 +1,196 @@
+"""summary.json: what a run did, for people and programs. Schema version 1; fields are only ever added."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+import msgspec
+
+from blendrun import __version__
+from blendrun.engine.base import EngineInfo
+from blendrun.files import write_atomically
+from blendrun.jobs.job import Job
+from blendrun.store.failures import Failure, Failures
+from blendrun.store.folder import path_text
+from blendrun.store.ledger import ANSWERED, Ledger
+from blendrun.store.manifest import Manifest
+
+SCHEMA_VERSION = 1
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Lines. failed: refused lines and requests that ended in an error."""
+
+    total: int
+    completed: int
+    failed: int
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    """Of all finished requests, earlier invocations included. cached: prompt tokens from the prefix cache."""
+
+    prompt: int
+    cached: int
+    output: int
+
+
+class PlanSummary(msgspec.Struct, frozen=True):
+    """What was planned. predicted_*: of the phase `run`; null where the plan was not of the whole job."""
+
+    order: str
+    overlap: str
+    why: str
+    predicted_seconds: float | None
+    predicted_hit_tokens: int | None
+
+
+class Restart(msgspec.Struct, frozen=True):
+    """An engine that died. reason: what it said; seconds: since the run began; in_flight: requests that had no answer.
+
+    shrinks: times that the engine was made smaller before the next start. replica: whose it was.
+    """
+
+    reason: str
+    seconds: float
+    in_flight: int
+    shrinks: int
+    replica: int = 1
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """seconds: of this invocation, a figure a phase and `wall`; throughput: tokens/s of its run phase.
+
+    restarts: engines of this invocation that died. failures: failed lines by kind of error, the most frequent first.
+    """
+
+    schema_version: int
+    status: str
+    exit_code: int
+    output: str
+    errors: str | None
+    inputs: tuple[str, ...]
+    model: str
+    engine: str
+    platform: str | None
+    order: str
+    counts: Counts
+    tokens: Tokens
+    seconds: dict[str, float]
+    throughput: dict[str, float]
+    finish_reasons: dict[str, int]
+    error_codes: dict[str, int]
+    versions: dict[str, str]
+    notes: tuple[str, ...]
+    plan: PlanSummary | None = None
+    restarts: tuple[Restart, ...] = ()
+    failures: tuple[Failure, ...] = ()
+
+
+class Stopwatch:
+    """Wall time of the phases of one invocation, in seconds."""
+
+    def __init__(self) -> None:
+        self._begun = time.monotonic()
+        self._seconds: dict[str, float] = {}
+        # Phases that last: how often each was begun, and when first.
+        self._open: dict[str, tuple[int, float]] = {}
+        # Replicas plan anew in threads.
+        self._lock = Lock()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """One that several replicas are in at a time counts once."""
+        with self._lock:
+            count, begun = self._open.get(name, (0, time.monotonic()))
+            self._open[name] = count + 1, begun
+        try:
+            yield
+        finally:
+            with self._lock:
+                count, begun = self._open.pop(name)
+                if count > 1:
+                    self._open[name] = count - 1, begun
+                else:
+                    self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - begun
+
+    def read(self) -> dict[str, float]:
+        """All phases so far, and `wall`: time since the start."""
+        figures = self._seconds | {"wall": time.monotonic() - self._begun}
+        return {name: round(value, 3) for name, value in figures.items()}
+
+
+def summarise(
+    job: Job,
+    ledger: Ledger,
+    manifest: Manifest,
+    info: EngineInfo | None,
+    listener: Stopwatch,
+    *,
+    status: str,
+    exit_code: int,
+    output: Path,
+    errors: Path,
+    order: str,
+    plan: PlanSummary | None,
+    new_tokens: Tokens,
+    notes: tuple[str, ...],
+    restarts: tuple[Restart, ...],
+    failures: Failures,
+) -> Summary:
+    """Put the summary together. new_tokens: of this invocation alone; the throughput is theirs."""
+    completed = int((ledger.state == ANSWERED).sum())
+    prompt, cached, done = (int(value) for value in ledger.usage)
+    seconds = listener.read()
+    run = seconds.get("run", 0.0)
+    rates: dict[str, float] = {}
+    if run > 0:
+        figures = {
+            "input_throughput": new_tokens.prompt,
+            "output_throughput": new_tokens.output,
+            "total_throughput": new_tokens.prompt + new_tokens.output,
+        }
+        rates = {name: round(value / run, 3) for name, value in figures.items()}
+    return Summary(
+        schema_version=SCHEMA_VERSION,
+        status=status,
+        exit_code=exit_code,
+        output=path_text(output),
+        errors=path_text(errors) if failures.total else None,
+        inputs=manifest.inputs,
+        model=manifest.model,
+        engine=manifest.engine,
+        platform=info.platform if info else None,
+        order=order,
+        counts=Counts(total=len(job), completed=completed, failed=failures.total),
+        tokens=Tokens(prompt, cached, done),
+        seconds=seconds,
+        throughput=rates,
+        finish_reasons=dict(ledger.finish_reasons),
+        error_codes=failures.codes(),
+        versions={"blendrun": __version__, **(info.versions if info else {})},
+        notes=notes,
+        plan=plan,
+        restarts=restarts,
+        failures=failures.kinds(),
+    )
+
+
+def write(path: Path, summary: Summary) -> None:
+    write_atomically(path, msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+
+
+def read(path: Path) -> Summary | None:
+    """The summary at `path`; None where there is none that this version reads."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Summary)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def summary_schema() -> bytes:
+    """JSON schema of the file."""
+    return msgspec.json.format(msgspec.json.encode(msgspec.json.schema(Summary)), indent=2)
