@@ -1,0 +1,205 @@
+"""The door for Python: the contract of the commands, as functions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import msgspec
+import pytest
+
+import blendrun
+from blendrun.backends.options import RunArguments, RunOptions
+from blendrun.backends.planning import PlanArguments, PlanOptions
+from blendrun.errors import InputInvalidError, InputMissingError, TooManyErrorsError, UsageError
+from blendrun.events import Event, Note, PhaseStarted, Progress
+from tests.command import ids, write_jobs
+from tests.imports import loaded_by
+
+
+def run(folder: Path, rows: int = 12, **options: Any) -> Any:
+    jobs = folder / "jobs.jsonl"
+    if not jobs.exists():
+        write_jobs(jobs, rows)
+    return blendrun.run(jobs, engine="replay", output=folder / "out.jsonl", **options)
+
+
+class TestRun:
+    def test_every_line_is_answered_and_the_summary_says_so(self, tmp_path: Path) -> None:
+        summary = run(tmp_path)
+        assert (summary.counts.total, summary.counts.failed, summary.exit_code) == (12, 0, 0)
+        assert ids(tmp_path / "out.jsonl") == [f"id {row}" for row in range(12)]
+
+    def test_the_same_call_again_runs_nothing(self, tmp_path: Path) -> None:
+        first, events = run(tmp_path), list[Event]()
+        assert run(tmp_path, progress=events.append) == first
+        assert "run" not in [event.name for event in events if isinstance(event, PhaseStarted)]
+        assert Note("finished before; nothing to do") in events
+
+    def test_several_files_and_options(self, tmp_path: Path) -> None:
+        files = [write_jobs(tmp_path / "one.jsonl", 3), tmp_path / "two.jsonl"]
+        files[1].write_bytes(files[0].read_bytes().replace(b"id ", b"other "))
+        summary = blendrun.run(
+            files, engine="replay", output=tmp_path / "out.jsonl", order="shuffled", engine_args={"slots": 2}, limit=5
+        )
+        assert (summary.counts.total, summary.order) == (5, "shuffled")
+
+    def test_events_come_to_a_function(self, tmp_path: Path) -> None:
+        events: list[Event] = []
+        run(tmp_path, progress=events.append)
+        assert [event.name for event in events if isinstance(event, PhaseStarted)][-1] == "write"
+        assert max(event.done for event in events if isinstance(event, Progress) and event.unit == "requests") == 12
+
+    def test_rich_is_lines_where_stderr_is_no_terminal(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        run(tmp_path, progress="rich")
+        out, err = capfd.readouterr()
+        assert out == "" and "phase=write" in err
+
+    def test_it_says_nothing_unasked(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        run(tmp_path)
+        assert capfd.readouterr() == ("", "")
+
+
+class TestErrors:
+    def failing(self, folder: Path) -> None:
+        write_jobs(folder / "jobs.jsonl", 4)
+        with (folder / "jobs.jsonl").open("a") as file:
+            file.write("{}\n")
+
+    def test_lines_that_failed_raise_when_all_is_written(self, tmp_path: Path) -> None:
+        self.failing(tmp_path)
+        with pytest.raises(blendrun.LinesFailedError, match=r"1 of 5 lines failed: see .*out\.jsonl\.errors") as caught:
+            run(tmp_path)
+        assert caught.value.exit_code == 3
+        assert caught.value.summary.counts.failed == 1
+        assert len(ids(tmp_path / "out.jsonl")) == 4
+        assert run(tmp_path, errors_ok=True).counts.failed == 1
+
+    def test_too_many_of_them(self, tmp_path: Path) -> None:
+        self.failing(tmp_path)
+        with pytest.raises(TooManyErrorsError):
+            run(tmp_path, max_errors=0)
+
+    def test_each_end_of_the_command_is_an_exception(self, tmp_path: Path) -> None:
+        with pytest.raises(InputMissingError, match="no such file"):
+            blendrun.run(tmp_path / "none.jsonl", engine="replay")
+        with pytest.raises(UsageError, match="which model"):
+            blendrun.run(write_jobs(tmp_path / "jobs.jsonl", 1), output=tmp_path / "out.jsonl")
+        (tmp_path / "bad.jsonl").write_text("no JSON\n")
+        with pytest.raises(InputInvalidError):
+            blendrun.run(tmp_path / "bad.jsonl", engine="replay", strict=True, output=tmp_path / "bad.out")
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"limit": 0}, r"`int` >= 1 - at `\$\.limit`"),
+            ({"order": "best"}, r"'best' - at `\$\.order`"),
+            ({"no_such": 1}, "unknown field `no_such`"),
+            ({"replicas": "two"}, r"`int.*`, got `str` - at `\$\.replicas`"),
+            ({"endpoint": "/v2"}, "--endpoint /v2: known are /v1/chat/completions"),
+            ({"drain_timeout": -1}, r"at `\$\.drain_timeout`"),
+        ],
+    )
+    def test_options_are_checked_before_anything_begins(self, tmp_path: Path, wrong: Any, said: str) -> None:
+        with pytest.raises(UsageError, match=said):
+            run(tmp_path, **wrong)
+        assert not (tmp_path / "out.jsonl.blendrun").exists()
+
+    def test_another_thread_is_refused(self, tmp_path: Path) -> None:
+        caught: list[BaseException] = []
+
+        def call() -> None:
+            try:
+                run(tmp_path)
+            except UsageError as error:
+                caught.append(error)
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        thread.join()
+        assert "from the main thread" in str(caught[0])
+
+
+class TestLoops:
+    def test_a_running_loop_is_left_as_it_was(self, tmp_path: Path) -> None:
+        """As in a notebook: the call is made by a task of a loop, which goes on afterwards."""
+
+        async def cell() -> list[str]:
+            run(tmp_path)
+            await asyncio.sleep(0.001)
+            assert asyncio.current_task() is not None
+            return ids(tmp_path / "out.jsonl")
+
+        assert len(asyncio.run(cell())) == 12
+
+    def test_an_error_leaves_it_too(self, tmp_path: Path) -> None:
+        async def cell() -> None:
+            with pytest.raises(UsageError):
+                run(tmp_path, order="best")
+            with pytest.raises(InputMissingError):
+                blendrun.run(tmp_path / "none.jsonl", engine="replay")
+            await asyncio.sleep(0.001)
+
+        asyncio.run(cell())
+
+
+class TestRead:
+    def test_answers_are_dicts_in_input_order(self, tmp_path: Path) -> None:
+        run(tmp_path)
+        answers = list(blendrun.read(tmp_path / "out.jsonl"))
+        assert [answer["custom_id"] for answer in answers] == [f"id {row}" for row in range(12)]
+        assert answers[0]["response"]["body"]["choices"][0]["message"]["content"]
+
+    def test_failed_lines_come_behind_them_if_asked_for(self, tmp_path: Path) -> None:
+        TestErrors().failing(tmp_path)
+        run(tmp_path, errors_ok=True)
+        assert len(list(blendrun.read(tmp_path / "out.jsonl"))) == 4
+        *_, failed = blendrun.read(tmp_path / "out.jsonl", errors=True)
+        assert failed["error"]["code"] == "invalid_request"
+
+    def test_no_file_is_said(self, tmp_path: Path) -> None:
+        with pytest.raises(InputMissingError, match="a run writes it when all is answered"):
+            blendrun.read(tmp_path / "none.jsonl")
+
+    @pytest.mark.parametrize("library", ["pandas", "polars"])
+    def test_a_frame_has_a_row_a_line(self, tmp_path: Path, library: Any) -> None:
+        frames = pytest.importorskip(library)
+        TestErrors().failing(tmp_path)
+        run(tmp_path, errors_ok=True)
+        frame = blendrun.read(tmp_path / "out.jsonl", errors=True, frame=library)
+        assert isinstance(frame, frames.DataFrame)
+        rows = frame.to_dict("records") if library == "pandas" else frame.to_dicts()
+        assert [row["custom_id"] for row in rows[:4]] == [f"id {row}" for row in range(4)]
+        assert rows[0]["text"] and rows[0]["completion_tokens"] > 0 and json.loads(rows[0]["response"])["choices"]
+        assert rows[4]["error_code"] == "invalid_request"
+
+    def test_a_library_that_is_missing_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        run(tmp_path)
+        monkeypatch.setitem(__import__("sys").modules, "polars", None)
+        with pytest.raises(UsageError, match="pip install polars"):
+            blendrun.read(tmp_path / "out.jsonl", frame="polars")
+
+
+def test_a_plan_is_what_the_command_prints(tmp_path: Path) -> None:
+    lines = [{"prompt_tokens": 100 + row, "output_tokens": 10 + row} for row in range(50)]
+    (tmp_path / "trace.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    found = blendrun.plan(
+        tmp_path / "trace.jsonl", model="llama-3-8b", hardware="a100-80g", order_out=tmp_path / "order"
+    )
+    assert found.requests == 50
+    assert len((tmp_path / "order").read_text().splitlines()) == 50
+    with pytest.raises(UsageError, match=r"at `\$\.orders\[1\]`"):
+        blendrun.plan(tmp_path / "trace.jsonl", model="llama-3-8b", orders=("given", "best"))
+
+
+@pytest.mark.parametrize(("arguments", "options"), [(RunArguments, RunOptions), (PlanArguments, PlanOptions)])
+def test_typed_arguments_are_those_of_the_options(arguments: type, options: type[msgspec.Struct]) -> None:
+    positional = {"inputs", "model", "output"}
+    assert set(get_type_hints(arguments)) == set(options.__struct_fields__) - positional
+
+
+def test_importing_it_loads_no_runtime() -> None:
+    assert loaded_by("blendrun.backends").isdisjoint({"torch", "sglang", "transformers", "pandas", "polars"})
