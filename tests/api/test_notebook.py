@@ -7,12 +7,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from tests.command import ids, lines_of, write_jobs
-from tests.processes import children, wait_for, wait_for_end
+from tests.processes import children, wait_for
 
 ROWS = 200
 RUN = """
@@ -30,11 +29,6 @@ class Notebook:
         self.client.create_kernel_manager()
         self.client.start_new_kernel()
         self.client.start_new_kernel_client()
-
-    @property
-    def manager(self) -> KernelManager:
-        assert isinstance(self.client.km, KernelManager)
-        return self.client.km
 
     def run(self, code: str) -> str:
         """What a cell prints. Raises CellExecutionError."""
@@ -102,5 +96,3 @@ options = dict(model={str(tiny_model)!r}, device="cpu", threads=1, output={str(o
     assert notebook.run(f"print(blendrun.run({str(jobs)!r}, **options).counts.failed)") == "0\n"
     assert ids(output) == [f"id {row}" for row in range(4)]
     wait_for(lambda: not children(kernel))
-    notebook.manager.shutdown_kernel(now=True)
-    wait_for_end(kernel)
