@@ -7,7 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ConstantBudget:
-    """Every step computes `tokens`, prefill and decode together: T* of paper.md 1.6, or the engine's own chunk."""
+    """Every step computes `tokens`, prefill and decode together: T*, or the engine's own chunk.
+
+    T*: docs/paper.md#the-step-budget.
+    """
 
     tokens: int
 

@@ -1,13 +1,13 @@
 """A job cut into parts for engines that work side by side: equal in compute and in memory work, at the borders of
 prefix groups.
 
-The paper closes a part when its two-ended scan has taken enough of both ends (paper.md 1.7). Here the tree stays in one
-piece instead. Its leaves in depth-first order are bent into a ring; a ring with two kinds of work on it always has an
-arc that holds any wanted share of both at once (Stromquist and Woodall, Sets on which several measures agree, 1985).
-That arc is a part; what is left of the ring is closed again and gives the next one. So n parts cost 2 (n - 1) cuts, and
-each cut one path from the root to where the ring is cut. Among the arcs that are near enough, the one is taken whose
-ends share the shortest prefixes with what lies beyond them. What all cuts cost is known at the end: then the parts are
-cut again, to their share of that.
+The paper closes a part when its two-ended scan has taken enough of both ends (docs/paper.md#several-devices). Here the
+tree stays in one piece instead (docs/paper.md#parts-are-arcs-of-a-ring). Its leaves in depth-first order are bent into
+a ring; a ring with two kinds of work on it always has an arc that holds any wanted share of both at once (Stromquist
+and Woodall, Sets on which several measures agree, 1985). That arc is a part; what is left of the ring is closed again
+and gives the next one. So n parts cost 2 (n - 1) cuts, and each cut one path from the root to where the ring is cut.
+Among the arcs that are near enough, the one is taken whose ends share the shortest prefixes with what lies beyond them.
+What all cuts cost is known at the end: then the parts are cut again, to their share of that.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """The dual scan: two ends of the unit row feed one KV pool so that its mix stays at the job's own density.
 
-Paper: Algorithm 3 (paper.md 1.6). At any time the left unit L (dense in compute) and the right unit R (dense in memory)
-hold the shares of the pool that make their mix cost compute and memory in the proportion of what is left of the job
-(section 4, item 10):
+Paper: Algorithm 3 (docs/paper.md#the-dual-scan). At any time the left unit L (dense in compute) and the right unit R
+(dense in memory) hold the shares of the pool that make their mix cost compute and memory in the proportion of what is
+left of the job (docs/paper.md#the-density-of-what-is-left):
 
     M_L + M_R = M        M_L k_L (rho_L - rho) = M_R k_R (rho - rho_R)
 
 k = KV tokens read a step over KV tokens held; it is 1 in the paper, and more where decoding requests share a prefix,
-which is held once and read by each. Every other bracket (section 4, item 9) gives the whole pool to one side. A side
-finishes siblings it has begun, whatever its share, where what is left of them is less than their prefix (`Row`).
+which is held once and read by each (docs/paper.md#prefixes-held-once-read-by-many). Every other bracket gives the whole
+pool to one side (docs/paper.md#ends-that-do-not-enclose-the-target). A side finishes siblings it has begun, whatever
+its share, where what is left of them is less than their prefix (`Row`).
 
 The order comes from playing this out in expected time, a step at a time of decoding: the side that is furthest below
 its share admits next, if at no time to come the pool would overflow by what is then running; else time moves on to the
@@ -61,7 +62,7 @@ def dual_scan(row: Row, pool_tokens: float) -> Scan:
 def feed_tail_longest_first(scan: Scan, row: Row, pool_tokens: float) -> Scan:
     """Feed the last pool-full longest first: nothing comes behind it to fill the machine while one long answer ends.
 
-    All of it is resident together anyway, so neither the mix nor the sharing suffers (section 4, item 25).
+    All of it is resident together anyway, so neither the mix nor the sharing suffers (docs/paper.md#the-tail).
     """
     held = row.held
     sizes = (row.own_left + held.rows * held.steps)[scan.place]

@@ -1,13 +1,14 @@
 """Layer-wise sort and node split: the job as a row of units, from the most compute-heavy to the most memory-heavy.
 
 A unit is a sub-tree that is fed as a whole. Few large units keep all sharing, but mix light and heavy requests inside;
-many small ones sort finely, but recompute the prefixes they were cut from. Paper: Algorithms 1 and 2 (paper.md 1.5),
-corrected as its section 4, item 1 asks: leaves are emitted too. Where the paper re-sorts and splits until nothing
-changes, every node's critical threshold is computed once here, and the largest threshold that keeps enough sharing is
-searched: the result is that of the loop, without the loop.
+many small ones sort finely, but recompute the prefixes they were cut from. Paper: Algorithms 1 and 2
+(docs/paper.md#sorting-and-splitting), but leaves are emitted too (docs/paper.md#splitting-keeps-every-leaf). Where the
+paper re-sorts and splits until nothing changes, every node's critical threshold is computed once here, and the largest
+threshold that keeps enough sharing is searched: the result is that of the loop, without the loop.
 
 A prefix under which something runs at any time is cached at any time, whatever the order: cutting it costs nothing. So
-a chat template that all requests begin with holds no unit together (section 4, item 22).
+a chat template that all requests begin with holds no unit together
+(docs/paper.md#prefixes-in-constant-use-cost-nothing).
 """
 
 from __future__ import annotations

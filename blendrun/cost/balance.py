@@ -23,12 +23,15 @@ class Bound:
 
     @property
     def overlapped(self) -> float:
-        """T_o = max((1 - s_o) Tcomp, Tmem), in seconds: no order is faster (paper.md 1.1)."""
+        """T_o = max((1 - s_o) Tcomp, Tmem), in seconds: no order is faster (docs/paper.md#bounds-of-a-run)."""
         return max(self.compute, self.memory)
 
     @property
     def serial(self) -> float:
-        """(1 - s_o) Tcomp + Tmem, in seconds: where compute and memory work take turns (paper.md 1.1)."""
+        """(1 - s_o) Tcomp + Tmem, in seconds: where compute and memory work take turns.
+
+        docs/paper.md#bounds-of-a-run.
+        """
         return self.compute + self.memory
 
 
@@ -40,8 +43,8 @@ def bound_seconds(demand: Demand, machine: Machine) -> Bound:
 def density(demand: Demand, tree: PrefixTree, machine: Machine, *, charge_path: bool = False) -> NDArray[np.float64]:
     """rho of each node's sub-tree, f64 (K,): seconds of compute over seconds of memory, each summed first.
 
-    The bottom-up form of paper.md 1.4: a token shared inside the sub-tree counts once. Infinite where nothing is
-    decoded.
+    The bottom-up form (docs/paper.md#the-resource-aware-tree): a token shared inside the sub-tree counts once. Infinite
+    where nothing is decoded.
     charge_path: also count the path above the node once, as for a sub-tree that is visited alone.
     """
     compute = tree.subtree_sum(demand.flops)

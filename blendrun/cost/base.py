@@ -41,7 +41,7 @@ class StepFigures:
 @dataclass(frozen=True, slots=True)
 class HardwareCard:
     """One device. Peak and achieved rates stand apart: densities and comparisons with the paper take the peak, times
-    take the achieved (paper.md 1.2 and section 4, item 8).
+    take the achieved (docs/paper.md#peak-and-achieved-rates).
 
     memory: bytes. peak_flops, achieved_flops: FLOP/s of dense 16-bit matrix products (float32 on a CPU).
     peak_bandwidth, achieved_bandwidth: byte/s of device memory; achieved: by decode attention.

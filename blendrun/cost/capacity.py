@@ -28,7 +28,7 @@ class KvPool:
 
     @property
     def bytes(self) -> int:
-        """M of paper.md 1.6: bytes of KV cache that one replica holds."""
+        """M (docs/paper.md#the-pool): bytes of KV cache that one replica holds."""
         return self.tokens * self.token_bytes
 
 
@@ -48,7 +48,7 @@ UNTOLD = EngineLimits()
 
 
 def kv_pool(model: ModelCard, machine: Machine, fraction: float = 0.9) -> KvPool:
-    """The pools of a model on a machine (paper.md section 4, item 12).
+    """The pools of a model on a machine (docs/paper.md#the-pool).
 
     fraction: share of a device's memory for weights, activations and cache; the rest is the runtime's own.
     A model that fits one device gets a replica on each; else all devices together hold one copy (tensor parallel).

@@ -18,7 +18,8 @@ def prefill_token_layers(model: ModelCard, start: Array, depth: Array) -> Array:
     """Token-layers of prefilling the prompt tokens from depth `start` to `depth`, all f64 of one shape.
 
     Causal: token i attends to i tokens, itself among them, so the sum grows with depth^2 - start^2. Over a whole prompt
-    that is p^2 / 2 per layer, half of the paper's 4 p^2 H L (section 1.2), which counts the upper triangle too.
+    that is p^2 / 2 per layer, half of the paper's 4 p^2 H L, which counts the upper triangle too
+    (docs/paper.md#causal-attention).
     """
     full = model.full_attention_layers
     total: Array = full * (_triangle(depth) - _triangle(start))
@@ -44,7 +45,8 @@ def context_token_layers(model: ModelCard, depth: Array) -> Array:
 def decode_tokens(prompt: Array, mean: Array, square: Array) -> Array:
     """Tokens that one full-attention layer reads to decode one answer: p E[d] + E[d^2] / 2.
 
-    The paper's Mem(r) (section 1.2), with the mean of d^2 in place of the mean's square (section 4, item 14).
+    The paper's Mem(r) (docs/paper.md#cost-of-a-request), with the mean of d^2 in place of the mean's square
+    (docs/paper.md#both-moments-of-a-length).
     prompt: p. mean, square: means of d and of d^2. All f64 of one shape.
     """
     return prompt * mean + square / 2

@@ -1,9 +1,13 @@
 """What a job demands of the machine, node by node of its prefix tree.
 
-The paper's formulas (paper.md 1.2 and the bottom-up form of 1.4), with these corrections of its section 4: the layers'
-parameters for every computed token and the output head for sampled positions only (item 5), causal prefill attention
-that grows with depth (item 6), the mean of d^2 beside that of d (item 14), on request decode kernels that read a shared
-prefix once (item 23). A mixture of experts counts the parameters that a token is multiplied with.
+The paper's formulas (docs/paper.md#cost-of-a-request) from the leaves up (docs/paper.md#the-resource-aware-tree), with
+these corrections:
+
+- the layers' parameters for every computed token, those that a token is multiplied with, and the output head for
+  sampled positions only (docs/paper.md#parameters-that-a-token-is-multiplied-with);
+- causal prefill attention that grows with depth (docs/paper.md#causal-attention);
+- the mean of d^2 beside that of d (docs/paper.md#both-moments-of-a-length);
+- on request decode kernels that read a shared prefix once (docs/paper.md#prefixes-held-once-read-by-many).
 """
 
 from __future__ import annotations
@@ -55,7 +59,8 @@ def demand(
     pairs = prefill_token_layers(model, tree.start.astype(np.float64), tree.depth.astype(np.float64))
     pairs[tree.leaf] += again * context_token_layers(model, prompt)
     flops += model.attention_flops_per_pair * pairs
-    # One logit row for each output token and one more that ends the answer (section 4, item 5).
+    # One logit row for each output token and one more that ends the answer
+    # (docs/paper.md#parameters-that-a-token-is-multiplied-with).
     flops[tree.leaf] += 2.0 * model.head_parameters * choices * (mean + 1)
 
     read = _shared_kv_tokens if shared_prefix_decode else _kv_tokens

@@ -50,7 +50,7 @@ def load_hardware(name: str) -> HardwareCard:
 def machine(card: HardwareCard, gpus: int = 1, rates: Rates = "achieved") -> Machine:
     """`gpus` equal devices as one: rates and memory summed.
 
-    rates: "achieved" for times, "peak" for densities as the paper has them (paper.md section 4, item 8).
+    rates: "achieved" for times, "peak" for densities as the paper has them (docs/paper.md#peak-and-achieved-rates).
     Raises UsageError for fewer than one device, and for several where the card is a CPU.
     """
     if gpus < 1:

@@ -1,4 +1,7 @@
-"""How many requests of three traces make a job of a wanted density and sharing (paper.md section 2.1)."""
+"""How many requests of three traces make a job of a wanted density and sharing.
+
+docs/paper.md#requests-of-each-trace.
+"""
 
 from __future__ import annotations
 

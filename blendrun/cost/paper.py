@@ -1,4 +1,4 @@
-"""The paper's cost formulas as printed (paper.md sections 1.2, 1.3 and 1.6): for tests and for comparisons.
+"""The paper's cost formulas as printed: for tests and for comparisons. Each says which heading explains it.
 
 Nothing is corrected here; `formulas` has those that plans are made with. Prompt and output lengths are tokens and
 may be numbers or arrays; parameters, hidden, kv_width (n_kv_heads * head_dim) and layers are the model's; flops is
@@ -27,7 +27,7 @@ def paper_compute_seconds(
     flops: float,
     attention: bool = True,
 ) -> Tokens:
-    """Comp(r) = (2 (p + d) P + 4 p^2 H L) / compute, in seconds (section 1.2).
+    """Comp(r) = (2 (p + d) P + 4 p^2 H L) / compute, in seconds (docs/paper.md#cost-of-a-request).
 
     attention: False drops the p^2 term, as the paper does once it derives the schedule.
     """
@@ -38,19 +38,20 @@ def paper_compute_seconds(
 
 
 def paper_memory_seconds(prompt: Tokens, output: Tokens, kv_width: int, layers: int, bandwidth: float) -> Tokens:
-    """Mem(r) = (p d + d^2 / 2) H_kv L 4 / bandwidth, in seconds (section 1.2)."""
+    """Mem(r) = (p d + d^2 / 2) H_kv L 4 / bandwidth, in seconds (docs/paper.md#cost-of-a-request)."""
     reads = prompt * output + output * output / 2
     return reads * (kv_width * layers * BYTES_PER_CHANNEL) / bandwidth
 
 
 def paper_density(compute_seconds: float, memory_seconds: float, sharing: float = 0.0) -> float:
-    """rho = (1 - s) Comp / Mem of a request, or of sums over a set of them (sections 1.2 and 1.4)."""
+    """rho = (1 - s) Comp / Mem of a request, or of sums over a set of them (docs/paper.md#the-resource-aware-tree)."""
     return (1 - sharing) * compute_seconds / memory_seconds
 
 
 def memory_split(memory: float, left: float, right: float, root: float) -> tuple[float, float]:
-    """(M_L, M_R): the shares of `memory` of the dual scan's two sides, from their densities (section 1.6).
+    """(M_L, M_R): the shares of `memory` of the dual scan's two sides, from their densities.
 
+    docs/paper.md#the-dual-scan.
     Meant for right < root < left; nothing is clamped. Raises ZeroDivisionError for equal densities.
     """
     span = left - right
@@ -58,12 +59,18 @@ def memory_split(memory: float, left: float, right: float, root: float) -> tuple
 
 
 def resident_requests(memory: float, prompt: float, output: float, kv_width: int, layers: int) -> float:
-    """N = M / ((p + d / 2) H_kv L 4): decoding requests that `memory` bytes hold (sections 1.3 and 1.6)."""
+    """N = M / ((p + d / 2) H_kv L 4): decoding requests that `memory` bytes hold.
+
+    docs/paper.md#a-full-batch-is-as-dense-as-its-requests.
+    """
     return memory / ((prompt + output / 2) * kv_width * layers * BYTES_PER_CHANNEL)
 
 
 def admitted_tokens(requests: float, prompt: float, output: float) -> float:
-    """C = N p / d: prompt tokens admitted per step in the steady state (sections 1.3 and 1.6)."""
+    """C = N p / d: prompt tokens admitted per step in the steady state.
+
+    docs/paper.md#a-full-batch-is-as-dense-as-its-requests.
+    """
     return requests * prompt / output
 
 
@@ -77,17 +84,26 @@ def batch_density(
     flops: float,
     bandwidth: float,
 ) -> float:
-    """rho(B) of a full decode batch of equal requests, which is rho(r) of one of them (section 1.3)."""
+    """rho(B) of a full decode batch of equal requests, which is rho(r) of one of them.
+
+    docs/paper.md#a-full-batch-is-as-dense-as-its-requests.
+    """
     decoding = resident_requests(kv_memory, prompt, output, kv_width, layers)
     tokens = decoding + admitted_tokens(decoding, prompt, output)
     return (tokens * 2 * parameters / flops) / (kv_memory / bandwidth)
 
 
 def step_tokens_by_rates(root: float, memory: float, parameters: float, flops: float, bandwidth: float) -> float:
-    """T* = rho_t M compute / (2 P bandwidth): the dual scan's tokens per step, by the machine's rates (section 1.6)."""
+    """T* = rho_t M compute / (2 P bandwidth): the dual scan's tokens per step, by the machine's rates.
+
+    docs/paper.md#the-step-budget.
+    """
     return root * memory * flops / (2 * parameters * bandwidth)
 
 
 def step_tokens_by_totals(memory: float, compute_tokens: float, kv_bytes: float) -> float:
-    """T* = M * (tokens to compute) / (KV bytes to read), both over the whole job: the rates cancel (section 1.6)."""
+    """T* = M * (tokens to compute) / (KV bytes to read), both over the whole job: the rates cancel.
+
+    docs/paper.md#the-step-budget.
+    """
     return memory * compute_tokens / kv_bytes

@@ -25,7 +25,7 @@ class Lengths:
 
     mean: f64 (M,), mean of d, in tokens; 0 <= mean <= bound.
     square: f64 (M,), mean of d^2; >= mean^2. The KV reads of decoding are quadratic in d, so the mean is not enough
-        (paper.md section 4, item 14).
+        (docs/paper.md#both-moments-of-a-length).
     bound: i32 (M,), most tokens d can be.
     source: u8 (M,), a `LengthSource`.
     """

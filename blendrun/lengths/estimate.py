@@ -25,7 +25,7 @@ def estimate(
     history: Recalled | None = None,
     shrinkage: float = SHRINKAGE,
 ) -> Lengths:
-    """What is expected of each of M prompts' answers (paper.md sections 1.4 and 4, items 13 to 15).
+    """What is expected of each of M prompts' answers (docs/paper.md#lengths-are-never-waited-for).
 
     The best source wins: a known length; the oracle if `mode` asks for it; this run's samples; history; the prior of
     the bound. `source` says for each prompt which it was: SAMPLES if any answer of its kind (`Prompts.cluster`) was

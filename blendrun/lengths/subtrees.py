@@ -42,7 +42,8 @@ def subtree_factors(tree: PrefixTree, place: Indices, ratio: Floats, shrinkage: 
     (d, d^2), each divided by what its kind lets expect.
 
     Going down from the root, whose factor is 1: factor(node) = (n * mean ratio + k * factor(above)) / (n + k), with n
-    the samples below the node and k the shrinkage (empirical Bayes; paper.md section 4, items 13 and 15).
+    the samples below the node and k the shrinkage (empirical Bayes;
+    docs/paper.md#sub-trees-borrow-from-those-above).
 
     What stands above is not always the parent. Sub-trees with fewer than k samples, and those with none, take the
     pooled estimate of their like: of all samples below the parent that are in no sub-tree of k samples or more, itself

@@ -146,9 +146,10 @@ class Waiting:
 class PlanFeeder:
     """The wanted prompts of a plan: first `sample`, in its order, then by an order's list or from both ends of a blend.
 
-    From a blend, the side comes next that holds less of the pool than its share (paper.md 1.6, `blend.scan`), by what
-    was fed and has not ended; shares follow the units at both ends and what is left of the job. When all that is left
-    fits the pool beside what runs, the longest comes first, as nothing behind it will fill the machine.
+    From a blend, the side comes next that holds less of the pool than its share (docs/paper.md#the-dual-scan,
+    `blend.scan`), by what was fed and has not ended; shares follow the units at both ends and what is left of the job.
+    When all that is left fits the pool beside what runs, the longest comes first, as nothing behind it will fill the
+    machine.
     """
 
     def __init__(

@@ -69,7 +69,7 @@ def sample_first(prompts: Prompts, tree: PrefixTree, lengths: Lengths) -> NDArra
     """Prompts whose answers tell most, to be fed first: i64.
 
     Of each kind of which nothing was ever seen, a few that stand far apart in the tree, so that its sub-trees are all
-    heard (paper.md section 4, item 13).
+    heard (docs/paper.md#lengths-are-never-waited-for).
     """
     guessed = (lengths.source == LengthSource.PRIOR)[tree.prompt]
     kinds = prompts.cluster[tree.prompt][guessed]

@@ -57,7 +57,7 @@ class Costed:
     machine: all devices. pool: how they divide into replicas. limits: what each engine was told.
     demand, bound: of the whole job; the bound on all devices.
     blend, scattered: the job blended, by density and by chance within its two halves (`blend.split`).
-    step_budget: tokens a step of one replica, T* (paper.md 1.6), a multiple of 128.
+    step_budget: tokens a step of one replica, T* (docs/paper.md#the-step-budget), a multiple of 128.
     keep: share of the prefix sharing that the blends keep.
     """
 

@@ -46,7 +46,7 @@ Phase = Callable[[str, str], None]
 Progress = Callable[[int, int, str], None]
 Warn = Callable[[str], None]
 _T = TypeVar("_T")
-# Where the GPU has no card: the order depends on proportions more than on rates (paper.md 1.6).
+# Where the GPU has no card: the order depends on proportions more than on rates (docs/paper.md#the-step-budget).
 _STAND_IN = "h100-sxm"
 # Shuffling is for comparisons; nothing speaks for it in a run.
 _DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16

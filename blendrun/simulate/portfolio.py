@@ -99,7 +99,8 @@ class Portfolio:
     chosen: one of `candidates`. why: a sentence. plain: the given order on the engine as it comes, which nobody chose:
     what the job would take without blendrun.
     step: the constants simulated with. outputs: i64 (M,), the answer lengths simulated with.
-    bound: of the job; practical_seconds: its compute and memory overlapped as well as one device can (paper.md 1.8).
+    bound: of the job; practical_seconds: its compute and memory overlapped as well as one device can
+    (docs/paper.md#the-practical-optimum).
     """
 
     candidates: tuple[Candidate, ...]

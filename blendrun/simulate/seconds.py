@@ -12,8 +12,9 @@ from blendrun.tree.compiled import inlined
 
 @inlined
 def overlapped(one: float, other: float, shares: Any, rates: Any) -> float:
-    """Seconds of two streams side by side on parts of one device: the best split of the table (paper.md 1.8).
+    """Seconds of two streams side by side on parts of one device: the best split of the table.
 
+    docs/paper.md#the-practical-optimum.
     shares: part of the device that `one` gives up. rates: share of its full rate that `other` then has.
     """
     best = one + other

@@ -18,9 +18,9 @@ from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 
 _MODES = {Overlap.EXCLUSIVE: state.EXCLUSIVE, Overlap.MIXED: state.MIXED, Overlap.PDMUX: state.PDMUX}
-# NanoFlow's interference table (paper.md 1.8): share of the device that the products give up, and the share of its full
-# rate that decode attention then has; A100. Points between are interpolated, so that the best split is not one of
-# seven.
+# NanoFlow's interference table (docs/paper.md#the-practical-optimum): share of the device that the products give up,
+# and the share of its full rate that decode attention then has; A100. Points between are interpolated, so that the
+# best split is not one of seven.
 _GIVEN_UP = np.array([0.0, 0.1, 0.2, 0.4, 0.8, 0.9, 1.0])
 _RATE = np.array([0.0, 0.2, 0.3, 0.8, 0.85, 0.95, 1.0])
 SHARES = np.linspace(0.0, 1.0, 41)
@@ -28,7 +28,10 @@ RATES = np.interp(SHARES, _GIVEN_UP, _RATE)
 
 
 def overlapped_seconds(compute: float, memory: float) -> float:
-    """Arithmetic and KV reads side by side on one device, as well as its parts allow (paper.md 1.8)."""
+    """Arithmetic and KV reads side by side on one device, as well as its parts allow.
+
+    docs/paper.md#the-practical-optimum.
+    """
     return float(overlapped(compute, memory, SHARES, RATES))
 
 

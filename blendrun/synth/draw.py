@@ -57,8 +57,9 @@ def draw(kind: Kind, count: int, seed: int) -> Drawn:
 
 
 def kv_bytes(drawn: Drawn, model: ModelCard, value_bytes: float, stretch: float = 1.0) -> NDArray[np.float64]:
-    """Bytes of KV cache that decoding each of them reads: the paper's Mem (1.2) times the bandwidth. f64 (N,).
+    """Bytes of KV cache that decoding each of them reads: f64 (N,).
 
+    The paper's Mem (docs/paper.md#cost-of-a-request) times the bandwidth.
     stretch: factor on the answers.
     """
     prompt, output = drawn.prompt.astype(np.float64), stretched(drawn.output, stretch).astype(np.float64)

@@ -1,4 +1,4 @@
-"""The kinds of requests that a workload is mixed of: published mean lengths and sharing (paper.md 2.1, Table 4).
+"""The kinds of requests that a workload is mixed of: published mean lengths and sharing (docs/paper.md#workloads).
 
 Lengths are drawn independently from log-normal distributions, rounded, at least 1. Published: the means. Chosen here:
 the coefficients of variation (standard deviation over mean). Those of the answers are such that the kind has about the
@@ -55,18 +55,18 @@ def _by_name(*kinds: Kind) -> Mapping[str, Kind]:
     return {kind.name: kind for kind in kinds}
 
 
-_TABLE = "paper.md 2.1"
+_TABLE = "BlendServe (arXiv 2411.16102), Figure 2 and Table 4"
 COMPUTE = _by_name(
     Kind("burstgpt", 244, 1.0, 27, 3.7, prefix=5, source=_TABLE),
     Kind("azure", 2508, 1.0, 23, 3.1, prefix=25, system=25, source=_TABLE),
     # Its density, 3.73 where all answers have 256 tokens' mean, leaves little room for spread.
-    Kind("wildchat", 496, 1.0, 256, 0.25, prefix=95, system=95, source=f"{_TABLE}, answers scaled to 256 as there"),
+    Kind("wildchat", 496, 1.0, 256, 0.25, prefix=95, system=95, source=f"{_TABLE}; answers scaled to 256 as there"),
     # The paper prints no lengths: those of the vLLM paper, and its own sharing (0.02) and density (3.12).
     Kind("sharegpt", 161, 1.0, 338, 0.5, prefix=5, source="Kwon et al. 2023 (SOSP), Figure 11"),
 )
 MEMORY = _by_name(
-    Kind("openvid", 121, 0.3, 16_000, 0.18, prefix=5, source=f"{_TABLE}, answers scaled to 16,000 as there"),
-    Kind("limo", 109, 0.5, 7_617, 0.7, prefix=5, source=_TABLE),
+    Kind("openvid", 121, 0.3, 16_000, 0.18, prefix=5, source=f"{_TABLE}; answers scaled to 16,000 as there"),
+    Kind("limo", 109, 0.5, 7_617, 0.7, prefix=5, source="BlendServe (arXiv 2411.16102), Figure 2"),
 )
 # 57 subjects, each with the same shots before every question; an answer is a letter and the end.
 SHARE = _by_name(Kind("mmlu", 804, 0.5, 2, 0.0, prefix=695, groups=57, source=_TABLE))

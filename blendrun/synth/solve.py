@@ -33,7 +33,7 @@ class _Sums:
     """What the first 0, 1, 2, ... N requests of a kind come to, all (N + 1,).
 
     prompt, saved: i64, prompt tokens, and those that a cache saves. compute, memory: f64, seconds: the paper's Comp
-    without its attention term and less what is shared, and its Mem (1.2).
+    without its attention term and less what is shared, and its Mem (docs/paper.md#cost-of-a-request).
     """
 
     prompt: NDArray[np.int64]

@@ -53,7 +53,7 @@ class Synthesis:
 
 
 def synthesise(recipe: Recipe, model: ModelCard, peak: Machine) -> Synthesis:
-    """Make the workload for a model and a machine at its peak rates (paper.md section 4, item 8).
+    """Make the workload for a model and a machine at its peak rates (docs/paper.md#peak-and-achieved-rates).
 
     Takes 1 to 3 s and up to 0.7 GB for 400,000 requests. Raises UnreachableError where the density or the sharing is
     out of reach.
@@ -74,8 +74,9 @@ def synthesise(recipe: Recipe, model: ModelCard, peak: Machine) -> Synthesis:
 
 
 def paper_rho(asked: Demand, model: ModelCard, peak: Machine) -> float:
-    """rho as the paper counts it: (1 - s) Comp / Mem, sums over the job, attention's arithmetic left out (1.2, 1.4).
+    """rho as the paper counts it: (1 - s) Comp / Mem, sums over the job, attention's arithmetic left out.
 
+    docs/paper.md#densities-of-the-traces.
     peak: the machine at peak rates. A plan's own density differs: it takes achieved rates and corrected formulas.
     Infinite where nothing is decoded.
     """

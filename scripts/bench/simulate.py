@@ -4,8 +4,8 @@
     python scripts/bench/simulate.py mix-1 azure-2023 --hardware h100-sxm --scale 1
     python scripts/bench/simulate.py --speed                # seconds to simulate 400,000 requests
 
-mix-1 to mix-4 (paper.md 2.1): BurstGPT, MMLU and OpenVid as `blendrun synth` makes them for an A100, of density
-1.4 / 0.9 / 1.4 / 0.9 and sharing 35 / 35 / 5 / 5 %.
+mix-1 to mix-4 (docs/paper.md#workloads): BurstGPT, MMLU and OpenVid as `blendrun synth` makes them for an A100, of
+density 1.4 / 0.9 / 1.4 / 0.9 and sharing 35 / 35 / 5 / 5 %.
 
 Columns: stock: the order on SGLang as it comes (LRU cache with answers in it, no gate, reserve by ratio); ours: the
 same order fed by blendrun; each with its best step budget. hits: of what an infinite cache saves. optimum: the job's

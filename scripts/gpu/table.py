@@ -4,8 +4,9 @@
     python scripts/gpu/table.py --small --out gpu-table                          # the same on the CPU runtime, tiny
 
 Dummy weights say nothing about answers and everything about time. The mix has three kinds of request, as the paper's
-(paper.md 2.1) but shorter, so that a run takes seconds: compute-heavy (long prompt, short answer), memory-heavy (short
-prompt, long answer), and such that share a prefix; their numbers are solved for the density and the sharing asked for.
+(docs/paper.md#workloads) but shorter, so that a run takes seconds: compute-heavy (long prompt, short answer),
+memory-heavy (short prompt, long answer), and such that share a prefix; their numbers are solved for the density and the
+sharing asked for.
 Prompts are token ids, answers run to their bound. Writes job.jsonl, table.json, table.txt and table.png into --out,
 with all records and step logs.
 """

@@ -1,4 +1,4 @@
-"""The numbers of paper.md sections 1.2, 1.3, 1.6 and 2.1, to the precision that they are printed with."""
+"""The paper's numbers and what follows from them, to the precision that our page on the paper prints."""
 
 from __future__ import annotations
 
@@ -48,9 +48,10 @@ def test_our_cards_hold_the_constants_of_the_paper() -> None:
     assert card.kv_bytes_per_token() == KV_TOKEN_BYTES
 
 
-# The paper's own column comes from the lengths' distribution and, for all traces, from (1 - s). Means alone give "rho
-# here". BurstGPT (17.78) and LIMO (0.14) are lower in the paper because Mem is quadratic in d and their lengths vary;
-# OpenVid raw (0.05) is higher, which variance cannot do: its cause is not known.
+# docs/paper.md#densities-of-the-traces. The paper's own column comes from the lengths' distribution and, for all
+# traces, from (1 - s). Means alone give what is printed here. BurstGPT (17.78) and LIMO (0.14) are lower in the paper
+# because Mem is quadratic in d and their lengths vary; OpenVid raw (0.05) is higher, which variance cannot do: its
+# cause is not known.
 @pytest.mark.parametrize(
     ("prompt", "output", "printed"),
     [
@@ -91,7 +92,7 @@ def test_formulas_take_arrays_of_requests() -> None:
     assert np.allclose(work / reads, [rho(496, 510), rho(244, 27)])
 
 
-# Table 1, per layer at sequence 1024, milliseconds: estimate and measurement.
+# docs/paper.md#kernel-times: Table 1, per layer at sequence 1024, milliseconds: estimate and measurement.
 BATCH = np.array([512, 768, 1024])
 GEMM = np.array([[1.038, 1.494, 1.916], [1.087, 1.537, 2.005]])
 ATTENTION = np.array([[1.239, 1.859, 2.478], [1.317, 1.913, 2.515]])
@@ -132,6 +133,7 @@ def test_table_1_gemm_of_the_one_rate_on_our_card_is_up_to_8_percent_off() -> No
     assert np.max(np.abs(milliseconds / GEMM[1] - 1)) < 0.083
 
 
+# docs/paper.md#a-full-batch-is-as-dense-as-its-requests.
 @given(
     prompt=st.floats(1, 1e5),
     output=st.floats(1, 1e5),
@@ -142,6 +144,7 @@ def test_a_full_batch_is_as_dense_as_one_of_its_requests(prompt: float, output: 
     assert batch == pytest.approx(rho(prompt, output))
 
 
+# docs/paper.md#the-dual-scan.
 def test_figure_6_memory_split() -> None:
     left, right = memory_split(60.0, 3.73, 0.096, 1.27)
     assert (round(left, 2), round(right, 2)) == (19.38, 40.62)
@@ -149,6 +152,7 @@ def test_figure_6_memory_split() -> None:
     assert (left, right) == pytest.approx((19.3, 40.7), abs=0.1)
 
 
+# docs/paper.md#the-step-budget.
 @given(
     left=st.tuples(st.floats(1, 1e4), st.floats(1, 1e4)),
     right=st.tuples(st.floats(1, 1e4), st.floats(1, 1e4)),
@@ -185,8 +189,9 @@ def test_left_side_of_mmlu_admits_5k_prompt_tokens_and_computes_two_thirds_of_a_
     assert round(step_tokens_by_rates(1.27, 60e9, PARAMETERS, FLOPS, BANDWIDTH)) == 726
 
 
-# Only the prompt shares and the square term is left out. Mem of BurstGPT is not that of its mean lengths but what its
-# density in the paper, 17.78, implies; for OpenVid it is what Figure 6 implies: 0.0963, printed there as 0.096.
+# docs/paper.md#requests-of-each-trace. Only the prompt shares and the square term is left out. Mem of BurstGPT is not
+# that of its mean lengths but what its density in the paper, 17.78, implies; for OpenVid it is what Figure 6 implies:
+# 0.0963, printed there as 0.096.
 BURST = TraceCost(244, 0.02 * 244, compute(0.98 * 244, 27), compute(244, 27) / 17.78)
 MMLU = TraceCost(804, 0.8646 * 804, compute(0.1354 * 804, 2), memory(804, 2))
 VIDEO = TraceCost(121, 0.0, compute(121, 16000), compute(121, 16000) / 0.0963)
@@ -212,8 +217,8 @@ def test_mixes_of_400_000_requests(density: float, shared: float, burst: str, mm
     assert round(mix.memory) == video
 
 
-def test_step_budgets_of_mixes_1_and_4_where_the_digest_has_about_800_and_490() -> None:
-    # The first agrees. The second follows from a density of 0.9 alone and is 514; what made it 490 is not known.
+def test_step_budgets_of_mixes_1_and_4_follow_from_their_densities() -> None:
+    # docs/paper.md#the-step-budget: 1.4 and 0.9.
     budgets = []
     for density, shared in ((1.4, 0.35), (0.9, 0.05)):
         mix = four_hundred_thousand(density, shared)

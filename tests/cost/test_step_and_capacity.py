@@ -18,7 +18,7 @@ LLAMA = load_card("llama-3-8b")
 
 
 def test_step_budget_is_rounded_down_to_tiles() -> None:
-    # 60 GB of cache, 726 tokens: Figure 6 of the paper.
+    # docs/paper.md#the-step-budget: 60 GB of cache, 726 tokens.
     tokens, kv_bytes = 726.0, 60e9
     assert step_budget(tokens, kv_bytes, 60e9) == 640
     assert step_budget(tokens, kv_bytes, 60e9, resident=RESIDENT_SHARE) == 384

@@ -40,7 +40,7 @@ def test_the_mixes_of_the_paper_have_their_density_and_sharing(rho: float, shari
     assert made.rho == pytest.approx(rho, rel=0.005)
     assert made.sharing == pytest.approx(sharing, abs=0.005)
     assert len(made.prompts) == sum(made.counts.values()) == 4_000
-    # paper.md 2.1 estimates, for 400,000: 335,000 / 65,000 / 408 of mix 1, 396,000 / 4,400 / 746 of mix 4.
+    # docs/paper.md#requests-of-each-trace has counts for 400,000: 335,000 / 65,000 / 408 of mix 1.
     assert made.counts["openvid"] < 10 < made.counts["mmlu"] < made.counts["burstgpt"]
 
 
