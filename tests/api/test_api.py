@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -203,3 +204,15 @@ def test_typed_arguments_are_those_of_the_options(arguments: type, options: type
 
 def test_importing_it_loads_no_runtime() -> None:
     assert loaded_by("blendrun.backends").isdisjoint({"torch", "sglang", "transformers", "pandas", "polars"})
+
+
+def test_the_readme_s_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert code.count('model="llama-3-8b"') == 1
+    write_jobs(tmp_path / "jobs.jsonl", 5)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code.replace('model="llama-3-8b"', 'engine="replay"'), names)
+    assert names["summary"].counts.failed == 0
+    assert len(names["table"]) == 5
