@@ -13,7 +13,8 @@ its share, where what is left of them is less than their prefix (`Row`).
 
 The order comes from playing this out in expected time, a step at a time of decoding: the side that is furthest below
 its share admits next, if at no time to come the pool would overflow by what is then running; else time moves on to the
-next end. The feeder of a running engine follows the same rule with the engine's own clock (`Row` holds what it needs).
+next end. On a clock of its own, an engine's or the simulator's, the rule is simpler (`first_side`): there time moves by
+itself, and a side that is short of its share by one request is not worth a comparison. `Row` holds what either needs.
 """
 
 from __future__ import annotations
@@ -87,6 +88,21 @@ def left_share(rho_left: float, rho_right: float, rho: float, reads_left: float,
     pull_left = reads_left * (rho_left - rho)
     pull_right = reads_right * (rho - rho_right)
     return pull_right / (pull_left + pull_right)
+
+
+@inlined
+def first_side(stays_left: bool, stays_right: bool, holding_right: float, part_right: float) -> int:
+    """The side that feeds next on a clock of its own, be it an engine's or the simulator's.
+
+    Siblings that a side has begun come first, whatever its share. Else the right side feeds until it holds its part: it
+    stays long and takes few tokens of a step, while the left one may want them all for ever, being so short in the pool
+    that it never has its part.
+    """
+    if stays_right:
+        return RIGHT
+    if stays_left:
+        return LEFT
+    return RIGHT if holding_right < part_right else LEFT
 
 
 @inlined

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, RIGHT, Blend
-from blendrun.blend.scan import left_share
+from blendrun.blend.scan import first_side, left_share
 
 
 class ListEnd:
@@ -120,18 +120,12 @@ class TwoEnds:
         self._size_running -= float(self._size[place])
 
     def _side(self) -> int:
-        """The right side until it holds its share; what is left over is the left side's (the simulator's `feed`).
-
-        Siblings that a side has begun come first (`Row`).
-        """
+        """By the rule that the simulator goes by, so that what it predicts is what is fed."""
         row, left, right = self._row, self._row.unit[self._left], self._row.unit[self._right]
-        if row.stays_right[self._right]:
-            return RIGHT
-        if row.stays_left[self._left]:
-            return LEFT
         rho = self._compute / max(self._memory, 1e-30)
         share = left_share(row.density[left], row.density[right], rho, row.reads[left], row.reads[right])
-        return RIGHT if self._holding[RIGHT] < (1 - share) * self._pool else LEFT
+        stays_left, stays_right = bool(row.stays_left[self._left]), bool(row.stays_right[self._right])
+        return first_side(stays_left, stays_right, self._holding[RIGHT], (1 - share) * self._pool)
 
     def _mean(self, place: int, side: int) -> float:
         """Tokens of the pool that a request holds on the mean of its stay."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from blendrun.blend.base import LEFT, RIGHT
-from blendrun.blend.scan import left_share
+from blendrun.blend.scan import first_side, left_share
 from blendrun.simulate.batch import admit, fits
 from blendrun.simulate.pool import is_coming
 from blendrun.simulate.state import Number, Truth
@@ -40,13 +40,8 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any)
         enters = not _is_gated(state, nodes, work, back[-1]) and fits(state, nodes, work, agenda, back[-1])
         return back.pop() if enters else -1
     _find_share(state, row)
-    # The right side stays long and takes few tokens of a step; the left one may want them all for ever, being so short
-    # in the pool that it never has its part.
-    first = RIGHT if state.holding_right < _part(state, RIGHT) else LEFT
-    if _stays(state, row, RIGHT):
-        first = RIGHT
-    elif _stays(state, row, LEFT):
-        first = LEFT
+    stays_left, stays_right = _stays(state, row, LEFT), _stays(state, row, RIGHT)
+    first = first_side(stays_left, stays_right, state.holding_right, _part(state, RIGHT))
     # Where neither may, the left side borrows: what it brings is soon gone, so it does not keep the right side out.
     for turn in range(3):
         side = (first, 1 - first, LEFT)[turn]
