@@ -11,10 +11,9 @@ which is held once and read by each (docs/paper.md#prefixes-held-once-read-by-ma
 pool to one side (docs/paper.md#ends-that-do-not-enclose-the-target). A side finishes siblings it has begun, whatever
 its share, where what is left of them is less than their prefix (`Row`).
 
-The order comes from playing this out in expected time, a step at a time of decoding: the side that is furthest below
-its share admits next, if at no time to come the pool would overflow by what is then running; else time moves on to the
-next end. On a clock of its own, an engine's or the simulator's, the rule is simpler (`first_side`): there time moves by
-itself, and a side that is short of its share by one request is not worth a comparison. `Row` holds what either needs.
+The order comes from playing this out in expected time, a step at a time of decoding: a side that has its turn
+(`first_side`) admits next if at no time to come the pool would overflow by what is then running; else time moves on to
+the next end. The simulator and the feeder of a running engine go by the same rule on clocks of their own.
 """
 
 from __future__ import annotations
@@ -92,7 +91,7 @@ def left_share(rho_left: float, rho_right: float, rho: float, reads_left: float,
 
 @inlined
 def first_side(stays_left: bool, stays_right: bool, holding_right: float, part_right: float) -> int:
-    """The side that feeds next on a clock of its own, be it an engine's or the simulator's.
+    """The side that feeds next, whoever's clock it is: expected time, the simulator's or a running engine's.
 
     Siblings that a side has begun come first, whatever its share. Else the right side feeds until it holds its part: it
     stays long and takes few tokens of a step, while the left one may want them all for ever, being so short in the pool
@@ -196,24 +195,22 @@ def _scan(
             rho = compute_left / max(memory_left, 1e-30)
             share = left_share(density[left_unit], density[right_unit], rho, reads[left_unit], reads[right_unit])
         side = -1
-        staying = RIGHT if stays_right[right] else LEFT if stays_left[left] else -1
+        stays_any = stays_left[left] or stays_right[right]
         while side < 0:
-            first_choice = RIGHT if holding[LEFT] * (1.0 - share) > holding[RIGHT] * share or share <= 0.0 else LEFT
-            if staying >= 0:
-                first_choice = staying
+            first_choice = first_side(stays_left[left], stays_right[right], holding[RIGHT], pool * (1.0 - share))
             for choice in (first_choice, 1 - first_choice):
                 part = pool * (share if choice == LEFT else 1.0 - share)
                 chosen = left if choice == LEFT else right
                 own = own_left[chosen] if choice == LEFT else own_right[chosen]
                 idle = first == fed
-                if (holding[choice] < part or idle or choice == staying) and (
+                if (holding[choice] < part or idle or stays_any) and (
                     idle
                     or fits_until_its_end(
                         ends, freed, alive, first, fed, now, held + own, all_rows + rows[chosen], pool, steps[chosen]
                     )
                 ):
                     side = choice
-                if side >= 0 or staying >= 0:
+                if side >= 0 or stays_any:
                     break
             if side < 0:
                 soon = ends[first]

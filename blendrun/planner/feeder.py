@@ -199,9 +199,9 @@ class PlanFeeder:
             return None
         tokens = np.cumsum(self._prompts.prompt_tokens[left] + self._prompts.choices[left] * self._expected[left])
         begin, end = (int(np.searchsorted(tokens, share * tokens[-1])) for share in self._ends.last_half)
-        begin, end = self._border(left, max(begin, 1)), self._border(left, min(end + 1, len(left)))
-        if begin >= end:
-            return None
+        begin = self._border(left, max(begin, 1))
+        # One prompt at least, where a single one has most of the tokens.
+        end = max(self._border(left, min(end + 1, len(left))), begin + 1)
         given = left[begin:end]
         self._left_to_feed[given] = False
         for prompt in given.tolist():

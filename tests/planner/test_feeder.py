@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -164,6 +165,14 @@ def test_whole_groups_are_given_up_and_come_side_by_side() -> None:
     assert 150 <= len(groups) <= 250
     # All of a group, one behind the other.
     assert groups == [group for first in dict.fromkeys(groups) for group in [first] * 10]
+
+
+@pytest.mark.parametrize("heavy", range(4))
+def test_something_is_given_up_although_one_prompt_has_most_of_the_tokens(heavy: int) -> None:
+    job = small_job([[number] * (1000 if number == heavy else 1) for number in range(4)], [0] * 4)
+    for source in (feeder(job), feeder(job, simple_order(OrderName.SORTED, job.prompts, job.tree, job.lengths))):
+        given = source.give_up()
+        assert given is not None and len(given.rows)
 
 
 def test_rows_are_given_up_from_the_end() -> None:
