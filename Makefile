@@ -65,6 +65,7 @@ bench: $(VENV)/.dev
 
 docs: $(VENV)/.dev
 	$(BIN)/python scripts/make_cli_reference.py docs/cli.md
+	$(BIN)/python scripts/make_module_list.py docs/architecture.md
 	$(BIN)/python scripts/make_schemas.py docs/schemas
 
 # The documentation as HTML in docs/_build/html; a broken link between pages is an error.

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 from blendrun.report.schemas.bench import bench_schema
+from blendrun.report.schemas.doctor import doctor_schema
 from blendrun.report.schemas.live import live_schema
 from blendrun.report.schemas.plan import plan_schema
 from blendrun.report.schemas.synth import synth_schema
-from blendrun.report.terminal.doctor import doctor_schema
 from blendrun.store.records import record_schema
 from blendrun.store.status import status_schema
 from blendrun.store.summary import summary_schema

@@ -15,9 +15,10 @@ def doctor(
 
     Starts nothing and changes nothing. Exit codes: 0 requests can be run here, 69 they cannot.
     """
-    from blendrun.cli.checkup import checkup
+    from blendrun.backends.doctor import checkup
     from blendrun.errors import EXIT_OK, EngineUnavailableError
-    from blendrun.report.terminal.doctor import doctor_json, print_doctor
+    from blendrun.report.schemas.doctor import doctor_json
+    from blendrun.report.terminal.doctor import print_doctor
 
     found = checkup()
     if json:

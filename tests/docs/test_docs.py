@@ -16,6 +16,20 @@ def test_the_cli_reference_is_what_the_code_says() -> None:
     assert finished.returncode == 0, finished.stderr
 
 
+def test_the_architecture_has_a_line_for_every_module_and_no_other() -> None:
+    command = [sys.executable, "scripts/make_module_list.py", "docs/architecture.md", "--check"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:blend|runner|store|backends|engine|planner|endpoints|cli)(?:\.\w+)+)`", page))
+    for name in named:
+        *path, last = name.split(".")
+        inside = ROOT.joinpath("blendrun", *path)
+        found = [inside / last, inside / f"{last}.py", inside.with_suffix(".py")]
+        assert any(each.exists() for each in found), f"the page speaks of {name}"
+    assert len(named) > 10
+
+
 def test_the_schemas_are_what_the_code_says() -> None:
     command = [sys.executable, "scripts/make_schemas.py", "docs/schemas", "--check"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from io import StringIO
 from typing import TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 
 from blendrun.report.schemas.bench import BenchReport, CellRow
 from blendrun.report.schemas.synth import SynthReport
-
-_LOG_WIDTH = 120
+from blendrun.report.terminal.console import print_parts
 
 
 def print_bench(report: BenchReport, stream: TextIO) -> None:
@@ -30,7 +28,7 @@ def print_bench(report: BenchReport, stream: TextIO) -> None:
             "by a cache\nfor each replica."
         )
     lines += [f"left out: {each.why}" for each in report.refused]
-    _print(lines, stream)
+    print_parts(lines, stream)
 
 
 def print_synth(report: SynthReport, path: str, stream: TextIO) -> None:
@@ -51,7 +49,7 @@ def print_synth(report: SynthReport, path: str, stream: TextIO) -> None:
         f"density {density} by `blendrun plan --model {report.model} --hardware {report.hardware}`, at achieved rates",
         f"{report.requests:,} requests in {path}",
     ]
-    _print(lines, stream)
+    print_parts(lines, stream)
 
 
 def _table(report: BenchReport) -> Table:
@@ -90,15 +88,3 @@ def _seconds(value: float) -> str:
 
 def _gain(value: float | None) -> str:
     return "-" if value is None else f"{value:+.1%}"
-
-
-def _print(lines: Iterable[RenderableType], stream: TextIO) -> None:
-    terminal = stream.isatty()
-    # Not written by rich, which ends the process where the stream is a closed pipe.
-    text = StringIO()
-    width = None if terminal else _LOG_WIDTH
-    console = Console(file=text, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
-    for line in lines:
-        console.print(line, soft_wrap=isinstance(line, str))
-    stream.write(text.getvalue())
-    stream.flush()

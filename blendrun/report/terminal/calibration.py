@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from io import StringIO
 from pathlib import Path
 from typing import Any, TextIO
 
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
 from blendrun.calibrate.base import Calibration
 from blendrun.cost.detect import CALIBRATED
+from blendrun.report.terminal.console import print_parts
 
-_LOG_WIDTH = 120
 _MILLI, _MICRO, _NANO = 1e3, 1e6, 1e9
 
 
@@ -26,17 +24,8 @@ def calibration_json(found: Calibration, name: str, path: Path) -> dict[str, Any
 
 def print_calibration(found: Calibration, name: str, path: Path, stream: TextIO) -> None:
     """Rates and constants, then measured against predicted, batch by batch."""
-    terminal = stream.isatty()
-    # Not written by rich, which ends the process where the stream is a closed pipe.
-    text = StringIO()
-    width = None if terminal else _LOG_WIDTH
-    console = Console(file=text, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
-    console.print(_figures(found, name, path))
-    console.print()
-    console.print(_points(found))
     with suppress(OSError):
-        stream.write(text.getvalue())
-        stream.flush()
+        print_parts([_figures(found, name, path), "", _points(found)], stream)
 
 
 def _figures(found: Calibration, name: str, path: Path) -> Table:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from pathlib import Path
 from typing import TextIO
 
-from rich.console import Console
 from rich.table import Table
 
 from blendrun.errors import OutputUnavailableError
 from blendrun.report.schemas.live import SIMPLE, LiveReport, LiveRow
+from blendrun.report.terminal.console import print_parts
 
 _LOG_WIDTH = 130
 # Okabe and Ito: told apart without red and green.
@@ -19,23 +18,16 @@ _SIMPLE_COLOUR, _OUR_COLOUR = "#56B4E9", "#D55E00"
 
 def print_live(report: LiveReport, stream: TextIO) -> None:
     """A row for each order and overlap mode."""
-    text = StringIO()
-    terminal = stream.isatty()
-    width = None if terminal else _LOG_WIDTH
-    console = Console(file=text, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
     pool = "" if report.kv_tokens is None else f", {report.kv_tokens:,} KV tokens"
     tokens = f"{report.prompt_tokens:,} prompt and {report.output_tokens:,} output tokens"
-    console.print(
+    parts = (
         f"{report.job}: {report.requests:,} requests, {tokens} · {report.model} on {report.platform}{pool} · "
-        f"median of {report.repeats}"
-    )
-    console.print(_table(report))
-    console.print(
+        f"median of {report.repeats}",
+        _table(report),
         f"over best: how much faster than the fastest simple order ({report.best_simple or 'none was run'}), with its "
-        "range over the repeats"
+        "range over the repeats",
     )
-    stream.write(text.getvalue())
-    stream.flush()
+    print_parts(parts, stream, log_width=_LOG_WIDTH)
 
 
 def _table(report: LiveReport) -> Table:

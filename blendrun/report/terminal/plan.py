@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import StringIO
 from typing import TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from blendrun.report.schemas.plan import MachineRow, PlanReport, Prefix
+from blendrun.report.terminal.console import print_parts
 
 _BARS = "▁▂▃▄▅▆▇█"
-_LOG_WIDTH = 120
 _PROMPT_CHARACTERS = 1200
 _SHOWN_PREFIXES = 12
 
 
 def print_plan(report: PlanReport, first_prompt: str | None, stream: TextIO) -> None:
     """Sections one under the other; no colour and a fixed width where `stream` is no terminal."""
-    terminal = stream.isatty()
-    # Not written by rich, which ends the process where the stream is a closed pipe.
-    text = StringIO()
-    console = Console(
-        file=text, force_terminal=terminal, width=None if terminal else _LOG_WIDTH, highlight=False, emoji=False
-    )
-    for section in _sections(report, first_prompt):
-        console.print(section)
-    stream.write(text.getvalue())
-    stream.flush()
+    print_parts(_sections(report, first_prompt), stream)
 
 
 def _sections(report: PlanReport, first_prompt: str | None) -> Iterator[RenderableType]:

@@ -3,35 +3,27 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from io import StringIO
 from typing import TextIO
 
-from rich.console import Console
 from rich.table import Table
 
+from blendrun.report.terminal.console import print_parts
 from blendrun.store.failures import shown
 from blendrun.store.summary import Summary
 
+# A path in a log stays in one piece.
 _LOG_WIDTH = 4096
 
 
 def print_summary(summary: Summary, stream: TextIO) -> None:
     """A short table: what came of the job, and where it is."""
-    terminal = stream.isatty()
-    # Not written by rich, which ends the process where the stream is a closed pipe.
-    text = StringIO()
-    # A path in a log stays in one piece.
-    width = None if terminal else _LOG_WIDTH
-    console = Console(file=text, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _rows(summary):
         table.add_row(name, value)
-    console.print(table)
     with suppress(OSError):
-        stream.write(text.getvalue())
-        stream.flush()
+        print_parts([table], stream, log_width=_LOG_WIDTH)
 
 
 def _rows(summary: Summary) -> list[tuple[str, str]]:

@@ -18,7 +18,7 @@ from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import BlendrunError, InputMissingError, UsageError
 from blendrun.lengths.history import data_folder
 from blendrun.models.resolve import cache_folder, resolve_model
-from blendrun.report.terminal.doctor import SCHEMA_VERSION, Check, Checkup
+from blendrun.report.schemas.doctor import SCHEMA_VERSION, Check, Checkup
 
 _SMALL_MODEL = "smollm2-135m"
 _GIB = 1 << 30

@@ -1,0 +1,26 @@
+"""Tables and sentences on a stream, in colours where that is a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import StringIO
+from typing import TextIO
+
+from rich.console import Console, RenderableType
+
+_LOG_WIDTH = 120
+
+
+def print_parts(parts: Iterable[RenderableType], stream: TextIO, *, log_width: int = _LOG_WIDTH) -> None:
+    """Write `parts` one below the other; a sentence is never broken. log_width: characters where nobody says how wide.
+
+    Raises OSError where the stream is a closed pipe: rich would end the process.
+    """
+    terminal = stream.isatty()
+    text = StringIO()
+    width = None if terminal else log_width
+    console = Console(file=text, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
+    for part in parts:
+        console.print(part, soft_wrap=isinstance(part, str))
+    stream.write(text.getvalue())
+    stream.flush()
