@@ -173,9 +173,11 @@ class Supervisor:
             ready = sum(each.ready for each in self._replicas)
             if event.name == "load":
                 if ready:
+                    # The job is being run; that one more comes up is no step back.
                     return
                 event = replace(event, detail=f"replica {replica}: {event.detail}")
             elif self.stopped is not None:
+                # It drains, whoever still begins.
                 return
             else:
                 what = f"{ready} of {len(self.plans)} replicas; replica {replica}: {event.detail}"
