@@ -32,7 +32,7 @@ from blendrun.errors import (
     TooManyErrorsError,
     UsageError,
 )
-from blendrun.events import Event, Listener
+from blendrun.events import Listener, ignore
 from blendrun.report.schemas.plan import PlanReport
 from blendrun.report.terminal.progress import choose_view
 from blendrun.store.folder import StateFolder
@@ -124,12 +124,8 @@ def _names(jobs: Jobs) -> tuple[str, ...]:
 
 def _view(progress: Show) -> AbstractContextManager[Listener]:
     if progress is None:
-        return nullcontext(_ignore)
+        return nullcontext(ignore)
     return choose_view(sys.stderr, quiet=False) if progress == "rich" else nullcontext(progress)
-
-
-def _ignore(_: Event) -> None:
-    """Nobody listens."""
 
 
 @contextmanager

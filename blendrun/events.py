@@ -16,7 +16,7 @@ class PhaseStarted:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a phase is. unit: "bytes" or "requests".
+    """How far a phase is. unit: "bytes", "requests", "strings" (being sorted), "simulations" or "lines".
 
     failed, in_flight and the tokens are zero outside of the run phase; tokens are those of this invocation.
     """
@@ -73,3 +73,7 @@ class Pulse:
 
 Event = PhaseStarted | Progress | Note | Expected | Pulse
 Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """The listener of a caller who does not ask."""

@@ -15,7 +15,7 @@ from blendrun.backends.options import AtLeast1, checked_endpoint, converted
 from blendrun.cost.base import Machine
 from blendrun.engine.settings import engine_limits
 from blendrun.errors import OutputUnavailableError, UsageError
-from blendrun.events import Listener, Note, PhaseStarted, Progress
+from blendrun.events import Listener, PhaseStarted
 from blendrun.jobs.source import open_sources
 from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan, make_structure
@@ -111,30 +111,15 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
 
 def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Workload, Plan, tuple[MachineRow, ...]]:
     """The plan for the first machine asked for, and a row for each."""
-
-    def phase(name: str, detail: str) -> None:
-        listener(PhaseStarted(name, detail))
-
     machines = machines_of(options.hardware, options.gpus)
     # Once now: a wrong price is refused before anything is read.
     options.choice(machines[0].card.name)
     wanted = Wanted(str(options.model), options.tokenizer, options.limit, options.endpoint)
-    workload = load_workload(
-        open_sources(options.inputs, spool),
-        wanted,
-        phase,
-        lambda done, total, unit: listener(Progress(done, total, unit)),
-    )
-    structure = make_structure(
-        workload.prompts,
-        workload.model,
-        options.lengths,
-        phase,
-        lambda text: listener(Note(text, warning=True)),
-    )
+    workload = load_workload(open_sources(options.inputs, spool), wanted, listener)
+    structure = make_structure(workload.prompts, workload.model, options.lengths, listener)
     plans, rows = [], []
     for on in machines:
-        phase("simulate", f"{on.gpus} x {on.card.title}")
+        listener(PhaseStarted("simulate", f"{on.gpus} x {on.card.title}"))
         try:
             made = _on_machine(structure, workload, on, options, listener)
         except UsageError as error:
@@ -154,9 +139,7 @@ def _on_machine(
 ) -> Plan:
     limits = engine_limits("cpu" if on.card.kind == "cpu" else "gpu", options.engine_args)
     costed = cost_structure(structure, workload.model.card, on, keep=options.keep_sharing, limits=limits)
-    return make_plan(
-        costed, options.choice(on.card.name), lambda done, total: listener(Progress(done, total, "simulations"))
-    )
+    return make_plan(costed, options.choice(on.card.name), listener)
 
 
 def _write_order(path: Path, workload: Workload, made: Plan) -> None:

@@ -109,9 +109,7 @@ def open_backend(opening: Opening) -> Backend:
     if options.model is None:
         return found
     # Its weights are the servers' affair.
-    resolved = resolve_model(
-        options.model, platform="gpu", progress=lambda text: listener(PhaseStarted("model", text)), weights=False
-    )
+    resolved = resolve_model(options.model, platform="gpu", listener=listener, weights=False)
     return replace(
         found,
         identity=resolved.identity,

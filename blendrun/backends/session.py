@@ -25,7 +25,7 @@ from blendrun.jobs.job import Job
 from blendrun.models.resolve import ResolvedModel
 from blendrun.names import DeviceName, EngineName, OrderName, Overlap
 from blendrun.planner.run_planner import RunPlan
-from blendrun.planner.shards import Phase, Progress, divide_by_line, divide_by_prefix
+from blendrun.planner.shards import divide_by_line, divide_by_prefix
 from blendrun.planner.workload import DescribedJob
 from blendrun.report.schemas.plan import plan_json, plan_report
 from blendrun.runner.replica import Patience
@@ -157,9 +157,9 @@ def _shard(options: RunOptions, model: ResolvedModel | None) -> Shard | None:
     if place is None:
         return None
 
-    def divide(job: Job, shards: int, phase: Phase, progress: Progress) -> NDArray[np.int32]:
+    def divide(job: Job, shards: int, listener: Listener) -> NDArray[np.int32]:
         if model is None:
             return divide_by_line(job, shards)
-        return divide_by_prefix(job, shards, model, phase, progress)
+        return divide_by_prefix(job, shards, model, listener)
 
     return Shard(*place, divide)

@@ -26,7 +26,6 @@ from blendrun.engine.settings import (
     visible_gpus,
 )
 from blendrun.errors import UsageError
-from blendrun.events import PhaseStarted
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import EngineName, OrderName, Overlap
 from blendrun.planner.run_planner import RunPlan, RunPlanner
@@ -46,9 +45,7 @@ def open_backend(opening: Opening) -> Backend:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     given = options.engine_args if options.tp is None else options.engine_args | {"tp_size": options.tp}
     rules_of(options, given)
-    resolved = resolve_model(
-        options.model, platform=place.platform, progress=lambda text: opening.listener(PhaseStarted("model", text))
-    )
+    resolved = resolve_model(options.model, platform=place.platform, listener=opening.listener)
     arguments = _parsers(resolved) | given
     if place.needs is None:
         _refuse_too_many(place, arguments)

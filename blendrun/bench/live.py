@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSe
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.settings import one_scheduler
+from blendrun.events import Event, Listener, Note, PhaseStarted, Progress, ignore
 from blendrun.jobs.job import Job
 from blendrun.names import OrderName, Overlap
 from blendrun.planner.feeder import RowFeeder
@@ -27,8 +27,6 @@ from blendrun.planner.run_planner import RunPlan, RunPlanner
 from blendrun.runner.dispatch import Feeding, scheduler_settings
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
-
-Phase = Callable[[str, str], None]
 
 
 class LiveOrder(StrEnum):
@@ -91,9 +89,14 @@ class LiveBench:
     folder: Path
     together: bool
 
-    def run(self, phase: Phase, warn: Callable[[str], None], on_round: Callable[[Round], None]) -> None:
-        """Raises UsageError where a mode is refused, EngineUnavailableError when an engine dies."""
-        asyncio.run(_Bench(self, phase, warn, on_round).run())
+    def run(self, listener: Listener) -> tuple[Round, ...]:
+        """All rounds; each is told as it ends.
+
+        Raises UsageError where a mode is refused, EngineUnavailableError when an engine dies.
+        """
+        bench = _Bench(self, listener)
+        asyncio.run(bench.run())
+        return tuple(bench.rounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +116,8 @@ class _Entry:
 @dataclass(slots=True)
 class _Bench:
     asked: LiveBench
-    phase: Phase
-    warn: Callable[[str], None]
-    on_round: Callable[[Round], None]
+    listener: Listener
+    rounds: list[Round] = field(default_factory=list)
 
     async def run(self) -> None:
         entries = [self._entry(order, overlap) for overlap in self.asked.overlaps for order in self.asked.orders]
@@ -157,7 +159,12 @@ class _Bench:
             OrderName.SORTED if order is LiveOrder.GATED else OrderName(order) if order is not LiveOrder.AUTO else None
         )
         planner = replace(self.asked.planner, order=name, overlap=overlap)
-        return planner.plan(self.asked.job, self.asked.job.accepted, self.phase, lambda *_: None, self.warn)
+        return planner.plan(self.asked.job, self.asked.job.accepted, self._hear)
+
+    def _hear(self, event: Event) -> None:
+        """What planning tells, but for how far it is."""
+        if not isinstance(event, Progress):
+            self.listener(event)
 
     def _estimates(self, entry: _Entry) -> Estimates | None:
         """Corrected lengths of one round: the file that the engine has open, empty again."""
@@ -170,14 +177,14 @@ class _Bench:
         return estimates
 
     async def _start(self, entry: _Entry, stack: AsyncExitStack) -> tuple[SglangEngine, EngineInfo]:
-        self.phase("load", f"engine of {entry.order} on {entry.overlap}")
+        self.listener(PhaseStarted("load", f"engine of {entry.order} on {entry.overlap}"))
         if entry.settings.scheduler.estimates is not None:
             Estimates.create(Path(entry.settings.scheduler.estimates), len(self.asked.job.accepted))
         engine = SglangEngine(entry.settings, self.asked.folder / f"{entry.order}-{entry.overlap}.log")
         stack.push_async_callback(engine.stop)
-        info = await engine.start(lambda _: None)
+        info = await engine.start(ignore)
         for note in info.notes:
-            self.warn(note)
+            self.listener(Note(note, warning=True))
         return engine, info
 
     async def _rounds(self, batch: list[_Entry], engines: dict[bytes, tuple[SglangEngine, EngineInfo]]) -> None:
@@ -185,8 +192,11 @@ class _Bench:
             # Another one begins each time, so that what changes over time favours none.
             first = repeat * len(batch) // self.asked.repeats
             for entry in (*batch[first:], *batch[:first]):
-                self.phase("run", f"{entry.order} on {entry.overlap}, {repeat + 1} of {self.asked.repeats}")
-                self.on_round(await self._round(entry, repeat, *engines[_key(entry)]))
+                what = f"{entry.order} on {entry.overlap}"
+                self.listener(PhaseStarted("run", f"{what}, {repeat + 1} of {self.asked.repeats}"))
+                found = await self._round(entry, repeat, *engines[_key(entry)])
+                self.rounds.append(found)
+                self.listener(Note(f"{what}: {found.seconds:.1f} s, {found.cached:,} tokens cached"))
 
     async def _round(self, entry: _Entry, repeat: int, engine: SglangEngine, info: EngineInfo) -> Round:
         ours = entry.order in (LiveOrder.BLENDED, LiveOrder.AUTO)
@@ -205,10 +215,11 @@ class _Bench:
             records=records,
             steps=StepTail(entry.steps),
             estimates=estimates,
-            on_result=totals.add,
-            on_tick=lambda: None,
-            on_note=self.warn,
+            receiver=totals,
+            listener=self.listener,
             stopping=lambda: False,
+            # What is measured is not disturbed by reading the engine's log.
+            pulses=False,
         )
         begun = time.monotonic()
         try:
@@ -240,11 +251,14 @@ class _Totals:
     output: int = 0
     failed: int = 0
 
-    def add(self, result: Result, _: str) -> None:
+    def receive(self, result: Result, custom_id: str) -> None:
         self.prompt += result.usage.prompt
         self.cached += result.usage.cached
         self.output += result.usage.output
         self.failed += result.error_code is not None
+
+    def show_progress(self) -> None:
+        """Nothing is shown of a round before it ends."""
 
 
 def _key(entry: _Entry) -> bytes:

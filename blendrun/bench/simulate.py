@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from blendrun.cost.base import Machine
 from blendrun.cost.hardware import machine
 from blendrun.errors import UsageError
+from blendrun.events import Listener, PhaseStarted
 from blendrun.models.card import ModelCard
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan
 from blendrun.planner.workload import Workload
 from blendrun.synth.recipe import Recipe, UnreachableError
 from blendrun.synth.workload import known_lengths, paper_rho, synthesise
 from blendrun.tree.compiled import load_kernels, needs_compiling
-
-Phase = Callable[[str, str], None]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,8 +49,7 @@ def cells_of_recipe(
     model: ModelCard,
     machines: Sequence[Machine],
     choice: Choice,
-    phase: Phase,
-    progress: Progress,
+    listener: Listener,
 ) -> tuple[list[Cell], list[Refused]]:
     """A workload for each pair of density and sharing, by sharing and then density, on a model and on each machine.
 
@@ -60,12 +57,12 @@ def cells_of_recipe(
     few of a grid are left out and told. Raises UsageError.
     """
     cells, refused = [], []
-    _compile(phase)
+    _compile(listener)
     grid = [replace(recipe, rho=rho, sharing=sharing) for sharing in sharings for rho in rhos]
     for number, wanted in enumerate(grid, start=1):
         name = f"rho {wanted.rho:g}, sharing {wanted.sharing:g} ({number} of {len(grid)})"
         try:
-            cells += _recipe_cells(wanted, model, machines, choice, name, phase, progress)
+            cells += _recipe_cells(wanted, model, machines, choice, name, listener)
         except UnreachableError as error:
             refused.append(Refused(wanted.rho, wanted.sharing, str(error)))
     if not cells:
@@ -78,16 +75,15 @@ def cells_of_file(
     structure: Structure,
     machines: Sequence[Machine],
     choice: Choice,
-    phase: Phase,
-    progress: Progress,
+    listener: Listener,
 ) -> list[Cell]:
     """A job or a trace on each machine. Raises UsageError where model or requests do not fit one."""
     card, tree = workload.model.card, structure.tree
     sharing = tree.shared_tokens / max(tree.prompt_tokens, 1)
     cells = []
     for on in machines:
-        phase("simulate", f"{len(structure.prompts):,} requests{_on(on, machines)}")
-        plan = make_plan(cost_structure(structure, card, on), choice, progress)
+        listener(PhaseStarted("simulate", f"{len(structure.prompts):,} requests{_on(on, machines)}"))
+        plan = make_plan(cost_structure(structure, card, on), choice, listener)
         rho = paper_rho(plan.costed.demand, card, machine(on.card, on.gpus, "peak"))
         cells.append(Cell(rho, sharing, rho, sharing, {}, plan))
     return cells
@@ -99,17 +95,16 @@ def _recipe_cells(
     machines: Sequence[Machine],
     choice: Choice,
     name: str,
-    phase: Phase,
-    progress: Progress,
+    listener: Listener,
 ) -> list[Cell]:
-    phase("synthesise", name)
+    listener(PhaseStarted("synthesise", name))
     # Both rates grow with the devices: a density is the same on any number of them.
     made = synthesise(recipe, model, machine(machines[0].card, 1, "peak"))
     structure = Structure(made.prompts, made.tree, known_lengths(made.prompts))
     cells = []
     for on in machines:
-        phase("simulate", f"{name}{_on(on, machines)}")
-        plan = make_plan(cost_structure(structure, model, on), choice, progress)
+        listener(PhaseStarted("simulate", f"{name}{_on(on, machines)}"))
+        plan = make_plan(cost_structure(structure, model, on), choice, listener)
         cells.append(Cell(recipe.rho, recipe.sharing, made.rho, made.sharing, made.counts, plan))
     return cells
 
@@ -118,7 +113,7 @@ def _on(on: Machine, machines: Sequence[Machine]) -> str:
     return f" on {on.gpus} GPUs" if len(machines) > 1 else ""
 
 
-def _compile(phase: Phase) -> None:
+def _compile(listener: Listener) -> None:
     if needs_compiling():
-        phase("compile", "the planner's loops, once for this machine")
+        listener(PhaseStarted("compile", "the planner's loops, once for this machine"))
         load_kernels()

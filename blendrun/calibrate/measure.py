@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from blendrun.calibrate.base import Calibration, Fit, Observation, Probe, Rates
+from blendrun.calibrate.base import Calibration, Fit, Observation, Rates
 from blendrun.calibrate.design import Room, probes, warm_up
 from blendrun.calibrate.fit import fit
 from blendrun.calibrate.rates import Request, measure_rates
@@ -84,20 +83,15 @@ async def _run(task: Task, engine: Engine, listener: Listener) -> tuple[EngineIn
 
 async def _measure(task: Task, engine: Engine, listener: Listener) -> tuple[EngineInfo, tuple[Observation, ...]]:
     listener(PhaseStarted("load", task.model))
-    info = await engine.start(lambda phase: listener(PhaseStarted("load", phase)))
+    info = await engine.start(listener)
     for note in info.notes:
         listener(Note(note, warning=True))
     room = Room(info.kv_tokens, info.context_length, info.max_running)
     sweep = Sweep(engine, task.card.vocab_size, _policy(task.settings, info))
     planned = probes(task.settings.platform, room, quick=task.quick)
     listener(PhaseStarted("warm up", warm_up().name))
-    await sweep.measure([warm_up()], lambda _: None)
-    return info, await sweep.measure(planned, _announce(planned, listener))
-
-
-def _announce(planned: tuple[Probe, ...], listener: Listener) -> Callable[[Probe], None]:
-    places = {probe.name: place for place, probe in enumerate(planned, start=1)}
-    return lambda probe: listener(PhaseStarted("measure", f"{places[probe.name]} of {len(planned)}: {probe.name}"))
+    await sweep.measure([warm_up()])
+    return info, await sweep.measure(planned, listener)
 
 
 def _policy(settings: EngineSettings, info: EngineInfo) -> Policy:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
 import orjson
@@ -14,6 +14,7 @@ from blendrun.calibrate.base import Ask, Load, Observation, Probe
 from blendrun.calibrate.schedule import Policy, schedule
 from blendrun.engine.base import Engine, Result, WorkItem
 from blendrun.errors import EngineUnavailableError
+from blendrun.events import Listener, PhaseStarted, ignore
 
 _URL = "/v1/completions"
 # Texts of one repeat and of one probe must not be those of another.
@@ -31,11 +32,11 @@ class Sweep:
         self._results: AsyncIterator[Result] = aiter(engine.results())
         self._texts = 0
 
-    async def measure(self, probes: Sequence[Probe], on_probe: Callable[[Probe], None]) -> tuple[Observation, ...]:
+    async def measure(self, probes: Sequence[Probe], listener: Listener = ignore) -> tuple[Observation, ...]:
         """Medians over each probe's repeats. Raises EngineUnavailableError when the engine dies or refuses."""
         found = []
-        for probe in probes:
-            on_probe(probe)
+        for place, probe in enumerate(probes, start=1):
+            listener(PhaseStarted("measure", f"{place} of {len(probes)}: {probe.name}"))
             found.append(await self._observe(probe))
         return tuple(found)
 

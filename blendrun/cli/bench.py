@@ -146,7 +146,6 @@ def _refuse_both(context: typer.Context, jobs: list[str] | None) -> None:
 def _of_recipe(options: dict[str, Any], listener: Listener) -> BenchReport:
     from blendrun.bench.grid import parse_values
     from blendrun.bench.simulate import cells_of_recipe
-    from blendrun.events import PhaseStarted, Progress
     from blendrun.report.schemas.bench import bench_report
     from blendrun.synth.recipe import Recipe
 
@@ -167,8 +166,7 @@ def _of_recipe(options: dict[str, Any], listener: Listener) -> BenchReport:
         planned.card,
         machines,
         choice,
-        lambda name, detail: listener(PhaseStarted(name, detail)),
-        lambda done, total: listener(Progress(done, total, "simulations")),
+        listener,
     )
     return bench_report(" + ".join(kinds), planned.name, machines, recipe.seed, cells, refused)
 
@@ -178,14 +176,11 @@ def _of_jobs(options: dict[str, Any], listener: Listener) -> BenchReport:
 
     from blendrun.bench.simulate import cells_of_file
     from blendrun.errors import UsageError
-    from blendrun.events import Note, PhaseStarted, Progress
+    from blendrun.events import Note
     from blendrun.jobs.source import open_sources
     from blendrun.planner.plan import make_structure
     from blendrun.planner.workload import Wanted, load_workload
     from blendrun.report.schemas.bench import bench_report
-
-    def phase(name: str, detail: str) -> None:
-        listener(PhaseStarted(name, detail))
 
     if options["model"] is None:
         raise UsageError("which model? Give --model, for example --model llama-3-8b")
@@ -194,17 +189,12 @@ def _of_jobs(options: dict[str, Any], listener: Listener) -> BenchReport:
         workload = load_workload(
             open_sources(options["jobs"], Path(spool)),
             Wanted(options["model"], options["tokenizer"]),
-            phase,
-            lambda done, total, unit: listener(Progress(done, total, unit)),
+            listener,
         )
     for warning in workload.warnings:
         listener(Note(warning, warning=True))
-    structure = make_structure(
-        workload.prompts, workload.model, LengthMode.AUTO, phase, lambda text: listener(Note(text, warning=True))
-    )
-    cells = cells_of_file(
-        workload, structure, machines, choice, phase, lambda done, total: listener(Progress(done, total, "simulations"))
-    )
+    structure = make_structure(workload.prompts, workload.model, LengthMode.AUTO, listener)
+    cells = cells_of_file(workload, structure, machines, choice, listener)
     return bench_report(", ".join(options["jobs"]), workload.model.name, machines, None, cells, ())
 
 

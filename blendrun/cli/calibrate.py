@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from blendrun.calibrate.base import Calibration
     from blendrun.calibrate.measure import Task
     from blendrun.cost.base import HardwareCard
+    from blendrun.events import Listener
 
 
 def calibrate(
@@ -73,13 +74,13 @@ def _execute(
     from blendrun.calibrate.card import card_path, check_writable, make_card, write_card
     from blendrun.calibrate.measure import calibrate as measure
     from blendrun.engine.process import SglangEngine
-    from blendrun.events import Note, PhaseStarted
+    from blendrun.events import Note
     from blendrun.report.terminal.progress import choose_view
     from blendrun.runner.stop import stopping_by_exception
 
     path = card_path(name, output)
     with stopping_by_exception(), choose_view(sys.stderr, quiet=options["quiet"]) as listener:
-        task = _task(options, lambda text: listener(PhaseStarted("model", text)))
+        task = _task(options, listener)
         check_writable(path)
         with tempfile.TemporaryDirectory(prefix="blendrun-") as folder:
             found = measure(task, SglangEngine(task.settings, Path(folder) / "engine.log"), listener)
@@ -90,7 +91,7 @@ def _execute(
     return found, card, path
 
 
-def _task(options: dict[str, Any], progress: Any) -> Task:
+def _task(options: dict[str, Any], listener: Listener) -> Task:
     """From options to what is measured. Raises UsageError, InputMissingError."""
     from blendrun.backends.session import platform_of
     from blendrun.calibrate.measure import Task
@@ -103,7 +104,7 @@ def _task(options: dict[str, Any], progress: Any) -> Task:
     if options["model"] is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     platform = platform_of(options["device"])
-    resolved = resolve_model(options["model"], platform=platform, progress=progress)
+    resolved = resolve_model(options["model"], platform=platform, listener=listener)
     if resolved.card is None:
         raise UsageError(f"the dimensions of {options['model']} are not known: give a model folder with a config.json")
     settings = EngineSettings(

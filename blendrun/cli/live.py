@@ -12,7 +12,7 @@ from blendrun.cli.choices import names_in
 from blendrun.names import DeviceName, Overlap
 
 if TYPE_CHECKING:
-    from blendrun.bench.live import LiveOrder, Round
+    from blendrun.bench.live import LiveOrder
     from blendrun.events import Listener
     from blendrun.jobs.job import Job
     from blendrun.report.schemas.live import LiveReport
@@ -113,31 +113,21 @@ def _of_job(
         runtime_versions,
     )
     from blendrun.errors import UsageError
-    from blendrun.events import Note, PhaseStarted
     from blendrun.models.resolve import resolve_model
     from blendrun.planner.run_planner import RunPlanner
     from blendrun.report.schemas.live import live_report
-
-    def phase(name: str, detail: str) -> None:
-        listener(PhaseStarted(name, detail))
 
     if options["model"] is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     if not len(job.accepted):
         raise UsageError(f"{options['jobs'][0]} has no request to run")
     platform = platform_of(options["device"])
-    model = resolve_model(options["model"], platform=platform, progress=lambda text: phase("model", text))
+    model = resolve_model(options["model"], platform=platform, listener=listener)
     arguments = parse_engine_args(options["engine_arg"] or [])
     if options["kv_tokens"] is not None:
         arguments["max_total_tokens"] = options["kv_tokens"]
     limits = engine_limits(platform, arguments)
-    rounds: list[Round] = []
-
-    def on_round(found: Round) -> None:
-        rounds.append(found)
-        listener(Note(f"{found.order} on {found.overlap}: {found.seconds:.1f} s, {found.cached:,} tokens cached"))
-
-    LiveBench(
+    rounds = LiveBench(
         job=job,
         planner=RunPlanner(model, None, limits=limits, hardware=options["hardware"]),
         settings=EngineSettings(
@@ -151,7 +141,7 @@ def _of_job(
         repeats=options["repeat"],
         folder=folder,
         together=platform == "cpu",
-    ).run(phase, lambda text: listener(Note(text, warning=True)), on_round)
+    ).run(listener)
     return live_report(
         rounds,
         job=", ".join(Path(name).name for name in options["jobs"]),

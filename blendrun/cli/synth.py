@@ -38,7 +38,7 @@ def synth(
     Lengths by published means; the mix is for MODEL on a card, since density depends on both.
     """
     from blendrun.cli.bench import machine_of, model_of
-    from blendrun.events import PhaseStarted, Progress
+    from blendrun.events import PhaseStarted
     from blendrun.report.schemas.synth import synth_json, synth_report
     from blendrun.report.terminal.bench import print_synth
     from blendrun.report.terminal.progress import choose_view
@@ -52,7 +52,7 @@ def synth(
         listener(PhaseStarted("synthesise", f"{requests:,} requests"))
         made = synthesise(recipe, planned.card, peak)
         listener(PhaseStarted("write", str(output)))
-        write_workload(made, output, lambda done, total: listener(Progress(done, total, "lines")))
+        write_workload(made, output, listener)
         report = synth_report(made, planned.name, planned.card, on)
     if json:
         sys.stdout.write(synth_json(report).decode() + "\n")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any, Literal, Protocol
 
 import msgspec
 
 from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget
+from blendrun.events import Listener
 
 Platform = Literal["cpu", "gpu"]
 # Where an engine says it runs; a server tells nobody.
@@ -158,9 +159,6 @@ class EngineSettings(msgspec.Struct, frozen=True):
     overlap: OverlapMode = "exclusive"
 
 
-OnPhase = Callable[[str], None]
-
-
 class Engine(Protocol):
     """Takes work items in order, gives results as they come. One start, one stop.
 
@@ -173,8 +171,11 @@ class Engine(Protocol):
         """Requests that were submitted and whose media are still being fetched: it cannot have begun on them."""
         ...
 
-    async def start(self, on_phase: OnPhase) -> EngineInfo:
-        """Bring the engine up. Raises EngineUnavailableError with the reason."""
+    async def start(self, listener: Listener) -> EngineInfo:
+        """Bring the engine up. Raises EngineUnavailableError with the reason.
+
+        listener: told how far it is, in phases `load`.
+        """
         ...
 
     async def submit(self, item: WorkItem) -> None:

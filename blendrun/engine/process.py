@@ -9,12 +9,13 @@ import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
-from blendrun.engine.base import EngineInfo, EngineSettings, OnPhase, Result, WorkItem
+from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, FromEngine, Phase
 from blendrun.engine.child import REAP_TIMEOUT_S, Child, start_child
 from blendrun.engine.loopback import loopback
 from blendrun.engine.settings import settings_environment
 from blendrun.errors import EngineUnavailableError
+from blendrun.events import Listener, PhaseStarted
 
 _LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 65_536
@@ -58,14 +59,14 @@ class SglangEngine:
     def fetching(self) -> int:
         return 0
 
-    async def start(self, on_phase: OnPhase) -> EngineInfo:
+    async def start(self, listener: Listener) -> EngineInfo:
         self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
         self._kills_before = _kernel_kills()
         try:
             child = self._child = self._started()
         except OSError as error:
             raise EngineUnavailableError(f"the engine process could not be started: {error}") from error
-        on_phase("import")
+        listener(PhaseStarted("load", "import"))
         reader, writer = await asyncio.open_connection(sock=child.connection)
         channel = self._channel = Channel[FromEngine](reader, writer, FromEngine)  # type: ignore[arg-type]
         variables = settings_environment(self._settings) | loopback(self._settings, child.scratch)
@@ -75,7 +76,7 @@ class SglangEngine:
             raise await self._death("the engine did not start") from error
         while (message := await channel.receive()) is not None:
             if isinstance(message, Phase):
-                on_phase(message.name)
+                listener(PhaseStarted("load", message.name))
             elif isinstance(message, EngineInfo):
                 self._ready = True
                 return message

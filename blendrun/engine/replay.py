@@ -17,9 +17,10 @@ import orjson
 
 from blendrun import __version__
 from blendrun.endpoints.registry import ENDPOINTS
-from blendrun.engine.base import EngineInfo, OnPhase, Result, Usage, WorkItem
+from blendrun.engine.base import EngineInfo, Result, Usage, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.errors import ErrorCode, UsageError
+from blendrun.events import Listener
 
 _CONTEXT_LENGTH = 8192
 _CHARACTERS_PER_TOKEN = 4
@@ -70,7 +71,7 @@ class ReplayEngine:
     def fetching(self) -> int:
         return 0
 
-    async def start(self, on_phase: OnPhase) -> EngineInfo:
+    async def start(self, listener: Listener) -> EngineInfo:
         return EngineInfo(
             engine="replay",
             platform="cpu",

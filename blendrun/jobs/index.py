@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
 from blendrun.errors import InputInvalidError, LineError, UsageError
+from blendrun.events import Listener, Progress, ignore
 from blendrun.jobs.job import Job, Reading
 from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, raw_digest
 from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
 from blendrun.jobs.reader import SourceReader
 from blendrun.jobs.source import Source
-
-Progress = Callable[[int, int], None]
 
 # One row as it is gathered: packed by struct (one call a row), read back by NumPy. `owner` is the digest of
 # the custom_id; it finds duplicates and is dropped.
@@ -53,7 +52,7 @@ def index_jobs(
     default_url: str | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
     rules: Rules | None = None,
-    progress: Progress | None = None,
+    listener: Listener = ignore,
 ) -> Job:
     """Read every line once and keep where it is and what it asks for.
 
@@ -62,7 +61,7 @@ def index_jobs(
     default_url: what a line without `url` means.
     max_line_bytes: longer lines are rejected without being loaded.
     rules: what lines may ask for; by default no media outside the line and no adapter.
-    progress: called with (bytes done, bytes in all) about every 4 MiB, and at the end.
+    listener: told the progress in bytes about every 4 MiB, and at the end.
 
     Raises InputInvalidError (no line at all, or a file became shorter), InputMissingError, UsageError.
     """
@@ -74,7 +73,7 @@ def index_jobs(
     reader = SourceReader(sources)
     try:
         gatherer = _Gatherer(sources, reader, reading)
-        columns = gatherer.gather(limit, progress or _silent)
+        columns = gatherer.gather(limit, listener)
         if not len(columns["rejected"]):
             names = ", ".join(source.name for source in sources[:3]) + (", …" if len(sources) > 3 else "")
             raise InputInvalidError(f"{names} holds no request; each line must be one JSON object")
@@ -106,7 +105,7 @@ class _Gatherer:
         self.models: Counter[str] = Counter()
         self.chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in _ROW_TYPE.fields or ()}
 
-    def gather(self, limit: int | None, progress: Progress) -> dict[str, NDArray[Any]]:
+    def gather(self, limit: int | None, listener: Listener) -> dict[str, NDArray[Any]]:
         """All columns, each contiguous."""
         total = sum(source.size for source in self.sources)
         rows, base, report_at = 0, 0, BLOCK_BYTES
@@ -121,13 +120,13 @@ class _Gatherer:
                 rows += 1
                 done = base + line.offset + line.length
                 if rows == limit:
-                    progress(done, total)
+                    listener(Progress(done, total, "bytes"))
                     return self._finish()
                 if done >= report_at:
-                    progress(done, total)
+                    listener(Progress(done, total, "bytes"))
                     report_at = done + BLOCK_BYTES
             base += source.size
-        progress(total, total)
+        listener(Progress(total, total, "bytes"))
         return self._finish()
 
     def _lines(self, place: int) -> Iterator[RawLine]:
@@ -204,7 +203,3 @@ def first_rows(owner: NDArray[np.uint64], refused: NDArray[np.bool_]) -> NDArray
         repeats = ~starts
         first[order[repeats]] = heads[repeats]
     return first
-
-
-def _silent(done: int, total: int) -> None:
-    """The progress of a caller who does not ask."""

@@ -8,7 +8,7 @@ A trace can be planned and simulated, not run.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import chain, islice
@@ -18,14 +18,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.errors import ErrorCode, InputInvalidError, LineError, UsageError
+from blendrun.events import Listener, Progress, ignore
 from blendrun.jobs.index import first_rows
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
 from blendrun.jobs.reader import SourceReader
 from blendrun.jobs.source import Source
 from blendrun.jobs.trace_line import TraceLine, is_trace, parse_trace_line, refuse
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +93,11 @@ def holds_trace(sources: Sequence[Source]) -> bool:
     return first is not None and first.raw is not None and is_trace(first.raw)
 
 
-def read_trace(sources: Sequence[Source], *, limit: int | None = None, progress: Progress | None = None) -> Trace:
+def read_trace(sources: Sequence[Source], *, limit: int | None = None, listener: Listener = ignore) -> Trace:
     """Read every line of a trace.
 
     limit: stop after this many lines that are not blank, refused ones counted.
-    progress: called with (bytes done, bytes in all) about every 4 MiB, and at the end.
+    listener: told the progress in bytes about every 4 MiB, and at the end.
 
     Raises InputInvalidError (no line is a request, or a file became shorter), InputMissingError, UsageError.
     """
@@ -114,14 +113,13 @@ def read_trace(sources: Sequence[Source], *, limit: int | None = None, progress:
                 gathered.take(place, line)
                 lines += 1
                 done = base + line.offset + line.length
-                if progress is not None and done >= report_at:
-                    progress(done, total)
+                if done >= report_at:
+                    listener(Progress(done, total, "bytes"))
                     report_at = done + BLOCK_BYTES
             base += source.size
     finally:
         reader.close()
-    if progress is not None:
-        progress(total, total)
+    listener(Progress(total, total, "bytes"))
     return gathered.trace(tuple(sources))
 
 

@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from blendrun.errors import (
     InputMissingError,
     OutputUnavailableError,
 )
+from blendrun.events import Listener, PhaseStarted, ignore
 from blendrun.models.identity import file_fingerprint
 
 # Part of a converted copy's name: raise it when the conversion's result changes.
@@ -37,7 +37,7 @@ _CANNOT_WRITE = 4
 _CANNOT_READ = 5
 
 
-def dequantise(gguf_file: Path, target: Path, progress: Callable[[str], None] | None = None) -> None:
+def dequantise(gguf_file: Path, target: Path, listener: Listener = ignore) -> None:
     """Make `target` a folder with the model in float32, its tokenizer, chat template and generation config.
 
     Does nothing where `target` is there already. Raises InputMissingError for a file that cannot be read,
@@ -51,7 +51,7 @@ def dequantise(gguf_file: Path, target: Path, progress: Callable[[str], None] | 
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.parent / f".{target.name}.lock"):
             if not (target / RECORD).is_file():
-                _convert_and_publish(gguf_file, target, progress)
+                _convert_and_publish(gguf_file, target, listener)
     except OSError as error:
         raise OutputUnavailableError(
             f"cannot write the converted model to {target.parent} ({error.strerror or error}): "
@@ -59,15 +59,14 @@ def dequantise(gguf_file: Path, target: Path, progress: Callable[[str], None] | 
         ) from error
 
 
-def _convert_and_publish(gguf_file: Path, target: Path, progress: Callable[[str], None] | None) -> None:
+def _convert_and_publish(gguf_file: Path, target: Path, listener: Listener) -> None:
     """Convert into a folder beside `target`, then rename. The caller holds the lock: other tries are dead."""
     if target.exists():
         raise OutputUnavailableError(f"{target} is there and is no converted model: remove it")
     for leftover in target.parent.glob(f".{target.name}.partial-*"):
         shutil.rmtree(leftover, ignore_errors=True)
     staging = target.parent / f".{target.name}.partial-{os.getpid()}"
-    if progress is not None:
-        progress(f"converting {gguf_file.name} to float32, once")
+    listener(PhaseStarted("model", f"converting {gguf_file.name} to float32, once"))
     try:
         _run_converter(gguf_file, staging)
         record = {

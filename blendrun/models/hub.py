@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from blendrun.errors import BlendrunError, InputMissingError, OutputUnavailableError
+from blendrun.events import Listener, PhaseStarted, ignore
 from blendrun.models.identity import weights_complete
 
 _TEXT_PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
@@ -55,9 +55,7 @@ def offline() -> bool:
     )
 
 
-def fetch_snapshot(
-    hub_id: str, *, weights: bool, otherwise: str, progress: Callable[[str], None] | None = None
-) -> Path:
+def fetch_snapshot(hub_id: str, *, weights: bool, otherwise: str, listener: Listener = ignore) -> Path:
     """Download a model (without `weights`: configuration and tokenizer only) and return its folder.
 
     otherwise: what the user can do instead; it ends every message.
@@ -72,8 +70,7 @@ def fetch_snapshot(
     try:
         # One request first: without a network, snapshot_download would try again for minutes.
         files = {file.rfilename for file in HfApi().model_info(hub_id, timeout=_ANSWER_WITHIN_S).siblings or ()}
-        if progress is not None:
-            progress(f"downloading {hub_id} from the Hugging Face hub")
+        listener(PhaseStarted("model", f"downloading {hub_id} from the Hugging Face hub"))
         patterns = _TEXT_PATTERNS + (_weight_patterns(files) if weights else ())
         folder = Path(snapshot_download(hub_id, allow_patterns=list(patterns), ignore_patterns=list(_SECOND_COPIES)))
     # requests or httpx below, by version, each with its own tree of network errors.

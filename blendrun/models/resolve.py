@@ -6,13 +6,13 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 
 from blendrun.errors import InputMissingError, UsageError
+from blendrun.events import Listener, ignore
 from blendrun.models.cards import (
     ModelCard,
     card_from_config,
@@ -25,7 +25,6 @@ from blendrun.models.hub import cached_snapshot, fetch_snapshot, offline
 from blendrun.models.identity import file_fingerprint, folder_identity, weights_complete
 
 Platform = Literal["cpu", "gpu"]
-Progress = Callable[[str], None]
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -56,7 +55,7 @@ class _Request:
 
     name: str
     platform: Platform
-    progress: Progress | None
+    listener: Listener
     download: bool
     weights: bool
 
@@ -65,20 +64,20 @@ def resolve_model(
     name: str,
     *,
     platform: Platform,
-    progress: Progress | None = None,
+    listener: Listener = ignore,
     download: bool = True,
     weights: bool = True,
 ) -> ResolvedModel:
     """Find the model that `name` means: a folder or GGUF file, an alias, or an id on the Hugging Face hub.
 
-    progress: called with one short sentence before a step that takes longer than a second.
+    listener: told of a phase `model`, in one short sentence, before a step that takes longer than a second.
     download: False looks on this machine only; so does HF_HUB_OFFLINE=1.
     weights: False is for planning: configuration and tokenizer are enough; `identity` covers what is there.
 
     Raises UsageError for a name that means nothing, InputMissingError for a model that is not to be had, and
     what `gguf.dequantise` raises. The message says what to do.
     """
-    request = _Request(name, platform, progress, download, weights)
+    request = _Request(name, platform, listener, download, weights)
     path = _as_path(name)
     if (path / "config.json").is_file():
         return _from_folder(request, path)
@@ -135,7 +134,7 @@ def _from_gguf_file(request: _Request, path: Path) -> ResolvedModel:
     if request.platform == "gpu":
         identity = file_fingerprint(path)
         return ResolvedModel(request.name, path.resolve(), None, identity, None, f"GGUF file {path.name}")
-    folder = _converted(path.resolve(), path.stem.lower(), request.progress)
+    folder = _converted(path.resolve(), path.stem.lower(), request.listener)
     return _resolved(request, folder, None, f"converted from GGUF file {path.name}")
 
 
@@ -145,7 +144,7 @@ def _from_alias(request: _Request, card: ModelCard) -> ResolvedModel:
         raise UsageError(f"the card of {card.alias} has no source: give a folder that holds the model")
     origin = f"alias {card.alias}, converted from GGUF of package {source.package}"
     file = _packaged_file(source.package, source.file)
-    folder = _converted(file, card.alias, request.progress) if file else _earlier_conversion(card.alias)
+    folder = _converted(file, card.alias, request.listener) if file else _earlier_conversion(card.alias)
     if folder is not None:
         return _resolved(request, folder, card, origin)
     otherwise = "give a folder that holds it"
@@ -161,7 +160,7 @@ def _from_hub(request: _Request, hub_id: str, card: ModelCard | None, otherwise:
         return _resolved(request, folder, card, f"{alias}{hub_id} in the Hugging Face cache")
     if not request.download or offline():
         raise InputMissingError(f"{hub_id} is not on this machine and downloads are off; {otherwise}")
-    folder = fetch_snapshot(hub_id, weights=request.weights, otherwise=otherwise, progress=request.progress)
+    folder = fetch_snapshot(hub_id, weights=request.weights, otherwise=otherwise, listener=request.listener)
     return _resolved(request, folder, card, f"{alias}{hub_id} from the Hugging Face hub")
 
 
@@ -200,14 +199,14 @@ def _packaged_file(package: str | None, file: str | None) -> Path | None:
     return next((folder / file for folder in folders if (folder / file).is_file()), None)
 
 
-def _converted(gguf_file: Path, name: str, progress: Progress | None) -> Path:
+def _converted(gguf_file: Path, name: str, listener: Listener) -> Path:
     """The float32 copy of a GGUF file in the cache, made now if it is not there."""
     # Imported here so that `python -m blendrun.models.gguf` does not find itself imported already.
     from blendrun.models.gguf import CONVERTER_VERSION, dequantise
 
     key = f"{gguf_file.name}\0{file_fingerprint(gguf_file)}\0{CONVERTER_VERSION}".encode()
     folder = cache_folder() / "models" / f"{name}-{blake2b(key, digest_size=6).hexdigest()}"
-    dequantise(gguf_file, folder, progress)
+    dequantise(gguf_file, folder, listener)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,6 +17,7 @@ from blendrun.cost.base import Demand, Machine
 from blendrun.cost.capacity import UNTOLD, EngineLimits, KvPool, kv_pool
 from blendrun.cost.formulas import demand
 from blendrun.cost.step import step_budget
+from blendrun.events import Event, Listener, Note, PhaseStarted, Progress, ignore
 from blendrun.lengths.base import Lengths
 from blendrun.lengths.estimate import estimate
 from blendrun.lengths.evidence import Recalled
@@ -33,8 +33,6 @@ from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
 from blendrun.tree.compiled import load_kernels, needs_compiling
 from blendrun.tree.restrict import restrict
-
-Phase = Callable[[str, str], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -128,16 +126,14 @@ class Plan:
         return min(found, key=lambda each: each[0])[1] if found else self.costed.blend
 
 
-def make_structure(
-    prompts: Prompts, model: PlannedModel, mode: LengthMode, phase: Phase, warn: Callable[[str], None]
-) -> Structure:
-    """Build the tree and expect lengths. phase: told what begins; warn: told what could not be used."""
+def make_structure(prompts: Prompts, model: PlannedModel, mode: LengthMode, listener: Listener = ignore) -> Structure:
+    """Build the tree and expect lengths. listener: told what begins, and what could not be used."""
     if needs_compiling():
-        phase("compile", "the planner's loops, once for this machine")
+        listener(PhaseStarted("compile", "the planner's loops, once for this machine"))
         load_kernels()
-    phase("tree", f"{len(prompts):,} prompts")
+    listener(PhaseStarted("tree", f"{len(prompts):,} prompts"))
     tree = build_tree(prompts)
-    lengths = estimate(prompts, tree, mode=mode, history=recall(prompts, model.identity, warn))
+    lengths = estimate(prompts, tree, mode=mode, history=recall(prompts, model.identity, listener))
     return Structure(prompts, tree, lengths)
 
 
@@ -177,20 +173,18 @@ def cost_structure(
     )
 
 
-def make_plan(costed: Costed, choice: Choice, progress: Callable[[int, int], None] | None = None) -> Plan:
-    """Simulate the orders and choose; for several replicas, on a part of the job each.
+def make_plan(costed: Costed, choice: Choice, listener: Listener = ignore) -> Plan:
+    """Simulate the orders and choose; for several replicas, on a part of the job each. listener: told how far it is.
 
     Raises UsageError for a request that does not fit the pool.
     """
     replicas = costed.pool.replicas
     if replicas == 1:
-        return Plan(costed, _portfolio(costed, choice, draw_outputs(costed.structure.lengths), progress))
-    return make_parts(costed, choice, partition(costed.structure.tree, costed.demand, replicas), progress)
+        return Plan(costed, _portfolio(costed, choice, draw_outputs(costed.structure.lengths), listener))
+    return make_parts(costed, choice, partition(costed.structure.tree, costed.demand, replicas), listener)
 
 
-def make_parts(
-    costed: Costed, choice: Choice, cut: Partition, progress: Callable[[int, int], None] | None = None
-) -> Plan:
+def make_parts(costed: Costed, choice: Choice, cut: Partition, listener: Listener = ignore) -> Plan:
     """Simulate each part of a job on one replica and choose what is best for all. Raises as `make_plan` does."""
     structure, one = costed.structure, costed.machine.some(costed.pool.gpus)
     # Drawn once: an answer is as long on two devices as on one.
@@ -199,19 +193,24 @@ def make_parts(
     numbers = [found for found in map(cut.prompts, range(len(cut))) if len(found)] or [cut.prompts(0)]
     for done, mine in enumerate(numbers):
         alone = cost_structure(structure.take(mine), costed.model, one, keep=costed.keep, limits=costed.limits)
-
-        def tell(finished: int, trials: int, before: int = done) -> None:
-            if progress is not None:
-                progress(before * trials + finished, len(numbers) * trials)
-
-        parts.append(Part(mine, Plan(alone, _portfolio(alone, choice, outputs[mine], tell))))
+        portfolio = _portfolio(alone, choice, outputs[mine], _of_parts(listener, done, len(numbers)))
+        parts.append(Part(mine, Plan(alone, portfolio)))
     found = [PartPortfolio(part.numbers, part.plan.portfolio) for part in parts]
     return Plan(costed, side_by_side(found, costed.bound), cut, tuple(parts))
 
 
-def _portfolio(
-    costed: Costed, choice: Choice, outputs: NDArray[np.int64], progress: Callable[[int, int], None] | None
-) -> Portfolio:
+def _of_parts(listener: Listener, before: int, parts: int) -> Listener:
+    """Hears of the simulations of one part, and tells how far all of them are. before: parts that are done."""
+
+    def hear(event: Event) -> None:
+        if isinstance(event, Progress):
+            event = replace(event, done=before * event.total + event.done, total=parts * event.total)
+        listener(event)
+
+    return hear
+
+
+def _portfolio(costed: Costed, choice: Choice, outputs: NDArray[np.int64], listener: Listener) -> Portfolio:
     structure = costed.structure
     simple = [costed.order(name) for name in choice.orders if name is not OrderName.BLENDED]
     return simulate_portfolio(
@@ -229,11 +228,11 @@ def _portfolio(
         max_running=costed.limits.max_running,
         outputs=outputs,
         gpu_hour=choice.gpu_hour,
-        progress=progress,
+        listener=listener,
     )
 
 
-def recall(prompts: Prompts, identity: str, warn: Callable[[str], None]) -> Recalled | None:
+def recall(prompts: Prompts, identity: str, listener: Listener) -> Recalled | None:
     """What earlier runs of a model saw of these kinds of request; None where that is nothing or cannot be read.
 
     identity: of the weights (`ResolvedModel.identity`).
@@ -243,5 +242,5 @@ def recall(prompts: Prompts, identity: str, warn: Callable[[str], None]) -> Reca
     try:
         return History.open().recall(identity, prompts.cluster)
     except HistoryUnavailableError as error:
-        warn(str(error))
+        listener(Note(str(error), warning=True))
         return None

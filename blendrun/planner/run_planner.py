@@ -17,6 +17,7 @@ from blendrun.cost.capacity import UNTOLD, EngineLimits, kv_pool
 from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.errors import InputMissingError, OverlapRefusedError, UsageError
+from blendrun.events import Listener, Note, PhaseStarted, ignore
 from blendrun.jobs.job import Job
 from blendrun.lengths.base import Lengths
 from blendrun.lengths.evidence import Samples
@@ -42,9 +43,6 @@ from blendrun.simulate.portfolio import ENGINE_CHUNK, Candidate
 from blendrun.tokens.build import build_prompts
 from blendrun.tokens.load import load_tokenizer
 
-Phase = Callable[[str, str], None]
-Progress = Callable[[int, int, str], None]
-Warn = Callable[[str], None]
 _T = TypeVar("_T")
 # Where the GPU has no card: the order depends on proportions more than on rates (docs/paper.md#the-step-budget).
 _STAND_IN = "h100-sxm"
@@ -148,7 +146,7 @@ class RunPlanner:
     lengths: LengthMode = LengthMode.AUTO
     hardware: str | None = None
 
-    def plan(self, job: Job, rows: NDArray[np.int64], phase: Phase, progress: Progress, warn: Warn) -> RunPlan:
+    def plan(self, job: Job, rows: NDArray[np.int64], listener: Listener = ignore) -> RunPlan:
         """A plan for `rows` (i64) of the job. What cannot be tokenised is fed first, so that its error is seen early.
 
         Where no order was asked for and none can be planned, rows are fed as they stand, and a warning says why.
@@ -156,20 +154,18 @@ class RunPlanner:
         the token store).
         """
         given = RunPlan(RowFeeder(rows), OrderName.GIVEN, self.overlap or Overlap.EXCLUSIVE)
-        return self._or_as_given(lambda: self._plan(job, rows, phase, progress, warn), given, warn)
+        return self._or_as_given(lambda: self._plan(job, rows, listener), given, listener)
 
-    def divide(
-        self, job: Job, rows: NDArray[np.int64], replicas: int, phase: Phase, progress: Progress, warn: Warn
-    ) -> Divided:
+    def divide(self, job: Job, rows: NDArray[np.int64], replicas: int, listener: Listener = ignore) -> Divided:
         """A plan for each of several replicas: parts of equal work at the borders of prefix groups, and a reserve.
 
         Rows that cannot be tokenised are the first one's. Where no order was asked for and none can be planned,
         consecutive rows go to each. Raises as `plan` does.
         """
         given = _divided_as_given(rows, replicas, self.overlap or Overlap.EXCLUSIVE)
-        return self._or_as_given(lambda: self._divide(job, rows, replicas, phase, progress, warn), given, warn)
+        return self._or_as_given(lambda: self._divide(job, rows, replicas, listener), given, listener)
 
-    def _or_as_given(self, make: Callable[[], _T], given: _T, warn: Warn) -> _T:
+    def _or_as_given(self, make: Callable[[], _T], given: _T, listener: Listener) -> _T:
         """What `make` plans, or `given` where that cannot be done and no order was asked for."""
         try:
             return make()
@@ -178,13 +174,11 @@ class RunPlanner:
         except (UsageError, InputMissingError) as error:
             if self.order is not None:
                 raise
-            warn(f"not planned, fed as given: {error}")
+            listener(Note(f"not planned, fed as given: {error}", warning=True))
             return given
 
-    def _divide(
-        self, job: Job, rows: NDArray[np.int64], replicas: int, phase: Phase, progress: Progress, warn: Warn
-    ) -> Divided:
-        costed, overlaps = self._costed(job, phase, progress, warn)
+    def _divide(self, job: Job, rows: NDArray[np.int64], replicas: int, listener: Listener) -> Divided:
+        costed, overlaps = self._costed(job, listener)
         wanted = np.flatnonzero(np.isin(costed.structure.prompts.row, rows))
         if not len(wanted):
             # None of them can be tokenised: all will be refused.
@@ -192,11 +186,11 @@ class RunPlanner:
         todo = _again(costed, costed.structure.take(wanted))
         shares = [*[(1 - _RESERVE) / replicas] * replicas, _RESERVE]
         cut = partition(todo.structure.tree, todo.demand, replicas + 1, shares=shares)
-        phase("simulate", f"{len(wanted):,} requests on {replicas} replicas")
-        whole = make_parts(todo, self._choice(overlaps), cut, lambda done, total: progress(done, total, "simulations"))
-        return self._of_parts(whole, rows, replicas, warn)
+        listener(PhaseStarted("simulate", f"{len(wanted):,} requests on {replicas} replicas"))
+        whole = make_parts(todo, self._choice(overlaps), cut, listener)
+        return self._of_parts(whole, rows, replicas, listener)
 
-    def _of_parts(self, whole: Plan, rows: NDArray[np.int64], replicas: int, warn: Warn) -> Divided:
+    def _of_parts(self, whole: Plan, rows: NDArray[np.int64], replicas: int, listener: Listener) -> Divided:
         """All of them on the order and the mode that are best together."""
         chosen = whole.portfolio.chosen
         unplanned = np.setdiff1d(rows, whole.costed.structure.prompts.row, assume_unique=True)
@@ -211,7 +205,7 @@ class RunPlanner:
             )
             first = unplanned if number == 0 else unplanned[:0]
             mine = np.concatenate((prompts.row, first))
-            plans.append(self._run_plan(part.plan.costed, next(same), mine, warn, subtree=subtree[part.numbers]))
+            plans.append(self._run_plan(part.plan.costed, next(same), mine, listener, subtree=subtree[part.numbers]))
         # Parts without requests are left out of a plan; the reserve is the last.
         reserve = plans.pop() if len(plans) > replicas else None
         seconds = max(plan.predicted_seconds or 0.0 for plan in plans)
@@ -231,16 +225,16 @@ class RunPlanner:
         )
         return Divided(told, (*plans, *[empty] * (replicas - len(plans))), reserve)
 
-    def _plan(self, job: Job, rows: NDArray[np.int64], phase: Phase, progress: Progress, warn: Warn) -> RunPlan:
-        costed, overlaps = self._costed(job, phase, progress, warn)
-        return self._choose(costed, rows, overlaps, phase, progress, warn)
+    def _plan(self, job: Job, rows: NDArray[np.int64], listener: Listener) -> RunPlan:
+        costed, overlaps = self._costed(job, listener)
+        return self._choose(costed, rows, overlaps, listener)
 
-    def _costed(self, job: Job, phase: Phase, progress: Progress, warn: Warn) -> tuple[Costed, tuple[Overlap, ...]]:
+    def _costed(self, job: Job, listener: Listener) -> tuple[Costed, tuple[Overlap, ...]]:
         """All accepted rows on one engine, and the modes that it can be run in."""
-        card, on = self.model.card, self._machine(warn)
+        card, on = self.model.card, self._machine(listener)
         if card is None:
             raise UsageError(f"{self.model.name} has no dimensions to plan with; use --order given or shuffled")
-        phase("tokenise", self.model.name)
+        listener(PhaseStarted("tokenise", self.model.name))
         context = self.model.context_length or card.context_length
         tokenizer = load_tokenizer(self.model.path)
         tokenized = build_prompts(
@@ -248,15 +242,15 @@ class RunPlanner:
             tokenizer,
             # A prompt that the pool cannot hold is the engine's to refuse.
             context_length=min(context, self.limits.pool_tokens or kv_pool(card, on).tokens),
-            progress=lambda done, total: progress(done, total, "requests"),
+            listener=listener,
         )
         planned = PlannedModel(self.model.name, card, self.model.identity, context, tokenizer)
-        structure = make_structure(tokenized.prompts, planned, self.lengths, phase, warn)
-        phase("blend", f"{len(structure.prompts):,} prompts")
+        structure = make_structure(tokenized.prompts, planned, self.lengths, listener)
+        listener(PhaseStarted("blend", f"{len(structure.prompts):,} prompts"))
         costed = cost_structure(structure, card, on, limits=self.limits)
-        return costed, self._possible(bool(tokenized.logprobs.any()), warn)
+        return costed, self._possible(bool(tokenized.logprobs.any()), listener)
 
-    def _possible(self, logprobs: bool, warn: Warn) -> tuple[Overlap, ...]:
+    def _possible(self, logprobs: bool, listener: Listener) -> tuple[Overlap, ...]:
         """Modes to choose from. Raises OverlapRefusedError where the one that was asked for cannot be had."""
         if self.overlap is not None:
             if sentence := self.refusal(self.overlap, logprobs):
@@ -265,37 +259,29 @@ class RunPlanner:
         found = []
         for mode in self.overlaps:
             if sentence := self.refusal(mode, logprobs):
-                warn(sentence)
+                listener(Note(sentence, warning=True))
             else:
                 found.append(mode)
         return tuple(found) or (Overlap.EXCLUSIVE,)
 
-    def _machine(self, warn: Warn) -> Machine:
+    def _machine(self, listener: Listener) -> Machine:
         try:
             return machine(load_hardware(self.hardware or own_hardware()))
         except UsageError as error:
             if self.hardware is not None:
                 raise
-            warn(f"{error}; planned as for {_STAND_IN}")
+            listener(Note(f"{error}; planned as for {_STAND_IN}", warning=True))
             return machine(load_hardware(_STAND_IN))
 
     def _choose(
-        self,
-        costed: Costed,
-        rows: NDArray[np.int64],
-        overlaps: tuple[Overlap, ...],
-        phase: Phase,
-        progress: Progress,
-        warn: Warn,
+        self, costed: Costed, rows: NDArray[np.int64], overlaps: tuple[Overlap, ...], listener: Listener
     ) -> RunPlan:
         simulated = None
         if len(costed.structure.prompts):
-            phase("simulate", f"{len(costed.structure.prompts):,} requests")
-            simulated = make_plan(
-                costed, self._choice(overlaps), lambda done, total: progress(done, total, "simulations")
-            )
+            listener(PhaseStarted("simulate", f"{len(costed.structure.prompts):,} requests"))
+            simulated = make_plan(costed, self._choice(overlaps), listener)
         chosen = simulated.portfolio.chosen if simulated else None
-        plan = self._run_plan(costed, chosen, rows, warn, overlaps[0])
+        plan = self._run_plan(costed, chosen, rows, listener, overlaps[0])
         why = simulated.portfolio.why if simulated and self.order is None else ""
         return replace(plan, why=why, simulated=simulated)
 
@@ -304,7 +290,7 @@ class RunPlanner:
         costed: Costed,
         chosen: Candidate | None,
         rows: NDArray[np.int64],
-        warn: Warn,
+        listener: Listener,
         otherwise: Overlap = Overlap.EXCLUSIVE,
         subtree: NDArray[np.int64] | None = None,
     ) -> RunPlan:
@@ -315,7 +301,7 @@ class RunPlanner:
         scattered = chosen is not None and chosen.feed is costed.scattered
         feed = chosen.feed if chosen else _feed_of(costed, order, scattered)
         wanted = np.isin(prompts.row, rows)
-        learner = _learner(costed, self.model.identity, self.lengths, warn)
+        learner = _learner(costed, self.model.identity, self.lengths, listener)
         feeder = PlanFeeder(
             prompts,
             costed.structure.tree,
@@ -371,9 +357,9 @@ def _again(costed: Costed, structure: Structure) -> Costed:
     return cost_structure(structure, costed.model, costed.machine, limits=costed.limits)
 
 
-def _learner(costed: Costed, identity: str, mode: LengthMode, warn: Warn) -> Learner:
+def _learner(costed: Costed, identity: str, mode: LengthMode, listener: Listener) -> Learner:
     structure = costed.structure
-    history = recall(structure.prompts, identity, warn)
+    history = recall(structure.prompts, identity, listener)
     return Learner(structure.prompts, structure.tree, mode, history, structure.lengths)
 
 

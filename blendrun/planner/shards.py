@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,6 +9,7 @@ from blendrun.blend.partition import partition
 from blendrun.cost.formulas import demand
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.errors import UsageError
+from blendrun.events import Listener, PhaseStarted
 from blendrun.jobs.job import Job
 from blendrun.lengths.estimate import estimate
 from blendrun.models.resolve import ResolvedModel
@@ -19,15 +18,11 @@ from blendrun.tokens.load import load_tokenizer
 from blendrun.tree.build import build_tree
 from blendrun.tree.compiled import load_kernels, needs_compiling
 
-Phase = Callable[[str, str], None]
-Progress = Callable[[int, int, str], None]
 # Only the proportion of arithmetic and of bytes counts, which is the same on all cards.
 _CARD = "h100-sxm"
 
 
-def divide_by_prefix(
-    job: Job, shards: int, model: ResolvedModel, phase: Phase, progress: Progress
-) -> NDArray[np.int32]:
+def divide_by_prefix(job: Job, shards: int, model: ResolvedModel, listener: Listener) -> NDArray[np.int32]:
     """Shard of each row, 0 to `shards` - 1: i32 (N,). Shards are equal in compute and in memory work, and requests that
     share a prefix stay together (`blend.partition`).
 
@@ -38,18 +33,18 @@ def divide_by_prefix(
     card = model.card
     if card is None:
         raise UsageError(f"{model.name} has no dimensions to divide a job by; use a model with a config.json")
-    phase("tokenise", f"{model.name}, for all {shards} shards")
+    listener(PhaseStarted("tokenise", f"{model.name}, for all {shards} shards"))
     tokenized = build_prompts(
         job,
         load_tokenizer(model.path),
         context_length=model.context_length or card.context_length,
-        progress=lambda done, total: progress(done, total, "requests"),
+        listener=listener,
     )
     if needs_compiling():
-        phase("compile", "the planner's loops, once for this machine")
+        listener(PhaseStarted("compile", "the planner's loops, once for this machine"))
         load_kernels()
     prompts = tokenized.prompts
-    phase("divide", f"{len(prompts):,} prompts into {shards} shards")
+    listener(PhaseStarted("divide", f"{len(prompts):,} prompts into {shards} shards"))
     tree = build_tree(prompts)
     work = demand(tree, prompts, estimate(prompts, tree), card, machine(load_hardware(_CARD)))
     found = np.full(len(job), -1, dtype=np.int32)

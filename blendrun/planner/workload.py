@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from blendrun.endpoints.rules import FOR_PLANNING
 from blendrun.errors import InputInvalidError, InputMissingError
+from blendrun.events import Listener, PhaseStarted, ignore
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.job import Job
 from blendrun.jobs.source import Source
@@ -25,9 +26,6 @@ from blendrun.tokens.load import load_tokenizer
 from blendrun.tokens.template import RenderError
 from blendrun.tokens.tokenizer import PromptTokenizer
 from blendrun.tokens.trace import trace_prompts
-
-Phase = Callable[[str, str], None]
-Progress = Callable[[int, int, str], None]
 
 # Distinct answer forms beyond which compiling their grammars is worth a word.
 _MANY_SCHEMAS = 32
@@ -126,13 +124,13 @@ class Wanted:
     endpoint: str | None = None
 
 
-def load_workload(sources: Sequence[Source], wanted: Wanted, phase: Phase, progress: Progress) -> Workload:
+def load_workload(sources: Sequence[Source], wanted: Wanted, listener: Listener = ignore) -> Workload:
     """Read a job or a trace, told apart by the first line, and tokenise what is text.
 
     Raises InputInvalidError (nothing to plan), InputMissingError (no tokenizer, no model), UsageError.
     """
     names = ", ".join(source.name for source in sources[:3])
-    phase("index", names)
+    listener(PhaseStarted("index", names))
     if holds_trace(sources):
         return _from_trace(read_trace(sources, limit=wanted.limit), wanted)
     job = index_jobs(
@@ -140,10 +138,10 @@ def load_workload(sources: Sequence[Source], wanted: Wanted, phase: Phase, progr
         limit=wanted.limit,
         default_url=wanted.endpoint,
         rules=FOR_PLANNING,
-        progress=lambda done, total: progress(done, total, "bytes"),
+        listener=listener,
     )
     with job:
-        return _from_job(job, wanted, phase, progress, names)
+        return _from_job(job, wanted, listener, names)
 
 
 def planned_model(wanted: Wanted, *, text: bool) -> PlannedModel:
@@ -195,11 +193,11 @@ def _from_trace(trace: Trace, wanted: Wanted) -> Workload:
     )
 
 
-def _from_job(job: Job, wanted: Wanted, phase: Phase, progress: Progress, names: str) -> Workload:
+def _from_job(job: Job, wanted: Wanted, listener: Listener, names: str) -> Workload:
     if not len(job.accepted):
         first = job.error(0)
         raise InputInvalidError(f"{names} holds no request that can run; its first line: {first.message}")
-    phase("tokenise", wanted.model)
+    listener(PhaseStarted("tokenise", wanted.model))
     model = planned_model(wanted, text=True)
     if model.tokenizer is None:
         raise RuntimeError("a text job has a tokenizer")
@@ -207,7 +205,7 @@ def _from_job(job: Job, wanted: Wanted, phase: Phase, progress: Progress, names:
         job,
         model.tokenizer,
         context_length=model.context_length,
-        progress=lambda done, total: progress(done, total, "requests"),
+        listener=listener,
     )
     if not len(tokenized.prompts):
         raise InputInvalidError(f"no request of {names} can be planned: {'; '.join(_left_out(job, tokenized, model))}")

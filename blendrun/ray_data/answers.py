@@ -18,6 +18,7 @@ from blendrun.engine.base import Engine, EngineSettings, Platform, Result, WorkI
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import EngineUnavailableError, ErrorCode, LineError, UsageError
+from blendrun.events import ignore
 from blendrun.jobs.line import parse_line
 from blendrun.models.resolve import resolve_model
 from blendrun.ray_data.rows import ToRequest, request_line
@@ -92,7 +93,7 @@ class Answers:
         if self._engine is None:
             engine = SglangEngine(self._settings, Path(self._folder.name) / "engine.log")
             try:
-                await engine.start(lambda _: None)
+                await engine.start(ignore)
             except BaseException:
                 await engine.stop()
                 raise

@@ -17,6 +17,7 @@ from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.engine.settings import engine_limits
 from blendrun.errors import UsageError
+from blendrun.events import Event, Note, PhaseStarted
 from blendrun.jobs.source import open_sources
 from blendrun.names import LengthMode, OrderName
 from blendrun.planner.plan import Choice, cost_structure, make_parts, make_plan, make_structure
@@ -65,7 +66,7 @@ def blend(
     with TemporaryDirectory(prefix="blendrun-ray-data-") as folder:
         path = Path(folder) / "rows.jsonl"
         rows = _write(dataset, path, to_request)
-        workload = load_workload(open_sources([path], Path(folder)), Wanted(model), _tell, _quiet)
+        workload = load_workload(open_sources([path], Path(folder)), Wanted(model), _hear)
         place, part = _places(workload, rows, parts, choice, on, limits)
     columns = {_PLACE: place} | ({_PART: part} if parts > 1 else {})
     numbered = dataset.zip(ray.data.from_arrow(pyarrow.table(columns)))
@@ -87,7 +88,7 @@ def _places(
     workload: Workload, rows: int, parts: int, choice: Choice, on: Machine, limits: EngineLimits
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Place and part of each row: i64 (rows,). What cannot be planned comes first, so that its error is seen early."""
-    structure = make_structure(workload.prompts, workload.model, LengthMode.AUTO, _tell, _log.warning)
+    structure = make_structure(workload.prompts, workload.model, LengthMode.AUTO, _hear)
     costed = cost_structure(structure, workload.model.card, on, limits=limits)
     numbers = workload.prompts.row
     part = np.zeros(rows, dtype=np.int64)
@@ -113,9 +114,9 @@ def _own_hardware() -> str:
         return _STAND_IN
 
 
-def _tell(name: str, detail: str) -> None:
-    _log.info("%s: %s", name, detail)
-
-
-def _quiet(done: int, total: int, unit: str) -> None:
-    """Ray Data shows how far it is."""
+def _hear(event: Event) -> None:
+    """To the log; how far it is Ray Data shows."""
+    if isinstance(event, PhaseStarted):
+        _log.info("%s: %s", event.name, event.detail)
+    elif isinstance(event, Note):
+        _log.log(logging.WARNING if event.warning else logging.INFO, event.text)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import orjson
 
@@ -15,7 +15,7 @@ from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.threads import in_thread
 from blendrun.engine.window import Window
 from blendrun.errors import BlendrunError
-from blendrun.events import Pulse
+from blendrun.events import Listener, Note
 from blendrun.jobs.job import Job
 from blendrun.planner.feeder import Feed
 from blendrun.planner.run_planner import Learning, RunPlan
@@ -47,15 +47,24 @@ class Flight:
     size: int
 
 
+class Receiver(Protocol):
+    """Whom results are for."""
+
+    def receive(self, result: Result, custom_id: str) -> None:
+        """A request has come back, answered or not."""
+
+    def show_progress(self) -> None:
+        """Some seconds have passed, with or without a result."""
+
+
 @dataclass(slots=True)
 class Feeding:
     """One engine, one plan, and what is found for it when that is fed.
 
-    more: asked for another plan then, which may be none. on_result: told each result and its custom_id. on_tick:
-    called every few seconds. on_note: told what went wrong beside the job. on_pulse: told how the engine is, where it
-    logs its steps. stopping: whether no more is to be handed over. steps: the engine's log of its steps, if any.
-    estimates: where the scheduler reads corrected lengths, if it does. deadline: by which all must be answered.
-    handed_over: whether the engine was told that no more will come.
+    more: asked for another plan then, which may be none. listener: told what went wrong beside the job and, with
+    `pulses`, how the engine is, where it logs its steps. stopping: whether no more is to be handed over. steps: the
+    engine's log of its steps, if any. estimates: where the scheduler reads corrected lengths, if it does. deadline: by
+    which all must be answered. handed_over: whether the engine was told that no more will come.
     """
 
     job: Job
@@ -65,13 +74,12 @@ class Feeding:
     records: Records
     steps: StepTail | None
     estimates: Estimates | None
-    on_result: Callable[[Result, str], None]
-    on_tick: Callable[[], None]
-    on_note: Callable[[str], None]
+    receiver: Receiver
+    listener: Listener
     stopping: Callable[[], bool]
     more: Callable[[], Awaitable[RunPlan | None]] | None = None
     deadline: Deadline | None = None
-    on_pulse: Callable[[Pulse], None] | None = None
+    pulses: bool = True
     flights: dict[int, Flight] = field(default_factory=dict)
     answered: int = 0
     handed_over: bool = False
@@ -172,7 +180,7 @@ class Feeding:
             flight = self.flights.pop(result.row)
             self.answered += 1
             # Before anything is waited for: this answer is there, and the run may be ended meanwhile.
-            self.on_result(result, flight.custom_id)
+            self.receiver.receive(result, flight.custom_id)
             await window.leave(flight.size)
             if self.deadline is not None:
                 self.deadline.ended(result.usage.output, self.records.now() - flight.submitted)
@@ -198,7 +206,7 @@ class Feeding:
             try:
                 found = await in_thread(learning.plan_again, learning.learner.samples(running))
             except BlendrunError as error:
-                self.on_note(f"lengths are learned no further: {error}")
+                self.listener(Note(f"lengths are learned no further: {error}", warning=True))
                 return
             if found is not None:
                 learning.feeder.replan(*found)
@@ -216,13 +224,13 @@ class Feeding:
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            self.on_tick()
+            self.receiver.show_progress()
             self.records.flush()
-            if self.on_pulse is None or self.steps is None:
+            if self.steps is None or not self.pulses:
                 continue
             await self._read_steps()
             if (pulse := self.steps.pulse(self.info.kv_tokens)) is not None:
-                self.on_pulse(pulse)
+                self.listener(pulse)
 
     async def _read_steps(self) -> None:
         """One reader at a time: two would count the same lines."""

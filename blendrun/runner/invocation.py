@@ -23,14 +23,14 @@ from blendrun.errors import (
     EngineUnavailableError,
     InterruptedRunError,
 )
-from blendrun.events import Expected, Listener, Note, PhaseStarted, Progress
+from blendrun.events import Event, Expected, Listener, Note, PhaseStarted, Progress
 from blendrun.jobs.job import Job
 from blendrun.lengths.history import HistoryUnavailableError
 from blendrun.planner.run_planner import Divided, RunPlan
 from blendrun.runner.failed_lines import FailedLines
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import MakeEngine
-from blendrun.runner.settings import Done, Phase, RunSettings, Warn
+from blendrun.runner.settings import RunSettings
 from blendrun.runner.stop import handlers_kept, stops_as_errors
 from blendrun.runner.supervise import Supervisor
 from blendrun.store import manifest as manifests
@@ -41,14 +41,14 @@ from blendrun.store.journal import Journal, Record
 from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.shards import Rows, write_rows
 from blendrun.store.status import StatusFile
-from blendrun.store.summary import PlanSummary, Stopwatch, Summary, Tokens
+from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tokens
 
 RESUMES = "the same command resumes"
 
 
 @dataclass(slots=True)
 class Invocation:
-    """Works under the state folder's lock. rows: what `job` is of a larger one."""
+    """Works under the state folder's lock, and is the replicas' `Owner`. rows: what `job` is of a larger one."""
 
     settings: RunSettings
     state: StateFolder
@@ -61,7 +61,9 @@ class Invocation:
     salt: bytes = field(init=False)
     ledger: Ledger = field(init=False)
     failed: FailedLines = field(init=False)
+    journal: Journal = field(init=False)
     notes: list[str] = field(default_factory=list, init=False)
+    restarts: list[Restart] = field(default_factory=list, init=False)
     supervisor: Supervisor | None = field(default=None, init=False)
     plan: RunPlan | None = field(default=None, init=False)
     rejected: int = field(default=0, init=False)
@@ -76,6 +78,7 @@ class Invocation:
             self.state.clear(keep=[source.path for source in self.job.sources])
         old = manifests.read(self.state.manifest, accept_changes=self.settings.accept_changes)
         with Journal(self.state.journal) as journal:
+            self.journal = journal
             # Without a finished request there is nothing to mix: a failed first start binds nobody to its settings.
             if old is not None and (not journal.empty or self.state.output.exists()):
                 manifests.check(old, self.manifest, accept_changes=self.settings.accept_changes)
@@ -103,7 +106,7 @@ class Invocation:
             self.state.summary.unlink(missing_ok=True)
             try:
                 with stops_as_errors():
-                    self._finish(todo, make_engine, journal)
+                    self._finish(todo, make_engine)
             except BlendrunError as error:
                 stopped = isinstance(error, DrainedError | InterruptedRunError)
                 # What ended the run matters more than a summary that cannot be written either.
@@ -121,7 +124,7 @@ class Invocation:
             return EXIT_TOO_MANY_ERRORS
         return EXIT_SOME_LINES_FAILED if failed else EXIT_OK
 
-    def _answer(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
+    def _answer(self, todo: NDArray[np.int64], make_engine: MakeEngine) -> None:
         """Have engines answer the rows `todo`."""
         divided = self._divided(todo)
         self.plan = divided.whole
@@ -134,18 +137,15 @@ class Invocation:
             unfinished=self.ledger.unfinished,
             make_plan=self._plan,
             make_engine=make_engine,
-            on_result=lambda result, custom_id: self._record(result, custom_id, journal),
-            on_tick=self._show_progress,
-            on_plan_end=self._remember,
-            on_note=lambda text, warning: self._note(text, warning=warning),
-            listener=self.listener,
+            owner=self,
+            listener=self.hear,
             stopwatch=self.stopwatch,
         )
         try:
             with handlers_kept():
                 asyncio.run(self.supervisor.run())
         finally:
-            journal.sync()
+            self.journal.sync()
 
     def _divided(self, rows: NDArray[np.int64]) -> Divided:
         """A plan for each replica."""
@@ -156,7 +156,7 @@ class Invocation:
         if self.settings.divider is None:
             return divide_rows(rows, self.settings.order, self.settings.overlap, replicas)
         with self.stopwatch.phase("plan"):
-            divided = self.settings.divider(self.job, rows, replicas, *self._planning())
+            divided = self.settings.divider(self.job, rows, replicas, self.hear)
         self._tell_plan(divided.whole)
         return divided
 
@@ -165,18 +165,10 @@ class Invocation:
         if settings.planner is None or not len(rows):
             return plan_rows(rows, settings.order, settings.overlap)
         with self.stopwatch.phase("plan"):
-            plan = settings.planner(self.job, rows, *self._planning())
+            plan = settings.planner(self.job, rows, self.hear)
         if settings.replicas == 1:
             self._tell_plan(plan)
         return plan
-
-    def _planning(self) -> tuple[Phase, Done, Warn]:
-        """What planning tells: phases, how far they are, what it could not use."""
-        return (
-            lambda name, detail: self.listener(PhaseStarted(name, detail)),
-            lambda done, total, unit: self.listener(Progress(done, total, unit)),
-            lambda text: self._note(text, warning=True),
-        )
 
     def _tell_plan(self, plan: RunPlan) -> None:
         if plan.why:
@@ -188,7 +180,7 @@ class Invocation:
             with self.stopwatch.phase("plan"):
                 self.settings.keep_plan(plan, self.job, self.state.plan)
 
-    def _finish(self, todo: NDArray[np.int64], make_engine: MakeEngine, journal: Journal) -> None:
+    def _finish(self, todo: NDArray[np.int64], make_engine: MakeEngine) -> None:
         """Answer the rows `todo`, then write the files."""
         self.failed.collect()
         if self.settings.strict and (len(todo) or not self.ledger.finished):
@@ -197,7 +189,7 @@ class Invocation:
             self.failed.check()
             self._note_resume(len(todo))
             self._note_models()
-            self._answer(todo, make_engine, journal)
+            self._answer(todo, make_engine)
         if left := len(self.ledger.unfinished()):
             stopped = self.supervisor.stopped if self.supervisor else None
             self.failed.check()
@@ -208,7 +200,7 @@ class Invocation:
             raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; {RESUMES}")
         with self.stopwatch.phase("write"):
             self.listener(PhaseStarted("write", str(self.state.output)))
-            write_answers(self.job, self.ledger, journal, self.state)
+            write_answers(self.job, self.ledger, self.journal, self.state)
             if self.rows is not None:
                 write_rows(self.state, replace(self.rows, failed=self.ledger.state != ANSWERED))
 
@@ -217,12 +209,7 @@ class Invocation:
         refused = None
         if self.settings.check is not None:
             with self.stopwatch.phase("check"):
-                refused = self.settings.check(
-                    self.job,
-                    lambda name, detail: self.listener(PhaseStarted(name, detail)),
-                    lambda done, total, unit: self.listener(Progress(done, total, unit)),
-                    lambda text: self._note(text, warning=True),
-                )
+                refused = self.settings.check(self.job, self.hear)
         self.failed.refuse(refused)
 
     def _manifest(self) -> manifests.Manifest:
@@ -251,9 +238,14 @@ class Invocation:
         self._note("finished before; nothing to do")
         return msgspec.structs.replace(summary, exit_code=self._exit_code(summary.counts.failed))
 
+    def hear(self, event: Event) -> None:
+        """Pass an event on; what notes say is for the summary, too."""
+        if isinstance(event, Note):
+            self.notes.append(event.text)
+        self.listener(event)
+
     def _note(self, text: str, *, warning: bool = False) -> None:
-        self.notes.append(text)
-        self.listener(Note(text, warning))
+        self.hear(Note(text, warning))
 
     def _note_resume(self, left: int) -> None:
         done = len(self.job.accepted) - left
@@ -266,7 +258,7 @@ class Invocation:
         if not rules.adapters and (sentence := other_models(self.job.models, self.settings.model, rules.base)):
             self._note(sentence, warning=True)
 
-    def _remember(self, plan: RunPlan) -> None:
+    def remember(self, plan: RunPlan) -> None:
         """Leave the lengths of the answers to later runs."""
         if plan.learning is None:
             return
@@ -275,7 +267,12 @@ class Invocation:
         except HistoryUnavailableError as error:
             self._note(str(error), warning=True)
 
-    def _record(self, result: Result, custom_id: str, journal: Journal) -> None:
+    def died(self, restart: Restart) -> None:
+        """Keep it for the summary."""
+        self.restarts.append(restart)
+
+    def receive(self, result: Result, custom_id: str) -> None:
+        """Journal and count a result."""
         key = self.job.key(result.row, self.salt)
         record = Record(
             key,
@@ -285,20 +282,21 @@ class Invocation:
             result.error_code,
             answer_line(key, custom_id, result),
         )
-        self.ledger.mark(result.row, journal.append(record))
+        self.ledger.mark(result.row, self.journal.append(record))
         if result.error_code is not None:
             self._record_failure(result.row, result.error_code, result.error_message or "")
         usage = result.usage
         for place, tokens in enumerate((usage.prompt, usage.cached, usage.output)):
             self.new_tokens[place] += tokens
-        self._show_progress()
+        self.show_progress()
 
     def _record_failure(self, row: int, code: str, message: str) -> None:
         self.failed.add(row, code, message)
         if self.failed.too_many() and self.supervisor is not None and self.supervisor.stopped is None:
             self.supervisor.stop(self.failed.error(), "too many errors")
 
-    def _show_progress(self) -> None:
+    def show_progress(self) -> None:
+        """Tell how far the job is."""
         self.listener(
             Progress(
                 self.ledger.finished + self.rejected,
@@ -326,7 +324,7 @@ class Invocation:
             new_tokens=Tokens(*self.new_tokens),
             notes=tuple(self.notes),
             failures=self.failed.failures,
-            restarts=tuple(self.supervisor.restarts) if self.supervisor else (),
+            restarts=tuple(self.restarts),
         )
         summaries.write(self.state.summary, summary)
         self.status.end(summary)

@@ -6,22 +6,21 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from blendrun.engine.base import Engine, EngineInfo, Result
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.errors import EngineUnavailableError, ErrorCode
-from blendrun.events import Pulse
+from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.jobs.job import Job
 from blendrun.names import OrderName
 from blendrun.planner.run_planner import RunPlan
 from blendrun.runner.deadline import Deadline
-from blendrun.runner.dispatch import Feeding
+from blendrun.runner.dispatch import Feeding, Receiver
 from blendrun.runner.liveness import LifeSigns
 from blendrun.runner.order import plan_rows
 from blendrun.runner.recovery import Recovery
@@ -29,7 +28,7 @@ from blendrun.runner.work_stealing import Allotment
 from blendrun.store.folder import StateFolder
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
-from blendrun.store.summary import Restart
+from blendrun.store.summary import Restart, Stopwatch
 
 _LOOK_SECONDS = 1.0
 _T = TypeVar("_T")
@@ -56,31 +55,20 @@ class Patience:
     closing: float = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Told:
-    """What a replica says to whoever supervises it.
+class Owner(Receiver, Protocol):
+    """Whose job it is that replicas work on."""
 
-    result: what came back, with its custom_id. note: what a person should read, and whether it is a warning. tick:
-    every few seconds. plan_end: a plan has been fed as far as it will be. loading: that an engine comes up, and how far
-    it is. feeding: that requests go to it: name and detail of the phase. pulse: how the engine is. died: that it did.
-    timed: takes the time of a phase.
-    """
+    def remember(self, plan: RunPlan) -> None:
+        """A plan has been fed as far as it will be."""
 
-    result: Callable[[Result, str], None]
-    note: Callable[[str, bool], None]
-    tick: Callable[[], None]
-    plan_end: Callable[[RunPlan], None]
-    loading: Callable[[int, str], None]
-    feeding: Callable[[int, str, str], None]
-    pulse: Callable[[int, Pulse], None]
-    died: Callable[[Restart], None]
-    timed: Callable[[str], AbstractContextManager[None]]
+    def died(self, restart: Restart) -> None:
+        """An engine has died."""
 
 
 @dataclass(slots=True)
 class Replica:
     """number: from 1. state: paths, with files of the replica's own. plan: what it begins with; what comes then is the
-    allotment's.
+    allotment's. listener: told the phases of this replica (load, run, isolate), its notes and how its engine is.
 
     info: of its engine, once one is up. ready: whether it can be drained.
     """
@@ -93,7 +81,9 @@ class Replica:
     allotment: Allotment
     make_engine: MakeEngine
     stopping: Callable[[], bool]
-    told: Told
+    owner: Owner
+    listener: Listener
+    stopwatch: Stopwatch
     deadline: Deadline | None = None
     info: EngineInfo | None = None
     ready: bool = False
@@ -101,6 +91,11 @@ class Replica:
     _engine: Engine | None = None
     _died: bool = False
     _begun: float = field(default_factory=time.monotonic)
+    _recovery: Recovery = field(init=False)
+    _signs: LifeSigns = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._recovery = Recovery(self.patience.restarts)
 
     @property
     def held(self) -> int:
@@ -120,7 +115,7 @@ class Replica:
 
         Raises EngineUnavailableError where restarts do not help; what it had is given back by then.
         """
-        recovery = Recovery(self.patience.restarts)
+        recovery = self._recovery
         plan: RunPlan | None = self.plan if self.plan.feeder.unfed else None
         while not self.stopping():
             recovery.keep(self.allotment.unfinished().tolist() if recovery.groups else ())
@@ -131,13 +126,13 @@ class Replica:
             estimates = self._estimates(first)
             self._engine = engine = self.make_engine(self.state, first, recovery.shrinks)
             try:
-                await self._serve(engine, plan, estimates, recovery)
+                await self._serve(engine, plan, estimates)
                 return
             except EngineUnavailableError as error:
                 self._set_ready(False)
                 # A scheduler signals every process of a job: an engine that dies now was told to stop as we were.
                 if not self.stopping():
-                    self._recover(error, recovery)
+                    self._recover(error)
                 plan = None
             finally:
                 self._set_ready(False)
@@ -147,18 +142,30 @@ class Replica:
         self.ready = ready
         self.allotment.up(self.number, ready)
 
-    async def _serve(
-        self, engine: Engine, plan: RunPlan | None, estimates: Estimates | None, recovery: Recovery
-    ) -> None:
+    def receive(self, result: Result, custom_id: str) -> None:
+        """A result is a sign of life; an answer speaks for the engine, too."""
+        self._signs.seen()
+        if result.error_code is None:
+            self._recovery.answered()
+        self.owner.receive(result, custom_id)
+
+    def show_progress(self) -> None:
+        """The owner knows how far all of them are."""
+        self.owner.show_progress()
+
+    async def _serve(self, engine: Engine, plan: RunPlan | None, estimates: Estimates | None) -> None:
         """One engine's life."""
-        signs = LifeSigns(self.state.engine_log, self.state.steps)
+        recovery = self._recovery
+        self._signs = LifeSigns(self.state.engine_log, self.state.steps)
         steps = StepTail(self.state.steps)
         self._feeding = None
-        with self.told.timed("load"):
-            self.told.loading(self.number, "engine")
-            start = engine.start(lambda phase: self.told.loading(self.number, phase))
+        with self.stopwatch.phase("load"):
+            self.listener(PhaseStarted("load", "engine"))
             info = await self._while_alive(
-                start, signs, self.patience.load, "did not start", needless=lambda: not len(self.allotment.unfinished())
+                engine.start(self.listener),
+                self.patience.load,
+                "did not start",
+                needless=lambda: not len(self.allotment.unfinished()),
             )
         if info is None:
             # The others have answered everything meanwhile.
@@ -166,26 +173,26 @@ class Replica:
         self.info = info
         self._set_ready(True)
         for note in info.notes:
-            self.told.note(note, True)
+            self.listener(Note(note, warning=True))
         records = Records(self.state.records, replica=self.number)
-        with self.told.timed("run"):
+        with self.stopwatch.phase("run"):
             try:
                 while recovery.groups and not self.stopping():
                     rows = np.array(recovery.groups[0], dtype=np.int64)
                     what = f"{len(rows)} requests, in flight when the engine died"
-                    self.told.feeding(self.number, "isolate", what)
+                    self.listener(PhaseStarted("isolate", what))
                     group = plan_rows(rows, OrderName.GIVEN, self.plan.overlap)
-                    await self._feed(engine, group, None, records, steps, signs, recovery, last=False)
+                    await self._feed(engine, group, None, records, steps, last=False)
                     recovery.survived()
                 if plan is None and (plan := await self.allotment.more(self.number)) is None:
                     return
                 what = f"{plan.feeder.unfed} requests, {info.max_running} at once, order {plan.order}"
-                self.told.feeding(self.number, "run", what)
-                await self._feed(engine, plan, estimates, records, steps, signs, recovery, last=True)
+                self.listener(PhaseStarted("run", what))
+                await self._feed(engine, plan, estimates, records, steps, last=True)
             finally:
                 records.close()
                 if plan is not None:
-                    self.told.plan_end(plan)
+                    self.owner.remember(plan)
 
     async def _feed(
         self,
@@ -194,8 +201,6 @@ class Replica:
         estimates: Estimates | None,
         records: Records,
         steps: StepTail,
-        signs: LifeSigns,
-        recovery: Recovery,
         *,
         last: bool,
     ) -> None:
@@ -209,36 +214,24 @@ class Replica:
             records=records,
             steps=steps,
             estimates=estimates,
-            on_result=self._on_result(signs, recovery),
-            on_tick=self.told.tick,
-            on_note=lambda text: self.told.note(text, True),
+            receiver=self,
+            listener=self.listener,
             stopping=self.stopping,
             more=partial(self.allotment.more, self.number) if last and self.allotment.several else None,
             deadline=self.deadline,
-            on_pulse=partial(self.told.pulse, self.number),
         )
-        signs.seen()
+        self._signs.seen()
 
         def idle() -> bool:
             # Nothing to do: all answered while more may come, or what is not waits for something else.
             busy = len(feeding.flights) > engine.fetching
             return not busy and not (feeding.handed_over and not feeding.flights)
 
-        await self._while_alive(feeding.run(), signs, self.patience.stall, "is hung", idle)
-
-    def _on_result(self, signs: LifeSigns, recovery: Recovery) -> Callable[[Result, str], None]:
-        def take(result: Result, custom_id: str) -> None:
-            signs.seen()
-            if result.error_code is None:
-                recovery.answered()
-            self.told.result(result, custom_id)
-
-        return take
+        await self._while_alive(feeding.run(), self.patience.stall, "is hung", idle)
 
     async def _while_alive(
         self,
         work: Coroutine[object, object, _T],
-        signs: LifeSigns,
         stall: float | None,
         what: str,
         idle: Callable[[], bool] = lambda: False,
@@ -254,8 +247,8 @@ class Replica:
                 if needless():
                     return None
                 if idle():
-                    signs.seen()
-                if stall is not None and (silence := signs.silence()) > stall:
+                    self._signs.seen()
+                if stall is not None and (silence := self._signs.silence()) > stall:
                     raise EngineUnavailableError(f"the engine {what}: no sign of life for {silence:.0f} s")
             return task.result()
         finally:
@@ -273,8 +266,9 @@ class Replica:
             self.state.estimates.unlink(missing_ok=True)
             return None
 
-    def _recover(self, error: EngineUnavailableError, recovery: Recovery) -> None:
+    def _recover(self, error: EngineUnavailableError) -> None:
         """Decide how to go on after a death. Raises `error` where there is no way on."""
+        recovery = self._recovery
         flights = {} if self._feeding is None else self._feeding.flights
         passing = error.out_of_memory or error.machine_lost
         if self._feeding is None and not self._died and not passing and self.info is None:
@@ -285,7 +279,7 @@ class Replica:
         blamed = recovery.died(flights, out_of_memory=error.out_of_memory, machine_lost=error.machine_lost)
         reason = _reason(str(error))
         seconds = time.monotonic() - self._begun
-        self.told.died(Restart(reason, round(seconds, 3), len(flights), recovery.shrinks, self.number))
+        self.owner.died(Restart(reason, round(seconds, 3), len(flights), recovery.shrinks, self.number))
         if recovery.given_up:
             self._feeding = None
             self.allotment.give_back(self.number)
@@ -293,12 +287,13 @@ class Replica:
         if blamed is not None:
             message = f"this request ends the engine, alone too: {reason}"
             result = Result(blamed, 500, b"", error_code=str(ErrorCode.ENGINE_ERROR), error_message=message)
-            self.told.result(result, flights[blamed].custom_id)
+            self.owner.receive(result, flights[blamed].custom_id)
         self._feeding = None
         self.allotment.give_back(self.number, keep=[row for group in recovery.groups for row in group])
-        self.told.note(self._sentence(reason, blamed, recovery), True)
+        self.listener(Note(self._sentence(reason, blamed), warning=True))
 
-    def _sentence(self, reason: str, blamed: int | None, recovery: Recovery) -> str:
+    def _sentence(self, reason: str, blamed: int | None) -> str:
+        recovery = self._recovery
         if blamed is not None:
             return f"the engine died of one request, now an error line; it starts again ({reason})"
         if recovery.groups:

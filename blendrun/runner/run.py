@@ -10,7 +10,7 @@ from blendrun.errors import (
     InputMissingError,
     OutputUnavailableError,
 )
-from blendrun.events import Listener, PhaseStarted, Progress
+from blendrun.events import Listener, PhaseStarted
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.source import open_sources
 from blendrun.runner.invocation import Invocation
@@ -66,20 +66,14 @@ def _execute_locked(
             default_url=settings.default_url,
             max_line_bytes=settings.max_line_bytes,
             rules=settings.rules,
-            progress=lambda done, total: listener(Progress(done, total, "bytes")),
+            listener=listener,
         )
     with job:
         rows = None
         if settings.shard is not None:
             goes_on = state.begun and settings.resume and not settings.accept_changes
             with stopwatch.phase("divide"):
-                job, rows = take_shard(
-                    job,
-                    settings.shard,
-                    read_rows(state) if goes_on else None,
-                    lambda name, detail: listener(PhaseStarted(name, detail)),
-                    lambda done, total, unit: listener(Progress(done, total, unit)),
-                )
+                job, rows = take_shard(job, settings.shard, read_rows(state) if goes_on else None, listener)
         return Invocation(settings, state, job, stopwatch, listener, status, rows).execute(make_engine)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.endpoints.rules import Rules
+from blendrun.events import Listener
 from blendrun.jobs.job import Job
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.names import OrderName, Overlap
@@ -60,15 +61,11 @@ class RunSettings:
     versions: dict[str, str] = field(default_factory=dict)
 
 
-# Told what begins, how far it is, and what could not be used.
-Phase = Callable[[str, str], None]
-Done = Callable[[int, int, str], None]
-Warn = Callable[[str], None]
 # Makes the plan of the rows that are to be fed.
-Planner = Callable[[Job, NDArray[np.int64], Phase, Done, Warn], RunPlan]
+Planner = Callable[[Job, NDArray[np.int64], Listener], RunPlan]
 # The same for so many replicas.
-Divider = Callable[[Job, NDArray[np.int64], int, Phase, Done, Warn], Divided]
+Divider = Callable[[Job, NDArray[np.int64], int, Listener], Divided]
 # Writes what a plan says of a job to a file; what cannot be written costs the file, not the run.
 KeepPlan = Callable[[RunPlan, Job, Path], None]
-# What no engine would answer of the accepted rows; told what to report to.
-Check = Callable[[Job, Phase, Done, Warn], Refused]
+# What no engine would answer of the accepted rows.
+Check = Callable[[Job, Listener], Refused]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,13 @@ from numpy.typing import NDArray
 
 from blendrun.engine.grammars import Form, GrammarsUnavailableError, compile_forms, form_of
 from blendrun.errors import ErrorCode, InputMissingError, LineError
+from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.jobs.job import Job
 from blendrun.tokens.build import TokenizedJob, build_prompts
 from blendrun.tokens.check import Refused, refused_prompts
 from blendrun.tokens.load import load_tokenizer
 from blendrun.tokens.tokenizer import PromptTokenizer
 
-Phase = Callable[[str, str], None]
-Progress = Callable[[int, int, str], None]
-Warn = Callable[[str], None]
 # Of a context, or of a KV pool that is smaller: what SGLang keeps free behind the longest prompt that it admits
 # (0.5.23, model_runner: max_req_len is one less than either, max_req_input_len five less, and a prompt is shorter).
 _KEPT_FREE = 7
@@ -40,28 +37,28 @@ class JobCheck:
     pool_tokens: int | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, job: Job, phase: Phase, progress: Progress, warn: Warn) -> Refused:
+    def __call__(self, job: Job, listener: Listener) -> Refused:
         """Accepted rows that no engine will answer. What cannot be checked here is said, and left to the engine."""
         nothing = Refused(np.zeros(0, np.int64), _no_error)
         if self.context_length is None:
-            warn(f"prompts are not checked: the context of {self.model} is not known")
+            listener(Note(f"prompts are not checked: the context of {self.model} is not known", warning=True))
             return nothing
         try:
             tokenizer = self._tokenizer()
         except InputMissingError as error:
-            warn(f"prompts are not checked: {error}")
+            listener(Note(f"prompts are not checked: {error}", warning=True))
             return nothing
-        phase("tokenise", self.model)
+        listener(PhaseStarted("tokenise", self.model))
         limit = min(self.context_length, self.pool_tokens or self.context_length)
         tokenized = build_prompts(
             job,
             tokenizer,
             # The planner's, so that it finds the prompts in tokens.
             context_length=limit,
-            progress=lambda done, total: progress(done, total, "requests"),
+            listener=listener,
         )
         prompts = refused_prompts(job, tokenizer, tokenized, limit - _KEPT_FREE)
-        return _joined(prompts, self._refused_forms(job, tokenized, phase, warn))
+        return _joined(prompts, self._refused_forms(job, tokenized, listener))
 
     def _tokenizer(self) -> PromptTokenizer:
         given = self.arguments.get("chat_template")
@@ -71,7 +68,7 @@ class JobCheck:
             template_defaults=self.arguments.get("default_chat_template_kwargs"),
         )
 
-    def _refused_forms(self, job: Job, tokenized: TokenizedJob, phase: Phase, warn: Warn) -> Refused:
+    def _refused_forms(self, job: Job, tokenized: TokenizedJob, listener: Listener) -> Refused:
         """Rows whose answer form does not compile; each distinct one is compiled once."""
         failures: dict[int, str] = {}
         rows, schema = tokenized.prompts.row, tokenized.schema
@@ -82,10 +79,11 @@ class JobCheck:
             if number and (form := form_of(job.request(int(rows[place])).body)) is not None
         ]
         if found and self.arguments.get("grammar_backend", "xgrammar") != "xgrammar":
-            warn("answer forms are not compiled before the load: the engine's grammar_backend is not xgrammar")
+            text = "answer forms are not compiled before the load: the engine's grammar_backend is not xgrammar"
+            listener(Note(text, warning=True))
         elif found:
-            phase("grammars", f"{len(found)} distinct")
-            failures = _failures(found, warn)
+            listener(PhaseStarted("grammars", f"{len(found)} distinct"))
+            failures = _failures(found, listener)
         refused = np.isin(schema, np.array(list(failures), dtype=np.uint64))
         reason = dict(zip(rows[refused].tolist(), schema[refused].tolist(), strict=True))
 
@@ -96,11 +94,11 @@ class JobCheck:
         return Refused(rows[refused], error)
 
 
-def _failures(found: list[tuple[int, Form]], warn: Warn) -> dict[int, str]:
+def _failures(found: list[tuple[int, Form]], listener: Listener) -> dict[int, str]:
     try:
         messages = list(compile_forms([form for _, form in found]))
     except GrammarsUnavailableError as error:
-        warn(f"answer forms are not compiled before the load: {error}")
+        listener(Note(f"answer forms are not compiled before the load: {error}", warning=True))
         return {}
     return {number: message for (number, _), message in zip(found, messages, strict=True) if message is not None}
 

@@ -6,23 +6,24 @@ import asyncio
 import signal
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.engine.base import EngineInfo, Result
+from blendrun.engine.base import EngineInfo
 from blendrun.errors import BlendrunError, DrainedError, EngineUnavailableError
-from blendrun.events import Listener, PhaseStarted, Pulse
+from blendrun.events import Event, Listener, Note, PhaseStarted, Pulse
 from blendrun.jobs.job import Job
 from blendrun.planner.run_planner import RunPlan
 from blendrun.runner.deadline import Deadline
 from blendrun.runner.engine_stats import Pulses
-from blendrun.runner.replica import MakeEngine, Patience, Replica, Told
+from blendrun.runner.replica import MakeEngine, Owner, Patience, Replica
 from blendrun.runner.stop import STOP_SIGNALS, stop_error
 from blendrun.runner.work_stealing import Allotment
 from blendrun.store.folder import StateFolder
-from blendrun.store.summary import Restart, Stopwatch
+from blendrun.store.summary import Stopwatch
 
 
 @dataclass(slots=True)
@@ -30,8 +31,7 @@ class Supervisor:
     """One job on one or several replicas.
 
     plans: what each of them begins with; what is given back is planned by make_plan. reserve: for those who are done
-    first. unfinished: all rows without an answer. on_result, on_note: told what came back and what a person should read
-    (and whether it is a warning). stopped: why the run ends before all is answered.
+    first. unfinished: all rows without an answer. stopped: why the run ends before all is answered.
     """
 
     job: Job
@@ -41,15 +41,11 @@ class Supervisor:
     unfinished: Callable[[], NDArray[np.int64]]
     make_plan: Callable[[NDArray[np.int64]], RunPlan]
     make_engine: MakeEngine
-    on_result: Callable[[Result, str], None]
-    on_tick: Callable[[], None]
-    on_plan_end: Callable[[RunPlan], None]
-    on_note: Callable[[str, bool], None]
+    owner: Owner
     listener: Listener
     stopwatch: Stopwatch
     reserve: RunPlan | None = None
     stopped: BlendrunError | None = None
-    restarts: list[Restart] = field(default_factory=list)
     deadline: Deadline | None = None
     _replicas: list[Replica] = field(default_factory=list)
     _working: int = 0
@@ -107,7 +103,7 @@ class Supervisor:
         self.stopped = reason
         seconds = self.patience.drain
         self.listener(PhaseStarted("drain", what))
-        self.on_note(f"{what}: finishing {self.in_flight} requests in flight, {seconds:g} s at most", False)
+        self.listener(Note(f"{what}: finishing {self.in_flight} requests in flight, {seconds:g} s at most"))
         self._drain = asyncio.get_running_loop().call_later(seconds, self._work.cancel)
         for replica in self._replicas:
             if not replica.ready:
@@ -128,17 +124,6 @@ class Supervisor:
 
         allotment = Allotment(len(self.job), self.make_plan, self.unfinished, stopping)
         allotment.begin(self.plans, self.reserve)
-        told = Told(
-            result=self.on_result,
-            note=self.on_note,
-            tick=self.on_tick,
-            plan_end=self.on_plan_end,
-            loading=self._loading,
-            feeding=self._feeding,
-            pulse=self._pulse,
-            died=self.restarts.append,
-            timed=self.stopwatch.phase,
-        )
         return [
             Replica(
                 number=number,
@@ -149,7 +134,9 @@ class Supervisor:
                 allotment=allotment,
                 make_engine=self.make_engine,
                 stopping=stopping,
-                told=told,
+                owner=self.owner,
+                listener=partial(self._hear, number),
+                stopwatch=self.stopwatch,
                 deadline=self.deadline,
             )
             for number, plan in enumerate(self.plans, start=1)
@@ -172,23 +159,27 @@ class Supervisor:
             if self._working == 1:
                 raise
             reason = str(error).partition("\n")[0]
-            self.on_note(f"replica {replica.number} is given up, the others go on with its requests: {reason}", True)
+            text = f"replica {replica.number} is given up, the others go on with its requests: {reason}"
+            self.listener(Note(text, warning=True))
         finally:
             self._working -= 1
             replica.allotment.leave(replica.number)
 
-    def _loading(self, replica: int, what: str) -> None:
-        if len(self.plans) == 1:
-            self.listener(PhaseStarted("load", what))
-        elif not any(each.ready for each in self._replicas):
-            self.listener(PhaseStarted("load", f"replica {replica}: {what}"))
-
-    def _feeding(self, replica: int, phase: str, what: str) -> None:
-        if len(self.plans) == 1:
-            self.listener(PhaseStarted(phase, what))
-        elif self.stopped is None:
+    def _hear(self, replica: int, event: Event) -> None:
+        """What a replica tells, as it stands among the others."""
+        if isinstance(event, Pulse):
+            event = self._pulses.together(replica, event)
+        elif isinstance(event, PhaseStarted) and len(self.plans) > 1:
             ready = sum(each.ready for each in self._replicas)
-            self.listener(PhaseStarted("run", f"{ready} of {len(self.plans)} replicas; replica {replica}: {what}"))
-
-    def _pulse(self, replica: int, pulse: Pulse) -> None:
-        self.listener(self._pulses.together(replica, pulse))
+            if event.name == "load":
+                if ready:
+                    # The job is being run; that one more comes up is no step back.
+                    return
+                event = replace(event, detail=f"replica {replica}: {event.detail}")
+            elif self.stopped is not None:
+                # It drains, whoever still begins.
+                return
+            else:
+                what = f"{ready} of {len(self.plans)} replicas; replica {replica}: {event.detail}"
+                event = PhaseStarted("run", what)
+        self.listener(event)

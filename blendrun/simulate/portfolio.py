@@ -6,7 +6,7 @@ The blend is one candidate among simple orders, so what is chosen is never predi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -20,6 +20,7 @@ from blendrun.cost.base import Demand, Machine
 from blendrun.cost.capacity import KvPool, kv_pool
 from blendrun.cost.formulas import demand as demand_of
 from blendrun.errors import UsageError
+from blendrun.events import Listener, Progress, ignore
 from blendrun.lengths.base import Lengths
 from blendrun.models.card import ModelCard
 from blendrun.names import OrderName, Overlap
@@ -30,8 +31,6 @@ from blendrun.simulate.simulator import overlapped_seconds, simulate
 from blendrun.simulate.steptime import step_time
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
-
-Progress = Callable[[int, int], None]
 
 # SGLang's chunk of a prefill on devices of 60 to 160 GB.
 ENGINE_CHUNK = 8192
@@ -133,7 +132,7 @@ def simulate_portfolio(
     outputs: NDArray[np.int64] | None = None,
     feedings: Sequence[Feeding] | None = None,
     gpu_hour: float | None = None,
-    progress: Progress | None = None,
+    listener: Listener = ignore,
 ) -> Portfolio:
     """Simulate every order and blend on every overlap mode and choose.
 
@@ -149,7 +148,7 @@ def simulate_portfolio(
     feedings: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough, with the
         reserve that SGLang has for this job (`own_reserve`).
     gpu_hour: price of an hour of one device.
-    progress: called with simulations done and to do.
+    listener: told the progress in simulations.
 
     One engine; several are simulated each with its own part of the job (`side_by_side`). Each simulation takes about
     2 microseconds a request and as much a step; all cores are used.
@@ -175,7 +174,7 @@ def simulate_portfolio(
             for feeding in feedings or ((BLENDRUN, eager) if thorough else (BLENDRUN,)):
                 trials += [_Trial(order, overlap, budget, False, feeding) for order in orders]
                 trials += [_Trial(blend, overlap, budget, paced, feeding) for blend in blends for paced in paces]
-    plain, *found = job.run(trials, progress)
+    plain, *found = job.run(trials, listener)
     best = best_of_each(found)
     chosen = choose(best)
     return Portfolio(
@@ -223,14 +222,13 @@ class _Job:
     gpu_hour: float | None
     max_running: int | None
 
-    def run(self, trials: Sequence[_Trial], progress: Progress | None) -> list[Candidate]:
+    def run(self, trials: Sequence[_Trial], listener: Listener) -> list[Candidate]:
         """In threads: the simulator's kernel runs without the interpreter's lock."""
         found = []
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
             for done, candidate in enumerate(threads.map(self._simulate, trials), start=1):
                 found.append(candidate)
-                if progress:
-                    progress(done, len(trials))
+                listener(Progress(done, len(trials), "simulations"))
         return found
 
     def _simulate(self, trial: _Trial) -> Candidate:

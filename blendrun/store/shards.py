@@ -24,14 +24,14 @@ from blendrun.errors import (
     UsageError,
     unwritable,
 )
+from blendrun.events import Listener
 from blendrun.files import file_mode, replacing, write_atomically
 from blendrun.jobs.job import Job
 from blendrun.store import manifest as manifests
 from blendrun.store.folder import StateFolder, path_text
 from blendrun.store.manifest import Manifest
 
-# Told what begins, and how far it is.
-Divide = Callable[[Job, int, Callable[[str, str], None], Callable[[int, int, str], None]], NDArray[np.int32]]
+Divide = Callable[[Job, int, Listener], NDArray[np.int32]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +57,11 @@ class Rows:
     failed: NDArray[np.bool_]
 
 
-def take_shard(
-    job: Job,
-    shard: Shard,
-    kept: Rows | None,
-    phase: Callable[[str, str], None],
-    progress: Callable[[int, int, str], None],
-) -> tuple[Job, Rows]:
+def take_shard(job: Job, shard: Shard, kept: Rows | None, listener: Listener) -> tuple[Job, Rows]:
     """The shard's part of a job. kept: an earlier invocation's rows, which stand, whatever would be found today."""
     if kept is not None and kept.rows == len(job):
         return job.take(kept.row), kept
-    part = shard.divide(job, shard.count, phase, progress)
+    part = shard.divide(job, shard.count, listener)
     division = blake2b(part.tobytes(), digest_size=16).hexdigest()
     rows = Rows(np.flatnonzero(part == shard.number - 1), division, len(job), np.zeros(0, dtype=np.bool_))
     return job.take(rows.row), rows

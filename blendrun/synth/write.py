@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -13,6 +13,7 @@ import orjson
 import zstandard
 
 from blendrun.errors import OutputUnavailableError
+from blendrun.events import Listener, Progress, ignore
 from blendrun.synth.kinds import BLOCK
 from blendrun.synth.workload import Synthesis, prefix_blocks
 
@@ -25,20 +26,20 @@ class _Sink(Protocol):
     def write(self, data: bytes, /) -> int: ...
 
 
-def write_workload(made: Synthesis, path: Path, progress: Callable[[int, int], None] | None = None) -> None:
+def write_workload(made: Synthesis, path: Path, listener: Listener = ignore) -> None:
     """One line a request, in the workload's order; packed where the name ends in .gz or .zst. The same workload gives
     the same bytes.
 
-    Written beside `path` and renamed, so that the file is whole or not there. progress: called with lines done and to
-    do. Raises OutputUnavailableError.
+    Written beside `path` and renamed, so that the file is whole or not there. listener: told the progress in
+    lines. Raises OutputUnavailableError.
     """
     part = path.with_name(f"{path.name}.part")
     try:
         with _open(part, path.suffix) as file:
             for done, lines in enumerate(_lines(made)):
                 file.write(lines)
-                if progress:
-                    progress(min((done + 1) * _LINES_AT_ONCE, len(made.prompts)), len(made.prompts))
+                written = min((done + 1) * _LINES_AT_ONCE, len(made.prompts))
+                listener(Progress(written, len(made.prompts), "lines"))
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)

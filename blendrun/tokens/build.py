@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date
@@ -16,6 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from blendrun.events import Listener, Progress, ignore
 from blendrun.jobs.job import Job
 from blendrun.models.resolve import cache_folder
 from blendrun.tokens.base import Prompts
@@ -24,8 +25,6 @@ from blendrun.tokens.store import StoreWriter, open_store, prune
 from blendrun.tokens.template import RenderError
 from blendrun.tokens.tokenizer import PromptTokenizer, RenderedPrompt
 from blendrun.tokens.traits import traits
-
-Progress = Callable[[int, int], None]
 
 # Part of every store's key: raise it whenever rendering, columns or layout change.
 _FORMAT = 2
@@ -85,13 +84,13 @@ def build_prompts(
     context_length: int,
     rows: NDArray[np.int64] | None = None,
     store_folder: Path | None = None,
-    progress: Progress | None = None,
+    listener: Listener = ignore,
 ) -> TokenizedJob:
     """The prompts of `rows` (default: all accepted rows) in tokens.
 
     context_length: tokens of prompt and answer together.
     store_folder: where token stores are kept; default `cache_folder() / "tokens"`.
-    progress: called with (rows done, rows in all) after each batch; never where a store is opened.
+    listener: told the progress in requests after each batch; nothing where a store is opened.
 
     Memory while building is about 150 bytes a row and 200 MB, whatever the length of the prompts.
     Raises what `Job.request` raises, and OutputUnavailableError where the store cannot be written.
@@ -102,7 +101,7 @@ def build_prompts(
     reused = True
     if (stored := open_store(folder, key)) is None:
         reused = False
-        _build(job, tokenizer, rows, context_length, folder, key, progress or _silent)
+        _build(job, tokenizer, rows, context_length, folder, key, listener)
         prune(folder, key)
         stored = open_store(folder, key)
         if stored is None:
@@ -198,7 +197,7 @@ def _build(
     context_length: int,
     folder: Path,
     key: str,
-    progress: Progress,
+    listener: Listener,
 ) -> None:
     # Without a setting of its own, tokenizers warns on stderr of every later fork of a process that used its threads.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
@@ -209,7 +208,7 @@ def _build(
         nonlocal done
         builder.add(batch, encoded.result(), writer)
         done += len(batch.prompts)
-        progress(done + len(builder.failed), len(rows))
+        listener(Progress(done + len(builder.failed), len(rows), "requests"))
 
     # The tokenizer works on one batch, with its own threads and without the GIL, while the next one is rendered and
     # the one before is written.
@@ -273,7 +272,3 @@ def _store_key(job: Job, tokenizer: PromptTokenizer, rows: NDArray[np.int64], co
     parts = [_FORMAT, job.fingerprint, job.reading.default_url, tokenizer.identity, context_length, today]
     digest.update(orjson.dumps(parts))
     return digest.hexdigest()
-
-
-def _silent(done: int, total: int) -> None:
-    """The progress of a caller who does not ask."""

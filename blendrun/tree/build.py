@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.errors import InputInvalidError
+from blendrun.events import Listener, ignore
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.nodes import close_nodes, open_nodes
-from blendrun.tree.sort import Progress, Strings, sort_strings
+from blendrun.tree.sort import Strings, sort_strings
 
 if TYPE_CHECKING:
     from blendrun.tokens.base import Prompts
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 MAX_PROMPTS = 2**30 - 1
 
 
-def build_tree(prompts: Prompts, progress: Progress | None = None) -> PrefixTree:
+def build_tree(prompts: Prompts, listener: Listener = ignore) -> PrefixTree:
     """The exact radix tree of the prompts; the same prompts give the same arrays, however many threads there are.
 
     Prompts that share u units share u * unit_tokens tokens, but never more than either has: the last block of a trace's
     prompt may be partial, and is weighted by the tokens in it. A prompt without units shares nothing. Different `root`
     keys stand in the order of their first prompt.
 
-    progress: called with (done, in all) while sorting, many times a second for a large job; the rest takes less.
+    listener: told the progress of sorting, many times a second for a large job; the rest takes less.
 
     Time is near linear in the prompts and the tokens they share, memory about 120 bytes a prompt. The units are read in
     no order, so their file should fit the page cache.
@@ -36,7 +37,7 @@ def build_tree(prompts: Prompts, progress: Progress | None = None) -> PrefixTree
     if len(prompts) > MAX_PROMPTS:
         raise InputInvalidError(f"{len(prompts):,} prompts are too many for one plan ({MAX_PROMPTS:,}); split the job")
     tokens = np.ascontiguousarray(prompts.prompt_tokens, dtype=np.int32)
-    perm, lcp = sort_strings(strings(prompts), progress)
+    perm, lcp = sort_strings(strings(prompts), listener)
     return tree_of(perm, shared_tokens(tokens[perm], lcp, prompts.unit_tokens), tokens[perm])
 
 

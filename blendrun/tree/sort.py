@@ -10,7 +10,7 @@ ones. The sort is stable, so the order is unique, however many threads there are
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from blendrun.events import Listener, Progress, ignore
 from blendrun.tree.compiled import Kernel
 from blendrun.tree.merge import Int32s, Int64s, join_pieces, lower_bound, merge_runs, sort_run
-
-Progress = Callable[[int, int], None]
 
 # Prompts sorted by one call: enough to be worth a thread, few enough to report progress.
 _RUN = 65_536
@@ -71,13 +70,11 @@ class Runs:
         return self.perm, self.lcp, self.following
 
 
-def sort_strings(
-    strings: Strings, progress: Progress | None = None, threads: int | None = None
-) -> tuple[Int32s, Int32s]:
+def sort_strings(strings: Strings, listener: Listener = ignore, threads: int | None = None) -> tuple[Int32s, Int32s]:
     """Order of the strings (i32 (M,), their numbers) and units shared with the one before (i32 (M,), -1 for the first
     and where `root` differs). Equal strings keep their order.
 
-    progress: called with (done, in all), counted in strings written. Memory: 32 bytes a string.
+    listener: told the progress in strings written. Memory: 32 bytes a string.
     """
     count, threads = len(strings), threads or min(_cores(), _MAX_THREADS)
     # Powers of two, so that runs pair up in every round.
@@ -93,8 +90,7 @@ def sort_strings(
             columns = (*strings.columns, *here.columns, *there.columns)
             for size, _ in zip(sizes, pool.map(lambda task: kernel(*columns, *task), tasks), strict=True):
                 done += size
-                if progress is not None:
-                    progress(done, total)
+                listener(Progress(done, total, "strings"))
 
         runs = list(pairwise(bounds))
         each(sort_run, [(*run, rounds) for run in runs], [end - begin for begin, end in runs])

@@ -18,6 +18,7 @@ from cuts import WORKLOADS
 
 from blendrun.blend.partition import partition
 from blendrun.cost.hardware import load_hardware, machine
+from blendrun.events import Event, Note
 from blendrun.jobs.source import open_sources
 from blendrun.models.cards import load_card
 from blendrun.names import LengthMode
@@ -63,8 +64,8 @@ def main() -> None:
 def of_file(path: Path, asked: argparse.Namespace) -> Structure:
     with TemporaryDirectory() as spool:
         wanted = Wanted(asked.model, asked.tokenizer, None, None)
-        workload = load_workload(open_sources([str(path)], Path(spool)), wanted, _silent, _silent)
-        return make_structure(workload.prompts, workload.model, LengthMode.REFERENCE, _silent, print)
+        workload = load_workload(open_sources([str(path)], Path(spool)), wanted)
+        return make_structure(workload.prompts, workload.model, LengthMode.REFERENCE, _print_notes)
 
 
 def show(name: str, structure: Structure, asked: argparse.Namespace) -> None:
@@ -85,8 +86,10 @@ def show(name: str, structure: Structure, asked: argparse.Namespace) -> None:
         )
 
 
-def _silent(*_: object) -> None:
-    """Nothing is shown."""
+def _print_notes(event: Event) -> None:
+    """Of all that is told, what could not be used."""
+    if isinstance(event, Note):
+        print(event.text)
 
 
 if __name__ == "__main__":

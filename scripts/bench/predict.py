@@ -116,8 +116,8 @@ def predict(path: Path, order: OrderName, pool: int) -> tuple[float, int, int]:
     """Seconds, cached tokens and requests of the same run in the simulator."""
     on, limits = machine(load_hardware(own_hardware())), engine_limits("cpu", {"max_total_tokens": pool})
     with TemporaryDirectory() as spool:
-        workload = load_workload(open_sources([str(path)], Path(spool)), Wanted(MODEL), quiet, lambda *_: None)
-        structure = make_structure(workload.prompts, workload.model, LengthMode.AUTO, quiet, print)
+        workload = load_workload(open_sources([str(path)], Path(spool)), Wanted(MODEL))
+        structure = make_structure(workload.prompts, workload.model, LengthMode.AUTO)
     prompts = structure.prompts
     assert prompts.known.all()
     costed = cost_structure(structure, workload.model.card, on, limits=limits)
@@ -136,10 +136,6 @@ def predict(path: Path, order: OrderName, pool: int) -> tuple[float, int, int]:
     outputs = prompts.reference.astype(np.int64)
     outcome = simulate(structure.tree, prompts, fed, outputs, step_time(workload.model.card, on), engine)
     return outcome.seconds, outcome.hit_tokens, len(prompts)
-
-
-def quiet(*_: str) -> None:
-    """No progress."""
 
 
 if __name__ == "__main__":

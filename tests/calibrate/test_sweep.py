@@ -11,8 +11,9 @@ import pytest
 from blendrun.calibrate.base import Ask, Observation, Probe
 from blendrun.calibrate.schedule import Policy
 from blendrun.calibrate.sweep import Sweep
-from blendrun.engine.base import EngineInfo, OnPhase, Result, Usage, WorkItem
+from blendrun.engine.base import EngineInfo, Result, Usage, WorkItem
 from blendrun.errors import EngineUnavailableError
+from blendrun.events import Listener
 
 POLICY = Policy(chunk=4096, max_running=32)
 
@@ -28,7 +29,7 @@ class RecordingEngine:
         self._seen: set[tuple[int, ...]] = set()
         self._refuse, self._die_after = refuse, die_after
 
-    async def start(self, on_phase: OnPhase) -> EngineInfo:
+    async def start(self, listener: Listener) -> EngineInfo:
         return EngineInfo("recording", "cpu", 8192, 32_768, 32, {})
 
     async def submit(self, item: WorkItem) -> None:
@@ -54,7 +55,7 @@ class RecordingEngine:
 
 def measure(engine: RecordingEngine, *probes: Probe) -> tuple[Observation, ...]:
     async def run() -> tuple[Observation, ...]:
-        return await Sweep(engine, 49_152, POLICY).measure(probes, lambda _: None)
+        return await Sweep(engine, 49_152, POLICY).measure(probes)
 
     return asyncio.run(run())
 

@@ -17,6 +17,7 @@ from blendrun.engine.base import EngineSettings, Platform, Result, WorkItem
 from blendrun.engine.child import Child, EarlyChildren, start_child
 from blendrun.engine.process import SglangEngine
 from blendrun.errors import EngineUnavailableError
+from blendrun.events import ignore
 from tests.processes import wait_for_end
 
 
@@ -53,7 +54,7 @@ def test_where_none_can_be_started_the_engine_says_why(monkeypatch: pytest.Monke
     early.start("cpu", 1, count=1)
     engine = SglangEngine(settings(), tmp_path / "engine.log", early.take)
     with pytest.raises(EngineUnavailableError, match=r"could not be started: .*Resource temporarily unavailable"):
-        asyncio.run(engine.start(lambda _: None))
+        asyncio.run(engine.start(ignore))
 
 
 def test_a_signal_between_two_starts_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -122,7 +123,7 @@ class TestEngine:
         waiting = list(children)
         engine = SglangEngine(settings(model), log, lambda: waiting.pop(0) if waiting else None)
         with pytest.raises(EngineUnavailableError) as caught:
-            asyncio.run(engine.start(lambda _: None))
+            asyncio.run(engine.start(ignore))
         for child in children:
             wait_for_end(child.process.pid)
             assert not child.scratch.exists()
@@ -170,7 +171,7 @@ class TestEngine:
         async def answered() -> list[Result]:
             engine = SglangEngine(two, tmp_path / "engine.log")
             try:
-                await engine.start(lambda _: None)
+                await engine.start(ignore)
                 for row in range(4):
                     await engine.submit(WorkItem(row, "/v1/completions", orjson.dumps(asked)))
                 results = engine.results()
@@ -183,5 +184,5 @@ class TestEngine:
     def test_a_log_that_cannot_be_written_is_said(self, tmp_path: Path) -> None:
         engine = SglangEngine(settings(), tmp_path / "none" / "engine.log")
         with pytest.raises(EngineUnavailableError, match=r"could not be started: .*No such file or directory"):
-            asyncio.run(engine.start(lambda _: None))
+            asyncio.run(engine.start(ignore))
         assert engine.pid is None

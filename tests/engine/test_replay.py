@@ -11,6 +11,7 @@ import pytest
 from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.replay import ReplayEngine
 from blendrun.errors import UsageError
+from blendrun.events import ignore
 
 URL = "/v1/completions"
 
@@ -20,7 +21,7 @@ def item(row: int, length: int | None = None, **body: object) -> WorkItem:
 
 
 async def answers(engine: ReplayEngine, *items: WorkItem) -> list[Result]:
-    await engine.start(lambda _: None)
+    await engine.start(ignore)
     for one in items:
         await engine.submit(one)
     await engine.close_input()
@@ -35,7 +36,7 @@ def replay(*items: WorkItem, **arguments: object) -> list[Result]:
 
 
 def test_what_it_says_of_itself() -> None:
-    info = asyncio.run(ReplayEngine.from_arguments({"slots": 7}).start(lambda _: None))
+    info = asyncio.run(ReplayEngine.from_arguments({"slots": 7}).start(ignore))
     assert isinstance(info, EngineInfo)
     assert (info.engine, info.max_running, info.kv_tokens) == ("replay", 7, 7 * info.context_length)
 

@@ -22,6 +22,7 @@ from blendrun.engine.media.engine import MediaEngine
 from blendrun.engine.media.fetch import Content, Fetcher, MediaAccess, MediaError, is_public, read_below
 from blendrun.engine.replay import ReplayEngine
 from blendrun.errors import UsageError
+from blendrun.events import ignore
 from tests.command import REPLAY, blendrun, ids, lines_of
 from tests.faults.media_server import METADATA, PICTURE, MediaServer, media_server
 
@@ -316,7 +317,7 @@ def serve(access: MediaAccess, *lines: dict[str, Any], rounds: int = 1) -> tuple
     async def all_rounds() -> tuple[dict[int, list[str]], list[Result]]:
         echo = Echo()
         engine = MediaEngine(echo, access)
-        await engine.start(lambda _: None)
+        await engine.start(ignore)
         results: list[Result] = []
         for number in range(rounds):
             results += await one_round(engine, number * len(lines))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 import blendrun.jobs.lines as scanning
 from blendrun.errors import ErrorCode, InputInvalidError, InputMissingError, LineError, UsageError
+from blendrun.events import Event, Progress
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.job import Job
 from blendrun.jobs.line import parse_line, request_key
@@ -172,12 +173,12 @@ def test_progress_ends_at_all_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("blendrun.jobs.index.BLOCK_BYTES", 300)
     paths = [write(tmp_path / name, *(line(f"{name}{n}") for n in range(20))) for name in "abc"]
     total = sum(path.stat().st_size for path in paths)
-    calls: list[tuple[int, int]] = []
-    index(*paths, progress=lambda done, of: calls.append((done, of)))
-    assert calls == sorted(calls)
-    assert calls[-1] == (total, total)
-    assert 9 < len(calls) < 60
-    assert {of for _, of in calls} == {total}
+    events: list[Event] = []
+    index(*paths, listener=events.append)
+    seen = [event.done for event in events if isinstance(event, Progress)]
+    assert events == [Progress(done, total, "bytes") for done in sorted(seen)]
+    assert seen[-1] == total
+    assert 9 < len(seen) < 60
 
 
 class TestAFileThatChanges:

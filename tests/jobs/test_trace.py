@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from blendrun.errors import ErrorCode, InputInvalidError, InputMissingError, UsageError
+from blendrun.events import Event, Progress
 from blendrun.jobs.source import open_sources
 from blendrun.jobs.trace import Trace, holds_trace, read_trace
 from blendrun.jobs.trace_line import MAX_TOKENS, is_trace
@@ -114,10 +115,10 @@ def test_limit_counts_lines_that_are_not_blank(tmp_path: Path) -> None:
 def test_progress_and_packed_files(tmp_path: Path) -> None:
     path = tmp_path / "trace.gz"
     path.write_bytes(gzip.compress((line() + "\n").encode() * 200_000))
-    seen: list[tuple[int, int]] = []
+    seen: list[Event] = []
     sources = open_sources([path], tmp_path / "spool")
-    assert len(read_trace(sources, progress=lambda *each: seen.append(each))) == 200_000
-    assert len(seen) > 1 and seen[-1] == (sources[0].size, sources[0].size)
+    assert len(read_trace(sources, listener=seen.append)) == 200_000
+    assert len(seen) > 1 and seen[-1] == Progress(sources[0].size, sources[0].size, "bytes")
     sources[0].path.unlink()
     with pytest.raises(InputMissingError):
         read_trace(sources)

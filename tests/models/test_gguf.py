@@ -10,12 +10,17 @@ from pathlib import Path
 import pytest
 
 from blendrun.errors import EngineUnavailableError, InputMissingError, OutputUnavailableError
+from blendrun.events import Event
 from blendrun.models.gguf import dequantise
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from tests.models.tiny_gguf import TEMPLATE, write_tiny_gguf
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
-RESOLVE = "from blendrun.models.resolve import resolve_model; resolve_model({!r}, platform='cpu', progress=print)"
+RESOLVE = "from blendrun.models.resolve import resolve_model; resolve_model({!r}, platform='cpu', listener=print)"
+
+
+def not_expected(event: Event) -> None:
+    pytest.fail(str(event))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +44,7 @@ def test_two_commands_at_once_convert_once(tmp_path: Path, monkeypatch: pytest.M
     visible = [path.name for path in (cache / "models").iterdir() if not path.name.startswith(".")]
     assert len(visible) == 1
     assert not list((cache / "models").glob(".*.partial-*"))
-    converted = resolve_model(str(file), platform="cpu", progress=pytest.fail)
+    converted = resolve_model(str(file), platform="cpu", listener=not_expected)
     config = json.loads((converted.path / "config.json").read_text())
     assert (config["num_hidden_layers"], config["dtype"]) == (2, "float32")
     assert (converted.path / "chat_template.jinja").read_text() == TEMPLATE
@@ -90,7 +95,7 @@ def test_again_does_nothing(model: ResolvedModel) -> None:
         return {path.name: path.stat().st_mtime_ns for path in model.path.iterdir()}
 
     before = stamps()
-    again = resolve_model("smollm2-135m", platform="cpu", progress=pytest.fail)
+    again = resolve_model("smollm2-135m", platform="cpu", listener=not_expected)
     assert again == model
     assert stamps() == before
 

@@ -11,6 +11,7 @@ import pytest
 
 from blendrun.cost.capacity import EngineLimits
 from blendrun.errors import UsageError
+from blendrun.events import Event, Note, PhaseStarted
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.source import open_sources
 from blendrun.models.resolve import ResolvedModel, resolve_model
@@ -36,12 +37,14 @@ def plan(
     rows: list[int] | None = None,
     **fields: Any,
 ) -> RunPlan:
-    path, phases = folder / "job.jsonl", []
+    path = folder / "job.jsonl"
+    events: list[Event] = []
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with index_jobs(open_sources([path], folder)) as job:
         planner = RunPlanner(model, order, limits=EngineLimits(32_768, 32, 4096), **fields)
         todo = job.accepted if rows is None else np.array(rows)
-        made = planner.plan(job, todo, lambda name, _: phases.append(name), lambda *_: None, lambda _: None)
+        made = planner.plan(job, todo, events.append)
+    phases = [event.name for event in events if isinstance(event, PhaseStarted)]
     assert phases[0] == "tokenise"
     assert phases[-1] == "simulate"
     return made
@@ -94,11 +97,12 @@ def test_a_model_without_dimensions_cannot_be_planned(model: ResolvedModel, tmp_
         planned([line("a", "hello")], OrderName.SORTED, bare, tmp_path)
     # Where no order was asked for, the job runs all the same.
     path = tmp_path / "job.jsonl"
-    warnings: list[str] = []
+    events: list[Event] = []
     with index_jobs(open_sources([path], tmp_path)) as job:
-        made = RunPlanner(bare, None).plan(job, job.accepted, lambda *_: None, lambda *_: None, warnings.append)
+        made = RunPlanner(bare, None).plan(job, job.accepted, events.append)
     assert made.order is OrderName.GIVEN
     assert [feed.row for feed in fed(made)] == [0]
+    warnings = [event.text for event in events if isinstance(event, Note) and event.warning]
     assert any("not planned, fed as given: smollm2-135m has no dimensions" in text for text in warnings)
 
 
@@ -108,7 +112,7 @@ def test_a_prompt_that_the_pool_cannot_hold_costs_the_others_no_plan(model: Reso
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with index_jobs(open_sources([path], tmp_path)) as job:
         planner = RunPlanner(model, OrderName.SORTED, limits=EngineLimits(512, 32, 4096))
-        made = planner.plan(job, job.accepted, lambda *_: None, lambda *_: None, lambda _: None)
+        made = planner.plan(job, job.accepted)
     feeds = fed(made)
     assert feeds[0].row == 1
     assert feeds[0].prompt == -1
@@ -161,7 +165,7 @@ def divide(lines: list[str], replicas: int, model: ResolvedModel, folder: Path, 
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with index_jobs(open_sources([path], folder)) as job:
         planner = RunPlanner(model, order, limits=EngineLimits(32_768, 32, 4096))
-        return planner.divide(job, job.accepted, replicas, lambda *_: None, lambda *_: None, lambda _: None)
+        return planner.divide(job, job.accepted, replicas)
 
 
 @pytest.mark.parametrize("order", [None, OrderName.SORTED, OrderName.BLENDED])
@@ -206,7 +210,7 @@ def test_a_job_of_which_nothing_can_be_tokenised_is_fed_all_the_same(model: Reso
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     with index_jobs(open_sources([path], tmp_path)) as job:
         planner = RunPlanner(model, None, limits=EngineLimits(32_768, 32, 4096))
-        made = planner.plan(job, job.accepted, lambda *_: None, lambda *_: None, lambda _: None)
+        made = planner.plan(job, job.accepted)
     assert sorted(feed.row for feed in fed(made)) == list(range(6))
 
 

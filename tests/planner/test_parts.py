@@ -7,6 +7,7 @@ import pytest
 
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.hardware import load_hardware, machine
+from blendrun.events import Event, Progress
 from blendrun.models.cards import load_card
 from blendrun.names import OrderName, Overlap
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan
@@ -72,6 +73,14 @@ def test_what_all_devices_cost(structure: Structure) -> None:
     choice = Choice((OrderName.SORTED,), (Overlap.MIXED,), gpu_hour=2.0)
     two = make_plan(cost_structure(structure, MODEL, machine(CARD, 2)), choice)
     assert two.portfolio.chosen.cost == pytest.approx(2 * 2.0 * two.portfolio.chosen.seconds / 3600)
+
+
+def test_how_far_it_is_counts_the_simulations_of_all_parts(structure: Structure) -> None:
+    seen: list[Event] = []
+    choice = Choice((OrderName.SORTED,), (Overlap.MIXED,))
+    made = make_plan(cost_structure(structure, MODEL, machine(CARD, 3)), choice, seen.append)
+    assert len(made.parts) == 3
+    assert seen == [Progress(done, len(seen), "simulations") for done in range(1, len(seen) + 1)]
 
 
 def test_fewer_requests_than_devices(structure: Structure) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from blendrun.engine.base import Engine
 from blendrun.engine.replay import ReplayEngine
-from blendrun.events import Event
+from blendrun.events import Event, ignore
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.job import Job
 from blendrun.jobs.source import open_sources
@@ -66,7 +66,7 @@ def run(
     def make() -> Engine:
         return engine() if callable(engine) else ReplayEngine.from_arguments(engine or {})
 
-    listener: Callable[[Event], None] = events.append if events is not None else lambda _: None
+    listener = events.append if events is not None else ignore
     return execute(settings(output, *inputs, **changes), lambda *_: make(), listener)
 
 

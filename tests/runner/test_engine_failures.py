@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from blendrun.engine.base import EngineInfo, OnPhase, Result
+from blendrun.engine.base import EngineInfo, Result
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import EngineUnavailableError
+from blendrun.events import Listener
 from tests.runner.runner_job import line, lines_of, run, write
 
 LINES = [line(f"id {row}", f"question {row}") for row in range(6)]
@@ -25,7 +26,7 @@ class Forgetful(ReplayEngine):
 
 
 class Unstartable(ReplayEngine):
-    async def start(self, on_phase: OnPhase) -> EngineInfo:
+    async def start(self, listener: Listener) -> EngineInfo:
         raise EngineUnavailableError("no such argument: dtpe")
 
 

@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 from blendrun import __version__
-from blendrun.engine.base import EngineInfo, OnPhase
+from blendrun.engine.base import EngineInfo
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import (
     BlendrunError,
@@ -29,7 +29,7 @@ from blendrun.errors import (
     OutputUnavailableError,
     UsageError,
 )
-from blendrun.events import Event, Note, PhaseStarted, Progress
+from blendrun.events import Event, Listener, Note, PhaseStarted, Progress
 from blendrun.runner.replica import Patience
 from blendrun.runner.stop import STOP_SIGNALS, stopping_by_exception
 from blendrun.store import summary as summaries
@@ -323,7 +323,7 @@ class TestSignals:
 
     def test_while_the_engine_loads_nothing_is_waited_for(self, jobs: Path, out: Path) -> None:
         class NeverUp(ReplayEngine):
-            async def start(self, on_phase: OnPhase) -> EngineInfo:
+            async def start(self, listener: Listener) -> EngineInfo:
                 asyncio.get_running_loop().call_later(0.01, os.kill, os.getpid(), signal.SIGTERM)
                 await asyncio.sleep(3600)
                 raise AssertionError("unreachable")
@@ -431,8 +431,8 @@ def test_progress_counts_up_to_all_lines_and_ends_there(jobs: Path, out: Path) -
 
 def test_what_an_engine_wants_known_is_a_warning(jobs: Path, out: Path) -> None:
     class Warns(ReplayEngine):
-        async def start(self, on_phase: OnPhase) -> EngineInfo:
-            return msgspec.structs.replace(await super().start(on_phase), notes=("a hook did not take",))
+        async def start(self, listener: Listener) -> EngineInfo:
+            return msgspec.structs.replace(await super().start(listener), notes=("a hook did not take",))
 
     events: list[Event] = []
     summary = run(out, jobs, engine=lambda: Warns(ReplaySettings()), events=events)

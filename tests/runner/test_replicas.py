@@ -13,9 +13,10 @@ import numpy as np
 import orjson
 import pytest
 
-from blendrun.engine.base import EngineInfo, OnPhase, Result, WorkItem
+from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import BlendrunError, EngineUnavailableError
+from blendrun.events import Listener
 from blendrun.names import OrderName, Overlap
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import Patience
@@ -58,7 +59,7 @@ class Counted(ReplayEngine):
 
 
 class Stillborn(ReplayEngine):
-    async def start(self, on_phase: OnPhase) -> EngineInfo:
+    async def start(self, listener: Listener) -> EngineInfo:
         raise EngineUnavailableError("the engine did not start: no device")
 
 
@@ -130,7 +131,7 @@ def test_one_that_never_comes_up_is_no_reason_to_stop(jobs: Path, out: Path) -> 
 
 def test_one_that_waits_for_a_machine_for_ever_keeps_nobody_waiting(jobs: Path, out: Path) -> None:
     class Waiting(ReplayEngine):
-        async def start(self, on_phase: OnPhase) -> EngineInfo:
+        async def start(self, listener: Listener) -> EngineInfo:
             await asyncio.sleep(3600)
             raise AssertionError("it was not needed")
 
@@ -144,7 +145,7 @@ def test_one_that_waits_for_a_machine_for_ever_keeps_nobody_waiting(jobs: Path, 
 
 def test_one_whose_machine_is_lost_while_it_loads_starts_again(jobs: Path, out: Path) -> None:
     class Lost(ReplayEngine):
-        async def start(self, on_phase: OnPhase) -> EngineInfo:
+        async def start(self, listener: Listener) -> EngineInfo:
             raise EngineUnavailableError("the engine is lost with its actor", machine_lost=True)
 
     made: list[Counted] = []
@@ -186,7 +187,7 @@ def test_a_stop_drains_all_of_them(jobs: Path, out: Path) -> None:
 
 def test_a_stop_does_not_wait_for_a_replica_that_loads(jobs: Path, out: Path) -> None:
     class Loading(ReplayEngine):
-        async def start(self, on_phase: OnPhase) -> EngineInfo:
+        async def start(self, listener: Listener) -> EngineInfo:
             await asyncio.sleep(3600)
             raise AssertionError("it was to be stopped")
 

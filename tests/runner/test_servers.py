@@ -16,6 +16,7 @@ from blendrun.engine.base import Engine
 from blendrun.engine.http.engine import HttpEngine
 from blendrun.engine.http.settings import HttpSettings
 from blendrun.errors import EngineUnavailableError, UsageError
+from blendrun.events import ignore
 from blendrun.runner.replica import Patience
 from blendrun.runner.run import execute
 from blendrun.store.summary import Summary
@@ -297,7 +298,7 @@ class TestSeveral:
         return execute(
             wanted,
             lambda state, *_: HttpEngine(addresses[state.replica - 1], chosen, state.engine_log),
-            lambda _: None,
+            ignore,
         )
 
     def asked(self, *servers: Seen) -> list[list[str]]:

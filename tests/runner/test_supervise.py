@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from blendrun.engine.base import EngineInfo, OnPhase, Result
+from blendrun.engine.base import EngineInfo, Result
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import DrainedError, EngineUnavailableError
+from blendrun.events import Listener
 from blendrun.jobs.job import Job
 from blendrun.names import OrderName
 from blendrun.planner.feeder import Feed, RowFeeder
@@ -40,9 +41,9 @@ class Dying(ReplayEngine):
         super().__init__(ReplaySettings(slots=4))
         self.kills, self.out_of_memory, self.starts = kills, out_of_memory, 0
 
-    async def start(self, on_phase: OnPhase) -> EngineInfo:
+    async def start(self, listener: Listener) -> EngineInfo:
         self.starts += 1
-        return await super().start(on_phase)
+        return await super().start(listener)
 
     async def results(self) -> AsyncIterator[Result]:
         async for result in super().results():
@@ -113,9 +114,9 @@ class TestDeath:
         class DyingLast(ReplayEngine):
             starts = 0
 
-            async def start(self, on_phase: OnPhase) -> EngineInfo:
+            async def start(self, listener: Listener) -> EngineInfo:
                 self.starts += 1
-                return await super().start(on_phase)
+                return await super().start(listener)
 
             async def results(self) -> AsyncIterator[Result]:
                 async for result in super().results():
@@ -145,7 +146,7 @@ class Silent(ReplayEngine):
 
 
 class SilentStart(ReplayEngine):
-    async def start(self, on_phase: OnPhase) -> EngineInfo:
+    async def start(self, listener: Listener) -> EngineInfo:
         await asyncio.sleep(3600)
         raise AssertionError("unreachable")
 

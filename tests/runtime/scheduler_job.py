@@ -21,6 +21,7 @@ from blendrun.engine.base import (
     WorkItem,
 )
 from blendrun.engine.process import SglangEngine
+from blendrun.events import ignore
 
 POOL = 640
 STEP = 96
@@ -109,7 +110,7 @@ async def _run(
 ) -> SchedulerRun:
     done = []
     try:
-        info = await engine.start(lambda phase: None)
+        info = await engine.start(ignore)
         results, seen = engine.results(), 0
         for items in phases:
             for work in items:

@@ -12,6 +12,7 @@ import zstandard
 from blendrun.cost.formulas import demand
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.errors import OutputUnavailableError
+from blendrun.events import Event, Progress
 from blendrun.jobs.source import open_sources
 from blendrun.jobs.trace import read_trace
 from blendrun.models.cards import load_card
@@ -54,9 +55,9 @@ def test_the_same_workload_is_the_same_bytes(made: Synthesis, tmp_path: Path) ->
 
 
 def test_progress_ends_with_all_lines(made: Synthesis, tmp_path: Path) -> None:
-    seen: list[tuple[int, int]] = []
-    write_workload(made, tmp_path / "mix.jsonl", lambda done, total: seen.append((done, total)))
-    assert seen[-1] == (3_000, 3_000)
+    seen: list[Event] = []
+    write_workload(made, tmp_path / "mix.jsonl", seen.append)
+    assert seen[-1] == Progress(3_000, 3_000, "lines")
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing(made: Synthesis, tmp_path: Path) -> None:

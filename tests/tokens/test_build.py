@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blendrun.events import Event, Progress
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.job import Job
 from blendrun.jobs.source import open_sources
@@ -247,16 +248,11 @@ class TestPipeline:
 
     def test_progress_ends_at_the_end(self, tmp_path: Path, tokenizer: PromptTokenizer) -> None:
         job = make_job(tmp_path, [chat(str(number)) for number in range(7)])
-        seen: list[tuple[int, int]] = []
-        build_prompts(
-            job,
-            tokenizer,
-            context_length=64,
-            store_folder=tmp_path / "tokens",
-            progress=lambda done, total: seen.append((done, total)),
-        )
-        assert seen == sorted(seen)
-        assert seen[-1] == (7, 7)
+        events: list[Event] = []
+        build_prompts(job, tokenizer, context_length=64, store_folder=tmp_path / "tokens", listener=events.append)
+        seen = [event.done for event in events if isinstance(event, Progress)]
+        assert events == [Progress(done, 7, "requests") for done in sorted(seen)]
+        assert seen[-1] == 7
 
     def test_a_failure_while_encoding_leaves_nothing_behind(self, tmp_path: Path, tokenizer: PromptTokenizer) -> None:
         class Broken(PromptTokenizer):

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blendrun.events import Event, Progress
 from blendrun.tokens.base import Prompts
 from blendrun.tree import sort as sorting
 from blendrun.tree.base import PrefixTree
@@ -189,7 +190,7 @@ def test_a_million_equal_prompts() -> None:
 
 
 def test_progress_ends_at_its_total() -> None:
-    seen: list[tuple[int, int]] = []
-    build_tree(prompts_of([[number % 7, number] for number in range(200_000)]), lambda *each: seen.append(each))
-    done = [each for each, _ in seen]
-    assert len(seen) > 4 and done == sorted(done) and seen[-1][0] == seen[-1][1]
+    events: list[Event] = []
+    build_tree(prompts_of([[number % 7, number] for number in range(200_000)]), events.append)
+    seen = [event.done for event in events if isinstance(event, Progress)]
+    assert len(seen) > 4 and events == [Progress(done, seen[-1], "strings") for done in sorted(seen)]

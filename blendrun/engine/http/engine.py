@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blendrun.engine.base import EngineInfo, OnPhase, Result, WorkItem
+from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.engine.http.answer import NoAnswerError, answer_of, message_of, refusal_of
 from blendrun.engine.http.body import Ask, ask
@@ -20,6 +20,7 @@ from blendrun.engine.http.retry import NOT_THE_REQUESTS, Meaning, meaning_of, pa
 from blendrun.engine.http.server import Facts, ServerAwayError, look, reason_of, refused
 from blendrun.engine.http.settings import HttpSettings, authorization
 from blendrun.errors import EngineUnavailableError, ErrorCode
+from blendrun.events import Listener, PhaseStarted
 
 if TYPE_CHECKING:
     import httpx
@@ -90,9 +91,9 @@ class HttpEngine:
     def fetching(self) -> int:
         return 0
 
-    async def start(self, on_phase: OnPhase) -> EngineInfo:
+    async def start(self, listener: Listener) -> EngineInfo:
         self._client = http_client(self._server)
-        facts = self._facts = await self._up(on_phase)
+        facts = self._facts = await self._up(listener)
         settings = self._settings
         if missing := [name for name in self._models if name not in facts.models]:
             raise EngineUnavailableError(f"{self._server} serves {', '.join(facts.models)}, not {missing[0]}")
@@ -112,10 +113,10 @@ class HttpEngine:
             queue=0,
         )
 
-    async def _up(self, on_phase: OnPhase) -> Facts:
+    async def _up(self, listener: Listener) -> Facts:
         """Wait until the server is there. Raises EngineUnavailableError."""
         assert self._client is not None, "before start"
-        on_phase(self._server)
+        listener(PhaseStarted("load", self._server))
         end, tries = time.monotonic() + self._settings.wait, 0
         while True:
             try:
@@ -126,7 +127,7 @@ class HttpEngine:
                     raise EngineUnavailableError(
                         f"{self._server} is away ({error}): start it, or check the address"
                     ) from error
-                on_phase(f"waiting for {self._server}: {error}")
+                listener(PhaseStarted("load", f"waiting for {self._server}: {error}"))
             seconds = pause(tries, self._settings.backoff)
             await asyncio.sleep(min(seconds, _LOOK_S, max(end - time.monotonic(), 0.0)))
 

@@ -16,11 +16,12 @@ import msgspec
 import orjson
 
 from blendrun.endpoints.media import Place, Reference, place_of, references
-from blendrun.engine.base import Engine, EngineInfo, OnPhase, Result, WorkItem
+from blendrun.engine.base import Engine, EngineInfo, Result, WorkItem
 from blendrun.engine.media.fetch import Content, Fetcher, MediaAccess, MediaError, read_below
 from blendrun.engine.threads import in_thread
 from blendrun.engine.window import Window
 from blendrun.errors import ErrorCode, LineError
+from blendrun.events import Listener
 
 # Lines whose media are being fetched.
 _AT_ONCE = 16
@@ -49,8 +50,8 @@ class MediaEngine:
     def fetching(self) -> int:
         return len(self._fetching) + self._inner.fetching
 
-    async def start(self, on_phase: OnPhase) -> EngineInfo:
-        return await self._inner.start(on_phase)
+    async def start(self, listener: Listener) -> EngineInfo:
+        return await self._inner.start(listener)
 
     async def submit(self, item: WorkItem) -> None:
         # Most lines name no media at all, and are not parsed again to see it.

@@ -13,12 +13,13 @@ from typing import Any
 import msgspec
 
 from blendrun import __version__
-from blendrun.engine.base import EngineInfo, OnPhase, Result, WorkItem
+from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.channel import AllDone, CloseInput, Phase
 from blendrun.engine.ray.host import FromHost, Host, Lost, Node, Replay, Sglang, Taken, ToHost
 from blendrun.engine.scheduler.log_file import torn
 from blendrun.engine.threads import in_thread
 from blendrun.errors import EngineUnavailableError
+from blendrun.events import Listener, PhaseStarted
 
 # An engine that is told to end does so within this; then its actor is killed, and the engine with it.
 _GRACE_S = 20.0
@@ -54,8 +55,8 @@ class RayEngine:
     def fetching(self) -> int:
         return 0
 
-    async def start(self, on_phase: OnPhase) -> EngineInfo:
-        on_phase(f"waits for a node with {amounts(self._needs)}")
+    async def start(self, listener: Listener) -> EngineInfo:
+        listener(PhaseStarted("load", f"waits for a node with {amounts(self._needs)}"))
         self._placing = asyncio.ensure_future(in_thread(self._place))
         await asyncio.shield(self._placing)
         self._node = node = msgspec.msgpack.decode(await self._answer(self._actor.begin.remote()), type=Node)
@@ -66,7 +67,7 @@ class RayEngine:
         while True:
             message = await self._next()
             if isinstance(message, Phase):
-                on_phase(f"{message.name}, node {node.name}")
+                listener(PhaseStarted("load", f"{message.name}, node {node.name}"))
             elif isinstance(message, EngineInfo):
                 return message
 

@@ -23,6 +23,7 @@ from blendrun.engine.channel import AllDone, CloseInput, Phase
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import BlendrunError, EngineUnavailableError
+from blendrun.events import Event, PhaseStarted
 from blendrun.models.identity import file_fingerprint, folder_identity
 from blendrun.models.resolve import resolve_model
 
@@ -141,11 +142,16 @@ class Host:
         self._kept_bytes += len(frame)
         self._came.set()
 
+    def _hear(self, event: Event) -> None:
+        """Of an engine that comes up, its phases."""
+        if isinstance(event, PhaseStarted):
+            self._tell(Phase(event.detail))
+
     async def _run(self) -> None:
         """The engine's life, told as it goes on."""
         try:
             self._engine = engine = await asyncio.to_thread(self._make)
-            self._tell(await engine.start(lambda name: self._tell(Phase(name))))
+            self._tell(await engine.start(self._hear))
             while True:
                 async for result in engine.results():
                     self._tell(result)
