@@ -12,6 +12,7 @@ from blendrun.backends.base import LOAD_STALL_S, Backend, Opening
 from blendrun.backends.options import RunOptions
 from blendrun.backends.permissions import rules_of
 from blendrun.backends.sglang import context_length
+from blendrun.blend.orders import needs_prompts
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.detect import own_hardware
 from blendrun.engine.base import Engine
@@ -56,7 +57,7 @@ class Servers:
 
     def planner(self, model: ResolvedModel, order: OrderName | None) -> RunPlanner | None:
         """What plans for the smallest of them; None where rows are fed as they stand."""
-        if order in (OrderName.GIVEN, OrderName.SHUFFLED):
+        if order is not None and not needs_prompts(order):
             return None
         mixes = any(each.mixes for each in self.facts)
         return RunPlanner(
@@ -139,7 +140,7 @@ def _look_at(options: RunOptions, replicas: int, listener: Listener) -> Servers:
     for option in ("tp", "overlap"):
         if getattr(options, option) is not None:
             raise UsageError(f"--{option} is for engines of this command: a server decides that itself")
-    if options.model is None and options.order not in (OrderName.GIVEN, OrderName.SHUFFLED, None):
+    if options.model is None and options.order is not None and needs_prompts(options.order):
         raise UsageError(
             f"--order {options.order} needs the prompts in tokens: give --model, whose tokenizer the servers use"
         )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import Budget
+from blendrun.blend.orders import AUTOMATIC, ORDERS
 from blendrun.blend.partition import partition
 from blendrun.cost.base import Machine
 from blendrun.cost.capacity import UNTOLD, EngineLimits, kv_pool
@@ -48,11 +49,9 @@ Warn = Callable[[str], None]
 _T = TypeVar("_T")
 # Where the GPU has no card: the order depends on proportions more than on rates (paper.md 1.6).
 _STAND_IN = "h100-sxm"
-# Shuffling is for comparisons; nothing speaks for it in a run.
 _DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16
 # Of a job's work, what no replica begins with: it goes to those who are done first.
 _RESERVE = 0.05
-_AUTO = (OrderName.GIVEN, OrderName.SORTED, OrderName.LOF, OrderName.BLENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +343,7 @@ class RunPlanner:
         )
 
     def _choice(self, overlaps: tuple[Overlap, ...]) -> Choice:
-        orders: Iterable[OrderName] = _AUTO if self.order is None else (self.order,)
+        orders: Iterable[OrderName] = AUTOMATIC if self.order is None else (self.order,)
         return Choice(tuple(orders), overlaps)
 
 
@@ -379,6 +378,6 @@ def _learner(costed: Costed, identity: str, mode: LengthMode, warn: Warn) -> Lea
 
 def _sample(structure: Structure, order: OrderName, learner: Learner) -> NDArray[np.int64] | None:
     """Only where the order depends on lengths."""
-    if order not in (OrderName.LOF, OrderName.BLENDED) or not learner.needed:
+    if not ORDERS[order].needs_lengths or not learner.needed:
         return None
     return sample_first(structure.prompts, structure.tree, structure.lengths)

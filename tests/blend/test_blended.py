@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, RIGHT
-from blendrun.blend.simple import simple_order
+from blendrun.blend.orders import simple_order
 from blendrun.blend.split import UnitRow, arrange_units
 from blendrun.names import OrderName
 from blendrun.tree.hits import path_hits
