@@ -15,6 +15,7 @@ from blendrun.backends.sglang import context_length
 from blendrun.blend.orders import needs_prompts
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.detect import own_hardware
+from blendrun.cost.hardware import STAND_IN
 from blendrun.engine.base import Engine
 from blendrun.engine.http.engine import HttpEngine, http_client
 from blendrun.engine.http.server import Facts, ServerAwayError, look
@@ -27,8 +28,6 @@ from blendrun.planner.run_planner import RunPlan, RunPlanner
 from blendrun.runner.strict import JobCheck
 from blendrun.store.folder import StateFolder
 
-# The card that servers elsewhere are planned for: the order depends on proportions more than on rates.
-_STAND_IN = "h100-sxm"
 # How often a server that is awaited is looked for, in seconds.
 _LOOK_S = 2.0
 _LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -85,7 +84,7 @@ class Servers:
 
     def _hardware(self) -> str:
         local = all(urlsplit(address).hostname in _LOCAL for address in self.addresses)
-        return own_hardware() if local else _STAND_IN
+        return own_hardware() if local else STAND_IN
 
 
 def open_backend(opening: Opening) -> Backend:

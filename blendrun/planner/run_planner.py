@@ -16,7 +16,7 @@ from blendrun.blend.partition import partition
 from blendrun.cost.base import Machine
 from blendrun.cost.capacity import UNTOLD, EngineLimits, kv_pool
 from blendrun.cost.detect import own_hardware
-from blendrun.cost.hardware import load_hardware, machine
+from blendrun.cost.hardware import STAND_IN, load_hardware, machine
 from blendrun.errors import InputMissingError, OverlapRefusedError, UsageError
 from blendrun.jobs.job import Job
 from blendrun.lengths.base import Lengths
@@ -47,8 +47,6 @@ Phase = Callable[[str, str], None]
 Progress = Callable[[int, int, str], None]
 Warn = Callable[[str], None]
 _T = TypeVar("_T")
-# Where the GPU has no card: the order depends on proportions more than on rates (paper.md 1.6).
-_STAND_IN = "h100-sxm"
 _DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16
 # Of a job's work, what no replica begins with: it goes to those who are done first.
 _RESERVE = 0.05
@@ -275,8 +273,8 @@ class RunPlanner:
         except UsageError as error:
             if self.hardware is not None:
                 raise
-            warn(f"{error}; planned as for {_STAND_IN}")
-            return machine(load_hardware(_STAND_IN))
+            warn(f"{error}; planned as for {STAND_IN}")
+            return machine(load_hardware(STAND_IN))
 
     def _choose(
         self,

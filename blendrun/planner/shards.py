@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from blendrun.blend.partition import partition
 from blendrun.cost.formulas import demand
-from blendrun.cost.hardware import load_hardware, machine
+from blendrun.cost.hardware import STAND_IN, load_hardware, machine
 from blendrun.errors import UsageError
 from blendrun.jobs.job import Job
 from blendrun.lengths.estimate import estimate
@@ -21,8 +21,6 @@ from blendrun.tree.compiled import load_kernels, needs_compiling
 
 Phase = Callable[[str, str], None]
 Progress = Callable[[int, int, str], None]
-# Only the proportion of arithmetic and of bytes counts, which is the same on all cards.
-_CARD = "h100-sxm"
 
 
 def divide_by_prefix(
@@ -51,7 +49,8 @@ def divide_by_prefix(
     prompts = tokenized.prompts
     phase("divide", f"{len(prompts):,} prompts into {shards} shards")
     tree = build_tree(prompts)
-    work = demand(tree, prompts, estimate(prompts, tree), card, machine(load_hardware(_CARD)))
+    # Only the proportion of arithmetic and of bytes counts, which is the same on all cards.
+    work = demand(tree, prompts, estimate(prompts, tree), card, machine(load_hardware(STAND_IN)))
     found = np.full(len(job), -1, dtype=np.int32)
     found[prompts.row] = partition(tree, work, shards).part
     return _filled(job, found)
