@@ -9,7 +9,9 @@ AUTO = "auto"
 
 
 class EngineName(StrEnum):
-    """sglang: the real runtime. replay: no model; placeholder answers on a virtual clock."""
+    """sglang: the real runtime. replay: no model; placeholder answers on a virtual clock. Each is a module of
+    `blendrun.backends`.
+    """
 
     SGLANG = "sglang"
     REPLAY = "replay"

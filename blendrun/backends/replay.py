@@ -10,6 +10,7 @@ from blendrun.engine.base import Engine
 from blendrun.engine.ray.host import Replay
 from blendrun.engine.replay import ReplayEngine
 from blendrun.errors import UsageError
+from blendrun.events import Note
 from blendrun.names import EngineName
 from blendrun.planner.run_planner import RunPlan
 from blendrun.store.folder import StateFolder
@@ -18,6 +19,7 @@ from blendrun.store.folder import StateFolder
 def open_backend(opening: Opening) -> Backend:
     """Raises UsageError."""
     options = opening.options
+    opening.listener(Note("replay: no model runs, the answers are placeholders"))
     if options.order is not None and needs_prompts(options.order):
         raise UsageError(f"--order {options.order} needs the prompts in tokens, and replay has no tokenizer")
     if options.tp is not None:
