@@ -9,7 +9,9 @@ AUTO = "auto"
 
 
 class EngineName(StrEnum):
-    """sglang: the real runtime. replay: no model; placeholder answers on a virtual clock."""
+    """sglang: the real runtime. replay: no model; placeholder answers on a virtual clock. Each is a module of
+    `blendrun.backends`.
+    """
 
     SGLANG = "sglang"
     REPLAY = "replay"
@@ -17,7 +19,8 @@ class EngineName(StrEnum):
 
 class OrderName(StrEnum):
     """given: as the input has them. shuffled: a permutation that is the same in every run. sorted: depth first through
-    the prefix tree. lof: longest expected output first. blended: the dual scan.
+    the prefix tree. lof: longest expected output first. blended: the dual scan. Each has its rule in
+    `blendrun.blend.orders`.
     """
 
     GIVEN = "given"
@@ -25,6 +28,24 @@ class OrderName(StrEnum):
     SORTED = "sorted"
     LOF = "lof"
     BLENDED = "blended"
+
+
+class LiveOrder(StrEnum):
+    """What `bench live` runs beside the orders. dfs-weight: SGLang's own order over the whole job. lpm: SGLang's own,
+    over a window of 128, beyond which it does not look. gated: depth first with blendrun's gate alone. auto: the plan
+    that `blendrun run` would make.
+    """
+
+    DFS_WEIGHT = "dfs-weight"
+    LPM = "lpm"
+    GATED = "gated"
+    AUTO = "auto"
+
+
+# What a blend has to beat: orders on SGLang as it comes, and SGLang's own.
+SIMPLE_ORDERS = (*(name for name in OrderName if name is not OrderName.BLENDED), LiveOrder.DFS_WEIGHT, LiveOrder.LPM)
+# With blendrun's plug-in in the scheduler.
+PLUGGED_ORDERS = (LiveOrder.GATED, OrderName.BLENDED, LiveOrder.AUTO)
 
 
 class Overlap(StrEnum):

@@ -13,6 +13,7 @@ import numpy as np
 from blendrun.backends.machines import machines_of
 from blendrun.backends.options import AtLeast1, checked_endpoint, converted
 from blendrun.cost.base import Machine
+from blendrun.cost.hardware import STAND_IN
 from blendrun.engine.settings import engine_limits
 from blendrun.errors import OutputUnavailableError, UsageError
 from blendrun.events import Listener, PhaseStarted
@@ -84,7 +85,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             try:
                 prices[name.strip()] = float(price)
             except ValueError as error:
-                raise UsageError(f"--price takes X or CARD=X, for example h100-sxm=2.5, not {given!r}") from error
+                raise UsageError(f"--price takes X or CARD=X, for example {STAND_IN}=2.5, not {given!r}") from error
         overlaps = (Overlap.EXCLUSIVE, Overlap.MIXED) if self.overlap is None else (self.overlap,)
         return Choice(self.orders, overlaps, prices.get(card, prices.get("")))
 

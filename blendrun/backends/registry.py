@@ -1,19 +1,24 @@
-"""The registry of backends, by what `--engine` says."""
+"""From what `--engine` says to its backend: each name of `EngineName` is a module here with an `open_backend`."""
 
 from __future__ import annotations
 
-from blendrun.backends import replay, servers, sglang
+from importlib import import_module
+
 from blendrun.backends.base import Backend, OpenBackend, Opening
 from blendrun.engine.http.settings import parse_servers
+from blendrun.errors import UsageError
 from blendrun.names import EngineName
-
-BACKENDS: dict[str, OpenBackend] = {
-    EngineName.SGLANG: sglang.open_backend,
-    EngineName.REPLAY: replay.open_backend,
-}
 
 
 def open_backend(opening: Opening) -> Backend:
     """Raises UsageError, InputMissingError, EngineUnavailableError."""
-    engine = opening.options.engine
-    return servers.open_backend(opening) if parse_servers(engine) else BACKENDS[engine](opening)
+    return find_backend(opening.options.engine)(opening)
+
+
+def find_backend(engine: str) -> OpenBackend:
+    """What opens an engine. Only its own module is loaded. Raises UsageError for an unknown name or a wrong address."""
+    if not (servers := parse_servers(engine)) and engine not in tuple(EngineName):
+        raise UsageError(f"--engine {engine}: known are {', '.join(EngineName)}, and addresses of servers")
+    module = import_module(f"blendrun.backends.{'servers' if servers else engine}")
+    found: OpenBackend = module.open_backend
+    return found

@@ -5,11 +5,13 @@ from __future__ import annotations
 from blendrun.backends.base import Backend, Opening
 from blendrun.backends.permissions import rules_of
 from blendrun.backends.ray import on_node
+from blendrun.blend.orders import needs_prompts
 from blendrun.engine.base import Engine
 from blendrun.engine.ray.host import Replay
 from blendrun.engine.replay import ReplayEngine
 from blendrun.errors import UsageError
-from blendrun.names import EngineName, OrderName
+from blendrun.events import Note
+from blendrun.names import EngineName
 from blendrun.planner.run_planner import RunPlan
 from blendrun.store.folder import StateFolder
 
@@ -17,7 +19,8 @@ from blendrun.store.folder import StateFolder
 def open_backend(opening: Opening) -> Backend:
     """Raises UsageError."""
     options = opening.options
-    if options.order not in (OrderName.GIVEN, OrderName.SHUFFLED, None):
+    opening.listener(Note("replay: no model runs, the answers are placeholders"))
+    if options.order is not None and needs_prompts(options.order):
         raise UsageError(f"--order {options.order} needs the prompts in tokens, and replay has no tokenizer")
     if options.tp is not None:
         raise UsageError("--tp: replay uses no GPU")

@@ -12,8 +12,10 @@ from blendrun.backends.base import LOAD_STALL_S, Backend, Opening
 from blendrun.backends.options import RunOptions
 from blendrun.backends.permissions import rules_of
 from blendrun.backends.sglang import context_length
+from blendrun.blend.orders import needs_prompts
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.detect import own_hardware
+from blendrun.cost.hardware import STAND_IN
 from blendrun.engine.base import Engine
 from blendrun.engine.http.engine import HttpEngine, http_client
 from blendrun.engine.http.server import Facts, ServerAwayError, look
@@ -26,8 +28,6 @@ from blendrun.planner.run_planner import RunPlan, RunPlanner
 from blendrun.runner.strict import JobCheck
 from blendrun.store.folder import StateFolder
 
-# The card that servers elsewhere are planned for: the order depends on proportions more than on rates.
-_STAND_IN = "h100-sxm"
 # How often a server that is awaited is looked for, in seconds.
 _LOOK_S = 2.0
 _LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -56,7 +56,7 @@ class Servers:
 
     def planner(self, model: ResolvedModel, order: OrderName | None) -> RunPlanner | None:
         """What plans for the smallest of them; None where rows are fed as they stand."""
-        if order in (OrderName.GIVEN, OrderName.SHUFFLED):
+        if order is not None and not needs_prompts(order):
             return None
         mixes = any(each.mixes for each in self.facts)
         return RunPlanner(
@@ -84,7 +84,7 @@ class Servers:
 
     def _hardware(self) -> str:
         local = all(urlsplit(address).hostname in _LOCAL for address in self.addresses)
-        return own_hardware() if local else _STAND_IN
+        return own_hardware() if local else STAND_IN
 
 
 def open_backend(opening: Opening) -> Backend:
@@ -137,7 +137,7 @@ def _look_at(options: RunOptions, replicas: int, listener: Listener) -> Servers:
     for option in ("tp", "overlap"):
         if getattr(options, option) is not None:
             raise UsageError(f"--{option} is for engines of this command: a server decides that itself")
-    if options.model is None and options.order not in (OrderName.GIVEN, OrderName.SHUFFLED, None):
+    if options.model is None and options.order is not None and needs_prompts(options.order):
         raise UsageError(
             f"--order {options.order} needs the prompts in tokens: give --model, whose tokenizer the servers use"
         )

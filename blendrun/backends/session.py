@@ -19,7 +19,7 @@ from blendrun.engine.base import Platform
 from blendrun.engine.child import EarlyChildren
 from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import EXIT_BUG, EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError
-from blendrun.events import Listener, Note, PhaseStarted
+from blendrun.events import Listener, PhaseStarted
 from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.models.resolve import ResolvedModel
@@ -54,8 +54,6 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener]) -> Summ
         ExitStack() as later,
     ):
         listener(PhaseStarted("model", options.label))
-        if options.engine == EngineName.REPLAY:
-            listener(Note("replay: no model runs, the answers are placeholders"))
         try:
             place = _place(options, listener)
             early = later.enter_context(closing(EarlyChildren()))

@@ -10,6 +10,7 @@ import msgspec
 from blendrun.backends.base import STALL_S, Backend, Opening, Placement
 from blendrun.backends.permissions import rules_of
 from blendrun.backends.ray import on_node
+from blendrun.blend.orders import needs_prompts
 from blendrun.cost.detect import compute_capability
 from blendrun.engine.base import Engine, EngineSettings, Platform
 from blendrun.engine.child import EarlyChildren
@@ -111,7 +112,7 @@ def planner_of(
     overlap: Overlap | None,
 ) -> RunPlanner | None:
     """What plans the run; None where rows are fed as they stand. Raises UsageError."""
-    if order in (OrderName.GIVEN, OrderName.SHUFFLED):
+    if order is not None and not needs_prompts(order):
         return None
     policy = arguments.get("schedule_policy", "fcfs")
     if policy != "fcfs":

@@ -6,7 +6,6 @@ import asyncio
 import time
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -14,40 +13,22 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.simple import shuffled
+from blendrun.blend.orders import ORDERS
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSettings
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.settings import one_scheduler
 from blendrun.events import Event, Listener, Note, PhaseStarted, Progress, ignore
 from blendrun.jobs.job import Job
-from blendrun.names import OrderName, Overlap
+from blendrun.names import PLUGGED_ORDERS, LiveOrder, OrderName, Overlap
 from blendrun.planner.feeder import RowFeeder
 from blendrun.planner.run_planner import RunPlan, RunPlanner
 from blendrun.runner.dispatch import Feeding, scheduler_settings
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
 
-
-class LiveOrder(StrEnum):
-    """given, shuffled, sorted, lof: that order on SGLang as it comes. dfs-weight: SGLang's own order over the whole
-    job. lpm: SGLang's own, over a window of 128, beyond which it does not look. gated: depth first with blendrun's gate
-    alone. blended, auto: blendrun's plan, with all that it does in the scheduler.
-    """
-
-    GIVEN = "given"
-    SHUFFLED = "shuffled"
-    SORTED = "sorted"
-    LOF = "lof"
-    DFS_WEIGHT = "dfs-weight"
-    LPM = "lpm"
-    GATED = "gated"
-    BLENDED = "blended"
-    AUTO = "auto"
-
-
-OURS = (LiveOrder.GATED, LiveOrder.BLENDED, LiveOrder.AUTO)
-_UNPLANNED = (LiveOrder.GIVEN, LiveOrder.SHUFFLED, LiveOrder.DFS_WEIGHT, LiveOrder.LPM)
+# With all that blendrun's plan does in the scheduler.
+_PLANNED = (OrderName.BLENDED, LiveOrder.AUTO)
 _POLICIES = (LiveOrder.DFS_WEIGHT, LiveOrder.LPM)
 _LPM_WINDOW = 128
 
@@ -58,7 +39,7 @@ class Round:
     run. predicted, predicted_cached: seconds and cached tokens by the plan, of blended and auto.
     """
 
-    order: LiveOrder
+    order: OrderName | LiveOrder
     overlap: Overlap
     repeat: int
     seconds: float
@@ -83,7 +64,7 @@ class LiveBench:
     job: Job
     planner: RunPlanner
     settings: EngineSettings
-    orders: tuple[LiveOrder, ...]
+    orders: tuple[OrderName | LiveOrder, ...]
     overlaps: tuple[Overlap, ...]
     repeats: int
     folder: Path
@@ -103,7 +84,7 @@ class LiveBench:
 class _Entry:
     """An order on an overlap mode. settings: of its engine. rows: of an order that is not planned again each time."""
 
-    order: LiveOrder
+    order: OrderName | LiveOrder
     overlap: Overlap
     settings: EngineSettings
     rows: NDArray[np.int64]
@@ -132,32 +113,34 @@ class _Bench:
                         engines[_key(entry)] = await self._start(entry, stack)
                 await self._rounds(batch, engines)
 
-    def _entry(self, order: LiveOrder, overlap: Overlap) -> _Entry:
+    def _entry(self, order: OrderName | LiveOrder, overlap: Overlap) -> _Entry:
         asked = self.asked
-        plan = self._plan(order, overlap) if order not in _UNPLANNED else None
-        engine = order if order in _POLICIES else "ours" if order in OURS else "stock"
-        ours = order in (LiveOrder.BLENDED, LiveOrder.AUTO)
+        permute = ORDERS[order].of_rows if isinstance(order, OrderName) else None
+        plan = self._plan(order, overlap) if permute is None and order not in _POLICIES else None
+        engine = order if order in _POLICIES else "ours" if order in PLUGGED_ORDERS else "stock"
+        ours = order in _PLANNED
         arguments: dict[str, Any] = asked.settings.server_args
         steps = asked.folder / f"{engine}-{'plan' if ours else 'rows'}-{overlap}.steps.jsonl"
         if plan is not None and ours:
             estimates = asked.folder / f"{overlap}.estimates" if one_scheduler(arguments) else None
             scheduler = scheduler_settings(plan, steps=steps, estimates=estimates)
         else:
-            scheduler = SchedulerSettings(gate=order in OURS, step_log=str(steps.absolute()))
+            scheduler = SchedulerSettings(gate=order in PLUGGED_ORDERS, step_log=str(steps.absolute()))
         if order in _POLICIES:
             arguments = arguments | {"schedule_policy": str(order)}
         changed = {"scheduler": scheduler, "overlap": overlap.value, "server_args": arguments}
         rows = asked.job.accepted
-        if order is LiveOrder.SHUFFLED:
-            rows = shuffled(rows)
+        if permute is not None:
+            rows = permute(rows)
         elif plan is not None:
             rows = np.array(_rows(plan), dtype=np.int64)
         return _Entry(order, overlap, msgspec.structs.replace(asked.settings, **changed), rows)
 
-    def _plan(self, order: LiveOrder, overlap: Overlap) -> RunPlan:
-        name = (
-            OrderName.SORTED if order is LiveOrder.GATED else OrderName(order) if order is not LiveOrder.AUTO else None
-        )
+    def _plan(self, order: OrderName | LiveOrder, overlap: Overlap) -> RunPlan:
+        if isinstance(order, OrderName):
+            name: OrderName | None = order
+        else:
+            name = OrderName.SORTED if order is LiveOrder.GATED else None
         planner = replace(self.asked.planner, order=name, overlap=overlap)
         return planner.plan(self.asked.job, self.asked.job.accepted, self._hear)
 
@@ -199,7 +182,7 @@ class _Bench:
                 self.listener(Note(f"{what}: {found.seconds:.1f} s, {found.cached:,} tokens cached"))
 
     async def _round(self, entry: _Entry, repeat: int, engine: SglangEngine, info: EngineInfo) -> Round:
-        ours = entry.order in (LiveOrder.BLENDED, LiveOrder.AUTO)
+        ours = entry.order in _PLANNED
         plan = self._plan(entry.order, entry.overlap) if ours else _as_rows(entry, info)
         totals, records = (
             _Totals(),
@@ -276,8 +259,10 @@ def _rows(plan: RunPlan) -> list[int]:
 
 def _as_rows(entry: _Entry, info: EngineInfo) -> RunPlan:
     """A list as it stands. SGLang's own orders see what they can: the whole job, or the window that lpm looks at."""
-    depth = {LiveOrder.DFS_WEIGHT: len(entry.rows), LiveOrder.LPM: max(_LPM_WINDOW - info.max_running, 1)}
-    own = str(entry.order) not in tuple(map(str, OrderName))
-    name = OrderName.GIVEN if own else OrderName(str(entry.order))
+    depth: dict[str, int] = {
+        LiveOrder.DFS_WEIGHT: len(entry.rows),
+        LiveOrder.LPM: max(_LPM_WINDOW - info.max_running, 1),
+    }
+    name = entry.order if isinstance(entry.order, OrderName) else OrderName.GIVEN
     plan = RunPlan(RowFeeder(entry.rows), name, entry.overlap)
     return replace(plan, queue_depth=depth.get(entry.order, plan.queue_depth))

@@ -76,7 +76,8 @@ def make_card(name: str, found: Calibration, base: HardwareCard | None, command:
 
 def write_card(card: HardwareCard, path: Path, found: Calibration) -> None:
     """Write the file, whole or not at all, and read it back. Raises OutputUnavailableError."""
-    content = {key: value for key, value in msgspec.to_builtins(card).items() if key != "name"}
+    # A measured card counts on the machine it was measured on, whatever its device is called.
+    content = {key: value for key, value in msgspec.to_builtins(card).items() if key not in ("name", "matches")}
     text = _head(found) + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

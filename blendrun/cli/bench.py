@@ -66,9 +66,7 @@ def simulate(
     overlap: Annotated[
         str, typer.Option(help="How prefill and decode share a step, comma-separated.")
     ] = "exclusive,mixed,pdmux",
-    orders: Annotated[
-        str, typer.Option(help="Orders to simulate, comma-separated.")
-    ] = "given,shuffled,sorted,lof,blended",
+    orders: Annotated[str, typer.Option(help="Orders to simulate, comma-separated.")] = ",".join(OrderName),
     tokenizer: Annotated[
         Path | None, typer.Option(help="For JOBS with text: tokenizer.json or its folder, if not the model's own.")
     ] = None,

@@ -25,11 +25,12 @@ def choice(names: Iterable[str], help: str) -> Any:  # as typer calls it
     return typer.Option(help=help, metavar=f"<{'|'.join(known)}>", callback=check, autocompletion=lambda: known)
 
 
-def names_in(option: str, given: str, known: type[_Name]) -> tuple[_Name, ...]:
+def names_in(option: str, given: str, known: Iterable[_Name]) -> tuple[_Name, ...]:
     """The names in a comma-separated value, each once. Raises UsageError."""
     names = [name.strip() for name in given.split(",") if name.strip()]
+    named = {str(name): name for name in known}
     if not names:
-        raise UsageError(f"{option} names none; known are {', '.join(known)}")
-    if wrong := [name for name in names if name not in tuple(known)]:
-        raise UsageError(f"{option} {wrong[0]}: known are {', '.join(known)}")
-    return tuple(dict.fromkeys(known(name) for name in names))
+        raise UsageError(f"{option} names none; known are {', '.join(named)}")
+    if wrong := [name for name in names if name not in named]:
+        raise UsageError(f"{option} {wrong[0]}: known are {', '.join(named)}")
+    return tuple(dict.fromkeys(named[name] for name in names))

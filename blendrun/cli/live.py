@@ -9,15 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blendrun.cli.choices import names_in
-from blendrun.names import DeviceName, Overlap
+from blendrun.names import PLUGGED_ORDERS, SIMPLE_ORDERS, DeviceName, LiveOrder, OrderName, Overlap
 
 if TYPE_CHECKING:
-    from blendrun.bench.live import LiveOrder
     from blendrun.events import Listener
     from blendrun.jobs.job import Job
     from blendrun.report.schemas.live import LiveReport
 
-_ORDERS = "given,shuffled,sorted,lof,dfs-weight,lpm,blended"
+_ORDERS = (*SIMPLE_ORDERS, OrderName.BLENDED)
 
 
 def live(
@@ -27,7 +26,7 @@ def live(
     ] = None,
     orders: Annotated[
         str, typer.Option(help="Comma-separated; also gated (depth first with the gate alone) and auto.")
-    ] = _ORDERS,
+    ] = ",".join(_ORDERS),
     overlap: Annotated[str, typer.Option(help="Comma-separated: exclusive, mixed, pdmux.")] = "exclusive",
     kv_tokens: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Tokens of the KV pool. Default: the engine's own.")
@@ -53,9 +52,9 @@ def live(
 ) -> None:
     """Run JOBS in one order after the other on the real engine: same requests, settings and cache size.
 
-    given, shuffled, sorted, lof, dfs-weight and lpm run on SGLang as it comes; blended and auto are what `blendrun run`
-    does. On a CPU all engines live at once and the repeats take turns (4 GB each); on a GPU one follows the other.
-    Nothing else should run meanwhile.
+    blended and auto are what `blendrun run` does; all others but gated run on SGLang as it comes. On a CPU all engines
+    live at once and the repeats take turns (4 GB each); on a GPU one follows the other. Nothing else should run
+    meanwhile.
     """
     from blendrun.report.export.plot import check_plot
     from blendrun.report.schemas.live import live_json
@@ -97,7 +96,7 @@ def _measure(options: dict[str, Any], listener: Listener) -> LiveReport:
 
 def _of_job(
     job: Job,
-    orders: tuple[LiveOrder, ...],
+    orders: tuple[OrderName | LiveOrder, ...],
     overlaps: tuple[Overlap, ...],
     folder: Path,
     options: dict[str, Any],
@@ -153,8 +152,7 @@ def _of_job(
     )
 
 
-def _choices(options: dict[str, Any]) -> tuple[tuple[LiveOrder, ...], tuple[Overlap, ...]]:
+def _choices(options: dict[str, Any]) -> tuple[tuple[OrderName | LiveOrder, ...], tuple[Overlap, ...]]:
     """Raises UsageError."""
-    from blendrun.bench.live import LiveOrder
-
-    return names_in("--orders", options["orders"], LiveOrder), names_in("--overlap", options["overlap"], Overlap)
+    known = (*SIMPLE_ORDERS, *PLUGGED_ORDERS)
+    return names_in("--orders", options["orders"], known), names_in("--overlap", options["overlap"], Overlap)

@@ -33,8 +33,8 @@ def plan(
         LengthMode, typer.Option(help="What output lengths are guessed from; reference: the lines' own.")
     ] = LengthMode.AUTO,
     orders: Annotated[
-        str, typer.Option(help="Orders to choose from, comma-separated: given, shuffled, sorted, lof, blended.")
-    ] = "given,shuffled,sorted,lof,blended",
+        str, typer.Option(help=f"Orders to choose from, comma-separated: {', '.join(OrderName)}.")
+    ] = ",".join(OrderName),
     overlap: Annotated[
         str, choice([AUTO, *Overlap], "How prefill and decode share a step; auto: exclusive or mixed.")
     ] = AUTO,

@@ -86,7 +86,7 @@ def run(
     engine: Annotated[
         str,
         typer.Option(
-            metavar="sglang|replay|URL,...",
+            metavar=f"{'|'.join(EngineName)}|URL,...",
             callback=_engine,
             help="What answers: an engine of this command, placeholders, or running servers with OpenAI's API.",
         ),

@@ -46,6 +46,8 @@ class HardwareCard:
     memory: bytes. peak_flops, achieved_flops: FLOP/s of dense 16-bit matrix products (float32 on a CPU).
     peak_bandwidth, achieved_bandwidth: byte/s of device memory; achieved: by decode attention.
     value_bytes: bytes of a weight and of a cached value as the runtime holds them here (2, or 4 on a CPU).
+    matches: what devices of this card are called, as regular expressions that the whole name fits: the product as the
+        driver has it without "NVIDIA ", "1002:" and the PCI device id of an AMD device, "accelerator_type:" and Ray's.
     step: what a calibration with one model found. host: name of the machine that was calibrated.
     """
 
@@ -58,6 +60,7 @@ class HardwareCard:
     achieved_flops: Figure
     achieved_bandwidth: Figure
     value_bytes: int = 2
+    matches: tuple[str, ...] = ()
     step: StepFigures | None = None
     host: str | None = None
 

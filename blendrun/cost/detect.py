@@ -8,24 +8,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from blendrun.cost.hardware import list_hardware, load_hardware, user_hardware_folder
+from blendrun.cost.hardware import list_hardware, load_hardware, match_hardware, user_hardware_folder
 from blendrun.errors import UsageError
-
-# Product names as the driver gives them, after "NVIDIA ". The whole name must match: an "RTX 4090 Laptop GPU" or an
-# "H100 NVL" is another device. The A100 for PCIe is the same chip; its 80 GB card has 5 % less bandwidth.
-_NVIDIA = (
-    (r"A100[- ](SXM4|PCIE)-40GB", "a100-40g"),
-    (r"A100-SXM4-80GB|A100 80GB PCIe", "a100-80g"),
-    (r"H100 80GB HBM3", "h100-sxm"),
-    (r"H100 PCIe", "h100-pcie"),
-    (r"H200", "h200"),
-    (r"B200", "b200"),
-    (r"L4", "l4"),
-    (r"L40S", "l40s"),
-    (r"GeForce RTX 4090", "rtx-4090"),
-)
-# PCI device ids (of vendor 0x1002), which the kernel's compute driver lists: MI300X and its virtual function.
-_AMD = {0x74A1: "mi300x", 0x74B5: "mi300x"}
 
 PROC_FOLDER = Path("/proc/driver/nvidia/gpus")
 KFD_FOLDER = Path("/sys/class/kfd/kfd/topology/nodes")
@@ -73,8 +57,7 @@ def compute_capability() -> tuple[int, int] | None:
 
 
 def _card_of(product: str) -> str | None:
-    name = re.sub(r"\s+", " ", product).strip().removeprefix("NVIDIA ")
-    return next((card for pattern, card in _NVIDIA if re.fullmatch(pattern, name)), None)
+    return match_hardware(re.sub(r"\s+", " ", product).strip().removeprefix("NVIDIA "))
 
 
 def _nvidia_names() -> list[str]:
@@ -103,7 +86,8 @@ def _amd_cards() -> list[str]:
     """Cards of this machine's AMD GPUs; one without a card counts for nothing, as most are a CPU's display."""
     texts = [_text(path) for path in sorted(KFD_FOLDER.glob("*/properties"))]
     found = (re.search(r"^device_id (\d+)$", text, re.MULTILINE) for text in texts if "vendor_id 4098\n" in text)
-    return [_AMD[int(device.group(1))] for device in found if device and int(device.group(1)) in _AMD]
+    cards = (match_hardware(f"1002:{int(device.group(1)):04x}") for device in found if device)
+    return [card for card in cards if card is not None]
 
 
 def _text(path: Path) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,9 @@ from blendrun.errors import InputMissingError, UsageError
 from blendrun.models.configs_folder import configs_folder
 
 Rates = Literal["achieved", "peak"]
+
+# The card to plan with where a device has none: an order depends on proportions more than on rates (paper.md 1.6).
+STAND_IN = "h100-sxm"
 
 _FIGURES = ("memory", "peak_flops", "peak_bandwidth", "achieved_flops", "achieved_bandwidth")
 
@@ -45,6 +50,18 @@ def load_hardware(name: str) -> HardwareCard:
     if name not in cards:
         raise UsageError(f"no hardware is called {name!r}; {_near(name, sorted(cards))}")
     return _read(cards[name])
+
+
+def match_hardware(device: str) -> str | None:
+    """The name of the card that a device's name matches (`HardwareCard.matches`); None without one.
+
+    A user's own card wins over a shipped one. A card that cannot be read matches nothing; `load_hardware` says why.
+    """
+    for name, path in reversed(_cards().items()):
+        with contextlib.suppress(UsageError):
+            if any(re.fullmatch(pattern, device) for pattern in _read(path).matches):
+                return name
+    return None
 
 
 def machine(card: HardwareCard, gpus: int = 1, rates: Rates = "achieved") -> Machine:
@@ -124,6 +141,11 @@ def _refuse_impossible(card: HardwareCard, path: Path) -> None:
             raise UsageError(f"{path}: `step.{field.name}` must be a number of 0 or more, not {value:g}")
     if card.value_bytes not in (1, 2, 4):
         raise UsageError(f"{path}: `value_bytes` must be 1, 2 or 4, not {card.value_bytes}")
+    for pattern in card.matches:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise UsageError(f"{path}: `matches`: {pattern!r} is no regular expression: {error}") from error
     # A rate above the peak is nearly always a slip of a unit, and would bend every time that is predicted.
     for rate in ("flops", "bandwidth"):
         achieved, peak = getattr(card, f"achieved_{rate}").value, getattr(card, f"peak_{rate}").value

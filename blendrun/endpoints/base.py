@@ -1,13 +1,16 @@
 """What an endpoint is: one url of the OpenAI API, with everything blendrun needs to know of it.
 
-A new endpoint is one file beside `chat.py` and one line in `__init__.py`.
+A new endpoint is one file beside `chat.py` and one line in `registry.py`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
+
+import msgspec
 
 from blendrun.endpoints.fields import check_fields
 from blendrun.errors import ErrorCode, LineError
@@ -25,6 +28,14 @@ class Demand:
     max_new_tokens: int | None
 
 
+class Usage(msgspec.Struct, frozen=True):
+    """Tokens of one request. cached: prompt tokens served from the prefix cache; output: over all choices."""
+
+    prompt: int = 0
+    cached: int = 0
+    output: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class ServingPath:
     """Where SGLang's own implementation lives, as `module:Class`, so that only the engine process imports it.
@@ -38,12 +49,19 @@ class ServingPath:
 
 
 class Endpoint(ABC):
-    """One url: validator, cost, runner and response shape."""
+    """One url: what its requests may say, what they cost, what answers them and how answers look.
+
+    prompt_field: where the prompt is in a body. bound_fields: those that bound an answer's tokens, the one that counts
+    first. needs_bound: servers cut an answer short (16 tokens) where a request sets none. answer_field: where the
+    answers are in a response. serving: None where only servers (`--engine http://...`) answer it.
+    """
 
     url: str
-    serving: ServingPath
-    # Where the prompt is in a body: messages go through the model's chat template, a prompt is taken as it stands.
-    prompt_field: Literal["messages", "prompt"]
+    prompt_field: str
+    bound_fields: tuple[str, ...] = ()
+    needs_bound: bool = False
+    answer_field: str = "choices"
+    serving: ServingPath | None = None
 
     @abstractmethod
     def validate(self, body: dict[str, Any]) -> None:
@@ -53,16 +71,54 @@ class Endpoint(ABC):
         """
 
     @abstractmethod
-    def demand(self, body: dict[str, Any]) -> Demand:
-        """The bounds that `body` (valid) states."""
+    def plain_prompt(self, body: Mapping[str, Any]) -> str | list[Any] | None:
+        """The prompt that is taken as it stands: a text or token ids. None: messages go through the chat template."""
 
     @abstractmethod
     def prompt_characters(self, body: dict[str, Any]) -> int:
         """Length of the prompt's text in characters; for replay and for prior guesses, never for planning."""
 
     @abstractmethod
-    def replay_body(self, body: dict[str, Any], text: str, usage: dict[str, Any]) -> dict[str, Any]:
-        """A response body of this endpoint's shape around a made-up answer (the replay engine's)."""
+    def replay_body(self, body: dict[str, Any], text: str, usage: Usage, reason: str) -> dict[str, Any]:
+        """A response body of this endpoint's shape around a made-up answer. reason: why the answer ended."""
+
+    def demand(self, body: dict[str, Any]) -> Demand:
+        """The bounds that `body` (valid) states."""
+        bounds = (body[name] for name in self.bound_fields if body.get(name) is not None)
+        return Demand(body.get("n") or 1, next(bounds, None))
+
+    def bound(self, body: dict[str, Any], left: int) -> dict[str, Any]:
+        """`body` with an answer of at most `left` tokens; as it is where it sets no bound and needs none."""
+        bounds = {name: min(body[name], left) for name in self.bound_fields if body.get(name) is not None}
+        if not bounds and self.needs_bound:
+            bounds = {self.bound_fields[0]: left}
+        return body | bounds
+
+    def usage(self, answer: Mapping[str, Any]) -> Usage:
+        """Tokens that a response says it took. Cached ones as OpenAI, SGLang and vLLM tell them, or as llama.cpp."""
+        usage = _object(answer, "usage")
+        cached = _object(usage, "prompt_tokens_details").get("cached_tokens")
+        if cached is None:
+            cached = _object(answer, "timings").get("cache_n")
+        return Usage(_count(usage.get("prompt_tokens")), _count(cached), _count(usage.get("completion_tokens")))
+
+    def finish_reasons(self, answer: Mapping[str, Any]) -> tuple[str, ...]:
+        """Why each choice of a response ended. Raises ValueError for what is no answer of this endpoint's shape."""
+        choices = self.answers(answer)
+        return tuple(str(choice.get("finish_reason") or "") for choice in choices)
+
+    def answers(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The answers in a response. Raises ValueError where there are none."""
+        found = answer.get(self.answer_field)
+        if not isinstance(found, list) or not found or not all(isinstance(each, dict) for each in found):
+            raise ValueError(f"an answer without {self.answer_field}")
+        return found
+
+
+def usage_body(usage: Usage) -> dict[str, int]:
+    """Tokens as a response's `usage` has them."""
+    total = usage.prompt + usage.output
+    return {"prompt_tokens": usage.prompt, "completion_tokens": usage.output, "total_tokens": total}
 
 
 def refuse(message: str) -> LineError:
@@ -86,3 +142,12 @@ def check_common(body: dict[str, Any]) -> None:
         value = body.get(name)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise refuse(f"`{name}` must be a number, not {value!r:.40}")
+
+
+def _object(holder: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = holder.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0

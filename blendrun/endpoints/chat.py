@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from blendrun.endpoints.base import Demand, Endpoint, ServingPath, check_common, refuse
+from blendrun.endpoints.base import Endpoint, ServingPath, Usage, check_common, refuse, usage_body
 
 
 class ChatCompletions(Endpoint):
@@ -16,6 +17,7 @@ class ChatCompletions(Endpoint):
         "sglang.srt.entrypoints.openai.protocol:ChatCompletionRequest",
     )
     prompt_field = "messages"
+    bound_fields = ("max_completion_tokens", "max_tokens")
 
     def validate(self, body: dict[str, Any]) -> None:
         check_common(body)
@@ -28,16 +30,17 @@ class ChatCompletions(Endpoint):
             if not isinstance(message.get("role"), str):
                 raise refuse(f"`messages[{place}].role` must be a string such as 'user'")
 
-    def demand(self, body: dict[str, Any]) -> Demand:
-        bound = body.get("max_completion_tokens")
-        return Demand(body.get("n") or 1, bound if bound is not None else body.get("max_tokens"))
+    def plain_prompt(self, body: Mapping[str, Any]) -> list[Any] | None:
+        """SGLang takes token ids in place of what the template makes of the messages."""
+        ids = body.get("input_ids")
+        return ids if ids is None or isinstance(ids, list) else [ids]
 
     def prompt_characters(self, body: dict[str, Any]) -> int:
         return sum(_text_length(message.get("content")) for message in body["messages"])
 
-    def replay_body(self, body: dict[str, Any], text: str, usage: dict[str, Any]) -> dict[str, Any]:
+    def replay_body(self, body: dict[str, Any], text: str, usage: Usage, reason: str) -> dict[str, Any]:
         choice = {
-            "finish_reason": "stop",
+            "finish_reason": reason,
             "logprobs": None,
             "message": {"role": "assistant", "content": text},
         }
@@ -48,7 +51,7 @@ class ChatCompletions(Endpoint):
             "model": body.get("model") or "default",
             "system_fingerprint": "blendrun-replay",
             "choices": [{"index": place, **choice} for place in range(self.demand(body).choices)],
-            "usage": usage,
+            "usage": usage_body(usage),
         }
 
 

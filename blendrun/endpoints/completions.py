@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from blendrun.endpoints.base import Demand, Endpoint, ServingPath, check_common, refuse
+from blendrun.endpoints.base import Endpoint, ServingPath, Usage, check_common, refuse, usage_body
 
 
 class Completions(Endpoint):
@@ -16,6 +17,8 @@ class Completions(Endpoint):
         "sglang.srt.entrypoints.openai.protocol:CompletionRequest",
     )
     prompt_field = "prompt"
+    bound_fields = ("max_tokens",)
+    needs_bound = True
 
     def validate(self, body: dict[str, Any]) -> None:
         check_common(body)
@@ -29,15 +32,16 @@ class Completions(Endpoint):
         else:
             raise refuse("`prompt` must be a string or a list of token ids")
 
-    def demand(self, body: dict[str, Any]) -> Demand:
-        return Demand(body.get("n") or 1, body.get("max_tokens"))
+    def plain_prompt(self, body: Mapping[str, Any]) -> str | list[Any]:
+        prompt: str | list[Any] = body["prompt"]
+        return prompt
 
     def prompt_characters(self, body: dict[str, Any]) -> int:
         prompt = body["prompt"]
         return len(prompt) if isinstance(prompt, str) else 4 * len(prompt)
 
-    def replay_body(self, body: dict[str, Any], text: str, usage: dict[str, Any]) -> dict[str, Any]:
-        choice = {"finish_reason": "stop", "logprobs": None, "text": text}
+    def replay_body(self, body: dict[str, Any], text: str, usage: Usage, reason: str) -> dict[str, Any]:
+        choice = {"finish_reason": reason, "logprobs": None, "text": text}
         return {
             "id": "cmpl-replay",
             "object": "text_completion",
@@ -45,5 +49,5 @@ class Completions(Endpoint):
             "model": body.get("model") or "default",
             "system_fingerprint": "blendrun-replay",
             "choices": [{"index": place, **choice} for place in range(self.demand(body).choices)],
-            "usage": usage,
+            "usage": usage_body(usage),
         }

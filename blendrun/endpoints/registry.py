@@ -7,4 +7,8 @@ from blendrun.endpoints.chat import ChatCompletions
 from blendrun.endpoints.completions import Completions
 
 # The order is the on-disk code of a url in a Job's `endpoint` column: append only.
-ENDPOINTS: dict[str, Endpoint] = {endpoint.url: endpoint for endpoint in (ChatCompletions(), Completions())}
+_ENDPOINTS: tuple[Endpoint, ...] = (
+    ChatCompletions(),
+    Completions(),
+)
+ENDPOINTS = {endpoint.url: endpoint for endpoint in _ENDPOINTS}

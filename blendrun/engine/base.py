@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget
+from blendrun.endpoints.base import Usage
 from blendrun.events import Listener
 
 Platform = Literal["cpu", "gpu"]
@@ -45,14 +46,6 @@ class WorkItem(msgspec.Struct, frozen=True, tag="work"):
     body: bytes
     known_output_tokens: int | None = None
     plan: Planned | None = None
-
-
-class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one request. cached: prompt tokens served from the prefix cache; output: over all choices."""
-
-    prompt: int = 0
-    cached: int = 0
-    output: int = 0
 
 
 class Result(msgspec.Struct, frozen=True, tag="result"):

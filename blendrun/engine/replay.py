@@ -16,8 +16,9 @@ import msgspec
 import orjson
 
 from blendrun import __version__
+from blendrun.endpoints.base import Usage
 from blendrun.endpoints.registry import ENDPOINTS
-from blendrun.engine.base import EngineInfo, Result, Usage, WorkItem
+from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.errors import ErrorCode, UsageError
 from blendrun.events import Listener
@@ -135,11 +136,8 @@ class ReplayEngine:
         reason = "stop" if length <= bound else "length"
         length = min(length, bound)
         prompt = 1 + endpoint.prompt_characters(body) // _CHARACTERS_PER_TOKEN
-        output = length * demand.choices
-        usage = {"prompt_tokens": prompt, "completion_tokens": output, "total_tokens": prompt + output}
         if self.settings.fail_every and (item.row + 1) % self.settings.fail_every == 0:
             return failure(item.row, 500, ErrorCode.ENGINE_ERROR, "this row fails because fail_every says so")
-        answer = endpoint.replay_body(body, _TEXT, usage)
-        for choice in answer["choices"]:
-            choice["finish_reason"] = reason
-        return Result(item.row, 200, orjson.dumps(answer), Usage(prompt, 0, output), (reason,) * demand.choices)
+        answer = endpoint.replay_body(body, _TEXT, Usage(prompt, 0, length * demand.choices), reason)
+        reasons = endpoint.finish_reasons(answer)
+        return Result(item.row, 200, orjson.dumps(answer), endpoint.usage(answer), reasons)

@@ -20,8 +20,9 @@ from fastapi import HTTPException
 from pydantic import ValidationError
 
 from blendrun.endpoints.adapters import adapter_of
+from blendrun.endpoints.base import Endpoint, ServingPath
 from blendrun.endpoints.registry import ENDPOINTS
-from blendrun.engine.base import Result, Usage, WorkItem
+from blendrun.engine.base import Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.engine.scheduler.planned import attach_plan
 from blendrun.errors import ErrorCode, LineError
@@ -58,7 +59,8 @@ class Serving:
         self._limits = limits
         self._manager = engine.tokenizer_manager
         self._tokenizer = self._manager.tokenizer
-        self._handlers = {url: _build_handler(engine, url) for url in ENDPOINTS}
+        served = {url: endpoint.serving for url, endpoint in ENDPOINTS.items()}
+        self._handlers = {url: _build_handler(engine, path) for url, path in served.items() if path is not None}
         # One thread: rendering and tokenising must not stall the loop, and must not overtake each other.
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
 
@@ -69,7 +71,10 @@ class Serving:
 
     async def run(self, item: WorkItem) -> Result:
         """The result of one request; every failure of its own is a result too."""
-        handler, request_class = self._handlers[item.url]
+        if item.url not in self._handlers:
+            message = f"{item.url} is not served by engines of this command: give servers (--engine http://...)"
+            return failure(item.row, 400, ErrorCode.INVALID_REQUEST, message)
+        endpoint, (handler, request_class) = ENDPOINTS[item.url], self._handlers[item.url]
         loop = asyncio.get_running_loop()
         try:
             adapted, request = await loop.run_in_executor(self._preparing, self._prepare, item, handler, request_class)
@@ -78,7 +83,7 @@ class Serving:
         except (ValueError, TypeError, KeyError) as error:
             return failure(item.row, 400, _code_of(str(error)), f"{error}")
         try:
-            return _result(item.row, await handler._handle_non_streaming_request(adapted, request, None))
+            return _result(item.row, endpoint, await handler._handle_non_streaming_request(adapted, request, None))
         except re.error as error:
             return failure(item.row, 400, ErrorCode.INVALID_REQUEST, f"`stop_regex` is no regular expression: {error}")
         except HTTPException as error:
@@ -157,8 +162,7 @@ def _has_media(adapted: Any) -> bool:
     return any(getattr(adapted, name, None) for name in ("image_data", "audio_data", "video_data"))
 
 
-def _build_handler(engine: Any, url: str) -> tuple[Any, Callable[..., Any]]:
-    path = ENDPOINTS[url].serving
+def _build_handler(engine: Any, path: ServingPath) -> tuple[Any, Callable[..., Any]]:
     arguments = [engine.tokenizer_manager]
     if path.takes_template:
         arguments.append(engine.template_manager)
@@ -170,28 +174,18 @@ def _resolve(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _result(row: int, response: Any) -> Result:
+def _result(row: int, endpoint: Endpoint, response: Any) -> Result:
     """SGLang's response object (or its JSON error response) as a Result."""
     if hasattr(response, "status_code") and hasattr(response, "body"):
         content = orjson.loads(response.body)
         message = str(content.get("message", ""))
         return failure(row, response.status_code, _code_of(message, response.status_code), message)
-    usage = response.usage
-    details = usage.prompt_tokens_details
-    reasons = tuple(choice.finish_reason or "" for choice in response.choices)
+    body = response.model_dump_json().encode()
+    answer = orjson.loads(body)
+    reasons = endpoint.finish_reasons(answer)
     if "abort" in reasons:
         return failure(row, 500, ErrorCode.ENGINE_ERROR, "the engine aborted the request")
-    return Result(
-        row=row,
-        status_code=200,
-        body=response.model_dump_json().encode(),
-        usage=Usage(
-            prompt=usage.prompt_tokens,
-            cached=(details.cached_tokens or 0) if details else 0,
-            output=usage.completion_tokens or 0,
-        ),
-        finish_reasons=reasons,
-    )
+    return Result(row, 200, body, endpoint.usage(answer), reasons)
 
 
 def _code_of(message: str, status: int = 400) -> ErrorCode:

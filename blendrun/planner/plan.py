@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.blended import KEEP, blend
+from blendrun.blend.orders import simple_order
 from blendrun.blend.partition import Partition, partition
-from blendrun.blend.simple import simple_order
 from blendrun.cost.balance import Bound, bound_seconds
 from blendrun.cost.base import Demand, Machine
 from blendrun.cost.capacity import UNTOLD, EngineLimits, KvPool, kv_pool

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import Budget
+from blendrun.blend.orders import AUTOMATIC, ORDERS
 from blendrun.blend.partition import partition
 from blendrun.cost.base import Machine
 from blendrun.cost.capacity import UNTOLD, EngineLimits, kv_pool
 from blendrun.cost.detect import own_hardware
-from blendrun.cost.hardware import load_hardware, machine
+from blendrun.cost.hardware import STAND_IN, load_hardware, machine
 from blendrun.errors import InputMissingError, OverlapRefusedError, UsageError
 from blendrun.events import Listener, Note, PhaseStarted, ignore
 from blendrun.jobs.job import Job
@@ -44,13 +45,9 @@ from blendrun.tokens.build import build_prompts
 from blendrun.tokens.load import load_tokenizer
 
 _T = TypeVar("_T")
-# Where the GPU has no card: the order depends on proportions more than on rates (docs/paper.md#the-step-budget).
-_STAND_IN = "h100-sxm"
-# Shuffling is for comparisons; nothing speaks for it in a run.
 _DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16
 # Of a job's work, what no replica begins with: it goes to those who are done first.
 _RESERVE = 0.05
-_AUTO = (OrderName.GIVEN, OrderName.SORTED, OrderName.LOF, OrderName.BLENDED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,8 +267,8 @@ class RunPlanner:
         except UsageError as error:
             if self.hardware is not None:
                 raise
-            listener(Note(f"{error}; planned as for {_STAND_IN}", warning=True))
-            return machine(load_hardware(_STAND_IN))
+            listener(Note(f"{error}; planned as for {STAND_IN}", warning=True))
+            return machine(load_hardware(STAND_IN))
 
     def _choose(
         self, costed: Costed, rows: NDArray[np.int64], overlaps: tuple[Overlap, ...], listener: Listener
@@ -330,7 +327,7 @@ class RunPlanner:
         )
 
     def _choice(self, overlaps: tuple[Overlap, ...]) -> Choice:
-        orders: Iterable[OrderName] = _AUTO if self.order is None else (self.order,)
+        orders: Iterable[OrderName] = AUTOMATIC if self.order is None else (self.order,)
         return Choice(tuple(orders), overlaps)
 
 
@@ -365,6 +362,6 @@ def _learner(costed: Costed, identity: str, mode: LengthMode, listener: Listener
 
 def _sample(structure: Structure, order: OrderName, learner: Learner) -> NDArray[np.int64] | None:
     """Only where the order depends on lengths."""
-    if order not in (OrderName.LOF, OrderName.BLENDED) or not learner.needed:
+    if not ORDERS[order].needs_lengths or not learner.needed:
         return None
     return sample_first(structure.prompts, structure.tree, structure.lengths)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from blendrun.blend.partition import partition
 from blendrun.cost.formulas import demand
-from blendrun.cost.hardware import load_hardware, machine
+from blendrun.cost.hardware import STAND_IN, load_hardware, machine
 from blendrun.errors import UsageError
 from blendrun.events import Listener, PhaseStarted
 from blendrun.jobs.job import Job
@@ -17,9 +17,6 @@ from blendrun.tokens.build import build_prompts
 from blendrun.tokens.load import load_tokenizer
 from blendrun.tree.build import build_tree
 from blendrun.tree.compiled import load_kernels, needs_compiling
-
-# Only the proportion of arithmetic and of bytes counts, which is the same on all cards.
-_CARD = "h100-sxm"
 
 
 def divide_by_prefix(job: Job, shards: int, model: ResolvedModel, listener: Listener) -> NDArray[np.int32]:
@@ -46,7 +43,8 @@ def divide_by_prefix(job: Job, shards: int, model: ResolvedModel, listener: List
     prompts = tokenized.prompts
     listener(PhaseStarted("divide", f"{len(prompts):,} prompts into {shards} shards"))
     tree = build_tree(prompts)
-    work = demand(tree, prompts, estimate(prompts, tree), card, machine(load_hardware(_CARD)))
+    # Only the proportion of arithmetic and of bytes counts, which is the same on all cards.
+    work = demand(tree, prompts, estimate(prompts, tree), card, machine(load_hardware(STAND_IN)))
     found = np.full(len(job), -1, dtype=np.int32)
     found[prompts.row] = partition(tree, work, shards).part
     return _filled(job, found)

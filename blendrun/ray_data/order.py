@@ -14,7 +14,7 @@ from blendrun.blend.partition import partition
 from blendrun.cost.base import Machine
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.detect import own_hardware
-from blendrun.cost.hardware import load_hardware, machine
+from blendrun.cost.hardware import STAND_IN, load_hardware, machine
 from blendrun.engine.settings import engine_limits
 from blendrun.errors import UsageError
 from blendrun.events import Event, Note, PhaseStarted
@@ -25,8 +25,6 @@ from blendrun.planner.workload import Wanted, Workload, load_workload
 from blendrun.ray_data.rows import ToRequest, request_line
 
 _log = logging.getLogger("blendrun")
-# Where the GPU has no card: the order depends on proportions more than on rates.
-_STAND_IN = "h100-sxm"
 _PLACE, _PART = "blend_place", "blend_part"
 
 
@@ -110,8 +108,8 @@ def _own_hardware() -> str:
     try:
         return own_hardware()
     except UsageError as error:
-        _log.warning("%s; planned as for %s", error, _STAND_IN)
-        return _STAND_IN
+        _log.warning("%s; planned as for %s", error, STAND_IN)
+        return STAND_IN
 
 
 def _hear(event: Event) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import orjson
 
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import UsageError
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 # From a row to a request's body, or to a batch line with `body` and `url`.
 ToRequest = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -25,11 +25,13 @@ def request_line(row: dict[str, Any], number: int, to_request: ToRequest | None)
         body, url = request["body"], request.get("url")
     else:
         body, url = request, None
-    if not url:
-        url = CHAT if "messages" in body else COMPLETIONS
-    if "messages" not in body and "prompt" not in body:
+    fits = [endpoint for endpoint in ENDPOINTS.values() if endpoint.prompt_field in body]
+    if not fits:
+        fields = " nor ".join(f"`{endpoint.prompt_field}`" for endpoint in ENDPOINTS.values())
         names = ", ".join(sorted(map(str, row)))
-        raise UsageError(f"a row has neither `messages` nor `prompt` nor `body` but {names}: give to_request")
+        raise UsageError(f"a row has neither {fields} nor `body` but {names}: give to_request")
+    if not url:
+        url = fits[0].url
     return orjson.dumps({"custom_id": str(number), "url": url, "body": body})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.simple import shuffled
+from blendrun.blend.orders import ORDERS
 from blendrun.names import OrderName, Overlap
 from blendrun.planner.feeder import RowFeeder
 from blendrun.planner.run_planner import Divided, RunPlan
@@ -19,6 +19,7 @@ def divide_rows(rows: NDArray[np.int64], order: OrderName, overlap: Overlap, rep
 
 def plan_rows(rows: NDArray[np.int64], order: OrderName, overlap: Overlap) -> RunPlan:
     """rows: i64, accepted rows of a job in input order. Raises ValueError for an order that needs prompts."""
-    if order not in (OrderName.GIVEN, OrderName.SHUFFLED):
+    permute = ORDERS[order].of_rows
+    if permute is None:
         raise ValueError(f"the order {order} needs a planner")
-    return RunPlan(RowFeeder(shuffled(rows) if order is OrderName.SHUFFLED else rows), order, overlap)
+    return RunPlan(RowFeeder(permute(rows)), order, overlap)

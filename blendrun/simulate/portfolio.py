@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, Blend, Order
 from blendrun.blend.budget import Budget, ConstantBudget
+from blendrun.blend.orders import SIMPLEST_FIRST
 from blendrun.cost.balance import Bound, bound_seconds
 from blendrun.cost.base import Demand, Machine
 from blendrun.cost.capacity import KvPool, kv_pool
@@ -40,7 +41,6 @@ GATE_TOKENS = 32
 _LARGE = 200_000
 # Simulated times closer than this are equal, and the simpler order is chosen.
 _TIE = 0.005
-_SIMPLEST_FIRST = (OrderName.GIVEN, OrderName.SORTED, OrderName.SHUFFLED, OrderName.LOF, OrderName.BLENDED)
 _MODES = tuple(Overlap)
 
 
@@ -283,7 +283,7 @@ def best_of_each(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
     """The soonest of each (overlap, order), by mode and simplicity; of equal ones the first tried."""
     best: dict[tuple[int, int], Candidate] = {}
     for candidate in found:
-        key = (_MODES.index(candidate.overlap), _SIMPLEST_FIRST.index(candidate.order))
+        key = (_MODES.index(candidate.overlap), SIMPLEST_FIRST.index(candidate.order))
         if key not in best or candidate.seconds < best[key].seconds:
             best[key] = candidate
     return tuple(best[key] for key in sorted(best))
@@ -293,7 +293,7 @@ def choose(candidates: Sequence[Candidate]) -> Candidate:
     """The soonest; of those no more than `_TIE` behind it, the simplest order on the simplest mode."""
     soonest = min(candidate.seconds for candidate in candidates)
     ties = [candidate for candidate in candidates if candidate.seconds <= soonest * (1 + _TIE)]
-    return min(ties, key=lambda each: (_SIMPLEST_FIRST.index(each.order), _MODES.index(each.overlap), each.seconds))
+    return min(ties, key=lambda each: (SIMPLEST_FIRST.index(each.order), _MODES.index(each.overlap), each.seconds))
 
 
 def why_of(chosen: Candidate, candidates: Sequence[Candidate], plain: Candidate) -> str:

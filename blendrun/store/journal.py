@@ -21,7 +21,7 @@ from typing import Self
 
 import orjson
 
-from blendrun.engine.base import Usage
+from blendrun.endpoints.base import Usage
 from blendrun.errors import BlendrunError, ManifestMismatchError, OutputUnavailableError, unwritable
 
 _HEADER = b"blendrun-journal 1\n"

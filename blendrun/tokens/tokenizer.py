@@ -58,11 +58,9 @@ class PromptTokenizer:
         """Make the prompt of a request that passed its endpoint's validator. Raises RenderError."""
         # The engine drops null fields before SGLang sees the body.
         body = {name: value for name, value in body.items() if value is not None}
-        if endpoint.prompt_field == "prompt":
-            prompt = body["prompt"]
+        prompt = endpoint.plain_prompt(body)
+        if prompt is not None:
             return RenderedPrompt(prompt, special=True) if isinstance(prompt, str) else _given(prompt)
-        if "input_ids" in body:
-            return _given(body["input_ids"])
         template = self.template
         if template is None:
             raise RenderError(self.no_template)

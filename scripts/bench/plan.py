@@ -47,7 +47,7 @@ def measure(case: str, folder: Path) -> dict[str, Any]:
     from tree import OwnMemory
 
     from blendrun.blend.blended import blend
-    from blendrun.blend.simple import simple_order
+    from blendrun.blend.orders import simple_order
     from blendrun.cost.capacity import kv_pool
     from blendrun.cost.formulas import demand
     from blendrun.cost.hardware import load_hardware, machine

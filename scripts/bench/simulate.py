@@ -25,7 +25,7 @@ import numpy as np
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.blended import blend
 from blendrun.blend.budget import ConstantBudget
-from blendrun.blend.simple import simple_order
+from blendrun.blend.orders import SIMPLEST_FIRST, simple_order
 from blendrun.cost.balance import bound_seconds
 from blendrun.cost.capacity import kv_pool
 from blendrun.cost.formulas import demand
@@ -47,7 +47,7 @@ from blendrun.tree.compiled import load_kernels
 
 MIXES = {"mix-1": (1.4, 0.35), "mix-2": (0.9, 0.35), "mix-3": (1.4, 0.05), "mix-4": (0.9, 0.05)}
 TRACES = ("azure-2023", "mooncake-conversation", "servegen-r1-a")
-SIMPLE = (OrderName.GIVEN, OrderName.SORTED, OrderName.SHUFFLED, OrderName.LOF)
+SIMPLE = tuple(name for name in SIMPLEST_FIRST if name is not OrderName.BLENDED)
 # Requests and prompt tokens of each timing: four times the requests, then four times the tokens.
 SPEEDS = ((100_000, 30_000_000), (400_000, 30_000_000), (400_000, 120_000_000))
 

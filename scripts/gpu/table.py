@@ -30,6 +30,7 @@ from blendrun.cost.paper import paper_compute_seconds, paper_memory_seconds
 from blendrun.models.card import ModelCard
 from blendrun.models.cards import load_card
 from blendrun.models.resolve import resolve_model
+from blendrun.names import OrderName
 
 # (prompt tokens, of these shared by a group, output tokens) by kind.
 LARGE = {"compute": (1536, 0, 16), "sharing": (1024, 896, 4), "memory": (64, 0, 1024)}
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--density", type=float, help="compute over memory seconds at peak rates; default 1, small 160")
     parser.add_argument("--sharing", type=float, default=0.3)
     parser.add_argument("--kv-tokens", type=int, help="default 200,000, small: 2048")
-    parser.add_argument("--orders", default="given,shuffled,sorted,lof,blended")
+    parser.add_argument("--orders", default=",".join(OrderName))
     parser.add_argument("--overlap", help="default exclusive,mixed,pdmux; small: exclusive,mixed")
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--engine-arg", action="append", default=[], metavar="K=V")

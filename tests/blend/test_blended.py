@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, RIGHT
-from blendrun.blend.simple import simple_order
+from blendrun.blend.orders import AUTOMATIC, ORDERS, needs_prompts, simple_order
 from blendrun.blend.split import UnitRow, arrange_units
 from blendrun.names import OrderName
 from blendrun.tree.hits import path_hits
@@ -158,3 +158,9 @@ def test_simple_orders_are_what_they_say() -> None:
     assert sorted(of(OrderName.SHUFFLED)) == [0, 1, 2, 3]
     with pytest.raises(ValueError, match="blended needs the cost model"):
         of(OrderName.BLENDED)
+
+
+def test_every_order_has_a_rule() -> None:
+    assert ORDERS.keys() == set(OrderName)
+    assert [name for name in OrderName if not needs_prompts(name)] == [OrderName.GIVEN, OrderName.SHUFFLED]
+    assert AUTOMATIC == (OrderName.GIVEN, OrderName.SORTED, OrderName.LOF, OrderName.BLENDED), "simplest first"

@@ -11,7 +11,8 @@ import pytest
 from blendrun.calibrate.base import Ask, Observation, Probe
 from blendrun.calibrate.schedule import Policy
 from blendrun.calibrate.sweep import Sweep
-from blendrun.engine.base import EngineInfo, Result, Usage, WorkItem
+from blendrun.endpoints.base import Usage
+from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.errors import EngineUnavailableError
 from blendrun.events import Listener
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from blendrun.cost.hardware import list_hardware, load_hardware, machine, user_hardware_folder
+from blendrun.cost.hardware import list_hardware, load_hardware, machine, match_hardware, user_hardware_folder
 from blendrun.errors import InputMissingError, UsageError
 from blendrun.models.configs_folder import configs_folder
 
@@ -80,6 +80,15 @@ def test_the_users_own_card_wins(own_folder: Path) -> None:
     assert "mine" in list_hardware()
 
 
+def test_a_device_is_matched_by_its_whole_name_and_a_users_card_first(own_folder: Path) -> None:
+    assert match_hardware("H200") == "h200"
+    assert match_hardware("H200 NVL") is None
+    assert match_hardware("accelerator_type:A100") == "a100-80g"
+    (own_folder / "mine.yaml").write_text(f"{CARD}matches: ['H200( NVL)?']\n")
+    (own_folder / "wrong.yaml").write_text(f"{CARD}matches: ['H200(']\n")
+    assert match_hardware("H200") == match_hardware("H200 NVL") == "mine"
+
+
 def test_a_card_by_its_path(tmp_path: Path) -> None:
     path = tmp_path / "lab.yaml"
     path.write_text(CARD)
@@ -109,6 +118,7 @@ def test_numbers_may_leave_out_the_sign_of_their_exponent(own_folder: Path) -> N
         ("title: Mine", "name: other\ntitle: Mine", "key `name`"),
         ("kind: gpu", "kind: gpu\nvalue_bytes: 3", "value_bytes"),
         ("kind: gpu", "kind: [", "cannot be read as YAML"),
+        ("kind: gpu", "kind: gpu\nmatches: ['H100', 'A(']", r"`matches`: 'A\(' is no regular expression"),
         (CARD, "- a list", "must be a table of keys"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
-from blendrun.endpoints.base import Demand
+from blendrun.endpoints.base import Demand, Usage
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import ErrorCode, LineError
 
@@ -128,17 +128,27 @@ def test_prompt_characters_of_whatever_passes_validation(content: object, charac
     assert CHAT.prompt_characters(body) == characters
 
 
-USAGE = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+USAGE = Usage(1, 0, 2)
 
 
 @pytest.mark.parametrize("choices", [1, 3])
 def test_replay_bodies_are_openais(choices: int) -> None:
-    chat = CHAT.replay_body(GOOD[CHAT.url] | {"n": choices, "model": "m"}, "text", USAGE)
+    chat = CHAT.replay_body(GOOD[CHAT.url] | {"n": choices, "model": "m"}, "text", USAGE, "length")
     parsed = ChatCompletion.model_validate(chat, strict=True)
     assert [choice.message.content for choice in parsed.choices] == ["text"] * choices
     assert [choice.index for choice in parsed.choices] == list(range(choices))
+    assert (CHAT.usage(chat), CHAT.finish_reasons(chat)) == (USAGE, ("length",) * choices)
     assert parsed.model == "m"
-    plain = COMPLETIONS.replay_body(GOOD[COMPLETIONS.url] | {"n": choices}, "text", USAGE)
+    plain = COMPLETIONS.replay_body(GOOD[COMPLETIONS.url] | {"n": choices}, "text", USAGE, "length")
     completion = Completion.model_validate(plain, strict=True)
     assert [choice.text for choice in completion.choices] == ["text"] * choices
     assert completion.usage is not None and completion.usage.total_tokens == 3
+
+
+def test_a_bound_is_lowered_never_raised_and_set_where_servers_need_one() -> None:
+    chat, prompt = GOOD[CHAT.url], GOOD[COMPLETIONS.url]
+    assert CHAT.bound(chat, 5) == chat
+    assert CHAT.bound(chat | {"max_tokens": 9}, 5) == chat | {"max_tokens": 5}
+    assert CHAT.bound(chat | {"max_completion_tokens": 3, "max_tokens": None}, 5)["max_completion_tokens"] == 3
+    assert COMPLETIONS.bound(prompt, 5) == prompt | {"max_tokens": 5}
+    assert COMPLETIONS.bound(prompt | {"max_tokens": 3}, 5) == prompt | {"max_tokens": 3}

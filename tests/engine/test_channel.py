@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from blendrun.engine.base import EngineInfo, EngineSettings, Result, Usage, WorkItem
+from blendrun.endpoints.base import Usage
+from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, FromEngine, Phase, ToEngine
 
 Runner = Channel[FromEngine]

@@ -10,7 +10,9 @@ from typing import Any
 import orjson
 import pytest
 
-from blendrun.engine.base import Planned, Usage, WorkItem
+from blendrun.endpoints.base import Usage
+from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.engine.base import Planned, WorkItem
 from blendrun.engine.http.answer import NoAnswerError, answer_of, refusal_of
 from blendrun.engine.http.body import ask
 from blendrun.engine.http.limit import Limit
@@ -104,11 +106,13 @@ class TestAnswers:
     def test_cached_tokens_as_servers_tell_them(self) -> None:
         usage = {"prompt_tokens": 10, "completion_tokens": 3}
         cached = {"prompt_tokens_details": {"cached_tokens": 7}}
-        assert answer_of(1, self.body(usage=usage | cached)).usage == Usage(10, 7, 3)
-        assert answer_of(1, self.body(usage=usage, timings={"cache_n": 5})).usage == Usage(10, 5, 3)
+        assert answer_of(1, ENDPOINTS[CHAT], self.body(usage=usage | cached)).usage == Usage(10, 7, 3)
+        assert answer_of(1, ENDPOINTS[CHAT], self.body(usage=usage, timings={"cache_n": 5})).usage == Usage(10, 5, 3)
         # vLLM without --enable-prompt-tokens-details.
-        assert answer_of(1, self.body(usage=usage | {"prompt_tokens_details": None})).usage == Usage(10, 0, 3)
-        assert answer_of(1, self.body()).usage == Usage()
+        assert answer_of(1, ENDPOINTS[CHAT], self.body(usage=usage | {"prompt_tokens_details": None})).usage == Usage(
+            10, 0, 3
+        )
+        assert answer_of(1, ENDPOINTS[CHAT], self.body()).usage == Usage()
 
     @pytest.mark.parametrize(
         "content",
@@ -116,11 +120,11 @@ class TestAnswers:
     )
     def test_what_is_none(self, content: bytes) -> None:
         with pytest.raises(NoAnswerError):
-            answer_of(0, content)
+            answer_of(0, ENDPOINTS[CHAT], content)
 
     def test_one_that_the_server_cut_off_is_none(self) -> None:
         with pytest.raises(NoAnswerError, match="ended the request"):
-            answer_of(0, orjson.dumps({"choices": [{"finish_reason": "abort"}]}))
+            answer_of(0, ENDPOINTS[CHAT], orjson.dumps({"choices": [{"finish_reason": "abort"}]}))
 
     @pytest.mark.parametrize(
         ("content", "code", "said"),

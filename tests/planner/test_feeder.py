@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, RIGHT, Blend, Order
-from blendrun.blend.simple import simple_order
+from blendrun.blend.orders import simple_order
 from blendrun.lengths.base import Lengths
 from blendrun.names import OrderName
 from blendrun.planner.feeder import Feed, PlanFeeder, RowFeeder

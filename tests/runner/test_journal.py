@@ -15,7 +15,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from blendrun.engine.base import Usage
+from blendrun.endpoints.base import Usage
 from blendrun.errors import ManifestMismatchError, OutputUnavailableError
 from blendrun.store.journal import Entry, Journal, Record
 
@@ -276,7 +276,7 @@ def test_only_its_owner_can_read_it(tmp_path: Path) -> None:
 _FILL = """
 import sys
 from pathlib import Path
-from blendrun.engine.base import Usage
+from blendrun.endpoints.base import Usage
 from blendrun.errors import OutputUnavailableError
 from blendrun.store.journal import Journal, Record
 journal = Journal(Path(sys.argv[1]))

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.engine.base import Usage
+from blendrun.endpoints.base import Usage
 from blendrun.jobs.job import Job
 from blendrun.store.journal import Entry
 from blendrun.store.ledger import ANSWERED, FAILED, UNFINISHED, Ledger

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.blended import blend
 from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
-from blendrun.blend.simple import simple_order
+from blendrun.blend.orders import simple_order
 from blendrun.cost.formulas import demand
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.lengths.base import Lengths

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import orjson
 
-from blendrun.engine.base import Result, Usage
+from blendrun.endpoints.base import Endpoint
+from blendrun.engine.base import Result
 from blendrun.engine.failure import failure
 from blendrun.errors import ErrorCode
 
@@ -21,37 +21,19 @@ class NoAnswerError(Exception):
     """An exchange that should have brought an answer; the message says what came instead."""
 
 
-def answer_of(row: int, content: bytes) -> Result:
+def answer_of(row: int, endpoint: Endpoint, content: bytes) -> Result:
     """The result of a response with status 200. Raises NoAnswerError."""
     try:
         body = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise NoAnswerError(f"an answer of {len(content)} bytes that is no JSON") from error
-    choices = body.get("choices") if isinstance(body, dict) else None
-    if not isinstance(choices, list) or not choices or not all(isinstance(each, dict) for each in choices):
-        raise NoAnswerError(f"an answer without choices: {_message(body)[:200]}")
-    reasons = tuple(str(each.get("finish_reason") or "") for each in choices)
+    try:
+        reasons = endpoint.finish_reasons(body if isinstance(body, dict) else {})
+    except ValueError as error:
+        raise NoAnswerError(f"{error}: {_message(body)[:200]}") from error
     if "abort" in reasons:
         raise NoAnswerError("the server ended the request before its answer")
-    return Result(row, 200, content, _usage(body), reasons)
-
-
-def _usage(body: dict[str, Any]) -> Usage:
-    """Cached tokens as OpenAI, SGLang and vLLM tell them, or as llama.cpp does."""
-    usage = _object(body, "usage")
-    cached = _object(usage, "prompt_tokens_details").get("cached_tokens")
-    if cached is None:
-        cached = _object(body, "timings").get("cache_n")
-    return Usage(_count(usage.get("prompt_tokens")), _count(cached), _count(usage.get("completion_tokens")))
-
-
-def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:
-    value = holder.get(name)
-    return value if isinstance(value, dict) else {}
-
-
-def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    return Result(row, 200, content, endpoint.usage(body), reasons)
 
 
 def refusal_of(row: int, status: int, content: bytes) -> Result:

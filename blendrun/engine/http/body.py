@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import orjson
 
+from blendrun.endpoints.base import Endpoint
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.base import WorkItem
 
 _CHARACTERS_PER_TOKEN = 4
-# Fields that bound an answer; the first one is what /v1/completions knows.
-_BOUNDS = ("max_tokens", "max_completion_tokens")
 # A first guess where nobody counted: few tokens are shorter in bytes. Where it is too much, the server says so.
 _BYTES_PER_TOKEN = 3
 _LOWER, _MOST_LOWERINGS = 0.8, 24
@@ -19,12 +18,14 @@ _LOWER, _MOST_LOWERINGS = 0.8, 24
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """content: the body, UTF-8. tokens: prompt and expected answer, estimated where nobody counted.
+    """content: the body, UTF-8, of a request to `endpoint`. tokens: prompt and expected answer, estimated where nobody
+    counted.
 
     lowerings: how often the answer's bound may still be lowered, where nobody counted the prompt and the server says
     that both are too long for its context.
     """
 
+    endpoint: Endpoint
     content: bytes
     tokens: int
     lowerings: int = 0
@@ -32,10 +33,10 @@ class Ask:
     def less(self) -> Ask | None:
         """With a lower bound; None where that is not what is wrong."""
         body = orjson.loads(self.content)
-        bounds = {name: int(body[name] * _LOWER) for name in _BOUNDS if name in body}
+        bounds = {name: int(body[name] * _LOWER) for name in self.endpoint.bound_fields if name in body}
         if not self.lowerings or not bounds or min(bounds.values()) < 1:
             return None
-        return Ask(orjson.dumps(body | bounds), self.tokens, self.lowerings - 1)
+        return Ask(self.endpoint, orjson.dumps(body | bounds), self.tokens, self.lowerings - 1)
 
 
 def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int | None) -> Ask:
@@ -54,11 +55,10 @@ def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int
     counted = item.plan.prompt if item.plan is not None else 0
     if context_length is not None:
         left = context_length - (counted or min(len(item.body) // _BYTES_PER_TOKEN, context_length // 2))
-        if asked is None and endpoint.prompt_field == "prompt" and left > 0:
-            body[_BOUNDS[0]] = left
-        elif asked is not None and counted and 0 < left < asked:
-            body |= {name: min(body[name], left) for name in _BOUNDS if name in body}
+        # What the line asks for is lowered by a count only, not by a guess.
+        if left > 0 and (asked is None or counted):
+            body = endpoint.bound(body, left)
     prompt = counted or endpoint.prompt_characters(body) // _CHARACTERS_PER_TOKEN
     expected = item.plan.output if item.plan is not None and item.plan.output else asked or 0
     lowerings = 0 if counted else _MOST_LOWERINGS
-    return Ask(orjson.dumps(body), prompt + expected * demand.choices, lowerings)
+    return Ask(endpoint, orjson.dumps(body), prompt + expected * demand.choices, lowerings)

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.engine.http.answer import NoAnswerError, answer_of, message_of, refusal_of
@@ -251,7 +252,7 @@ class HttpEngine:
         meaning = meaning_of(response.status_code)
         if meaning is Meaning.ANSWERED:
             try:
-                return meaning, answer_of(item.row, response.content), None
+                return meaning, answer_of(item.row, ENDPOINTS[item.url], response.content), None
             except NoAnswerError as error:
                 return Meaning.FAILED, str(error), None
         if meaning is Meaning.REFUSED:

@@ -9,14 +9,13 @@ import socket
 import threading
 from dataclasses import dataclass
 
+from blendrun.cost.hardware import match_hardware
 from blendrun.errors import EngineUnavailableError, UsageError
 
 AUTO = "auto"
 INSTALL = "pip install 'blendrun[ray]'"
 _REACH_S = 5.0
 _START = "start one with `ray start --head`, or give the address of one"
-# Ray's names of accelerators, as nodes list them, to hardware cards. An "A100" may be of either size.
-_CARDS = {"H100": "h100-sxm", "H200": "h200", "B200": "b200", "A100": "a100-80g", "L4": "l4", "L40S": "l40s"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +36,8 @@ class Cluster:
     @property
     def card(self) -> str | None:
         """The hardware card of its GPUs; None where they are of several kinds or of one without a card."""
-        names = {name.partition(":")[2] for node in self.nodes for name in node if name.startswith("accelerator_type:")}
-        return _CARDS.get(names.pop()) if len(names) == 1 else None
+        names = {name for node in self.nodes for name in node if name.startswith("accelerator_type:")}
+        return match_hardware(names.pop()) if len(names) == 1 else None
 
 
 def connect(address: str) -> Cluster:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blendrun.errors import OutputUnavailableError, UsageError
+from blendrun.names import OrderName
 from blendrun.report.schemas.bench import BenchReport, CellRow
 
 if TYPE_CHECKING:
@@ -16,8 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 SUFFIXES = (".png", ".svg")
-# Orders keep their colours whichever of them are shown: told apart without red and green (Okabe and Ito's palette).
-_COLOURS = {"given": "#999999", "shuffled": "#56B4E9", "sorted": "#0072B2", "lof": "#E69F00", "blended": "#D55E00"}
+# Orders keep their colours whichever of them are shown: told apart without red and green (Okabe and Ito's palette). One
+# that is beyond the palette takes what Matplotlib gives.
+_PALETTE = ("#999999", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#F0E442")
+_COLOURS = dict(zip(map(str, OrderName), _PALETTE, strict=False))
 _MODES = {
     "exclusive": "exclusive: a step is prefill or decode",
     "mixed": "mixed: both in one step",

@@ -13,32 +13,8 @@ from typing import Any
 from blendrun import __version__
 from blendrun.files import write_atomically
 from blendrun.report.page import facts
-from blendrun.report.page.charts.registry import charts_of
+from blendrun.report.page.charts.registry import SECTIONS
 from blendrun.report.page.subject import Subject
-
-# Sections in reading order: key of the charts, heading, one sentence for those who see such a picture the first time.
-_SECTIONS = (
-    (
-        "timeline",
-        "Time line",
-        "Prefill computes prompts, decode makes answers. Shift and the wheel zoom, dragging moves.",
-    ),
-    ("occupancy", "KV pool and prefix cache", "How full the pool was, and which part of the prompts it already held."),
-    (
-        "icicle",
-        "Prefix tree",
-        "A block is a prefix, as wide as the requests that share it; what hangs below shares it. Dark blocks are heavy "
-        "in memory (long answers), light ones in compute (long prompts).",
-    ),
-    (
-        "strip",
-        "What ran when",
-        "Each row is a part of the prefix tree; the darker, the more of its requests ran.",
-    ),
-    ("lengths", "Lengths of answers", "On the dashed line an answer was as long as expected."),
-    ("orders", "Orders compared", "Simulated by the cost model before the run, the measured time beside it."),
-    ("densities", "Requests by density", "Left of 1 a request is heavy in memory, right of it in compute."),
-)
 
 
 def make_page(subjects: Sequence[Subject], path: Path) -> None:
@@ -51,17 +27,18 @@ def page_html(subjects: Sequence[Subject]) -> str:
     from jinja2 import StrictUndefined
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    drawn = [charts_of(subject) for subject in subjects]
     specs: dict[str, Any] = {}
     sections = []
-    for key, heading, sentence in _SECTIONS:
+    for section in SECTIONS:
         columns = []
-        for number, (subject, found) in enumerate(zip(subjects, drawn, strict=True)):
-            if key in found:
-                specs[f"{key}-{number}"] = found[key].spec
-                columns.append((f"{key}-{number}", subject.name, found[key]))
+        key = ""
+        for number, subject in enumerate(subjects):
+            if (chart := section.draw(subject)) is not None:
+                key = chart.key
+                specs[f"{key}-{number}"] = chart.spec
+                columns.append((f"{key}-{number}", subject.name, chart))
         if columns:
-            sections.append({"key": key, "heading": heading, "sentence": sentence, "columns": columns})
+            sections.append({"key": key, "heading": section.heading, "sentence": section.sentence, "columns": columns})
     environment = ImmutableSandboxedEnvironment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -7,11 +7,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from blendrun.bench.live import LiveOrder, Round
+from blendrun.bench.live import Round
+from blendrun.names import SIMPLE_ORDERS, OrderName
 
 SCHEMA_VERSION = 1
-# Those that blendrun has to beat.
-SIMPLE = tuple(each for each in LiveOrder if each not in (LiveOrder.GATED, LiveOrder.BLENDED, LiveOrder.AUTO))
 
 
 class LiveRow(msgspec.Struct, frozen=True):
@@ -72,9 +71,9 @@ def live_report(
     for each in rounds:
         groups.setdefault((each.order, each.overlap), []).append(each)
     medians = {key: statistics.median(each.seconds for each in group) for key, group in groups.items()}
-    simple = [key for key in groups if key[0] in SIMPLE]
+    simple = [key for key in groups if key[0] in SIMPLE_ORDERS]
     best = min(simple, key=lambda key: medians[key], default=None)
-    given = min((key for key in simple if key[0] == LiveOrder.GIVEN), key=lambda key: medians[key], default=None)
+    given = min((key for key in simple if key[0] == OrderName.GIVEN), key=lambda key: medians[key], default=None)
     first = rounds[0]
     return LiveReport(
         schema_version=SCHEMA_VERSION,

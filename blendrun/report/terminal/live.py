@@ -8,7 +8,8 @@ from typing import TextIO
 from rich.table import Table
 
 from blendrun.errors import OutputUnavailableError
-from blendrun.report.schemas.live import SIMPLE, LiveReport, LiveRow
+from blendrun.names import SIMPLE_ORDERS
+from blendrun.report.schemas.live import LiveReport, LiveRow
 from blendrun.report.terminal.console import print_parts
 
 _LOG_WIDTH = 130
@@ -71,7 +72,7 @@ def plot_live(report: LiveReport, path: Path) -> None:
     names = [row.order if len({each.overlap for each in rows}) == 1 else f"{row.order}\n{row.overlap}" for row in rows]
     figure = Figure(figsize=(max(6.0, 1.1 * len(rows) + 1.5), 4.5), layout="constrained")
     axes = figure.subplots()
-    colours = [_SIMPLE_COLOUR if row.order in SIMPLE else _OUR_COLOUR for row in rows]
+    colours = [_SIMPLE_COLOUR if row.order in SIMPLE_ORDERS else _OUR_COLOUR for row in rows]
     low = [row.median - min(row.seconds) for row in rows]
     high = [max(row.seconds) - row.median for row in rows]
     bars = axes.bar(names, [row.median for row in rows], yerr=[low, high], color=colours, capsize=4)
