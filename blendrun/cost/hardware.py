@@ -20,7 +20,8 @@ from blendrun.models.configs_folder import configs_folder
 
 Rates = Literal["achieved", "peak"]
 
-# The card to plan with where a device has none: an order depends on proportions more than on rates (paper.md 1.6).
+# The card to plan with where a device has none: an order depends on proportions more than on rates
+# (docs/paper.md#the-step-budget).
 STAND_IN = "h100-sxm"
 
 _FIGURES = ("memory", "peak_flops", "peak_bandwidth", "achieved_flops", "achieved_bandwidth")

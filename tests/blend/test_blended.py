@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, RIGHT
 from blendrun.blend.orders import AUTOMATIC, ORDERS, needs_prompts, simple_order
+from blendrun.blend.scan import dual_scan, feed_tail_longest_first
 from blendrun.blend.split import UnitRow, arrange_units
 from blendrun.names import OrderName
 from blendrun.tree.hits import path_hits
@@ -86,6 +87,30 @@ def test_a_scattered_row_is_the_denser_half_and_the_rest_each_by_chance() -> Non
     assert set(dense) == set(range(100))
     assert dense != sorted(dense)
     assert job.blend().row_prompt.tolist()[:100] == list(range(100))
+
+
+def test_the_less_sharing_must_be_kept_the_finer_the_cut() -> None:
+    # Groups whose members differ in density: only a cut through a group puts them where they belong.
+    units = [[group] * 40 + [number] for group in range(8) for number in range(6)]
+    job = small_job(units, [1 + 400 * (number % 2) for number in range(48)])
+    never = np.zeros(len(job.tree))
+    pieces = [len(units_of(job, keep, never, False).first) for keep in (1.0, 0.5, 0.0)]
+    assert pieces == sorted(pieces) and pieces[0] < pieces[-1]
+
+
+@given(small_jobs(), st.integers(20, 2_000))
+def test_the_last_pool_full_is_fed_longest_first_and_no_more_than_that(job: Small, pool: int) -> None:
+    row = job.blend(pool_tokens=pool).row
+    scan = dual_scan(row, pool)
+    fed = feed_tail_longest_first(scan, row, pool)
+    size, steps = row.own_left + row.held.rows * row.held.steps, row.held.steps
+    count = 0
+    while count < len(scan.place) and size[scan.place[len(scan.place) - count - 1 :]].sum() <= pool:
+        count += 1
+    begin = len(scan.place) - count
+    assert fed.place[:begin].tolist() == scan.place[:begin].tolist()
+    assert sorted(fed.place[begin:].tolist()) == sorted(scan.place[begin:].tolist())
+    assert (np.diff(steps[fed.place[begin:]]) <= 0).all()
 
 
 @given(small_jobs())

@@ -158,6 +158,13 @@ class TestSamples:
         assert 300 < lengths.mean[0] < 450
         assert both.mean[0] == 600
 
+    def test_a_third_of_them_is_a_third(self) -> None:
+        prompts, tree = alone(40, choices=[3] * 40)
+        others = [(number, 100) for number in range(1, 33)]
+        lengths = estimate(prompts, tree, samples=samples((0, 700), *others))
+        # As if two more were about 235: the kind's mean, with this one in it.
+        assert 340 < lengths.mean[0] < 430
+
     def test_kinds_are_told_apart(self) -> None:
         prompts, tree = alone(100, cluster=[number % 2 for number in range(100)])
         seen = samples(*[(number, 500 if number % 2 else 10) for number in range(60)])
@@ -220,6 +227,8 @@ class TestSubtrees:
         seen = samples(*rest, (15, 10, False), (35, 10, False))
         lengths = estimate(make_prompts(units), make_tree(units), samples=seen)
         assert lengths.mean[35] > 1.5 * lengths.mean[15]
+        # Lengths grow with what is known of the place, their squares twice over: the spread stays.
+        assert 1.3 < lengths.square[35] / lengths.mean[35] ** 2 < 2
 
     def test_a_chain_costs_no_more_than_a_bush(self) -> None:
         """Each prompt a prefix of the next, 300 deep: the levels on a path stay few, the estimate stays sound."""

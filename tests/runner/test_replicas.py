@@ -243,6 +243,17 @@ class TestAllotment:
         assert plan.feeder.rows.tolist() == list(range(80, 100))
         assert second.rows.tolist() == list(range(60, 80))
 
+    def test_it_is_the_one_with_most_of_several(self) -> None:
+        allotment = self.make(3, rows=99)
+        first, second, third = (allotment._plans[number].feeder for number in (1, 2, 3))
+        while first.take() is not None:
+            pass
+        for _ in range(20):
+            second.take()
+        plan = asyncio.run(allotment.more(1))
+        assert plan is not None and plan.feeder.rows.tolist() == list(range(83, 99))
+        assert (second.unfed, third.unfed) == (13, 17)
+
     def test_what_was_given_back_is_divided_among_those_who_work(self) -> None:
         allotment = self.make(4)
         allotment.give_back(2, keep=[30])

@@ -39,6 +39,7 @@ WITH_AN_ENGINE = (
 # Run by other tests (tests/docs, tests/faults, tests/runtime/test_live.py), or imported by those above.
 ELSEWHERE = {
     "make_cli_reference.py",
+    "make_module_list.py",
     "make_examples.py",
     "make_schemas.py",
     "faults/soak.py",
