@@ -73,8 +73,8 @@ _REMEDIES = {
 
 
 def unwritable(path: object, error: OSError, then: str) -> OutputUnavailableError:
-    """The error of a file that cannot be written. then: what comes of it once that is mended, a clause."""
-    remedy = _REMEDIES.get(error.errno or 0, "mend that")
+    """The error of a file that cannot be written. then: what comes of it once that is fixed, a clause."""
+    remedy = _REMEDIES.get(error.errno or 0, "fix that")
     return OutputUnavailableError(f"cannot write {path}: {error.strerror}; {remedy}, and {then}")
 
 

@@ -53,7 +53,7 @@ class Expected:
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class EngineStats:
     """What the engine's step log says, every few seconds: totals since the engine came up, and how it is now.
 
     prefill_seconds: of steps that prefilled, mixed ones too; decode_seconds: of the others. kv_used: tokens of the pool
@@ -71,7 +71,7 @@ class Pulse:
     waiting: int
 
 
-Event = PhaseStarted | Progress | Note | Expected | Pulse
+Event = PhaseStarted | Progress | Note | Expected | EngineStats
 Listener = Callable[[Event], None]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from blendrun import __version__
 from blendrun.cost.detect import CALIBRATED, compute_capability, detect_hardware, own_hardware
 from blendrun.engine.base import Platform
-from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
+from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
 from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import BlendrunError, InputMissingError, UsageError
 from blendrun.lengths.history import data_folder
@@ -51,8 +51,8 @@ def _all(platform: Platform) -> Iterator[Check]:
     yield from _room()
     for name, (purpose, extra) in _EXTRAS.items():
         found = _version(name)
-        mend = "" if found else f"pip install 'blendrun[{extra}]'"
-        yield Check(name, "ok" if found else "missing", found or f"not installed: {purpose} cannot be made", mend)
+        fix = "" if found else f"pip install 'blendrun[{extra}]'"
+        yield Check(name, "ok" if found else "missing", found or f"not installed: {purpose} cannot be made", fix)
 
 
 def _python() -> Check:
@@ -98,7 +98,7 @@ def _modes(platform: Platform) -> Iterator[Check]:
     for mode in ("exclusive", "mixed", "pdmux"):
         found = overlap_arguments(mode, platform, {}, facts)
         name = f"--overlap {mode}"
-        if isinstance(found, Refused):
+        if isinstance(found, OverlapRefusal):
             yield Check(name, "ok", f"cannot run here: {found.sentence.partition(': ')[2]}")
         elif mode == "mixed" and platform == "cpu":
             yield Check(name, "ok", "can run; --overlap auto does not take it on a CPU, where it gains nothing")
@@ -131,8 +131,8 @@ def _model() -> Check:
 def _room() -> Iterator[Check]:
     memory = _available_memory()
     if memory is not None:
-        mend = "" if memory >= _LEAST_MEMORY else "end other programs: an engine takes some GiB"
-        yield Check("memory", "missing" if mend else "ok", f"{memory:.1f} GiB available", mend)
+        fix = "" if memory >= _LEAST_MEMORY else "end other programs: an engine takes some GiB"
+        yield Check("memory", "missing" if fix else "ok", f"{memory:.1f} GiB available", fix)
     for name, folder in (("models", cache_folder), ("history", data_folder), ("this folder", Path.cwd)):
         try:
             yield _folder(name, folder())
@@ -155,5 +155,5 @@ def _folder(name: str, folder: Path) -> Check:
     if not os.access(there, os.W_OK):
         return Check(name, "missing", f"{folder} cannot be written", f"chmod u+w {there}, or name another folder")
     free = shutil.disk_usage(there).free / _GIB
-    mend = "" if free >= _LEAST_DISK else f"make room: {there} has less than {_LEAST_DISK} GiB"
-    return Check(name, "missing" if mend else "ok", f"{folder}, {free:.0f} GiB free", mend)
+    fix = "" if free >= _LEAST_DISK else f"make room: {there} has less than {_LEAST_DISK} GiB"
+    return Check(name, "missing" if fix else "ok", f"{folder}, {free:.0f} GiB free", fix)

@@ -11,7 +11,7 @@ from blendrun.backends.options import STDIN, RunOptions
 from blendrun.errors import UsageError
 from blendrun.events import Event, Listener, Note
 from blendrun.report.export.metrics import Metrics
-from blendrun.report.export.trace import Trace
+from blendrun.report.export.trace import ChromeTrace
 from blendrun.store.folder import StateFolder
 
 
@@ -55,7 +55,7 @@ def listening(options: RunOptions, view: Listener) -> Iterator[Listeners]:
                 view(Note(f"metrics at http://127.0.0.1:{found.metrics.port}/metrics"))
         if options.trace is not None:
             state = StateFolder(options.output_path)
-            found.others.append(stack.enter_context(Trace(options.trace, state, appended=options.resume)))
+            found.others.append(stack.enter_context(ChromeTrace(options.trace, state, appended=options.resume)))
         yield found
 
 

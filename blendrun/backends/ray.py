@@ -8,7 +8,7 @@ from blendrun.backends.base import Placement
 from blendrun.backends.options import RunOptions
 from blendrun.engine.base import Engine
 from blendrun.engine.ray.cluster import Cluster, connect
-from blendrun.engine.ray.engine import RayEngine, amounts
+from blendrun.engine.ray.engine import RayEngine, describe_resources
 from blendrun.engine.ray.host import Replay, Sglang
 from blendrun.errors import UsageError
 from blendrun.events import Listener, Note, PhaseStarted
@@ -40,7 +40,7 @@ def place_on_cluster(options: RunOptions, listener: Listener) -> Placement:
         threads = options.threads or _threads(cluster, replicas, replay=options.engine == EngineName.REPLAY)
         needs = {"CPU": float(threads)}
     if (room := cluster.engines(needs)) < replicas:
-        each = amounts(needs)
+        each = describe_resources(needs)
         text = f"the cluster has room for {room} of {replicas} replicas ({each} each); others wait for nodes"
         listener(Note(text, warning=True))
     return Placement("gpu" if gpu else "cpu", replicas, threads, needs, cluster.card if gpu else None)

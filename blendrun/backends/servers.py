@@ -18,7 +18,7 @@ from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import STAND_IN
 from blendrun.engine.base import Engine
 from blendrun.engine.http.engine import HttpEngine, http_client
-from blendrun.engine.http.server import Facts, ServerAwayError, look
+from blendrun.engine.http.server import ServerAwayError, ServerInfo, look
 from blendrun.engine.http.settings import HttpSettings, parse_servers
 from blendrun.errors import EngineUnavailableError, UsageError
 from blendrun.events import Listener, PhaseStarted
@@ -42,23 +42,23 @@ class Servers:
 
     addresses: tuple[str, ...]
     settings: HttpSettings
-    facts: tuple[Facts, ...]
+    info: tuple[ServerInfo, ...]
 
     def make_engine(self, state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
         """The engine of a replica; what a server has room for is its own affair."""
-        models = self.facts[0].models if self.settings.model is None else (self.settings.model,)
+        models = self.info[0].models if self.settings.model is None else (self.settings.model,)
         return HttpEngine(self.addresses[state.replica - 1], self.settings, state.engine_log, models)
 
     @property
     def model(self) -> str:
         """Name that is asked for."""
-        return self.settings.model or self.facts[0].models[0]
+        return self.settings.model or self.info[0].models[0]
 
     def planner(self, model: ResolvedModel, order: OrderName | None) -> RunPlanner | None:
         """What plans for the smallest of them; None where rows are fed as they stand."""
         if order is not None and not needs_prompts(order):
             return None
-        mixes = any(each.mixes for each in self.facts)
+        mixes = any(each.mixes for each in self.info)
         return RunPlanner(
             model,
             order,
@@ -72,15 +72,15 @@ class Servers:
         """Of the smallest of them."""
         settings = self.settings
         return EngineLimits(
-            settings.max_total_tokens or _least(each.kv_tokens for each in self.facts),
-            settings.max_running_requests or settings.concurrency or _least(each.max_running for each in self.facts),
-            _least(each.chunk for each in self.facts),
+            settings.max_total_tokens or _least(each.kv_tokens for each in self.info),
+            settings.max_running_requests or settings.concurrency or _least(each.max_running for each in self.info),
+            _least(each.chunk for each in self.info),
         )
 
     @property
     def context_length(self) -> int | None:
         """The shortest."""
-        return _least(each.context_length for each in self.facts)
+        return _least(each.context_length for each in self.info)
 
     def _hardware(self) -> str:
         local = all(urlsplit(address).hostname in _LOCAL for address in self.addresses)
@@ -142,14 +142,14 @@ def _look_at(options: RunOptions, replicas: int, listener: Listener) -> Servers:
             f"--order {options.order} needs the prompts in tokens: give --model, whose tokenizer the servers use"
         )
     settings = HttpSettings.from_arguments(options.engine_args)
-    facts = asyncio.run(_ask(addresses, settings, listener))
-    served = sorted({", ".join(each.models) for each in facts})
+    info = asyncio.run(_ask(addresses, settings, listener))
+    served = sorted({", ".join(each.models) for each in info})
     if settings.model is None and len(served) > 1:
         raise UsageError(f"the servers serve different models: {'; '.join(served)}")
-    return Servers(addresses, settings, facts)
+    return Servers(addresses, settings, info)
 
 
-async def _ask(addresses: tuple[str, ...], settings: HttpSettings, listener: Listener) -> tuple[Facts, ...]:
+async def _ask(addresses: tuple[str, ...], settings: HttpSettings, listener: Listener) -> tuple[ServerInfo, ...]:
     """Of those that answer now, one at least; the others are waited for when there is work for them.
 
     Raises EngineUnavailableError where none answers in time.
@@ -157,7 +157,7 @@ async def _ask(addresses: tuple[str, ...], settings: HttpSettings, listener: Lis
     end = time.monotonic() + settings.wait
     while True:
         found = await asyncio.gather(*map(_look, addresses))
-        if up := tuple(each for each in found if isinstance(each, Facts)):
+        if up := tuple(each for each in found if isinstance(each, ServerInfo)):
             return up
         if time.monotonic() >= end:
             raise EngineUnavailableError(f"{addresses[0]} is away ({found[0]}): start it, or check the address")
@@ -165,7 +165,7 @@ async def _ask(addresses: tuple[str, ...], settings: HttpSettings, listener: Lis
         await asyncio.sleep(min(_LOOK_S, max(end - time.monotonic(), 0.0)))
 
 
-async def _look(address: str) -> Facts | str:
+async def _look(address: str) -> ServerInfo | str:
     """What a server says of itself, or why it does not."""
     async with http_client(address) as client:
         try:

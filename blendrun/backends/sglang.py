@@ -14,17 +14,17 @@ from blendrun.blend.orders import needs_prompts
 from blendrun.cost.detect import compute_capability
 from blendrun.engine.base import Engine, EngineSettings, Platform
 from blendrun.engine.child import EarlyChildren
-from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
+from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.ray.host import Sglang
 from blendrun.engine.settings import (
     answer_settings,
     engine_limits,
     one_scheduler,
-    placed,
     runtime_versions,
-    smaller,
+    shrunk_arguments,
     visible_gpus,
+    with_devices,
 )
 from blendrun.errors import UsageError
 from blendrun.models.resolve import ResolvedModel, resolve_model
@@ -129,7 +129,7 @@ def planner_of(
 
     def refusal(mode: Overlap, logprobs: bool) -> str | None:
         found = overlap_arguments(mode.value, place.platform, arguments, replace(facts, any_logprobs=logprobs))
-        return found.sentence if isinstance(found, Refused) else None
+        return found.sentence if isinstance(found, OverlapRefusal) else None
 
     return RunPlanner(
         model,
@@ -157,13 +157,13 @@ def _engines(settings: EngineSettings, model: ResolvedModel, place: Placement, e
 
     def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
         estimates = state.estimates if state.estimates.exists() and one_scheduler(arguments) else None
-        fitting = smaller(arguments, platform, shrinks, context_length(model, arguments))
+        fitting = shrunk_arguments(arguments, platform, shrinks, context_length(model, arguments))
         planned = msgspec.structs.replace(
             settings,
             scheduler=scheduler_settings(plan, steps=state.steps, estimates=estimates),
             overlap=plan.overlap.value,
             # Ray shows an engine its own devices only.
-            server_args=placed(fitting, platform, state.replica if needs is None else 1),
+            server_args=with_devices(fitting, platform, state.replica if needs is None else 1),
         )
         if needs is None:
             return SglangEngine(planned, state.engine_log, early.take)

@@ -23,7 +23,7 @@ from blendrun.jobs.job import Job
 from blendrun.names import PLUGGED_ORDERS, LiveOrder, OrderName, Overlap
 from blendrun.planner.feeder import RowFeeder
 from blendrun.planner.run_planner import RunPlan, RunPlanner
-from blendrun.runner.dispatch import Feeding, scheduler_settings
+from blendrun.runner.dispatch import Dispatcher, scheduler_settings
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
 
@@ -190,7 +190,7 @@ class _Bench:
         )
         await engine.flush()
         estimates = self._estimates(entry) if ours and plan.learning is not None else None
-        feeding = Feeding(
+        dispatcher = Dispatcher(
             job=self.asked.job,
             plan=plan,
             engine=engine,
@@ -202,11 +202,11 @@ class _Bench:
             listener=self.listener,
             stopping=lambda: False,
             # What is measured is not disturbed by reading the engine's log.
-            pulses=False,
+            stats=False,
         )
         begun = time.monotonic()
         try:
-            await feeding.run()
+            await dispatcher.run()
         finally:
             seconds = time.monotonic() - begun
             records.close()

@@ -34,7 +34,7 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class UnreachableCell:
     """A cell of a grid that no workload of its kinds reaches."""
 
     rho: float
@@ -50,7 +50,7 @@ def cells_of_recipe(
     machines: Sequence[Machine],
     choice: Choice,
     listener: Listener,
-) -> tuple[list[Cell], list[Refused]]:
+) -> tuple[list[Cell], list[UnreachableCell]]:
     """A workload for each pair of density and sharing, by sharing and then density, on a model and on each machine.
 
     recipe: of all cells, but for its own rho and sharing. One cell out of reach is an error, as are all of a grid; a
@@ -64,7 +64,7 @@ def cells_of_recipe(
         try:
             cells += _recipe_cells(wanted, model, machines, choice, name, listener)
         except UnreachableError as error:
-            refused.append(Refused(wanted.rho, wanted.sharing, str(error)))
+            refused.append(UnreachableCell(wanted.rho, wanted.sharing, str(error)))
     if not cells:
         raise UsageError(refused[0].why)
     return cells, refused

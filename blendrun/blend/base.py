@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.scan_row import Row
+from blendrun.blend.scan_row import ScanRow
 from blendrun.names import OrderName
 
 LEFT, RIGHT = 0, 1
@@ -46,7 +46,7 @@ class Blend:
     """
 
     order: Order
-    row: Row
+    row: ScanRow
     row_prompt: NDArray[np.int64]
     left_share: NDArray[np.float32]
     density: float

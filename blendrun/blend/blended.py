@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.scan import dual_scan, feed_tail_longest_first
-from blendrun.blend.scan_row import Held, Row
+from blendrun.blend.scan_row import Footprint, ScanRow
 from blendrun.blend.split import UnitRow, arrange_units
 from blendrun.cost.balance import path_sum
 from blendrun.cost.base import Demand, Machine
@@ -41,7 +41,7 @@ def blend(
     memory = demand.kv_bytes / machine.bandwidth
     running = _running(tree, prompts, lengths, pool_tokens)
     units = arrange_units(tree, compute, memory, running, keep=keep, scattered=scattered)
-    row = Row.of(units, _held(tree, units, prompts, lengths, demand, machine))
+    row = ScanRow.of(units, _held(tree, units, prompts, lengths, demand, machine))
     scan = feed_tail_longest_first(dual_scan(row, pool_tokens), row, pool_tokens)
     total = float(memory.sum())
     return Blend(
@@ -67,7 +67,9 @@ def _running(tree: PrefixTree, prompts: Prompts, lengths: Lengths, pool_tokens: 
     return tree.subtree_sum(own) / max(held / pool_tokens, 1.0)
 
 
-def _held(tree: PrefixTree, row: UnitRow, prompts: Prompts, lengths: Lengths, demand: Demand, machine: Machine) -> Held:
+def _held(
+    tree: PrefixTree, row: UnitRow, prompts: Prompts, lengths: Lengths, demand: Demand, machine: Machine
+) -> Footprint:
     node = tree.leaf[row.leaf]
     prompt = tree.prompt[row.leaf]
     tokens = prompts.prompt_tokens[prompt].astype(np.float64)
@@ -76,9 +78,9 @@ def _held(tree: PrefixTree, row: UnitRow, prompts: Prompts, lengths: Lengths, de
     # A leaf's own demand covers its own segment; the inner segments belong to whoever comes first, and the row says
     # who that is: they are charged by the share of the path above that is not the left neighbour's.
     above = tree.start[node].astype(np.float64)
-    fresh = np.maximum(tokens - np.maximum(row.shared, row.ever) - tree.segment[node], 0.0)
+    fresh = np.maximum(tokens - np.maximum(row.shared, row.always_resident) - tree.segment[node], 0.0)
     inner = path_sum(tree, demand.flops)[node] * np.divide(fresh, above, out=np.zeros_like(above), where=above > 0)
-    return Held(
+    return Footprint(
         prompt=tokens,
         rows=choices,
         steps=np.maximum(mean, 1.0),

@@ -189,7 +189,7 @@ class _Arcs:
         """Where an arc begins and ends: of those near enough the one that loses least, else the nearest one."""
         count = len(self._lost)
         begin = np.arange(count)
-        end = self._ends(begin)
+        end = self._cursor(begin)
         error, tolerance = self._error(begin, end), _NEAR * BALANCE
         # Those near enough by what they lose, then the others by how near they are.
         chosen = np.lexsort((np.where(error <= tolerance, self._lost, error), error > tolerance))[:_STARTS]
@@ -203,7 +203,7 @@ class _Arcs:
         row, column = np.unravel_index(int(np.argmin(cost)), cost.shape)
         return int(chosen[row]), int(ends[row, column]) % count
 
-    def _ends(self, begin: Places) -> Places:
+    def _cursor(self, begin: Places) -> Places:
         """Where an arc from each place has its compute."""
         end = np.searchsorted(self._compute, self._compute[begin] + self._flops - self._again[begin])
         # The nearer one of both sides of it; no arc is empty, and none is the whole ring.

@@ -9,7 +9,7 @@ left of the job (docs/paper.md#the-density-of-what-is-left):
 k = KV tokens read a step over KV tokens held; it is 1 in the paper, and more where decoding requests share a prefix,
 which is held once and read by each (docs/paper.md#prefixes-held-once-read-by-many). Every other bracket gives the whole
 pool to one side (docs/paper.md#ends-that-do-not-enclose-the-target). A side finishes siblings it has begun, whatever
-its share, where what is left of them is less than their prefix (`Row`).
+its share, where what is left of them is less than their prefix (`ScanRow`).
 
 The order comes from playing this out in expected time, a step at a time of decoding: a side that has its turn
 (`first_side`) admits next if at no time to come the pool would overflow by what is then running; else time moves on to
@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, RIGHT
-from blendrun.blend.scan_row import Row
+from blendrun.blend.scan_row import ScanRow
 from blendrun.tree.compiled import BOOL_IN, F64, F64_IN, I64_IN, compiled, inlined
 
 
@@ -39,7 +39,7 @@ class Scan:
     kv_peak: float
 
 
-def dual_scan(row: Row, pool_tokens: float) -> Scan:
+def dual_scan(row: ScanRow, pool_tokens: float) -> Scan:
     """Read `row` from both ends into a pool of `pool_tokens` (> 0). A request larger than the pool runs alone."""
     held = row.held
     place, side, share, peak = _scan(
@@ -52,14 +52,14 @@ def dual_scan(row: Row, pool_tokens: float) -> Scan:
         held.memory,
         row.density,
         row.reads,
-        row.stays_left,
-        row.stays_right,
+        row.keep_left,
+        row.keep_right,
         float(pool_tokens),
     )
     return Scan(place, side, share, float(peak))
 
 
-def feed_tail_longest_first(scan: Scan, row: Row, pool_tokens: float) -> Scan:
+def feed_tail_longest_first(scan: Scan, row: ScanRow, pool_tokens: float) -> Scan:
     """Feed the last pool-full longest first: nothing comes behind it to fill the machine while one long answer ends.
 
     All of it is resident together anyway, so neither the mix nor the sharing suffers (docs/paper.md#the-tail).
@@ -90,16 +90,16 @@ def left_share(rho_left: float, rho_right: float, rho: float, reads_left: float,
 
 
 @inlined
-def first_side(stays_left: bool, stays_right: bool, holding_right: float, part_right: float) -> int:
+def first_side(keep_left: bool, keep_right: bool, holding_right: float, part_right: float) -> int:
     """The side that feeds next, whoever's clock it is: expected time, the simulator's or a running engine's.
 
     Siblings that a side has begun come first, whatever its share. Else the right side feeds until it holds its part: it
     stays long and takes few tokens of a step, while the left one may want them all for ever, being so short in the pool
     that it never has its part.
     """
-    if stays_right:
+    if keep_right:
         return RIGHT
-    if stays_left:
+    if keep_left:
         return LEFT
     return RIGHT if holding_right < part_right else LEFT
 
@@ -172,8 +172,8 @@ def _scan(
     memory: NDArray[np.float64],
     density: NDArray[np.float64],
     reads: NDArray[np.float64],
-    stays_left: NDArray[np.bool_],
-    stays_right: NDArray[np.bool_],
+    keep_left: NDArray[np.bool_],
+    keep_right: NDArray[np.bool_],
     pool: float,
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32], float]:
     count = len(unit)
@@ -195,9 +195,9 @@ def _scan(
             rho = compute_left / max(memory_left, 1e-30)
             share = left_share(density[left_unit], density[right_unit], rho, reads[left_unit], reads[right_unit])
         side = -1
-        stays_any = stays_left[left] or stays_right[right]
+        stays_any = keep_left[left] or keep_right[right]
         while side < 0:
-            first_choice = first_side(stays_left[left], stays_right[right], holding[RIGHT], pool * (1.0 - share))
+            first_choice = first_side(keep_left[left], keep_right[right], holding[RIGHT], pool * (1.0 - share))
             for choice in (first_choice, 1 - first_choice):
                 part = pool * (share if choice == LEFT else 1.0 - share)
                 chosen = left if choice == LEFT else right

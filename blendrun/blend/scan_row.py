@@ -15,7 +15,7 @@ _DENSEST = 1e12
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Held:
+class Footprint:
     """What each leaf of the row asks of the pool, in the row's order.
 
     prompt: f64 (M,), tokens of the prompt.
@@ -34,7 +34,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Row:
+class ScanRow:
     """The job from its compute-heavy to its memory-heavy end, with all that a reader of both ends has to know.
 
     unit: i64 (M,), unit of each leaf, ascending. held: what each asks of the pool.
@@ -43,25 +43,29 @@ class Row:
     density: f64 (U,), compute over memory of each unit, or of all that are alike (`UnitRow`): where units stand by
         chance, the next one says nothing of those behind it.
     reads: f64 (U,), KV tokens read over KV tokens held, by the step; likewise.
-    stays_left, stays_right: bool (M,), leaves that a side feeds right behind their neighbour, whatever its share: all
+    keep_left, keep_right: bool (M,), leaves that a side feeds right behind their neighbour, whatever its share: all
         that is left of those that share the neighbour's prefix is less than that prefix, so that to come back for them
         later, when it is no longer cached, would cost more than they do.
     """
 
     unit: NDArray[np.int64]
-    held: Held
+    held: Footprint
     own_left: NDArray[np.float64]
     own_right: NDArray[np.float64]
     density: NDArray[np.float64]
     reads: NDArray[np.float64]
-    stays_left: NDArray[np.bool_]
-    stays_right: NDArray[np.bool_]
+    keep_left: NDArray[np.bool_]
+    keep_right: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, units: UnitRow, held: Held) -> Row:
-        own = held.prompt - np.maximum(units.shared, units.ever)
-        own_right = held.prompt - np.maximum(np.concatenate((units.shared[1:], [0])), units.ever)
-        shared, ever, growth = units.shared.astype(np.float64), units.ever.astype(np.float64), held.rows * held.steps
+    def of(cls, units: UnitRow, held: Footprint) -> ScanRow:
+        own = held.prompt - np.maximum(units.shared, units.always_resident)
+        own_right = held.prompt - np.maximum(np.concatenate((units.shared[1:], [0])), units.always_resident)
+        shared, always_resident, growth = (
+            units.shared.astype(np.float64),
+            units.always_resident.astype(np.float64),
+            held.rows * held.steps,
+        )
         from_right = np.concatenate(([0.0], shared[:0:-1]))
         unit = np.repeat(np.arange(units.units, dtype=np.int64), np.diff(units.first))
         kind = units.alike[unit]
@@ -82,16 +86,18 @@ class Row:
             own_right=own_right,
             density=np.minimum(density, _DENSEST),
             reads=np.maximum(total(held.reads), 1e-9) / np.maximum(held_steps, 1e-9),
-            stays_left=_stays(shared, ever, own + growth),
-            stays_right=_stays(from_right, ever[::-1].copy(), (own_right + growth)[::-1].copy())[::-1].copy(),
+            keep_left=_stays(shared, always_resident, own + growth),
+            keep_right=_stays(from_right, always_resident[::-1].copy(), (own_right + growth)[::-1].copy())[::-1].copy(),
         )
 
 
 @compiled(F64_IN, F64_IN, F64_IN)
-def _stays(shared: NDArray[np.float64], ever: NDArray[np.float64], size: NDArray[np.float64]) -> NDArray[np.bool_]:
+def _stays(
+    shared: NDArray[np.float64], always_resident: NDArray[np.float64], size: NDArray[np.float64]
+) -> NDArray[np.bool_]:
     """Whether the rest of a leaf's group is smaller than the prefix it shares with the leaf before: bool (M,).
 
-    All f64 (M,), tokens. shared: with the leaf before, 0 for the first. ever: of the prefix, in use at any time.
+    All f64 (M,), tokens. shared: with the leaf before, 0 for the first. always_resident: of the prefix.
     size: of each leaf once the one before it was fed. A leaf's group: it and what follows, as far as all share as much.
     """
     count = len(size)
@@ -105,7 +111,7 @@ def _stays(shared: NDArray[np.float64], ever: NDArray[np.float64], size: NDArray
     for place in range(count - 1, 0, -1):
         while depth > 1 and shared[stack[depth - 1]] >= shared[place]:
             depth -= 1
-        stays[place] = before[stack[depth - 1]] - before[place] < shared[place] - ever[place]
+        stays[place] = before[stack[depth - 1]] - before[place] < shared[place] - always_resident[place]
         stack[depth] = place
         depth += 1
     return stays

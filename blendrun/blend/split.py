@@ -39,7 +39,7 @@ class UnitRow:
     first: i64 (U + 1,), unit u is leaf[first[u]:first[u + 1]].
     alike: i64 (U,), ascending: units of one number stand by chance and are taken for one kind; each its own if sorted.
     shared: i32 (M,), tokens that each leaf shares with the one before it in this row; 0 for the first.
-    ever: i32 (M,), tokens of each leaf's prefix that are in use all the time.
+    always_resident: i32 (M,), prefix tokens of each leaf that some running request holds at any time.
     kept: of the tree's shared tokens, those that are ever in use or shared by neighbours; 1 where nothing is shared.
     threshold: tokens; nodes whose split costs no more were cut.
     """
@@ -48,7 +48,7 @@ class UnitRow:
     first: NDArray[np.int64]
     alike: NDArray[np.int64]
     shared: NDArray[np.int32]
-    ever: NDArray[np.int32]
+    always_resident: NDArray[np.int32]
     kept: float
     threshold: float
 
@@ -92,12 +92,12 @@ class _Splitter:
         self.tree = tree
         self.prefix = SharedPrefix(tree)
         # In use at any time: a part of the tree that has the root and, with any node, the path to it.
-        ever = running >= _EVER_USED
-        segment = (tree.segment * ever).astype(np.float64)
-        self.ever = np.rint(path_sum(tree, segment) + segment).astype(np.int64)
+        always_resident = running >= _EVER_USED
+        segment = (tree.segment * always_resident).astype(np.float64)
+        self.always_resident = np.rint(path_sum(tree, segment) + segment).astype(np.int64)
         total_compute, total_memory = tree.subtree_sum(compute), tree.subtree_sum(memory)
         # A unit visited alone computes the path above it too.
-        alone = total_compute + path_sum(tree, np.where(ever, 0.0, compute))
+        alone = total_compute + path_sum(tree, np.where(always_resident, 0.0, compute))
         self.unit_density = _log_ratio(alone, total_memory)
         # What units stand by, and siblings in a unit: their density, or chance (units within the halves of the job).
         self.rank, beside = self.unit_density, _log_ratio(total_compute, total_memory)
@@ -108,7 +108,7 @@ class _Splitter:
             self.rank, beside = chance - self.half, chance
         self.position = _sorted_positions(tree, beside)
         alike = _alike(tree, _log_ratio(compute, memory))
-        self.critical = _critical_thresholds(tree, tree.depth - self.ever, alike)
+        self.critical = _critical_thresholds(tree, tree.depth - self.always_resident, alike)
 
     def finest(self, keep: float) -> UnitRow:
         """Binary search over the thresholds at which something changes."""
@@ -137,21 +137,21 @@ class _Splitter:
     def _kept_tokens(self, units: NDArray[np.int64]) -> int:
         """Shared tokens that are in use at any time, or shared inside a unit, or by the heads of neighbours."""
         tree = self.tree
-        beyond = np.where(tree.depth > self.ever, tree.segment, 0)
-        depths = np.concatenate(([0], np.cumsum((tree.depth - self.ever)[tree.leaf], dtype=np.int64)))
+        beyond = np.where(tree.depth > self.always_resident, tree.segment, 0)
+        depths = np.concatenate(([0], np.cumsum((tree.depth - self.always_resident)[tree.leaf], dtype=np.int64)))
         segments = np.concatenate(([0], np.cumsum(beyond, dtype=np.int64)))
-        above = np.maximum(tree.start[units] - self.ever[units], 0)
+        above = np.maximum(tree.start[units] - self.always_resident[units], 0)
         whole = depths[tree.leaf_end[units]] - depths[tree.leaf_begin[units]]
         distinct = segments[tree.end[units]] - segments[units] + above
         heads = tree.leaf_begin[units].astype(np.int64)
-        between = np.maximum(self.prefix(heads[:-1], heads[1:]) - self.ever[tree.leaf[heads[1:]]], 0)
+        between = np.maximum(self.prefix(heads[:-1], heads[1:]) - self.always_resident[tree.leaf[heads[1:]]], 0)
         return self._ever_kept() + int((whole - distinct).sum() + between.sum(dtype=np.int64))
 
     def _ever_kept(self) -> int:
         """Tokens saved by what is in use at any time: all uses but the first."""
         tree = self.tree
         again = (tree.leaf_end - tree.leaf_begin).astype(np.int64) - 1
-        return int((tree.segment * again)[tree.depth <= self.ever].sum())
+        return int((tree.segment * again)[tree.depth <= self.always_resident].sum())
 
     def _row(self, units: NDArray[np.int64], threshold: float) -> UnitRow:
         tree = self.tree
@@ -163,11 +163,11 @@ class _Splitter:
         within = np.arange(first[-1]) - np.repeat(first[:-1], sizes)
         leaf = by_position[np.repeat(self.position[units], sizes) + within]
         shared = np.concatenate(([0], self.prefix(leaf[:-1], leaf[1:]))).astype(np.int32)
-        ever = self.ever[tree.leaf[leaf]].astype(np.int32)
+        always_resident = self.always_resident[tree.leaf[leaf]].astype(np.int32)
         total = tree.shared_tokens
         alike = np.arange(len(units)) if self.half is None else self.half[units]
-        saved = self._ever_kept() + int(np.maximum(shared - ever, 0).sum(dtype=np.int64))
-        return UnitRow(leaf, first, alike, shared, ever, saved / total if total else 1.0, threshold)
+        saved = self._ever_kept() + int(np.maximum(shared - always_resident, 0).sum(dtype=np.int64))
+        return UnitRow(leaf, first, alike, shared, always_resident, saved / total if total else 1.0, threshold)
 
 
 def _log_ratio(compute: NDArray[np.float64], memory: NDArray[np.float64]) -> NDArray[np.float64]:

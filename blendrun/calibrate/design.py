@@ -33,7 +33,7 @@ class Room:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SweepPlan:
     """Sizes of a sweep. lengths: of single prompts. several: (prompts, tokens each) handed over at once.
 
     batches: (rows, context) of decode batches; their prompts come from `few_long` and `many_short` (rows, context).
@@ -52,7 +52,7 @@ class Plan:
     repeats: int
 
 
-_CPU = Plan(
+_CPU = SweepPlan(
     lengths=(64, 128, 256, 512, 1024, 2048),
     several=((8, 64), (4, 256)),
     few_long=(8, 1024),
@@ -68,7 +68,7 @@ _CPU = Plan(
     repeats=3,
 )
 # A step takes milliseconds, handing 256 requests over half a second: only long answers show the step.
-_GPU = Plan(
+_GPU = SweepPlan(
     lengths=(128, 512, 1024, 2048, 4096, 8192),
     several=((32, 128), (16, 1024)),
     few_long=(32, 4096),
@@ -83,7 +83,7 @@ _GPU = Plan(
     mix=256,
     repeats=3,
 )
-_QUICK = Plan(
+_QUICK = SweepPlan(
     lengths=(32, 64, 128, 256),
     several=((4, 32),),
     few_long=(4, 256),
@@ -108,7 +108,7 @@ def warm_up() -> Probe:
     return Probe("warm-up", tuple(Ask(-1 - number, 128, 8) for number in range(4)))
 
 
-def _all(plan: Plan, room: Room) -> Iterator[Probe]:
+def _all(plan: SweepPlan, room: Room) -> Iterator[Probe]:
     for tokens in plan.lengths:
         yield Probe(f"prefill 1 x {tokens}", (Ask(0, tokens, 1),), plan.repeats)
     for rows, tokens in plan.several:
@@ -126,12 +126,12 @@ def _all(plan: Plan, room: Room) -> Iterator[Probe]:
                 yield _decode(plan, wanted, tokens, base)
 
 
-def _decode(plan: Plan, rows: int, context: int, base: int) -> Probe:
+def _decode(plan: SweepPlan, rows: int, context: int, base: int) -> Probe:
     asks = _batch(rows, context, plan.long, base)
     return Probe(f"decode {rows} x {context}", asks, max(plan.repeats - 1, 1), short=plan.short, fresh=False)
 
 
-def _coming_and_going(plan: Plan, room: Room) -> Iterator[Probe]:
+def _coming_and_going(plan: SweepPlan, room: Room) -> Iterator[Probe]:
     chance = np.random.default_rng(_SEED)
     base = plan.few_long[1] // 16
     outputs = chance.integers(plan.short, plan.long + plan.short, plan.turnover)

@@ -1,4 +1,4 @@
-"""`blendrun doctor`: what is here, what can run, what is missing, and the command that mends it."""
+"""`blendrun doctor`: what is here, what can run, what is missing, and the command that fixes it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/doctor.json).")] = False,
 ) -> None:
-    """Tell what is installed, which device and which overlap modes can run, what is missing and how to mend it.
+    """Tell what is installed, which device and which overlap modes can run, what is missing and how to fix it.
 
     Starts nothing and changes nothing. Exit codes: 0 requests can be run here, 69 they cannot.
     """

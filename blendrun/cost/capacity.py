@@ -44,7 +44,7 @@ class EngineLimits:
     chunk: int | None = None
 
 
-UNTOLD = EngineLimits()
+NO_LIMITS = EngineLimits()
 
 
 def kv_pool(model: ModelCard, machine: Machine, fraction: float = 0.9) -> KvPool:

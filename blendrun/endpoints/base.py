@@ -17,7 +17,7 @@ from blendrun.errors import ErrorCode, LineError
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class AnswerDemand:
     """What one request may ask of the machine, known before any token is counted.
 
     choices: answers asked for (`n`); each is decoded on its own.
@@ -82,10 +82,10 @@ class Endpoint(ABC):
     def replay_body(self, body: dict[str, Any], text: str, usage: Usage, reason: str) -> dict[str, Any]:
         """A response body of this endpoint's shape around a made-up answer. reason: why the answer ended."""
 
-    def demand(self, body: dict[str, Any]) -> Demand:
+    def demand(self, body: dict[str, Any]) -> AnswerDemand:
         """The bounds that `body` (valid) states."""
         bounds = (body[name] for name in self.bound_fields if body.get(name) is not None)
-        return Demand(body.get("n") or 1, next(bounds, None))
+        return AnswerDemand(body.get("n") or 1, next(bounds, None))
 
     def bound(self, body: dict[str, Any], left: int) -> dict[str, Any]:
         """`body` with an answer of at most `left` tokens; as it is where it sets no bound and needs none."""

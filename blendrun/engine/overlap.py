@@ -50,7 +50,7 @@ class JobFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class OverlapRefusal:
     """A mode that cannot be had. sentence: why, for a person."""
 
     sentence: str
@@ -58,7 +58,7 @@ class Refused:
 
 def overlap_arguments(
     mode: OverlapMode, platform: Platform, server_args: dict[str, Any], facts: JobFacts
-) -> dict[str, Any] | Refused:
+) -> dict[str, Any] | OverlapRefusal:
     """SGLang arguments that turn `mode` on, or why it is refused. server_args: the user's own, which win."""
     if mode == "mixed":
         return _mixed(server_args, facts)
@@ -67,7 +67,7 @@ def overlap_arguments(
     return {}
 
 
-def _mixed(server_args: dict[str, Any], facts: JobFacts) -> dict[str, Any] | Refused:
+def _mixed(server_args: dict[str, Any], facts: JobFacts) -> dict[str, Any] | OverlapRefusal:
     chunk, algorithm = server_args.get("chunked_prefill_size"), server_args.get("speculative_algorithm")
     refusals = {
         "requests ask for logprobs, and SGLang mixes no step that returns them": facts.any_logprobs,
@@ -78,7 +78,7 @@ def _mixed(server_args: dict[str, Any], facts: JobFacts) -> dict[str, Any] | Ref
         "SGLang does not mix steps under enable_hisparse": server_args.get("enable_hisparse") is True,
     }
     if reason := _first(refusals):
-        return Refused(f"overlap mixed is not possible: {reason}")
+        return OverlapRefusal(f"overlap mixed is not possible: {reason}")
     arguments: dict[str, Any] = {"enable_mixed_chunk": True}
     if facts.budget is not None:
         arguments["chunked_prefill_size"] = _chunk(facts.budget, server_args.get("max_running_requests"))
@@ -94,7 +94,7 @@ def _chunk(budget: StepBudget, rows: int | None) -> int:
     return -(-tokens // _CHUNK_STEP) * _CHUNK_STEP
 
 
-def _pdmux(platform: Platform, server_args: dict[str, Any], facts: JobFacts) -> dict[str, Any] | Refused:
+def _pdmux(platform: Platform, server_args: dict[str, Any], facts: JobFacts) -> dict[str, Any] | OverlapRefusal:
     capability, architecture = facts.compute_capability, facts.architecture
     stages, chunk = server_args.get("pp_size", 1), server_args.get("chunked_prefill_size", -1)
     refusals = {
@@ -112,7 +112,7 @@ def _pdmux(platform: Platform, server_args: dict[str, Any], facts: JobFacts) -> 
         "it does not go with LoRA adapters": facts.any_adapter or server_args.get("enable_lora") is True,
     }
     if reason := _first(refusals):
-        return Refused(f"overlap pdmux is not possible: {reason}")
+        return OverlapRefusal(f"overlap pdmux is not possible: {reason}")
     return {"enable_pdmux": True, "chunked_prefill_size": -1, "disable_overlap_schedule": True}
 
 

@@ -33,7 +33,7 @@ _TEXT = "[replay] no model was run"
 class ReplaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Set with --engine-arg. Rates: tokens/s a lane. real_time: 0 virtual clock, 1 real time, 10 faster.
 
-    fail_every: every so manieth row of the job ends in an error; 0 for none.
+    fail_every: every N-th row of the job fails; 0 for none.
     """
 
     slots: int = 64

@@ -18,7 +18,7 @@ import orjson
 
 from blendrun.cost.capacity import EngineLimits
 from blendrun.engine.base import EngineSettings, Platform
-from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
+from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
 from blendrun.engine.scheduler.next_use import TREE, TREE_VARIABLE
 from blendrun.engine.scheduler.plugin import SETTINGS_VARIABLE
 from blendrun.errors import UsageError
@@ -114,7 +114,7 @@ def visible_gpus() -> int:
     return len([node for node in Path("/dev").glob("nvidia*") if node.name.removeprefix("nvidia").isdigit()]) or 1
 
 
-def placed(arguments: dict[str, Any], platform: Platform, replica: int) -> dict[str, Any]:
+def with_devices(arguments: dict[str, Any], platform: Platform, replica: int) -> dict[str, Any]:
     """Engine arguments of one replica (from 1) of several: on a GPU, devices of its own behind those before it."""
     if platform == "cpu" or replica == 1:
         return arguments
@@ -249,7 +249,7 @@ def engine_limits(platform: Platform, arguments: dict[str, Any]) -> EngineLimits
     return EngineLimits(pool, running, _CPU_CHUNK if chunk is None and platform == "cpu" else chunk)
 
 
-def smaller(
+def shrunk_arguments(
     arguments: dict[str, Any], platform: Platform, times: int, context_length: int | None = None
 ) -> dict[str, Any]:
     """Arguments of an engine that needs less memory, for one that ran out of it `times` times. times 0: unchanged.
@@ -310,6 +310,6 @@ def server_args(settings: EngineSettings) -> dict[str, Any]:
         chosen |= _PLAN_ORDER
     facts = JobFacts(budget=settings.scheduler.budget)
     overlap = overlap_arguments(settings.overlap, settings.platform, settings.server_args, facts)
-    if isinstance(overlap, Refused):
+    if isinstance(overlap, OverlapRefusal):
         raise UsageError(overlap.sentence)
     return chosen | overlap | settings.server_args

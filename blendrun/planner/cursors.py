@@ -9,7 +9,7 @@ from blendrun.blend.base import LEFT, RIGHT, Blend
 from blendrun.blend.scan import first_side, left_share
 
 
-class ListEnd:
+class ListCursor:
     """Prompts in a fixed order."""
 
     # Shares of what is left between which half of it lies that comes last.
@@ -41,7 +41,7 @@ class ListEnd:
         """Nothing is counted."""
 
 
-class TwoEnds:
+class DualCursor:
     """A blend's row, read from both ends."""
 
     # Between both ends.
@@ -124,8 +124,8 @@ class TwoEnds:
         row, left, right = self._row, self._row.unit[self._left], self._row.unit[self._right]
         rho = self._compute / max(self._memory, 1e-30)
         share = left_share(row.density[left], row.density[right], rho, row.reads[left], row.reads[right])
-        stays_left, stays_right = bool(row.stays_left[self._left]), bool(row.stays_right[self._right])
-        return first_side(stays_left, stays_right, self._holding[RIGHT], (1 - share) * self._pool)
+        keep_left, keep_right = bool(row.keep_left[self._left]), bool(row.keep_right[self._right])
+        return first_side(keep_left, keep_right, self._holding[RIGHT], (1 - share) * self._pool)
 
     def _mean(self, place: int, side: int) -> float:
         """Tokens of the pool that a request holds on the mean of its stay."""

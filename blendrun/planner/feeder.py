@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from blendrun.blend.base import LEFT, Blend, Order
 from blendrun.lengths.base import Lengths
 from blendrun.names import OrderName
-from blendrun.planner.cursors import ListEnd, TwoEnds
+from blendrun.planner.cursors import DualCursor, ListCursor
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 
 
 @dataclass(frozen=True, slots=True)
-class Feed:
+class QueuedRequest:
     """One request to hand over now.
 
     row: of the Job. index: how many were handed over before. prompt: its number in `Prompts`, -1 for one without.
@@ -44,11 +44,11 @@ _FEWEST = 2
 class Feeder(Protocol):
     """Asked for the next request whenever the engine has room for one more; told when one has ended."""
 
-    def take(self) -> Feed | None:
+    def take(self) -> QueuedRequest | None:
         """The next request; None when all were taken."""
         ...
 
-    def ended(self, feed: Feed) -> None:
+    def ended(self, queued: QueuedRequest) -> None:
         """A request taken from here is answered."""
         ...
 
@@ -62,7 +62,7 @@ class Feeder(Protocol):
         """Of the Job, of the requests that were not taken yet: i64."""
         ...
 
-    def give_up(self) -> Feeder | None:
+    def split_off(self) -> Feeder | None:
         """About half of what was not taken yet, to be fed by somebody else; None where there is nothing to divide."""
         ...
 
@@ -73,30 +73,30 @@ class RowFeeder:
     def __init__(self, rows: NDArray[np.int64]) -> None:
         """rows: i64, in feed order."""
         self._rows = rows
-        self._taken = 0
+        self._steal = 0
 
     @property
     def unfed(self) -> int:
-        return len(self._rows) - self._taken
+        return len(self._rows) - self._steal
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        return self._rows[self._taken :]
+        return self._rows[self._steal :]
 
-    def give_up(self) -> RowFeeder | None:
+    def split_off(self) -> RowFeeder | None:
         if self.unfed < _FEWEST:
             return None
-        cut = self._taken + (self.unfed + 1) // 2
+        cut = self._steal + (self.unfed + 1) // 2
         given, self._rows = self._rows[cut:], self._rows[:cut]
         return RowFeeder(given)
 
-    def take(self) -> Feed | None:
-        if self._taken == len(self._rows):
+    def take(self) -> QueuedRequest | None:
+        if self._steal == len(self._rows):
             return None
-        self._taken += 1
-        return Feed(int(self._rows[self._taken - 1]), self._taken - 1)
+        self._steal += 1
+        return QueuedRequest(int(self._rows[self._steal - 1]), self._steal - 1)
 
-    def ended(self, feed: Feed) -> None:
+    def ended(self, queued: QueuedRequest) -> None:
         """Nothing depends on it."""
 
 
@@ -192,13 +192,13 @@ class PlanFeeder:
         unplanned = np.array(self._unplanned, dtype=np.int64)
         return np.concatenate((unplanned, self._prompts.row[self._left_to_feed]))
 
-    def give_up(self) -> PlanFeeder | None:
+    def split_off(self) -> PlanFeeder | None:
         """Sub-trees from where this feeder would come last: half of the tokens that are left, in depth-first order."""
-        left = self._ends.left(self._left_to_feed)
+        left = self._cursor.left(self._left_to_feed)
         if len(left) < _FEWEST:
             return None
         tokens = np.cumsum(self._prompts.prompt_tokens[left] + self._prompts.choices[left] * self._expected[left])
-        begin, end = (int(np.searchsorted(tokens, share * tokens[-1])) for share in self._ends.last_half)
+        begin, end = (int(np.searchsorted(tokens, share * tokens[-1])) for share in self._cursor.last_half)
         begin = self._border(left, max(begin, 1))
         # One prompt at least, where a single one has most of the tokens.
         end = max(self._border(left, min(end + 1, len(left))), begin + 1)
@@ -206,7 +206,7 @@ class PlanFeeder:
         self._left_to_feed[given] = False
         for prompt in given.tolist():
             self._waiting.drop(prompt)
-        self._ends.drop(given, self._left_to_feed)
+        self._cursor.drop(given, self._left_to_feed)
         mine = np.zeros(len(self._left_to_feed), dtype=np.bool_)
         mine[given] = True
         depth_first = given[np.argsort(self._tree.position[given], kind="stable")]
@@ -236,16 +236,16 @@ class PlanFeeder:
         """From now on expect other lengths, and feed what is left by another plan of the same prompts."""
         self._lengths = lengths
         self._expected = np.maximum(np.rint(lengths.mean), 1).astype(np.int64)
-        self._ends: ListEnd | TwoEnds
+        self._cursor: ListCursor | DualCursor
         if isinstance(plan, Blend):
-            self._ends = TwoEnds(plan, self._left_to_feed, self._pool, self._running)
+            self._cursor = DualCursor(plan, self._left_to_feed, self._pool, self._running)
         else:
-            self._ends = ListEnd(plan.prompt)
+            self._cursor = ListCursor(plan.prompt)
 
-    def take(self) -> Feed | None:
+    def take(self) -> QueuedRequest | None:
         if self._unplanned:
             self._count += 1
-            return Feed(self._unplanned.pop(), self._count - 1)
+            return QueuedRequest(self._unplanned.pop(), self._count - 1)
         prompt, side = self._next()
         if prompt < 0:
             return None
@@ -253,7 +253,7 @@ class PlanFeeder:
         self._running[prompt] = side
         self._count += 1
         reuse, hit = self._waiting.take(prompt)
-        return Feed(
+        return QueuedRequest(
             row=int(self._prompts.row[prompt]),
             index=self._count - 1,
             prompt=prompt,
@@ -266,16 +266,16 @@ class PlanFeeder:
             tokens=int(self._prompts.prompt_tokens[prompt]),
         )
 
-    def ended(self, feed: Feed) -> None:
-        side = self._running.pop(feed.prompt, None)
+    def ended(self, queued: QueuedRequest) -> None:
+        side = self._running.pop(queued.prompt, None)
         if side is not None:
-            self._ends.ended(feed.prompt, side)
+            self._cursor.ended(queued.prompt, side)
 
     def _next(self) -> tuple[int, int]:
         """Prompt and side; -1 when none is left."""
         while self._sample:
             prompt = self._sample.pop()
             if self._left_to_feed[prompt]:
-                self._ends.note(prompt, LEFT)
+                self._cursor.note(prompt, LEFT)
                 return prompt, LEFT
-        return self._ends.next(self._left_to_feed)
+        return self._cursor.next(self._left_to_feed)

@@ -14,7 +14,7 @@ from blendrun.blend.orders import simple_order
 from blendrun.blend.partition import Partition, partition
 from blendrun.cost.balance import Bound, bound_seconds
 from blendrun.cost.base import Demand, Machine
-from blendrun.cost.capacity import UNTOLD, EngineLimits, KvPool, kv_pool
+from blendrun.cost.capacity import NO_LIMITS, EngineLimits, KvPool, kv_pool
 from blendrun.cost.formulas import demand
 from blendrun.cost.step import step_budget
 from blendrun.events import Event, Listener, Note, PhaseStarted, Progress, ignore
@@ -68,7 +68,7 @@ class Costed:
     blend: Blend
     scattered: Blend
     step_budget: int
-    limits: EngineLimits = UNTOLD
+    limits: EngineLimits = NO_LIMITS
     keep: float = KEEP
 
     @property
@@ -116,13 +116,13 @@ class Plan:
     @property
     def order(self) -> Order:
         """The chosen order, as a list."""
-        feed = self.portfolio.chosen.feed
-        return feed.order if isinstance(feed, Blend) else feed
+        fed = self.portfolio.chosen.fed
+        return fed.order if isinstance(fed, Blend) else fed
 
     @property
     def blend(self) -> Blend:
         """The faster one of the blends; the one by density where none was simulated."""
-        found = [(each.seconds, each.feed) for each in self.portfolio.candidates if isinstance(each.feed, Blend)]
+        found = [(each.seconds, each.fed) for each in self.portfolio.candidates if isinstance(each.fed, Blend)]
         return min(found, key=lambda each: each[0])[1] if found else self.costed.blend
 
 
@@ -143,7 +143,7 @@ def cost_structure(
     machine: Machine,
     *,
     keep: float = KEEP,
-    limits: EngineLimits = UNTOLD,
+    limits: EngineLimits = NO_LIMITS,
 ) -> Costed:
     """Cost the tree and blend it.
 

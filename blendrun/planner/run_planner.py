@@ -14,7 +14,7 @@ from blendrun.blend.budget import Budget
 from blendrun.blend.orders import AUTOMATIC, ORDERS
 from blendrun.blend.partition import partition
 from blendrun.cost.base import Machine
-from blendrun.cost.capacity import UNTOLD, EngineLimits, kv_pool
+from blendrun.cost.capacity import NO_LIMITS, EngineLimits, kv_pool
 from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import STAND_IN, load_hardware, machine
 from blendrun.errors import InputMissingError, OverlapRefusedError, UsageError
@@ -122,7 +122,7 @@ class Learning:
         if lengths is None:
             return None
         structure = replace(self.costed.structure, lengths=lengths)
-        return lengths, _feed_of(_again(self.costed, structure), self.order, self.scattered)
+        return lengths, _order_to_feed(_again(self.costed, structure), self.order, self.scattered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class RunPlanner:
     overlap: Overlap | None = Overlap.EXCLUSIVE
     overlaps: tuple[Overlap, ...] = (Overlap.EXCLUSIVE,)
     refusal: Callable[[Overlap, bool], str | None] = lambda _, __: None
-    limits: EngineLimits = UNTOLD
+    limits: EngineLimits = NO_LIMITS
     lengths: LengthMode = LengthMode.AUTO
     hardware: str | None = None
 
@@ -295,15 +295,15 @@ class RunPlanner:
         prompts = costed.structure.prompts
         order = chosen.order if chosen else self.order or OrderName.GIVEN
         overlap = chosen.overlap if chosen else otherwise
-        scattered = chosen is not None and chosen.feed is costed.scattered
-        feed = chosen.feed if chosen else _feed_of(costed, order, scattered)
+        scattered = chosen is not None and chosen.fed is costed.scattered
+        fed = chosen.fed if chosen else _order_to_feed(costed, order, scattered)
         wanted = np.isin(prompts.row, rows)
         learner = _learner(costed, self.model.identity, self.lengths, listener)
         feeder = PlanFeeder(
             prompts,
             costed.structure.tree,
             costed.structure.lengths,
-            feed,
+            fed,
             wanted=wanted,
             pool_tokens=costed.pool.tokens,
             unplanned=np.setdiff1d(rows, prompts.row, assume_unique=True),
@@ -317,7 +317,7 @@ class RunPlanner:
             overlap=overlap,
             budget=chosen.budget if chosen and overlap is not Overlap.EXCLUSIVE else None,
             planned=True,
-            reserve=chosen is None or chosen.feeding.reserve == EXACT,
+            reserve=chosen is None or chosen.admission.reserve == EXACT,
             predicted_seconds=chosen.outcome.seconds if chosen and whole else None,
             predicted_hit_tokens=chosen.outcome.hit_tokens if chosen and whole else None,
             prompt_tokens=int(prompts.prompt_tokens[wanted].sum(dtype=np.int64)),
@@ -344,7 +344,7 @@ def _queue_depth(costed: Costed) -> int:
     return int(min(max(wanted, _SHALLOWEST_QUEUE), _DEEPEST_QUEUE))
 
 
-def _feed_of(costed: Costed, order: OrderName, scattered: bool) -> Order | Blend:
+def _order_to_feed(costed: Costed, order: OrderName, scattered: bool) -> Order | Blend:
     if order is not OrderName.BLENDED:
         return costed.order(order)
     return costed.scattered if scattered else costed.blend

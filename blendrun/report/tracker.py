@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from blendrun.events import Event, Expected, Note, PhaseStarted, Progress, Pulse
+from blendrun.events import EngineStats, Event, Expected, Note, PhaseStarted, Progress
 
 # Rates are of the last seconds; pictures of the last minute.
 _RATE_S, _PICTURE_S = 10.0, 60.0
@@ -19,7 +19,7 @@ RUNNING = ("run", "isolate", "drain")
 
 @dataclass(slots=True)
 class PhaseTime:
-    """A phase of the invocation. ended: None while it lasts. Seconds of the board's clock."""
+    """A phase of the invocation. ended: None while it lasts. Seconds of the tracker's clock."""
 
     name: str
     detail: str
@@ -28,19 +28,19 @@ class PhaseTime:
 
 
 @dataclass(slots=True)
-class Board:
+class ProgressTracker:
     """Takes events, answers questions. clock: seconds that only go forwards."""
 
     clock: Callable[[], float] = time.monotonic
     phases: list[PhaseTime] = field(default_factory=list)
     progress: Progress | None = None
     expected: Expected | None = None
-    pulse: Pulse | None = None
+    stats: EngineStats | None = None
     begun: float = field(init=False)
     _first: Progress | None = None
     _before: Progress | None = None
     _run_begun: float | None = None
-    _pulses: deque[tuple[float, Pulse]] = field(default_factory=deque)
+    _stats: deque[tuple[float, EngineStats]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self.begun = self.clock()
@@ -53,11 +53,11 @@ class Board:
         elif isinstance(event, Expected):
             # Of what is left: after a restart, less than at first.
             self.expected, self._before = event, self.progress
-        elif isinstance(event, Pulse):
-            self.pulse = event
-            self._pulses.append((now, event))
-            while now - self._pulses[0][0] > _PICTURE_S:
-                self._pulses.popleft()
+        elif isinstance(event, EngineStats):
+            self.stats = event
+            self._stats.append((now, event))
+            while now - self._stats[0][0] > _PICTURE_S:
+                self._stats.popleft()
         elif not isinstance(event, Note):
             self.progress = event
             if self.phase in RUNNING and self._first is None:
@@ -76,13 +76,13 @@ class Board:
         return (self.clock() if phase.ended is None else phase.ended) - phase.begun
 
     def rates(self) -> tuple[float, float] | None:
-        """Prefill and decode tokens/s of the last seconds; None before two pulses."""
-        if len(self._pulses) < 2:
+        """Prefill and decode tokens/s of the last seconds; None before two figures."""
+        if len(self._stats) < 2:
             return None
-        last, newest = self._pulses[-1]
-        then, old = next((each for each in self._pulses if last - each[0] <= _RATE_S), self._pulses[-2])
+        last, newest = self._stats[-1]
+        then, old = next((each for each in self._stats if last - each[0] <= _RATE_S), self._stats[-2])
         if then == last:
-            then, old = self._pulses[-2]
+            then, old = self._stats[-2]
         if last <= then:
             return None
         passed = last - then
@@ -92,9 +92,9 @@ class Board:
         )
 
     def history(self) -> list[tuple[float, float]]:
-        """Prefill and decode tokens/s between the pulses of the last minute."""
+        """Prefill and decode tokens/s between the figures of the last minute."""
         found = []
-        for (then, old), (now, new) in pairwise(self._pulses):
+        for (then, old), (now, new) in pairwise(self._stats):
             passed = max(now - then, 1e-9)
             found.append(
                 ((new.prefill_tokens - old.prefill_tokens) / passed, (new.decode_tokens - old.decode_tokens) / passed)
@@ -103,9 +103,9 @@ class Board:
 
     def prefill_share(self) -> float | None:
         """Part of the steps' time that prefilled, of the last minute."""
-        if len(self._pulses) < 2:
+        if len(self._stats) < 2:
             return None
-        old, new = self._pulses[0][1], self._pulses[-1][1]
+        old, new = self._stats[0][1], self._stats[-1][1]
         prefill, decode = new.prefill_seconds - old.prefill_seconds, new.decode_seconds - old.decode_seconds
         return prefill / (prefill + decode) if prefill + decode > 0 else None
 
@@ -153,7 +153,7 @@ class Board:
             self._run_begun = now
         if event.name == "load":
             # Another engine counts from zero.
-            self._pulses.clear()
+            self._stats.clear()
         if self.phases and self.phases[-1].name == event.name:
             self.phases[-1].detail = event.detail
             return

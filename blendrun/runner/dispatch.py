@@ -17,7 +17,7 @@ from blendrun.engine.window import Window
 from blendrun.errors import BlendrunError
 from blendrun.events import Listener, Note
 from blendrun.jobs.job import Job
-from blendrun.planner.feeder import Feed
+from blendrun.planner.feeder import QueuedRequest
 from blendrun.planner.run_planner import Learning, RunPlan
 from blendrun.runner.deadline import Deadline
 from blendrun.store.records import Records
@@ -40,7 +40,7 @@ class Flight:
     plan: whose feeder it came from.
     """
 
-    feed: Feed
+    queued: QueuedRequest
     plan: RunPlan
     custom_id: str
     submitted: float
@@ -58,11 +58,11 @@ class Receiver(Protocol):
 
 
 @dataclass(slots=True)
-class Feeding:
+class Dispatcher:
     """One engine, one plan, and what is found for it when that is fed.
 
     more: asked for another plan then, which may be none. listener: told what went wrong beside the job and, with
-    `pulses`, how the engine is, where it logs its steps. stopping: whether no more is to be handed over. steps: the
+    `stats`, how the engine is, where it logs its steps. stopping: whether no more is to be handed over. steps: the
     engine's log of its steps, if any. estimates: where the scheduler reads corrected lengths, if it does. deadline: by
     which all must be answered. handed_over: whether the engine was told that no more will come.
     """
@@ -79,14 +79,14 @@ class Feeding:
     stopping: Callable[[], bool]
     more: Callable[[], Awaitable[RunPlan | None]] | None = None
     deadline: Deadline | None = None
-    pulses: bool = True
+    stats: bool = True
     flights: dict[int, Flight] = field(default_factory=dict)
     answered: int = 0
     handed_over: bool = False
     _source: RunPlan = field(init=False)
     _fed: int = 0
     _fed_before: int = 0
-    _held: list[Feed] = field(default_factory=list)
+    _held: list[QueuedRequest] = field(default_factory=list)
     _reading: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def __post_init__(self) -> None:
@@ -116,21 +116,21 @@ class Feeding:
     async def _submit(self, window: Window) -> None:
         while True:
             await window.slot()
-            if self.stopping() or (feed := await self._next(window)) is None:
+            if self.stopping() or (queued := await self._next(window)) is None:
                 break
-            request = self.job.request(feed.row)
-            plan = Planned(feed.index, feed.output, feed.reuse, feed.tokens) if feed.prompt >= 0 else None
+            request = self.job.request(queued.row)
+            plan = Planned(queued.index, queued.output, queued.reuse, queued.tokens) if queued.prompt >= 0 else None
             body = orjson.dumps(request.body)
-            item = WorkItem(feed.row, request.endpoint.url, body, _stated_length(request.extra), plan)
+            item = WorkItem(queued.row, request.endpoint.url, body, _stated_length(request.extra), plan)
             await window.enter(len(body))
-            self.flights[feed.row] = Flight(feed, self._source, request.custom_id, self.records.now(), len(body))
+            self.flights[queued.row] = Flight(queued, self._source, request.custom_id, self.records.now(), len(body))
             await self.engine.submit(item)
         await self.engine.close_input()
         self.handed_over = True
 
-    async def _next(self, window: Window) -> Feed | None:
+    async def _next(self, window: Window) -> QueuedRequest | None:
         """What to hand over now; None when there is nothing left."""
-        while (feed := await self._of_source(window)) is None:
+        while (queued := await self._of_source(window)) is None:
             if self._held or self.more is None:
                 return None
             # What waits in the engine's queue comes first: others may be without work sooner.
@@ -139,32 +139,32 @@ class Feeding:
             if (plan := await self.more()) is None:
                 return None
             self._source, self._fed_before = plan, self._fed
-        return feed
+        return queued
 
-    def _take(self) -> Feed | None:
+    def _take(self) -> QueuedRequest | None:
         """The next one of the plan that is being fed. Places go on counting from one plan to the next."""
-        feed = self._source.feeder.take()
-        if feed is None:
+        queued = self._source.feeder.take()
+        if queued is None:
             return None
         self._fed += 1
-        return replace(feed, index=self._fed_before + feed.index) if self._fed_before else feed
+        return replace(queued, index=self._fed_before + queued.index) if self._fed_before else queued
 
-    async def _of_source(self, window: Window) -> Feed | None:
+    async def _of_source(self, window: Window) -> QueuedRequest | None:
         """The next one of that plan; with a deadline, the next one that will be done by then."""
         if self.deadline is None:
             return self._take()
-        while len(self._held) < _MOST_HELD and (feed := self._take()) is not None:
-            if self.deadline.fits(feed.output):
-                return feed
-            self._held.append(feed)
+        while len(self._held) < _MOST_HELD and (queued := self._take()) is not None:
+            if self.deadline.fits(queued.output):
+                return queued
+            self._held.append(queued)
             # The feeder never waits, and answers come in meanwhile.
             await asyncio.sleep(0)
         while self._held and not self.stopping():
             # What seemed too long beside others may fit by the pace of now.
-            for feed in self._held:
-                if self.deadline.fits(feed.output):
-                    self._held.remove(feed)
-                    return feed
+            for queued in self._held:
+                if self.deadline.fits(queued.output):
+                    self._held.remove(queued)
+                    return queued
             if not self.flights:
                 return None
             await window.change()
@@ -184,13 +184,13 @@ class Feeding:
             await window.leave(flight.size)
             if self.deadline is not None:
                 self.deadline.ended(result.usage.output, self.records.now() - flight.submitted)
-            flight.plan.feeder.ended(flight.feed)
+            flight.plan.feeder.ended(flight.queued)
             if self.steps is not None:
-                self.steps.forget(flight.feed)
+                self.steps.forget(flight.queued)
             learning = flight.plan.learning
-            if learning is not None and flight.feed.prompt >= 0 and result.error_code is None:
-                learning.learner.ended(flight.feed.prompt, result.usage.output)
-            self.records.add(flight.custom_id, flight.feed, result, flight.submitted)
+            if learning is not None and flight.queued.prompt >= 0 and result.error_code is None:
+                learning.learner.ended(flight.queued.prompt, result.usage.output)
+            self.records.add(flight.custom_id, flight.queued, result, flight.submitted)
 
     async def _learn(self, learning: Learning) -> None:
         """Plan again by what was seen, in a thread: requests are handed over meanwhile by the plan there is."""
@@ -201,7 +201,7 @@ class Feeding:
                 continue
             seen, begun = self.answered, loop.time()
             await self._read_steps()
-            own = (each.feed for each in self.flights.values() if each.plan is self.plan)
+            own = (each.queued for each in self.flights.values() if each.plan is self.plan)
             running = self.steps.answered(own) if self.steps else {}
             try:
                 found = await in_thread(learning.plan_again, learning.learner.samples(running))
@@ -218,19 +218,19 @@ class Feeding:
         if self.estimates is None:
             return
         for flight in self.flights.values():
-            if flight.feed.prompt >= 0 and flight.plan is self.plan:
-                self.estimates.correct(flight.feed.index, learning.feeder.expected(flight.feed.prompt))
+            if flight.queued.prompt >= 0 and flight.plan is self.plan:
+                self.estimates.correct(flight.queued.index, learning.feeder.expected(flight.queued.prompt))
 
     async def _tick(self) -> None:
         while True:
             await asyncio.sleep(_TICK_SECONDS)
             self.receiver.show_progress()
             self.records.flush()
-            if self.steps is None or not self.pulses:
+            if self.steps is None or not self.stats:
                 continue
             await self._read_steps()
-            if (pulse := self.steps.pulse(self.info.kv_tokens)) is not None:
-                self.listener(pulse)
+            if (stats := self.steps.stats(self.info.kv_tokens)) is not None:
+                self.listener(stats)
 
     async def _read_steps(self) -> None:
         """One reader at a time: two would count the same lines."""

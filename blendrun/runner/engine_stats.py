@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 
-from blendrun.events import Pulse
+from blendrun.events import EngineStats
 
 # What only grows while an engine lives.
 _TOTALS = ("steps", "prefill_tokens", "decode_tokens", "prefill_seconds", "decode_seconds")
 
 
 @dataclass(slots=True)
-class Pulses:
+class CombinedStats:
     """The last one of each replica, and the totals of its engines before."""
 
-    _last: dict[int, Pulse] = field(default_factory=dict)
-    _before: dict[int, list[Pulse]] = field(default_factory=dict)
+    _last: dict[int, EngineStats] = field(default_factory=dict)
+    _before: dict[int, list[EngineStats]] = field(default_factory=dict)
 
-    def together(self, replica: int, pulse: Pulse) -> Pulse:
-        """Take in a replica's pulse. All of them: sums; seconds are those of all engines."""
+    def combine(self, replica: int, stats: EngineStats) -> EngineStats:
+        """Take in a replica's figures, and return those of all: sums; seconds are those of all engines."""
         last = self._last.get(replica)
-        if last is not None and pulse.steps < last.steps:
+        if last is not None and stats.steps < last.steps:
             self._before.setdefault(replica, []).append(last)
-        self._last[replica] = pulse
+        self._last[replica] = stats
         if len(self._last) == 1:
             # One engine; those before it are not counted.
-            return pulse
+            return stats
         ended = [each for several in self._before.values() for each in several]
         sums = {
             each.name: sum(getattr(one, each.name) for one in self._last.values())
             + (sum(getattr(one, each.name) for one in ended) if each.name in _TOTALS else 0)
-            for each in fields(Pulse)
+            for each in fields(EngineStats)
         }
-        return replace(pulse, **sums)
+        return replace(stats, **sums)

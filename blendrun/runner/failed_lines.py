@@ -13,7 +13,7 @@ from blendrun.store.failures import ErrorLimit, Failures, shown
 from blendrun.store.folder import StateFolder, path_text
 from blendrun.store.journal import Journal
 from blendrun.store.ledger import FAILED, UNFINISHED, Ledger
-from blendrun.tokens.check import Refused
+from blendrun.tokens.check import RefusedPrompts
 
 
 class FailedLines:
@@ -61,7 +61,7 @@ class FailedLines:
         """What ends the command then."""
         return TooManyErrorsError(
             f"{self.count:,} of {len(self._job):,} lines failed, more than --max-errors {self._limit} allows; "
-            f"see {path_text(self._state.errors)}, then mend them or allow more. What is answered stays answered"
+            f"see {path_text(self._state.errors)}, then fix them or allow more. What is answered stays answered"
         )
 
     def check(self) -> None:
@@ -70,10 +70,10 @@ class FailedLines:
             write_errors(self._job, self._ledger, self._journal, self._state)
             raise self.error()
 
-    def refuse(self, refused: Refused | None) -> None:
+    def refuse(self, refused: RefusedPrompts | None) -> None:
         """Raises InputInvalidError where a line is no request or in `refused`, with these lines in the errors file."""
         if refused is not None:
-            refused = Refused(refused.rows[self._ledger.state[refused.rows] == UNFINISHED], refused.error)
+            refused = RefusedPrompts(refused.rows[self._ledger.state[refused.rows] == UNFINISHED], refused.error)
             for row in refused.rows.tolist():
                 error = refused.error(row)
                 self.add(row, str(error.code), error.message)

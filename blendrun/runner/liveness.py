@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 
-class LifeSigns:
+class Liveness:
     """Seconds since anything was seen of an engine: an answer, a line of its log, a step."""
 
     def __init__(self, *files: Path) -> None:

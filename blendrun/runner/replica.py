@@ -20,11 +20,11 @@ from blendrun.jobs.job import Job
 from blendrun.names import OrderName
 from blendrun.planner.run_planner import RunPlan
 from blendrun.runner.deadline import Deadline
-from blendrun.runner.dispatch import Feeding, Receiver
-from blendrun.runner.liveness import LifeSigns
+from blendrun.runner.dispatch import Dispatcher, Receiver
+from blendrun.runner.liveness import Liveness
 from blendrun.runner.order import plan_rows
 from blendrun.runner.recovery import Recovery
-from blendrun.runner.work_stealing import Allotment
+from blendrun.runner.work_stealing import WorkPool
 from blendrun.store.folder import StateFolder
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
@@ -68,7 +68,7 @@ class Owner(Receiver, Protocol):
 @dataclass(slots=True)
 class Replica:
     """number: from 1. state: paths, with files of the replica's own. plan: what it begins with; what comes then is the
-    allotment's. listener: told the phases of this replica (load, run, isolate), its notes and how its engine is.
+    pool's. listener: told the phases of this replica (load, run, isolate), its notes and how its engine is.
 
     info: of its engine, once one is up. ready: whether it can be drained.
     """
@@ -78,7 +78,7 @@ class Replica:
     state: StateFolder
     patience: Patience
     plan: RunPlan
-    allotment: Allotment
+    pool: WorkPool
     make_engine: MakeEngine
     stopping: Callable[[], bool]
     owner: Owner
@@ -87,12 +87,12 @@ class Replica:
     deadline: Deadline | None = None
     info: EngineInfo | None = None
     ready: bool = False
-    _feeding: Feeding | None = None
+    _dispatcher: Dispatcher | None = None
     _engine: Engine | None = None
     _died: bool = False
     _begun: float = field(default_factory=time.monotonic)
     _recovery: Recovery = field(init=False)
-    _signs: LifeSigns = field(init=False)
+    _signs: Liveness = field(init=False)
 
     def __post_init__(self) -> None:
         self._recovery = Recovery(self.patience.restarts)
@@ -100,11 +100,11 @@ class Replica:
     @property
     def held(self) -> int:
         """Requests that would end behind the deadline, and were not begun."""
-        return self._feeding.held if self._feeding is not None else 0
+        return self._dispatcher.held if self._dispatcher is not None else 0
 
     @property
     def in_flight(self) -> int:
-        return len(self._feeding.flights) if self._feeding is not None else 0
+        return len(self._dispatcher.flights) if self._dispatcher is not None else 0
 
     async def stop_engine(self) -> None:
         if self._engine is not None:
@@ -118,8 +118,8 @@ class Replica:
         recovery = self._recovery
         plan: RunPlan | None = self.plan if self.plan.feeder.unfed else None
         while not self.stopping():
-            recovery.keep(self.allotment.unfinished().tolist() if recovery.groups else ())
-            if plan is None and not recovery.groups and (plan := await self.allotment.more(self.number)) is None:
+            recovery.keep(self.pool.unfinished().tolist() if recovery.groups else ())
+            if plan is None and not recovery.groups and (plan := await self.pool.more(self.number)) is None:
                 return
             suspects = np.array([row for group in recovery.groups for row in group], dtype=np.int64)
             first = plan if plan is not None else plan_rows(suspects, OrderName.GIVEN, self.plan.overlap)
@@ -140,7 +140,7 @@ class Replica:
 
     def _set_ready(self, ready: bool) -> None:
         self.ready = ready
-        self.allotment.up(self.number, ready)
+        self.pool.up(self.number, ready)
 
     def receive(self, result: Result, custom_id: str) -> None:
         """A result is a sign of life; an answer speaks for the engine, too."""
@@ -156,16 +156,16 @@ class Replica:
     async def _serve(self, engine: Engine, plan: RunPlan | None, estimates: Estimates | None) -> None:
         """One engine's life."""
         recovery = self._recovery
-        self._signs = LifeSigns(self.state.engine_log, self.state.steps)
+        self._signs = Liveness(self.state.engine_log, self.state.steps)
         steps = StepTail(self.state.steps)
-        self._feeding = None
+        self._dispatcher = None
         with self.stopwatch.phase("load"):
             self.listener(PhaseStarted("load", "engine"))
             info = await self._while_alive(
                 engine.start(self.listener),
                 self.patience.load,
                 "did not start",
-                needless=lambda: not len(self.allotment.unfinished()),
+                needless=lambda: not len(self.pool.unfinished()),
             )
         if info is None:
             # The others have answered everything meanwhile.
@@ -184,7 +184,7 @@ class Replica:
                     group = plan_rows(rows, OrderName.GIVEN, self.plan.overlap)
                     await self._feed(engine, group, None, records, steps, last=False)
                     recovery.survived()
-                if plan is None and (plan := await self.allotment.more(self.number)) is None:
+                if plan is None and (plan := await self.pool.more(self.number)) is None:
                     return
                 what = f"{plan.feeder.unfed} requests, {info.max_running} at once, order {plan.order}"
                 self.listener(PhaseStarted("run", what))
@@ -206,7 +206,7 @@ class Replica:
     ) -> None:
         """last: whether it goes on with what others leave."""
         assert self.info is not None, "fed before start"
-        self._feeding = feeding = Feeding(
+        self._dispatcher = dispatcher = Dispatcher(
             job=self.job,
             plan=plan,
             engine=engine,
@@ -217,17 +217,17 @@ class Replica:
             receiver=self,
             listener=self.listener,
             stopping=self.stopping,
-            more=partial(self.allotment.more, self.number) if last and self.allotment.several else None,
+            more=partial(self.pool.more, self.number) if last and self.pool.several else None,
             deadline=self.deadline,
         )
         self._signs.seen()
 
         def idle() -> bool:
             # Nothing to do: all answered while more may come, or what is not waits for something else.
-            busy = len(feeding.flights) > engine.fetching
-            return not busy and not (feeding.handed_over and not feeding.flights)
+            busy = len(dispatcher.flights) > engine.fetching
+            return not busy and not (dispatcher.handed_over and not dispatcher.flights)
 
-        await self._while_alive(feeding.run(), self.patience.stall, "is hung", idle)
+        await self._while_alive(dispatcher.run(), self.patience.stall, "is hung", idle)
 
     async def _while_alive(
         self,
@@ -269,11 +269,11 @@ class Replica:
     def _recover(self, error: EngineUnavailableError) -> None:
         """Decide how to go on after a death. Raises `error` where there is no way on."""
         recovery = self._recovery
-        flights = {} if self._feeding is None else self._feeding.flights
+        flights = {} if self._dispatcher is None else self._dispatcher.flights
         passing = error.out_of_memory or error.machine_lost
-        if self._feeding is None and not self._died and not passing and self.info is None:
+        if self._dispatcher is None and not self._died and not passing and self.info is None:
             # It never came up: the next one would not either.
-            self.allotment.give_back(self.number)
+            self.pool.give_back(self.number)
             raise error
         self._died = True
         blamed = recovery.died(flights, out_of_memory=error.out_of_memory, machine_lost=error.machine_lost)
@@ -281,15 +281,15 @@ class Replica:
         seconds = time.monotonic() - self._begun
         self.owner.died(Restart(reason, round(seconds, 3), len(flights), recovery.shrinks, self.number))
         if recovery.given_up:
-            self._feeding = None
-            self.allotment.give_back(self.number)
+            self._dispatcher = None
+            self.pool.give_back(self.number)
             raise error
         if blamed is not None:
             message = f"this request ends the engine, alone too: {reason}"
             result = Result(blamed, 500, b"", error_code=str(ErrorCode.ENGINE_ERROR), error_message=message)
             self.owner.receive(result, flights[blamed].custom_id)
-        self._feeding = None
-        self.allotment.give_back(self.number, keep=[row for group in recovery.groups for row in group])
+        self._dispatcher = None
+        self.pool.give_back(self.number, keep=[row for group in recovery.groups for row in group])
         self.listener(Note(self._sentence(reason, blamed), warning=True))
 
     def _sentence(self, reason: str, blamed: int | None) -> str:
@@ -299,8 +299,8 @@ class Replica:
         if recovery.groups:
             suspects = sum(map(len, recovery.groups))
             return f"the engine died; it starts again, {suspects} requests that may be the reason apart ({reason})"
-        smaller = " smaller" if recovery.shrinks else ""
-        return f"the engine died; it starts again{smaller}, {recovery.used} of {recovery.most} restarts used ({reason})"
+        size = " smaller" if recovery.shrinks else ""
+        return f"the engine died; it starts again{size}, {recovery.used} of {recovery.most} restarts used ({reason})"
 
 
 def _reason(text: str) -> str:

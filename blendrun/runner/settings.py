@@ -19,7 +19,7 @@ from blendrun.planner.run_planner import Divided, RunPlan
 from blendrun.runner.replica import Patience
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import Shard
-from blendrun.tokens.check import Refused
+from blendrun.tokens.check import RefusedPrompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,4 +68,4 @@ Divider = Callable[[Job, NDArray[np.int64], int, Listener], Divided]
 # Writes what a plan says of a job to a file; what cannot be written costs the file, not the run.
 KeepPlan = Callable[[RunPlan, Job, Path], None]
 # What no engine would answer of the accepted rows.
-Check = Callable[[Job, Listener], Refused]
+Check = Callable[[Job, Listener], RefusedPrompts]

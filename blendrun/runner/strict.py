@@ -14,7 +14,7 @@ from blendrun.errors import ErrorCode, InputMissingError, LineError
 from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.jobs.job import Job
 from blendrun.tokens.build import TokenizedJob, build_prompts
-from blendrun.tokens.check import Refused, refused_prompts
+from blendrun.tokens.check import RefusedPrompts, refused_prompts
 from blendrun.tokens.load import load_tokenizer
 from blendrun.tokens.tokenizer import PromptTokenizer
 
@@ -37,9 +37,9 @@ class JobCheck:
     pool_tokens: int | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
 
-    def __call__(self, job: Job, listener: Listener) -> Refused:
+    def __call__(self, job: Job, listener: Listener) -> RefusedPrompts:
         """Accepted rows that no engine will answer. What cannot be checked here is said, and left to the engine."""
-        nothing = Refused(np.zeros(0, np.int64), _no_error)
+        nothing = RefusedPrompts(np.zeros(0, np.int64), _no_error)
         if self.context_length is None:
             listener(Note(f"prompts are not checked: the context of {self.model} is not known", warning=True))
             return nothing
@@ -68,7 +68,7 @@ class JobCheck:
             template_defaults=self.arguments.get("default_chat_template_kwargs"),
         )
 
-    def _refused_forms(self, job: Job, tokenized: TokenizedJob, listener: Listener) -> Refused:
+    def _refused_forms(self, job: Job, tokenized: TokenizedJob, listener: Listener) -> RefusedPrompts:
         """Rows whose answer form does not compile; each distinct one is compiled once."""
         failures: dict[int, str] = {}
         rows, schema = tokenized.prompts.row, tokenized.schema
@@ -91,7 +91,7 @@ class JobCheck:
             message = f"the answer's form does not compile: {failures[reason[row]]}"
             return LineError(ErrorCode.SCHEMA_UNSUPPORTED, message, job.request(row).custom_id)
 
-        return Refused(rows[refused], error)
+        return RefusedPrompts(rows[refused], error)
 
 
 def _failures(found: list[tuple[int, Form]], listener: Listener) -> dict[int, str]:
@@ -103,11 +103,11 @@ def _failures(found: list[tuple[int, Form]], listener: Listener) -> dict[int, st
     return {number: message for (number, _), message in zip(found, messages, strict=True) if message is not None}
 
 
-def _joined(first: Refused, second: Refused) -> Refused:
+def _joined(first: RefusedPrompts, second: RefusedPrompts) -> RefusedPrompts:
     """Rows of both; where a row is in both, the first one's error."""
     of_first = frozenset(first.rows.tolist())
     rows: NDArray[np.int64] = np.union1d(first.rows, second.rows)
-    return Refused(rows, lambda row: first.error(row) if row in of_first else second.error(row))
+    return RefusedPrompts(rows, lambda row: first.error(row) if row in of_first else second.error(row))
 
 
 def _no_error(row: int) -> LineError:

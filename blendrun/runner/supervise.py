@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from blendrun.engine.base import EngineInfo
 from blendrun.errors import BlendrunError, DrainedError, EngineUnavailableError
-from blendrun.events import Event, Listener, Note, PhaseStarted, Pulse
+from blendrun.events import EngineStats, Event, Listener, Note, PhaseStarted
 from blendrun.jobs.job import Job
 from blendrun.planner.run_planner import RunPlan
 from blendrun.runner.deadline import Deadline
-from blendrun.runner.engine_stats import Pulses
+from blendrun.runner.engine_stats import CombinedStats
 from blendrun.runner.replica import MakeEngine, Owner, Patience, Replica
 from blendrun.runner.stop import STOP_SIGNALS, stop_error
-from blendrun.runner.work_stealing import Allotment
+from blendrun.runner.work_stealing import WorkPool
 from blendrun.store.folder import StateFolder
 from blendrun.store.summary import Stopwatch
 
@@ -50,7 +50,7 @@ class Supervisor:
     _replicas: list[Replica] = field(default_factory=list)
     _working: int = 0
     _tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    _pulses: Pulses = field(default_factory=Pulses)
+    _stats: CombinedStats = field(default_factory=CombinedStats)
     _work: asyncio.Future[None] | None = None
     _drain: asyncio.TimerHandle | None = None
 
@@ -122,8 +122,8 @@ class Supervisor:
         def stopping() -> bool:
             return self.stopped is not None
 
-        allotment = Allotment(len(self.job), self.make_plan, self.unfinished, stopping)
-        allotment.begin(self.plans, self.reserve)
+        pool = WorkPool(len(self.job), self.make_plan, self.unfinished, stopping)
+        pool.begin(self.plans, self.reserve)
         return [
             Replica(
                 number=number,
@@ -131,7 +131,7 @@ class Supervisor:
                 state=self.state.of_replica(number),
                 patience=self.patience,
                 plan=plan,
-                allotment=allotment,
+                pool=pool,
                 make_engine=self.make_engine,
                 stopping=stopping,
                 owner=self.owner,
@@ -163,12 +163,12 @@ class Supervisor:
             self.listener(Note(text, warning=True))
         finally:
             self._working -= 1
-            replica.allotment.leave(replica.number)
+            replica.pool.leave(replica.number)
 
     def _hear(self, replica: int, event: Event) -> None:
         """What a replica tells, as it stands among the others."""
-        if isinstance(event, Pulse):
-            event = self._pulses.together(replica, event)
+        if isinstance(event, EngineStats):
+            event = self._stats.combine(replica, event)
         elif isinstance(event, PhaseStarted) and len(self.plans) > 1:
             ready = sum(each.ready for each in self._replicas)
             if event.name == "load":

@@ -23,7 +23,7 @@ _LOOK_S = 0.1
 
 
 @dataclass(slots=True)
-class Allotment:
+class WorkPool:
     """On one event loop. Replicas are numbered from 1.
 
     rows: of the job. make_plan: of some of them. unfinished: rows that have no answer yet. stopping: whether no more is
@@ -89,7 +89,7 @@ class Allotment:
         while not self.stopping():
             if self._free:
                 return await self._planned(replica)
-            if (plan := self._taken()) is not None:
+            if (plan := self._steal()) is not None:
                 return self._hand(replica, plan)
             if len(self._replicas) < 2 or not len(self.unfinished()):
                 return None
@@ -106,16 +106,16 @@ class Allotment:
         self._owner[rows[:share]] = replica
         return self._hand(replica, await in_thread(self.make_plan, rows[:share]))
 
-    def _taken(self) -> RunPlan | None:
+    def _steal(self) -> RunPlan | None:
         """Of the reserve, or else of whoever has most left."""
         if self._reserve is not None and self._reserve.feeder.unfed:
-            if (feeder := self._reserve.feeder.give_up()) is not None:
+            if (feeder := self._reserve.feeder.split_off()) is not None:
                 return _loose(self._reserve, feeder)
             # One request: nothing to divide.
             reserve, self._reserve = self._reserve, None
             return reserve
         for owner, plan in sorted(self._plans.items(), key=lambda each: each[1].feeder.unfed, reverse=True):
-            found = plan.feeder.give_up() or (None if owner in self._up else _rest(plan.feeder))
+            found = plan.feeder.split_off() or (None if owner in self._up else _rest(plan.feeder))
             if found is not None:
                 return _loose(plan, found)
         return None
@@ -124,9 +124,9 @@ class Allotment:
 def _rest(feeder: Feeder) -> RowFeeder | None:
     """All that is left of what cannot be divided."""
     rows = []
-    while (feed := feeder.take()) is not None:
-        feeder.ended(feed)
-        rows.append(feed.row)
+    while (queued := feeder.take()) is not None:
+        feeder.ended(queued)
+        rows.append(queued.row)
     return RowFeeder(np.array(rows, dtype=np.int64)) if rows else None
 
 

@@ -40,8 +40,8 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any)
         enters = not _is_gated(state, nodes, work, back[-1]) and fits(state, nodes, work, agenda, back[-1])
         return back.pop() if enters else -1
     _find_share(state, row)
-    stays_left, stays_right = _stays(state, row, LEFT), _stays(state, row, RIGHT)
-    first = first_side(stays_left, stays_right, state.holding_right, _part(state, RIGHT))
+    keep_left, keep_right = _stays(state, row, LEFT), _stays(state, row, RIGHT)
+    first = first_side(keep_left, keep_right, state.holding_right, _part(state, RIGHT))
     # Where neither may, the left side borrows: what it brings is soon gone, so it does not keep the right side out.
     for turn in range(3):
         side = (first, 1 - first, LEFT)[turn]

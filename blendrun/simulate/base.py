@@ -56,7 +56,7 @@ _BUDGET = ConstantBudget(2048)
 
 
 @dataclass(frozen=True, slots=True)
-class Engine:
+class SimulatedEngine:
     """How the simulated engine schedules.
 
     pool_tokens: KV tokens it can hold. max_running: answers decoding at once.

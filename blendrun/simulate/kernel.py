@@ -55,8 +55,8 @@ def run(
     memory: NDArray[np.float64],
     density: NDArray[np.float64],
     reads: NDArray[np.float64],
-    stays_left: NDArray[np.bool_],
-    stays_right: NDArray[np.bool_],
+    keep_left: NDArray[np.bool_],
+    keep_right: NDArray[np.bool_],
     expected_ends: NDArray[np.float64],
     freed: NDArray[np.float64],
     alive: NDArray[np.float64],
@@ -68,12 +68,12 @@ def run(
 ) -> None:
     """Feed the M requests of `work` to the engine of `states`, an array of one; what came of it is in there afterwards.
 
-    nodes (K + 2,), work (M,), states (1,): records of `state`, as `simulator` makes them. unit to stays_right: of a
-    blend's `Row`. expected_ends, freed, alive: room for M each. shares, rates: the table of `overlapped`. finished: f64
-    (M,), the second each request ended. bucket (COLUMNS,): room. line: f64 (BUCKETS, COLUMNS), the timeline.
+    nodes (K + 2,), work (M,), states (1,): records of `state`, as `simulator` makes them. unit to keep_right: of a
+    blend's `ScanRow`. expected_ends, freed, alive: room for M each. shares, rates: the table of `overlapped`.
+    finished: f64 (M,), the second each request ended. bucket (COLUMNS,): room. line: f64 (BUCKETS, COLUMNS), time line.
     """
     state = states[0]
-    row, agenda = (unit, compute, memory, density, reads, stays_left, stays_right), (expected_ends, freed, alive)
+    row, agenda = (unit, compute, memory, density, reads, keep_left, keep_right), (expected_ends, freed, alive)
     ends, back, filling = _empty_list(), _empty_list(), _empty_list()
     while True:
         end_requests(state, nodes, work, agenda, ends, finished)

@@ -25,7 +25,7 @@ from blendrun.events import Listener, Progress, ignore
 from blendrun.lengths.base import Lengths
 from blendrun.models.card import ModelCard
 from blendrun.names import OrderName, Overlap
-from blendrun.simulate.base import EXACT, Engine, Eviction, Outcome, StepTime
+from blendrun.simulate.base import EXACT, Eviction, Outcome, SimulatedEngine, StepTime
 from blendrun.simulate.budgets import budgets_to_try
 from blendrun.simulate.draw import draw_outputs
 from blendrun.simulate.simulator import overlapped_seconds, simulate
@@ -45,7 +45,7 @@ _MODES = tuple(Overlap)
 
 
 @dataclass(frozen=True, slots=True)
-class Feeding:
+class AdmissionPolicy:
     """Who admits requests and keeps the cache: `Engine` has the meaning of each."""
 
     gate: bool
@@ -54,16 +54,16 @@ class Feeding:
 
 
 # blendrun knows what comes next, and what each request needs until its end.
-BLENDRUN = Feeding(gate=True, reserve=EXACT, eviction=Eviction.NEXT_USE)
+BLENDRUN = AdmissionPolicy(gate=True, reserve=EXACT, eviction=Eviction.NEXT_USE)
 # Share of what running requests may still answer that SGLang itself keeps free: it falls from 0.7 to 0.1 with the
 # steps; of requests that nothing but their bound can end it keeps all.
 _OWN_RESERVE, _OWN_RESERVE_FIXED = 0.4, 1.0
 # The same with SGLang's own reserve: more comes in than fits if all answers are as long as expected, and some is sent
 # back. Where steps are bound by reading the weights, fuller steps are worth that. Answers of fixed length come in later
 # than they would fit, in fewer and fuller steps.
-EAGER = Feeding(gate=True, reserve=_OWN_RESERVE, eviction=Eviction.NEXT_USE)
+EAGER = AdmissionPolicy(gate=True, reserve=_OWN_RESERVE, eviction=Eviction.NEXT_USE)
 # SGLang as it comes.
-STOCK = Feeding(gate=False, reserve=_OWN_RESERVE, eviction=Eviction.LRU)
+STOCK = AdmissionPolicy(gate=False, reserve=_OWN_RESERVE, eviction=Eviction.LRU)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,8 +77,8 @@ class Candidate:
 
     order: OrderName
     overlap: Overlap
-    feed: Order | Blend
-    feeding: Feeding
+    fed: Order | Blend
+    admission: AdmissionPolicy
     budget: Budget
     paced: bool
     outcome: Outcome
@@ -130,7 +130,7 @@ def simulate_portfolio(
     max_running: int | None = None,
     step: StepTime | None = None,
     outputs: NDArray[np.int64] | None = None,
-    feedings: Sequence[Feeding] | None = None,
+    admissions: Sequence[AdmissionPolicy] | None = None,
     gpu_hour: float | None = None,
     listener: Listener = ignore,
 ) -> Portfolio:
@@ -171,9 +171,9 @@ def simulate_portfolio(
     for overlap in overlaps:
         tried = list(budgets or wanted[overlap]) if overlap is not Overlap.EXCLUSIVE else wanted[overlap]
         for budget in tried:
-            for feeding in feedings or ((BLENDRUN, eager) if thorough else (BLENDRUN,)):
-                trials += [_Trial(order, overlap, budget, False, feeding) for order in orders]
-                trials += [_Trial(blend, overlap, budget, paced, feeding) for blend in blends for paced in paces]
+            for admission in admissions or ((BLENDRUN, eager) if thorough else (BLENDRUN,)):
+                trials += [_Trial(order, overlap, budget, False, admission) for order in orders]
+                trials += [_Trial(blend, overlap, budget, paced, admission) for blend in blends for paced in paces]
     plain, *found = job.run(trials, listener)
     best = best_of_each(found)
     chosen = choose(best)
@@ -201,11 +201,11 @@ def own_reserve(prompts: Prompts, expected: NDArray[np.int64]) -> float:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Trial:
-    feed: Order | Blend
+    fed: Order | Blend
     overlap: Overlap
     budget: Budget
     paced: bool
-    feeding: Feeding
+    admission: AdmissionPolicy
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -232,25 +232,25 @@ class _Job:
         return found
 
     def _simulate(self, trial: _Trial) -> Candidate:
-        engine = Engine(
+        engine = SimulatedEngine(
             pool_tokens=self.pool.tokens,
             overlap=trial.overlap,
             max_running=1 << 30 if self.max_running is None else self.max_running,
             budget=trial.budget,
-            gate=trial.feeding.gate,
+            gate=trial.admission.gate,
             gate_tokens=GATE_TOKENS,
-            reserve=trial.feeding.reserve,
-            eviction=trial.feeding.eviction,
+            reserve=trial.admission.reserve,
+            eviction=trial.admission.eviction,
             paced=trial.paced,
         )
-        outcome = simulate(self.tree, self.prompts, trial.feed, self.outputs, self.step, engine, expected=self.expected)
+        outcome = simulate(self.tree, self.prompts, trial.fed, self.outputs, self.step, engine, expected=self.expected)
         seconds = max(outcome.seconds, 1e-9)
         tokens = self.prompts.prompt_tokens.sum(dtype=np.int64) + (self.outputs * self.prompts.choices).sum()
         return Candidate(
-            order=trial.feed.order.name if isinstance(trial.feed, Blend) else trial.feed.name,
+            order=trial.fed.order.name if isinstance(trial.fed, Blend) else trial.fed.name,
             overlap=trial.overlap,
-            feed=trial.feed,
-            feeding=trial.feeding,
+            fed=trial.fed,
+            admission=trial.admission,
             budget=trial.budget,
             paced=trial.paced,
             outcome=outcome,

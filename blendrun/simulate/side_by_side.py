@@ -53,7 +53,7 @@ def side_by_side(parts: Sequence[PartPortfolio], bound: Bound) -> Portfolio:
 def _together(parts: Sequence[PartPortfolio], each: Sequence[Candidate]) -> Candidate:
     """One order on one mode. Orders stand one behind the other; budgets and the rest are the slowest part's."""
     slowest = max(each, key=lambda candidate: candidate.seconds)
-    orders = [of.feed.order if isinstance(of.feed, Blend) else of.feed for of in each]
+    orders = [of.fed.order if isinstance(of.fed, Blend) else of.fed for of in each]
     outcomes = [of.outcome for of in each]
     seconds = max(slowest.seconds, 1e-9)
     tokens = sum(of.tokens_per_second * max(of.seconds, 1e-9) for of in each)
@@ -61,7 +61,7 @@ def _together(parts: Sequence[PartPortfolio], each: Sequence[Candidate]) -> Cand
     costs = [of.cost / max(of.seconds, 1e-9) * seconds for of in each if of.cost is not None]
     return replace(
         slowest,
-        feed=Order(
+        fed=Order(
             slowest.order,
             np.concatenate([part.numbers[order.prompt] for part, order in zip(parts, orders, strict=True)]),
             np.concatenate([order.side for order in orders]),

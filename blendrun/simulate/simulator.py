@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import AdaptiveBudget
-from blendrun.blend.scan_row import Row
+from blendrun.blend.scan_row import ScanRow
 from blendrun.names import Overlap
 from blendrun.simulate import kernel, state
-from blendrun.simulate.base import Engine, Eviction, Outcome, StepTime, Timeline
+from blendrun.simulate.base import Eviction, Outcome, SimulatedEngine, StepTime, Timeline
 from blendrun.simulate.seconds import overlapped
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
@@ -38,10 +38,10 @@ def overlapped_seconds(compute: float, memory: float) -> float:
 def simulate(
     tree: PrefixTree,
     prompts: Prompts,
-    feed: Order | Blend,
+    fed: Order | Blend,
     outputs: NDArray[np.int64],
     step: StepTime,
-    engine: Engine,
+    engine: SimulatedEngine,
     *,
     expected: NDArray[np.int64] | None = None,
 ) -> Outcome:
@@ -50,11 +50,11 @@ def simulate(
     outputs: i64 (M,), true output tokens of one choice of each prompt, in input order.
     expected: i64 (M,), what admission believes; None where it knows.
     """
-    prompt = feed.row_prompt if isinstance(feed, Blend) else feed.prompt
+    prompt = fed.row_prompt if isinstance(fed, Blend) else fed.prompt
     count = len(prompt)
     believed = outputs if expected is None else expected
-    ends = _ends(feed.row) if isinstance(feed, Blend) else _one_end(count)
-    unit, compute, memory, density, reads, stays_left, stays_right = ends
+    ends = _cursor(fed.row) if isinstance(fed, Blend) else _one_end(count)
+    unit, compute, memory, density, reads, keep_left, keep_right = ends
     states = _state(engine, step, count)
     states["rest_compute"], states["rest_memory"] = compute.sum(), memory.sum()
     finished, line = np.zeros(count), np.zeros((kernel.BUCKETS, kernel.COLUMNS))
@@ -62,7 +62,7 @@ def simulate(
         _nodes(tree),
         _work(tree, prompts, prompt, outputs, believed),
         states,
-        *(unit, compute, memory, density, reads, stays_left, stays_right),
+        *(unit, compute, memory, density, reads, keep_left, keep_right),
         *(np.empty(count), np.empty(count), np.empty(count)),
         *(SHARES, RATES, finished, np.zeros(kernel.COLUMNS), line),
     )
@@ -83,9 +83,9 @@ def simulate(
     )
 
 
-def _ends(row: Row) -> tuple[NDArray[Any], ...]:
+def _cursor(row: ScanRow) -> tuple[NDArray[Any], ...]:
     held = row.held
-    return row.unit, held.compute, held.memory, row.density, row.reads, row.stays_left, row.stays_right
+    return row.unit, held.compute, held.memory, row.density, row.reads, row.keep_left, row.keep_right
 
 
 def _one_end(count: int) -> tuple[NDArray[Any], ...]:
@@ -121,7 +121,7 @@ def _work(
     return work
 
 
-def _state(engine: Engine, step: StepTime, count: int) -> NDArray[np.void]:
+def _state(engine: SimulatedEngine, step: StepTime, count: int) -> NDArray[np.void]:
     states = np.zeros(1, dtype=state.STATE)
     budget = engine.budget
     values: dict[str, float] = {

@@ -28,9 +28,7 @@ def step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) ->
     for name in ("flops", "bandwidth"):
         rate = getattr(machine, name)
         if not (math.isfinite(rate) and rate > 0):
-            raise UsageError(
-                f"{machine.card.name}: a {name} of {rate:g} a second gives no time; mend the hardware card"
-            )
+            raise UsageError(f"{machine.card.name}: a {name} of {rate:g} a second gives no time; fix the hardware card")
     fitted = machine.card.step
     if fitted is not None and fitted.model == model.alias and devices == 1:
         return _fitted(fitted, model)

@@ -12,7 +12,7 @@ from blendrun.jobs.job import Job
 from blendrun.store.folder import StateFolder
 from blendrun.store.journal import Journal
 from blendrun.store.ledger import ANSWERED, FAILED, Ledger
-from blendrun.tokens.check import Refused
+from blendrun.tokens.check import RefusedPrompts
 
 
 def answer_line(key: bytes, custom_id: str, result: Result) -> bytes:
@@ -50,7 +50,7 @@ def _placed(line: dict[str, object], job: Job, row: int) -> bytes:
 
 
 def write_errors(
-    job: Job, ledger: Ledger, journal: Journal, state: StateFolder, refused: Refused | None = None
+    job: Job, ledger: Ledger, journal: Journal, state: StateFolder, refused: RefusedPrompts | None = None
 ) -> None:
     """Write the errors file alone, of a run that ends before its time: what has failed so far, in input order.
 

@@ -15,7 +15,7 @@ import msgspec
 
 from blendrun.engine.base import Result
 from blendrun.engine.scheduler.log_file import torn
-from blendrun.planner.feeder import Feed
+from blendrun.planner.feeder import QueuedRequest
 
 _FLUSH_BYTES = 1 << 16
 
@@ -66,17 +66,17 @@ class Records:
     def now(self) -> float:
         return round(time.monotonic() - self._began, 4)
 
-    def add(self, custom_id: str, feed: Feed, result: Result, submitted: float) -> None:
+    def add(self, custom_id: str, queued: QueuedRequest, result: Result, submitted: float) -> None:
         """Note down a request that has ended."""
         record = RequestRecord(
             run=self._run,
             custom_id=custom_id,
-            row=feed.row,
-            index=feed.index,
-            side=feed.side,
-            subtree=feed.subtree,
-            planned_output=feed.output,
-            planned_hit=feed.hit,
+            row=queued.row,
+            index=queued.index,
+            side=queued.side,
+            subtree=queued.subtree,
+            planned_output=queued.output,
+            planned_hit=queued.hit,
             prompt=result.usage.prompt,
             cached=result.usage.cached,
             output=result.usage.output,

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from blendrun.errors import BlendrunError
-from blendrun.events import Event, Expected, Listener, Note, PhaseStarted, Progress, Pulse
+from blendrun.events import EngineStats, Event, Expected, Listener, Note, PhaseStarted, Progress
 from blendrun.files import write_atomically
 from blendrun.store.summary import Summary
 
@@ -127,7 +127,7 @@ class StatusFile:
 
     def take(self, event: Event) -> None:
         """Take in an event; phases are written at once, progress every two seconds."""
-        if isinstance(event, Note | Expected | Pulse):
+        if isinstance(event, Note | Expected | EngineStats):
             return
         before = self._status
         if isinstance(event, PhaseStarted):

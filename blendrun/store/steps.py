@@ -8,8 +8,8 @@ from typing import Any
 
 import orjson
 
-from blendrun.events import Pulse
-from blendrun.planner.feeder import Feed
+from blendrun.events import EngineStats
+from blendrun.planner.feeder import QueuedRequest
 
 
 def logged_steps(path: Path, at: int = 0) -> Iterator[dict[str, Any]]:
@@ -70,11 +70,11 @@ class StepTail:
             self._decoded += step["decode_rows"] > 0
             self._count(step)
 
-    def pulse(self, pool_tokens: int) -> Pulse | None:
+    def stats(self, pool_tokens: int) -> EngineStats | None:
         """What was read so far, as one event; None before the first step."""
         if self._last is None:
             return None
-        return Pulse(
+        return EngineStats(
             steps=self._steps,
             prefill_tokens=self._prefill_tokens,
             decode_tokens=self._decode_tokens,
@@ -103,15 +103,15 @@ class StepTail:
         else:
             self._decode_seconds += seconds
 
-    def answered(self, feeds: Iterable[Feed]) -> dict[int, int]:
+    def answered(self, queued_requests: Iterable[QueuedRequest]) -> dict[int, int]:
         """Tokens that the answers of running requests have, by prompt; those not admitted yet are left out.
 
         feeds: all that run. Others that the log told of are forgotten: they ended before it was read.
         """
-        running = [feed for feed in feeds if feed.index in self._admitted]
-        self._admitted = {feed.index: self._admitted[feed.index] for feed in running}
-        return {feed.prompt: self._decoded - self._admitted[feed.index] for feed in running if feed.prompt >= 0}
+        running = [queued for queued in queued_requests if queued.index in self._admitted]
+        self._admitted = {queued.index: self._admitted[queued.index] for queued in running}
+        return {queued.prompt: self._decoded - self._admitted[queued.index] for queued in running if queued.prompt >= 0}
 
-    def forget(self, feed: Feed) -> None:
+    def forget(self, queued: QueuedRequest) -> None:
         """A request has ended."""
-        self._admitted.pop(feed.index, None)
+        self._admitted.pop(queued.index, None)

@@ -16,14 +16,16 @@ from blendrun.tokens.tokenizer import PromptTokenizer
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedPrompts:
     """rows: i64 ascending, lines that are requests but cannot run. error: why one of them cannot, found again."""
 
     rows: NDArray[np.int64]
     error: Callable[[int], LineError]
 
 
-def refused_prompts(job: Job, tokenizer: PromptTokenizer, tokenized: TokenizedJob, longest_prompt: int) -> Refused:
+def refused_prompts(
+    job: Job, tokenizer: PromptTokenizer, tokenized: TokenizedJob, longest_prompt: int
+) -> RefusedPrompts:
     """Those over `longest_prompt` tokens, without a token, or not to be rendered."""
     prompts = tokenized.prompts
     long = prompts.row[prompts.prompt_tokens > longest_prompt]
@@ -44,4 +46,4 @@ def refused_prompts(job: Job, tokenizer: PromptTokenizer, tokenized: TokenizedJo
         message = f"the prompt has {tokens:,} tokens; the context of this model leaves room for {longest_prompt:,}"
         return LineError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, request.custom_id)
 
-    return Refused(np.unique(rows), error)
+    return RefusedPrompts(np.unique(rows), error)

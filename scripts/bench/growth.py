@@ -18,7 +18,7 @@ from blendrun.cost.capacity import kv_pool
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.models.cards import load_card
 from blendrun.names import OrderName, Overlap
-from blendrun.simulate.base import Engine
+from blendrun.simulate.base import SimulatedEngine
 from blendrun.simulate.simulator import simulate
 from blendrun.simulate.steptime import step_time
 from blendrun.tree.build import build_tree
@@ -40,7 +40,7 @@ def main() -> None:
     scale = parser.parse_args().scale
     load_kernels()
     card, on = load_card("llama-3-8b"), machine(load_hardware("a100-80g"))
-    engine, step = Engine(kv_pool(card, on).tokens, Overlap.MIXED), step_time(card, on)
+    engine, step = SimulatedEngine(kv_pool(card, on).tokens, Overlap.MIXED), step_time(card, on)
     print("| requests | prompt tokens | output tokens | steps | seconds |\n|---|---|---|---|---|")
     for requests, tokens, factor in ((int(scale * r), int(scale * t), f) for r, t, f in CASES):
         with TemporaryDirectory() as folder:

@@ -32,7 +32,7 @@ from blendrun.jobs.source import open_sources
 from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.plan import cost_structure, make_structure
 from blendrun.planner.workload import Wanted, load_workload
-from blendrun.simulate.base import Engine, Eviction
+from blendrun.simulate.base import Eviction, SimulatedEngine
 from blendrun.simulate.portfolio import GATE_TOKENS
 from blendrun.simulate.simulator import simulate
 from blendrun.simulate.steptime import step_time
@@ -123,7 +123,7 @@ def predict(path: Path, order: OrderName, pool: int) -> tuple[float, int, int]:
     costed = cost_structure(structure, workload.model.card, on, limits=limits)
     fed: Order | Blend = costed.order(order)
     assert limits.max_running and limits.chunk
-    engine = Engine(
+    engine = SimulatedEngine(
         pool_tokens=pool,
         overlap=Overlap.EXCLUSIVE,
         budget=ConstantBudget(limits.chunk),

@@ -33,7 +33,7 @@ from blendrun.cost.hardware import load_hardware, machine
 from blendrun.cost.step import RESIDENT_SHARE, step_budget
 from blendrun.models.cards import load_card
 from blendrun.names import OrderName, Overlap
-from blendrun.simulate.base import Engine
+from blendrun.simulate.base import SimulatedEngine
 from blendrun.simulate.budgets import budgets_to_try
 from blendrun.simulate.portfolio import ENGINE_CHUNK, STOCK, Portfolio, simulate_portfolio
 from blendrun.simulate.simulator import simulate
@@ -88,7 +88,7 @@ def table(name: str, prompts: Prompts, model: str, hardware: str) -> None:
     run = partial(simulate_portfolio, tree, prompts, lengths, pool=pool, demand=asked, model=card, machine=on)
     run = partial(run, thorough=True)
     begun = time.perf_counter()
-    stock = run(orders=orders, blends=[], overlaps=tuple(Overlap), feedings=(STOCK,))
+    stock = run(orders=orders, blends=[], overlaps=tuple(Overlap), admissions=(STOCK,))
     ours = run(orders=orders, blends=blends, overlaps=tuple(Overlap))
     took = time.perf_counter() - begun
     report(name, hardware, pool.tokens, prompts, tree, stock, ours)
@@ -147,10 +147,10 @@ def slowest(prompts: Prompts, model: str, hardware: str) -> tuple[float, int]:
     feeds: list[Order | Blend] = [simple_order(each, prompts, tree, lengths) for each in SIMPLE]
     feeds.append(blend(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens))
     outputs, step, found = prompts.reference.astype(np.int64), step_time(card, on), []
-    for feed in feeds:
+    for fed in feeds:
         for overlap in Overlap:
             begun = time.perf_counter()
-            outcome = simulate(tree, prompts, feed, outputs, step, Engine(pool.tokens, overlap))
+            outcome = simulate(tree, prompts, fed, outputs, step, SimulatedEngine(pool.tokens, overlap))
             found.append((time.perf_counter() - begun, outcome.steps))
     return max(found)
 

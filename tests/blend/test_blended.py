@@ -35,7 +35,7 @@ def units_of(job: Small, keep: float, running: NDArray[np.float64], scattered: b
     return arrange_units(job.tree, compute, memory, running, keep=keep, scattered=scattered)
 
 
-def hits_beside(job: Small, row: UnitRow, ever: set[int]) -> int:
+def hits_beside(job: Small, row: UnitRow, always_resident: set[int]) -> int:
     """Prompt tokens that a cache of the last prompt and of all nodes in `ever` saves."""
     hits, last, seen = 0, set[int](), set[int]()
     for node in job.tree.leaf[row.leaf].tolist():
@@ -44,7 +44,7 @@ def hits_beside(job: Small, row: UnitRow, ever: set[int]) -> int:
             path.add(node)
             node = int(job.tree.parent[node])
         hits += sum(int(job.tree.segment[node]) for node in path & (last | seen))
-        last, seen = path, seen | (path & ever)
+        last, seen = path, seen | (path & always_resident)
     return hits
 
 

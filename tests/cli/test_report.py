@@ -109,6 +109,6 @@ def test_the_doctor_says_what_can_run_and_starts_nothing(tmp_path: Path) -> None
     checks = {check["name"]: check for check in report["checks"]}
     assert {"Python", "sglang", "torch", "device", "--overlap mixed", "small model", "memory"} <= set(checks)
     assert all(check["state"] in ("ok", "missing", "bad") for check in report["checks"])
-    assert all(check["mend"] for check in report["checks"] if check["state"] == "bad")
+    assert all(check["fix"] for check in report["checks"] if check["state"] == "bad")
     text = blendrun("doctor", cwd=tmp_path).stdout
     assert all(name in text for name in checks)

@@ -159,10 +159,10 @@ def test_the_root_sums_what_leaves_and_segments_ask_for(prompts: list[list[int]]
 @given(prompts=prompt_lists, data=st.data())
 def test_sharing_lowers_compute_and_nothing_else(prompts: list[list[int]], data: st.DataObject) -> None:
     means = data.draw(st.lists(st.floats(0, 100), min_size=len(prompts), max_size=len(prompts)))
-    together = demand_of(prompts, means)
+    combine = demand_of(prompts, means)
     alone = [demand_of([prompt], [mean]) for prompt, mean in zip(prompts, means, strict=True)]
-    assert together.flops.sum() <= sum(one.flops.sum() for one in alone) * (1 + 1e-12)
-    assert together.kv_bytes.sum() == pytest.approx(sum(one.kv_bytes.sum() for one in alone))
+    assert combine.flops.sum() <= sum(one.flops.sum() for one in alone) * (1 + 1e-12)
+    assert combine.kv_bytes.sum() == pytest.approx(sum(one.kv_bytes.sum() for one in alone))
 
 
 @given(prompts=prompt_lists, flops=st.floats(1e12, 1e16), bandwidth=st.floats(1e11, 1e14))

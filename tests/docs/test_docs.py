@@ -68,11 +68,11 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
-    from blendrun.events import Expected, PhaseStarted, Pulse
+    from blendrun.events import EngineStats, Expected, PhaseStarted
     from blendrun.report.export.metrics import Metrics
 
     metrics = Metrics(model="m")
-    for event in (PhaseStarted("run"), Expected(1.0, 10, 5, 3.0), Pulse(1, 1, 1, 1.0, 1.0, 1, 1, 1, 1)):
+    for event in (PhaseStarted("run"), Expected(1.0, 10, 5, 3.0), EngineStats(1, 1, 1, 1.0, 1.0, 1, 1, 1, 1)):
         metrics(event)
     known = {sample.name for family in metrics.collect() for sample in family.samples}
     metrics.ended(0, success=True)

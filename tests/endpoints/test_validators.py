@@ -8,7 +8,7 @@ import pytest
 from openai.types import Completion
 from openai.types.chat import ChatCompletion
 
-from blendrun.endpoints.base import Demand, Usage
+from blendrun.endpoints.base import AnswerDemand, Usage
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import ErrorCode, LineError
 
@@ -106,10 +106,12 @@ def test_a_list_of_token_ids_is_a_prompt() -> None:
 
 def test_demand_is_what_the_body_states() -> None:
     chat = GOOD[CHAT.url]
-    assert CHAT.demand(chat) == Demand(1, None)
-    assert CHAT.demand(chat | {"n": 3, "max_tokens": 5}) == Demand(3, 5)
-    assert CHAT.demand(chat | {"max_completion_tokens": 7, "max_tokens": 5}) == Demand(1, 7), "the newer name wins"
-    assert COMPLETIONS.demand({"prompt": "x", "max_tokens": 5, "n": 2}) == Demand(2, 5)
+    assert CHAT.demand(chat) == AnswerDemand(1, None)
+    assert CHAT.demand(chat | {"n": 3, "max_tokens": 5}) == AnswerDemand(3, 5)
+    assert CHAT.demand(chat | {"max_completion_tokens": 7, "max_tokens": 5}) == AnswerDemand(1, 7), (
+        "the newer name wins"
+    )
+    assert COMPLETIONS.demand({"prompt": "x", "max_tokens": 5, "n": 2}) == AnswerDemand(2, 5)
 
 
 @pytest.mark.parametrize(

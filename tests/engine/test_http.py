@@ -16,7 +16,7 @@ from blendrun.engine.base import Planned, WorkItem
 from blendrun.engine.http.answer import NoAnswerError, answer_of, refusal_of
 from blendrun.engine.http.body import ask
 from blendrun.engine.http.limit import Limit
-from blendrun.engine.http.retry import Meaning, meaning_of, pause, retry_after
+from blendrun.engine.http.retry import Verdict, meaning_of, pause, retry_after
 from blendrun.engine.http.settings import HttpSettings, parse_servers
 from blendrun.errors import UsageError
 
@@ -66,20 +66,20 @@ class TestMeaning:
     @pytest.mark.parametrize(
         ("status", "meaning"),
         [
-            (200, Meaning.ANSWERED),
-            (400, Meaning.REFUSED),
-            (404, Meaning.REFUSED),
-            (422, Meaning.REFUSED),
-            (302, Meaning.REFUSED),
-            (401, Meaning.FORBIDDEN),
-            (429, Meaning.BUSY),
-            (503, Meaning.BUSY),
-            (502, Meaning.BUSY),
-            (500, Meaning.FAILED),
-            (408, Meaning.FAILED),
+            (200, Verdict.ANSWERED),
+            (400, Verdict.REFUSED),
+            (404, Verdict.REFUSED),
+            (422, Verdict.REFUSED),
+            (302, Verdict.REFUSED),
+            (401, Verdict.FORBIDDEN),
+            (429, Verdict.BUSY),
+            (503, Verdict.BUSY),
+            (502, Verdict.BUSY),
+            (500, Verdict.FAILED),
+            (408, Verdict.FAILED),
         ],
     )
-    def test_of_a_status(self, status: int, meaning: Meaning) -> None:
+    def test_of_a_status(self, status: int, meaning: Verdict) -> None:
         assert meaning_of(status) is meaning
 
     def test_pauses_double_up_to_half_a_minute_and_differ(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from blendrun.engine.base import AdaptiveStep, ConstantStep, EngineSettings, SchedulerSettings
-from blendrun.engine.overlap import JobFacts, Refused, overlap_arguments
+from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
 from blendrun.engine.settings import server_args
 from blendrun.errors import UsageError
 
@@ -46,14 +46,14 @@ class TestMixed:
     )
     def test_refusals(self, facts: JobFacts, arguments: dict[str, Any], reason: str) -> None:
         refused = overlap_arguments("mixed", "gpu", arguments, facts)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, OverlapRefusal)
         assert refused.sentence.startswith("overlap mixed is not possible: ")
         assert reason in refused.sentence
 
     @pytest.mark.parametrize("algorithm", [None, "EAGLE3", "eagle"])
     def test_speculation_that_sglang_mixes(self, algorithm: str | None) -> None:
         assert not isinstance(
-            overlap_arguments("mixed", "gpu", {"speculative_algorithm": algorithm}, JobFacts()), Refused
+            overlap_arguments("mixed", "gpu", {"speculative_algorithm": algorithm}, JobFacts()), OverlapRefusal
         )
 
 
@@ -81,7 +81,7 @@ class TestPdmux:
     )
     def test_refusals(self, platform: Any, facts: JobFacts, arguments: dict[str, Any], reason: str) -> None:
         refused = overlap_arguments("pdmux", platform, arguments, facts)
-        assert isinstance(refused, Refused)
+        assert isinstance(refused, OverlapRefusal)
         assert reason in refused.sentence
 
 

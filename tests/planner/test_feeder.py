@@ -14,7 +14,7 @@ from blendrun.blend.base import LEFT, RIGHT, Blend, Order
 from blendrun.blend.orders import simple_order
 from blendrun.lengths.base import Lengths
 from blendrun.names import OrderName
-from blendrun.planner.feeder import Feed, PlanFeeder, RowFeeder
+from blendrun.planner.feeder import PlanFeeder, QueuedRequest, RowFeeder
 from tests.blend.jobs_of_lengths import Small, small_job, small_jobs
 
 POOL = 20_000
@@ -26,10 +26,10 @@ def feeder(job: Small, plan: Order | Blend | None = None, **fields: object) -> P
     return PlanFeeder(job.prompts, job.tree, job.lengths, plan, wanted=wanted, pool_tokens=POOL, **fields)  # type: ignore[arg-type]
 
 
-def take_all(source: PlanFeeder) -> list[Feed]:
+def take_all(source: PlanFeeder) -> list[QueuedRequest]:
     found = []
-    while (feed := source.take()) is not None:
-        found.append(feed)
+    while (fed := source.take()) is not None:
+        found.append(fed)
     return found
 
 
@@ -49,62 +49,62 @@ def test_every_wanted_prompt_comes_once_whatever_happens_meanwhile(job: Small, d
         simple_order(OrderName.SORTED, job.prompts, job.tree, job.lengths),
     ]
     source = feeder(job, data.draw(st.sampled_from(plans)), wanted=wanted, sample=sample)
-    found: list[Feed] = []
-    running: list[Feed] = []
-    while (feed := source.take()) is not None:
-        found.append(feed)
-        running.append(feed)
+    found: list[QueuedRequest] = []
+    running: list[QueuedRequest] = []
+    while (fed := source.take()) is not None:
+        found.append(fed)
+        running.append(fed)
         if data.draw(st.booleans()):
             source.ended(running.pop(data.draw(st.integers(0, len(running) - 1))))
         if data.draw(st.integers(0, 5)) == 0:
             source.replan(job.lengths, data.draw(st.sampled_from(plans)))
-    assert sorted(feed.prompt for feed in found) == np.flatnonzero(wanted).tolist()
+    assert sorted(fed.prompt for fed in found) == np.flatnonzero(wanted).tolist()
     assert source.unfed == 0
 
 
 def test_the_memory_heavy_end_fills_its_part_of_the_pool_before_the_other_comes() -> None:
     job = two_kinds(200)
     source = feeder(job)
-    running: list[Feed] = []
+    running: list[QueuedRequest] = []
     held = 0.0
     while not running or running[-1].side == RIGHT:
-        feed = source.take()
-        assert feed is not None
-        running.append(feed)
-        held += int(job.prompts.prompt_tokens[feed.prompt]) + float(job.lengths.mean[feed.prompt]) / 2
+        fed = source.take()
+        assert fed is not None
+        running.append(fed)
+        held += int(job.prompts.prompt_tokens[fed.prompt]) + float(job.lengths.mean[fed.prompt]) / 2
     # What is dense in compute is so short in the pool that its part is tiny.
     assert 0.9 * POOL < held < 1.1 * POOL
     # One of the right side has ended: its place goes to the right side again.
     source.ended(running[0])
-    feed = source.take()
-    assert feed is not None
-    assert feed.side == RIGHT
+    fed = source.take()
+    assert fed is not None
+    assert fed.side == RIGHT
 
 
 def test_a_side_whose_requests_do_not_end_waits_for_the_other() -> None:
     source = feeder(two_kinds(200))
     held = {LEFT: 0, RIGHT: 0}
     for _ in range(60):
-        feed = source.take()
-        assert feed is not None
-        held[feed.side] += 1
-        if feed.side == LEFT:
-            source.ended(feed)
+        fed = source.take()
+        assert fed is not None
+        held[fed.side] += 1
+        if fed.side == LEFT:
+            source.ended(fed)
     # The right side holds its part of the pool and no more; the left went on.
     assert held[LEFT] > held[RIGHT]
 
 
 def test_the_tail_is_fed_longest_first() -> None:
     job = two_kinds(12)
-    outputs = [int(job.lengths.mean[feed.prompt]) for feed in take_all(feeder(job))]
+    outputs = [int(job.lengths.mean[fed.prompt]) for fed in take_all(feeder(job))]
     assert outputs == sorted(outputs, reverse=True)
 
 
 def test_rows_without_a_prompt_and_samples_come_first() -> None:
     source = feeder(two_kinds(40), unplanned=np.array([77, 78]), sample=np.array([5, 20]))
     feeds = take_all(source)
-    assert [feed.row for feed in feeds[:2]] == [77, 78]
-    assert [feed.prompt for feed in feeds[:4]] == [-1, -1, 5, 20]
+    assert [fed.row for fed in feeds[:2]] == [77, 78]
+    assert [fed.prompt for fed in feeds[:4]] == [-1, -1, 5, 20]
 
 
 def test_a_new_plan_expects_what_it_says() -> None:
@@ -123,7 +123,7 @@ def test_rows_come_as_they_stand() -> None:
     rows: NDArray[np.int64] = np.array([4, 2, 9])
     source = RowFeeder(rows)
     found = [source.take() for _ in range(3)]
-    assert [feed.row for feed in found if feed] == [4, 2, 9]
+    assert [fed.row for fed in found if fed] == [4, 2, 9]
     assert source.take() is None
 
 
@@ -140,17 +140,17 @@ def test_what_is_given_up_comes_from_the_other_feeder_and_from_no_other(job: Sma
         source = data.draw(st.sampled_from([each for each in sources if each.unfed]))
         if data.draw(st.integers(0, 3)) == 0:
             rows = set(source.rows.tolist())
-            given = source.give_up()
+            given = source.split_off()
             assert (given is None) <= (len(rows) < 4)
             if given is not None:
                 assert len(given.rows) > 0
                 assert set(given.rows.tolist()) | set(source.rows.tolist()) == rows
                 assert not set(given.rows.tolist()) & set(source.rows.tolist())
                 sources.append(given)
-        elif (feed := source.take()) is not None:
-            found.append(feed.prompt)
+        elif (fed := source.take()) is not None:
+            found.append(fed.prompt)
             if data.draw(st.booleans()):
-                source.ended(feed)
+                source.ended(fed)
         if data.draw(st.integers(0, 5)) == 0:
             sources[0].replan(job.lengths, plans[0])
     assert sorted(found) == list(range(len(job.prompts)))
@@ -159,9 +159,9 @@ def test_what_is_given_up_comes_from_the_other_feeder_and_from_no_other(job: Sma
 def test_whole_groups_are_given_up_and_come_side_by_side() -> None:
     job = small_job([[group] * 50 + [number] for group in range(40) for number in range(10)], [5] * 400)
     source = feeder(job)
-    given = source.give_up()
+    given = source.split_off()
     assert given is not None
-    groups = [feed.prompt // 10 for feed in take_all(given)]
+    groups = [fed.prompt // 10 for fed in take_all(given)]
     assert 150 <= len(groups) <= 250
     # All of a group, one behind the other.
     assert groups == [group for first in dict.fromkeys(groups) for group in [first] * 10]
@@ -171,14 +171,14 @@ def test_whole_groups_are_given_up_and_come_side_by_side() -> None:
 def test_something_is_given_up_although_one_prompt_has_most_of_the_tokens(heavy: int) -> None:
     job = small_job([[number] * (1000 if number == heavy else 1) for number in range(4)], [0] * 4)
     for source in (feeder(job), feeder(job, simple_order(OrderName.SORTED, job.prompts, job.tree, job.lengths))):
-        given = source.give_up()
+        given = source.split_off()
         assert given is not None and len(given.rows)
 
 
 def test_rows_are_given_up_from_the_end() -> None:
     source = RowFeeder(np.arange(10, 20))
     source.take()
-    given = source.give_up()
+    given = source.split_off()
     assert given is not None
     assert (source.rows.tolist(), given.rows.tolist()) == ([11, 12, 13, 14, 15], [16, 17, 18, 19])
-    assert RowFeeder(np.arange(1)).give_up() is None
+    assert RowFeeder(np.arange(1)).split_off() is None

@@ -16,11 +16,11 @@ from blendrun.lengths.base import Lengths, LengthSource
 from blendrun.lengths.estimate import estimate
 from blendrun.models.cards import load_card
 from blendrun.names import LengthMode, OrderName, Overlap
-from blendrun.planner.feeder import Feed, PlanFeeder
+from blendrun.planner.feeder import PlanFeeder, QueuedRequest
 from blendrun.planner.learner import Learner, sample_first
 from blendrun.planner.plan import Costed, Structure, cost_structure
 from blendrun.planner.run_planner import Learning
-from blendrun.simulate.base import Engine
+from blendrun.simulate.base import SimulatedEngine
 from blendrun.simulate.simulator import simulate
 from blendrun.simulate.steptime import step_time
 from blendrun.tokens.base import Prompts
@@ -87,18 +87,18 @@ def live(
     feeder = PlanFeeder(prompts, tree, guessed, plan.blend, wanted=wanted, pool_tokens=POOL, sample=sample)
     learner = Learner(prompts, tree, LengthMode.AUTO, None, guessed)
     teacher = Learning(plan, OrderName.BLENDED, False, learner, feeder)
-    running: dict[int, tuple[Feed, int]] = {}
+    running: dict[int, tuple[QueuedRequest, int]] = {}
     order: list[int] = []
     expected = np.zeros(len(prompts))
-    step, feed = 0, feeder.take()
-    while feed is not None or running:
+    step, fed = 0, feeder.take()
+    while fed is not None or running:
         reserved = sum(int(prompts.prompt_tokens[each]) + max(learner.lengths.mean[each], 1) for each in running)
-        while feed is not None and (reserved + prompts.prompt_tokens[feed.prompt] + feed.output <= POOL or not running):
-            running[feed.prompt] = feed, step
-            reserved += int(prompts.prompt_tokens[feed.prompt]) + feed.output
-            order.append(feed.prompt)
-            expected[feed.prompt] = feed.output
-            feed = feeder.take()
+        while fed is not None and (reserved + prompts.prompt_tokens[fed.prompt] + fed.output <= POOL or not running):
+            running[fed.prompt] = fed, step
+            reserved += int(prompts.prompt_tokens[fed.prompt]) + fed.output
+            order.append(fed.prompt)
+            expected[fed.prompt] = fed.output
+            fed = feeder.take()
         step += 1
         for prompt, (taken, begun) in list(running.items()):
             if step - begun >= outputs[prompt]:
@@ -120,7 +120,7 @@ def seconds(
     true = costed(prompts, known(outputs, prompts)).blend
     sides = np.full(len(prompts), LEFT, dtype=np.uint8)
     fed = true if order is None else Order(OrderName.BLENDED, order, sides)
-    engine = Engine(POOL, Overlap.MIXED)
+    engine = SimulatedEngine(POOL, Overlap.MIXED)
     return simulate(
         tree, prompts, fed, outputs, step_time(MODEL, ON), engine, expected=np.rint(expected).astype(np.int64)
     ).seconds

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from blendrun.errors import OutputUnavailableError
-from blendrun.events import Event, Expected, Note, PhaseStarted, Progress, Pulse
+from blendrun.events import EngineStats, Event, Expected, Note, PhaseStarted, Progress
 from blendrun.report.export.metrics import Metrics
 from tests import needs
 
@@ -22,7 +22,7 @@ EVENTS: list[Event] = [
     PhaseStarted("run", "7 requests"),
     Note("a hook did not take", warning=True),
     Progress(5, 7, "requests", 1, 2, 100, 40, 30),
-    Pulse(12, 60, 30, 1.0, 2.0, 700, 1_000, 2, 3),
+    EngineStats(12, 60, 30, 1.0, 2.0, 700, 1_000, 2, 3),
 ]
 
 

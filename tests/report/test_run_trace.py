@@ -11,7 +11,7 @@ import pytest
 
 from blendrun.errors import OutputUnavailableError
 from blendrun.events import Note, PhaseStarted
-from blendrun.report.export.trace import Trace
+from blendrun.report.export.trace import ChromeTrace
 from blendrun.store.folder import StateFolder
 from tests.report.test_series import step
 
@@ -30,7 +30,7 @@ def test_phases_notes_and_this_invocations_steps_are_events(tmp_path: Path) -> N
     path, state = tmp_path / "trace.json", state_in(tmp_path)
     steps = state.steps
     steps.write_bytes(orjson.dumps(logged(0, 5.0)) + b"\n")
-    with Trace(path, state) as trace:
+    with ChromeTrace(path, state) as trace:
         for name in ("index", "load", "run"):
             trace(PhaseStarted(name, f"detail of {name}"))
         trace(Note('a "note"'))
@@ -49,7 +49,10 @@ def test_phases_notes_and_this_invocations_steps_are_events(tmp_path: Path) -> N
 
 
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputUnavailableError, match="--trace"), Trace(tmp_path / "no" / "t.json", state_in(tmp_path)):
+    with (
+        pytest.raises(OutputUnavailableError, match="--trace"),
+        ChromeTrace(tmp_path / "no" / "t.json", state_in(tmp_path)),
+    ):
         pass
 
 
@@ -57,7 +60,7 @@ def test_names_that_are_no_text_and_steps_without_seconds(tmp_path: Path) -> Non
     path, state = tmp_path / "trace.json", state_in(tmp_path)
     steps = state.steps
     steps.write_bytes(orjson.dumps(logged(0, 5.0)) + b"\n")
-    with Trace(path, state, appended=False) as trace:
+    with ChromeTrace(path, state, appended=False) as trace:
         trace(PhaseStarted("index", "\udcffjobs.jsonl"))
         lines = [logged(number, 40.0 + number) | {"seconds": None} for number in range(3)]
         steps.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
@@ -69,7 +72,7 @@ def test_names_that_are_no_text_and_steps_without_seconds(tmp_path: Path) -> Non
 
 def test_each_replica_has_a_row_of_its_own(tmp_path: Path) -> None:
     path, state = tmp_path / "trace.json", state_in(tmp_path)
-    with Trace(path, state) as trace:
+    with ChromeTrace(path, state) as trace:
         trace(PhaseStarted("load", "engine"))
         trace(PhaseStarted("run", "requests"))
         for number in (1, 2, 10):

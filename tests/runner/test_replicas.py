@@ -20,7 +20,7 @@ from blendrun.events import Listener
 from blendrun.names import OrderName, Overlap
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import Patience
-from blendrun.runner.work_stealing import Allotment
+from blendrun.runner.work_stealing import WorkPool
 from tests.runner.interrupted import Interrupted, signalled
 from tests.runner.runner_job import line, lines_of, run, write
 
@@ -220,83 +220,83 @@ def test_a_request_that_kills_costs_itself_alone(jobs: Path, out: Path) -> None:
 
 class TestAllotment:
     @staticmethod
-    def make(parts: int, rows: int = 100, *, stopping: Callable[[], bool] = lambda: False) -> Allotment:
-        allotment = Allotment(
+    def make(parts: int, rows: int = 100, *, stopping: Callable[[], bool] = lambda: False) -> WorkPool:
+        pool = WorkPool(
             rows,
             lambda rows: plan_rows(rows, OrderName.GIVEN, Overlap.EXCLUSIVE),
             lambda: np.arange(rows),
             stopping,
         )
         divided = divide_rows(np.arange(rows), OrderName.GIVEN, Overlap.EXCLUSIVE, parts)
-        allotment.begin(divided.parts)
-        return allotment
+        pool.begin(divided.parts)
+        return pool
 
     def test_half_of_what_the_one_with_most_has_left(self) -> None:
-        allotment = self.make(2)
-        first, second = (allotment._plans[number].feeder for number in (1, 2))
+        pool = self.make(2)
+        first, second = (pool._plans[number].feeder for number in (1, 2))
         while first.take() is not None:
             pass
         for _ in range(10):
             second.take()
-        plan = asyncio.run(allotment.more(1))
+        plan = asyncio.run(pool.more(1))
         assert plan is not None
         assert plan.feeder.rows.tolist() == list(range(80, 100))
         assert second.rows.tolist() == list(range(60, 80))
 
     def test_it_is_the_one_with_most_of_several(self) -> None:
-        allotment = self.make(3, rows=99)
-        first, second, third = (allotment._plans[number].feeder for number in (1, 2, 3))
+        pool = self.make(3, rows=99)
+        first, second, third = (pool._plans[number].feeder for number in (1, 2, 3))
         while first.take() is not None:
             pass
         for _ in range(20):
             second.take()
-        plan = asyncio.run(allotment.more(1))
+        plan = asyncio.run(pool.more(1))
         assert plan is not None and plan.feeder.rows.tolist() == list(range(83, 99))
         assert (second.unfed, third.unfed) == (13, 17)
 
     def test_what_was_given_back_is_divided_among_those_who_work(self) -> None:
-        allotment = self.make(4)
-        allotment.give_back(2, keep=[30])
-        allotment.leave(2)
+        pool = self.make(4)
+        pool.give_back(2, keep=[30])
+        pool.leave(2)
         rows: list[list[int]] = []
-        while allotment._free:
-            plan = asyncio.run(allotment.more(1 + 2 * (len(rows) % 2)))
+        while pool._free:
+            plan = asyncio.run(pool.more(1 + 2 * (len(rows) % 2)))
             assert plan is not None
             rows.append(plan.feeder.rows.tolist())
         assert sorted(row for piece in rows for row in piece) == [row for row in range(25, 50) if row != 30]
         assert max(map(len, rows)) == 8
 
     def test_nobody_waits_once_a_stop_is_asked_for(self) -> None:
-        allotment = self.make(2, rows=2, stopping=lambda: True)
-        assert asyncio.run(allotment.more(1)) is None
+        pool = self.make(2, rows=2, stopping=lambda: True)
+        assert asyncio.run(pool.more(1)) is None
 
     @pytest.mark.parametrize(("up", "left"), [(True, 1), (False, 0)])
     def test_one_without_an_engine_keeps_not_even_its_last_request(self, up: bool, left: int) -> None:
-        allotment = self.make(2, rows=8, stopping=lambda: False)
-        first, second = (allotment._plans[number].feeder for number in (1, 2))
-        allotment.up(2, up)
+        pool = self.make(2, rows=8, stopping=lambda: False)
+        first, second = (pool._plans[number].feeder for number in (1, 2))
+        pool.up(2, up)
         while first.take() is not None:
             pass
         taken = []
-        while (plan := allotment._taken()) is not None:
+        while (plan := pool._steal()) is not None:
             taken += [feed.row for feed in iter(plan.feeder.take, None)]
         assert sorted(taken) == list(range(4 + left, 8))
         assert second.unfed == left
 
     @pytest.mark.parametrize("replicas", [2, 3])
     def test_one_without_work_waits_for_what_another_may_give_back(self, replicas: int) -> None:
-        allotment = self.make(replicas, rows=12)
+        pool = self.make(replicas, rows=12)
         for number in range(1, replicas + 1):
-            allotment.up(number, True)
-            while allotment._plans[number].feeder.take() is not None:
+            pool.up(number, True)
+            while pool._plans[number].feeder.take() is not None:
                 pass
 
         async def wait() -> list[int]:
-            waiting = asyncio.ensure_future(allotment.more(1))
+            waiting = asyncio.ensure_future(pool.more(1))
             await asyncio.sleep(0.05)
             assert not waiting.done(), "what others have in flight may come back"
-            allotment.give_back(2)
-            allotment.leave(2)
+            pool.give_back(2)
+            pool.leave(2)
             plan = await waiting
             assert plan is not None
             rows: list[int] = plan.feeder.rows.tolist()
@@ -309,8 +309,8 @@ class TestAllotment:
         assert [self.make(replicas).several for replicas in (1, 2, 3)] == [False, True, True]
 
     def test_the_last_one_does_not_wait_for_itself(self) -> None:
-        allotment = self.make(1)
-        feeder = allotment._plans[1].feeder
+        pool = self.make(1)
+        feeder = pool._plans[1].feeder
         while feeder.take() is not None:
             pass
-        assert asyncio.run(allotment.more(1)) is None
+        assert asyncio.run(pool.more(1)) is None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from blendrun.planner.feeder import Feed
+from blendrun.planner.feeder import QueuedRequest
 from blendrun.store.steps import StepTail
 
 
@@ -23,7 +23,11 @@ def test_answers_grow_by_a_token_a_decode_step(tmp_path: Path) -> None:
     torn = step([2], 2)
     with log.open("ab") as file:
         file.write(b"\n" + step([0], 0) + step([], 1) + step([1], 1) + step([], 2) + torn[:6])
-    feeds = [Feed(row=10, index=0, prompt=4), Feed(row=11, index=1, prompt=5), Feed(row=12, index=2, prompt=6)]
+    feeds = [
+        QueuedRequest(row=10, index=0, prompt=4),
+        QueuedRequest(row=11, index=1, prompt=5),
+        QueuedRequest(row=12, index=2, prompt=6),
+    ]
     tail.read()
     assert tail.answered(feeds) == {4: 3, 5: 2}
     tail.forget(feeds[0])
@@ -38,7 +42,7 @@ def test_what_ended_before_its_steps_were_read_is_not_kept(tmp_path: Path) -> No
     log = tmp_path / "steps.jsonl"
     log.touch()
     tail = StepTail(log)
-    feeds = [Feed(row=row, index=row, prompt=row) for row in range(1000)]
+    feeds = [QueuedRequest(row=row, index=row, prompt=row) for row in range(1000)]
     log.write_bytes(b"".join(step([feed.index], 1) for feed in feeds))
     for feed in feeds[:-1]:
         tail.forget(feed)
@@ -51,7 +55,7 @@ def test_what_ended_before_its_steps_were_read_is_not_kept(tmp_path: Path) -> No
 def test_no_log_says_nothing(tmp_path: Path) -> None:
     tail = StepTail(tmp_path / "none")
     tail.read()
-    assert tail.answered([Feed(row=0, index=0, prompt=0)]) == {}
+    assert tail.answered([QueuedRequest(row=0, index=0, prompt=0)]) == {}
 
 
 def test_a_step_without_seconds_lasts_until_the_next(tmp_path: Path) -> None:
@@ -67,8 +71,8 @@ def test_a_step_without_seconds_lasts_until_the_next(tmp_path: Path) -> None:
         )
     )
     tail.read()
-    pulse = tail.pulse(10)
-    assert pulse is not None
-    assert (pulse.steps, pulse.prefill_tokens, pulse.decode_tokens, pulse.kv_used) == (4, 200, 8, 5)
-    assert pulse.prefill_seconds == pytest.approx(2.0)
-    assert pulse.decode_seconds == pytest.approx(0.01)
+    stats = tail.stats(10)
+    assert stats is not None
+    assert (stats.steps, stats.prefill_tokens, stats.decode_tokens, stats.kv_used) == (4, 200, 8, 5)
+    assert stats.prefill_seconds == pytest.approx(2.0)
+    assert stats.decode_seconds == pytest.approx(0.01)

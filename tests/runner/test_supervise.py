@@ -19,7 +19,7 @@ from blendrun.errors import DrainedError, EngineUnavailableError
 from blendrun.events import Listener
 from blendrun.jobs.job import Job
 from blendrun.names import OrderName
-from blendrun.planner.feeder import Feed, RowFeeder
+from blendrun.planner.feeder import QueuedRequest, RowFeeder
 from blendrun.planner.run_planner import RunPlan
 from blendrun.runner.replica import Patience
 from tests.runner.runner_job import line, lines_of, run, write
@@ -212,7 +212,7 @@ class Expecting(RowFeeder):
         super().__init__(rows)
         return RunPlan(self, OrderName.GIVEN)
 
-    def take(self) -> Feed | None:
+    def take(self) -> QueuedRequest | None:
         feed = super().take()
         return None if feed is None else replace(feed, output=self.tokens.get(feed.row, self.default))
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import ConstantBudget
 from blendrun.names import Overlap
-from blendrun.simulate.base import EXACT, Engine, Eviction, StepTime
+from blendrun.simulate.base import EXACT, Eviction, SimulatedEngine, StepTime
 from blendrun.simulate.simulator import RATES, SHARES
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
@@ -52,11 +52,11 @@ class Cached:
 class Reference:
     tree: PrefixTree
     prompts: Prompts
-    feed: Order | Blend
+    fed: Order | Blend
     outputs: Sequence[int]
     expected: Sequence[int]
     step_time: StepTime
-    engine: Engine
+    engine: SimulatedEngine
     now: float = 0.0
     compute: float = 0.0
     memory: float = 0.0
@@ -78,7 +78,7 @@ class Reference:
     share_units: tuple[int, int] = (-1, -1)
 
     def __post_init__(self) -> None:
-        order = self.feed.row_prompt if isinstance(self.feed, Blend) else self.feed.prompt
+        order = self.fed.row_prompt if isinstance(self.fed, Blend) else self.fed.prompt
         place_of = {int(prompt): place for place, prompt in enumerate(self.tree.prompt)}
         self.all = []
         for place, prompt in enumerate(order.tolist()):
@@ -99,14 +99,14 @@ class Reference:
             )
         self.row = list(self.all)
         self.last_step: dict[int, int] = {}
-        blend = self.feed if isinstance(self.feed, Blend) else None
+        blend = self.fed if isinstance(self.fed, Blend) else None
         self.unit = blend.row.unit.tolist() if blend else [0] * len(self.all)
         self.density = blend.row.density.tolist() if blend else [1.0]
         self.reads = blend.row.reads.tolist() if blend else [1.0]
         never = [False] * len(self.all)
         self.stays = {
-            LEFT: blend.row.stays_left.tolist() if blend else never,
-            RIGHT: blend.row.stays_right.tolist() if blend else never,
+            LEFT: blend.row.keep_left.tolist() if blend else never,
+            RIGHT: blend.row.keep_right.tolist() if blend else never,
         }
         self.own_compute = blend.row.held.compute.tolist() if blend else [0.0] * len(self.all)
         self.own_memory = blend.row.held.memory.tolist() if blend else [0.0] * len(self.all)

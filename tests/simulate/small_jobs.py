@@ -20,7 +20,7 @@ from blendrun.cost.hardware import load_hardware, machine
 from blendrun.lengths.base import Lengths
 from blendrun.models.cards import load_card
 from blendrun.names import OrderName, Overlap
-from blendrun.simulate.base import EXACT, Engine, Eviction, StepTime
+from blendrun.simulate.base import EXACT, Eviction, SimulatedEngine, StepTime
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
@@ -99,10 +99,10 @@ adaptive_budgets = st.builds(
 
 
 @st.composite
-def engines(draw: Any) -> Engine:
+def engines(draw: Any) -> SimulatedEngine:
     overlap = draw(st.sampled_from(Overlap))
     both = st.one_of(constant_budgets, adaptive_budgets)
-    return Engine(
+    return SimulatedEngine(
         pool_tokens=draw(st.integers(4, 60)),
         overlap=overlap,
         budget=draw(constant_budgets if overlap is Overlap.EXCLUSIVE else both),

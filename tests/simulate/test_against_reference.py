@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
 from blendrun.names import OrderName, Overlap
-from blendrun.simulate.base import EXACT, Engine, Eviction, StepTime
+from blendrun.simulate.base import EXACT, Eviction, SimulatedEngine, StepTime
 from blendrun.simulate.simulator import simulate
 from tests.simulate.reference import Reference
 from tests.simulate.small_jobs import SPARSE, STEP, Job, engines, job_of, jobs
@@ -21,11 +21,11 @@ SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
 
 
 def compare(
-    job: Job, feed: Order | Blend, engine: Engine, step: StepTime = STEP, expected: np.ndarray | None = None
+    job: Job, fed: Order | Blend, engine: SimulatedEngine, step: StepTime = STEP, expected: np.ndarray | None = None
 ) -> None:
     believed = job.outputs if expected is None else expected
-    slow = Reference(job.tree, job.prompts, feed, job.outputs.tolist(), believed.tolist(), step, engine).run()
-    fast = simulate(job.tree, job.prompts, feed, job.outputs, step, engine, expected=expected)
+    slow = Reference(job.tree, job.prompts, fed, job.outputs.tolist(), believed.tolist(), step, engine).run()
+    fast = simulate(job.tree, job.prompts, fed, job.outputs, step, engine, expected=expected)
     assert (fast.hit_tokens, fast.prefill_tokens, fast.recomputed_tokens, fast.decode_tokens, fast.retractions) == (
         slow.hits,
         slow.prefilled,
@@ -41,17 +41,17 @@ def compare(
 
 
 @given(jobs(), engines(), st.sampled_from(SIMPLE), st.sampled_from((STEP, SPARSE)))
-def test_orders(job: Job, engine: Engine, name: OrderName, step: StepTime) -> None:
+def test_orders(job: Job, engine: SimulatedEngine, name: OrderName, step: StepTime) -> None:
     compare(job, job.order(name), engine, step)
 
 
 @given(jobs(), engines(), st.sampled_from((0.0, 0.5, 0.99, 1.0)), st.booleans())
-def test_blends(job: Job, engine: Engine, keep: float, scattered: bool) -> None:
+def test_blends(job: Job, engine: SimulatedEngine, keep: float, scattered: bool) -> None:
     compare(job, job.blend(engine.pool_tokens, keep, scattered=scattered), engine)
 
 
 @given(jobs(), engines(), st.booleans(), st.data())
-def test_wrong_expectations(job: Job, engine: Engine, blended: bool, data: st.DataObject) -> None:
+def test_wrong_expectations(job: Job, engine: SimulatedEngine, blended: bool, data: st.DataObject) -> None:
     count = len(job.outputs)
     believed = np.array(data.draw(st.lists(st.integers(0, 20), min_size=count, max_size=count)), dtype=np.int64)
     compare(job, job.blend(engine.pool_tokens) if blended else job.order(OrderName.GIVEN), engine, expected=believed)
@@ -81,7 +81,7 @@ def mixed_job(count: int, seed: int, most_choices: int = 1) -> Job:
 @pytest.mark.parametrize("reserve", [EXACT, 0.3])
 def test_every_way_of_scheduling(overlap: Overlap, eviction: Eviction, gate: bool, reserve: float) -> None:
     job = mixed_job(50, seed=5, most_choices=3)
-    engine = Engine(700, overlap, ConstantBudget(40), gate=gate, reserve=reserve, eviction=eviction)
+    engine = SimulatedEngine(700, overlap, ConstantBudget(40), gate=gate, reserve=reserve, eviction=eviction)
     compare(job, job.order(OrderName.GIVEN), engine)
     for scattered in (False, True):
         made = job.blend(700, scattered=scattered)
@@ -95,13 +95,13 @@ def test_every_way_of_scheduling(overlap: Overlap, eviction: Eviction, gate: boo
 @pytest.mark.parametrize("paced", [False, True])
 def test_a_larger_job_blended(overlap: Overlap, paced: bool) -> None:
     job = mixed_job(200, seed=1)
-    engine = Engine(pool_tokens=1500, overlap=overlap, budget=ConstantBudget(48), paced=paced)
+    engine = SimulatedEngine(pool_tokens=1500, overlap=overlap, budget=ConstantBudget(48), paced=paced)
     compare(job, job.blend(1500), engine)
 
 
 def test_a_larger_job_on_the_engine_as_it_comes() -> None:
     job = mixed_job(200, seed=2)
-    engine = Engine(1000, Overlap.MIXED, ConstantBudget(64), gate=False, reserve=0.2, eviction=Eviction.LRU)
+    engine = SimulatedEngine(1000, Overlap.MIXED, ConstantBudget(64), gate=False, reserve=0.2, eviction=Eviction.LRU)
     for name in SIMPLE:
         compare(job, job.order(name), engine)
 
@@ -110,12 +110,12 @@ def test_a_larger_job_with_an_adaptive_budget() -> None:
     job = mixed_job(150, seed=3)
     budget = AdaptiveBudget(16, 200, 1.5, 4.0, 1.25, 0.2)
     for reserve in (EXACT, 0.5):
-        compare(job, job.blend(1500), Engine(1500, Overlap.PDMUX, budget, reserve=reserve))
+        compare(job, job.blend(1500), SimulatedEngine(1500, Overlap.PDMUX, budget, reserve=reserve))
 
 
 def test_exact_look_ahead_with_wrong_lengths() -> None:
     job = mixed_job(120, seed=4)
-    engine = Engine(900, Overlap.MIXED, ConstantBudget(48))
+    engine = SimulatedEngine(900, Overlap.MIXED, ConstantBudget(48))
     compare(job, job.blend(900), engine, expected=np.maximum(job.outputs // 3, 1))
     compare(job, job.order(OrderName.GIVEN), replace(engine, gate=False), expected=job.outputs * 2)
 
@@ -123,7 +123,7 @@ def test_exact_look_ahead_with_wrong_lengths() -> None:
 def test_a_retraction_lets_a_chunk_go_on() -> None:
     # Four decoding rows leave nothing of the budget of 3 for the third prompt's second token; two of them do.
     job = job_of([[0], [1], [2, 2]], outputs=[5, 5, 0], choices=[2, 2, 1])
-    engine = Engine(12, Overlap.MIXED, ConstantBudget(3), gate=False, reserve=0.0, eviction=Eviction.LRU)
+    engine = SimulatedEngine(12, Overlap.MIXED, ConstantBudget(3), gate=False, reserve=0.0, eviction=Eviction.LRU)
     for overlap in (Overlap.MIXED, Overlap.PDMUX):
         compare(job, job.order(OrderName.GIVEN), replace(engine, overlap=overlap))
 
@@ -131,11 +131,11 @@ def test_a_retraction_lets_a_chunk_go_on() -> None:
 def test_a_budget_that_grows_with_the_context_lets_a_chunk_go_on() -> None:
     job = job_of([[0], [1, 1, 1]], outputs=[30, 2], choices=[3, 1])
     budget = AdaptiveBudget(3, 20, ratio=0.1, weight_tokens=4.0, row_tokens=1.25, cached_tokens=0.2)
-    compare(job, job.order(OrderName.GIVEN), Engine(200, Overlap.MIXED, budget))
+    compare(job, job.order(OrderName.GIVEN), SimulatedEngine(200, Overlap.MIXED, budget))
 
 
 def test_requests_that_end_together_with_as_many_tokens_in_other_rows() -> None:
     # The second ends sooner than expected. What is then left is the end of the first, two rows, not one.
     job = job_of([[0], [1, 1], [2], [3]], outputs=[2, 1, 2, 4], choices=[2, 1, 1, 1])
-    engine = Engine(7, Overlap.MIXED, ConstantBudget(7), gate=False)
+    engine = SimulatedEngine(7, Overlap.MIXED, ConstantBudget(7), gate=False)
     compare(job, job.order(OrderName.GIVEN), engine, expected=np.array([2, 2, 2, 5]))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blendrun.blend.budget import ConstantBudget
 from blendrun.names import OrderName, Overlap
-from blendrun.simulate.base import EXACT, Engine, Eviction
+from blendrun.simulate.base import EXACT, Eviction, SimulatedEngine
 from blendrun.simulate.kernel import BUCKETS
 from blendrun.simulate.simulator import overlapped_seconds, simulate
 from tests.imports import loaded_by
@@ -22,9 +22,9 @@ SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
 
 
 @given(jobs(), engines(), st.sampled_from(SIMPLE), st.booleans())
-def test_work_is_conserved(job: Job, engine: Engine, name: OrderName, blended: bool) -> None:
-    feed = job.blend(engine.pool_tokens) if blended else job.order(name)
-    outcome = simulate(job.tree, job.prompts, feed, job.outputs, STEP, engine)
+def test_work_is_conserved(job: Job, engine: SimulatedEngine, name: OrderName, blended: bool) -> None:
+    fed = job.blend(engine.pool_tokens) if blended else job.order(name)
+    outcome = simulate(job.tree, job.prompts, fed, job.outputs, STEP, engine)
     prompts, choices = int(job.prompts.prompt_tokens.sum()), job.prompts.choices
     assert outcome.prefill_tokens + outcome.hit_tokens == prompts + outcome.recomputed_tokens
     answered = int((choices * np.maximum(job.outputs - 1, 0)).sum())
@@ -39,9 +39,9 @@ def test_work_is_conserved(job: Job, engine: Engine, name: OrderName, blended: b
 
 
 @given(jobs(), engines(), st.booleans())
-def test_the_timeline_sums_to_the_run(job: Job, engine: Engine, blended: bool) -> None:
-    feed = job.blend(engine.pool_tokens) if blended else job.order(OrderName.GIVEN)
-    outcome = simulate(job.tree, job.prompts, feed, job.outputs, STEP, engine)
+def test_the_timeline_sums_to_the_run(job: Job, engine: SimulatedEngine, blended: bool) -> None:
+    fed = job.blend(engine.pool_tokens) if blended else job.order(OrderName.GIVEN)
+    outcome = simulate(job.tree, job.prompts, fed, job.outputs, STEP, engine)
     line = outcome.timeline
     assert (line.steps > 0).all()
     assert line.steps.sum() == pytest.approx(outcome.steps)
@@ -53,10 +53,10 @@ def test_the_timeline_sums_to_the_run(job: Job, engine: Engine, blended: bool) -
 
 
 @given(jobs(), engines(), st.booleans())
-def test_the_pool_holds_all_but_a_request_that_is_too_large(job: Job, engine: Engine, blended: bool) -> None:
-    feed = job.blend(engine.pool_tokens) if blended else job.order(OrderName.GIVEN)
+def test_the_pool_holds_all_but_a_request_that_is_too_large(job: Job, engine: SimulatedEngine, blended: bool) -> None:
+    fed = job.blend(engine.pool_tokens) if blended else job.order(OrderName.GIVEN)
     expected = job.outputs.tolist()
-    slow = Reference(job.tree, job.prompts, feed, expected, expected, STEP, engine)
+    slow = Reference(job.tree, job.prompts, fed, expected, expected, STEP, engine)
     while True:
         slow.end()
         if all(request.ended_at >= 0 for request in slow.all):
@@ -69,7 +69,7 @@ def test_the_pool_holds_all_but_a_request_that_is_too_large(job: Job, engine: En
 def test_an_endless_pool_with_a_gate_finds_every_shared_prefix(
     job: Job, name: OrderName, overlap: Overlap, eviction: Eviction
 ) -> None:
-    engine = Engine(1_000_000, overlap, ConstantBudget(8), eviction=eviction)
+    engine = SimulatedEngine(1_000_000, overlap, ConstantBudget(8), eviction=eviction)
     outcome = simulate(job.tree, job.prompts, job.order(name), job.outputs, STEP, engine)
     # The last token of a copy is computed again, and that is all that may be lost.
     assert job.tree.shared_tokens - len(job.prompts) <= outcome.hit_tokens <= job.tree.shared_tokens
@@ -78,7 +78,7 @@ def test_an_endless_pool_with_a_gate_finds_every_shared_prefix(
 
 def test_one_request() -> None:
     job = job_of([[1, 2, 3, 4, 5]], [4])
-    engine = Engine(100, Overlap.MIXED, ConstantBudget(3))
+    engine = SimulatedEngine(100, Overlap.MIXED, ConstantBudget(3))
     outcome = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine)
     # Two chunks, then three decode steps: the first token comes with the second chunk.
     assert (outcome.steps, outcome.prefill_tokens, outcome.decode_tokens) == (5, 5, 3)
@@ -90,25 +90,25 @@ def test_one_request() -> None:
 def test_an_answer_of_one_token_or_none_takes_no_decode_step() -> None:
     for tokens in (0, 1):
         job = job_of([[1, 2]] * 3, [tokens] * 3)
-        outcome = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, Engine(100))
+        outcome = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, SimulatedEngine(100))
         assert (outcome.decode_tokens, outcome.memory_seconds) == (0, 0.0)
 
 
 def test_equal_prompts_compute_their_last_token_each() -> None:
     job = job_of([[1, 2, 3, 4]] * 5, [2] * 5)
-    outcome = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, Engine(100))
+    outcome = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, SimulatedEngine(100))
     assert (outcome.prefill_tokens, outcome.hit_tokens) == (4 + 4, 4 * 3)
 
 
 def test_a_chain_of_prompts_is_computed_once() -> None:
     job = job_of([list(range(length)) for length in range(1, 9)], [1] * 8)
-    outcome = simulate(job.tree, job.prompts, job.order(OrderName.SORTED), job.outputs, STEP, Engine(100))
+    outcome = simulate(job.tree, job.prompts, job.order(OrderName.SORTED), job.outputs, STEP, SimulatedEngine(100))
     assert outcome.prefill_tokens == 8
 
 
 def test_without_a_gate_siblings_compute_their_prefix_again() -> None:
     job = job_of([[7] * 20 + [number] for number in range(4)], [1] * 4)
-    engine = Engine(1000, Overlap.MIXED, ConstantBudget(1000))
+    engine = SimulatedEngine(1000, Overlap.MIXED, ConstantBudget(1000))
     gated = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine)
     free = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, replace(engine, gate=False))
     assert (gated.hit_tokens, free.hit_tokens) == (60, 0)
@@ -116,10 +116,10 @@ def test_without_a_gate_siblings_compute_their_prefix_again() -> None:
 
 def test_what_stands_behind_a_gated_request_waits_too() -> None:
     job = job_of([[7] * 20 + [0], [7] * 20 + [1], [9] * 5], [1, 1, 1])
-    engine = Engine(1000, Overlap.MIXED, ConstantBudget(1000))
-    for feed in (job.order(OrderName.GIVEN), job.blend(1000)):
-        gated = simulate(job.tree, job.prompts, feed, job.outputs, STEP, engine)
-        free = simulate(job.tree, job.prompts, feed, job.outputs, STEP, replace(engine, gate=False))
+    engine = SimulatedEngine(1000, Overlap.MIXED, ConstantBudget(1000))
+    for fed in (job.order(OrderName.GIVEN), job.blend(1000)):
+        gated = simulate(job.tree, job.prompts, fed, job.outputs, STEP, engine)
+        free = simulate(job.tree, job.prompts, fed, job.outputs, STEP, replace(engine, gate=False))
         assert (gated.steps, free.steps) == (2, 1)
     first, sibling, other = simulate(
         job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine
@@ -129,7 +129,7 @@ def test_what_stands_behind_a_gated_request_waits_too() -> None:
 
 def test_a_prompt_longer_than_the_pool_runs_alone() -> None:
     job = job_of([[1, 2], [3] * 30, [4, 5]], [5, 5, 5])
-    engine = Engine(20, Overlap.MIXED, ConstantBudget(8))
+    engine = SimulatedEngine(20, Overlap.MIXED, ConstantBudget(8))
     outcome = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine)
     first, long, last = outcome.finished
     assert first < long < last
@@ -137,7 +137,7 @@ def test_a_prompt_longer_than_the_pool_runs_alone() -> None:
 
 def test_exclusive_mode_decodes_only_when_nothing_can_be_prefilled() -> None:
     job = job_of([[1], [2] * 10], [5, 1])
-    engine = Engine(100, Overlap.EXCLUSIVE, ConstantBudget(1))
+    engine = SimulatedEngine(100, Overlap.EXCLUSIVE, ConstantBudget(1))
     outcome = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine)
     assert outcome.finished[1] < outcome.finished[0]
     assert (outcome.steps, outcome.prefill_tokens) == (1 + 10 + 4, 11)
@@ -145,7 +145,7 @@ def test_exclusive_mode_decodes_only_when_nothing_can_be_prefilled() -> None:
 
 def test_a_pool_that_runs_full_sends_requests_back() -> None:
     job = job_of([[number] * 4 for number in range(4)], [20] * 4)
-    engine = Engine(40, Overlap.MIXED, ConstantBudget(50), reserve=0.0)
+    engine = SimulatedEngine(40, Overlap.MIXED, ConstantBudget(50), reserve=0.0)
     exact = replace(engine, reserve=EXACT)
     hasty = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine)
     careful = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, exact)
@@ -156,7 +156,7 @@ def test_a_pool_that_runs_full_sends_requests_back() -> None:
 
 def test_long_runs_join_the_buckets_of_their_timeline() -> None:
     job = job_of([[1, 2]], [100_000])
-    outcome = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, Engine(200_000))
+    outcome = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, SimulatedEngine(200_000))
     steps = outcome.timeline.steps
     assert BUCKETS / 2 <= len(steps) <= BUCKETS
     assert outcome.steps == 100_000

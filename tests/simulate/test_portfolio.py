@@ -50,7 +50,7 @@ def test_the_chosen_one_is_no_slower_than_any_other() -> None:
     soonest = min(each.seconds for each in found.candidates)
     # Times within half a per cent are equal, and the simpler one of them is taken.
     assert found.chosen.seconds <= 1.005 * soonest
-    assert all(isinstance(each.feed, Blend) == (each.order is OrderName.BLENDED) for each in found.candidates)
+    assert all(isinstance(each.fed, Blend) == (each.order is OrderName.BLENDED) for each in found.candidates)
     assert found.chosen.seconds < found.plain.seconds
     assert (found.plain.order, found.plain.overlap) == (OrderName.GIVEN, Overlap.EXCLUSIVE)
     assert all(each.seconds >= found.bound.overlapped for each in found.candidates)
@@ -64,8 +64,8 @@ def test_sglang_reserves_all_of_an_answer_of_fixed_length_and_less_of_others() -
     assert reserves == pytest.approx([1.0, (1.0 + 0.4) / 2, 0.4])
     for prompts, reserve in ((fixed.prompts, 1.0), (free, 0.4)):
         found = portfolio(replace(fixed, prompts=prompts))
-        assert found.plain.feeding == replace(STOCK, reserve=reserve)
-        assert all(each.feeding in (BLENDRUN, replace(EAGER, reserve=reserve)) for each in found.candidates)
+        assert found.plain.admission == replace(STOCK, reserve=reserve)
+        assert all(each.admission in (BLENDRUN, replace(EAGER, reserve=reserve)) for each in found.candidates)
 
 
 def test_groups_that_share_far_apart_in_a_pool_too_small() -> None:
@@ -77,10 +77,10 @@ def test_groups_that_share_far_apart_in_a_pool_too_small() -> None:
     made, pool = job_of(units, [4] * 300), replace(POOL, tokens=800)
     options = {"overlaps": [Overlap.EXCLUSIVE], "step": step, "chunk": 4096, "max_running": 32}
     found = portfolio(made, pool, **options)
-    assert found.chosen.feeding == replace(EAGER, reserve=1.0)
+    assert found.chosen.admission == replace(EAGER, reserve=1.0)
     assert found.chosen.outcome.hit_tokens == made.tree.shared_tokens == 270 * 96
     assert found.plain.seconds / found.chosen.seconds > 2.4
-    ahead = portfolio(made, pool, feedings=[BLENDRUN], **options)
+    ahead = portfolio(made, pool, admissions=[BLENDRUN], **options)
     assert found.chosen.seconds < ahead.chosen.seconds < 1.1 * found.chosen.seconds
 
 
@@ -146,5 +146,5 @@ def test_a_model_of_sliding_windows_alone_has_a_budget() -> None:
 @pytest.mark.parametrize("value", [0.0, -1.0, np.nan, np.inf])
 def test_rates_that_give_no_time_are_refused_by_name(rate: str, value: float) -> None:
     change: dict[str, Any] = {rate: value}
-    with pytest.raises(UsageError, match=f"a100-80g: a {rate} of .* gives no time; mend the hardware card"):
+    with pytest.raises(UsageError, match=f"a100-80g: a {rate} of .* gives no time; fix the hardware card"):
         step_time(MODEL, replace(MACHINE, **change))

@@ -9,13 +9,13 @@ import pytest
 
 from blendrun.errors import ErrorCode
 from blendrun.tokens.build import build_prompts
-from blendrun.tokens.check import Refused, refused_prompts
+from blendrun.tokens.check import RefusedPrompts, refused_prompts
 from blendrun.tokens.load import load_tokenizer
 from blendrun.tokens.tokenizer import PromptTokenizer
 from tests.tokens.token_jobs import chat, completion, make_job, word_tokenizer
 
 
-def check(folder: Path, lines: list[dict[str, Any]], context: int, longest: int) -> Refused:
+def check(folder: Path, lines: list[dict[str, Any]], context: int, longest: int) -> RefusedPrompts:
     job = make_job(folder, lines)
     tokenizer = load_tokenizer(word_tokenizer(folder / "model"))
     tokenized = build_prompts(job, tokenizer, context_length=context, store_folder=folder / "tokens")

@@ -17,7 +17,7 @@ _LOWER, _MOST_LOWERINGS = 0.8, 24
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
+class OutgoingRequest:
     """content: the body, UTF-8, of a request to `endpoint`. tokens: prompt and expected answer, estimated where nobody
     counted.
 
@@ -30,16 +30,16 @@ class Ask:
     tokens: int
     lowerings: int = 0
 
-    def less(self) -> Ask | None:
+    def less(self) -> OutgoingRequest | None:
         """With a lower bound; None where that is not what is wrong."""
         body = orjson.loads(self.content)
         bounds = {name: int(body[name] * _LOWER) for name in self.endpoint.bound_fields if name in body}
         if not self.lowerings or not bounds or min(bounds.values()) < 1:
             return None
-        return Ask(self.endpoint, orjson.dumps(body | bounds), self.tokens, self.lowerings - 1)
+        return OutgoingRequest(self.endpoint, orjson.dumps(body | bounds), self.tokens, self.lowerings - 1)
 
 
-def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int | None) -> Ask:
+def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int | None) -> OutgoingRequest:
     """models: names that the server serves; any other one in the line is taken for `model`.
 
     The answer is bounded by what the line asks for or by what the context leaves, whichever is less: servers give
@@ -61,4 +61,4 @@ def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int
     prompt = counted or endpoint.prompt_characters(body) // _CHARACTERS_PER_TOKEN
     expected = item.plan.output if item.plan is not None and item.plan.output else asked or 0
     lowerings = 0 if counted else _MOST_LOWERINGS
-    return Ask(endpoint, orjson.dumps(body), prompt + expected * demand.choices, lowerings)
+    return OutgoingRequest(endpoint, orjson.dumps(body), prompt + expected * demand.choices, lowerings)

@@ -15,10 +15,10 @@ from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.engine.http.answer import NoAnswerError, answer_of, message_of, refusal_of
-from blendrun.engine.http.body import Ask, ask
+from blendrun.engine.http.body import OutgoingRequest, ask
 from blendrun.engine.http.limit import Limit
-from blendrun.engine.http.retry import NOT_THE_REQUESTS, Meaning, meaning_of, pause, retry_after
-from blendrun.engine.http.server import Facts, ServerAwayError, look, reason_of, refused
+from blendrun.engine.http.retry import NOT_THE_REQUESTS, Verdict, meaning_of, pause, retry_after
+from blendrun.engine.http.server import ServerAwayError, ServerInfo, look, reason_of, refused
 from blendrun.engine.http.settings import HttpSettings, authorization
 from blendrun.errors import EngineUnavailableError, ErrorCode
 from blendrun.events import Listener, PhaseStarted
@@ -73,7 +73,7 @@ class HttpEngine:
     def __init__(self, server: str, settings: HttpSettings, log_file: Path, models: tuple[str, ...] = ()) -> None:
         self._server, self._settings, self._log_file, self._models = server, settings, log_file, models
         self._client: httpx.AsyncClient | None = None
-        self._facts: Facts | None = None
+        self._info: ServerInfo | None = None
         self._limit = Limit(1)
         self._waiting: asyncio.Queue[WorkItem] = asyncio.Queue()
         self._results: asyncio.Queue[Result | EngineUnavailableError | None] = asyncio.Queue()
@@ -94,27 +94,27 @@ class HttpEngine:
 
     async def start(self, listener: Listener) -> EngineInfo:
         self._client = http_client(self._server)
-        facts = self._facts = await self._up(listener)
+        info = self._info = await self._up(listener)
         settings = self._settings
-        if missing := [name for name in self._models if name not in facts.models]:
-            raise EngineUnavailableError(f"{self._server} serves {', '.join(facts.models)}, not {missing[0]}")
-        at_once = settings.concurrency or self._at_once(facts)
+        if missing := [name for name in self._models if name not in info.models]:
+            raise EngineUnavailableError(f"{self._server} serves {', '.join(info.models)}, not {missing[0]}")
+        at_once = settings.concurrency or self._at_once(info)
         self._limit = Limit(at_once, settings.tokens)
         self._answered = time.monotonic()
         self._sender = asyncio.ensure_future(self._send())
         return EngineInfo(
-            engine=f"{facts.kind} server",
+            engine=f"{info.kind} server",
             platform="server",
-            context_length=facts.context_length or 0,
-            kv_tokens=facts.kv_tokens or settings.max_total_tokens or 0,
+            context_length=info.context_length or 0,
+            kv_tokens=info.kv_tokens or settings.max_total_tokens or 0,
             max_running=at_once,
-            versions={facts.kind: facts.version} if facts.version else {},
-            notes=tuple(f"{self._server}: {note}" for note in facts.notes),
+            versions={info.kind: info.version} if info.version else {},
+            notes=tuple(f"{self._server}: {note}" for note in info.notes),
             # What waits here is not begun, and a drain would begin it.
             queue=0,
         )
 
-    async def _up(self, listener: Listener) -> Facts:
+    async def _up(self, listener: Listener) -> ServerInfo:
         """Wait until the server is there. Raises EngineUnavailableError."""
         assert self._client is not None, "before start"
         listener(PhaseStarted("load", self._server))
@@ -132,8 +132,8 @@ class HttpEngine:
             seconds = pause(tries, self._settings.backoff)
             await asyncio.sleep(min(seconds, _LOOK_S, max(end - time.monotonic(), 0.0)))
 
-    def _at_once(self, facts: Facts) -> int:
-        running = facts.max_running or self._settings.max_running_requests
+    def _at_once(self, info: ServerInfo) -> int:
+        running = info.max_running or self._settings.max_running_requests
         return _CONCURRENCY if running is None else running + max(running // _QUEUED_PART, _LEAST_QUEUED)
 
     async def submit(self, item: WorkItem) -> None:
@@ -170,12 +170,12 @@ class HttpEngine:
 
     async def _send(self) -> None:
         """One after the other, as the plan has them."""
-        assert self._facts is not None, "before start"
-        model = (*self._models, *self._facts.models)[0]
+        assert self._info is not None, "before start"
+        model = (*self._models, *self._info.models)[0]
         while True:
             item = await self._waiting.get()
             try:
-                asked = ask(item, self._facts.models, model, self._facts.context_length)
+                asked = ask(item, self._info.models, model, self._info.context_length)
             except Exception as error:  # noqa: BLE001  # one line must not end the others
                 self._results.put_nowait(failure(item.row, 400, ErrorCode.INVALID_REQUEST, reason_of(error)))
                 continue
@@ -184,7 +184,7 @@ class HttpEngine:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, item: WorkItem, asked: Ask) -> None:
+    async def _answer(self, item: WorkItem, asked: OutgoingRequest) -> None:
         result = None
         try:
             result = await self._ask(item, asked)
@@ -196,9 +196,9 @@ class HttpEngine:
         finally:
             await self._limit.leave(asked.tokens, answered=result is not None and result.error_code is None)
 
-    async def _ask(self, item: WorkItem, asked: Ask) -> Result:
+    async def _ask(self, item: WorkItem, asked: OutgoingRequest) -> Result:
         """Until there is a result. Raises EngineUnavailableError where the server is to blame for all."""
-        tried = dict.fromkeys(Meaning, 0)
+        tried = dict.fromkeys(Verdict, 0)
         away_since = 0.0
         while True:
             meaning, outcome, asked_for = await self._exchange(item, asked.content)
@@ -207,13 +207,13 @@ class HttpEngine:
                     asked = less
                     continue
                 return self._ended(outcome)
-            if meaning is not Meaning.BUSY:
+            if meaning is not Verdict.BUSY:
                 self._refused_since = None
-            if meaning is not Meaning.AWAY:
-                tried[Meaning.AWAY] = 0
-            elif not tried[Meaning.AWAY] or self._answered > away_since:
+            if meaning is not Verdict.AWAY:
+                tried[Verdict.AWAY] = 0
+            elif not tried[Verdict.AWAY] or self._answered > away_since:
                 # It answers others: this one had bad luck.
-                tried[Meaning.AWAY], away_since = 0, time.monotonic()
+                tried[Verdict.AWAY], away_since = 0, time.monotonic()
             tried[meaning] += 1
             tries = self._check(meaning, outcome, tried)
             if tries is not None:
@@ -231,7 +231,7 @@ class HttpEngine:
             self._blame(f"HTTP {result.status_code}: {result.error_message[:300]}")
         return result
 
-    async def _exchange(self, item: WorkItem, content: bytes) -> tuple[Meaning, Result | str, float | None]:
+    async def _exchange(self, item: WorkItem, content: bytes) -> tuple[Verdict, Result | str, float | None]:
         """One try: what it means; the result, or what went wrong in a clause; seconds that the server asks to wait."""
         import httpx
 
@@ -242,38 +242,38 @@ class HttpEngine:
             async with asyncio.timeout(self._settings.timeout):
                 response = await self._client.post(item.url, content=content, headers=headers)
         except TimeoutError:
-            return Meaning.STALLED, f"no answer within {self._settings.timeout:g} s", None
+            return Verdict.STALLED, f"no answer within {self._settings.timeout:g} s", None
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            return Meaning.AWAY, reason_of(error), None
+            return Verdict.AWAY, reason_of(error), None
         except httpx.HTTPError as error:
-            return Meaning.FAILED, f"the connection was cut ({reason_of(error)})", None
+            return Verdict.FAILED, f"the connection was cut ({reason_of(error)})", None
         finally:
             del self._begun[item.row]
         meaning = meaning_of(response.status_code)
-        if meaning is Meaning.ANSWERED:
+        if meaning is Verdict.ANSWERED:
             try:
                 return meaning, answer_of(item.row, ENDPOINTS[item.url], response.content), None
             except NoAnswerError as error:
-                return Meaning.FAILED, str(error), None
-        if meaning is Meaning.REFUSED:
+                return Verdict.FAILED, str(error), None
+        if meaning is Verdict.REFUSED:
             return meaning, refusal_of(item.row, response.status_code, response.content), None
         said = f"HTTP {response.status_code}: {message_of(response.content)[:300]}".rstrip(": ")
-        if meaning is Meaning.FORBIDDEN:
+        if meaning is Verdict.FORBIDDEN:
             raise refused(self._client, response.status_code)
         return meaning, said, retry_after(response.headers.get("Retry-After"))
 
-    def _check(self, meaning: Meaning, reason: str, tried: dict[Meaning, int]) -> int | None:
+    def _check(self, meaning: Verdict, reason: str, tried: dict[Verdict, int]) -> int | None:
         """How often it was tried, where it is not tried again. Raises EngineUnavailableError."""
-        if meaning is Meaning.BUSY:
+        if meaning is Verdict.BUSY:
             self._limit.too_many()
             self._check_refusing(reason)
             return None
-        most = _STALLS if meaning is Meaning.STALLED else self._settings.tries
+        most = _STALLS if meaning is Verdict.STALLED else self._settings.tries
         if tried[meaning] < most:
             return None
-        if meaning is Meaning.AWAY:
+        if meaning is Verdict.AWAY:
             # One that was at work on this when it went may have gone because of it.
-            lost = not tried[Meaning.FAILED]
+            lost = not tried[Verdict.FAILED]
             raise EngineUnavailableError(f"{self._server} is away: {reason}", machine_lost=lost)
         return tried[meaning]
 
@@ -289,11 +289,11 @@ class HttpEngine:
                 f"{self._server} has refused every request for {self._settings.wait:g} s: {reason}", machine_lost=True
             )
 
-    def _fail(self, row: int, meaning: Meaning, reason: str, tries: int) -> Result:
+    def _fail(self, row: int, meaning: Verdict, reason: str, tries: int) -> Result:
         """The error of a request that the server could not answer. Raises EngineUnavailableError."""
         self._log(f"row {row}: {reason}; given up after {tries} tries")
         self._blame(reason)
-        if meaning is Meaning.STALLED:
+        if meaning is Verdict.STALLED:
             return failure(row, 504, ErrorCode.REQUEST_TIMEOUT, f"{reason}, {tries} times")
         return failure(row, 500, ErrorCode.ENGINE_ERROR, f"the server failed it {tries} times; the last time: {reason}")
 

@@ -17,7 +17,7 @@ _LONGEST_ASKED_S = 3600.0
 NOT_THE_REQUESTS = (301, 302, 303, 307, 308, 402, 404, 405)
 
 
-class Meaning(Enum):
+class Verdict(Enum):
     """Of an exchange. ANSWERED, REFUSED: the end of the request, with an answer or an error of its own.
 
     BUSY: the server takes nothing now (too many requests, overload, a gateway without its server behind it).
@@ -34,18 +34,18 @@ class Meaning(Enum):
     FORBIDDEN = "forbidden"
 
 
-def meaning_of(status: int) -> Meaning:
+def meaning_of(status: int) -> Verdict:
     """By status code alone."""
     if status == 200:
-        return Meaning.ANSWERED
+        return Verdict.ANSWERED
     if status in (401, 403):
-        return Meaning.FORBIDDEN
+        return Verdict.FORBIDDEN
     # 529 is what some gateways say for overload.
     if status in (425, 429, 502, 503, 504, 529):
-        return Meaning.BUSY
+        return Verdict.BUSY
     if status == 408 or status >= 500:
-        return Meaning.FAILED
-    return Meaning.REFUSED
+        return Verdict.FAILED
+    return Verdict.REFUSED
 
 
 def pause(tries: int, first: float, asked: float | None = None) -> float:

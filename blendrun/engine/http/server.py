@@ -28,7 +28,7 @@ class ServerAwayError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class ServerInfo:
     """What is known of a server; None where it does not tell.
 
     kind: sglang, vllm, llama.cpp or openai. models: names that it serves, the base model first. context_length,
@@ -47,24 +47,24 @@ class Facts:
     notes: tuple[str, ...] = ()
 
 
-async def look(client: httpx.AsyncClient) -> Facts:
+async def look(client: httpx.AsyncClient) -> ServerInfo:
     """Ask the server that the client is for. Raises ServerAwayError, EngineUnavailableError where waiting is no use."""
     listed = await _models(client)
     first = listed[0]
-    facts = Facts(
+    info = ServerInfo(
         kind=_KINDS.get(str(first.get("owned_by")), "openai"),
         # SGLang lists adapters behind the model that they belong to.
         models=tuple(each["id"] for each in listed),
         context_length=_number(first.get("max_model_len")),
     )
-    if facts.kind == "sglang":
-        return _of_sglang(facts, await _json(client, "/server_info"))
-    if facts.kind == "vllm":
+    if info.kind == "sglang":
+        return _of_sglang(info, await _json(client, "/server_info"))
+    if info.kind == "vllm":
         version = (await _json(client, "/version")).get("version")
-        return _of_vllm(replace(facts, version=version, mixes=True), await _text(client, "/metrics"))
-    if facts.kind == "llama.cpp":
-        return _of_llama_cpp(facts, await _json(client, "/props"))
-    return facts
+        return _of_vllm(replace(info, version=version, mixes=True), await _text(client, "/metrics"))
+    if info.kind == "llama.cpp":
+        return _of_llama_cpp(info, await _json(client, "/props"))
+    return info
 
 
 async def _models(client: httpx.AsyncClient) -> list[dict[str, Any]]:
@@ -103,7 +103,7 @@ def reason_of(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _of_sglang(facts: Facts, told: dict[str, Any]) -> Facts:
+def _of_sglang(info: ServerInfo, told: dict[str, Any]) -> ServerInfo:
     notes = []
     if told.get("enable_cache_report") is False:
         notes.append("it reports no cached tokens: start it with --enable-cache-report")
@@ -113,9 +113,9 @@ def _of_sglang(facts: Facts, told: dict[str, Any]) -> Facts:
     # One of each data-parallel rank.
     ranks = [_number(each.get("effective_max_running_requests_per_dp")) for each in told.get("internal_states") or ()]
     return replace(
-        facts,
+        info,
         version=told.get("version"),
-        context_length=_number(told.get("context_length")) or facts.context_length,
+        context_length=_number(told.get("context_length")) or info.context_length,
         kv_tokens=_number(told.get("max_total_num_tokens")) or _number(told.get("max_total_tokens")),
         max_running=sum(each or 0 for each in ranks) or _number(told.get("max_running_requests")),
         chunk=_number(told.get("chunked_prefill_size")),
@@ -124,7 +124,7 @@ def _of_sglang(facts: Facts, told: dict[str, Any]) -> Facts:
     )
 
 
-def _of_vllm(facts: Facts, metrics: str) -> Facts:
+def _of_vllm(info: ServerInfo, metrics: str) -> ServerInfo:
     found = _CACHE_CONFIG.search(metrics)
     labels = dict(_LABEL.findall(found.group(1))) if found else {}
     blocks, size = _number(labels.get("num_gpu_blocks")), _number(labels.get("block_size"))
@@ -134,14 +134,14 @@ def _of_vllm(facts: Facts, metrics: str) -> Facts:
         notes.append("its prefix cache is off: start it with --enable-prefix-caching")
     elif size is not None and size > _LARGE_BLOCK:
         notes.append(f"its cache shares whole blocks of {size} tokens: shorter prefixes gain nothing (--block-size)")
-    return replace(facts, kv_tokens=kv_tokens, notes=tuple(notes))
+    return replace(info, kv_tokens=kv_tokens, notes=tuple(notes))
 
 
-def _of_llama_cpp(facts: Facts, told: dict[str, Any]) -> Facts:
+def _of_llama_cpp(info: ServerInfo, told: dict[str, Any]) -> ServerInfo:
     slots = _number(told.get("total_slots"))
     context = _number((told.get("default_generation_settings") or {}).get("n_ctx"))
     return replace(
-        facts,
+        info,
         version=told.get("build_info"),
         context_length=context,
         max_running=slots,

@@ -56,7 +56,7 @@ class RayEngine:
         return 0
 
     async def start(self, listener: Listener) -> EngineInfo:
-        listener(PhaseStarted("load", f"waits for a node with {amounts(self._needs)}"))
+        listener(PhaseStarted("load", f"waits for a node with {describe_resources(self._needs)}"))
         self._placing = asyncio.ensure_future(in_thread(self._place))
         await asyncio.shield(self._placing)
         self._node = node = msgspec.msgpack.decode(await self._answer(self._actor.begin.remote()), type=Node)
@@ -194,7 +194,7 @@ class RayEngine:
             remove_placement_group(self._group)
 
 
-def amounts(needs: dict[str, float]) -> str:
+def describe_resources(needs: dict[str, float]) -> str:
     """Resources in words, the rare ones first."""
     return " and ".join(
         f"{needs[name]:g} {name}{'s' * (needs[name] > 1)}" for name in ("GPU", "CPU") if needs.get(name)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from blendrun.errors import OutputUnavailableError
 from blendrun.events import Event, Note, Progress
-from blendrun.report.tracker import RUNNING, Board
+from blendrun.report.tracker import RUNNING, ProgressTracker
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,7 +44,7 @@ class Metrics:
         from prometheus_client import CollectorRegistry
 
         self._port, self._textfile, self._clock = port, textfile, clock
-        self.board = Board()
+        self.tracker = ProgressTracker()
         self._model = model
         self._warnings = 0
         self._last: Progress | None = None
@@ -93,10 +93,10 @@ class Metrics:
         self._stop()
 
     def __call__(self, event: Event) -> None:
-        self.board.take(event)
+        self.tracker.take(event)
         if isinstance(event, Note):
             self._warnings += event.warning
-        elif isinstance(event, Progress) and self.board.phase in RUNNING:
+        elif isinstance(event, Progress) and self.tracker.phase in RUNNING:
             self._last = event
         if self._textfile is not None and time.monotonic() - self._written >= _TEXT_INTERVAL_S:
             with suppress(OSError):
@@ -112,8 +112,8 @@ class Metrics:
         """The metrics as they are now, for prometheus_client."""
         from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 
-        board, found = self.board, self._last
-        running = board.phase in RUNNING and self._exit_code is None
+        tracker, found = self.tracker, self._last
+        running = tracker.phase in RUNNING and self._exit_code is None
         info = InfoMetricFamily("blendrun_run", "The run.")
         info.add_metric([], {"model": self._model})
         yield info
@@ -140,22 +140,22 @@ class Metrics:
             "Requests that the engine has.",
             value=found.in_flight if found and running else 0,
         )
-        if board.pulse is not None and running:
-            pulse = board.pulse
+        if tracker.stats is not None and running:
+            stats = tracker.stats
             yield GaugeMetricFamily(
-                "blendrun_inflight_tokens", "Tokens of the KV pool that something runs on.", value=pulse.kv_used
+                "blendrun_inflight_tokens", "Tokens of the KV pool that something runs on.", value=stats.kv_used
             )
-            yield GaugeMetricFamily("blendrun_kv_pool_tokens", "Size of the KV pool.", value=pulse.pool_tokens)
-            yield GaugeMetricFamily("blendrun_decoding_requests", "Answers being decoded.", value=pulse.running)
-            yield GaugeMetricFamily("blendrun_queued_requests", "Requests in the engine's queue.", value=pulse.waiting)
+            yield GaugeMetricFamily("blendrun_kv_pool_tokens", "Size of the KV pool.", value=stats.pool_tokens)
+            yield GaugeMetricFamily("blendrun_decoding_requests", "Answers being decoded.", value=stats.running)
+            yield GaugeMetricFamily("blendrun_queued_requests", "Requests in the engine's queue.", value=stats.waiting)
         phase = GaugeMetricFamily("blendrun_phase", "1 for the phase that the run is in.", labels=["phase"])
         for name in PHASES:
-            phase.add_metric([name], float(name == board.phase and self._exit_code is None))
+            phase.add_metric([name], float(name == tracker.phase and self._exit_code is None))
         yield phase
         seconds = GaugeMetricFamily("blendrun_phase_seconds", "Seconds of each phase so far.", labels=["phase"])
         spent: dict[str, float] = {}
-        for each in board.phases:
-            spent[each.name] = spent.get(each.name, 0.0) + board.seconds(each)
+        for each in tracker.phases:
+            spent[each.name] = spent.get(each.name, 0.0) + tracker.seconds(each)
         for name, value in spent.items():
             seconds.add_metric([name], value)
         yield seconds
@@ -173,12 +173,12 @@ class Metrics:
     def _planned(self) -> Iterable[Metric]:
         from prometheus_client.core import GaugeMetricFamily
 
-        plan = self.board.expected
+        plan = self.tracker.expected
         if plan is not None and plan.seconds is not None:
             yield GaugeMetricFamily(
                 "blendrun_planned_seconds", "Predicted seconds of the phase run.", value=plan.seconds
             )
-        share = self.board.planned_share()
+        share = self.tracker.planned_share()
         if share is not None:
             yield GaugeMetricFamily(
                 "blendrun_planned_cached_ratio", "Prompt tokens from the prefix cache, as planned.", value=share

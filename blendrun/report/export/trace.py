@@ -13,7 +13,7 @@ import orjson
 
 from blendrun.errors import OutputUnavailableError
 from blendrun.events import Event, Note, PhaseStarted
-from blendrun.report.tracker import Board
+from blendrun.report.tracker import ProgressTracker
 from blendrun.store.folder import StateFolder
 from blendrun.store.steps import logged_steps
 
@@ -21,7 +21,7 @@ _RUN, _ENGINE = 1, 2
 _PHASES, _STEPS = 1, 1
 
 
-class Trace:
+class ChromeTrace:
     """Follows a run's events, and at its end adds the steps that its engines logged meanwhile.
 
     state: where the engines' step logs are; appended: earlier invocations have begun them. Times are microseconds since
@@ -31,7 +31,7 @@ class Trace:
 
     def __init__(self, path: Path, state: StateFolder, *, appended: bool = True) -> None:
         self._path, self._state, self._appended = path, state, appended
-        self._board = Board()
+        self._tracker = ProgressTracker()
         self._notes: list[tuple[float, str]] = []
         self._ready: list[float] = []
         self._file: IO[bytes] | None = None
@@ -48,9 +48,9 @@ class Trace:
         return self
 
     def __call__(self, event: Event) -> None:
-        before = self._board.phase
-        self._board.take(event)
-        now = time.monotonic() - self._board.begun
+        before = self._tracker.phase
+        self._tracker.take(event)
+        now = time.monotonic() - self._tracker.begun
         if isinstance(event, Note):
             self._notes.append((now, event.text))
         elif isinstance(event, PhaseStarted) and before == "load" and event.name != "load":
@@ -71,9 +71,9 @@ class Trace:
     def _events(self) -> Iterator[dict[str, Any]]:
         yield _name("process_name", _RUN, 0, "blendrun")
         yield _name("thread_name", _RUN, _PHASES, "phases")
-        for phase in self._board.phases:
-            begun = phase.begun - self._board.begun
-            yield _span(_RUN, _PHASES, phase.name, begun, self._board.seconds(phase), {"detail": _text(phase.detail)})
+        for phase in self._tracker.phases:
+            begun = phase.begun - self._tracker.begun
+            yield _span(_RUN, _PHASES, phase.name, begun, self._tracker.seconds(phase), {"detail": _text(phase.detail)})
         for at, text in self._notes:
             yield {"ph": "i", "s": "p", "pid": _RUN, "tid": _PHASES, "ts": _micro(at), "name": _text(text)[:200]}
         logs = self._state.all_steps

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from blendrun import __version__
-from blendrun.bench.simulate import Cell, Refused
+from blendrun.bench.simulate import Cell, UnreachableCell
 from blendrun.cost.base import Machine
 from blendrun.names import OrderName, Overlap
 
@@ -102,7 +102,7 @@ def bench_report(
     machines: Sequence[Machine],
     seed: int | None,
     cells: Sequence[Cell],
-    refused: Sequence[Refused],
+    refused: Sequence[UnreachableCell],
 ) -> BenchReport:
     """All cells, each overlap mode a row."""
     return BenchReport(

@@ -13,13 +13,13 @@ SCHEMA_VERSION = 1
 class Check:
     """One thing looked at. state: ok; missing: something less can be done without it; bad: nothing can run.
 
-    mend: a command or a sentence that makes it ok; empty where nothing need be done.
+    fix: a command or a sentence that makes it ok; empty where nothing need be done.
     """
 
     name: str
     state: str
     found: str
-    mend: str = ""
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)

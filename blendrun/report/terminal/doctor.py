@@ -22,8 +22,8 @@ def print_doctor(found: Checkup, stream: TextIO) -> None:
     for check in found.checks:
         word, style = _MARKS[check.state]
         table.add_row(Text(word, style=style), check.name, Text(check.found))
-        if check.mend:
-            table.add_row("", "", Text(f"-> {check.mend}", style="cyan"))
+        if check.fix:
+            table.add_row("", "", Text(f"-> {check.fix}", style="cyan"))
     print_parts([table, "", _verdict(found)], stream)
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from blendrun.events import Event, Note, PhaseStarted, Progress
 from blendrun.report.terminal.duration import span
-from blendrun.report.tracker import RUNNING, Board
+from blendrun.report.tracker import RUNNING, ProgressTracker
 
 _REDRAWS_A_SECOND = 4
 _BARS = "▁▂▃▄▅▆▇█"
@@ -29,9 +29,9 @@ _NARROW = 60
 class LiveView:
     """Redraws itself; notes stand above it and stay."""
 
-    def __init__(self, console: Console, *, verbose: bool = False, board: Board | None = None) -> None:
+    def __init__(self, console: Console, *, verbose: bool = False, tracker: ProgressTracker | None = None) -> None:
         self._console, self._verbose = console, verbose
-        self._board = Board() if board is None else board
+        self._tracker = ProgressTracker() if tracker is None else tracker
         # Redrawn by a thread of rich's, while events come in.
         self._lock = threading.Lock()
         self._spinner = Spinner("dots")
@@ -46,7 +46,7 @@ class LiveView:
 
     def __call__(self, event: Event) -> None:
         with self._lock:
-            self._board.take(event)
+            self._tracker.take(event)
         # A terminal that was closed is no reason to lose the run.
         with suppress(OSError):
             if isinstance(event, Note):
@@ -67,23 +67,23 @@ class LiveView:
 
     def _draw(self) -> RenderableType:
         with self._lock:
-            return Group(*panel(self._board, self._console.width, self._spinner))
+            return Group(*panel(self._tracker, self._console.width, self._spinner))
 
 
-def panel(board: Board, width: int, spinner: RenderableType | None = None) -> Iterator[RenderableType]:
+def panel(tracker: ProgressTracker, width: int, spinner: RenderableType | None = None) -> Iterator[RenderableType]:
     """Lines of the view, one under the other. width: columns of the terminal."""
-    past = " · ".join(f"{phase.name} {span(board.seconds(phase))}" for phase in board.phases[:-1])
+    past = " · ".join(f"{phase.name} {span(tracker.seconds(phase))}" for phase in tracker.phases[:-1])
     if past:
         yield Text(past, style="dim", overflow="ellipsis", no_wrap=True)
     head = Table.grid(padding=(0, 1))
-    now = Text(board.phase or "start", style="bold")
-    if board.phases:
-        now.append(f" {span(board.seconds(board.phases[-1]))}", style="")
-    now.append(f"  {board.detail}".rstrip(), style="dim not bold")
+    now = Text(tracker.phase or "start", style="bold")
+    if tracker.phases:
+        now.append(f" {span(tracker.seconds(tracker.phases[-1]))}", style="")
+    now.append(f"  {tracker.detail}".rstrip(), style="dim not bold")
     now.no_wrap, now.overflow = True, "ellipsis"
     head.add_row(*([spinner] if spinner is not None else []), now)
     yield head
-    found = board.progress
+    found = tracker.progress
     if found is None:
         return
     if found.total:
@@ -91,10 +91,10 @@ def panel(board: Board, width: int, spinner: RenderableType | None = None) -> It
         # In a table, as a bar alone does not end its line.
         bar.add_row(ProgressBar(total=found.total, completed=found.done, width=max(min(width - 2, 100), 1)))
         yield bar
-    if board.phase not in RUNNING:
+    if tracker.phase not in RUNNING:
         yield Text(_amount(found), style="dim")
         return
-    figures = list(_figures(board, found, width))
+    figures = list(_figures(tracker, found, width))
     if width < _NARROW:
         yield from (Text(f"{name}: {value}" if name else value) for name, value in figures)
         return
@@ -106,29 +106,29 @@ def panel(board: Board, width: int, spinner: RenderableType | None = None) -> It
     yield table
 
 
-def _figures(board: Board, found: Progress, width: int) -> Iterator[tuple[str, str]]:
+def _figures(tracker: ProgressTracker, found: Progress, width: int) -> Iterator[tuple[str, str]]:
     yield "requests", _requests(found)
-    if (left := board.left()) is not None:
+    if (left := tracker.left()) is not None:
         yield "time left", _range(*left)
-    rates = board.rates()
+    rates = tracker.rates()
     if rates is not None:
         yield "tokens/s", f"{rates[0]:,.0f} prefill, {rates[1]:,.0f} decode"
     elif found.output_tokens:
         yield "tokens", f"{found.prompt_tokens:,} in, {found.output_tokens:,} out"
-    if (cached := board.cached_share()) is not None:
-        planned = board.planned_share()
+    if (cached := tracker.cached_share()) is not None:
+        planned = tracker.planned_share()
         plan = "" if planned is None else f" (plan {100 * planned:.0f} %)"
         yield "from cache", f"{100 * cached:.0f} % of the prompt tokens{plan}"
-    pulse = board.pulse
-    if pulse is not None and pulse.pool_tokens:
-        used = pulse.kv_used / pulse.pool_tokens
+    stats = tracker.stats
+    if stats is not None and stats.pool_tokens:
+        used = stats.kv_used / stats.pool_tokens
         meter = f"{_meter(used)} " if width >= _NARROW else ""
-        yield "KV pool", f"{meter}{100 * used:.0f} % of {pulse.pool_tokens:,} tokens"
-        yield "engine", f"{pulse.running:,} decode, {pulse.waiting:,} wait"
-    if (share := board.prefill_share()) is not None:
+        yield "KV pool", f"{meter}{100 * used:.0f} % of {stats.pool_tokens:,} tokens"
+        yield "engine", f"{stats.running:,} decode, {stats.waiting:,} wait"
+    if (share := tracker.prefill_share()) is not None:
         text = f"{100 * share:.0f} % compute (prefill), {100 * (1 - share):.0f} % memory (decode)"
         yield "time goes to", f"{_meter(share)} {text}" if width >= _NARROW else text
-    history = board.history()
+    history = tracker.history()
     if len(history) > 2 and width >= _NARROW:
         room = max(min(width - 32, 40), 8)
         prefill, decode = (spark([each[side] for each in history][-room:]) for side in (0, 1))

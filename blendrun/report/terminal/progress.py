@@ -12,7 +12,7 @@ from rich.console import Console
 
 from blendrun.events import Event, Note, PhaseStarted, Progress
 from blendrun.report.terminal.live_view import LiveView
-from blendrun.report.tracker import RUNNING, Board
+from blendrun.report.tracker import RUNNING, ProgressTracker
 
 LINE_INTERVAL_S = 30.0
 VERBOSE_INTERVAL_S = 5.0
@@ -49,10 +49,10 @@ class LineView:
         self._stream, self._quiet = stream, quiet
         self._interval = interval
         self._begun = self._last = time.monotonic()
-        self._board = Board()
+        self._tracker = ProgressTracker()
 
     def __call__(self, event: Event) -> None:
-        self._board.take(event)
+        self._tracker.take(event)
         if self._quiet and not (isinstance(event, Note) and event.warning):
             return
         if isinstance(event, Note):
@@ -63,7 +63,7 @@ class LineView:
         elif isinstance(event, Progress):
             interval = LINE_INTERVAL_S if self._interval is None else self._interval
             if time.monotonic() - self._last >= interval:
-                self._write(f"phase={self._board.phase} {_figures(event, self._board)}")
+                self._write(f"phase={self._tracker.phase} {_figures(event, self._tracker)}")
 
     def __enter__(self) -> Self:
         return self
@@ -80,19 +80,19 @@ class LineView:
             print(f"blendrun t={self._last - self._begun:.1f}s {text}", file=self._stream, flush=True)
 
 
-def _figures(event: Progress, board: Board) -> str:
+def _figures(event: Progress, tracker: ProgressTracker) -> str:
     text = f"done={event.done} total={event.total} unit={event.unit}"
-    if event.unit != "requests" or board.phase not in RUNNING:
+    if event.unit != "requests" or tracker.phase not in RUNNING:
         return text
     text += (
         f" failed={event.failed} in_flight={event.in_flight} prompt_tokens={event.prompt_tokens}"
         f" cached_tokens={event.cached_tokens} output_tokens={event.output_tokens}"
     )
-    if (rates := board.rates()) is not None:
+    if (rates := tracker.rates()) is not None:
         text += f" prefill_per_s={rates[0]:.0f} decode_per_s={rates[1]:.0f}"
-    if board.pulse is not None and board.pulse.pool_tokens:
-        text += f" kv_used={board.pulse.kv_used / board.pulse.pool_tokens:.2f}"
-    if (left := board.left()) is not None:
+    if tracker.stats is not None and tracker.stats.pool_tokens:
+        text += f" kv_used={tracker.stats.kv_used / tracker.stats.pool_tokens:.2f}"
+    if (left := tracker.left()) is not None:
         text += f" left_s={left[0]:.0f}-{left[1]:.0f}"
     return text
 

@@ -16,7 +16,7 @@ from blendrun.jobs.index import index_jobs
 from blendrun.jobs.source import open_sources
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import OrderName, Overlap
-from blendrun.planner.feeder import Feed
+from blendrun.planner.feeder import QueuedRequest
 from blendrun.planner.run_planner import Divided, RunPlan, RunPlanner
 
 
@@ -50,16 +50,16 @@ def plan(
     return made
 
 
-def fed(made: RunPlan) -> list[Feed]:
+def fed(made: RunPlan) -> list[QueuedRequest]:
     found = []
-    while (feed := made.feeder.take()) is not None:
-        found.append(feed)
-    assert [feed.index for feed in found] == list(range(len(found)))
+    while (queued := made.feeder.take()) is not None:
+        found.append(queued)
+    assert [queued.index for queued in found] == list(range(len(found)))
     return found
 
 
 def planned(lines: list[str], order: OrderName, model: ResolvedModel, folder: Path) -> list[int]:
-    return [feed.row for feed in fed(plan(lines, order, model, folder))]
+    return [queued.row for queued in fed(plan(lines, order, model, folder))]
 
 
 @pytest.mark.parametrize("order", [OrderName.SORTED, OrderName.LOF, OrderName.BLENDED])
@@ -101,9 +101,9 @@ def test_a_model_without_dimensions_cannot_be_planned(model: ResolvedModel, tmp_
     with index_jobs(open_sources([path], tmp_path)) as job:
         made = RunPlanner(bare, None).plan(job, job.accepted, events.append)
     assert made.order is OrderName.GIVEN
-    assert [feed.row for feed in fed(made)] == [0]
+    assert [queued.row for queued in fed(made)] == [0]
     warnings = [event.text for event in events if isinstance(event, Note) and event.warning]
-    assert any("not planned, fed as given: smollm2-135m has no dimensions" in text for text in warnings)
+    assert any("not planned, queued as given: smollm2-135m has no dimensions" in text for text in warnings)
 
 
 def test_a_prompt_that_the_pool_cannot_hold_costs_the_others_no_plan(model: ResolvedModel, tmp_path: Path) -> None:
@@ -113,10 +113,10 @@ def test_a_prompt_that_the_pool_cannot_hold_costs_the_others_no_plan(model: Reso
     with index_jobs(open_sources([path], tmp_path)) as job:
         planner = RunPlanner(model, OrderName.SORTED, limits=EngineLimits(512, 32, 4096))
         made = planner.plan(job, job.accepted)
-    feeds = fed(made)
-    assert feeds[0].row == 1
-    assert feeds[0].prompt == -1
-    assert sorted(feed.row for feed in feeds) == [0, 1, 2]
+    queue = fed(made)
+    assert queue[0].row == 1
+    assert queue[0].prompt == -1
+    assert sorted(queued.row for queued in queue) == [0, 1, 2]
 
 
 def test_auto_is_no_slower_than_the_simple_orders(model: ResolvedModel, tmp_path: Path) -> None:
@@ -134,17 +134,17 @@ def test_auto_is_no_slower_than_the_simple_orders(model: ResolvedModel, tmp_path
 def test_only_what_is_left_is_fed_and_nothing_predicted_of_it(model: ResolvedModel, tmp_path: Path) -> None:
     lines = [line(f"r{row}", f"say {row}") for row in range(12)]
     rest = plan(lines, OrderName.BLENDED, model, tmp_path, rows=[2, 3, 7])
-    assert sorted(feed.row for feed in fed(rest)) == [2, 3, 7]
+    assert sorted(queued.row for queued in fed(rest)) == [2, 3, 7]
     assert rest.predicted_seconds is None
 
 
 def test_what_siblings_share_is_said_to_be_of_use_until_the_last_one(model: ResolvedModel, tmp_path: Path) -> None:
     lines = [line(f"r{row}", f"{'red ' * 40 if row % 2 else 'blue ' * 40} {row}") for row in range(8)]
-    feeds = fed(plan(lines, OrderName.SORTED, model, tmp_path))
-    groups = [feeds[:4], feeds[4:]]
+    queue = fed(plan(lines, OrderName.SORTED, model, tmp_path))
+    groups = [queue[:4], queue[4:]]
     for group in groups:
-        assert [feed.hit > 40 for feed in group] == [False, True, True, True]
-        assert [feed.reuse > 40 for feed in group] == [True, True, True, False]
+        assert [queued.hit > 40 for queued in group] == [False, True, True, True]
+        assert [queued.reuse > 40 for queued in group] == [True, True, True, False]
 
 
 def test_a_mode_that_a_request_forbids_is_left_out_or_refused(model: ResolvedModel, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_replicas_get_parts_of_whole_groups_and_leave_a_reserve(
     assert len(found.parts) == 3
     assert found.reserve is not None
     every = [*found.parts, found.reserve]
-    rows = [feed.row for plan in every for feed in fed(plan)]
+    rows = [queued.row for plan in every for queued in fed(plan)]
     assert sorted(rows) == [row for row in range(160) if row != 7]
     assert len({(plan.order, plan.overlap) for plan in every}) == 1
     assert order in (None, found.whole.order)
@@ -200,8 +200,8 @@ def test_subtrees_of_parts_are_those_of_the_whole(model: ResolvedModel, tmp_path
     assert found.whole.simulated is not None
     tree = found.whole.simulated.costed.structure.tree
     above = {int(prompt): int(tree.parent[leaf]) for prompt, leaf in zip(tree.prompt, tree.leaf, strict=True)}
-    feeds = [feed for plan in (*found.parts, found.reserve) if plan is not None for feed in fed(plan)]
-    assert {feed.row: feed.subtree for feed in feeds} == above
+    queue = [queued for plan in (*found.parts, found.reserve) if plan is not None for queued in fed(plan)]
+    assert {queued.row: queued.subtree for queued in queue} == above
 
 
 def test_a_job_of_which_nothing_can_be_tokenised_is_fed_all_the_same(model: ResolvedModel, tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_job_of_which_nothing_can_be_tokenised_is_fed_all_the_same(model: Reso
     with index_jobs(open_sources([path], tmp_path)) as job:
         planner = RunPlanner(model, None, limits=EngineLimits(32_768, 32, 4096))
         made = planner.plan(job, job.accepted)
-    assert sorted(feed.row for feed in fed(made)) == list(range(6))
+    assert sorted(queued.row for queued in fed(made)) == list(range(6))
 
 
 def test_without_a_plan_consecutive_rows_go_to_each(model: ResolvedModel, tmp_path: Path) -> None:

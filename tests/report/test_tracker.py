@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console, Group
 
-from blendrun.events import Event, Expected, PhaseStarted, Progress, Pulse
+from blendrun.events import EngineStats, Event, Expected, PhaseStarted, Progress
 from blendrun.report.terminal.live_view import panel, spark
-from blendrun.report.tracker import Board
+from blendrun.report.tracker import ProgressTracker
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -27,8 +27,8 @@ class Clock:
         return self.now
 
 
-def pulse(steps: int, prefill: int, decode: int, *, kv: int = 600, prefill_seconds: float = 0.0) -> Pulse:
-    return Pulse(steps, prefill, decode, prefill_seconds, steps * 0.1 - prefill_seconds, kv, 1000, 4, 2)
+def stats(steps: int, prefill: int, decode: int, *, kv: int = 600, prefill_seconds: float = 0.0) -> EngineStats:
+    return EngineStats(steps, prefill, decode, prefill_seconds, steps * 0.1 - prefill_seconds, kv, 1000, 4, 2)
 
 
 @pytest.fixture
@@ -37,15 +37,15 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def board(clock: Clock) -> Board:
-    return Board(clock)
+def tracker(clock: Clock) -> ProgressTracker:
+    return ProgressTracker(clock)
 
 
 @pytest.fixture
-def at(board: Board, clock: Clock) -> Callable[[float, Event], None]:
+def at(tracker: ProgressTracker, clock: Clock) -> Callable[[float, Event], None]:
     def take(second: float, event: Event) -> None:
         clock.now = 100.0 + second
-        board.take(event)
+        tracker.take(event)
 
     return take
 
@@ -53,51 +53,51 @@ def at(board: Board, clock: Clock) -> Callable[[float, Event], None]:
 At = Callable[[float, Event], None]
 
 
-def test_rates_are_of_the_last_ten_seconds(board: Board, at: At) -> None:
+def test_rates_are_of_the_last_ten_seconds(tracker: ProgressTracker, at: At) -> None:
     for second in range(0, 30, 2):
-        at(second, pulse(second, 100 * second if second < 20 else 2000, 10 * second))
-    rates = board.rates()
+        at(second, stats(second, 100 * second if second < 20 else 2000, 10 * second))
+    rates = tracker.rates()
     assert rates is not None
     assert rates[1] == pytest.approx(10.0)
     # Ten of the seconds from 18 to 28, of which two had prefill.
     assert rates[0] == pytest.approx(20.0)
 
 
-def test_another_engine_counts_from_zero(board: Board, at: At) -> None:
-    at(0, pulse(100, 5000, 100))
-    at(2, pulse(120, 6000, 120))
+def test_another_engine_counts_from_zero(tracker: ProgressTracker, at: At) -> None:
+    at(0, stats(100, 5000, 100))
+    at(2, stats(120, 6000, 120))
     at(3, PhaseStarted("load"))
-    at(4, pulse(3, 30, 3))
-    assert board.rates() is None
-    at(6, pulse(5, 50, 5))
-    assert board.rates() == (10.0, 1.0)
+    at(4, stats(3, 30, 3))
+    assert tracker.rates() is None
+    at(6, stats(5, 50, 5))
+    assert tracker.rates() == (10.0, 1.0)
 
 
-def test_time_left_is_a_range_of_paces(board: Board, at: At, clock: Clock) -> None:
+def test_time_left_is_a_range_of_paces(tracker: ProgressTracker, at: At, clock: Clock) -> None:
     at(0, Expected(60.0, 10_000, 4_000, 1_000))
     at(0, PhaseStarted("run", "100 requests"))
     at(0, Progress(20, 120, "requests"))
-    assert board.left() == (60.0, 60.0), "the plan's, before there is a pace"
+    assert tracker.left() == (60.0, 60.0), "the plan's, before there is a pace"
     at(10, Progress(40, 120, "requests", 0, 8, 2_500, 900, 100))
     # A fifth of the requests, a quarter of the prompt tokens, a tenth of the answers' tokens.
-    assert board.left() == (30.0, 90.0)
-    assert board.cached_share() == pytest.approx(0.36)
-    assert board.planned_share() == pytest.approx(0.4)
+    assert tracker.left() == (30.0, 90.0)
+    assert tracker.cached_share() == pytest.approx(0.36)
+    assert tracker.planned_share() == pytest.approx(0.4)
 
 
-def test_without_a_plan_the_pace_of_requests_is_all_there_is(board: Board, at: At) -> None:
+def test_without_a_plan_the_pace_of_requests_is_all_there_is(tracker: ProgressTracker, at: At) -> None:
     at(0, PhaseStarted("run"))
     at(0, Progress(0, 10, "requests"))
-    assert board.left() is None
+    assert tracker.left() is None
     at(5, Progress(5, 10, "requests"))
-    assert board.left() == (5.0, 5.0)
+    assert tracker.left() == (5.0, 5.0)
 
 
-def test_phases_have_their_times(board: Board, at: At, clock: Clock) -> None:
+def test_phases_have_their_times(tracker: ProgressTracker, at: At, clock: Clock) -> None:
     for second, name in ((0, "index"), (1, "tokenise"), (1, "tokenise"), (4, "run")):
         at(second, PhaseStarted(name))
     clock.now = 110.0
-    assert [(phase.name, board.seconds(phase)) for phase in board.phases] == [
+    assert [(phase.name, tracker.seconds(phase)) for phase in tracker.phases] == [
         ("index", 1.0),
         ("tokenise", 3.0),
         ("run", 6.0),
@@ -105,17 +105,19 @@ def test_phases_have_their_times(board: Board, at: At, clock: Clock) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 40])
-def test_the_view_of_a_run(board: Board, at: At, clock: Clock, width: int, request: pytest.FixtureRequest) -> None:
+def test_the_view_of_a_run(
+    tracker: ProgressTracker, at: At, clock: Clock, width: int, request: pytest.FixtureRequest
+) -> None:
     at(0, PhaseStarted("index", "jobs.jsonl"))
     at(1, Expected(60.0, 10_000, 4_000, 1_000))
     at(2, PhaseStarted("load", "engine"))
     at(40, PhaseStarted("run", "100 requests, 8 at once, order blended"))
     at(40, Progress(0, 100, "requests"))
     for second in range(0, 20, 2):
-        at(40 + second, pulse(10 * second, 90 * second * second, 30 * second, prefill_seconds=0.4 * second))
+        at(40 + second, stats(10 * second, 90 * second * second, 30 * second, prefill_seconds=0.4 * second))
     at(60, Progress(30, 100, "requests", 1, 8, 3_500, 1_400, 250))
     stream = io.StringIO()
-    Console(file=stream, width=width, color_system=None).print(Group(*panel(board, width)))
+    Console(file=stream, width=width, color_system=None).print(Group(*panel(tracker, width)))
     shown = "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
     path = GOLDEN / f"live-{width}.txt"
     if request.config.getoption("--write-golden", default=False):
@@ -130,18 +132,18 @@ def test_sparks_reach_from_nothing_to_the_most() -> None:
     assert re.fullmatch("[▁▂▃▄▅▆▇█]{7}", spark([3, 1, 4, 1, 5, 9, 2]))
 
 
-def test_after_a_restart_what_is_left_is_counted_from_there(board: Board, at: At) -> None:
+def test_after_a_restart_what_is_left_is_counted_from_there(tracker: ProgressTracker, at: At) -> None:
     at(0, Expected(None, 10_000, None, None))
     at(0, PhaseStarted("run"))
     at(0, Progress(0, 100, "requests"))
     at(40, Progress(80, 100, "requests", 0, 0, 8_000, 0, 0))
-    at(41, pulse(50, 100, 10))
+    at(41, stats(50, 100, 10))
     # The engine died: the plan is of the rest, the counts go on.
     at(42, Expected(None, 2_000, None, None))
     at(42, PhaseStarted("load"))
     at(80, PhaseStarted("run"))
     at(80, Progress(80, 100, "requests", 0, 8, 8_000, 0, 0))
-    assert board.left() == (20.0, 20.0)
-    at(82, pulse(200, 40, 5))
-    at(84, pulse(220, 60, 7))
-    assert board.rates() == (10.0, 1.0)
+    assert tracker.left() == (20.0, 20.0)
+    at(82, stats(200, 40, 5))
+    at(84, stats(220, 60, 7))
+    assert tracker.rates() == (10.0, 1.0)
