@@ -103,7 +103,7 @@ def test_a_model_without_dimensions_cannot_be_planned(model: ResolvedModel, tmp_
     assert made.order is OrderName.GIVEN
     assert [queued.row for queued in fed(made)] == [0]
     warnings = [event.text for event in events if isinstance(event, Note) and event.warning]
-    assert any("not planned, queued as given: smollm2-135m has no dimensions" in text for text in warnings)
+    assert any("not planned, fed as given: smollm2-135m has no dimensions" in text for text in warnings)
 
 
 def test_a_prompt_that_the_pool_cannot_hold_costs_the_others_no_plan(model: ResolvedModel, tmp_path: Path) -> None:
