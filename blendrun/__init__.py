@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from blendrun.version import __version__
+
 if TYPE_CHECKING:
     from blendrun.api import LinesFailedError, plan, read, run
 
 __all__ = ["LinesFailedError", "__version__", "plan", "read", "run"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from blendrun import __version__
 from blendrun.cost.detect import CALIBRATED, compute_capability, detect_hardware, own_hardware
 from blendrun.engine.base import Platform
 from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
@@ -19,6 +18,7 @@ from blendrun.errors import BlendrunError, InputMissingError, UsageError
 from blendrun.lengths.history import data_folder
 from blendrun.models.resolve import cache_folder, resolve_model
 from blendrun.report.schemas.doctor import SCHEMA_VERSION, Check, Checkup
+from blendrun.version import __version__
 
 _SMALL_MODEL = "smollm2-135m"
 _GIB = 1 << 30

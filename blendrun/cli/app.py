@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from blendrun import __version__
 from blendrun.cli.bench import bench
 from blendrun.cli.calibrate import calibrate
 from blendrun.cli.doctor import doctor
@@ -16,6 +15,7 @@ from blendrun.cli.report import report
 from blendrun.cli.run import run
 from blendrun.cli.status import status
 from blendrun.cli.synth import synth
+from blendrun.version import __version__
 
 app = typer.Typer(
     name="blendrun",

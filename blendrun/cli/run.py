@@ -163,13 +163,19 @@ def run(
     Answers go to the output file in input order, failures to <output>.errors.jsonl, state to <output>.blendrun/.
     Exit codes: 0 all answered, 3 some lines failed, 4 too many did, 65 bad input, 69 engine lost, 75 run it again.
     """
-    from blendrun.backends.session import exit_code, run_job
     from blendrun.cli.config import apply_config
+
+    if code := _run(apply_config(context, config)):
+        raise typer.Exit(code)
+
+
+def _run(given: dict[str, Any]) -> int:
+    """given: parameters of the command, by name. Returns its exit code."""
+    from blendrun.backends.session import exit_code, run_job
     from blendrun.errors import OutputUnavailableError
     from blendrun.report.terminal.progress import choose_view
     from blendrun.report.terminal.summary import print_summary
 
-    given = apply_config(context, config)
     options = _options(given)
     to_stdout = given["output"] == "-"
     if to_stdout and sys.stdout is None:
@@ -179,8 +185,7 @@ def run(
         print_summary(summary, sys.stderr)
     if to_stdout:
         _copy_to_stdout(options.output_path)
-    if code := exit_code(summary, options):
-        raise typer.Exit(code)
+    return exit_code(summary, options)
 
 
 def _options(given: dict[str, Any]) -> RunOptions:

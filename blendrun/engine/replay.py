@@ -15,13 +15,13 @@ from hashlib import blake2b
 import msgspec
 import orjson
 
-from blendrun import __version__
 from blendrun.endpoints.base import Usage
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.errors import ErrorCode, UsageError
 from blendrun.events import Listener
+from blendrun.version import __version__
 
 _CONTEXT_LENGTH = 8192
 _CHARACTERS_PER_TOKEN = 4

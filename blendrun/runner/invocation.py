@@ -11,7 +11,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun import __version__
 from blendrun.endpoints.adapters import other_models
 from blendrun.engine.base import Result
 from blendrun.errors import (
@@ -42,6 +41,7 @@ from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.shards import Rows, write_rows
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tokens
+from blendrun.version import __version__
 
 RESUMES = "the same command resumes"
 

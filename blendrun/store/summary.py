@@ -10,7 +10,6 @@ from threading import Lock
 
 import msgspec
 
-from blendrun import __version__
 from blendrun.engine.base import EngineInfo
 from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
@@ -18,6 +17,7 @@ from blendrun.store.failures import Failure, Failures
 from blendrun.store.folder import path_text
 from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.manifest import Manifest
+from blendrun.version import __version__
 
 SCHEMA_VERSION = 1
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import zstandard
 
-from blendrun import __version__
+from blendrun.version import __version__
 from tests.command import REPLAY, blendrun, environment, ids, line, lines_of, write_jobs
 
 

@@ -15,7 +15,6 @@ import orjson
 import pytest
 from filelock import FileLock
 
-from blendrun import __version__
 from blendrun.engine.base import EngineInfo
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.errors import (
@@ -34,6 +33,7 @@ from blendrun.runner.replica import Patience
 from blendrun.runner.stop import STOP_SIGNALS, stopping_by_exception
 from blendrun.store import summary as summaries
 from blendrun.store.summary import Summary
+from blendrun.version import __version__
 from tests.runner.interrupted import Interrupted, die, signalled
 from tests.runner.runner_job import line, lines_of, no_engine, run, write
 

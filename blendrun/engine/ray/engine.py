@@ -12,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from blendrun import __version__
 from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.channel import AllDone, CloseInput, Phase
 from blendrun.engine.ray.host import FromHost, Host, Lost, Node, Replay, Sglang, Taken, ToHost
@@ -20,6 +19,7 @@ from blendrun.engine.scheduler.log_file import torn
 from blendrun.engine.threads import in_thread
 from blendrun.errors import EngineUnavailableError
 from blendrun.events import Listener, PhaseStarted
+from blendrun.version import __version__
 
 # An engine that is told to end does so within this; then its actor is killed, and the engine with it.
 _GRACE_S = 20.0

@@ -17,7 +17,6 @@ from pathlib import Path
 
 import msgspec
 
-from blendrun import __version__
 from blendrun.engine.base import Engine, EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, CloseInput, Phase
 from blendrun.engine.process import SglangEngine
@@ -26,6 +25,7 @@ from blendrun.errors import BlendrunError, EngineUnavailableError
 from blendrun.events import Event, PhaseStarted
 from blendrun.models.identity import file_fingerprint, folder_identity
 from blendrun.models.resolve import resolve_model
+from blendrun.version import __version__
 
 # How long a call waits for something to tell, and how often the files are looked at meanwhile.
 _BEAT_S, _LOOK_S = 5.0, 0.5

@@ -10,11 +10,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from blendrun import __version__
 from blendrun.files import write_atomically
 from blendrun.report.page import facts
 from blendrun.report.page.charts.registry import SECTIONS
 from blendrun.report.page.subject import Subject
+from blendrun.version import __version__
 
 
 def make_page(subjects: Sequence[Subject], path: Path) -> None:

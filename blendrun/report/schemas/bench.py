@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import msgspec
 
-from blendrun import __version__
 from blendrun.bench.simulate import Cell, UnreachableCell
 from blendrun.cost.base import Machine
 from blendrun.names import OrderName, Overlap
+from blendrun.version import __version__
 
 SCHEMA_VERSION = 2
 BLENDED, SORTED = "blended", "sorted"

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from blendrun import __version__
 from blendrun.blend.budget import ConstantBudget
 from blendrun.cost.base import Figure
 from blendrun.lengths.estimate import length_report
@@ -18,6 +17,7 @@ from blendrun.report.schemas.icicle import IcicleNode, icicle
 from blendrun.report.schemas.series import Series, planned_series
 from blendrun.simulate.portfolio import Candidate
 from blendrun.tree.heavy import heaviest_prefixes
+from blendrun.version import __version__
 
 SCHEMA_VERSION = 1
 # Edges of the density histogram: powers of two around 1, where compute and memory weigh the same.

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from blendrun import __version__
 from blendrun.cost.balance import bound_seconds
 from blendrun.cost.base import Machine
 from blendrun.cost.formulas import demand
 from blendrun.models.card import ModelCard
 from blendrun.synth.workload import Synthesis, known_lengths
+from blendrun.version import __version__
 
 SCHEMA_VERSION = 1
 
