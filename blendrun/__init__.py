@@ -6,6 +6,7 @@ line's `--help` needs none of what they do.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from blendrun.version import __version__
@@ -17,6 +18,8 @@ __all__ = ["LinesFailedError", "__version__", "plan", "read", "run"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("errors", "events"):
+        return import_module(f"blendrun.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'blendrun' has no attribute {name!r}")
     from blendrun import api

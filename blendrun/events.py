@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """A phase begins: index, model, load, run, write."""
+    """A phase begins, for example index, tokenise, load, run or write."""
 
     name: str
     detail: str = ""

@@ -1,7 +1,7 @@
 """Do the tests notice? Small faults are put into a copy of the code, one at a time, and its tests run each time.
 
     .venv/bin/uv pip install -c constraints.txt -e '.[mutants]'
-    python scripts/mutants.py [tree blend lengths journal allotment scheduler] [--minutes 30] [--sample 100]
+    python scripts/mutants.py [tree blend lengths journal work_stealing scheduler] [--minutes 30] [--sample 100]
 
 The faults are cosmic-ray's: another operator, comparison, number or constant, a loop that does not run, a decorator
 less. Of each target a random sample is tried, the same one for a seed, until the time is up. Left out: what changes an
@@ -39,7 +39,7 @@ TARGETS = {
     "blend": ("blendrun/blend/*.py", "tests/blend tests/planner/test_feeder.py tests/planner/test_parts.py"),
     "lengths": ("blendrun/lengths/*.py", "tests/lengths tests/planner/test_learner.py"),
     "journal": ("blendrun/store/journal.py", "tests/runner/test_journal.py tests/faults/test_state.py"),
-    "allotment": ("blendrun/runner/work_stealing.py", "tests/runner/test_replicas.py"),
+    "work_stealing": ("blendrun/runner/work_stealing.py", "tests/runner/test_replicas.py"),
     "scheduler": ("blendrun/engine/scheduler/*.py", _SCHEDULER),
 }
 # A mutant that makes a test loop for ever is noticed, too.

@@ -8,11 +8,14 @@ from typing import Annotated, Any, TypedDict, TypeVar
 
 import msgspec
 
-from blendrun.backends.shard import parse_shard
+from blendrun.backends.deadline import parse_duration
+from blendrun.backends.shard import SLURM, parse_shard
 from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.engine.http.settings import parse_servers
 from blendrun.errors import UsageError
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.names import AUTO, DeviceName, EngineName, OrderName, Overlap
+from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import shard_output
 
 _Options = TypeVar("_Options", bound=msgspec.Struct)
@@ -109,6 +112,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         """From names and plain values; "auto" leaves a choice open. Raises UsageError naming what is wrong."""
         found = converted(given, cls, "a run")
         checked_endpoint(found.endpoint)
+        # Refused now, before anything has begun, rather than where they are used.
+        _check_texts(found)
         if found.output is None and found.inputs[0] == STDIN:
             raise UsageError("where do the answers go? With stdin as input, give -o FILE, or -o - for stdout")
         return found
@@ -151,6 +156,18 @@ def converted(given: Mapping[str, Any], wanted: type[_Options], what: str) -> _O
         return msgspec.convert(chosen, wanted, dec_hook=_decoded)
     except msgspec.ValidationError as error:
         raise UsageError(f"options of {what}: {error}") from error
+
+
+def _check_texts(options: RunOptions) -> None:
+    """Read the options that have a notation of their own. Raises UsageError."""
+    if options.deadline is not None and options.deadline.strip().lower() != SLURM:
+        parse_duration(options.deadline, "--deadline")
+    if options.shard is not None:
+        parse_shard(options.shard)
+    if options.max_errors is not None:
+        ErrorLimit.parse(str(options.max_errors))
+    if not parse_servers(options.engine) and options.engine not in tuple(EngineName):
+        raise UsageError(f"--engine {options.engine}: known are {', '.join(EngineName)}, and addresses of servers")
 
 
 def checked_endpoint(url: str | None) -> None:

@@ -33,9 +33,9 @@ class PlanArguments(TypedDict, total=False):
     gpus: str
     tokenizer: Path | str | None
     lengths: LengthMode | str
-    orders: tuple[OrderName | str, ...]
+    orders: str | tuple[OrderName | str, ...]
     overlap: Overlap | str | None
-    price: tuple[str, ...]
+    price: str | tuple[str, ...]
     engine_args: dict[str, Any]
     keep_sharing: float
     limit: int | None
@@ -71,7 +71,8 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> PlanOptions:
         """From names and plain values; "auto" leaves a choice open. Raises UsageError naming what is wrong."""
-        found = converted(given, cls, "a plan")
+        listed = {name: _listed(given[name]) for name in ("orders", "price") if isinstance(given.get(name), str)}
+        found = converted({**given, **listed}, cls, "a plan")
         checked_endpoint(found.endpoint)
         if found.model is None:
             raise UsageError("which model? Give --model, for example --model llama-3-8b")
@@ -88,6 +89,10 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 raise UsageError(f"--price takes X or CARD=X, for example {STAND_IN}=2.5, not {given!r}") from error
         overlaps = (Overlap.EXCLUSIVE, Overlap.MIXED) if self.overlap is None else (self.overlap,)
         return Choice(self.orders, overlaps, prices.get(card, prices.get("")))
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
 def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str | None]:

@@ -6,7 +6,6 @@ from importlib import import_module
 
 from blendrun.backends.base import Backend, OpenBackend, Opening
 from blendrun.engine.http.settings import parse_servers
-from blendrun.errors import UsageError
 from blendrun.names import EngineName
 
 
@@ -16,9 +15,7 @@ def open_backend(opening: Opening) -> Backend:
 
 
 def find_backend(engine: str) -> OpenBackend:
-    """What opens an engine. Only its own module is loaded. Raises UsageError for an unknown name or a wrong address."""
-    if not (servers := parse_servers(engine)) and engine not in tuple(EngineName):
-        raise UsageError(f"--engine {engine}: known are {', '.join(EngineName)}, and addresses of servers")
-    module = import_module(f"blendrun.backends.{'servers' if servers else engine}")
+    """What opens an engine that `RunOptions` has let pass. Only its own module is loaded."""
+    module = import_module(f"blendrun.backends.{'servers' if parse_servers(engine) else EngineName(engine)}")
     found: OpenBackend = module.open_backend
     return found

@@ -38,7 +38,7 @@ _SERVED = "served"
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """addresses: of the servers. settings: what was said of each. facts: what those that are up say of themselves."""
+    """addresses: of the servers. settings: what was said of each. info: what those that are up say of themselves."""
 
     addresses: tuple[str, ...]
     settings: HttpSettings

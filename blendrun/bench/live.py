@@ -252,8 +252,8 @@ def _key(entry: _Entry) -> bytes:
 def _rows(plan: RunPlan) -> list[int]:
     """All rows of a plan in the order in which it would feed them if nothing ended."""
     rows = []
-    while (feed := plan.feeder.take()) is not None:
-        rows.append(feed.row)
+    while (queued := plan.feeder.take()) is not None:
+        rows.append(queued.row)
     return rows
 
 

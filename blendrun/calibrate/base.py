@@ -84,8 +84,10 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Constants:
-    """Seconds. The step model of `blendrun.simulate.StepTime`, field by field; `round_trip` belongs to the measurement:
-    a job pays it once, not at each step."""
+    """Constants of `blendrun.simulate.base.StepTime`, field by field, in seconds.
+
+    round_trip: belongs to the measurement; a job pays it once, not at each step.
+    """
 
     prefill_token: float
     prefill_square: float

@@ -57,7 +57,7 @@ def fit(observations: Sequence[Observation]) -> Fit:
 
 
 def step_seconds(step: Step, constants: Constants) -> float:
-    """What the model says of one step (the formula of `blendrun.simulate.StepTime`)."""
+    """What the model says of one step (the formula of `blendrun.simulate.base.StepTime`)."""
     products = max(constants.prefill_token * (step.prefill + step.rows), constants.weights)
     return (
         products

@@ -22,8 +22,9 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """Constants of an engine step for one model, as `blendrun calibrate` fitted them; `blendrun.simulate.StepTime` has
-    their meaning. Seconds. fit_error: mean relative error over the batches measured.
+    """Constants of an engine step for one model, as `blendrun calibrate` fitted them, in seconds.
+
+    `blendrun.simulate.base.StepTime` has their meaning. fit_error: mean relative error over the batches measured.
     """
 
     model: str

@@ -14,7 +14,7 @@ from blendrun.events import Listener
 Platform = Literal["cpu", "gpu"]
 # Where an engine says it runs; a server tells nobody.
 Where = Literal["cpu", "gpu", "server"]
-# The overlap ladder of `simulate.Overlap`, by value.
+# The overlap ladder of `names.Overlap`, by value.
 OverlapMode = Literal["exclusive", "mixed", "pdmux"]
 
 

@@ -73,28 +73,28 @@ class RowFeeder:
     def __init__(self, rows: NDArray[np.int64]) -> None:
         """rows: i64, in feed order."""
         self._rows = rows
-        self._steal = 0
+        self._taken = 0
 
     @property
     def unfed(self) -> int:
-        return len(self._rows) - self._steal
+        return len(self._rows) - self._taken
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        return self._rows[self._steal :]
+        return self._rows[self._taken :]
 
     def split_off(self) -> RowFeeder | None:
         if self.unfed < _FEWEST:
             return None
-        cut = self._steal + (self.unfed + 1) // 2
+        cut = self._taken + (self.unfed + 1) // 2
         given, self._rows = self._rows[cut:], self._rows[:cut]
         return RowFeeder(given)
 
     def take(self) -> QueuedRequest | None:
-        if self._steal == len(self._rows):
+        if self._taken == len(self._rows):
             return None
-        self._steal += 1
-        return QueuedRequest(int(self._rows[self._steal - 1]), self._steal - 1)
+        self._taken += 1
+        return QueuedRequest(int(self._rows[self._taken - 1]), self._taken - 1)
 
     def ended(self, queued: QueuedRequest) -> None:
         """Nothing depends on it."""
@@ -167,8 +167,8 @@ class PlanFeeder:
     ) -> None:
         """wanted: bool (M,), prompts to be fed. pool_tokens: of the engine.
 
-        subtree: i64 (M,), what each `Feed` says of where it hangs; None for the tree's own nodes, where it is not that
-        of the whole job.
+        subtree: i64 (M,), where each `QueuedRequest` hangs; None for the tree's own nodes, where it is not that of the
+        whole job.
         unplanned: i64, rows of the Job without a prompt, fed first of all. sample: i64, prompts to be fed next.
         """
         self._unplanned = [] if unplanned is None else unplanned.tolist()[::-1]

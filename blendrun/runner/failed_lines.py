@@ -30,7 +30,7 @@ class FailedLines:
     ) -> None:
         self.failures = Failures()
         self._job, self._ledger, self._journal, self._state = job, ledger, journal, state
-        self._limit, self._watch = limit, listener
+        self._limit, self._listener = limit, listener
 
     @property
     def count(self) -> int:
@@ -50,7 +50,7 @@ class FailedLines:
         """Count a failed line; an error of a new kind is shown."""
         sentence = self.failures.add(code, message, self._job.where(row))
         if sentence is not None and tell:
-            self._watch(Note(sentence, warning=True))
+            self._listener(Note(sentence, warning=True))
 
     def too_many(self, count: int | None = None) -> bool:
         """Whether more lines failed than may. count: other than those taken in so far."""
@@ -87,4 +87,4 @@ class FailedLines:
     def show_counts(self) -> None:
         """Each kind of error with its number of lines, where a run ends without a summary on the screen."""
         for text in shown(self.failures.kinds()):
-            self._watch(Note(text, warning=True))
+            self._listener(Note(text, warning=True))

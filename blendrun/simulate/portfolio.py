@@ -70,7 +70,7 @@ STOCK = AdmissionPolicy(gate=False, reserve=_OWN_RESERVE, eviction=Eviction.LRU)
 class Candidate:
     """One order on one overlap mode, with the best budget of those tried.
 
-    feed: what was fed: an order from its front, or a blend from both ends. paced: see `Engine`.
+    fed: what was fed: an order from its front, or a blend from both ends. paced: see `Engine`.
     requests_per_second; tokens_per_second: prompt (cached ones too) and output tokens, as the paper counts throughput.
     cost: in the currency of the price; None without one.
     """
@@ -145,7 +145,7 @@ def simulate_portfolio(
         None for as many as the pool holds.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
         means of `lengths`.
-    feedings: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough, with the
+    admissions: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough, with the
         reserve that SGLang has for this job (`own_reserve`).
     gpu_hour: price of an hour of one device.
     listener: told the progress in simulations.

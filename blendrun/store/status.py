@@ -112,7 +112,7 @@ class StatusFile:
         return self._status.blendrun.exit_code is not None
 
     def beside(self, listener: Listener) -> Listener:
-        """A watch that also keeps this file."""
+        """A listener that also keeps this file."""
 
         def both(event: Event) -> None:
             self.take(event)

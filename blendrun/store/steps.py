@@ -106,7 +106,7 @@ class StepTail:
     def answered(self, queued_requests: Iterable[QueuedRequest]) -> dict[int, int]:
         """Tokens that the answers of running requests have, by prompt; those not admitted yet are left out.
 
-        feeds: all that run. Others that the log told of are forgotten: they ended before it was read.
+        queued_requests: all that run. Others that the log told of are forgotten: they ended before it was read.
         """
         running = [queued for queued in queued_requests if queued.index in self._admitted]
         self._admitted = {queued.index: self._admitted[queued.index] for queued in running}

@@ -102,9 +102,9 @@ def test_the_tail_is_fed_longest_first() -> None:
 
 def test_rows_without_a_prompt_and_samples_come_first() -> None:
     source = feeder(two_kinds(40), unplanned=np.array([77, 78]), sample=np.array([5, 20]))
-    feeds = take_all(source)
-    assert [fed.row for fed in feeds[:2]] == [77, 78]
-    assert [fed.prompt for fed in feeds[:4]] == [-1, -1, 5, 20]
+    queue = take_all(source)
+    assert [fed.row for fed in queue[:2]] == [77, 78]
+    assert [fed.prompt for fed in queue[:4]] == [-1, -1, 5, 20]
 
 
 def test_a_new_plan_expects_what_it_says() -> None:

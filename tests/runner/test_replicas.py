@@ -218,7 +218,7 @@ def test_a_request_that_kills_costs_itself_alone(jobs: Path, out: Path) -> None:
     assert summary.error_codes == {"engine_error": 1, "invalid_json": 1}
 
 
-class TestAllotment:
+class TestWorkPool:
     @staticmethod
     def make(parts: int, rows: int = 100, *, stopping: Callable[[], bool] = lambda: False) -> WorkPool:
         pool = WorkPool(
@@ -279,7 +279,7 @@ class TestAllotment:
             pass
         taken = []
         while (plan := pool._steal()) is not None:
-            taken += [feed.row for feed in iter(plan.feeder.take, None)]
+            taken += [queued.row for queued in iter(plan.feeder.take, None)]
         assert sorted(taken) == list(range(4 + left, 8))
         assert second.unfed == left
 

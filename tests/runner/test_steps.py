@@ -23,18 +23,18 @@ def test_answers_grow_by_a_token_a_decode_step(tmp_path: Path) -> None:
     torn = step([2], 2)
     with log.open("ab") as file:
         file.write(b"\n" + step([0], 0) + step([], 1) + step([1], 1) + step([], 2) + torn[:6])
-    feeds = [
+    queue = [
         QueuedRequest(row=10, index=0, prompt=4),
         QueuedRequest(row=11, index=1, prompt=5),
         QueuedRequest(row=12, index=2, prompt=6),
     ]
     tail.read()
-    assert tail.answered(feeds) == {4: 3, 5: 2}
-    tail.forget(feeds[0])
+    assert tail.answered(queue) == {4: 3, 5: 2}
+    tail.forget(queue[0])
     with log.open("ab") as file:
         file.write(torn[6:])
     tail.read()
-    assert tail.answered(feeds) == {5: 3, 6: 1}
+    assert tail.answered(queue) == {5: 3, 6: 1}
 
 
 def test_what_ended_before_its_steps_were_read_is_not_kept(tmp_path: Path) -> None:
@@ -42,13 +42,13 @@ def test_what_ended_before_its_steps_were_read_is_not_kept(tmp_path: Path) -> No
     log = tmp_path / "steps.jsonl"
     log.touch()
     tail = StepTail(log)
-    feeds = [QueuedRequest(row=row, index=row, prompt=row) for row in range(1000)]
-    log.write_bytes(b"".join(step([feed.index], 1) for feed in feeds))
-    for feed in feeds[:-1]:
-        tail.forget(feed)
+    queue = [QueuedRequest(row=row, index=row, prompt=row) for row in range(1000)]
+    log.write_bytes(b"".join(step([queued.index], 1) for queued in queue))
+    for queued in queue[:-1]:
+        tail.forget(queued)
     tail.read()
-    assert tail.answered(feeds[-1:]) == {999: 1}
-    tail.forget(feeds[-1])
+    assert tail.answered(queue[-1:]) == {999: 1}
+    tail.forget(queue[-1])
     assert tail.held == 0
 
 

@@ -213,8 +213,8 @@ class Expecting(RowFeeder):
         return RunPlan(self, OrderName.GIVEN)
 
     def take(self) -> QueuedRequest | None:
-        feed = super().take()
-        return None if feed is None else replace(feed, output=self.tokens.get(feed.row, self.default))
+        queued = super().take()
+        return None if queued is None else replace(queued, output=self.tokens.get(queued.row, self.default))
 
 
 class TestDeadline:

@@ -19,7 +19,7 @@ VERBOSE_INTERVAL_S = 5.0
 
 
 class View(Protocol):
-    """Shows events while it is open; a callable, so that it can be the runner's watch."""
+    """Shows events while it is open; a callable, so that it can be a run's listener."""
 
     def __call__(self, event: Event) -> None: ...
 
