@@ -14,8 +14,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
@@ -28,6 +29,7 @@ from blendrun.errors import (
     EXIT_OK,
     EXIT_SOME_LINES_FAILED,
     BlendrunError,
+    InputInvalidError,
     InputMissingError,
     TooManyErrorsError,
     UsageError,
@@ -39,6 +41,19 @@ from blendrun.store.folder import StateFolder
 from blendrun.store.summary import Summary
 
 Jobs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
+_FRAMES = ("pandas", "polars")
+_COLUMNS: dict[str, type] = {
+    "custom_id": str,
+    "text": str,
+    "finish_reason": str,
+    "prompt_tokens": int,
+    "cached_tokens": int,
+    "completion_tokens": int,
+    "error_code": str,
+    "error_message": str,
+    "response": str,
+}
+_PANDAS = {str: "string", int: "Int64"}
 # "rich": a live view on stderr where that is a terminal, lines elsewhere. A function gets every event.
 Show = Listener | Literal["rich"] | None
 
@@ -49,8 +64,12 @@ class LinesFailedError(BlendrunError):
     exit_code = EXIT_SOME_LINES_FAILED
 
     def __init__(self, message: str, summary: Summary) -> None:
-        super().__init__(message)
+        # Both, so that it can be pickled; a message alone is what it prints.
+        super().__init__(message, summary)
         self.summary = summary
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 def run(
@@ -72,7 +91,7 @@ def run(
     EngineUnavailableError (69), OutputUnavailableError (73), DrainedError (75), ManifestMismatchError (78),
     InterruptedRunError (130).
     """
-    asked = RunOptions.of({"inputs": _names(jobs), "model": model, "output": output, **options})
+    asked = RunOptions.of(_asked(jobs, {"model": model, "output": output}, options))
     with _main_thread():
         summary = run_job(asked, _view(progress))
     if (code := exit_code(summary, asked)) != EXIT_OK:
@@ -88,7 +107,7 @@ def plan(
 
     Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError.
     """
-    asked = PlanOptions.of({"inputs": _names(jobs), "model": model, **options})
+    asked = PlanOptions.of(_asked(jobs, {"model": model}, options))
     with _view(progress) as listener:
         return plan_job(asked, listener)[0]
 
@@ -108,24 +127,44 @@ def read(
     polars instead, with a column for each of `custom_id`, `text` (of the first choice), `finish_reason`,
     `prompt_tokens`, `cached_tokens`, `completion_tokens`, `error_code`, `error_message` and `response` (JSON text).
 
-    Raises InputMissingError where there is no such file, UsageError where pandas or polars is not installed.
+    Raises InputMissingError where there is no such file, InputInvalidError for a line that no run has written (when it
+    comes to it), UsageError for an unknown `frame`, or where pandas or polars is not installed.
     """
+    if frame not in (None, *_FRAMES):
+        raise UsageError(f"frame={frame!r}: known are {', '.join(_FRAMES)}")
     output = Path(path)
     files = [output, *([StateFolder(output).errors] if errors else [])]
-    if not output.exists():
+    if not output.is_file():
         raise InputMissingError(f"cannot read {output}: no such file; a run writes it when all is answered")
-    lines = (orjson.loads(line) for file in files if file.exists() for line in _lines(file))
+    lines = (line for file in files if file.exists() for line in _lines(file))
     return lines if frame is None else _frame(lines, frame)
 
 
+def _asked(jobs: Jobs, named: dict[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that was asked for, by the names of the options. Raises UsageError for a name given twice."""
+    if "inputs" in options:
+        raise UsageError("inputs: give the jobs as the first argument")
+    return {**options, **named, "inputs": _names(jobs)}
+
+
 def _names(jobs: Jobs) -> tuple[str, ...]:
-    return tuple(os.fspath(name) for name in ([jobs] if isinstance(jobs, str | os.PathLike) else jobs))
+    """Raises UsageError for what is no file name."""
+    names = [jobs] if isinstance(jobs, str | bytes | os.PathLike) else jobs
+    try:
+        return tuple(os.fsdecode(name) for name in names)
+    except TypeError as error:
+        raise UsageError(f"jobs: give the name of a file or several, not {jobs!r:.60}") from error
 
 
 def _view(progress: Show) -> AbstractContextManager[Listener]:
-    if progress is None:
+    """Raises UsageError for what cannot listen."""
+    if progress is None or (progress == "rich" and (sys.stderr is None or sys.stderr.closed)):
         return nullcontext(ignore)
-    return choose_view(sys.stderr, quiet=False) if progress == "rich" else nullcontext(progress)
+    if progress == "rich":
+        return choose_view(sys.stderr, quiet=False)
+    if not callable(progress):
+        raise UsageError(f'progress={progress!r}: give "rich", or a function that takes an event')
+    return nullcontext(progress)
 
 
 @contextmanager
@@ -147,35 +186,56 @@ def _main_thread() -> Iterator[None]:
         signal.set_wakeup_fd(wakeup)
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def _lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Raises InputInvalidError for a line that no run has written."""
+    hint = "is it the output of a run?"
     with path.open("rb") as file:
-        yield from file
+        for number, text in enumerate(file, 1):
+            try:
+                line = orjson.loads(text)
+            except orjson.JSONDecodeError as error:
+                raise InputInvalidError(f"{path}, line {number}: no JSON ({error}); {hint}") from error
+            if not isinstance(line, dict) or "custom_id" not in line:
+                raise InputInvalidError(f"{path}, line {number}: no answer with a custom_id; {hint}")
+            yield line
 
 
 def _frame(lines: Iterable[dict[str, Any]], library: str) -> Any:
+    """A frame with the same columns of the same types, whatever the lines hold."""
     try:
-        module = __import__(library)
+        module = import_module(library)
     except ImportError as error:
         raise UsageError(f"frame={library!r} needs {library}: pip install {library}") from error
     rows = [_row(line) for line in lines]
-    columns = {name: [row[name] for row in rows] for name in _row({"custom_id": ""})}
-    return module.DataFrame(columns)
+    columns = {name: [row[name] for row in rows] for name in _COLUMNS}
+    if library == "polars":
+        types = {name: module.Int64 if kind is int else module.String for name, kind in _COLUMNS.items()}
+        return module.DataFrame(columns, schema=types)
+    return module.DataFrame(columns).astype({name: _PANDAS[kind] for name, kind in _COLUMNS.items()})
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
     """A line as columns. A completion's text is the choice's own, a chat's is in its message."""
     body = (line.get("response") or {}).get("body") or {}
-    error, usage = line.get("error") or {}, body.get("usage") or {}
-    choice = (body.get("choices") or [{}])[0]
-    message = choice.get("message") or {}
-    return {
+    usage, choice = body.get("usage") or {}, (body.get("choices") or [{}])[0]
+    error = line.get("error") or {}
+    if not isinstance(error, dict):
+        error = {"message": error}
+    content = choice.get("text") if "text" in choice else (choice.get("message") or {}).get("content")
+    found = {
         "custom_id": line["custom_id"],
-        "text": choice.get("text") if "text" in choice else message.get("content"),
+        "text": content,
         "finish_reason": choice.get("finish_reason"),
         "prompt_tokens": usage.get("prompt_tokens"),
         "cached_tokens": (usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
         "completion_tokens": usage.get("completion_tokens"),
         "error_code": error.get("code"),
         "error_message": error.get("message"),
-        "response": orjson.dumps(body).decode() if body else None,
+        "response": body or None,
     }
+    return {name: _cell(value, _COLUMNS[name]) for name, value in found.items()}
+
+
+def _cell(value: Any, kind: type) -> Any:
+    """What is no text in a column of text stands there as JSON."""
+    return value if value is None or isinstance(value, kind) else orjson.dumps(value).decode()

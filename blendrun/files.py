@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from blendrun.errors import unwritable
+from blendrun.errors import UsageError, unwritable
 
 # Of files that only their owner reads.
 PRIVATE = 0o600
@@ -45,6 +45,17 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
     except OSError as error:
         raise unwritable(path, error, "the same command goes on") from error
+
+
+def refuse_overwriting(path: Path, own: Iterable[Path | str], what: str) -> None:
+    """Refuse to write over a file that is read, whatever it is called: by another path, a link, a hard link.
+
+    what: the option that names `path`. Raises UsageError.
+    """
+    for each in map(Path, own):
+        same = path.resolve() == each.resolve() or (path.exists() and each.exists() and path.samefile(each))
+        if same:
+            raise UsageError(f"{what} {path} is a file of the job itself ({each}); give another name")
 
 
 def temporary_for(path: Path) -> Path:

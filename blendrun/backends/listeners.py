@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blendrun.backends.options import STDIN, RunOptions
-from blendrun.errors import UsageError
 from blendrun.events import Event, Listener, Note
+from blendrun.files import refuse_overwriting
 from blendrun.report.export.metrics import Metrics
 from blendrun.report.export.trace import ChromeTrace
 from blendrun.store.folder import StateFolder
@@ -44,9 +44,12 @@ def listening(options: RunOptions, view: Listener) -> Iterator[Listeners]:
     """The view and what the options ask for. Raises OutputUnavailableError, UsageError."""
     with ExitStack() as stack:
         found = Listeners(view)
-        for path in (options.metrics_textfile, options.trace):
+        output = options.output_path
+        own: list[Path | str] = [output, StateFolder(output).errors]
+        own += [name for name in options.inputs if name != STDIN]
+        for option, path in (("--metrics-textfile", options.metrics_textfile), ("--trace", options.trace)):
             if path is not None:
-                _refuse_own_files(path, options)
+                refuse_overwriting(path, own, option)
         if options.metrics_port is not None or options.metrics_textfile is not None:
             metrics = Metrics(port=options.metrics_port, textfile=options.metrics_textfile, model=options.label)
             found.metrics = stack.enter_context(metrics)
@@ -57,11 +60,3 @@ def listening(options: RunOptions, view: Listener) -> Iterator[Listeners]:
             state = StateFolder(options.output_path)
             found.others.append(stack.enter_context(ChromeTrace(options.trace, state, appended=options.resume)))
         yield found
-
-
-def _refuse_own_files(path: Path, options: RunOptions) -> None:
-    """Raises UsageError where a file to be written is the job, or its answers."""
-    output = options.output_path
-    own = [output, StateFolder(output).errors, *(Path(name) for name in options.inputs if name != STDIN)]
-    if path.absolute() in [each.absolute() for each in own]:
-        raise UsageError(f"{path} is a file of the job itself; give another name")

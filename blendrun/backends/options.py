@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, TypeVar
 
 import msgspec
+import numpy as np
 
 from blendrun.backends.deadline import parse_duration
 from blendrun.backends.shard import SLURM, parse_shard
@@ -14,7 +18,7 @@ from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.http.settings import parse_servers
 from blendrun.errors import UsageError
 from blendrun.jobs.line import MAX_LINE_BYTES
-from blendrun.names import AUTO, DeviceName, EngineName, OrderName, Overlap
+from blendrun.names import AUTO, DeviceName, EngineName, LengthMode, OrderName, Overlap
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import shard_output
 
@@ -25,6 +29,23 @@ AtLeast1 = Annotated[int, msgspec.Meta(ge=1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0)]
 # Of the names that stand for "None" on a command line and in a config file.
 _CHOSEN_LATER = ("order", "overlap")
+# Text that Python may give as a path or as a number.
+_TEXTS = ("model", "deadline", "gpus", "hardware")
+# For messages: what names there are, and where else something is.
+_NAMES: dict[str, type[StrEnum]] = {
+    "order": OrderName,
+    "orders": OrderName,
+    "overlap": Overlap,
+    "device": DeviceName,
+    "lengths": LengthMode,
+}
+_ELSEWHERE = {
+    "engine_arg": "; engine_args is a dict of them",
+    "quiet": "; without progress=... nothing is shown",
+    "verbose": "; progress=... gets every event",
+    "config": "; read the file, and give what is in it",
+    "jobs": "; they are the first argument",
+}
 
 
 class RunArguments(TypedDict, total=False):
@@ -148,14 +169,38 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 def converted(given: Mapping[str, Any], wanted: type[_Options], what: str) -> _Options:
     """Options from names and plain values, checked. Raises UsageError naming what is wrong. what: they are of."""
     chosen = {
-        name: None if name in _CHOSEN_LATER and value == AUTO else value
+        name: None if name in _CHOSEN_LATER and value == AUTO else _plain(name, value)
         for name, value in given.items()
         if value is not None
     }
     try:
         return msgspec.convert(chosen, wanted, dec_hook=_decoded)
     except msgspec.ValidationError as error:
-        raise UsageError(f"options of {what}: {error}") from error
+        text = str(error).replace("$.inputs", "jobs").replace("`$.", "`")
+        name = text.rpartition("`")[0].rpartition("`")[2].partition("[")[0]
+        known = f"; known are {', '.join(_NAMES[name])}" if name in _NAMES and "enum" in text else ""
+        unknown = next((new for old, new in _ELSEWHERE.items() if f"unknown field `{old}`" in text), "")
+        raise UsageError(f"options of {what}: {text}{known}{unknown}") from error
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Without NumPy's scalars, and without paths where text is meant. Raises UsageError for what is no JSON."""
+    if name == "engine_args":
+        try:
+            return json.loads(json.dumps(value, allow_nan=False, default=_scalar))
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"engine_args: {error}; give plain values, as JSON has them") from error
+    if isinstance(value, os.PathLike) and name in _TEXTS:
+        return os.fspath(value)
+    if name in _TEXTS and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _scalar(value: Any) -> Any:
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{value!r:.60} is no plain value")
 
 
 def _check_texts(options: RunOptions) -> None:
@@ -166,8 +211,16 @@ def _check_texts(options: RunOptions) -> None:
         parse_shard(options.shard)
     if options.max_errors is not None:
         ErrorLimit.parse(str(options.max_errors))
-    if not parse_servers(options.engine) and options.engine not in tuple(EngineName):
-        raise UsageError(f"--engine {options.engine}: known are {', '.join(EngineName)}, and addresses of servers")
+    find_module(options.engine)
+
+
+def find_module(engine: str) -> str:
+    """Name of the module of `blendrun.backends` that opens an engine. Raises UsageError for an unknown one."""
+    if parse_servers(engine):
+        return "servers"
+    if engine not in tuple(EngineName):
+        raise UsageError(f"--engine {engine}: known are {', '.join(EngineName)}, and addresses of servers")
+    return engine
 
 
 def checked_endpoint(url: str | None) -> None:
@@ -178,6 +231,8 @@ def checked_endpoint(url: str | None) -> None:
 
 def _decoded(wanted: type, value: Any) -> Any:
     """What msgspec does not convert itself."""
-    if wanted is Path and isinstance(value, str | Path):
-        return Path(value)
-    raise NotImplementedError(wanted)
+    if wanted is not Path:
+        raise NotImplementedError(wanted)
+    if isinstance(value, str | bytes | os.PathLike):
+        return Path(os.fsdecode(value))
+    raise TypeError(f"Expected a path, got `{type(value).__name__}`")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, TypedDict
@@ -11,12 +12,13 @@ import msgspec
 import numpy as np
 
 from blendrun.backends.machines import machines_of
-from blendrun.backends.options import AtLeast1, checked_endpoint, converted
+from blendrun.backends.options import STDIN, AtLeast1, checked_endpoint, converted
 from blendrun.cost.base import Machine
 from blendrun.cost.hardware import STAND_IN
 from blendrun.engine.settings import engine_limits
 from blendrun.errors import OutputUnavailableError, UsageError
 from blendrun.events import Listener, PhaseStarted
+from blendrun.files import refuse_overwriting
 from blendrun.jobs.source import open_sources
 from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan, make_structure
@@ -71,8 +73,9 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> PlanOptions:
         """From names and plain values; "auto" leaves a choice open. Raises UsageError naming what is wrong."""
-        listed = {name: _listed(given[name]) for name in ("orders", "price") if isinstance(given.get(name), str)}
-        found = converted({**given, **listed}, cls, "a plan")
+        listed = {name: _listed(given[name]) for name in ("orders", "price") if given.get(name) is not None}
+        joined = {name: _joined(given[name]) for name in ("gpus", "hardware") if given.get(name) is not None}
+        found = converted({**given, **listed, **joined}, cls, "a plan")
         checked_endpoint(found.endpoint)
         if found.model is None:
             raise UsageError("which model? Give --model, for example --model llama-3-8b")
@@ -85,14 +88,22 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             name, _, price = given.rpartition("=")
             try:
                 prices[name.strip()] = float(price)
+                if not 0 <= prices[name.strip()] < math.inf:
+                    raise ValueError(price)
             except ValueError as error:
                 raise UsageError(f"--price takes X or CARD=X, for example {STAND_IN}=2.5, not {given!r}") from error
         overlaps = (Overlap.EXCLUSIVE, Overlap.MIXED) if self.overlap is None else (self.overlap,)
         return Choice(self.orders, overlaps, prices.get(card, prices.get("")))
 
 
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
+def _listed(value: Any) -> tuple[str, ...]:
+    """As a list, however it was given: comma-separated, one number, any iterable."""
+    parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Iterable) else (value,)
+    return tuple(text for part in parts if (text := str(part).strip()))
+
+
+def _joined(value: Any) -> str:
+    return ",".join(_listed(value))
 
 
 def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str | None]:
@@ -100,6 +111,10 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
 
     Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError.
     """
+    own = [name for name in options.inputs if name != STDIN]
+    for option in ("order_out", "save", "report"):
+        if (path := getattr(options, option)) is not None:
+            refuse_overwriting(path, own, f"--{option.replace('_', '-')}")
     # Unpacked copies of the input are needed to the end: names are read from them.
     with TemporaryDirectory(prefix="blendrun-plan-", ignore_cleanup_errors=True) as spool:
         workload, made, machines = _plan(options, Path(spool), listener)

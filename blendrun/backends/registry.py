@@ -5,8 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from blendrun.backends.base import Backend, OpenBackend, Opening
-from blendrun.engine.http.settings import parse_servers
-from blendrun.names import EngineName
+from blendrun.backends.options import find_module
 
 
 def open_backend(opening: Opening) -> Backend:
@@ -15,7 +14,7 @@ def open_backend(opening: Opening) -> Backend:
 
 
 def find_backend(engine: str) -> OpenBackend:
-    """What opens an engine that `RunOptions` has let pass. Only its own module is loaded."""
-    module = import_module(f"blendrun.backends.{'servers' if parse_servers(engine) else EngineName(engine)}")
+    """What opens an engine. Only its own module is loaded. Raises UsageError for an unknown name or a wrong address."""
+    module = import_module(f"blendrun.backends.{find_module(engine)}")
     found: OpenBackend = module.open_backend
     return found

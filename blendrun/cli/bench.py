@@ -90,7 +90,7 @@ def simulate(
 
     _refuse_both(context, jobs)
     if plot is not None:
-        check_plot(plot)
+        check_plot(plot, jobs or ())
     with choose_view(sys.stderr, quiet=quiet) as listener:
         report = _of_jobs(context.params, listener) if jobs else _of_recipe(context.params, listener)
         if plot is not None:

@@ -22,7 +22,11 @@ def apply_config(context: typer.Context, config: Path | None) -> dict[str, Any]:
         return options
     given = {key.replace("-", "_"): value for key, value in _read(config).items()}
     if isinstance(arguments := given.pop("engine_args", None), dict):
-        given["engine_arg"] = [f"{name}={_as_json(value)}" for name, value in arguments.items()]
+        listed = given.get("engine_arg") or []
+        given["engine_arg"] = [
+            *(listed if isinstance(listed, list) else [listed]),
+            *(f"{name}={_as_json(value)}" for name, value in arguments.items()),
+        ]
     elif arguments is not None:
         raise UsageError(f"{config}: engine_args must be a mapping, for example `max_running_requests: 16`")
     known = sorted(set(options) - {"config", "jobs"})

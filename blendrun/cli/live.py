@@ -63,7 +63,7 @@ def live(
     from blendrun.runner.stop import stopping_by_exception
 
     if plot is not None:
-        check_plot(plot)
+        check_plot(plot, jobs)
     options = {
         "jobs": jobs, "model": model, "orders": orders, "overlap": overlap, "kv_tokens": kv_tokens, "limit": limit,
         "repeat": repeat, "hardware": hardware, "engine_arg": engine_arg, "device": device, "threads": threads,

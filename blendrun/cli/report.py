@@ -27,6 +27,7 @@ def report(
     It opens from a mail attachment, prints, and asks no network for anything. A run may still be working.
     """
     from blendrun.errors import UsageError
+    from blendrun.files import refuse_overwriting
     from blendrun.report.page.page import make_page
     from blendrun.report.page.subject import plan_subject, read_plan, run_subject
     from blendrun.store.folder import StateFolder
@@ -37,8 +38,10 @@ def report(
     names = _names([*found, *plans])
     subjects = [run_subject(path, name) for path, name in zip(found, names, strict=False)]
     subjects += [plan_subject(read_plan(path), name) for path, name in zip(plans, names[len(found) :], strict=True)]
-    own = {each.absolute() for path in (*found, *plans) for each in (path, StateFolder(path.resolve()).output)}
-    if output.absolute() in own or output.suffix in (".jsonl", ".npz", ".json"):
+    refuse_overwriting(
+        output, [each for path in (*found, *plans) for each in (path, StateFolder(path.resolve()).output)], "-o"
+    )
+    if output.suffix in (".jsonl", ".npz", ".json"):
         raise UsageError(f"the page would replace {output}; give a name that ends in .html with -o")
     make_page(subjects, output)
     sys.stderr.write(f"blendrun: wrote {output} ({output.stat().st_size / 1e6:.1f} MB)\n")

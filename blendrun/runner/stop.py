@@ -65,7 +65,8 @@ def stopping_by_exception(deadline: float | None = None) -> Iterator[None]:
         try:
             yield
         finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            if deadline is not None:
+                signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 @contextmanager
@@ -75,10 +76,11 @@ def handlers_kept() -> Iterator[None]:
     A deadline's alarm is held back meanwhile, as a loop swallows what is raised between its tasks.
     """
     before = {number: signal.getsignal(number) for number in (*STOP_SIGNALS, signal.SIGALRM)}
-    begun, (left, _) = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, 0)
+    begun, (left, interval) = time.monotonic(), signal.setitimer(signal.ITIMER_REAL, 0)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, max(left - (time.monotonic() - begun), 0.001) if left else 0)
+        left = max(left - (time.monotonic() - begun), 0.001) if left else 0
+        signal.setitimer(signal.ITIMER_REAL, left, interval)
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import pickle
 import re
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
+import numpy as np
 import pytest
 
 import blendrun
@@ -25,7 +30,7 @@ def run(folder: Path, rows: int = 12, **options: Any) -> Any:
     jobs = folder / "jobs.jsonl"
     if not jobs.exists():
         write_jobs(jobs, rows)
-    return blendrun.run(jobs, engine="replay", output=folder / "out.jsonl", **options)
+    return blendrun.run(jobs, output=folder / "out.jsonl", **{"engine": "replay", **options})
 
 
 class TestRun:
@@ -64,6 +69,45 @@ class TestRun:
         assert capfd.readouterr() == ("", "")
 
 
+class Name:
+    """What has a path, and is no `Path`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def test_values_come_as_python_and_numpy_have_them(tmp_path: Path) -> None:
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 12)
+    summary = blendrun.run(
+        (each for each in [Name(jobs)]),
+        engine="replay",
+        output=Name(tmp_path / "out.jsonl"),
+        limit=np.int64(7),  # type: ignore[arg-type]
+        drain_timeout=np.float64(0.5),
+        deadline=600,  # type: ignore[arg-type]
+        engine_args={"slots": np.int64(2)},
+        trace=Name(tmp_path / "trace.json"),  # type: ignore[arg-type]
+        overlap="auto",
+    )
+    assert summary.counts.total == 7
+    assert (tmp_path / "trace.json").exists()
+
+
+def test_a_timer_of_the_callers_goes_on(tmp_path: Path) -> None:
+    rung: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda *_: rung.append(1))
+    signal.setitimer(signal.ITIMER_REAL, 3600, 1800)
+    try:
+        run(tmp_path)
+        left, interval = signal.setitimer(signal.ITIMER_REAL, 0)
+        assert 3000 < left < 3600 and interval == 1800
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
 class TestErrors:
     def failing(self, folder: Path) -> None:
         write_jobs(folder / "jobs.jsonl", 4)
@@ -96,18 +140,59 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("wrong", "said"),
         [
-            ({"limit": 0}, r"`int` >= 1 - at `\$\.limit`"),
-            ({"order": "best"}, r"'best' - at `\$\.order`"),
+            ({"limit": 0}, "`int` >= 1 - at `limit`"),
+            ({"order": "best"}, "'best' - at `order`; known are given, shuffled, sorted, lof, blended"),
+            ({"device": "tpu"}, "known are auto, cpu, gpu"),
             ({"no_such": 1}, "unknown field `no_such`"),
-            ({"replicas": "two"}, r"`int.*`, got `str` - at `\$\.replicas`"),
+            ({"engine_arg": ["a=1"]}, "engine_args is a dict of them"),
+            ({"quiet": True}, "without progress=... nothing is shown"),
+            ({"inputs": ("a",)}, "give the jobs as the first argument"),
+            ({"replicas": "two"}, "`int.*`, got `str` - at `replicas`"),
             ({"endpoint": "/v2"}, "--endpoint /v2: known are /v1/chat/completions"),
-            ({"drain_timeout": -1}, r"at `\$\.drain_timeout`"),
+            ({"drain_timeout": -1}, "at `drain_timeout`"),
+            ({"deadline": "soon"}, "--deadline 'soon' is no duration"),
+            ({"max_errors": "x%"}, "--max-errors x%: give a number of lines"),
+            ({"shard": "9"}, "--shard takes i/n"),
+            ({"engine": "none"}, "--engine none: known are sglang, replay"),
+            ({"trace": 3}, "Expected a path, got `int` - at `trace`"),
+            ({"engine_args": {"slots": object()}}, "engine_args: .* is no plain value"),
+            ({"engine_args": {"slots": float("nan")}}, "engine_args: .*; give plain values"),
+            ({"progress": "bar"}, 'give "rich", or a function'),
         ],
     )
     def test_options_are_checked_before_anything_begins(self, tmp_path: Path, wrong: Any, said: str) -> None:
         with pytest.raises(UsageError, match=said):
             run(tmp_path, **wrong)
         assert not (tmp_path / "out.jsonl.blendrun").exists()
+
+    @pytest.mark.parametrize("jobs", [None, 3, [3], [["a"]], [], [{"custom_id": "a"}]])
+    def test_what_is_no_file_name_is_refused(self, jobs: Any) -> None:
+        with pytest.raises(UsageError, match="jobs"):
+            blendrun.run(jobs, engine="replay")
+
+    def test_they_can_be_pickled(self, tmp_path: Path) -> None:
+        self.failing(tmp_path)
+        with pytest.raises(blendrun.LinesFailedError) as caught:
+            run(tmp_path)
+        again = pickle.loads(pickle.dumps(caught.value))  # noqa: S301  # made here
+        assert (str(again), again.summary) == (str(caught.value), caught.value.summary)
+
+    @pytest.mark.parametrize("link", [False, True])
+    @pytest.mark.parametrize("option", ["trace", "metrics_textfile"])
+    def test_no_file_of_the_job_is_written_over(self, tmp_path: Path, option: str, link: bool) -> None:
+        jobs = write_jobs(tmp_path / "jobs.jsonl", 3)
+        before, other = jobs.read_bytes(), tmp_path / ".." / tmp_path.name / "jobs.jsonl"
+        if link:
+            other = tmp_path / "link"
+            other.hardlink_to(jobs)
+        with pytest.raises(UsageError, match="is a file of the job itself"):
+            wanted: Any = {option: other}
+            run(tmp_path, **wanted)
+        for each in ("save", "report", "order_out"):
+            with pytest.raises(UsageError, match="is a file of the job itself"):
+                named: Any = {each: other}
+                blendrun.plan(jobs, model="llama-3-8b", **named)
+        assert jobs.read_bytes() == before
 
     def test_another_thread_is_refused(self, tmp_path: Path) -> None:
         caught: list[BaseException] = []
@@ -177,6 +262,35 @@ class TestRead:
         assert rows[0]["text"] and rows[0]["completion_tokens"] > 0 and json.loads(rows[0]["response"])["choices"]
         assert rows[4]["error_code"] == "invalid_request"
 
+    @pytest.mark.parametrize("library", ["pandas", "polars"])
+    def test_columns_have_the_same_types_whatever_is_in_them(self, tmp_path: Path, library: Any) -> None:
+        pytest.importorskip(library)
+        path, types = tmp_path / "out.jsonl", []
+        message = {"message": {"content": ["parts"]}}
+        for lines in (
+            [],
+            [{"custom_id": "a", "response": None, "error": {"code": 7, "message": None}}],
+            [{"custom_id": "b", "response": {"body": {"choices": [message]}}}, {"custom_id": 3, "error": "boom"}],
+        ):
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+            frame = blendrun.read(path, frame=library)
+            types.append([str(kind) for kind in frame.dtypes])
+            assert len(frame) == len(lines)
+        assert types[0] == types[1] == types[2]
+
+    @pytest.mark.parametrize("text", ["", "\n", "[]", "{}", '{"custom_id": ', "\x1f\x8b"])
+    def test_a_line_that_is_no_answer_is_named(self, tmp_path: Path, text: str) -> None:
+        path = tmp_path / "out.jsonl"
+        path.write_text('{"custom_id": "a"}\n' + text + "\n")
+        with pytest.raises(InputInvalidError, match=r"out\.jsonl, line 2: no .*; is it the output of a run\?"):
+            list(blendrun.read(path))
+
+    @pytest.mark.parametrize("frame", ["numpy", "json", True])
+    def test_another_library_is_refused(self, tmp_path: Path, frame: Any) -> None:
+        run(tmp_path)
+        with pytest.raises(UsageError, match="known are pandas, polars"):
+            blendrun.read(tmp_path / "out.jsonl", frame=frame)
+
     def test_a_library_that_is_missing_is_said(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         run(tmp_path)
         monkeypatch.setitem(__import__("sys").modules, "polars", None)
@@ -192,7 +306,7 @@ def test_a_plan_is_what_the_command_prints(tmp_path: Path) -> None:
     )
     assert found.requests == 50
     assert len((tmp_path / "order").read_text().splitlines()) == 50
-    with pytest.raises(UsageError, match=r"at `\$\.orders\[1\]`"):
+    with pytest.raises(UsageError, match=r"at `orders\[1\]`; known are given"):
         blendrun.plan(tmp_path / "trace.jsonl", model="llama-3-8b", orders=("given", "best"))
 
 
@@ -200,6 +314,28 @@ def test_a_plan_is_what_the_command_prints(tmp_path: Path) -> None:
 def test_typed_arguments_are_those_of_the_options(arguments: type, options: type[msgspec.Struct]) -> None:
     positional = {"inputs", "model", "output"}
     assert set(get_type_hints(arguments)) == set(options.__struct_fields__) - positional
+
+
+def test_plans_take_lists_and_texts(tmp_path: Path) -> None:
+    (tmp_path / "trace.jsonl").write_text('{"prompt_tokens": 100, "output_tokens": 10}\n' * 20)
+    found = blendrun.plan(
+        tmp_path / "trace.jsonl",
+        model="llama-3-8b",
+        hardware=["a100-80g", "h100-sxm"],  # type: ignore[arg-type]
+        gpus=1,  # type: ignore[arg-type]
+        orders="given, sorted",
+        price=2.5,  # type: ignore[arg-type]
+    )
+    assert len(found.machines) == 2
+    for price in ("-1", "nan", "x"):
+        with pytest.raises(UsageError, match="--price takes"):
+            blendrun.plan(tmp_path / "trace.jsonl", model="llama-3-8b", hardware="a100-80g", price=price)
+
+
+def test_names_are_there_after_a_plain_import() -> None:
+    code = "import blendrun; print(blendrun.errors.UsageError, blendrun.events.Event, dir(blendrun))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert all(name in done.stdout for name in ("run", "plan", "read", "errors", "events"))
 
 
 def test_importing_it_loads_no_runtime() -> None:

@@ -194,6 +194,9 @@ class Metrics:
 
 def _earlier_success(path: Path) -> float | None:
     """The last success that an earlier run left in the textfile."""
+    if not path.is_file():
+        # A device could be read for ever.
+        return None
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):

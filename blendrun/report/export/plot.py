@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blendrun.errors import OutputUnavailableError, UsageError
+from blendrun.files import refuse_overwriting
 from blendrun.names import OrderName
 from blendrun.report.schemas.bench import BenchReport, CellRow
 
@@ -33,8 +35,11 @@ _WRITTEN = 16
 _PAGE = 11.0
 
 
-def check_plot(path: Path) -> None:
-    """Before any work: raises UsageError where the format is unknown or matplotlib is not installed."""
+def check_plot(path: Path, jobs: Iterable[str] = ()) -> None:
+    """Before any work: raises UsageError where the picture would replace a job, its format is unknown, or matplotlib is
+    not installed.
+    """
+    refuse_overwriting(path, jobs, "--plot")
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {path}: the name must end in {' or '.join(SUFFIXES)}")
     if find_spec("matplotlib") is None:
