@@ -35,7 +35,7 @@ test: lint warm
 
 # Without engines and clusters.
 test-quick: $(VENV)/.dev warm
-	$(PYTEST) -m "not runtime and not cluster"
+	$(PYTEST) -m "not runtime and not cluster and not slow"
 
 # What takes hours and finds what nobody has seen yet: more examples, many kills, fuzzers.
 test-deep: lint warm

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +20,27 @@ if TYPE_CHECKING:
     from blendrun.planner.plan import Choice
     from blendrun.planner.workload import PlannedModel
     from blendrun.report.schemas.bench import BenchReport
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What `bench simulate` is asked for, as its options have it."""
+
+    jobs: list[str]
+    model: str | None
+    hardware: str | None
+    gpus: str
+    compute: str
+    memory: str
+    share: str
+    rho: str
+    sharing: str
+    requests: int
+    seed: int
+    overlap: str
+    orders: str
+    tokenizer: Path | None
+
 
 bench = typer.Typer(
     help="Compare orders: simulated, or on the real engine.", no_args_is_help=True, rich_markup_mode=None
@@ -89,10 +111,11 @@ def simulate(
     from blendrun.report.terminal.progress import choose_view
 
     _refuse_both(context, jobs)
+    asked = Asked(**{each.name: context.params[each.name] for each in fields(Asked)} | {"jobs": jobs or []})
     if plot is not None:
         check_plot(plot, jobs or ())
     with choose_view(sys.stderr, quiet=quiet) as listener:
-        report = _of_jobs(context.params, listener) if jobs else _of_recipe(context.params, listener)
+        report = _of_jobs(asked, listener) if jobs else _of_recipe(asked, listener)
         if plot is not None:
             listener(PhaseStarted("plot", str(plot)))
             plot_bench(report, plot)
@@ -121,14 +144,14 @@ def machine_of(name: str | None, gpus: int) -> tuple[Machine, Machine]:
     return machine(card, gpus), machine(card, gpus, "peak")
 
 
-def _machines(options: dict[str, Any]) -> list[Machine]:
+def _machines(asked: Asked) -> list[Machine]:
     """One card with every number of devices. Raises UsageError, InputMissingError."""
     from blendrun.backends.machines import machines_of
     from blendrun.errors import UsageError
 
-    found = machines_of(options["hardware"], options["gpus"])
+    found = machines_of(asked.hardware, asked.gpus)
     if len({on.card.name for on in found}) > 1:
-        raise UsageError(f"--hardware {options['hardware']}: one card at a time; `blendrun plan` compares several")
+        raise UsageError(f"--hardware {asked.hardware}: one card at a time; `blendrun plan` compares several")
     return found
 
 
@@ -141,22 +164,22 @@ def _refuse_both(context: typer.Context, jobs: list[str] | None) -> None:
             raise UsageError(f"--{name} is for made workloads, and {(jobs or [''])[0]} is given: leave one of them out")
 
 
-def _of_recipe(options: dict[str, Any], listener: Listener) -> BenchReport:
+def _of_recipe(asked: Asked, listener: Listener) -> BenchReport:
     from blendrun.bench.grid import parse_values
     from blendrun.bench.simulate import cells_of_recipe
     from blendrun.report.schemas.bench import bench_report
     from blendrun.synth.recipe import Recipe
 
-    rhos, sharings = parse_values(options["rho"], "--rho"), parse_values(options["sharing"], "--sharing")
-    kinds = [str(options[name]) for name in ("compute", "memory", "share")]
+    rhos, sharings = parse_values(asked.rho, "--rho"), parse_values(asked.sharing, "--sharing")
+    kinds = [asked.compute, asked.memory, asked.share]
     # All are made, so that a value that makes no sense is refused before any is simulated.
     recipe, *_ = [
-        Recipe.of(*kinds, rho=rho, sharing=sharing, requests=options["requests"], seed=options["seed"])
+        Recipe.of(*kinds, rho=rho, sharing=sharing, requests=asked.requests, seed=asked.seed)
         for sharing in sharings
         for rho in rhos
     ]
-    choice = _choice(options)
-    planned, machines = model_of(options["model"]), _machines(options)
+    choice = _choice(asked)
+    planned, machines = model_of(asked.model), _machines(asked)
     cells, refused = cells_of_recipe(
         recipe,
         rhos,
@@ -169,7 +192,7 @@ def _of_recipe(options: dict[str, Any], listener: Listener) -> BenchReport:
     return bench_report(" + ".join(kinds), planned.name, machines, recipe.seed, cells, refused)
 
 
-def _of_jobs(options: dict[str, Any], listener: Listener) -> BenchReport:
+def _of_jobs(asked: Asked, listener: Listener) -> BenchReport:
     from tempfile import TemporaryDirectory
 
     from blendrun.bench.simulate import cells_of_file
@@ -180,25 +203,25 @@ def _of_jobs(options: dict[str, Any], listener: Listener) -> BenchReport:
     from blendrun.planner.workload import Wanted, load_workload
     from blendrun.report.schemas.bench import bench_report
 
-    if options["model"] is None:
+    if asked.model is None:
         raise UsageError("which model? Give --model, for example --model llama-3-8b")
-    choice, machines = _choice(options), _machines(options)
+    choice, machines = _choice(asked), _machines(asked)
     with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as spool:
         workload = load_workload(
-            open_sources(options["jobs"], Path(spool)),
-            Wanted(options["model"], options["tokenizer"]),
+            open_sources(asked.jobs, Path(spool)),
+            Wanted(asked.model, asked.tokenizer),
             listener,
         )
     for warning in workload.warnings:
         listener(Note(warning, warning=True))
     structure = make_structure(workload.prompts, workload.model, LengthMode.AUTO, listener)
     cells = cells_of_file(workload, structure, machines, choice, listener)
-    return bench_report(", ".join(options["jobs"]), workload.model.name, machines, None, cells, ())
+    return bench_report(", ".join(asked.jobs), workload.model.name, machines, None, cells, ())
 
 
-def _choice(options: dict[str, Any]) -> Choice:
+def _choice(asked: Asked) -> Choice:
     """Raises UsageError."""
     from blendrun.planner.plan import Choice
 
-    orders = names_in("--orders", options["orders"], OrderName)
-    return Choice(orders, names_in("--overlap", options["overlap"], Overlap))
+    orders = names_in("--orders", asked.orders, OrderName)
+    return Choice(orders, names_in("--overlap", asked.overlap, Overlap))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +17,19 @@ if TYPE_CHECKING:
     from blendrun.calibrate.measure import Task
     from blendrun.cost.base import HardwareCard
     from blendrun.events import Listener
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command is asked for, as its options have it."""
+
+    model: str | None
+    device: DeviceName
+    engine_arg: list[str]
+    threads: int | None
+    trust_remote_code: bool
+    quick: bool
+    quiet: bool
 
 
 def calibrate(
@@ -51,23 +65,13 @@ def calibrate(
     Starts the engine as a run does, with the same arguments, and times batches of known size: a few minutes, on a
     machine that does nothing else. Plans take the card by its name.
     """
-    options = {
-        "model": model,
-        "device": device,
-        "engine_arg": engine_arg,
-        "threads": threads,
-        "trust_remote_code": trust_remote_code,
-        "quick": quick,
-        "quiet": quiet,
-    }
+    asked = Asked(model, device, engine_arg or [], threads, trust_remote_code, quick, quiet)
     command = shlex.join(["blendrun", *context.find_root().obj])
-    found, card, path = _execute(options, name, output, command)
+    found, card, path = _execute(asked, name, output, command)
     _show(found, card, path, as_json=as_json, quiet=quiet)
 
 
-def _execute(
-    options: dict[str, Any], name: str, output: Path | None, command: str
-) -> tuple[Calibration, HardwareCard, Path]:
+def _execute(asked: Asked, name: str, output: Path | None, command: str) -> tuple[Calibration, HardwareCard, Path]:
     """command: as it was typed, for the card."""
     import tempfile
 
@@ -79,8 +83,8 @@ def _execute(
     from blendrun.runner.stop import stopping_by_exception
 
     path = card_path(name, output)
-    with stopping_by_exception(), choose_view(sys.stderr, quiet=options["quiet"]) as listener:
-        task = _task(options, listener)
+    with stopping_by_exception(), choose_view(sys.stderr, quiet=asked.quiet) as listener:
+        task = _task(asked, listener)
         check_writable(path)
         with tempfile.TemporaryDirectory(prefix="blendrun-") as folder:
             found = measure(task, SglangEngine(task.settings, Path(folder) / "engine.log"), listener)
@@ -91,7 +95,7 @@ def _execute(
     return found, card, path
 
 
-def _task(options: dict[str, Any], listener: Listener) -> Task:
+def _task(asked: Asked, listener: Listener) -> Task:
     """From options to what is measured. Raises UsageError, InputMissingError."""
     from blendrun.backends.session import platform_of
     from blendrun.calibrate.measure import Task
@@ -100,21 +104,21 @@ def _task(options: dict[str, Any], listener: Listener) -> Task:
     from blendrun.errors import UsageError
     from blendrun.models.resolve import resolve_model
 
-    arguments = parse_engine_args(options["engine_arg"] or [])
-    if options["model"] is None:
+    arguments = parse_engine_args(asked.engine_arg)
+    if asked.model is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
-    platform = platform_of(options["device"])
-    resolved = resolve_model(options["model"], platform=platform, listener=listener)
+    platform = platform_of(asked.device)
+    resolved = resolve_model(asked.model, platform=platform, listener=listener)
     if resolved.card is None:
-        raise UsageError(f"the dimensions of {options['model']} are not known: give a model folder with a config.json")
+        raise UsageError(f"the dimensions of {asked.model} are not known: give a model folder with a config.json")
     settings = EngineSettings(
         model_path=str(resolved.path),
         platform=platform,
-        threads=options["threads"] or available_cores(),
-        trust_remote_code=options["trust_remote_code"],
+        threads=asked.threads or available_cores(),
+        trust_remote_code=asked.trust_remote_code,
         server_args=arguments,
     )
-    return Task(resolved.card.alias, resolved.card, settings, quick=options["quick"])
+    return Task(resolved.card.alias, resolved.card, settings, quick=asked.quick)
 
 
 def _shipped_card(task: Task) -> HardwareCard | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
     from blendrun.report.schemas.live import LiveReport
 
 _ORDERS = (*SIMPLE_ORDERS, OrderName.BLENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command is asked for, as its options have it."""
+
+    jobs: list[str]
+    model: str | None
+    orders: str
+    overlap: str
+    kv_tokens: int | None
+    limit: int | None
+    repeat: int
+    hardware: str | None
+    engine_arg: list[str]
+    device: DeviceName
+    threads: int | None
+    keep: Path | None
 
 
 def live(
@@ -64,13 +83,11 @@ def live(
 
     if plot is not None:
         check_plot(plot, jobs)
-    options = {
-        "jobs": jobs, "model": model, "orders": orders, "overlap": overlap, "kv_tokens": kv_tokens, "limit": limit,
-        "repeat": repeat, "hardware": hardware, "engine_arg": engine_arg, "device": device, "threads": threads,
-        "keep": keep,
-    }  # fmt: skip
+    asked = Asked(
+        jobs, model, orders, overlap, kv_tokens, limit, repeat, hardware, engine_arg or [], device, threads, keep
+    )
     with stopping_by_exception(), choose_view(sys.stderr, quiet=quiet) as listener:
-        report = _measure(options, listener)
+        report = _measure(asked, listener)
     if plot is not None:
         plot_live(report, plot)
     if json:
@@ -79,19 +96,19 @@ def live(
         print_live(report, sys.stdout)
 
 
-def _measure(options: dict[str, Any], listener: Listener) -> LiveReport:
+def _measure(asked: Asked, listener: Listener) -> LiveReport:
     from tempfile import TemporaryDirectory
 
     from blendrun.jobs.index import index_jobs
     from blendrun.jobs.source import open_sources
 
-    orders, overlaps = _choices(options)
+    orders, overlaps = _choices(asked)
     with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as scratch:
-        folder = Path(options["keep"] or scratch)
+        folder = Path(asked.keep or scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        sources = open_sources(options["jobs"], Path(scratch))
-        with index_jobs(sources, limit=options["limit"]) as job:
-            return _of_job(job, orders, overlaps, folder, options, listener)
+        sources = open_sources(asked.jobs, Path(scratch))
+        with index_jobs(sources, limit=asked.limit) as job:
+            return _of_job(job, orders, overlaps, folder, asked, listener)
 
 
 def _of_job(
@@ -99,7 +116,7 @@ def _of_job(
     orders: tuple[OrderName | LiveOrder, ...],
     overlaps: tuple[Overlap, ...],
     folder: Path,
-    options: dict[str, Any],
+    asked: Asked,
     listener: Listener,
 ) -> LiveReport:
     from blendrun.backends.session import platform_of
@@ -116,34 +133,34 @@ def _of_job(
     from blendrun.planner.run_planner import RunPlanner
     from blendrun.report.schemas.live import live_report
 
-    if options["model"] is None:
+    if asked.model is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     if not len(job.accepted):
-        raise UsageError(f"{options['jobs'][0]} has no request to run")
-    platform = platform_of(options["device"])
-    model = resolve_model(options["model"], platform=platform, listener=listener)
-    arguments = parse_engine_args(options["engine_arg"] or [])
-    if options["kv_tokens"] is not None:
-        arguments["max_total_tokens"] = options["kv_tokens"]
+        raise UsageError(f"{asked.jobs[0]} has no request to run")
+    platform = platform_of(asked.device)
+    model = resolve_model(asked.model, platform=platform, listener=listener)
+    arguments = parse_engine_args(asked.engine_arg)
+    if asked.kv_tokens is not None:
+        arguments["max_total_tokens"] = asked.kv_tokens
     limits = engine_limits(platform, arguments)
     rounds = LiveBench(
         job=job,
-        planner=RunPlanner(model, None, limits=limits, hardware=options["hardware"]),
+        planner=RunPlanner(model, None, limits=limits, hardware=asked.hardware),
         settings=EngineSettings(
             model_path=str(model.path),
             platform=platform,
-            threads=options["threads"] or available_cores(),
+            threads=asked.threads or available_cores(),
             server_args=arguments,
         ),
         orders=orders,
         overlaps=overlaps,
-        repeats=options["repeat"],
+        repeats=asked.repeat,
         folder=folder,
         together=platform == "cpu",
     ).run(listener)
     return live_report(
         rounds,
-        job=", ".join(Path(name).name for name in options["jobs"]),
+        job=", ".join(Path(name).name for name in asked.jobs),
         requests=len(job.accepted),
         model=model.name,
         platform=platform,
@@ -152,7 +169,7 @@ def _of_job(
     )
 
 
-def _choices(options: dict[str, Any]) -> tuple[tuple[OrderName | LiveOrder, ...], tuple[Overlap, ...]]:
+def _choices(asked: Asked) -> tuple[tuple[OrderName | LiveOrder, ...], tuple[Overlap, ...]]:
     """Raises UsageError."""
     known = (*SIMPLE_ORDERS, *PLUGGED_ORDERS)
-    return names_in("--orders", options["orders"], known), names_in("--overlap", options["overlap"], Overlap)
+    return names_in("--orders", asked.orders, known), names_in("--overlap", asked.overlap, Overlap)

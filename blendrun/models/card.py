@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """Where the weights come from.
 
     hub: id on the Hugging Face hub.
@@ -90,7 +90,7 @@ class ModelCard:
     alias: str
     title: str
     license: str
-    source: Source | None
+    source: ModelSource | None
     architecture: str
     context_length: int
     layers: int

@@ -15,16 +15,16 @@ import msgspec
 import yaml
 
 from blendrun.errors import UsageError
-from blendrun.models.card import Mla, ModelCard, Moe, Parsers, SlidingWindow, Source
+from blendrun.models.card import Mla, ModelCard, ModelSource, Moe, Parsers, SlidingWindow
 from blendrun.models.configs_folder import configs_folder
 
 __all__ = [
     "Mla",
     "ModelCard",
+    "ModelSource",
     "Moe",
     "Parsers",
     "SlidingWindow",
-    "Source",
     "card_from_config",
     "list_aliases",
     "load_card",

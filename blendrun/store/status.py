@@ -46,7 +46,7 @@ class BatchUsage(msgspec.Struct, frozen=True):
     total_tokens: int = 0
 
 
-class Invocation(msgspec.Struct, frozen=True):
+class ProcessStatus(msgspec.Struct, frozen=True):
     """What OpenAI's object has no place for. phase: index, tokenise, ..., run, drain, write. exit_code: null while it
     works. updated_at: Unix seconds, of this file.
     """
@@ -72,7 +72,7 @@ class BatchStatus(msgspec.Struct, frozen=True):
     input_file_id: str
     status: str
     created_at: int
-    blendrun: Invocation
+    blendrun: ProcessStatus
     object: str = "batch"
     schema_version: int = 1
     output_file_id: str | None = None
@@ -102,7 +102,7 @@ class StatusFile:
             input_file_id=", ".join(inputs),
             status="validating",
             created_at=before.created_at if before is not None else now,
-            blendrun=Invocation(os.getpid(), platform.node(), "index", "", 0, time.time()),
+            blendrun=ProcessStatus(os.getpid(), platform.node(), "index", "", 0, time.time()),
         )
         self._written = 0.0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -78,7 +79,10 @@ threading.Thread(target=interrupt, daemon=True).start()
 
 @pytest.mark.runtime
 def test_a_real_engine_is_gone_after_an_interrupt(notebook: Notebook, tmp_path: Path, tiny_model: Path) -> None:
-    jobs, output = write_jobs(tmp_path / "jobs.jsonl", 4), tmp_path / "answers.jsonl"
+    jobs, output = tmp_path / "jobs.jsonl", tmp_path / "answers.jsonl"
+    asked = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
+    lines = [{"custom_id": f"id {row}", "url": "/v1/chat/completions", "body": asked} for row in range(4)]
+    jobs.write_text("".join(json.dumps(line) + "\n" for line in lines))
     code = f"""
 import blendrun, os, signal, threading
 def interrupt(event):

@@ -30,6 +30,7 @@ def test_exact_measurements_give_the_constants_back(platform: str) -> None:
         assert getattr(found.constants, field.name) == pytest.approx(getattr(true, field.name), rel=1e-3), field.name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("seed", range(5))
 def test_noise_of_two_percent_leaves_the_predictions_right(platform: str, seed: int) -> None:

@@ -186,6 +186,7 @@ def test_a_machine_that_is_too_small_is_a_row_not_an_end(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("name", SAVED)
+@pytest.mark.slow
 def test_planned_sharing_is_what_the_readme_of_the_workloads_says(name: str, tmp_path: Path) -> None:
     tokenizer = resolve_model("smollm2-135m", platform="cpu").path
     model = ("--model", "llama-3.1-8b", "--tokenizer", tokenizer, "--hardware", "a100-80g")

@@ -67,6 +67,7 @@ def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path) -> None:
     assert blendrun("run", jobs, "-o", out, *REPLAY).returncode == 0
 
 
+@pytest.mark.slow
 def test_killed_at_random_moments_every_line_is_answered_once_and_no_answer_changes(tmp_path: Path) -> None:
     jobs, out = write_jobs(tmp_path / "jobs.jsonl", 3000), tmp_path / "out.jsonl"
     with jobs.open("ab") as file:

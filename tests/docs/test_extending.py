@@ -20,6 +20,8 @@ from openai.types import CreateEmbeddingResponse
 
 from tests.command import line, lines_of
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "extending.md"
 # What each addition may cost: files touched.

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SOAK = Path(__file__).resolve().parents[2] / "scripts" / "faults" / "soak.py"
 
 
+@pytest.mark.slow
 def test_five_kills() -> None:
     command = [sys.executable, str(SOAK), "--kills", "5", "--lines", "600"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

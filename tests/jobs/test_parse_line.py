@@ -10,6 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from blendrun.endpoints.fields import REFUSED_FIELDS
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import ErrorCode, LineError
 from blendrun.jobs.line import RequestLine, canonical_body, content_digest, parse_line, request_key, salted_key
@@ -198,7 +199,8 @@ def test_any_bytes_are_a_request_or_a_line_error(raw: bytes) -> None:
 
 
 CHECKED = {"messages", "model", "stream", "n", "max_tokens", "max_completion_tokens"}
-CHECKED |= {"temperature", "top_p", "presence_penalty", "frequency_penalty"}
+CHECKED |= {"temperature", "top_p", "presence_penalty", "frequency_penalty", "custom_params", "chat_template_kwargs"}
+CHECKED |= {"lora_path", *REFUSED_FIELDS}
 
 
 @given(st.dictionaries(text, json_values), st.randoms())

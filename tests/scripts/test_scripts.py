@@ -14,6 +14,8 @@ from tests.command import REPLAY, blendrun, write_jobs
 from tests.needs import needs, workload
 from tests.tokens.token_jobs import smollm2_folder
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
 # What each prints at its end, or somewhere.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 CODE = """
 import numpy as np
 from blendrun.tree.compiled import I64, I64_OUT, compiled
