@@ -140,8 +140,7 @@ class Metrics:
             "Requests that the engine has.",
             value=found.in_flight if found and running else 0,
         )
-        if tracker.stats is not None and running:
-            stats = tracker.stats
+        if (stats := tracker.stats) is not None and running:
             yield GaugeMetricFamily(
                 "blendrun_inflight_tokens", "Tokens of the KV pool that something runs on.", value=stats.kv_used
             )

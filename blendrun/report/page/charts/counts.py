@@ -8,8 +8,7 @@ from blendrun.report.page.subject import Subject
 
 def lengths(subject: Subject) -> Chart | None:
     """Answers by expected and real length."""
-    requests = subject.requests
-    if requests is None or not requests.lengths:
+    if (requests := subject.requests) is None or not requests.lengths:
         return None
     values = [
         {
