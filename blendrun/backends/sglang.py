@@ -47,16 +47,10 @@ def open_backend(opening: Opening) -> Backend:
     given = options.engine_args if options.tp is None else options.engine_args | {"tp_size": options.tp}
     rules_of(options, given)
     resolved = resolve_model(options.model, platform=place.platform, listener=opening.listener)
-    arguments = _parsers(resolved) | given
+    settings = engine_settings(resolved, place.platform, place.threads, given, options.trust_remote_code)
+    arguments = settings.server_args
     if place.needs is None:
         _refuse_too_many(place, arguments)
-    settings = EngineSettings(
-        model_path=str(resolved.path),
-        platform=place.platform,
-        threads=place.threads,
-        trust_remote_code=options.trust_remote_code,
-        server_args=arguments,
-    )
     return Backend(
         engine=str(EngineName.SGLANG),
         model=options.model,
@@ -71,6 +65,19 @@ def open_backend(opening: Opening) -> Backend:
         planner=planner_of(resolved, place, arguments, options.order, options.overlap),
         check=_check(resolved, place.platform, arguments) if options.strict else None,
         resolved=resolved,
+    )
+
+
+def engine_settings(
+    model: ResolvedModel, platform: Platform, threads: int, given: dict[str, Any], trust_remote_code: bool = False
+) -> EngineSettings:
+    """Settings of an engine. given: SGLang's arguments; they win over what the model's card asks for."""
+    return EngineSettings(
+        model_path=str(model.path),
+        platform=platform,
+        threads=threads,
+        trust_remote_code=trust_remote_code,
+        server_args=_parsers(model) | given,
     )
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from blendrun.engine.base import Engine, EngineSettings, Platform, Result, WorkItem
+from blendrun.backends.sglang import engine_settings
+from blendrun.engine.base import Engine, Platform, Result, WorkItem
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import EngineUnavailableError, ErrorCode, LineError, UsageError
@@ -55,12 +56,7 @@ class Answers:
         resolved = resolve_model(model, platform=platform)
         self._to_request = to_request
         self._folder = TemporaryDirectory(prefix="blendrun-ray-data-")
-        self._settings = EngineSettings(
-            model_path=str(resolved.path),
-            platform=platform,
-            threads=threads or available_cores(),
-            server_args=engine_args or {},
-        )
+        self._settings = engine_settings(resolved, platform, threads or available_cores(), engine_args or {})
         # One loop for the engine's whole life; a batch is a call into it.
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="blendrun-answers", daemon=True).start()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from blendrun.backends.base import Placement
-from blendrun.backends.sglang import planner_of
+from blendrun.backends.sglang import engine_settings, planner_of
 from blendrun.errors import UsageError
+from blendrun.models.cards import load_card
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import OrderName
 
@@ -32,3 +34,12 @@ def test_auto_leaves_the_order_to_a_policy_that_was_asked_for(model: ResolvedMod
 def test_a_policy_and_an_order_by_name_are_refused_before_anything_starts(model: ResolvedModel) -> None:
     with pytest.raises(UsageError, match=r"schedule_policy=lpm has an order of its own.*--order blended"):
         planner(model, "blended", schedule_policy="lpm")
+
+
+def test_a_model_s_card_names_its_parsers_and_the_user_s_win(model: ResolvedModel) -> None:
+    named = replace(model, card=load_card("qwen3-8b"))
+    parsers = named.card.parsers if named.card else None
+    assert parsers is not None and parsers.tool_call
+    own = engine_settings(named, "cpu", 1, {"max_running_requests": 4}).server_args
+    assert (own["tool_call_parser"], own["max_running_requests"]) == (parsers.tool_call, 4)
+    assert engine_settings(named, "cpu", 1, {"tool_call_parser": "hermes"}).server_args["tool_call_parser"] == "hermes"
