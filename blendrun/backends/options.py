@@ -72,7 +72,7 @@ class RunArguments(TypedDict, total=False):
     allow_media_urls: bool
     allow_private_media: bool
     drain_timeout: float
-    deadline: str | None
+    deadline: str | float | None
     max_restarts: int
     stall_timeout: float | None
     resume: bool
@@ -131,8 +131,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> RunOptions:
         """From names and plain values; "auto" leaves a choice open. Raises UsageError naming what is wrong."""
-        found = converted(given, cls, "a run")
-        checked_endpoint(found.endpoint)
+        found = convert_options(given, cls, "a run")
+        check_endpoint(found.endpoint)
         # Refused now, before anything has begun, rather than where they are used.
         _check_texts(found)
         if found.output is None and found.inputs[0] == STDIN:
@@ -166,7 +166,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return Path(f"{stem}.answers.jsonl")
 
 
-def converted(given: Mapping[str, Any], wanted: type[_Options], what: str) -> _Options:
+def convert_options(given: Mapping[str, Any], wanted: type[_Options], what: str) -> _Options:
     """Options from names and plain values, checked. Raises UsageError naming what is wrong. what: they are of."""
     chosen = {
         name: None if name in _CHOSEN_LATER and value == AUTO else _plain(name, value)
@@ -223,7 +223,7 @@ def find_module(engine: str) -> str:
     return engine
 
 
-def checked_endpoint(url: str | None) -> None:
+def check_endpoint(url: str | None) -> None:
     """Raises UsageError."""
     if url not in (None, *ENDPOINTS):
         raise UsageError(f"--endpoint {url}: known are {', '.join(ENDPOINTS)}")

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from blendrun.backends.machines import machines_of
-from blendrun.backends.options import STDIN, AtLeast1, checked_endpoint, converted
+from blendrun.backends.options import STDIN, AtLeast1, check_endpoint, convert_options
 from blendrun.cost.base import Machine
 from blendrun.cost.hardware import STAND_IN
 from blendrun.engine.settings import engine_limits
@@ -31,13 +31,13 @@ from blendrun.report.schemas.plan import MachineRow, PlanReport, machine_row, pl
 class PlanArguments(TypedDict, total=False):
     """The fields of `PlanOptions` but for `inputs` and `model`, for those who call `blendrun.plan`."""
 
-    hardware: str | None
-    gpus: str
+    hardware: str | Iterable[str] | None
+    gpus: str | int | Iterable[int]
     tokenizer: Path | str | None
     lengths: LengthMode | str
-    orders: str | tuple[OrderName | str, ...]
+    orders: str | Iterable[OrderName | str]
     overlap: Overlap | str | None
-    price: str | tuple[str, ...]
+    price: str | float | Iterable[str]
     engine_args: dict[str, Any]
     keep_sharing: float
     limit: int | None
@@ -75,8 +75,8 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """From names and plain values; "auto" leaves a choice open. Raises UsageError naming what is wrong."""
         listed = {name: _listed(given[name]) for name in ("orders", "price") if given.get(name) is not None}
         joined = {name: _joined(given[name]) for name in ("gpus", "hardware") if given.get(name) is not None}
-        found = converted({**given, **listed, **joined}, cls, "a plan")
-        checked_endpoint(found.endpoint)
+        found = convert_options({**given, **listed, **joined}, cls, "a plan")
+        check_endpoint(found.endpoint)
         if found.model is None:
             raise UsageError("which model? Give --model, for example --model llama-3-8b")
         return found

@@ -12,8 +12,6 @@ from blendrun.endpoints.base import Usage
 from blendrun.events import Listener
 
 Platform = Literal["cpu", "gpu"]
-# Where an engine says it runs; a server tells nobody.
-Where = Literal["cpu", "gpu", "server"]
 # The overlap ladder of `names.Overlap`, by value.
 OverlapMode = Literal["exclusive", "mixed", "pdmux"]
 

@@ -7,12 +7,10 @@ can end it. The module imports neither. As SGLang 0.5.23 does it (constrained/xg
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -23,10 +21,11 @@ from typing import Any
 
 import msgspec
 
+from blendrun.engine.orphans import end_with_parent
+
 # Seconds: to import the compiler on a slow disk, and for one form. SGLang gives up on a form after a while too.
 _START_S, _FORM_S = 300.0, 60.0
 _UNAVAILABLE = 3
-_PR_SET_PDEATHSIG = 1
 
 
 class GrammarsUnavailableError(Exception):
@@ -108,7 +107,7 @@ def _answers(descriptor: int, count: int) -> tuple[list[str | None], bool]:
 
 def main() -> None:
     """The process: a form a line on stdin, null or a message a line on stdout. Ends when its parent does."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     # What the compiler prints itself must not come between.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

@@ -10,7 +10,6 @@ then waits for its settings.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import multiprocessing
 import os
@@ -26,12 +25,11 @@ import blendrun.engine.cpu.lean  # noqa: F401  # first of all: it decides what s
 from blendrun.endpoints.adapters import declared_adapters
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, Phase, ToEngine
+from blendrun.engine.orphans import end_with_parent
 from blendrun.engine.scheduler import plugin
 from blendrun.engine.scheduler.planned import WARM_UP_ID
 from blendrun.engine.settings import runtime_versions, server_args
 from blendrun.errors import ErrorCode
-
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
@@ -52,7 +50,7 @@ def main() -> None:
 
 def die_with_parent(parent: int) -> None:
     """Ask the kernel for SIGKILL when the runner dies (a channel's end can go unread while a model loads)."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     if os.getppid() != parent:
         end_group()
 

@@ -71,7 +71,7 @@ class Candidate:
     """One order on one overlap mode, with the best budget of those tried.
 
     fed: what was fed: an order from its front, or a blend from both ends. paced: see `Engine`.
-    requests_per_second; tokens_per_second: prompt (cached ones too) and output tokens, as the paper counts throughput.
+    tokens_per_second: prompt (cached ones too) and output tokens, as the paper counts throughput.
     cost: in the currency of the price; None without one.
     """
 
@@ -82,7 +82,6 @@ class Candidate:
     budget: Budget
     paced: bool
     outcome: Outcome
-    requests_per_second: float
     tokens_per_second: float
     cost: float | None
 
@@ -254,7 +253,6 @@ class _Job:
             budget=trial.budget,
             paced=trial.paced,
             outcome=outcome,
-            requests_per_second=len(self.prompts) / seconds,
             tokens_per_second=float(tokens) / seconds,
             cost=None if self.gpu_hour is None else self.gpu_hour * self.gpus * outcome.seconds / 3600,
         )

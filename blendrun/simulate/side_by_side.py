@@ -67,7 +67,6 @@ def _together(parts: Sequence[PartPortfolio], each: Sequence[Candidate]) -> Cand
             np.concatenate([order.side for order in orders]),
         ),
         outcome=_outcome(outcomes),
-        requests_per_second=sum(len(part.numbers) for part in parts) / seconds,
         tokens_per_second=tokens / seconds,
         cost=sum(costs) if costs else None,
     )

@@ -87,7 +87,7 @@ def test_values_come_as_python_and_numpy_have_them(tmp_path: Path) -> None:
         output=Name(tmp_path / "out.jsonl"),
         limit=np.int64(7),  # type: ignore[arg-type]
         drain_timeout=np.float64(0.5),
-        deadline=600,  # type: ignore[arg-type]
+        deadline=600,
         engine_args={"slots": np.int64(2)},
         trace=Name(tmp_path / "trace.json"),  # type: ignore[arg-type]
         overlap="auto",
@@ -321,10 +321,10 @@ def test_plans_take_lists_and_texts(tmp_path: Path) -> None:
     found = blendrun.plan(
         tmp_path / "trace.jsonl",
         model="llama-3-8b",
-        hardware=["a100-80g", "h100-sxm"],  # type: ignore[arg-type]
-        gpus=1,  # type: ignore[arg-type]
+        hardware=["a100-80g", "h100-sxm"],
+        gpus=1,
         orders="given, sorted",
-        price=2.5,  # type: ignore[arg-type]
+        price=2.5,
     )
     assert len(found.machines) == 2
     for price in ("-1", "nan", "x"):
