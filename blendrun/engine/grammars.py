@@ -1,7 +1,7 @@
 """Whether the forms that answers must have compile, before an engine is loaded.
 
 They are compiled in a process of its own (`python -m blendrun.engine.grammars`): the compiler imports torch, and a form
-can end it. The module imports neither. As SGLang 0.5.23 does it (constrained/xgrammar_backend.py), but with the
+can end it. The module imports neither. As SGLang does it (constrained/xgrammar_backend.py), but with the
 256 bytes for a vocabulary: what a form may say does not depend on the tokenizer.
 """
 
@@ -22,6 +22,7 @@ from typing import Any
 import msgspec
 
 from blendrun.engine.orphans import end_with_parent
+from blendrun.engine.sglang_names import SCHEMA_REFUSAL
 
 # Seconds: to import the compiler on a slow disk, and for one form. SGLang gives up on a form after a while too.
 _START_S, _FORM_S = 300.0, 60.0
@@ -159,13 +160,15 @@ def _compilers() -> dict[str, Callable[[str], object]]:
 def _sglang_refusal() -> Callable[[Any], object]:
     """SGLang's own check for what the compiler would pass over. Its file alone: the package takes long to import."""
     package = importlib.util.find_spec("sglang")
+    *path, name = SCHEMA_REFUSAL.split(".")[1:]
     for folder in package.submodule_search_locations or () if package else ():
-        file = Path(folder) / "srt" / "constrained" / "json_schema_validation.py"
-        spec = importlib.util.spec_from_file_location("json_schema_validation", file)
+        file = Path(folder, *path).with_suffix(".py")
+        spec = importlib.util.spec_from_file_location(path[-1], file)
+        # Versions before 0.5.21 pass over what they do not know.
         if file.exists() and spec is not None and spec.loader is not None:
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
-            refusal: Callable[[Any], object] = module.validate_xgrammar_json_schema
+            refusal: Callable[[Any], object] = getattr(module, name)
             return refusal
     return lambda _: None
 

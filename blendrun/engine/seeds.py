@@ -17,24 +17,30 @@ from typing import Any
 import torch
 
 from blendrun.engine.settings import CPU_PLATFORM
+from blendrun.engine.sglang_names import BATCH_INFO, MERGE_BATCH_INFO, SAMPLE, SEEDED_DRAW, is_there
 
-_SAMPLER = "sglang.srt.layers.sampler.top_k_top_p_min_p_sampling_from_probs_torch"
-_DRAW = "sglang.srt.layers.sampler.multinomial_with_seed"
-_BATCH_INFO = "sglang.srt.sampling.sampling_batch_info.SamplingBatchInfo"
 # Marks a row without a seed in a batch that has some.
 _UNSEEDED = -1
 
 
 def register() -> None:
-    """Entry point of group `sglang.srt.plugins`. Does nothing unless blendrun's CPU platform is selected."""
-    if os.environ.get("SGLANG_PLATFORM") != CPU_PLATFORM:
+    """Entry point of group `sglang.srt.plugins`. Does nothing unless blendrun's CPU platform is selected.
+
+    Hooks in all or nothing: with a part of it seeds would not be honoured, or end the scheduler.
+    """
+    if os.environ.get("SGLANG_PLATFORM") != CPU_PLATFORM or not can_be_honoured():
         return
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    HookRegistry.register(f"{_BATCH_INFO}.from_schedule_batch", fill_seeds, HookType.AFTER)
-    HookRegistry.register(f"{_BATCH_INFO}.merge_batch", level_seeds, HookType.BEFORE)
-    HookRegistry.register(_SAMPLER, sample_min_p, HookType.AROUND)
-    HookRegistry.register(_DRAW, draw, HookType.REPLACE)
+    HookRegistry.register(BATCH_INFO, fill_seeds, HookType.AFTER)
+    HookRegistry.register(MERGE_BATCH_INFO, level_seeds, HookType.BEFORE)
+    HookRegistry.register(SAMPLE, sample_min_p, HookType.AROUND)
+    HookRegistry.register(SEEDED_DRAW, draw, HookType.REPLACE)
+
+
+def can_be_honoured() -> bool:
+    """Whether everything that is hooked here is there."""
+    return all(map(is_there, (BATCH_INFO, MERGE_BATCH_INFO, SAMPLE, SEEDED_DRAW)))
 
 
 def fill_seeds(info: Any, *args: Any, **kwargs: Any) -> Any:

@@ -22,20 +22,16 @@ from pydantic import ValidationError
 from blendrun.endpoints.adapters import adapter_of
 from blendrun.endpoints.base import Endpoint, ServingPath
 from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.engine import sglang_names
 from blendrun.engine.base import Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.engine.scheduler.planned import attach_plan
+from blendrun.engine.sglang_names import GRAMMAR_DEAD_END, GRAMMAR_FAILURE, GRAMMARS, MEDIA_FAILURE
 from blendrun.errors import ErrorCode, LineError
 
 # Answers are given before the scheduler has put their cache away.
 _FLUSH_TIMEOUT_S = 30.0
-# SGLang reports a schema, regex or grammar that does not compile with these words (grammar_manager.py).
-_GRAMMAR_FAILURE = "Failed to compile"
-# And one that leads nowhere (batch_result_processor.py, scheduler.dead_end).
-_GRAMMAR_DEAD_END = "Grammar accept_token failed"
 _NO_WAY_ON = "the answer's form compiles, but comes to a point where it allows no token"
-# And media that cannot be decoded with these (multimodal/processors/base_processor.py).
-_MEDIA_FAILURE = "Error while loading data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +78,15 @@ class Serving:
             return failure(item.row, 400, error.code, error.message)
         except (ValueError, TypeError, KeyError) as error:
             return failure(item.row, 400, _code_of(str(error)), f"{error}")
+        # Before SGLang makes a list of its parameters, one for each choice.
+        bound = any(adapted.sampling_params.get(kind) for kind in GRAMMARS)
         try:
-            return _result(item.row, endpoint, await handler._handle_non_streaming_request(adapted, request, None))
+            answer = await handler._handle_non_streaming_request(adapted, request, None)
+            return _result(item.row, endpoint, answer, bound=bound)
         except re.error as error:
             return failure(item.row, 400, ErrorCode.INVALID_REQUEST, f"`stop_regex` is no regular expression: {error}")
         except HTTPException as error:
-            if _GRAMMAR_DEAD_END in str(error.detail):
+            if GRAMMAR_DEAD_END in str(error.detail):
                 return failure(item.row, 400, ErrorCode.SCHEMA_UNSUPPORTED, _NO_WAY_ON)
             code = ErrorCode.REQUEST_TIMEOUT if error.status_code == 503 else ErrorCode.ENGINE_ERROR
             return failure(item.row, error.status_code, code, str(error.detail))
@@ -174,8 +173,8 @@ def _resolve(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _result(row: int, endpoint: Endpoint, response: Any) -> Result:
-    """SGLang's response object (or its JSON error response) as a Result."""
+def _result(row: int, endpoint: Endpoint, response: Any, *, bound: bool) -> Result:
+    """SGLang's response object (or its JSON error response) as a Result. bound: to a form that it must have."""
     if hasattr(response, "status_code") and hasattr(response, "body"):
         content = orjson.loads(response.body)
         message = str(content.get("message", ""))
@@ -183,14 +182,16 @@ def _result(row: int, endpoint: Endpoint, response: Any) -> Result:
     body = response.model_dump_json().encode()
     answer = orjson.loads(body)
     reasons = endpoint.finish_reasons(answer)
+    if "abort" in reasons and bound and not sglang_names.tells_dead_ends():
+        return failure(row, 400, ErrorCode.SCHEMA_UNSUPPORTED, _NO_WAY_ON)
     if "abort" in reasons:
         return failure(row, 500, ErrorCode.ENGINE_ERROR, "the engine aborted the request")
     return Result(row, 200, body, endpoint.usage(answer), reasons)
 
 
 def _code_of(message: str, status: int = 400) -> ErrorCode:
-    if _GRAMMAR_FAILURE in message:
+    if GRAMMAR_FAILURE in message:
         return ErrorCode.SCHEMA_UNSUPPORTED
-    if _MEDIA_FAILURE in message:
+    if MEDIA_FAILURE in message:
         return ErrorCode.MEDIA_UNAVAILABLE
     return ErrorCode.INVALID_REQUEST if status < 500 else ErrorCode.ENGINE_ERROR

@@ -21,6 +21,7 @@ from blendrun.engine.base import EngineSettings, Platform
 from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
 from blendrun.engine.scheduler.next_use import TREE, TREE_VARIABLE
 from blendrun.engine.scheduler.plugin import SETTINGS_VARIABLE
+from blendrun.engine.sglang_names import nan_check
 from blendrun.errors import UsageError
 from blendrun.models.resolve import cache_folder
 
@@ -171,7 +172,7 @@ def process_environment(platform: Platform, threads: int) -> dict[str, str]:
         # No module comes from the folder that the command happens to run in.
         "PYTHONSAFEPATH": "1",
         # Answers made of NaN look like answers. With this the engine dies of them, and the run finds whose they are.
-        "SGLANG_ENABLE_NAN_LOGITS_CHECK": os.environ.get("SGLANG_ENABLE_NAN_LOGITS_CHECK", "1"),
+        nan_check(): os.environ.get(nan_check(), "1"),
     }
     if os.environ.get("PYTHONDONTWRITEBYTECODE"):
         # Three processes compile SGLang's and torch's 7,000 modules at every start otherwise (half a minute each).

@@ -23,6 +23,7 @@ from typing import Any
 
 import blendrun.engine.cpu.lean  # noqa: F401  # first of all: it decides what sglang imports
 from blendrun.endpoints.adapters import declared_adapters
+from blendrun.engine import sglang_names
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, Phase, ToEngine
 from blendrun.engine.orphans import end_with_parent
@@ -148,6 +149,7 @@ class _Worker:
         end_group()
 
     async def _start(self, settings: EngineSettings, channel: Channel[ToEngine]) -> tuple[Any, EngineInfo]:
+        from blendrun.engine import seeds
         from blendrun.engine.serving import Limits, Serving
 
         proofs = {ATTENTION_PROOF: _proof("attention"), plugin.PROOFS_VARIABLE: _proof("scheduler")}
@@ -167,7 +169,7 @@ class _Worker:
             longest_prompt=int(scheduler["max_req_input_len"]) - 1,
             vocabulary=model.vocab_size,
             honours_seed=server.enable_deterministic_inference
-            or (settings.platform == "cpu" and server.sampling_backend == "pytorch"),
+            or (settings.platform == "cpu" and server.sampling_backend == "pytorch" and seeds.can_be_honoured()),
             adapters=declared_adapters(settings.server_args.get("lora_paths")),
         )
         await channel.send(Phase("warm up"))
@@ -185,11 +187,10 @@ class _Worker:
 
     def _watch_scheduler(self, engine: Any) -> None:
         """Replace SGLang's handler that would kill this process before it could say why."""
-        from sglang.srt.managers.tokenizer_manager import SignalHandler
-
         loop, dead = self._loop, self._dead
+        handler: Any = sglang_names.load(sglang_names.SIGNAL_HANDLER)
 
-        class RecordDeath(SignalHandler):  # type: ignore[misc]  # SGLang's class is untyped here
+        class RecordDeath(handler):  # type: ignore[misc]  # SGLang's class is untyped here
             def running_phase_sigquit_handler(self, signum: Any = None, frame: Any = None) -> None:
                 loop.call_soon_threadsafe(dead.set)
 
@@ -248,6 +249,8 @@ def _proof(name: str) -> str:
 def _notes(settings: EngineSettings, proofs: dict[str, str]) -> tuple[str, ...]:
     """A sentence for each hook that was asked for and has left no proof of itself."""
     found = plugin.notes(settings.scheduler, proofs[plugin.PROOFS_VARIABLE])
+    if untried := sglang_names.untried():
+        found.insert(0, untried)
     attention = Path(proofs[ATTENTION_PROOF])
     if settings.platform == "cpu" and not attention.exists():
         found.append("the CPU attention hook did not take: answers are right, prefix hits save no time")

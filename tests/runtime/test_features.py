@@ -102,7 +102,8 @@ def test_a_shared_prefix_is_computed_once_though_all_who_share_it_came_together(
         for place, prompt in enumerate(requests.PLAIN_PROMPTS)
         if prompt.startswith(requests.PASSAGE)
     ]
-    cached = sorted(usage["prompt_tokens_details"]["cached_tokens"] for usage in usages)
+    # SGLang before 0.5.22 has no details where nothing was cached.
+    cached = sorted((usage["prompt_tokens_details"] or {"cached_tokens": 0})["cached_tokens"] for usage in usages)
     assert len(cached) == 3
     assert cached[0] < 100
     assert min(cached[1:]) > 150

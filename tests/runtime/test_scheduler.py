@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from blendrun.engine import sglang_names
 from blendrun.engine.base import SchedulerSettings
 from tests.runtime import scheduler_job as job
 from tests.runtime.scheduler_job import SchedulerRun
@@ -31,7 +32,9 @@ def bare(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Schedule
 
 
 def test_every_hook_took(run: SchedulerRun) -> None:
-    assert run.info.notes == ()
+    # What a version lacks, and what of its packages starts threads, is noted too (scripts/compat.sh).
+    older = not sglang_names.reaches("0.5.22")
+    assert [note for note in run.info.notes if "did not take" in note or not older] == []
     assert run.info.kv_tokens == job.POOL
 
 

@@ -35,6 +35,7 @@ WITH_AN_ENGINE = (
     "bench/learning.py",
     "bench/live.py",
     "bench/predict.py",
+    "compat_row.py",
     "gpu/table.py",
     "mutants.py",
 )

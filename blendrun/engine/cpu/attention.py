@@ -19,8 +19,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 
 from blendrun.engine.settings import CPU_PLATFORM
+from blendrun.engine.sglang_names import DECODE_ATTENTION, EXTEND_ATTENTION
 
-_BACKEND = "sglang.srt.layers.attention.torch_native_backend.TorchNativeAttnBackend"
 # Requests attended together may differ in length by this factor: more pads more, less makes more calls.
 _LENGTH_SPREAD = 1.5
 # A hook whose target moved is only logged by SGLang; the first call leaves this file, so that blendrun can tell.
@@ -33,8 +33,8 @@ def register() -> None:
         return
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
-    HookRegistry.register(f"{_BACKEND}._run_sdpa_forward_extend", extend_new_rows, HookType.AROUND)
-    HookRegistry.register(f"{_BACKEND}._run_sdpa_forward_decode", decode_together, HookType.AROUND)
+    HookRegistry.register(EXTEND_ATTENTION, extend_new_rows, HookType.AROUND)
+    HookRegistry.register(DECODE_ATTENTION, decode_together, HookType.AROUND)
 
 
 def extend_new_rows(

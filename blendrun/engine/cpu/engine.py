@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
+from importlib import import_module
 from typing import Any
 
 from sglang.srt.entrypoints.engine import Engine
 
 from blendrun.engine.cpu.forks import forking
+from blendrun.engine.sglang_names import LOAD_TOKENIZER, MODEL_SETTINGS, SERVING_SETTINGS, is_there, load
 
 
 class ForkingEngine(Engine):  # type: ignore[misc]  # SGLang's class is untyped here
@@ -42,15 +44,13 @@ class ForkingEngine(Engine):  # type: ignore[misc]  # SGLang's class is untyped 
 def share_tokenizer() -> None:
     """Load the tokenizer now, once for all: SGLang's three processes load it four times otherwise, at half a second.
 
-    Names of SGLang 0.5.23. Where they are others, or a process wants other arguments, it loads its own.
+    Where names are others than these, or a process wants other arguments, it loads its own.
     """
-    from sglang.srt.managers import detokenizer_manager, scheduler, tokenizer_manager, tp_worker
-
     try:
-        serving, model = scheduler.get_serving(), scheduler.get_model()
-        load = cache(scheduler.get_tokenizer)
+        serving, model = load(SERVING_SETTINGS)(), load(MODEL_SETTINGS)()
+        shared = cache(load(LOAD_TOKENIZER[0]))
         if not serving.skip_tokenizer_init:
-            load(
+            shared(
                 serving.tokenizer_path,
                 tokenizer_mode=serving.tokenizer_mode,
                 trust_remote_code=model.trust_remote_code,
@@ -59,6 +59,6 @@ def share_tokenizer() -> None:
             )
     except Exception:  # noqa: BLE001  # whatever it is, SGLang's own loading says it better
         return
-    for module in (detokenizer_manager, scheduler, tokenizer_manager, tp_worker):
-        if hasattr(module, "get_tokenizer"):
-            module.get_tokenizer = load
+    for name in filter(is_there, LOAD_TOKENIZER):
+        module, _, function = name.rpartition(".")
+        setattr(import_module(module), function, shared)

@@ -13,8 +13,9 @@ from typing import Any
 import psutil
 import torch
 from sglang.srt.platforms.device_mixin import PlatformEnum
-from sglang.srt.platforms.interface import PlatformCapabilities, SRTPlatform
+from sglang.srt.platforms.interface import SRTPlatform
 
+from blendrun.engine import sglang_names
 from blendrun.engine.settings import CPU_PLATFORM
 
 
@@ -26,18 +27,24 @@ def activate() -> str | None:
 
 
 class CpuPlatform(SRTPlatform):  # type: ignore[misc]  # SGLang's base class is untyped here
-    """Host memory as device memory, no graphs, no Triton."""
+    """Host memory as device memory. What SGLang takes for granted of no platform is not there: no graphs, no Triton."""
 
     _enum = PlatformEnum.OOT
     device_name = "cpu"
     device_type = "cpu"
-    capabilities = PlatformCapabilities()
 
     def apply_server_args_defaults(self, server_args: Any) -> None:
         server_args.device = "cpu"
 
     def get_default_attention_backend(self) -> str:
         return "torch_native"
+
+    def get_mha_kv_pool_cls(self) -> Any:
+        """SGLang's own. It asks before 0.5.22 only."""
+        return sglang_names.load(sglang_names.KV_POOL)
+
+    def get_paged_allocator_cls(self) -> Any:
+        return super().get_paged_allocator_cls() if sglang_names.reaches("0.5.22") else sglang_names.allocator
 
     def get_device_total_memory(self, device_id: int = 0) -> int:
         return int(psutil.virtual_memory().total)

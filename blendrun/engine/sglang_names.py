@@ -1,0 +1,212 @@
+"""What blendrun touches of SGLang that SGLang does not promise to keep: names, and in which versions they hold.
+
+SGLang is not imported here before a function is called. The rest of the code speaks the newest version's words; what
+older ones call otherwise is translated at the end. What is promised (`Engine` and its arguments, platforms, plug-ins)
+is imported where it is used, and stands here too, so that one test looks at all of it.
+
+`scripts/compat.sh` runs what is said here, version by version.
+"""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+# Versions that were tried, the first and the last; all between were too.
+FIRST, LAST = "0.5.17", "0.5.23"
+
+_SRT = "sglang.srt"
+_MANAGERS = f"{_SRT}.managers"
+_CACHE = f"{_SRT}.mem_cache"
+
+# The engine process.
+ENGINE = f"{_SRT}.entrypoints.engine.Engine"
+LAUNCH_SCHEDULER = f"{ENGINE}._launch_scheduler_processes"
+LAUNCH_DETOKENIZER = f"{ENGINE}._launch_detokenizer_subprocesses"
+SIGNAL_HANDLER = f"{_MANAGERS}.tokenizer_manager.SignalHandler"
+SIGQUIT_HANDLER = f"{SIGNAL_HANDLER}.running_phase_sigquit_handler"
+SIGTERM_HANDLER = f"{SIGNAL_HANDLER}.sigterm_handler"
+SERVING_SETTINGS = f"{_MANAGERS}.scheduler.get_serving"
+MODEL_SETTINGS = f"{_MANAGERS}.scheduler.get_model"
+# Each of these modules calls it by a name of its own.
+LOAD_TOKENIZER = tuple(
+    f"{_MANAGERS}.{module}.get_tokenizer"
+    for module in ("scheduler", "detokenizer_manager", "tokenizer_manager", "tp_worker")
+)
+
+# Requests, through SGLang's OpenAI classes.
+_CHAT = f"{_SRT}.entrypoints.openai.serving_chat.OpenAIServingChat"
+_COMPLETIONS = f"{_SRT}.entrypoints.openai.serving_completions.OpenAIServingCompletion"
+SERVING_METHODS = tuple(
+    f"{serving}.{method}"
+    for serving in (_CHAT, _COMPLETIONS)
+    for method in ("_validate_request", "_convert_to_internal_request", "_handle_non_streaming_request")
+)
+# Its file is read alone, without SGLang.
+SCHEMA_REFUSAL = f"{_SRT}.constrained.json_schema_validation.validate_xgrammar_json_schema"
+
+# The CPU platform.
+PLATFORM = f"{_SRT}.platforms.interface.SRTPlatform"
+KV_POOL = f"{_CACHE}.memory_pool.MHATokenToKVPool"
+TOKEN_ALLOCATOR = f"{_CACHE}.allocator.token.TokenToKVPoolAllocator"
+_NATIVE_ATTENTION = f"{_SRT}.layers.attention.torch_native_backend.TorchNativeAttnBackend"
+EXTEND_ATTENTION = f"{_NATIVE_ATTENTION}._run_sdpa_forward_extend"
+DECODE_ATTENTION = f"{_NATIVE_ATTENTION}._run_sdpa_forward_decode"
+
+# Seeds.
+_BATCH_INFO = f"{_SRT}.sampling.sampling_batch_info.SamplingBatchInfo"
+BATCH_INFO = f"{_BATCH_INFO}.from_schedule_batch"
+MERGE_BATCH_INFO = f"{_BATCH_INFO}.merge_batch"
+SAMPLE = f"{_SRT}.layers.sampler.top_k_top_p_min_p_sampling_from_probs_torch"
+SEEDED_DRAW = f"{_SRT}.layers.sampler.multinomial_with_seed"
+
+TOUCHED: dict[str, tuple[str, ...]] = {
+    "the engine process": (ENGINE, SIGNAL_HANDLER, SIGQUIT_HANDLER, SIGTERM_HANDLER),
+    "forks": (LAUNCH_SCHEDULER, LAUNCH_DETOKENIZER, SERVING_SETTINGS, MODEL_SETTINGS, *LOAD_TOKENIZER),
+    "requests": SERVING_METHODS,
+    "schemas": (SCHEMA_REFUSAL,),
+    "the CPU platform": (PLATFORM, KV_POOL, TOKEN_ALLOCATOR),
+    "attention on the CPU": (EXTEND_ATTENTION, DECODE_ATTENTION),
+    "seeds on the CPU": (BATCH_INFO, MERGE_BATCH_INFO, SAMPLE, SEEDED_DRAW),
+}
+# The first version that has it, where that is not FIRST.
+SINCE = {SCHEMA_REFUSAL: "0.5.21"}
+
+# Words by which a failure is known; they reach a request's answer.
+GRAMMAR_FAILURE = "Failed to compile"
+# A grammar that allows no token; see `tells_dead_ends`.
+GRAMMAR_DEAD_END = "Grammar accept_token failed"
+MEDIA_FAILURE = "Error while loading data"
+# Sampling parameters that bind an answer to a form.
+GRAMMARS = ("json_schema", "regex", "ebnf", "structural_tag")
+
+
+@cache
+def installed() -> str | None:
+    """The version of SGLang in this environment; None where there is none."""
+    try:
+        return version("sglang")
+    except PackageNotFoundError:
+        return None
+
+
+def reaches(needed: str) -> bool:
+    """Whether the installed version is `needed` or newer. One that is not installed counts as the newest."""
+    found = installed()
+    return found is None or _release(found) >= _release(needed)
+
+
+def has(feature: str) -> bool:
+    """Whether the installed version is new enough for all that `feature` touches."""
+    return all(reaches(SINCE.get(name, FIRST)) for name in TOUCHED[feature])
+
+
+@cache
+def load(name: str) -> Any:
+    """What a dotted path leads to. Imports its module. Raises ImportError or AttributeError."""
+    return pkgutil.resolve_name(name)
+
+
+def is_there(name: str) -> bool:
+    """Whether the installed SGLang has it. Imports the module that should."""
+    try:
+        load(name)
+    except (ImportError, AttributeError):
+        return False
+    return True
+
+
+def lost() -> list[str]:
+    """Features that lack a name which the installed version should have. Imports most of SGLang."""
+    return [
+        feature
+        for feature, names in TOUCHED.items()
+        if not all(is_there(name) for name in names if reaches(SINCE.get(name, FIRST)))
+    ]
+
+
+def untried() -> str | None:
+    """A sentence where the installed version is none that was tried: what of it is not where it was."""
+    found = installed()
+    if found is None or _release(FIRST) <= _release(found) <= _release(LAST):
+        return None
+    gone = ", ".join(lost())
+    looked = f"these find no longer what they touch: {gone}" if gone else "all that is touched of it is there"
+    return f"blendrun was tried with SGLang {FIRST} to {LAST}, and this is {found}: {looked}"
+
+
+def tells_dead_ends() -> bool:
+    """Whether a request that a grammar leaves no way on ends with GRAMMAR_DEAD_END; before, it is just aborted."""
+    return reaches("0.5.23")
+
+
+def nan_check() -> str:
+    """The variable that has the engine end where logits are no numbers. The older one turns on other checks, too."""
+    return "SGLANG_ENABLE_NAN_LOGITS_CHECK" if reaches("0.5.22") else "SGLANG_ENABLE_ASYNC_ASSERT"
+
+
+def allocator(size: int, *, page_size: int, **options: Any) -> Any:
+    """A pool of `size` tokens, for a platform that is asked for one, as all are before 0.5.22.
+
+    Raises ValueError for pages of several tokens: their allocator is a GPU's before that version.
+    """
+    if page_size != 1:
+        raise ValueError(f"page_size={page_size} on the CPU takes SGLang 0.5.22 or newer")
+    return load(TOKEN_ALLOCATOR)(size, **options)
+
+
+def prefix_len(request: Any) -> int:
+    """Tokens of a request's prompt that the cache had. Before 0.5.22 the request holds their slots instead."""
+    try:
+        return int(request.prefix_len)
+    except AttributeError:
+        return len(request.prefix_indices)
+
+
+def extend_end(request: Any) -> int:
+    """Tokens of a request that are computed when the step that is being built has run."""
+    try:
+        return int(request.extend_end)
+    except AttributeError:
+        # Before 0.5.22.
+        return int(request.extend_range.end)
+
+
+def memory_budget(adder: Any) -> Any:
+    """The account of an adder's tokens: `total_offset` (may be set), `current_offset`, `remaining_current`."""
+    try:
+        return adder.memory_budget
+    except AttributeError:
+        return _MemoryBudget(adder)
+
+
+class _MemoryBudget:
+    """What an adder keeps itself before 0.5.21."""
+
+    def __init__(self, adder: Any) -> None:
+        self._adder = adder
+
+    @property
+    def total_offset(self) -> int:
+        return int(self._adder.rem_total_token_offset)
+
+    @total_offset.setter
+    def total_offset(self, tokens: int) -> None:
+        self._adder.rem_total_token_offset = tokens
+
+    @property
+    def current_offset(self) -> int:
+        return int(self._adder.cur_rem_token_offset)
+
+    @property
+    def remaining_current(self) -> int:
+        return int(self._adder.cur_rem_tokens)
+
+
+def _release(found: str) -> tuple[int, ...]:
+    """The numbers of a version, without what makes it a post, pre or local one."""
+    numbers = re.match(r"\d+(\.\d+)*", found)
+    return tuple(int(number) for number in numbers[0].split(".")) if numbers else ()
