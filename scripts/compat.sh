@@ -4,7 +4,7 @@
 #
 # A version gets a venv in front of the project's: in it are SGLang and what else must change for it, some 500 MB, and
 # the rest is the project's. So is torch, unless TORCH=pinned asks for the version's own, which takes some GB. The venv
-# goes when the row is there. VENV: the project's, .venv where nothing is said.
+# goes when the row is there, at the latest after 8 minutes. VENV: the project's, .venv where nothing is said.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 base=$(realpath "${VENV:-.venv}")
@@ -14,9 +14,9 @@ site='import site; print(site.getsitepackages()[0])'
 logs=build/compat
 mkdir -p "$logs"
 
-# Never another one: they come with the machine, or with torch, and take GBs.
-kept='nvidia|cuda|cupy|flashinfer|flash|sgl[-_]|sglang[-_]kernel|nvshmem|nccl|tilelang|quack'
-[ "${TORCH:-installed}" = pinned ] || kept="$kept|torch|triton"
+# What of the project stays whatever a version wants: GBs, and no CPU runs it. Kernels are built for one torch.
+kept='nvidia|cuda|nvshmem|nccl|flash|tilelang|quack'
+[ "${TORCH:-installed}" = pinned ] || kept="$kept|torch|triton|sgl[-_]|sglang[-_]kernel"
 
 versions() {
   "$base/bin/python" -m pip index versions sglang 2>/dev/null | "$base/bin/python" -c '
@@ -28,7 +28,8 @@ print(*sorted((one for one in found if order(one) >= order(FIRST)), key=order))'
 }
 
 # venv VERSION FOLDER: the project's constraints, with as few lines changed as the version asks for.
-venv() {
+venv() (
+  set -e
   "${uv[0]}" venv --quiet --python "$base/bin/python" "$2"
   # After what is in this one.
   "$base/bin/python" -c "$site" >"$("$2/bin/python" -c "$site")/project.pth"
@@ -42,17 +43,23 @@ venv() {
   "${uv[@]}" install --quiet --python "$2/bin/python" --no-deps --requirement "$2/changed.txt"
   # Its entry points; the code is here.
   "${uv[@]}" install --quiet --python "$2/bin/python" --no-deps --editable .
-}
+)
 
 [ $# -gt 0 ] || set -- $(versions)
 "$base/bin/python" scripts/compat_row.py --head
 for version; do
   folder=$(mktemp -d)
   trap 'rm -rf "$folder"' EXIT
-  if venv "$version" "$folder/venv" >"$logs/$version.log" 2>&1; then
-    timeout 900 "$folder/venv/bin/python" scripts/compat_row.py --log "$logs/$version.log" || true
+  log=$logs/$version.log
+  # Not as a condition, in which bash goes on after a failure.
+  set +e
+  venv "$version" "$folder/venv" >"$log" 2>&1
+  failed=$?
+  set -e
+  if [ "$failed" = 0 ]; then
+    timeout 480 "$folder/venv/bin/python" scripts/compat_row.py --log "$log" || true
   else
-    echo "| $version | is not installed: $logs/$version.log |"
+    echo "| $version | cannot be installed: $log |"
   fi
   rm -rf "$folder"
 done

@@ -22,8 +22,10 @@ from blendrun.engine import sglang_names
 ROOT = Path(__file__).resolve().parents[1]
 _SCHEDULER = "tests/runtime/test_scheduler.py::test_"
 # Tests by what their names begin with.
+START = "starts"
 FEATURES = {
-    "starts": (f"{_SCHEDULER}every_request_is_answered", f"{_SCHEDULER}every_hook_took"),
+    START: (f"{_SCHEDULER}every_request_is_answered",),
+    "hooks take": (f"{_SCHEDULER}every_hook_took",),
     "answers are SGLang's": (
         f"{_SCHEDULER}greedy_answers",
         "tests/runtime/test_same_answers.py::test_greedy_answers",
@@ -48,13 +50,20 @@ class Outcomes:
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
         unwanted = [item for item in items if feature_of(item.nodeid) is None]
-        items[:] = [item for item in items if item not in unwanted]
+        # Without an engine there is no use in waiting for all others.
+        items[:] = sorted(
+            (item for item in items if item not in unwanted), key=lambda item: feature_of(item.nodeid) != START
+        )
         config.hook.pytest_deselected(items=unwanted)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         feature = feature_of(report.nodeid)
         if feature is not None and (report.when == "call" or report.outcome != "passed"):
             self.of[feature].add(report.outcome)
+
+    def pytest_runtest_teardown(self, item: pytest.Item) -> None:
+        if "failed" in self.of[START]:
+            item.session.shouldstop = "the engine does not start"
 
 
 def feature_of(test: str) -> str | None:

@@ -56,6 +56,11 @@ _NATIVE_ATTENTION = f"{_SRT}.layers.attention.torch_native_backend.TorchNativeAt
 EXTEND_ATTENTION = f"{_NATIVE_ATTENTION}._run_sdpa_forward_extend"
 DECODE_ATTENTION = f"{_NATIVE_ATTENTION}._run_sdpa_forward_decode"
 
+# What SGLang's platform for CPUs would bring; ours brings it itself, before the version that does (cpu/older.py).
+XGRAMMAR = f"{_SRT}.constrained.xgrammar_backend"
+ALLOCATE_MASK = f"{XGRAMMAR}._allocate_token_bitmask"
+APPLY_MASK = f"{XGRAMMAR}.XGrammarGrammar.apply_vocab_mask"
+
 # Seeds.
 _BATCH_INFO = f"{_SRT}.sampling.sampling_batch_info.SamplingBatchInfo"
 BATCH_INFO = f"{_BATCH_INFO}.from_schedule_batch"
@@ -68,7 +73,7 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "forks": (LAUNCH_SCHEDULER, LAUNCH_DETOKENIZER, SERVING_SETTINGS, MODEL_SETTINGS, *LOAD_TOKENIZER),
     "requests": SERVING_METHODS,
     "schemas": (SCHEMA_REFUSAL,),
-    "the CPU platform": (PLATFORM, KV_POOL, TOKEN_ALLOCATOR),
+    "the CPU platform": (PLATFORM, KV_POOL, TOKEN_ALLOCATOR, ALLOCATE_MASK, APPLY_MASK),
     "attention on the CPU": (EXTEND_ATTENTION, DECODE_ATTENTION),
     "seeds on the CPU": (BATCH_INFO, MERGE_BATCH_INFO, SAMPLE, SEEDED_DRAW),
 }
@@ -146,16 +151,6 @@ def tells_dead_ends() -> bool:
 def nan_check() -> str:
     """The variable that has the engine end where logits are no numbers. The older one turns on other checks, too."""
     return "SGLANG_ENABLE_NAN_LOGITS_CHECK" if reaches("0.5.22") else "SGLANG_ENABLE_ASYNC_ASSERT"
-
-
-def allocator(size: int, *, page_size: int, **options: Any) -> Any:
-    """A pool of `size` tokens, for a platform that is asked for one, as all are before 0.5.22.
-
-    Raises ValueError for pages of several tokens: their allocator is a GPU's before that version.
-    """
-    if page_size != 1:
-        raise ValueError(f"page_size={page_size} on the CPU takes SGLang 0.5.22 or newer")
-    return load(TOKEN_ALLOCATOR)(size, **options)
 
 
 def prefix_len(request: Any) -> int:

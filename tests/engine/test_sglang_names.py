@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from blendrun.engine import seeds, sglang_names
+from blendrun.engine.cpu import older
 from blendrun.engine.sglang_names import FIRST, LAST, SINCE, TOUCHED
 
 EVERY = sorted({name for names in TOUCHED.values() for name in names})
@@ -81,4 +82,4 @@ def test_what_older_versions_call_otherwise(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_pages_of_several_tokens_take_a_newer_version() -> None:
     with pytest.raises(ValueError, match=r"page_size=16 on the CPU takes SGLang 0\.5\.22"):
-        sglang_names.allocator(100, page_size=16)
+        older.allocator(100, page_size=16)

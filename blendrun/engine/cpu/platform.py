@@ -16,6 +16,7 @@ from sglang.srt.platforms.device_mixin import PlatformEnum
 from sglang.srt.platforms.interface import SRTPlatform
 
 from blendrun.engine import sglang_names
+from blendrun.engine.cpu import older
 from blendrun.engine.settings import CPU_PLATFORM
 
 
@@ -33,6 +34,10 @@ class CpuPlatform(SRTPlatform):  # type: ignore[misc]  # SGLang's base class is 
     device_name = "cpu"
     device_type = "cpu"
 
+    def init_backend(self) -> None:
+        """Called once in each process that runs a model."""
+        older.mend_grammars()
+
     def apply_server_args_defaults(self, server_args: Any) -> None:
         server_args.device = "cpu"
 
@@ -44,7 +49,7 @@ class CpuPlatform(SRTPlatform):  # type: ignore[misc]  # SGLang's base class is 
         return sglang_names.load(sglang_names.KV_POOL)
 
     def get_paged_allocator_cls(self) -> Any:
-        return super().get_paged_allocator_cls() if sglang_names.reaches("0.5.22") else sglang_names.allocator
+        return super().get_paged_allocator_cls() if sglang_names.reaches("0.5.22") else older.allocator
 
     def get_device_total_memory(self, device_id: int = 0) -> int:
         return int(psutil.virtual_memory().total)
