@@ -121,9 +121,7 @@ def hook_times(rows: int, log: str) -> dict[str, list[dict[str, float]]]:
     from sglang.srt.mem_cache.base_prefix_cache import EvictParams
 
     clock = Clock()
-    settings = SchedulerSettings(
-        budget=ConstantStep(8192), reserve=True, next_use=True, plan_order=True, step_log=log
-    )
+    settings = SchedulerSettings(budget=ConstantStep(8192), reserve=True, next_use=True, plan_order=True, step_log=log)
     loop = loops.Loop(rows * 2000, rows + 8, mixed=True)
     found: dict[str, list[dict[str, float]]] = {"refused": [], "admits 4": []}
     with loops.hooked([timed(hook, clock) for hook in hooks(settings)]):

@@ -32,7 +32,7 @@ def engine_settings(model: str) -> Iterator[None]:
     arguments = ServerArgs(model_path=model, device="cpu", pp_max_micro_batch_size=4096)
     with (
         use_context(create_context(arguments, role="test")),
-        get_parallel().override(tp_rank=0, pp_rank=0, attn_dp_rank=0),
+        get_parallel().override(tp_rank=0, pp_rank=0, dp_rank=None),
     ):
         yield
 

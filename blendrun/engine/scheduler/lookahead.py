@@ -25,13 +25,18 @@ class Lookahead:
     """Expected ends of what runs, one row each."""
 
     def __init__(self, ahead: NDArray[np.int64], freed: NDArray[np.int64]) -> None:
-        """ahead, freed: i64 (N,), of each row: steps to its end, 1 or more, and tokens that it gives back then."""
+        """ahead, freed: i64 (N,), of each row: steps to its end, and tokens that it gives back then.
+
+        What is overdue (`ahead` <= 0) grows on and is not seen to end.
+        """
         order = ahead.argsort(kind="stable")
-        self._ahead, self._freed = ahead[order], freed[order]
+        ahead, freed = ahead[order], freed[order]
+        self._overdue = int(ahead.searchsorted(0, side="right"))
+        self._ahead, self._freed = ahead[self._overdue :], freed[self._overdue :]
         self._peaks: _Peaks | None = None
 
     def __len__(self) -> int:
-        return len(self._ahead)
+        return self._overdue + len(self._ahead)
 
     def fits(self, room: int, steps: int) -> bool:
         """Whether one more row of `steps` fits. room: tokens that nothing holds once its prompt is in."""
@@ -48,13 +53,16 @@ class Lookahead:
 
     def add(self, steps: int, freed: int) -> None:
         """Count a row that was admitted."""
+        self._peaks = None
+        if steps <= 0:
+            self._overdue += 1
+            return
         place = int(self._ahead.searchsorted(steps, side="right"))
         self._ahead = np.insert(self._ahead, place, steps)
         self._freed = np.insert(self._freed, place, freed)
-        self._peaks = None
 
     def _find_peaks(self) -> _Peaks:
-        alive = np.arange(len(self) + 1, 1, -1)
+        alive = np.arange(len(self) + 1, self._overdue + 1, -1)
         at = (alive * np.diff(self._ahead, prepend=0)).cumsum()
         at[1:] -= self._freed[:-1].cumsum()
         return _Peaks(at, np.maximum.accumulate(at))

@@ -80,9 +80,7 @@ def steps_left(request: Any) -> int:
     return max(min(max(answered // _OVERDUE_SHARE, _OVERDUE_STEPS), most - answered), 1)
 
 
-def _steps_left(
-    expected: NDArray[np.int64], answered: NDArray[np.int64], most: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _steps_left(expected: NDArray[np.int64], answered: NDArray[np.int64], most: NDArray[np.int64]) -> NDArray[np.int64]:
     """The same of many: i64 (N,) each."""
     left = expected - answered
     overdue = left <= 0
