@@ -22,6 +22,18 @@ from blendrun.engine.base import Planned
 from blendrun.engine.scheduler.hooks import Hook, guarded
 from blendrun.engine.scheduler.planned import attach_plan
 
+# Of SGLang's scheduler: what is off in a loop, and what there is not.
+_OFF = (
+    "enable_lora", "enable_hisparse", "enable_priority_preemption", "enable_hierarchical_cache", "enable_lmcache",
+    "enable_unified_cache_external_linker", "enable_hicache_storage", "enable_pdmux", "is_hybrid_swa",
+    "require_mlp_sync",
+)  # fmt: skip
+_NONE = (
+    "last_batch", "chunked_req", "dllm_config", "prefill_delayer", "min_free_slots_delayer", "dynamic_chunk_sizer",
+    "truncation_align_size", "decode_offload_manager", "scheduler_stage_metrics", "hisparse_coordinator",
+    "disaggregation_mode", "lora_drainer",
+)  # fmt: skip
+
 
 @contextmanager
 def engine_settings(model: str) -> Iterator[None]:
@@ -105,19 +117,14 @@ class Loop:
         nothing = SimpleNamespace(is_encoder_decoder=False, vocab_size=1 << 20, is_multimodal=False)
         metrics = SimpleNamespace(enable_metrics=False, num_retracted_reqs=0)
         scheduler.__dict__.update(
+            dict.fromkeys(_OFF, False) | dict.fromkeys(_NONE),
             loop=self, tree_cache=self.tree, token_to_kv_pool_allocator=self.pool, req_to_token_pool=self.table,
-            running_batch=ScheduleBatch(reqs=[], batch_is_full=False), last_batch=None, chunked_req=None,
-            waiting_queue=[], result_queue=deque(), page_size=self.page, is_mixed_chunk=self.mixed, enable_overlap=True,
-            chunked_prefill_size=self.chunk, max_prefill_tokens=16384, max_running_requests=self.rows,
-            max_total_num_tokens=self.total, device="cpu", enable_lora=False, dllm_config=None, enable_hisparse=False,
-            enable_priority_preemption=False, enable_priority_scheduling=True, is_hybrid_swa=False,
-            priority_scheduling_preemption_threshold=0, prefill_delayer=None, min_free_slots_delayer=None,
-            dynamic_chunk_sizer=None, max_prefill_bs=0, truncation_align_size=None, model_config=nothing,
-            spec_algorithm=SpeculativeAlgorithm.NONE, enable_hierarchical_cache=False, enable_lmcache=False,
-            enable_unified_cache_external_linker=False, enable_hicache_storage=False, processed_tokens_counter=0,
-            enable_skip_finishing_decode=True, decode_offload_manager=None, require_mlp_sync=False, enable_pdmux=False,
-            scheduler_stage_metrics=None, prefill_decode_interval=0, _prefill_decode_interval_remaining=0, forward_ct=0, hisparse_coordinator=None,
-            disaggregation_mode=None, lora_drainer=None, is_generation=True,
+            running_batch=ScheduleBatch(reqs=[], batch_is_full=False), waiting_queue=[], result_queue=deque(),
+            page_size=self.page, is_mixed_chunk=self.mixed, chunked_prefill_size=self.chunk, max_prefill_tokens=16384,
+            max_running_requests=self.rows, max_total_num_tokens=self.total, device="cpu", model_config=nothing,
+            enable_overlap=True, enable_priority_scheduling=True, enable_skip_finishing_decode=True, is_generation=True,
+            priority_scheduling_preemption_threshold=0, max_prefill_bs=0, processed_tokens_counter=0, forward_ct=0,
+            prefill_decode_interval=0, _prefill_decode_interval_remaining=0, spec_algorithm=SpeculativeAlgorithm.NONE,
             new_token_ratio_tracker=SimpleNamespace(current=0.7, decay_step=lambda: None),
             grammar_manager=SimpleNamespace(has_waiting_grammars=lambda: False),
             beam_coordinator=SimpleNamespace(pending_member_rows=lambda _: 0, retire_group=lambda _: None),
@@ -129,8 +136,7 @@ class Loop:
             ),
             ngram_embedding_manager=SimpleNamespace(prepare_for_forward=lambda batch, chunked_req: batch),
             process_pending_chunked_abort=lambda: None, _add_request_to_queue=self._requeue,
-            send_abort_output=lambda *_: None,
-            policy=SchedulePolicy("fcfs", self.tree, False, True, True),
+            send_abort_output=lambda *_: None, policy=SchedulePolicy("fcfs", self.tree, False, True, True),
         )  # fmt: skip
         return scheduler
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +13,6 @@ import orjson
 import pytest
 
 from blendrun.engine.base import Planned
-from blendrun.engine.scheduler import step_times
 from blendrun.engine.scheduler.step_log import StepLog
 from blendrun.engine.scheduler.step_times import Launched, StepTimes
 from tests.engine.scheduler_loop import Loop, engine_settings, hooked
@@ -30,7 +30,7 @@ class Clock:
 @pytest.fixture
 def clock() -> Iterator[Clock]:
     found = Clock()
-    with patch.object(step_times.time, "monotonic", found):
+    with patch("blendrun.engine.scheduler.step_times.time.monotonic", found):
         yield found
 
 
@@ -40,11 +40,11 @@ def launched(times: StepTimes, at: float, stream: str = "", **parts: Any) -> Any
     return result
 
 
-def finished(times: StepTimes, clock: Clock, result: Any, at: float) -> tuple[float, float]:
+def finished(times: StepTimes, clock: Clock, result: Any, at: float) -> list[float]:
     """When it began, and its seconds."""
     clock.now = at
     _, began, seconds = times.finish(result)
-    return began, seconds
+    return [began, seconds]
 
 
 class TestStepTimes:
@@ -52,25 +52,25 @@ class TestStepTimes:
         times = StepTimes()
         prefill = launched(times, 1.0)
         decode = launched(times, 1.01)
-        assert finished(times, clock, prefill, 1.2) == (1.0, pytest.approx(0.2))
+        assert finished(times, clock, prefill, 1.2) == pytest.approx([1.0, 0.2])
         late = launched(times, 1.21)
-        assert finished(times, clock, decode, 1.21) == (1.2, pytest.approx(0.01))
-        assert finished(times, clock, late, 1.22) == (1.21, pytest.approx(0.01))
+        assert finished(times, clock, decode, 1.21) == pytest.approx([1.2, 0.01])
+        assert finished(times, clock, late, 1.22) == pytest.approx([1.21, 0.01])
 
     def test_or_when_it_is_launched_later(self, clock: Clock) -> None:
         times = StepTimes()
-        assert finished(times, clock, launched(times, 1.0), 1.5) == (1.0, 0.5)
-        assert finished(times, clock, launched(times, 4.0), 4.25) == (4.0, 0.25)
+        assert finished(times, clock, launched(times, 1.0), 1.5) == [1.0, 0.5]
+        assert finished(times, clock, launched(times, 4.0), 4.25) == [4.0, 0.25]
 
     def test_streams_do_not_wait_for_each_other(self, clock: Clock) -> None:
         times = StepTimes()
         prefill = launched(times, 1.0, "prefill", in_parts=True)
-        assert finished(times, clock, launched(times, 1.5, "decode"), 2.0) == (1.5, 0.5)
+        assert finished(times, clock, launched(times, 1.5, "decode"), 2.0) == [1.5, 0.5]
         again = SimpleNamespace()
         times.go_on(again)
         assert not times.is_under_way(prefill)
-        assert finished(times, clock, launched(times, 2.0, "decode"), 2.5) == (2.0, 0.5)
-        assert finished(times, clock, again, 3.0) == (1.0, 2.0)
+        assert finished(times, clock, launched(times, 2.0, "decode"), 2.5) == [2.0, 0.5]
+        assert finished(times, clock, again, 3.0) == [1.0, 2.0]
 
     def test_results_that_nobody_asks_for_are_forgotten(self) -> None:
         times = StepTimes()
@@ -119,7 +119,7 @@ class TestOnTheLoop:
 
     def test_steps_of_a_device_follow_each_other(self, tmp_path: Path) -> None:
         lines, _ = self.steps(tmp_path, "cuda")
-        for line, after in zip(lines, lines[1:], strict=False):
+        for line, after in pairwise(lines):
             assert line["seconds"] > 0
             assert line["time"] + line["seconds"] <= after["time"] + 1e-9
 

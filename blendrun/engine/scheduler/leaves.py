@@ -2,7 +2,8 @@
 
 SGLang's Python tree keeps them in a set, and puts all of them in order at each eviction; a full pool evicts at every
 step. Here the set keeps its order from one eviction to the next. A leaf's value may have grown since it was put in:
-that is found out when its turn comes. One that shrinks has to be added again, as the tree does with whatever it unlocks.
+that is found out when its turn comes. One that shrinks has to be added again, as the tree does with what it unlocks:
+a node that an insert passes and marks anew is locked by the request whose tokens are inserted.
 """
 
 from __future__ import annotations

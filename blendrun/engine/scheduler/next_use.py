@@ -59,7 +59,8 @@ def begin_walk(original: Callable[..., Any], component: Any, request_cnt: int) -
     tree = component.tree_core
     # Of sessions' caches the order is another. Where a leaf is written back it may stay, and would be first again.
     if not isinstance(tree.eviction_strategy, NextUseStrategy) or tree.is_write_back or tree.enable_session_radix_cache:
-        return original(component, request_cnt)
+        original(component, request_cnt)
+        return
     # The first time, and after the cache was flushed.
     if not isinstance(tree.evictable_device_leaves, Leaves):
         tree.evictable_device_leaves = Leaves(tree.evictable_device_leaves, tree.eviction_strategy.get_priority)

@@ -1,8 +1,9 @@
 """When a request that was refused would be refused again, so that SGLang need not look for a prefill batch at all.
 
 As long as the same rows run and the same requests wait, nothing of what a refusal depends on changes but tokens: what
-the rows have answered, what is free, and what the runner expects. What a newcomer shares with the cache does change by
-evictions, but not the room that it would leave: a prefix that nothing holds counts as taken whether it is cached or not.
+the rows have answered, what is free, and what the runner expects. What a newcomer shares with the cache does change
+by evictions, but not the room that it would leave: a prefix that nothing holds counts as taken, cached or not. Nor does
+the order of evictions change: between looks that are spared nothing is put into the cache.
 """
 
 from __future__ import annotations

@@ -28,9 +28,9 @@ class Reservation:
 
     def __init__(self) -> None:
         self._rows = Rows()
-        # The last step's, and that of the step that is being built.
+        # The last step's, and that of the step that is being built: one at most.
         self._stands: Refusal | None = None
-        self._found: Refusal | None = None
+        self._found: list[Refusal] = []
 
     def hooks(self) -> list[Hook]:
         return [
@@ -50,10 +50,10 @@ class Reservation:
                 self._stands = refusal
                 keep_prefixes(scheduler)
                 return nothing_to_run(running_batch)
-        self._found = None
+        self._found.clear()
         plan = original(scheduler, running_batch, *args, **kwargs)
-        if self._found is not None and plan.batch_to_run is None and is_plain(scheduler):
-            self._stands = self._found.noted(scheduler, plan.running_batch)
+        if self._found and plan.batch_to_run is None and is_plain(scheduler):
+            self._stands = self._found[0].noted(scheduler, plan.running_batch)
         return plan
 
     def drop_guess(self, _: None, adder: Any, *args: Any, **kwargs: Any) -> None:
@@ -72,7 +72,7 @@ class Reservation:
         room, own = _room(adder, request)
         if len(ahead) and not ahead.fits(room, steps + beside):
             if not adder.can_run_list:
-                self._found = Refusal(request, room, beside)
+                self._found.append(Refusal(request, room, beside))
             # Not NO_TOKEN: that would shut admission until a request ends, and time alone can make room.
             return other
         budget = adder.memory_budget

@@ -61,7 +61,8 @@ class Rows:
 
     def _expected(self) -> NDArray[np.int64]:
         planned = corrected_outputs(self._place, self._planned)
-        return np.minimum(np.where(planned > 0, planned, _unplanned()), self._most)
+        expected: NDArray[np.int64] = np.minimum(np.where(planned > 0, planned, _unplanned()), self._most)
+        return expected
 
 
 def running(requests: Sequence[Any]) -> list[Any]:

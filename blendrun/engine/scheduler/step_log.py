@@ -143,7 +143,7 @@ def _places(requests: list[Any]) -> list[int]:
 
 
 def _context(batch: Any, rows: list[Any]) -> int:
-    """Cached tokens that `rows`, the last of a batch, attend to. SGLang counts the token that is being computed, too."""
+    """Cached tokens that `rows`, the last of a batch, attend to. SGLang counts the token that is computed, too."""
     lengths = getattr(batch, "seq_lens_cpu", None)
     if not rows or lengths is None or len(lengths) < len(rows):
         return sum(len(request.origin_input_ids) + len(request.output_ids) for request in rows)
@@ -159,7 +159,7 @@ def _is_first_rank() -> bool:
 
 
 def _rank_suffix() -> str:
-    """Schedulers side by side in one engine (`dp_size`) number steps of their own: but for the first, to another file."""
+    """Schedulers side by side in one engine (`dp_size`) number steps of their own: all but the first in other files."""
     from sglang.srt.runtime_context import get_parallel
 
     rank = get_parallel().dp_rank
