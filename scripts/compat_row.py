@@ -35,7 +35,7 @@ FEATURES = {
     "gate": (f"{_SCHEDULER}siblings",),
     "budget": (f"{_SCHEDULER}no_step",),
     "reserve": (f"{_SCHEDULER}right_estimates",),
-    "next use": ("tests/engine/test_next_use.py::test_",),
+    "next_use": ("tests/engine/test_next_use.py::test_",),
     "step log": ("tests/runtime/test_scheduler.py::TestStepLog",),
     "NaN found": ("tests/faults/test_engine.py::test_a_request_whose_logits",),
     "resume after kill": ("tests/runtime/test_kill.py::test_killed_at_random_moments",),

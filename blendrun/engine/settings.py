@@ -19,9 +19,8 @@ import orjson
 from blendrun.cost.capacity import EngineLimits
 from blendrun.engine.base import EngineSettings, Platform
 from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
-from blendrun.engine.scheduler.next_use import TREE, TREE_VARIABLE
 from blendrun.engine.scheduler.plugin import SETTINGS_VARIABLE
-from blendrun.engine.sglang_names import nan_check
+from blendrun.engine.sglang_names import TREE, TREE_VARIABLE, has, nan_check
 from blendrun.errors import UsageError
 from blendrun.models.resolve import cache_folder
 
@@ -195,7 +194,7 @@ def process_environment(platform: Platform, threads: int) -> dict[str, str]:
 def settings_environment(settings: EngineSettings) -> dict[str, str]:
     """Those that follow from its settings, in time before SGLang's Engine is made."""
     changed = {SETTINGS_VARIABLE: msgspec.json.encode(settings.scheduler).decode()}
-    if settings.scheduler.next_use:
+    if settings.scheduler.next_use and has("next_use"):
         changed[TREE_VARIABLE] = TREE
     if settings.platform == "cpu" and (skipped := _models_not_needed(Path(settings.model_path))):
         changed["SGLANG_DISABLED_MODEL_ARCHS"] = ",".join(skipped)

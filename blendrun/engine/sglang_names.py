@@ -68,6 +68,33 @@ MERGE_BATCH_INFO = f"{_BATCH_INFO}.merge_batch"
 SAMPLE = f"{_SRT}.layers.sampler.top_k_top_p_min_p_sampling_from_probs_torch"
 SEEDED_DRAW = f"{_SRT}.layers.sampler.multinomial_with_seed"
 
+# The scheduler. Its hooks are in blendrun/engine/scheduler.
+_SCHEDULER, _ADDER = f"{_MANAGERS}.scheduler.Scheduler", f"{_MANAGERS}.schedule_policy.PrefillAdder"
+NEW_PREFILL_BATCH = f"{_SCHEDULER}.get_new_batch_prefill"
+BATCH_PLAN = f"{_MANAGERS}.schedule_batch.NextBatchPlan"
+NEW_ADDER = f"{_ADDER}.__init__"
+ADD_REQUEST = f"{_ADDER}.add_one_req"
+ADD_RESULT = f"{_MANAGERS}.schedule_policy.AddReqResult"
+LOCK_PREFIX = f"{_ADDER}._lock_node"
+# Most tokens of an answer that admission reserves.
+LONGEST_RESERVED = f"{_MANAGERS}.schedule_policy.CLIP_MAX_NEW_TOKENS"
+FILL_MASK = f"{XGRAMMAR}.XGrammarGrammar.fill_vocab_mask"
+RUN_BATCH = f"{_SCHEDULER}.run_batch"
+BATCH_RESULT = f"{_SCHEDULER}.process_batch_result"
+RETRACT = f"{_MANAGERS}.schedule_batch.ScheduleBatch.retract_decode"
+PARALLEL = f"{_SRT}.runtime_context.get_parallel"
+
+# The tree of prefixes: the one in Python, which is chosen by a variable.
+TREE_VARIABLE, TREE = "SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND", "python"
+NEW_TREE = f"{_CACHE}.unified_cache.unified_tree_core.UnifiedTreeCore.__init__"
+CHECKPOINT = f"{_CACHE}.unified_radix_cache.UnifiedRadixCache.checkpoint_into_tree"
+_EVICTION = f"{_CACHE}.unified_cache.components.full.FullComponent._evict_device"
+EVICTION_START, EVICTION_NEXT = f"{_EVICTION}_start", f"{_EVICTION}_next_node"
+LRU_STRATEGY = f"{_CACHE}.evict_policy.LRUStrategy"
+INSERT_PARAMS = f"{_CACHE}.base_prefix_cache.InsertParams"
+RADIX_KEY = f"{_CACHE}.radix_cache.RadixKey"
+
+# By what it is for; what hooks of the scheduler are for has their features' names.
 TOUCHED: dict[str, tuple[str, ...]] = {
     "the engine process": (ENGINE, SIGNAL_HANDLER, SIGQUIT_HANDLER, SIGTERM_HANDLER),
     "forks": (LAUNCH_SCHEDULER, LAUNCH_DETOKENIZER, SERVING_SETTINGS, MODEL_SETTINGS, *LOAD_TOKENIZER),
@@ -76,9 +103,15 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "the CPU platform": (PLATFORM, KV_POOL, TOKEN_ALLOCATOR, ALLOCATE_MASK, APPLY_MASK),
     "attention on the CPU": (EXTEND_ATTENTION, DECODE_ATTENTION),
     "seeds on the CPU": (BATCH_INFO, MERGE_BATCH_INFO, SAMPLE, SEEDED_DRAW),
+    "gate": (NEW_PREFILL_BATCH, ADD_REQUEST, ADD_RESULT),
+    "budget": (NEW_PREFILL_BATCH, NEW_ADDER, BATCH_PLAN),
+    "reserve": (NEW_PREFILL_BATCH, NEW_ADDER, ADD_REQUEST, ADD_RESULT, LOCK_PREFIX, LONGEST_RESERVED, BATCH_PLAN),
+    "next_use": (NEW_TREE, CHECKPOINT, EVICTION_START, EVICTION_NEXT, LRU_STRATEGY, INSERT_PARAMS, RADIX_KEY),
+    "dead_end": (FILL_MASK,),
+    "step_log": (RUN_BATCH, BATCH_RESULT, RETRACT, PARALLEL),
 }
 # The first version that has it, where that is not FIRST.
-SINCE = {SCHEMA_REFUSAL: "0.5.21"}
+SINCE = {SCHEMA_REFUSAL: "0.5.21", EVICTION_START: "0.5.20", EVICTION_NEXT: "0.5.20", CHECKPOINT: "0.5.22"}
 
 # Words by which a failure is known; they reach a request's answer.
 GRAMMAR_FAILURE = "Failed to compile"
@@ -104,9 +137,14 @@ def reaches(needed: str) -> bool:
     return found is None or _release(found) >= _release(needed)
 
 
+def since(feature: str) -> str:
+    """The first version that has all that `feature` touches."""
+    return max((SINCE.get(name, FIRST) for name in TOUCHED[feature]), key=_release)
+
+
 def has(feature: str) -> bool:
-    """Whether the installed version is new enough for all that `feature` touches."""
-    return all(reaches(SINCE.get(name, FIRST)) for name in TOUCHED[feature])
+    """Whether the installed version is new enough for it."""
+    return reaches(since(feature))
 
 
 @cache
@@ -176,6 +214,21 @@ def memory_budget(adder: Any) -> Any:
         return adder.memory_budget
     except AttributeError:
         return _MemoryBudget(adder)
+
+
+def data_rank(scheduler: Any) -> int | None:
+    """Which of several schedulers side by side (`dp_size`) it is, from 0; None where it is the only one."""
+    parallel = load(PARALLEL)() if reaches("0.5.21") else scheduler.ps
+    rank: int | None = parallel.dp_rank
+    return rank
+
+
+def free_tokens(scheduler: Any) -> int:
+    """Tokens of a scheduler's pool that nothing runs on."""
+    pool, tree = scheduler.token_to_kv_pool_allocator, scheduler.tree_cache
+    if reaches("0.5.21"):
+        return int(pool.create_prefill_budget(tree).remaining_current)
+    return int(pool.available_size() + tree.evictable_size())
 
 
 class _MemoryBudget:

@@ -101,7 +101,7 @@ class TestOnTheLoop:
         with hooked(log.hooks()):
             while (loop.scheduler.waiting_queue or loop.scheduler.last_batch) and loop.step < 50:
                 loop.run()
-        log._open().flush()
+        log._open(loop.scheduler).flush()
         return [orjson.loads(line) for line in (folder / "steps.jsonl").read_bytes().splitlines()], written
 
     @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -13,8 +13,8 @@ from blendrun.blend.budget import Budget
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.refusal import nothing_to_run
 from blendrun.engine.scheduler.rows import running
+from blendrun.engine.sglang_names import NEW_ADDER, NEW_PREFILL_BATCH
 
-_MANAGERS = "sglang.srt.managers"
 # Tokens of a step that runs nothing and to which its policy would give nothing.
 _LEAST = 64
 
@@ -28,8 +28,8 @@ class StepBudget:
 
     def hooks(self) -> list[Hook]:
         return [
-            Hook("budget", f"{_MANAGERS}.scheduler.Scheduler.get_new_batch_prefill", self.open_step, "around"),
-            Hook("budget", f"{_MANAGERS}.schedule_policy.PrefillAdder.__init__", self.bound, "after"),
+            Hook("budget", NEW_PREFILL_BATCH, self.open_step, "around"),
+            Hook("budget", NEW_ADDER, self.bound, "after"),
         ]
 
     def open_step(

@@ -11,8 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from blendrun.engine.scheduler.hooks import Hook
-
-_FILL = "sglang.srt.constrained.xgrammar_backend.XGrammarGrammar.fill_vocab_mask"
+from blendrun.engine.sglang_names import FILL_MASK
 
 
 def open_dead_end(_: None, grammar: Any, vocab_mask: Any, idx: int) -> None:
@@ -23,4 +22,4 @@ def open_dead_end(_: None, grammar: Any, vocab_mask: Any, idx: int) -> None:
 
 
 def hooks() -> list[Hook]:
-    return [Hook("dead_end", _FILL, open_dead_end, "after", warmed=False)]
+    return [Hook("dead_end", FILL_MASK, open_dead_end, "after", warmed=False)]

@@ -7,13 +7,12 @@ head of a group goes first, its siblings follow as soon as its prefix is in the 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from blendrun.engine.scheduler.hooks import Hook
+from blendrun.engine.sglang_names import ADD_REQUEST, ADD_RESULT, NEW_PREFILL_BATCH, load, prefix_len
 
-_MANAGERS = "sglang.srt.managers"
 # Tokens that must be won to wait for them: SGLang's own thresholds for the same question (lpm's in-batch rule).
 _WORTH_TOKENS = 32
 
@@ -26,8 +25,8 @@ class Gate:
 
     def hooks(self) -> list[Hook]:
         return [
-            Hook("gate", f"{_MANAGERS}.scheduler.Scheduler.get_new_batch_prefill", self.note_in_flight, "around"),
-            Hook("gate", f"{_MANAGERS}.schedule_policy.PrefillAdder.add_one_req", self.admit_in_turn, "around"),
+            Hook("gate", NEW_PREFILL_BATCH, self.note_in_flight, "around"),
+            Hook("gate", ADD_REQUEST, self.admit_in_turn, "around"),
         ]
 
     def note_in_flight(self, original: Callable[..., Any], scheduler: Any, *args: Any, **kwargs: Any) -> Any:
@@ -41,7 +40,7 @@ class Gate:
     def admit_in_turn(self, original: Callable[..., Any], adder: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         """SGLang's `add_one_req`, unless a prefix of `request` is coming: then no more is admitted in this step."""
         if is_being_computed(request, (*adder.can_run_list, *self._in_flight)):
-            return _not_now()
+            return load(ADD_RESULT).OTHER
         return original(adder, request, *args, **kwargs)
 
 
@@ -51,16 +50,9 @@ def _prefilled(batch: Any) -> list[Any]:
     return requests[: len(requests) - len(getattr(batch, "decoding_reqs", None) or ())]
 
 
-@functools.cache
-def _not_now() -> Any:
-    from sglang.srt.managers.schedule_policy import AddReqResult
-
-    return AddReqResult.OTHER
-
-
 def is_being_computed(request: Any, others: Iterable[Any]) -> bool:
     """Whether one of `others` computes at least `_WORTH_TOKENS` tokens that `request` would compute too."""
-    ids, known = request.full_untruncated_fill_ids, request.prefix_len
+    ids, known = request.full_untruncated_fill_ids, prefix_len(request)
     # The last token of a prompt is computed in any case.
     if len(ids) - 1 - known < _WORTH_TOKENS:
         return False

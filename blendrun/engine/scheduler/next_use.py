@@ -8,18 +8,23 @@ from outside, so the engine is started with that one (`settings.environment`).
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.leaves import Leaves
 from blendrun.engine.scheduler.planned import plan_of
+from blendrun.engine.sglang_names import (
+    CHECKPOINT,
+    EVICTION_NEXT,
+    EVICTION_START,
+    INSERT_PARAMS,
+    LRU_STRATEGY,
+    NEW_TREE,
+    RADIX_KEY,
+    load,
+)
 
-# Chooses the tree that is written in Python.
-TREE_VARIABLE, TREE = "SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND", "python"
-_CACHE = "sglang.srt.mem_cache"
-_FULL = f"{_CACHE}.unified_cache.components.full.FullComponent"
 # A mark is 4 * (index + 1) and one of these. SGLang itself inserts a prompt with one more than the answer behind it.
 _ANSWER, _PROMPT, _REUSED = 1, 2, 3
 
@@ -36,20 +41,17 @@ class NextUse:
     """Marks what finished and unfinished requests leave in the cache."""
 
     def hooks(self) -> list[Hook]:
-        tree, walk = f"{_CACHE}.unified_cache.unified_tree_core.UnifiedTreeCore", f"{_FULL}._evict_device"
         return [
-            Hook("next_use", f"{tree}.__init__", replace_lru, "after"),
-            Hook("next_use", f"{_CACHE}.unified_radix_cache.UnifiedRadixCache.checkpoint_into_tree", mark, "around"),
-            Hook("next_use", f"{walk}_start", begin_walk, "around", warmed=False),
-            Hook("next_use", f"{walk}_next_node", next_leaf, "around", warmed=False),
+            Hook("next_use", NEW_TREE, replace_lru, "after"),
+            Hook("next_use", CHECKPOINT, mark, "around"),
+            Hook("next_use", EVICTION_START, begin_walk, "around", warmed=False),
+            Hook("next_use", EVICTION_NEXT, next_leaf, "around", warmed=False),
         ]
 
 
 def replace_lru(_: None, tree: Any, *args: Any, **kwargs: Any) -> None:
     """Take the place of SGLang's default. Raises TypeError where the user chose another."""
-    from sglang.srt.mem_cache.evict_policy import LRUStrategy
-
-    if not isinstance(tree.eviction_strategy, LRUStrategy):
+    if not isinstance(tree.eviction_strategy, load(LRU_STRATEGY)):
         raise TypeError(f"eviction by {type(tree.eviction_strategy).__name__} was asked for")
     tree.eviction_strategy = NextUseStrategy()
 
@@ -99,7 +101,7 @@ def mark(original: Callable[..., Any], cache: Any, request: Any, *args: Any, up_
 
 def _mark_reused(cache: Any, request: Any, tokens: int, priority: int) -> None:
     """Insert the first `tokens` of a request again. They are all in the tree: only marks and node borders change."""
-    int64, insert_params, radix_key = _names()
+    insert_params, radix_key = load(INSERT_PARAMS), load(RADIX_KEY)
     # Caches of several kinds in one tree have no such borders (SGLang's own split at the prompt's end does the same).
     if len(cache._components_tuple) > 1:
         return
@@ -112,19 +114,10 @@ def _mark_reused(cache: Any, request: Any, tokens: int, priority: int) -> None:
     cache.insert(
         insert_params(
             key=key,
-            value=slots.to(dtype=int64, copy=True),
+            value=slots.to(dtype=load("torch.int64"), copy=True),
             prev_prefix_len=len(key),
             inserted_len=len(key),
             priority=priority,
             rotation_base=request.kv_rotation_base,
         )
     )
-
-
-@functools.cache
-def _names() -> tuple[Any, Any, Any]:
-    import torch
-    from sglang.srt.mem_cache.base_prefix_cache import InsertParams
-    from sglang.srt.mem_cache.radix_cache import RadixKey
-
-    return torch.int64, InsertParams, RadixKey

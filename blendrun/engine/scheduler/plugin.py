@@ -17,6 +17,7 @@ from blendrun.engine.scheduler.next_use import NextUse
 from blendrun.engine.scheduler.planned import take_corrections
 from blendrun.engine.scheduler.reserve import Reservation
 from blendrun.engine.scheduler.step_log import StepLog
+from blendrun.engine.sglang_names import has, since
 
 # SchedulerSettings as JSON; empty or absent where nothing is asked.
 SETTINGS_VARIABLE = "BLENDRUN_SCHEDULER"
@@ -55,7 +56,7 @@ def hooks(settings: SchedulerSettings) -> list[Hook]:
         chosen += Gate().hooks()
     if budget is not None:
         chosen += budget.hooks()
-    if settings.next_use:
+    if settings.next_use and has("next_use"):
         chosen += NextUse().hooks()
     if settings.step_log is not None:
         chosen += StepLog(settings.step_log, budget).hooks()
@@ -64,4 +65,9 @@ def hooks(settings: SchedulerSettings) -> list[Hook]:
 
 def notes(settings: SchedulerSettings, proofs: str) -> list[str]:
     """A sentence for each feature that was asked for and did not take, after an engine's first request."""
-    return [_MISSED[feature] for feature in features_missing(hooks(settings), proofs)]
+    found = [_MISSED[feature] for feature in features_missing(hooks(settings), proofs)]
+    if settings.next_use and not has("next_use"):
+        found.append(
+            f"eviction by next use takes SGLang {since('next_use')}: the cache drops what was used longest ago"
+        )
+    return found

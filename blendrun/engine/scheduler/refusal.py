@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blendrun.engine.scheduler.rows import running
+from blendrun.engine.sglang_names import BATCH_PLAN, free_tokens, load
 
 # Parts of SGLang's scheduler that look at each step by themselves, or admit others than the first of the queue.
 _APART = (
@@ -38,7 +39,7 @@ class Refusal:
     def noted(self, scheduler: Any, running_batch: Any) -> Refusal:
         """With what the step was like."""
         self.rows, self._queue = running(running_batch.reqs), list(scheduler.waiting_queue)
-        self._free = _free(scheduler)
+        self._free = free_tokens(scheduler)
         return self
 
     def is_same_step(self, scheduler: Any, running_batch: Any) -> bool:
@@ -51,7 +52,7 @@ class Refusal:
         )
 
     def room_now(self, scheduler: Any) -> int:
-        return self.room + _free(scheduler) - self._free
+        return self.room + free_tokens(scheduler) - self._free
 
 
 def is_plain(scheduler: Any) -> bool:
@@ -67,17 +68,11 @@ def is_plain(scheduler: Any) -> bool:
 
 def keep_prefixes(scheduler: Any) -> None:
     """What SGLang does every so many times that it looks: the cache is not to drop what those that wait will use."""
-    scheduler.policy._touch_waiting_prefixes(scheduler.policy.policy, scheduler.waiting_queue)
+    # Before 0.5.22 SGLang does nothing of the kind.
+    if touch := getattr(scheduler.policy, "_touch_waiting_prefixes", None):
+        touch(scheduler.policy.policy, scheduler.waiting_queue)
 
 
 def nothing_to_run(running_batch: Any) -> Any:
     """SGLang's answer where no prefill batch comes of a step."""
-    from sglang.srt.managers.schedule_batch import NextBatchPlan
-
-    return NextBatchPlan(batch_to_run=None, running_batch=running_batch)
-
-
-def _free(scheduler: Any) -> int:
-    """Tokens of the pool that nothing runs on."""
-    budget = scheduler.token_to_kv_pool_allocator.create_prefill_budget(scheduler.tree_cache)
-    return int(budget.remaining_current)
+    return load(BATCH_PLAN)(batch_to_run=None, running_batch=running_batch)

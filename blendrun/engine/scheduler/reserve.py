@@ -15,9 +15,18 @@ from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.lookahead import Lookahead
 from blendrun.engine.scheduler.refusal import Refusal, is_plain, keep_prefixes, nothing_to_run
 from blendrun.engine.scheduler.rows import Rows, running, steps_left
+from blendrun.engine.sglang_names import (
+    ADD_REQUEST,
+    ADD_RESULT,
+    LONGEST_RESERVED,
+    NEW_ADDER,
+    NEW_PREFILL_BATCH,
+    extend_end,
+    load,
+    memory_budget,
+    prefix_len,
+)
 
-_MANAGERS = "sglang.srt.managers"
-_ADDER = f"{_MANAGERS}.schedule_policy.PrefillAdder"
 # On an adder: the lookahead of its step, and 1 where rows decode while a newcomer is prefilled, else 0.
 _LOOKAHEAD = "_blendrun_lookahead"
 _BESIDE = "_blendrun_beside"
@@ -34,9 +43,9 @@ class Reservation:
 
     def hooks(self) -> list[Hook]:
         return [
-            Hook("reserve", f"{_ADDER}.__init__", self.drop_guess, "after"),
-            Hook("reserve", f"{_ADDER}.add_one_req", self.admit, "around"),
-            Hook("reserve", f"{_MANAGERS}.scheduler.Scheduler.get_new_batch_prefill", self.look_once, "around"),
+            Hook("reserve", NEW_ADDER, self.drop_guess, "after"),
+            Hook("reserve", ADD_REQUEST, self.admit, "around"),
+            Hook("reserve", NEW_PREFILL_BATCH, self.look_once, "around"),
         ]
 
     def look_once(
@@ -58,7 +67,7 @@ class Reservation:
 
     def drop_guess(self, _: None, adder: Any, *args: Any, **kwargs: Any) -> None:
         """Take SGLang's guess at what running requests will still answer out of the adder."""
-        budget = adder.memory_budget
+        budget = memory_budget(adder)
         # Rows that decode in the same step are all that an adder counts from the start.
         setattr(adder, _BESIDE, 1 if budget.current_offset > 0 else 0)
         budget.total_offset = budget.current_offset
@@ -75,7 +84,7 @@ class Reservation:
                 self._found.append(Refusal(request, room, beside))
             # Not NO_TOKEN: that would shut admission until a request ends, and time alone can make room.
             return other
-        budget = adder.memory_budget
+        budget = memory_budget(adder)
         # What SGLang is about to ask for on top of the prompt.
         asked = min(max(request.sampling_params.max_new_tokens - len(request.output_ids), 0), longest)
         budget.total_offset = budget.current_offset - asked
@@ -105,17 +114,16 @@ def _room(adder: Any, request: Any) -> tuple[int, int]:
     A prefix that nothing holds yet counts as taken, because locking it does; so does what is still to come of a prompt
     that is being prefilled in chunks.
     """
-    free = adder.memory_budget.remaining_current
+    budget = memory_budget(adder)
+    free = budget.remaining_current
     with adder._lock_node(request.last_node):
-        locked = adder.memory_budget.remaining_current
-    uncached = len(request.full_untruncated_fill_ids) - request.prefix_len
-    coming = sum(len(other.full_untruncated_fill_ids) - other.extend_end for other in adder.can_run_list)
+        locked = budget.remaining_current
+    uncached = len(request.full_untruncated_fill_ids) - prefix_len(request)
+    coming = sum(len(other.full_untruncated_fill_ids) - extend_end(other) for other in adder.can_run_list)
     return locked - uncached - adder.page_size - coming, free - locked + uncached
 
 
 @functools.cache
 def _longest_and_other() -> tuple[int, Any]:
     """SGLang's clip of what it reserves for an answer, and its word for a request that does not come in now."""
-    from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS, AddReqResult
-
-    return int(CLIP_MAX_NEW_TOKENS), AddReqResult.OTHER
+    return int(load(LONGEST_RESERVED)), load(ADD_RESULT).OTHER

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.engine.scheduler.planned import corrected_outputs, plan_of, planned_output
+from blendrun.engine.sglang_names import LONGEST_RESERVED, load
 
 # Steps that an overdue row is believed to run on: a share of what it has run, and no fewer than this.
 _OVERDUE_STEPS = 16
@@ -109,6 +110,4 @@ def _facts(request: Any, own: int) -> tuple[int, int, int, int]:
 @functools.cache
 def _unplanned() -> int:
     """Tokens that a request without a plan is expected to answer: SGLang's own guess."""
-    from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS
-
-    return int(CLIP_MAX_NEW_TOKENS)
+    return int(load(LONGEST_RESERVED))

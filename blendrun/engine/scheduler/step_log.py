@@ -14,8 +14,7 @@ from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.log_file import LogFile
 from blendrun.engine.scheduler.planned import WARM_UP_ID, plan_of
 from blendrun.engine.scheduler.step_times import Launched, StepTimes, wait_for
-
-_MANAGERS = "sglang.srt.managers"
+from blendrun.engine.sglang_names import BATCH_RESULT, PARALLEL, RETRACT, RUN_BATCH, data_rank, load
 
 
 class StepLog:
@@ -46,11 +45,10 @@ class StepLog:
         self._chunked: Any = None
 
     def hooks(self) -> list[Hook]:
-        scheduler, batch = f"{_MANAGERS}.scheduler.Scheduler", f"{_MANAGERS}.schedule_batch.ScheduleBatch"
         return [
-            Hook("step_log", f"{scheduler}.run_batch", self.log, "around"),
-            Hook("step_log", f"{scheduler}.process_batch_result", self.time_result, "around"),
-            Hook("step_log", f"{batch}.retract_decode", self.count_retracted, "after", warmed=False),
+            Hook("step_log", RUN_BATCH, self.log, "around"),
+            Hook("step_log", BATCH_RESULT, self.time_result, "around"),
+            Hook("step_log", RETRACT, self.count_retracted, "after", warmed=False),
         ]
 
     def count_retracted(self, result: Any, *args: Any, **kwargs: Any) -> None:
@@ -86,12 +84,15 @@ class StepLog:
     def _write(self, line: dict[str, Any], began: float, seconds: float) -> None:
         line |= {"step": self._steps, "time": began - self._began, "seconds": seconds}
         self._steps += 1
+        assert self._file is not None, "opened when the line was made"
         # The last steps of a job must be there when its last answer is: the engine may be ended right behind it.
-        self._open().write(orjson.dumps(line), at_once=line["waiting"] == 0)
+        self._file.write(orjson.dumps(line), at_once=line["waiting"] == 0)
 
-    def _open(self) -> LogFile:
+    def _open(self, scheduler: Any) -> LogFile:
         if self._file is None:
-            self._file = LogFile(Path(self._path + _rank_suffix()))
+            # Schedulers side by side in one engine (`dp_size`) number steps of their own: all but the first elsewhere.
+            rank = data_rank(scheduler)
+            self._file = LogFile(Path(f"{self._path}.dp{rank}" if rank else self._path))
         return self._file
 
     def _describe(self, scheduler: Any, batch: Any) -> dict[str, Any] | None:
@@ -101,7 +102,7 @@ class StepLog:
         if not batch.reqs or not self._logs:
             return None
         # Also for the warm-up, so that a file that cannot be written is told before the job begins.
-        self._open()
+        self._open(scheduler)
         if batch.reqs[0].rid == WARM_UP_ID:
             return None
         prefills = not batch.forward_mode.is_decode()
@@ -152,15 +153,5 @@ def _context(batch: Any, rows: list[Any]) -> int:
 
 def _is_first_rank() -> bool:
     """Whether this process logs: the parts of one model all take the same steps."""
-    from sglang.srt.runtime_context import get_parallel
-
-    parallel = get_parallel()
+    parallel = load(PARALLEL)()
     return bool(parallel.tp_rank == 0 and parallel.pp_rank == 0)
-
-
-def _rank_suffix() -> str:
-    """Schedulers side by side in one engine (`dp_size`) number steps of their own: all but the first in other files."""
-    from sglang.srt.runtime_context import get_parallel
-
-    rank = get_parallel().dp_rank
-    return f".dp{rank}" if rank else ""
