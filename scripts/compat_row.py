@@ -49,7 +49,7 @@ class Outcomes:
         self.of: dict[str, set[str]] = defaultdict(set)
 
     def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
-        unwanted = [item for item in items if feature_of(item.nodeid) is None]
+        unwanted = [item for item in items if (feature := feature_of(item.nodeid)) is None or is_off(feature)]
         # Without an engine there is no use in waiting for all others.
         items[:] = sorted(
             (item for item in items if item not in unwanted), key=lambda item: feature_of(item.nodeid) != START
@@ -70,8 +70,12 @@ def feature_of(test: str) -> str | None:
     return next((feature for feature, names in FEATURES.items() if test.startswith(names)), None)
 
 
+def is_off(feature: str) -> bool:
+    return feature in sglang_names.TOUCHED and not sglang_names.has(feature)
+
+
 def cell(feature: str, outcomes: set[str]) -> str:
-    if feature in sglang_names.TOUCHED and not sglang_names.has(feature):
+    if is_off(feature):
         return "off"
     return "yes" if outcomes == {"passed"} else "no"
 

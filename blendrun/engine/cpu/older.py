@@ -25,7 +25,7 @@ def mend_grammars() -> None:
     import torch
     import xgrammar
 
-    backend = import_module(XGRAMMAR)
+    backend: Any = import_module(XGRAMMAR)
 
     def allocate(vocab_size: int, batch_size: int) -> torch.Tensor:
         return torch.full(xgrammar.get_bitmask_shape(batch_size, vocab_size), -1, dtype=xgrammar.bitmask_dtype)
