@@ -121,6 +121,8 @@ def test_on_sglangs_registry_a_hook_whose_target_moved_is_told_and_the_others_ru
     try:
         install(hooks, proofs)
         HookRegistry.apply_hooks()
+        # A proof that cannot be left keeps no other hook from being installed.
+        install(hooks, str(tmp_path / "none" / "proofs"))
     finally:
         HookRegistry.reset()
     assert Scheduler().run_batch(3) == 12

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 
 from blendrun.engine.base import ConstantStep, Planned, SchedulerSettings
-from blendrun.engine.scheduler import plugin
+from blendrun.engine.scheduler import budget, plugin
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.next_use import begin_walk, next_leaf
@@ -150,3 +150,20 @@ def test_rows_that_are_kept_are_those_counted_anew(seed: int, tmp_path: Path) ->
         found = History(seed, chosen(), tmp_path / "estimates").run()
     assert sum(count > 4 for count in seen) > 50
     assert found.loop.retracted, "estimates are wrong enough"
+
+
+def test_the_context_that_a_budget_counts_is_that_of_prompts_and_answers(tmp_path: Path) -> None:
+    counted = budget._context
+    seen = []
+
+    def both(scheduler: Any, running_batch: Any, beside: list[Any]) -> int:
+        found = counted(scheduler, running_batch, beside)
+        known = sum(len(request.origin_input_ids) + len(request.output_ids) for request in beside)
+        # Results lag by a step.
+        assert abs(found - known) <= len(beside)
+        seen.append(len(beside))
+        return found
+
+    with patch.object(budget, "_context", both):
+        History(1, chosen(), tmp_path / "estimates").run()
+    assert sum(count > 4 for count in seen) > 50

@@ -79,14 +79,16 @@ class TestStepTimes:
         assert times.is_under_way(results[-1])
 
 
+@pytest.fixture
+def settings(tiny_model: Path) -> Iterator[None]:
+    with engine_settings(str(tiny_model)):
+        yield
+
+
 @pytest.mark.runtime
+@pytest.mark.usefixtures("settings")
 class TestOnTheLoop:
     """On SGLang's own scheduler, as the overlapped loop runs it."""
-
-    @pytest.fixture(scope="class", autouse=True)
-    def settings(self, tiny_model: Path) -> Iterator[None]:
-        with engine_settings(str(tiny_model)):
-            yield
 
     def steps(self, folder: Path, device: str) -> tuple[list[dict[str, Any]], list[int]]:
         """Lines of a job of four requests; and how many lines there were at each wait for a result."""
