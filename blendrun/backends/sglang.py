@@ -164,10 +164,12 @@ def _engines(settings: EngineSettings, model: ResolvedModel, place: Placement, e
 
     def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
         estimates = state.estimates if state.estimates.exists() and one_scheduler(arguments) else None
+        # Memory that an engine elsewhere does not share.
+        occupancy = state.occupancy if state.occupancy.exists() and needs is None else None
         fitting = shrunk_arguments(arguments, platform, shrinks, context_length(model, arguments))
         planned = msgspec.structs.replace(
             settings,
-            scheduler=scheduler_settings(plan, steps=state.steps, estimates=estimates),
+            scheduler=scheduler_settings(plan, steps=state.steps, estimates=estimates, occupancy=occupancy),
             overlap=plan.overlap.value,
             # Ray shows an engine its own devices only.
             server_args=with_devices(fitting, platform, state.replica if needs is None else 1),

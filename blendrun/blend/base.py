@@ -30,6 +30,22 @@ class Order:
         return len(self.prompt)
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Which side of a blend a request is of, and what the rule asks for that says whose turn it is (`scan.first_side`).
+
+    side: LEFT or RIGHT. holds: tokens of the pool that it holds on the mean of its stay. part: tokens of the pool that
+    the right side is to hold while this request stands at its side's head. stays: whether it is the rest of what its
+    side has begun. pace: decode steps until its side may admit the next one; 0 without pace.
+    """
+
+    side: int
+    holds: int
+    part: int
+    stays: bool = False
+    pace: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Blend:
     """A blended order with what its making tells.

@@ -172,6 +172,7 @@ class _Worker:
         )
         await channel.send(Phase("warm up"))
         await self._warm_up(engine)
+        missing = plugin.missing(settings.scheduler, proofs[plugin.PROOFS_VARIABLE])
         info = EngineInfo(
             engine="sglang",
             platform=settings.platform,
@@ -179,7 +180,8 @@ class _Worker:
             kv_tokens=int(scheduler["max_total_num_tokens"]),
             max_running=await self._max_running(engine),
             versions=runtime_versions(),
-            notes=(*_notes(settings, proofs), *_note_of(made_by)),
+            notes=(*plugin.notes(missing), *_notes(settings, proofs), *_note_of(made_by)),
+            tells_running=settings.scheduler.occupancy is not None and "sides" not in missing,
         )
         return Serving(engine, limits), info
 
@@ -246,8 +248,8 @@ def _proof(name: str) -> str:
 
 
 def _notes(settings: EngineSettings, proofs: dict[str, str]) -> tuple[str, ...]:
-    """A sentence for each hook that was asked for and has left no proof of itself."""
-    found = plugin.notes(settings.scheduler, proofs[plugin.PROOFS_VARIABLE])
+    """A sentence for a hook of the CPU platform that has left no proof of itself."""
+    found = []
     attention = Path(proofs[ATTENTION_PROOF])
     if settings.platform == "cpu" and not attention.exists():
         found.append("the CPU attention hook did not take: answers are right, prefix hits save no time")

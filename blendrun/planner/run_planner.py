@@ -46,6 +46,8 @@ from blendrun.tokens.load import load_tokenizer
 
 _T = TypeVar("_T")
 _DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16
+# What a request's way to the engine's queue may take while others are admitted.
+_QUEUED_STEPS, _QUEUED_SECONDS = 4, 0.25
 # Of a job's work, what no replica begins with: it goes to those who are done first.
 _RESERVE = 0.05
 
@@ -309,6 +311,7 @@ class RunPlanner:
             unplanned=np.setdiff1d(rows, prompts.row, assume_unique=True),
             sample=_sample(costed.structure, order, learner),
             subtree=subtree,
+            paced=chosen is not None and chosen.paced,
         )
         whole = chosen is not None and bool(wanted.all())
         return RunPlan(
@@ -322,7 +325,7 @@ class RunPlanner:
             predicted_hit_tokens=chosen.outcome.hit_tokens if chosen and whole else None,
             prompt_tokens=int(prompts.prompt_tokens[wanted].sum(dtype=np.int64)),
             output_tokens=float((costed.structure.lengths.mean * prompts.choices)[wanted].sum()),
-            queue_depth=_queue_depth(costed),
+            queue_depth=_queue_depth(costed, chosen),
             learning=Learning(costed, order, scattered, learner, feeder) if learner.needed else None,
         )
 
@@ -336,11 +339,32 @@ def _divided_as_given(rows: NDArray[np.int64], replicas: int, overlap: Overlap) 
     return Divided(RunPlan(RowFeeder(rows), OrderName.GIVEN, overlap), tuple(given))
 
 
-def _queue_depth(costed: Costed) -> int:
-    """Two steps' worth of prefill: so many may be admitted before the next ones arrive."""
+def candidate_plan(costed: Costed, chosen: Candidate, feeder: Feeder) -> RunPlan:
+    """A simulated candidate as a run would feed it. feeder: of its order or blend."""
+    return RunPlan(
+        feeder=feeder,
+        order=chosen.order,
+        overlap=chosen.overlap,
+        budget=None if chosen.overlap is Overlap.EXCLUSIVE else chosen.budget,
+        planned=True,
+        reserve=chosen.admission.reserve == EXACT,
+        queue_depth=_queue_depth(costed, chosen),
+    )
+
+
+def _queue_depth(costed: Costed, chosen: Candidate | None) -> int:
+    """So many may be admitted before the next ones arrive: in some steps of the plan, or tenths of a second.
+
+    Without a plan, two steps full of prefill.
+    """
     tree = costed.structure.tree
-    fresh = (tree.prompt_tokens - tree.shared_tokens) / max(tree.prompts, 1)
-    wanted = 2 * (costed.limits.chunk or ENGINE_CHUNK) / max(fresh, 1.0)
+    prompts = max(tree.prompts, 1)
+    if chosen is None:
+        fresh = (tree.prompt_tokens - tree.shared_tokens) / prompts
+        wanted = 2 * (costed.limits.chunk or ENGINE_CHUNK) / max(fresh, 1.0)
+    else:
+        outcome = chosen.outcome
+        wanted = prompts * max(_QUEUED_STEPS / max(outcome.steps, 1), _QUEUED_SECONDS / max(outcome.seconds, 1e-9))
     return int(min(max(wanted, _SHALLOWEST_QUEUE), _DEEPEST_QUEUE))
 
 

@@ -212,8 +212,8 @@ class Expecting(RowFeeder):
         super().__init__(rows)
         return RunPlan(self, OrderName.GIVEN)
 
-    def take(self) -> QueuedRequest | None:
-        queued = super().take()
+    def take(self, side: int | None = None) -> QueuedRequest | None:
+        queued = super().take(side)
         return None if queued is None else replace(queued, output=self.tokens.get(queued.row, self.default))
 
 

@@ -22,6 +22,8 @@ class Gate:
 
     def __init__(self) -> None:
         self._in_flight: list[Any] = []
+        # The request that was held back last.
+        self.held: Any = None
 
     def hooks(self) -> list[Hook]:
         return [
@@ -42,6 +44,7 @@ class Gate:
         if is_being_computed(request, (*adder.can_run_list, *self._in_flight)):
             from sglang.srt.managers.schedule_policy import AddReqResult
 
+            self.held = request
             return AddReqResult.OTHER
         return original(adder, request, *args, **kwargs)
 
