@@ -157,9 +157,8 @@ def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> 
 
 
 @inlined
-def begin_decode(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, request: Number) -> None:
-    """A prefill ended with this step: its prefix is usable, and its next token is there."""
-    publish(nodes, work[request].leaf, work[request].length)
+def begin_decode(state: Any, work: Any, agenda: Any, ends: Any, request: Number) -> None:
+    """A prefill ended with this step: its next token is there."""
     choices, answered = work[request].choices, work[request].answered
     state.rows += choices
     state.context += choices * (work[request].length + answered)

@@ -132,6 +132,7 @@ def _state(engine: SimulatedEngine, step: StepTime, count: int) -> NDArray[np.vo
         "gate": engine.gate_tokens if engine.gate else 0,
         "next_use": engine.eviction is Eviction.NEXT_USE,
         "paced": engine.paced,
+        "late": engine.late and engine.overlap is not Overlap.PDMUX,
         "reserve": engine.reserve,
         "requests": count,
         "right_at": count - 1,
