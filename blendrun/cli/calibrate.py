@@ -130,7 +130,7 @@ def _shipped_card(task: Task) -> HardwareCard | None:
     if task.settings.platform == "cpu":
         return load_hardware("cpu")
     try:
-        return load_hardware(detect_hardware())
+        return load_hardware(detect_hardware("gpu"))
     except UsageError:
         return None
 
