@@ -139,6 +139,7 @@ def _result(
             kv_token_seconds=found.kv_token,
             weights_seconds=found.weights,
             fit_error=fitted.mean_error,
+            digest=task.card.digest,
         ),
         round_trip_seconds=found.round_trip,
         points=fitted.points,
