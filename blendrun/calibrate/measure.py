@@ -1,4 +1,4 @@
-"""One calibration from end to end: raw rates, engine up, sweep, engine down, fit."""
+"""One calibration from end to end: engine up, sweep, engine down, raw rates, fit."""
 
 from __future__ import annotations
 
@@ -20,9 +20,6 @@ from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.models.cards import ModelCard
 from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stop_error
 
-# SGLang's own choice where `chunked_prefill_size` is not given: by memory, on most GPUs of today and on a CPU. A wrong
-# guess moves one step in a prompt of this length.
-_CHUNK = {"gpu": 8192, "cpu": 4096}
 # Above this the model of a step does not describe the machine, or something else ran beside.
 _POOR_FIT = 0.10
 
@@ -44,19 +41,28 @@ def calibrate(task: Task, engine: Engine, listener: Listener) -> Calibration:
     stop signal, UsageError where the engine is too small to measure.
     """
     begun = time.monotonic()
-    listener(PhaseStarted("rates", "matrix product, copy, decode attention"))
-    rates = measure_rates(_request(task), environment(task.settings))
     with handlers_kept():
         info, observations = asyncio.run(_run(task, engine, listener))
+    # Behind the engine, which says by which code it decodes, and whose memory is free now.
+    listener(PhaseStarted("rates", "matrix product, copy, decode attention"))
+    rates = measure_rates(_request(task, info), environment(task.settings))
     listener(PhaseStarted("fit", f"{len(observations)} measurements"))
     return _result(task, info, rates, observations, fit(observations), time.monotonic() - begun)
 
 
-def _request(task: Task) -> Request:
+def _request(task: Task, info: EngineInfo) -> Request:
     card = task.card
     # Latent attention reads one shared vector a token; what a card with it has no key heads for, one head stands for.
     kv_heads = 1 if card.mla else card.kv_heads
-    return Request(task.settings.platform, card.heads, kv_heads, card.head_dim, repeats=3 if task.quick else 9)
+    return Request(
+        task.settings.platform,
+        card.heads,
+        kv_heads,
+        card.head_dim,
+        repeats=3 if task.quick else 9,
+        attention=info.attention,
+        page=info.page or 1,
+    )
 
 
 async def _run(task: Task, engine: Engine, listener: Listener) -> tuple[EngineInfo, tuple[Observation, ...]]:
@@ -96,10 +102,8 @@ async def _measure(task: Task, engine: Engine, listener: Listener) -> tuple[Engi
 
 def _policy(settings: EngineSettings, info: EngineInfo) -> Policy:
     given = settings.server_args
-    chunk = int(given.get("chunked_prefill_size") or _CHUNK[settings.platform])
     return Policy(
-        # Not chunked at all where SGLang is told -1.
-        chunk=chunk if chunk > 0 else info.context_length,
+        chunk=info.chunk or info.context_length,
         max_running=info.max_running,
         mixed=bool(given.get("enable_mixed_chunk")),
         late=not given.get("disable_overlap_schedule"),
@@ -116,6 +120,10 @@ def _result(
 ) -> Calibration:
     found = fitted.constants
     notes = list(info.notes)
+    if rates.stand_in:
+        notes.append(f"decode attention was measured with {rates.attention}: {rates.stand_in}")
+    if task.card.mla is not None:
+        notes.append("decode attention was measured with one head of keys and values in place of the latent vectors")
     if fitted.mean_error > _POOR_FIT:
         notes.append(
             f"the step model is {100 * fitted.mean_error:.0f} % off on average: was something else running? "
@@ -147,4 +155,5 @@ def _result(
         worst_error=fitted.worst_error,
         seconds=seconds,
         notes=tuple(notes),
+        engine=(("decode attention", info.attention or "not told"), ("chunk", str(info.chunk or "none"))),
     )

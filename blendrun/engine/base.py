@@ -67,6 +67,8 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     context_length, kv_tokens (size of the KV pool): tokens; 0 where a server does not say.
     max_running: requests decoded at once. queue: requests that it should have beside them; None for what the plan says.
     notes: sentences a person should read (a hook that did not take, say).
+    chunk: most prefill tokens of a step. attention: the backend that decodes. page: tokens of a page of its cache. None
+    where it does not say; chunk also where it cuts no prompts.
     """
 
     engine: str
@@ -77,6 +79,9 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
     queue: int | None = None
+    chunk: int | None = None
+    attention: str | None = None
+    page: int | None = None
 
 
 class ConstantStep(msgspec.Struct, frozen=True, tag="constant"):

@@ -26,6 +26,7 @@ from blendrun.endpoints.adapters import declared_adapters
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, Phase, ToEngine
 from blendrun.engine.orphans import end_with_parent
+from blendrun.engine.resolved import resolved
 from blendrun.engine.scheduler import plugin
 from blendrun.engine.scheduler.planned import WARM_UP_ID
 from blendrun.engine.settings import runtime_versions, server_args
@@ -172,6 +173,7 @@ class _Worker:
         )
         await channel.send(Phase("warm up"))
         await self._warm_up(engine)
+        found = resolved(server)
         info = EngineInfo(
             engine="sglang",
             platform=settings.platform,
@@ -180,6 +182,9 @@ class _Worker:
             max_running=await self._max_running(engine),
             versions=runtime_versions(),
             notes=(*_notes(settings, proofs), *_note_of(made_by)),
+            chunk=found and found.chunk,
+            attention=found and found.attention,
+            page=found and found.page,
         )
         return Serving(engine, limits), info
 
