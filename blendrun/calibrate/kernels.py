@@ -37,7 +37,7 @@ class Batch:
     def read(self) -> int:
         """Bytes of keys and values."""
         values = 2 * self.rows * self.context * self.kv_heads * self.head_dim
-        return values * torch.finfo(self.kind).bits // 8
+        return values * int(torch.finfo(self.kind).bits) // 8
 
     @property
     def scale(self) -> float:
@@ -147,12 +147,13 @@ def triton(batch: Batch) -> Call:
     shape = (batch.rows, 1, batch.heads, batch.kv_heads, _KV_SPLITS, cores)
     get_num_kv_splits_triton[(1,)](splits, lengths, *shape, MAX_NUM_SEQ=table)
     tokens = batch.rows * batch.context
+    answer = torch.empty_like(query)
     partial = torch.empty(batch.rows, batch.heads, _KV_SPLITS, batch.head_dim, device=batch.device)
     arguments = {
         "q": query,
         "k_buffer": keys,
         "v_buffer": values,
-        "o": torch.empty_like(query),
+        "o": answer,
         "kv_indptr": batch.count(tokens + 1, batch.context),
         "kv_indices": batch.count(tokens),
         "attn_logits": partial,
@@ -166,7 +167,7 @@ def triton(batch: Batch) -> Call:
 
     def call() -> torch.Tensor:
         decode_attention_fwd(**arguments)
-        return arguments["o"]  # type: ignore[return-value]
+        return answer
 
     return call
 

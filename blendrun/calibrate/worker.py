@@ -90,13 +90,11 @@ def first_that_runs(wanted: str | None, seconds: Callable[[str], float]) -> tupl
     why = ""
     if wanted != PLAIN and wanted not in KERNELS:
         why = f"the engine's {wanted or 'attention'} is not one that is measured here"
-    names = [PLAIN] if wanted == PLAIN else [name for name in dict.fromkeys((wanted, *STAND_INS)) if name in KERNELS]
-    for name in names:
+    tried = () if wanted == PLAIN else (wanted or "", *STAND_INS)
+    for name in dict.fromkeys(each for each in tried if each in KERNELS):
         try:
             return seconds(name), name, why
-        except Exception as error:  # not installed, not for this device, no compiler for it
-            if name == PLAIN:
-                raise
+        except Exception as error:  # noqa: BLE001  # not installed, not for this device, no compiler for it
             why = why or f"the engine's {wanted} did not run here ({_first_line(error)})"
             sys.stderr.write(f"{name} did not run: {error!r}\n")
     return seconds(PLAIN), PLAIN, why

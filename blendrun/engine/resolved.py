@@ -9,15 +9,15 @@ from typing import Any
 @dataclass(frozen=True, slots=True)
 class Resolved:
     """chunk: most prefill tokens of a step; None where prompts are not cut. attention: the backend that decodes, by
-    SGLang's name. page: tokens of a page of the KV cache."""
+    SGLang's name. page: tokens of a page of the KV cache. All None where it cannot be told."""
 
-    chunk: int | None
-    attention: str
-    page: int
+    chunk: int | None = None
+    attention: str | None = None
+    page: int | None = None
 
 
-def resolved(arguments: Any) -> Resolved | None:
-    """From the `ServerArgs` of an engine that is up; None where this SGLang keeps them elsewhere.
+def resolved(arguments: Any) -> Resolved:
+    """From the `ServerArgs` of an engine that is up.
 
     Its fields hold what was asked for; what came of it lies beside them, and SGLang reads it through a view of its own.
     """
@@ -29,4 +29,5 @@ def resolved(arguments: Any) -> Resolved | None:
         _, decode = attention_backends_of(view)
         return Resolved(chunk if chunk and chunk > 0 else None, str(decode), int(view.page_size))
     except (ImportError, AttributeError, TypeError):
-        return None
+        # This SGLang keeps them elsewhere.
+        return Resolved()

@@ -182,9 +182,9 @@ class _Worker:
             max_running=await self._max_running(engine),
             versions=runtime_versions(),
             notes=(*_notes(settings, proofs), *_note_of(made_by)),
-            chunk=found and found.chunk,
-            attention=found and found.attention,
-            page=found and found.page,
+            chunk=found.chunk,
+            attention=found.attention,
+            page=found.page,
         )
         return Serving(engine, limits), info
 

@@ -11,10 +11,11 @@ import math
 import sys
 from collections.abc import Callable
 from typing import Any
+from unittest.mock import patch
 
 import flashinfer
 import torch
-from sglang.kernels.ops.attention import flash_attention
+from sglang.kernels.ops.attention import decode_attention, flash_attention
 from torch.nn.functional import scaled_dot_product_attention
 
 from blendrun.calibrate.kernels import KERNELS, Batch
@@ -22,13 +23,13 @@ from blendrun.calibrate.kernels import KERNELS, Batch
 BATCH = Batch(3, 64, 8, 2, 32, 16, torch.device("cpu"), torch.float32)
 
 
-def reference(query: Any, keys: Any, values: Any, table: Any, lengths: Any) -> Any:
-    """Attention over pages. keys, values: (pages, page, kv_heads, head_dim)."""
+def reference(query: Any, cache: tuple[Any, Any], table: Any, lengths: Any) -> Any:
+    """Attention over pages. cache: keys and values, (pages, page, kv_heads, head_dim)."""
     rows = []
     for row, length in enumerate(lengths.tolist()):
         pages = table[row].long()
-        own = [each[pages].flatten(0, 1)[:length].transpose(0, 1) for each in (keys, values)]
-        rows.append(scaled_dot_product_attention(query[row][:, None], *own, enable_gqa=True)[:, 0])
+        keys, values = (each[pages].flatten(0, 1)[:length].transpose(0, 1) for each in cache)
+        rows.append(scaled_dot_product_attention(query[row][:, None], keys, values, enable_gqa=True)[:, 0])
     return torch.stack(rows)
 
 
@@ -40,31 +41,38 @@ def bound(function: Callable[..., Any]) -> Callable[..., dict[str, Any]]:
 
 def of_triton() -> float:
     """How far off, at worst."""
-    call = KERNELS["triton"](BATCH)
-    found = call()
-    given = dict(zip(call.__code__.co_freevars, (cell.cell_contents for cell in call.__closure__), strict=True))
-    given = given["arguments"]
-    keys, values = given["k_buffer"][:, None], given["v_buffer"][:, None]
+    given: dict[str, Any] = {}
+    real = decode_attention.decode_attention_fwd
+
+    def called(**named: Any) -> None:
+        given.update(named)
+        real(**named)
+
+    with patch.object(decode_attention, "decode_attention_fwd", called):
+        found = KERNELS["triton"](BATCH)()
+    cache = given["k_buffer"][:, None], given["v_buffer"][:, None]
     table = given["kv_indices"].view(BATCH.rows, -1)
-    return float((found - reference(given["q"], keys, values, table, BATCH.all(BATCH.context))).abs().max())
+    return float((found - reference(given["q"], cache, table, BATCH.all(BATCH.context))).abs().max())
 
 
 def of_fa3() -> list[int]:
     """The shape of an answer by its documentation."""
-    flash_attention.flash_attn_with_kvcache = bound(flash_attention.flash_attn_with_kvcache)
-    given = KERNELS["fa3"](BATCH)()
+    real = flash_attention.flash_attn_with_kvcache
+    with patch.object(flash_attention, "flash_attn_with_kvcache", bound(real)):
+        given = KERNELS["fa3"](BATCH)()
     assert given["cu_seqlens_q"].tolist() == [0, 1, 2, 3]
     assert math.isclose(given["softmax_scale"], 32**-0.5)
     cache = given["k_cache"], given["v_cache"]
-    return list(reference(given["q"], *cache, given["page_table"], given["cache_seqlens"]).shape)
+    return list(reference(given["q"], cache, given["page_table"], given["cache_seqlens"]).shape)
 
 
 def of_trtllm() -> list[int]:
-    flashinfer.decode.trtllm_batch_decode_with_kv_cache = bound(flashinfer.decode.trtllm_batch_decode_with_kv_cache)
-    given = KERNELS["trtllm_mha"](BATCH)()
+    real = flashinfer.decode.trtllm_batch_decode_with_kv_cache
+    with patch.object(flashinfer.decode, "trtllm_batch_decode_with_kv_cache", bound(real)):
+        given = KERNELS["trtllm_mha"](BATCH)()
     # (pages, kv_heads, page, head_dim), the layout that is the default.
     keys, values = (each.transpose(1, 2) for each in given["kv_cache"])
-    return list(reference(given["query"], keys, values, given["block_tables"], given["seq_lens"]).shape)
+    return list(reference(given["query"], (keys, values), given["block_tables"], given["seq_lens"]).shape)
 
 
 def of_flashinfer() -> list[int]:
@@ -81,11 +89,10 @@ def of_flashinfer() -> list[int]:
         def run(self, *given: Any, **named: Any) -> dict[str, Any]:
             return bound(real.run)(self, *given, **named)
 
-    flashinfer.BatchDecodeWithPagedKVCacheWrapper = Bound
-    given = KERNELS["flashinfer"](BATCH)()
+    with patch.object(flashinfer, "BatchDecodeWithPagedKVCacheWrapper", Bound):
+        given = KERNELS["flashinfer"](BATCH)()
     table = planned["indices"].view(BATCH.rows, -1)
-    lengths = planned["indptr"].diff()
-    return list(reference(given["q"], *given["paged_kv_cache"], table, lengths).shape)
+    return list(reference(given["q"], given["paged_kv_cache"], table, planned["indptr"].diff()).shape)
 
 
 def main() -> None:

@@ -44,7 +44,7 @@ def test_torchs_own_attention_is_the_last_resort() -> None:
     assert first_that_runs("fa3", {PLAIN: 3.0}.__getitem__)[:2] == (3.0, PLAIN)
     assert first_that_runs(PLAIN, {PLAIN: 3.0}.__getitem__) == (3.0, PLAIN, "")
     with pytest.raises(KeyError):
-        first_that_runs("fa3", {}.__getitem__)
+        first_that_runs("fa3", {"another": 1.0}.__getitem__)
 
 
 def test_the_cpu_is_timed_by_what_its_runtime_does() -> None:
