@@ -110,6 +110,11 @@ def _policy(settings: EngineSettings, info: EngineInfo) -> Policy:
     )
 
 
+def _gpus(settings: EngineSettings) -> int:
+    """That hold one copy of the model."""
+    return int(settings.server_args.get("tp_size", 1)) * int(settings.server_args.get("pp_size", 1))
+
+
 def _result(
     task: Task,
     info: EngineInfo,
@@ -148,6 +153,7 @@ def _result(
             weights_seconds=found.weights,
             fit_error=fitted.mean_error,
             digest=task.card.digest,
+            gpus=_gpus(task.settings),
         ),
         round_trip_seconds=found.round_trip,
         points=fitted.points,

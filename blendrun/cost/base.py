@@ -25,7 +25,8 @@ class StepFigures:
     """Constants of an engine step for one model, as `blendrun calibrate` fitted them, in seconds.
 
     `blendrun.simulate.base.StepTime` has their meaning. fit_error: mean relative error over the batches measured.
-    digest: `ModelCard.digest` of that model; None in cards of earlier versions, which go by its name alone.
+    digest: `ModelCard.digest` of that model; None in cards of earlier versions, which go by its name alone. gpus: that
+    held one copy of it.
     """
 
     model: str
@@ -39,6 +40,7 @@ class StepFigures:
     weights_seconds: float
     fit_error: float
     digest: str | None = None
+    gpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)

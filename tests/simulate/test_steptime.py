@@ -33,6 +33,11 @@ def test_a_calibration_of_another_model_of_the_same_name_does_not_count() -> Non
     assert "measured" not in step.origin.values()
 
 
+def test_a_calibration_counts_for_as_many_devices_as_held_the_model() -> None:
+    two = machine(replace(load_hardware("h100-sxm"), step=replace(FOUND, gpus=2)), 2)
+    assert (step_time(LLAMA, two).step, step_time(LLAMA, two, gpus=1).step) == (1e-3, 0)
+
+
 def test_figures_without_a_digest_count_by_name_as_they_always_did() -> None:
     assert step_time(LLAMA, on(FOUND)).step == 1e-3
     assert step_time(replace(LLAMA, alias="mine"), on(FOUND)).step == 0
