@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -110,11 +111,6 @@ def _policy(settings: EngineSettings, info: EngineInfo) -> Policy:
     )
 
 
-def _gpus(settings: EngineSettings) -> int:
-    """That hold one copy of the model."""
-    return int(settings.server_args.get("tp_size", 1)) * int(settings.server_args.get("pp_size", 1))
-
-
 def _result(
     task: Task,
     info: EngineInfo,
@@ -123,17 +119,6 @@ def _result(
     fitted: Fit,
     seconds: float,
 ) -> Calibration:
-    found = fitted.constants
-    notes = list(info.notes)
-    if rates.stand_in:
-        notes.append(f"decode attention was measured with {rates.attention}: {rates.stand_in}")
-    if task.card.mla is not None:
-        notes.append("decode attention was measured with one head of keys and values in place of the latent vectors")
-    if fitted.mean_error > _POOR_FIT:
-        notes.append(
-            f"the step model is {100 * fitted.mean_error:.0f} % off on average: was something else running? "
-            "Calibrate again on a quiet machine"
-        )
     return Calibration(
         model=task.model,
         platform=task.settings.platform,
@@ -141,25 +126,43 @@ def _result(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=info.versions,
         rates=rates,
-        step=StepFigures(
-            model=task.model,
-            step_seconds=found.step,
-            row_seconds=found.row,
-            request_seconds=found.request,
-            prefill_token_seconds=found.prefill_token,
-            decode_token_seconds=found.prefill_token,
-            prefill_square_seconds=found.prefill_square,
-            kv_token_seconds=found.kv_token,
-            weights_seconds=found.weights,
-            fit_error=fitted.mean_error,
-            digest=task.card.digest,
-            gpus=_gpus(task.settings),
-        ),
-        round_trip_seconds=found.round_trip,
+        step=_figures(task, fitted),
+        round_trip_seconds=fitted.constants.round_trip,
         points=fitted.points,
         held_out=fitted.held_out,
         worst_error=fitted.worst_error,
         seconds=seconds,
-        notes=tuple(notes),
+        notes=(*info.notes, *_notes(task, rates, fitted)),
         engine=(("decode attention", info.attention or "not told"), ("chunk", str(info.chunk or "none"))),
     )
+
+
+def _figures(task: Task, fitted: Fit) -> StepFigures:
+    found, given = fitted.constants, task.settings.server_args
+    return StepFigures(
+        model=task.model,
+        step_seconds=found.step,
+        row_seconds=found.row,
+        request_seconds=found.request,
+        prefill_token_seconds=found.prefill_token,
+        decode_token_seconds=found.prefill_token,
+        prefill_square_seconds=found.prefill_square,
+        kv_token_seconds=found.kv_token,
+        weights_seconds=found.weights,
+        fit_error=fitted.mean_error,
+        digest=task.card.digest,
+        gpus=int(given.get("tp_size", 1)) * int(given.get("pp_size", 1)),
+    )
+
+
+def _notes(task: Task, rates: Rates, fitted: Fit) -> Iterator[str]:
+    """What a person should know of the figures."""
+    if rates.stand_in:
+        yield f"decode attention was measured with {rates.attention}: {rates.stand_in}"
+    if task.card.mla is not None:
+        yield "decode attention was measured with one head of keys and values in place of the latent vectors"
+    if fitted.mean_error > _POOR_FIT:
+        yield (
+            f"the step model is {100 * fitted.mean_error:.0f} % off on average: was something else running? "
+            "Calibrate again on a quiet machine"
+        )
