@@ -14,7 +14,6 @@ from blendrun.backends.permissions import rules_of
 from blendrun.backends.sglang import context_length
 from blendrun.blend.orders import needs_prompts
 from blendrun.cost.capacity import EngineLimits
-from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import STAND_IN
 from blendrun.engine.base import Engine
 from blendrun.engine.http.engine import HttpEngine, http_client
@@ -64,7 +63,7 @@ class Servers:
             order,
             overlap=Overlap.MIXED if mixes else Overlap.EXCLUSIVE,
             limits=self.limits,
-            hardware=self.settings.hardware or self._hardware(),
+            hardware=self.settings.hardware or (None if self._local else STAND_IN),
         )
 
     @property
@@ -82,9 +81,9 @@ class Servers:
         """The shortest."""
         return _least(each.context_length for each in self.info)
 
-    def _hardware(self) -> str:
-        local = all(urlsplit(address).hostname in _LOCAL for address in self.addresses)
-        return own_hardware() if local else STAND_IN
+    @property
+    def _local(self) -> bool:
+        return all(urlsplit(address).hostname in _LOCAL for address in self.addresses)
 
 
 def open_backend(opening: Opening) -> Backend:

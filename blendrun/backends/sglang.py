@@ -147,6 +147,7 @@ def planner_of(
         refusal=refusal,
         limits=engine_limits(place.platform, arguments),
         hardware=place.hardware,
+        platform=place.platform,
     )
 
 

@@ -71,6 +71,8 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     max_running: requests decoded at once. queue: requests that it should have beside them; None for what the plan says.
     notes: sentences a person should read (a hook that did not take, say). tells_running: whether it says what runs in
     it (`SchedulerSettings.occupancy`).
+    chunk: most prefill tokens of a step. attention: the backend that decodes. page: tokens of a page of its cache. None
+    where it does not say; chunk also where it cuts no prompts.
     """
 
     engine: str
@@ -82,6 +84,9 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     notes: tuple[str, ...] = ()
     queue: int | None = None
     tells_running: bool = False
+    chunk: int | None = None
+    attention: str | None = None
+    page: int | None = None
 
 
 class ConstantStep(msgspec.Struct, frozen=True, tag="constant"):

@@ -26,6 +26,7 @@ from blendrun.endpoints.adapters import declared_adapters
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, Phase, ToEngine
 from blendrun.engine.orphans import end_with_parent
+from blendrun.engine.resolved import resolved
 from blendrun.engine.scheduler import plugin
 from blendrun.engine.scheduler.planned import WARM_UP_ID
 from blendrun.engine.settings import runtime_versions, server_args
@@ -173,6 +174,7 @@ class _Worker:
         await channel.send(Phase("warm up"))
         await self._warm_up(engine)
         missing = plugin.missing(settings.scheduler, proofs[plugin.PROOFS_VARIABLE])
+        found = resolved(server)
         info = EngineInfo(
             engine="sglang",
             platform=settings.platform,
@@ -182,6 +184,9 @@ class _Worker:
             versions=runtime_versions(),
             notes=(*plugin.notes(missing), *_notes(settings, proofs), *_note_of(made_by)),
             tells_running=settings.scheduler.occupancy is not None and "sides" not in missing,
+            chunk=found.chunk,
+            attention=found.attention,
+            page=found.page,
         )
         return Serving(engine, limits), info
 

@@ -15,7 +15,7 @@ from blendrun.blend.orders import AUTOMATIC, ORDERS
 from blendrun.blend.partition import partition
 from blendrun.cost.base import Machine
 from blendrun.cost.capacity import NO_LIMITS, EngineLimits, kv_pool
-from blendrun.cost.detect import own_hardware
+from blendrun.cost.detect import Runs, own_hardware
 from blendrun.cost.hardware import STAND_IN, load_hardware, machine
 from blendrun.errors import InputMissingError, OverlapRefusedError, UsageError
 from blendrun.events import Listener, Note, PhaseStarted, ignore
@@ -134,6 +134,7 @@ class RunPlanner:
     order, overlap: as asked for; None lets the simulator choose. overlaps: the choice for overlap None, simplest first.
     refusal: says why a mode cannot be had for a job (whether any request wants log probabilities), None where it can.
     limits: of the engine, as far as they are known before it starts. hardware: a card's name; None for this machine's.
+    platform: what the engine runs on; None where nobody says.
     """
 
     model: ResolvedModel
@@ -144,6 +145,7 @@ class RunPlanner:
     limits: EngineLimits = NO_LIMITS
     lengths: LengthMode = LengthMode.AUTO
     hardware: str | None = None
+    platform: Runs | None = None
 
     def plan(self, job: Job, rows: NDArray[np.int64], listener: Listener = ignore) -> RunPlan:
         """A plan for `rows` (i64) of the job. What cannot be tokenised is fed first, so that its error is seen early.
@@ -187,6 +189,7 @@ class RunPlanner:
         cut = partition(todo.structure.tree, todo.demand, replicas + 1, shares=shares)
         listener(PhaseStarted("simulate", f"{len(wanted):,} requests on {replicas} replicas"))
         whole = make_parts(todo, self._choice(overlaps), cut, listener)
+        self._tell_uncalibrated(whole, listener)
         return self._of_parts(whole, rows, replicas, listener)
 
     def _of_parts(self, whole: Plan, rows: NDArray[np.int64], replicas: int, listener: Listener) -> Divided:
@@ -265,7 +268,7 @@ class RunPlanner:
 
     def _machine(self, listener: Listener) -> Machine:
         try:
-            return machine(load_hardware(self.hardware or own_hardware()))
+            return machine(load_hardware(self.hardware or own_hardware(self.platform)))
         except UsageError as error:
             if self.hardware is not None:
                 raise
@@ -279,6 +282,7 @@ class RunPlanner:
         if len(costed.structure.prompts):
             listener(PhaseStarted("simulate", f"{len(costed.structure.prompts):,} requests"))
             simulated = make_plan(costed, self._choice(overlaps), listener)
+            self._tell_uncalibrated(simulated, listener)
         chosen = simulated.portfolio.chosen if simulated else None
         plan = self._run_plan(costed, chosen, rows, listener, overlaps[0])
         why = simulated.portfolio.why if simulated and self.order is None else ""
@@ -328,6 +332,17 @@ class RunPlanner:
             queue_depth=_queue_depth(costed, chosen),
             learning=Learning(costed, order, scattered, learner, feeder) if learner.needed else None,
         )
+
+    def _tell_uncalibrated(self, plan: Plan, listener: Listener) -> None:
+        """Before any time is told. Of a GPU: on a CPU nobody relies on times."""
+        card = plan.costed.machine.card
+        if card.kind == "gpu" and set(plan.portfolio.step.origin.values()) != {"measured"}:
+            listener(
+                Note(
+                    f"times are not calibrated: they rest on the rates of {card.name}, and real steps take longer; "
+                    f"`blendrun calibrate --model {self.model.name}` measures them once"
+                )
+            )
 
     def _choice(self, overlaps: tuple[Overlap, ...]) -> Choice:
         orders: Iterable[OrderName] = AUTOMATIC if self.order is None else (self.order,)

@@ -160,6 +160,39 @@ def test_a_mode_that_a_request_forbids_is_left_out_or_refused(model: ResolvedMod
     assert plan(without, None, model, tmp_path, overlap=Overlap.MIXED, **modes).overlap is Overlap.MIXED
 
 
+def heard(planner: RunPlanner, folder: Path) -> tuple[RunPlan, list[Note]]:
+    """A plan of four short lines, and what is said on the way."""
+    path = folder / "job.jsonl"
+    path.write_text("\n".join(line(f"r{row}", f"say {row}") for row in range(4)) + "\n", encoding="utf-8")
+    events: list[Event] = []
+    with index_jobs(open_sources([path], folder)) as job:
+        made = planner.plan(job, job.accepted, events.append)
+    return made, [event for event in events if isinstance(event, Note)]
+
+
+def test_a_gpu_that_nothing_names_is_planned_as_a_stated_card(
+    model: ResolvedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that has the device, and neither nvidia-smi nor the driver's files."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr("blendrun.cost.gpus.PROC_FOLDER", tmp_path / "proc")
+    made, notes = heard(RunPlanner(model, None, platform="gpu"), tmp_path)
+    assert made.simulated is not None
+    on = made.simulated.costed.machine
+    assert (on.card.name, on.value_bytes) == ("h100-sxm", 2)
+    assert any(note.warning and note.text.endswith("planned as for h100-sxm") for note in notes)
+
+
+@pytest.mark.parametrize(("hardware", "said"), [("h200", True), ("cpu", False)])
+def test_times_of_a_gpu_that_are_not_calibrated_are_called_that(
+    hardware: str, said: bool, model: ResolvedModel, tmp_path: Path
+) -> None:
+    _, notes = heard(RunPlanner(model, None, hardware=hardware), tmp_path)
+    sentence = "times are not calibrated: they rest on the rates of h200"
+    assert any(note.text.startswith(sentence) for note in notes) is said
+
+
 def divide(lines: list[str], replicas: int, model: ResolvedModel, folder: Path, order: OrderName | None) -> Divided:
     path = folder / "job.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
