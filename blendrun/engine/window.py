@@ -15,7 +15,8 @@ def side_to_feed(waiting: tuple[float, float], depth: int, sided: bool) -> int |
     """
     if not sided:
         return LEFT if sum(waiting) < depth else None
-    side = RIGHT if waiting[RIGHT] < waiting[LEFT] else LEFT
+    # Of equal ones the right side, as in `blend.scan.first_side`: the left one takes whatever is left.
+    side = LEFT if waiting[LEFT] < waiting[RIGHT] else RIGHT
     return side if waiting[side] < depth else None
 
 

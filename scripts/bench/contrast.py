@@ -30,7 +30,8 @@ LOWEST, HIGHEST = 1000, 40_000
 
 def lines_of(name: str, shuffled: bool = False) -> list[dict[str, object]]:
     """The requests of a job, kind by kind; the same at every call."""
-    rng, lines = np.random.default_rng(0), []
+    rng = np.random.default_rng(0)
+    lines: list[dict[str, object]] = []
     kinds, _ = JOBS[name]
     for kind, (count, prompt, shared, output) in enumerate(kinds):
         head = rng.integers(LOWEST, HIGHEST, INSTRUCTION)
