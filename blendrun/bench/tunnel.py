@@ -197,8 +197,9 @@ class LiveFeed:
 
     def _next(self, running: tuple[float, float]) -> QueuedRequest | None:
         waiting = (self._inside[LEFT] - running[LEFT], self._inside[RIGHT] - running[RIGHT])
-        side = side_to_feed(waiting, self.depth, self.feeder.sided)
-        return None if side is None else self.feeder.take(side)
+        feeder = self.feeder
+        side = side_to_feed(waiting, self.depth, sided=feeder.sided, right_short=feeder.right_short)
+        return None if side is None else feeder.take(side)
 
     def _request(self, queued: QueuedRequest) -> TunnelRequest:
         prompts, number = self.prompts, queued.prompt

@@ -7,14 +7,21 @@ from contextlib import suppress
 
 from blendrun.blend.base import LEFT, RIGHT
 
+# Requests of the right side that may wait while its part of the pool is not filled.
+_MOST_SHORT = 128
 
-def side_to_feed(waiting: tuple[float, float], depth: int, sided: bool) -> int | None:
+
+def side_to_feed(waiting: tuple[float, float], depth: int, *, sided: bool, right_short: bool = False) -> int | None:
     """The side of a blend that is to be handed a request now; None where enough wait. LEFT where there are no sides.
 
     waiting: requests of each side that the engine has and has not admitted. depth: that it should have of each.
+    right_short: whether all that was handed over of the right side does not fill its part of the pool: as it comes
+    first, the left one would come in for want of it, above all when a run begins.
     """
     if not sided:
         return LEFT if sum(waiting) < depth else None
+    if right_short and waiting[RIGHT] < max(depth, _MOST_SHORT):
+        return RIGHT
     # Of equal ones the right side, as in `blend.scan.first_side`: the left one takes whatever is left.
     side = LEFT if waiting[LEFT] < waiting[RIGHT] else RIGHT
     return side if waiting[side] < depth else None

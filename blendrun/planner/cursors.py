@@ -14,6 +14,7 @@ class ListCursor:
 
     # Shares of what is left between which half of it lies that comes last.
     last_half = (0.5, 1.0)
+    right_short = False
 
     def __init__(self, prompt: NDArray[np.int64]) -> None:
         self._prompt, self._at = prompt, 0
@@ -121,6 +122,13 @@ class DualCursor:
         self._holding[side] -= self._mean(place, side)
         self._size_running -= float(self._size[place])
 
+    @property
+    def right_short(self) -> bool:
+        """Whether the right side holds less than its part, by what was fed and has not ended."""
+        if self._left > self._right or self._tail is not None:
+            return False
+        return self._holding[RIGHT] < (1 - self._share()) * self._pool
+
     def _side(self) -> int:
         """By the rule that the simulator goes by, so that what it predicts is what is fed."""
         row = self._row
@@ -134,23 +142,28 @@ class DualCursor:
         return left_share(row.density[left], row.density[right], rho, row.reads[left], row.reads[right])
 
     def turn(self, prompt: int, side: int, paced: bool) -> Turn:
-        """Of the prompt that is about to be noted. paced: whether a side admits at an even pace.
+        """Of the prompt that was noted last. paced: whether a side admits at an even pace.
 
         A side that holds its part on the mean admits a request's tokens times its steps every so many steps, as
         `simulate.admission` has it.
         """
-        place, share = self._place[prompt], self._share()
-        part = (1 - share if side == RIGHT else share) * self._pool
-        keep = self._row.keep_right if side == RIGHT else self._row.keep_left
-        held = self._row.held
+        row, place = self._row, int(self._place[prompt])
+        held, unit = row.held, row.unit[place]
         steps = float(held.steps[place]) - 1
-        tokens = float(held.prompt[place] + held.rows[place] * steps / 2)
+        area = steps * float(held.prompt[place] + held.rows[place] * steps / 2)
+        keep = row.keep_right if side == RIGHT else row.keep_left
         return Turn(
             side=side,
-            holds=round(self._mean(int(place), side)),
-            part=round((1 - share) * self._pool),
+            holds=self._mean(place, side),
+            area=area if paced and self._tail is None else 0.0,
             stays=bool(keep[place]) and self._tail is None,
-            pace=tokens * steps / max(part, 1.0) if paced and self._tail is None else 0.0,
+            unit=int(unit),
+            density=float(row.density[unit]),
+            reads=float(row.reads[unit]),
+            compute=float(held.compute[place]),
+            memory=float(held.memory[place]),
+            rest_compute=self._compute,
+            rest_memory=self._memory,
         )
 
     def _mean(self, place: int, side: int) -> float:

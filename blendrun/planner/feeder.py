@@ -60,6 +60,11 @@ class Feeder(Protocol):
         ...
 
     @property
+    def right_short(self) -> bool:
+        """Whether what was taken of the right side and has not ended holds less of the pool than its part."""
+        ...
+
+    @property
     def waiting(self) -> float:
         """How many of those that were taken and have not ended the engine's pool has no room for, by what is expected.
 
@@ -111,6 +116,10 @@ class RowFeeder:
 
     @property
     def sided(self) -> bool:
+        return False
+
+    @property
+    def right_short(self) -> bool:
         return False
 
     @property
@@ -277,6 +286,10 @@ class PlanFeeder:
         return isinstance(self._cursor, DualCursor)
 
     @property
+    def right_short(self) -> bool:
+        return self._cursor.right_short
+
+    @property
     def waiting(self) -> float:
         if not self._running:
             return 0.0
@@ -289,8 +302,8 @@ class PlanFeeder:
         prompt, side = self._next(side)
         if prompt < 0:
             return None
-        turn = self._cursor.turn(prompt, side, self._paced)
         self._cursor.note(prompt, side)
+        turn = self._cursor.turn(prompt, side, self._paced)
         self._left_to_feed[prompt] = False
         self._running[prompt] = side
         self._count += 1

@@ -140,11 +140,16 @@ class Dispatcher:
     async def _side(self, window: Window) -> int | None:
         """The side of a blend that one more request is wanted of, as soon as one is; None when the run is to stop."""
         while not self.stopping():
-            side = side_to_feed(self._waiting(), self._depth, self._sided)
+            side = self._wanted()
             if side is not None and not window.full:
                 return side
             await window.change(1.0 if self._running is None else _LOOK_SECONDS)
         return None
+
+    def _wanted(self) -> int | None:
+        """The side that one more request is wanted of now; None where enough wait in the engine."""
+        feeder = self._source.feeder
+        return side_to_feed(self._waiting(), self._depth, sided=self._sided, right_short=feeder.right_short)
 
     @property
     def _running(self) -> tuple[float, float] | None:

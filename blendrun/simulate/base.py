@@ -67,8 +67,8 @@ class SimulatedEngine:
     reserve: share of what running requests are still expected to answer that admission keeps free (0 to 1), the
         newcomer's own in full, as SGLang does; EXACT admits what fits at every step to come, by the expected ends of
         all that runs.
-    late: the scheduler builds a step before it has the result of the one before, as SGLang's overlapped one does: a prefix
-        can be used from the second step behind the one that computes it. On pdmux it never does.
+    late: the scheduler builds a step before it has the result of the one before, as SGLang's overlapped one does: a
+        prefix can be used from the second step behind the one that computes it. On pdmux it never does.
     paced: a side of a blend admits at the even pace that keeps its part of the pool filled, so that requests of one
         length do not begin, grow and end together.
     """

@@ -18,6 +18,11 @@ def test_the_side_of_which_fewer_wait_is_fed_until_enough_do(waiting: tuple[floa
     assert side_to_feed(waiting, 3, sided=True) == side
 
 
+def test_a_side_that_lacks_its_part_of_the_pool_is_fed_on() -> None:
+    assert side_to_feed((0.0, 90.0), 3, sided=True, right_short=True) == RIGHT
+    assert side_to_feed((3.0, 200.0), 3, sided=True, right_short=True) is None
+
+
 def test_without_sides_all_that_waits_counts_together() -> None:
     assert side_to_feed((2.0, 0.9), 3, sided=False) == LEFT
     assert side_to_feed((2.0, 1.0), 3, sided=False) is None

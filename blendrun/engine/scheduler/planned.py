@@ -6,6 +6,7 @@ They are part of the sampling parameters, so they also reach every copy that SGL
 
 from __future__ import annotations
 
+from dataclasses import astuple, fields
 from typing import Any
 
 from blendrun.blend.base import Turn
@@ -15,17 +16,18 @@ from blendrun.engine.scheduler.estimates import Estimates
 _KEY = "blendrun"
 _CACHED = "_blendrun_plan"
 # Numbers of a plan, and of one with a turn.
-_PLAIN, _IN_TURN = 3, 8
+_PLAIN = 3
+_IN_TURN = _PLAIN + len(fields(Turn))
 # The request that a fresh engine is tried with. It is part of no job.
 WARM_UP_ID = "blendrun-warm-up"
 
 
 def attach_plan(adapted: Any, plan: Planned) -> None:
     """Give SGLang's request object its plan. The priority counts on an engine that was told to keep plan order."""
-    params, turn = adapted.sampling_params, plan.turn
-    carried: list[float] = [plan.index, plan.output, plan.reuse]
-    if turn is not None:
-        carried += [turn.side, turn.holds, turn.part, int(turn.stays), turn.pace]
+    params = adapted.sampling_params
+    carried = [plan.index, plan.output, plan.reuse]
+    if plan.turn is not None:
+        carried += astuple(plan.turn)
     params["custom_params"] = {**(params.get("custom_params") or {}), _KEY: carried}
     adapted.priority = plan.index
 
@@ -64,8 +66,5 @@ def _planned(carried: Any) -> Planned | None:
         return None
     if len(carried) not in (_PLAIN, _IN_TURN):
         return None
-    (index, output, reuse), turn = carried[:_PLAIN], None
-    if len(carried) == _IN_TURN:
-        side, holds, part, stays, pace = carried[_PLAIN:]
-        turn = Turn(side, holds, part, bool(stays), pace)
-    return Planned(index, output, reuse, turn=turn)
+    index, output, reuse = carried[:_PLAIN]
+    return Planned(index, output, reuse, turn=Turn(*carried[_PLAIN:]) if len(carried) == _IN_TURN else None)

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import takewhile
 from typing import Any
 
 from blendrun.blend.base import LEFT, RIGHT, Turn
-from blendrun.blend.scan import first_side
+from blendrun.blend.scan import left_share
 from blendrun.engine.scheduler.gate import Gate
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.occupancy import Occupancy
 from blendrun.engine.scheduler.planned import plan_of
 
 _MANAGERS = "sglang.srt.managers"
-_NONE = Turn(LEFT, 0, 0)
+_NONE = Turn(LEFT)
 
 
 class Sides:
@@ -30,16 +32,22 @@ class Sides:
         """choose: whether sides decide; else they are only counted. gate: what it holds back, holds back all."""
         self._occupancy, self._choose, self._gate = occupancy, choose, gate
         self._live: list[tuple[Any, Turn]] = []
-        self._holding = [0.0, 0.0]
+        self._holding, self._pool = [0.0, 0.0], 0.0
         # Decode steps so far, and the one at which a side may admit again.
         self._decoded, self._due = 0, [0.0, 0.0]
-        # Sides whose head found no room in this step.
+        # Sides whose head found no room in this step, and the side that is looked at last in it.
         self._blocked: set[int] = set()
+        self._last = LEFT
+        # The left side's share of the pool, for the units at both heads.
+        self._share, self._units = 1.0, (-1, -1)
+        # Whether the ends of the row have met in one unit, and what waits was taken from its right: the left side has
+        # the pool, and reads on there.
+        self._met = False
 
     def hooks(self) -> list[Hook]:
-        step, policy = f"{_MANAGERS}.scheduler.Scheduler", f"{_MANAGERS}.schedule_policy"
+        scheduler, policy = f"{_MANAGERS}.scheduler.Scheduler", f"{_MANAGERS}.schedule_policy"
         found = [
-            Hook("sides", f"{step}.get_new_batch_prefill", self._telling(self.open_step), "around"),
+            Hook("sides", f"{scheduler}.get_new_batch_prefill", self._telling(self.open_step), "around"),
             Hook("sides", f"{policy}.PrefillAdder.add_one_req", self._telling(self.admit), "around"),
         ]
         if self._choose:
@@ -65,107 +73,107 @@ class Sides:
         """SGLang's `get_new_batch_prefill`, between a look at what has ended and a word to the runner."""
         last = scheduler.last_batch
         self._decoded += last is not None and (last.forward_mode.is_decode() or bool(last.decoding_reqs))
-        back = set(map(id, scheduler.waiting_queue)) if self._live else ()
+        self._pool = float(scheduler.max_total_num_tokens)
         # What was sent back waits again.
+        back = {id(request) for request in scheduler.waiting_queue if len(request.output_ids)}
         self._live = [each for each in self._live if not each[0].finished() and id(each[0]) not in back]
-        self._count()
+        running, self._holding = [0.0, 0.0], [0.0, 0.0]
+        for request, turn in self._live:
+            share = _part_of(request)
+            running[turn.side] += share
+            self._holding[turn.side] += turn.holds * share
         self._blocked.clear()
+        if self._gate is not None:
+            self._gate.held = None
+        before = len(self._live)
         result = original(scheduler, *args, **kwargs)
         if self._occupancy is not None:
-            running = [0.0, 0.0]
-            for request, turn in self._live:
-                running[turn.side] += _share(request)
+            for request, turn in self._live[before:]:
+                running[turn.side] += _part_of(request)
             self._occupancy.tell(*running)
         return result
 
     def put_in_turn(self, _: None, policy: Any, waiting: list[Any], *args: Any, **kwargs: Any) -> None:
-        """Sort what waits as the rule would take it if all found room. What may not come in stands last."""
+        """Sort what waits by whose turn it is now; `admit` passes over those whose turn it is not when they come."""
         lanes: tuple[list[Any], list[Any]] = ([], [])
-        taken = []
+        back: list[Any] = []
         for request in waiting:
-            turn = _turn(request)
-            if len(request.output_ids):
-                # What was sent back comes first, as ever.
-                taken.append(request)
-            else:
-                lanes[turn.side].append(request)
-        holding, due, running = list(self._holding), list(self._due), bool(self._live or taken)
-        at = [0, 0]
-        while (side := self._next_side(_heads(lanes, at), holding, due, running)) is not None:
-            request = lanes[side][at[side]]
-            at[side] += 1
-            turn = _turn(request)
-            holding[side] += turn.holds * _share(request)
-            due[side] += turn.pace * _share(request)
-            running = True
-            taken.append(request)
-        waiting[:] = [*taken, *lanes[LEFT][at[LEFT] :], *lanes[RIGHT][at[RIGHT] :]]
+            # What was sent back comes first, as ever.
+            (back if len(request.output_ids) else lanes[_turn(request).side]).append(request)
+        left, right = lanes
+        self._find_share(left, right)
+        self._met = not left and self._part(RIGHT) <= 0.0
+        keeps = bool(left) and _turn(left[0]).stays
+        if not right or (not keeps and not _turn(right[0]).stays and self._holding[RIGHT] >= self._part(RIGHT)):
+            waiting[:] = [*back, *left, *right]
+            self._last = RIGHT if right else LEFT
+            return
+        begun = [] if _turn(right[0]).stays else list(takewhile(lambda request: _turn(request).stays, left))
+        waiting[:] = [*back, *begun, *right, *left[len(begun) :]]
+        self._last = LEFT if len(left) > len(begun) else RIGHT
 
     def admit(self, original: Callable[..., Any], adder: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         """SGLang's `add_one_req`, where it is the turn of this request's side; else the next request is looked at."""
-        from sglang.srt.managers.schedule_policy import AddReqResult
-
-        turn, sent_back = _turn(request), len(request.output_ids) > 0
-        if self._choose and not sent_back and not self._may_enter(turn):
-            return AddReqResult.CONTINUE
+        if not self._choose or len(request.output_ids):
+            result = original(adder, request, *args, **kwargs)
+            self._note(adder, request, _turn(request))
+            return result
+        turn, (go_on, stop) = _turn(request), _words()
+        # The other side may find room where this one does not, if it is still to be looked at.
+        pass_over = stop if turn.side == self._last else go_on
+        if self._met:
+            turn = replace(turn, side=LEFT)
+        if not self._may_enter(turn):
+            return pass_over
         result = original(adder, request, *args, **kwargs)
-        if adder.can_run_list and adder.can_run_list[-1] is request:
-            self._live.append((request, turn))
-            share = _share(request)
-            self._holding[turn.side] += turn.holds * share
-            if not sent_back:
-                self._due[turn.side] += turn.pace * share
+        if self._note(adder, request, turn):
             return result
         gated = self._gate is not None and self._gate.held is request
-        if not self._choose or sent_back or gated or turn.stays or result == AddReqResult.CONTINUE:
+        if gated or turn.stays or result == go_on:
             return result
         self._blocked.add(turn.side)
-        # The other side may find room where this one did not.
-        return AddReqResult.CONTINUE
+        return pass_over
 
-    def _count(self) -> None:
-        self._holding = [0.0, 0.0]
-        for request, turn in self._live:
-            self._holding[turn.side] += turn.holds * _share(request)
+    def _note(self, adder: Any, request: Any, turn: Turn) -> bool:
+        """Count a request that was admitted. Returns whether it was."""
+        if not adder.can_run_list or adder.can_run_list[-1] is not request:
+            return False
+        # Its own side is what the runner knows it by.
+        self._live.append((request, _turn(request)))
+        share = _part_of(request)
+        self._holding[turn.side] += turn.holds * share
+        if turn.area and not len(request.output_ids):
+            self._due[turn.side] += turn.area * share / max(self._part(turn.side), 1.0)
+        return True
 
     def _may_enter(self, turn: Turn) -> bool:
         if turn.side in self._blocked:
             return False
         if not self._live or turn.stays:
             return True
-        if turn.pace and self._due[turn.side] > self._decoded:
+        if turn.area and self._due[turn.side] > self._decoded:
             return False
-        return turn.side == LEFT or self._holding[RIGHT] < turn.part
+        # The left side borrows: what it brings is soon gone, so it does not keep the right side out.
+        return turn.side == LEFT or self._holding[RIGHT] < self._part(RIGHT)
 
-    def _next_side(
-        self, heads: tuple[Turn | None, Turn | None], holding: list[float], due: list[float], running: bool
-    ) -> int | None:
-        """The side that comes next; None where neither may."""
-        left, right = heads
-        if left is None and right is None:
-            return None
-        first = first_side(
-            left is not None and left.stays,
-            right is not None and right.stays,
-            holding[RIGHT],
-            float(right.part) if right is not None else 0.0,
-        )
-        for side in (first, 1 - first):
-            head = heads[side]
-            if head is None:
-                continue
-            if head.stays or not running:
-                return side
-            if head.pace and due[side] > self._decoded:
-                continue
-            if side == LEFT or holding[RIGHT] < head.part:
-                return side
-        return None
+    def _part(self, side: int) -> float:
+        """Tokens of the pool that are a side's."""
+        return (self._share if side == LEFT else 1.0 - self._share) * self._pool
 
-
-def _heads(lanes: tuple[list[Any], list[Any]], at: list[int]) -> tuple[Turn | None, Turn | None]:
-    left, right = (_turn(lane[place]) if place < len(lane) else None for lane, place in zip(lanes, at, strict=True))
-    return left, right
+    def _find_share(self, left: list[Any], right: list[Any]) -> None:
+        """By the units at both heads and what is left of the job, what waits included; kept until a unit changes."""
+        if not left or not right:
+            return
+        first, last = _turn(left[0]), _turn(right[0])
+        if (first.unit, last.unit) == self._units:
+            return
+        self._units = first.unit, last.unit
+        turns = [_turn(request) for request in (*left, *right)]
+        newest = min(turns, key=lambda turn: turn.rest_compute + turn.rest_memory)
+        compute = newest.rest_compute + sum(turn.compute for turn in turns)
+        memory = newest.rest_memory + sum(turn.memory for turn in turns)
+        rho = compute / max(memory, 1e-30)
+        self._share = left_share(first.density, last.density, rho, first.reads, last.reads)
 
 
 def _turn(request: Any) -> Turn:
@@ -173,6 +181,14 @@ def _turn(request: Any) -> Turn:
     return _NONE if plan is None or plan.turn is None else plan.turn
 
 
-def _share(request: Any) -> float:
+def _part_of(request: Any) -> float:
     """Of a request that wants several answers, each of which is a row of its own here."""
     return 1.0 / max(int(request.sampling_params.n), 1)
+
+
+@functools.cache
+def _words() -> tuple[Any, Any]:
+    """SGLang's words for going on to the next request, and for looking no further in this step."""
+    from sglang.srt.managers.schedule_policy import AddReqResult
+
+    return AddReqResult.CONTINUE, AddReqResult.OTHER
