@@ -94,6 +94,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Until everything handed over has come back. Raises EngineUnavailableError when the engine dies."""
+        await self._fit_pool(self.plan)
         depth = self.plan.queue_depth if self.info.queue is None else self.info.queue
         if self.more is not None:
             # What is handed over is nobody else's any more.
@@ -112,6 +113,16 @@ class Dispatcher:
         finally:
             for task in beside:
                 task.cancel()
+
+    async def _fit_pool(self, plan: RunPlan) -> None:
+        """Go by the pool that the engine has, which is known only now. Cutting a blend anew may take seconds."""
+        planned, fitted = plan.costed, await in_thread(plan.fitted, self.info.kv_tokens)
+        if planned is None or fitted is None:
+            return
+        plan.fit(fitted)
+        if fitted.blend is not planned.blend:
+            sizes = f"{fitted.pool.tokens:,} tokens, not the {planned.pool.tokens:,} that were planned with"
+            self.listener(Note(f"the engine's pool holds {sizes}: blended anew"))
 
     async def _submit(self, window: Window) -> None:
         while True:
@@ -138,6 +149,7 @@ class Dispatcher:
                 await window.change()
             if (plan := await self.more()) is None:
                 return None
+            await self._fit_pool(plan)
             self._source, self._fed_before = plan, self._fed
         return queued
 
