@@ -118,7 +118,8 @@ class SchedulerSettings(msgspec.Struct, frozen=True):
     request, not the engine. budget: prefill tokens of each step, None for SGLang's
     own chunk. reserve: admission by the expected output of `Planned` at every step to come, not by SGLang's guess.
     next_use: evict first what no request to come can use. plan_order: admit, and readmit after a retraction, by
-    `Planned.index` whatever the order of arrival. step_log: file for one JSON line a forward pass, None for none.
+    `Planned.index` whatever the order of arrival. step_log: file for one JSON line a forward pass, None for none;
+    log_every_rank: of each rank of a model, in files of their own, to compare them.
     estimates: file of corrected expectations (`engine.scheduler.estimates`), for one scheduler process only: several
     that share a model must decide alike, and would not read it at the same moment.
     """
@@ -130,6 +131,7 @@ class SchedulerSettings(msgspec.Struct, frozen=True):
     next_use: bool = False
     plan_order: bool = False
     step_log: str | None = None
+    log_every_rank: bool = False
     estimates: str | None = None
 
 

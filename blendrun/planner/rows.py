@@ -14,8 +14,9 @@ from blendrun.tree.base import PrefixTree
 
 # Short answers run together for a while. In simulated jobs of six mixes nine of ten steps had up to 1.5 times the mean.
 _SPREAD = 2.0
-# More than at the fullest moment, where answers turn out shorter than they were expected.
-_MARGIN = 1.25
+# More than at the fullest moment, by so much where lengths are known, and where they are guessed: answers that turn out
+# shorter leave room for more.
+_MARGIN, _MARGIN_GUESSED = 1.25, 4.0
 # What SGLang allows by itself at most: each takes a line of places in the pool, as long as the context.
 _MOST = 4096
 
@@ -49,7 +50,10 @@ def graphs_for(
     return graph_size(max(min(max(wanted, usual), most), 1))
 
 
-def most_running(outcome: Outcome, graph_rows: int | None) -> int:
-    """Answers that an engine is to allow at once, by the fullest moment of a simulated run."""
-    peak = int(_MARGIN * float(outcome.timeline.rows.max(initial=1.0)))
+def most_running(outcome: Outcome, graph_rows: int | None, *, guessed: bool) -> int:
+    """Answers that an engine is to allow at once, by the fullest moment of a simulated run.
+
+    guessed: whether any length may turn out to be another one.
+    """
+    peak = int((_MARGIN_GUESSED if guessed else _MARGIN) * float(outcome.timeline.rows.max(initial=1.0)))
     return min(graph_size(max(peak, graph_rows or 1)), _MOST)

@@ -103,7 +103,7 @@ class RunPlan:
 
     def fit(self, fitted: Costed) -> None:
         """Go by what `fitted` has made, before anything is fed."""
-        if isinstance(self.feeder, PlanFeeder):
+        if isinstance(self.feeder, PlanFeeder) and self.order is OrderName.BLENDED:
             fed = _order_to_feed(fitted, self.order, self.scattered)
             self.feeder.fit_pool(fitted.pool.tokens, fitted.structure.lengths, fed)
         if self.learning is not None:
@@ -357,7 +357,7 @@ class RunPlanner:
             output_tokens=float((costed.structure.lengths.mean * prompts.choices)[wanted].sum()),
             queue_depth=_queue_depth(costed),
             learning=Learning(costed, order, scattered, learner, feeder) if learner.needed else None,
-            max_running=most_running(chosen.outcome, costed.graph_rows) if chosen else None,
+            max_running=most_running(chosen.outcome, costed.graph_rows, guessed=learner.needed) if chosen else None,
             costed=costed,
             scattered=scattered,
         )

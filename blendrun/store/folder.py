@@ -131,6 +131,8 @@ class StateFolder:
     def clear(self, *, keep: Collection[Path] = ()) -> None:
         """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held."""
         replicas = [path for name in ("engine", "steps", "estimates") for path in self.path.glob(f"{name}.[0-9]*")]
+        # Of data-parallel ranks behind the first.
+        replicas += self.path.glob("*-steps*.jsonl")
         spooled = [path for path in self.spool.glob("*") if path not in keep]
         for path in (
             self.manifest,
