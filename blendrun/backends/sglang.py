@@ -164,7 +164,9 @@ def context_length(model: ResolvedModel, arguments: dict[str, Any]) -> int | Non
 def _size_of(plan: RunPlan) -> PlannedSize:
     if plan.costed is None:
         return PlannedSize(plan.max_running)
-    return PlannedSize(plan.max_running, plan.costed.graph_rows, plan.costed.pool.fraction)
+    # Under pdmux every graph is captured once for each division of the device.
+    graphs = None if plan.overlap is Overlap.PDMUX else plan.costed.graph_rows
+    return PlannedSize(plan.max_running, graphs, plan.costed.pool.fraction)
 
 
 def _engines(settings: EngineSettings, model: ResolvedModel, place: Placement, early: EarlyChildren) -> MakeEngine:
