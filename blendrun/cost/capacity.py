@@ -124,9 +124,8 @@ class _Replica:
     def room(self) -> float:
         """Bytes for weights and pool on the devices of one stage."""
         card = self.machine.card
-        return (
-            self.fraction * self.tensor * (card.memory.value if card.kind == "cpu" else free_bytes(card, self.devices))
-        )
+        free = card.memory.value if card.kind == "cpu" else free_bytes(card, self.devices)
+        return self.fraction * self.tensor * free
 
     @property
     def stage(self) -> float:
