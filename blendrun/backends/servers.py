@@ -68,12 +68,14 @@ class Servers:
 
     @property
     def limits(self) -> EngineLimits:
-        """Of the smallest of them."""
-        settings = self.settings
+        """Of the smallest of them. All are taken to have as many devices as the first one that says."""
+        settings, first = self.settings, next((each for each in self.info if each.tensor), None)
         return EngineLimits(
             settings.max_total_tokens or _least(each.kv_tokens for each in self.info),
             settings.max_running_requests or settings.concurrency or _least(each.max_running for each in self.info),
             _least(each.chunk for each in self.info),
+            tensor=first.tensor if first else None,
+            stages=(first.stages or 1) if first else 1,
         )
 
     @property

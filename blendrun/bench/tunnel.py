@@ -28,7 +28,7 @@ from blendrun.planner.plan import Plan
 from blendrun.planner.run_planner import candidate_plan
 from blendrun.runner.dispatch import scheduler_settings
 from blendrun.simulate.base import Outcome
-from blendrun.simulate.portfolio import ENGINE_CHUNK, Candidate
+from blendrun.simulate.portfolio import Candidate
 from blendrun.simulate.price import step_prices
 from blendrun.tokens.base import Prompts
 
@@ -131,7 +131,7 @@ def _feed(
         pool_tokens=costed.pool.tokens,
         context_length=longest + _SPARE_CONTEXT,
         max_running=costed.limits.max_running,
-        chunk=costed.limits.chunk or ENGINE_CHUNK,
+        chunk=costed.chunk,
         overlap=candidate.overlap.value,
         scheduler=scheduler,
     )

@@ -130,7 +130,8 @@ class SchedulerSettings(msgspec.Struct, frozen=True):
     next_use: evict first what no request to come can use. plan_order: admit, and readmit after a retraction, by
     `Planned.index` whatever the order of arrival. sides: of a blend's two sides that one admits whose turn it is
     (`Planned.turn`). occupancy: file that says what runs (`engine.scheduler.occupancy`).
-    step_log: file for one JSON line a forward pass, None for none.
+    step_log: file for one JSON line a forward pass, None for none; log_every_rank: of each rank of a model, in files of
+    their own, to compare them.
     estimates: file of corrected expectations (`engine.scheduler.estimates`), for one scheduler process only: several
     that share a model must decide alike, and would not read it at the same moment.
     """
@@ -144,6 +145,7 @@ class SchedulerSettings(msgspec.Struct, frozen=True):
     sides: bool = False
     occupancy: str | None = None
     step_log: str | None = None
+    log_every_rank: bool = False
     estimates: str | None = None
 
 

@@ -281,6 +281,11 @@ class PlanFeeder:
         else:
             self._cursor = ListCursor(plan.prompt)
 
+    def fit_pool(self, tokens: int, lengths: Lengths, plan: Order | Blend) -> None:
+        """From now on feed what is left to a pool of so many tokens, by a plan made for that."""
+        self._pool = float(tokens)
+        self.replan(lengths, plan)
+
     @property
     def sided(self) -> bool:
         return isinstance(self._cursor, DualCursor)

@@ -38,9 +38,10 @@ from blendrun.planner.plan import (
     make_structure,
     recall,
 )
+from blendrun.planner.rows import most_running
 from blendrun.planner.workload import PlannedModel
 from blendrun.simulate.base import EXACT
-from blendrun.simulate.portfolio import ENGINE_CHUNK, Candidate
+from blendrun.simulate.portfolio import Candidate
 from blendrun.tokens.build import build_prompts
 from blendrun.tokens.load import load_tokenizer
 
@@ -48,6 +49,8 @@ _T = TypeVar("_T")
 _DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16
 # What a request's way to the engine's queue may take while others are admitted.
 _QUEUED_STEPS, _QUEUED_SECONDS = 4, 0.25
+# A pool that differs by less from the planned one divides a blend as well.
+_SAME_POOL = 0.03
 # Of a job's work, what no replica begins with: it goes to those who are done first.
 _RESERVE = 0.05
 
@@ -63,6 +66,8 @@ class RunPlan:
     predicted_seconds, predicted_hit_tokens: of all that is to be fed; None where nothing was simulated.
     prompt_tokens, output_tokens: of all that is to be fed, the latter expected; None where nothing was tokenised.
     queue_depth: requests that wait in the engine beside those that run: enough that it never starves.
+    max_running: answers that a GPU's engine is to allow at once; None where nothing was simulated.
+    costed, scattered: what the feeder's order was made of, and which of its two blends that is.
     simulated: all orders that were simulated, with the tree and the time line; None where none was.
     """
 
@@ -79,7 +84,32 @@ class RunPlan:
     output_tokens: float | None = None
     queue_depth: int = _DEEPEST_QUEUE
     learning: Learning | None = None
+    max_running: int | None = None
+    costed: Costed | None = None
+    scattered: bool = False
     simulated: Plan | None = None
+
+    def fitted(self, tokens: int) -> Costed | None:
+        """What the plan is made of, for the pool that an engine turned out to have; None where nothing depends on it.
+
+        tokens: of the pool, 0 where nobody knows. A pool of nearly the planned size leaves the blend as it is.
+        For a thread: nothing is changed here.
+        """
+        costed = self.costed
+        if costed is None or not isinstance(self.feeder, PlanFeeder) or tokens in (0, costed.pool.tokens):
+            return None
+        found = costed.with_pool(tokens)
+        if abs(tokens / costed.pool.tokens - 1) <= _SAME_POOL or self.order is not OrderName.BLENDED:
+            return found
+        return _again(found, found.structure)
+
+    def fit(self, fitted: Costed) -> None:
+        """Go by what `fitted` has made, before anything is fed."""
+        if isinstance(self.feeder, PlanFeeder) and self.order is OrderName.BLENDED:
+            fed = _order_to_feed(fitted, self.order, self.scattered)
+            self.feeder.fit_pool(fitted.pool.tokens, fitted.structure.lengths, fed)
+        if self.learning is not None:
+            self.learning.costed = fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +163,8 @@ class RunPlanner:
 
     order, overlap: as asked for; None lets the simulator choose. overlaps: the choice for overlap None, simplest first.
     refusal: says why a mode cannot be had for a job (whether any request wants log probabilities), None where it can.
-    limits: of the engine, as far as they are known before it starts. hardware: a card's name; None for this machine's.
+    limits: of the engine, as far as they are known before it starts, its devices among them.
+    hardware: a card's name; None for this machine's.
     platform: what the engine runs on; None where nobody says.
     """
 
@@ -243,7 +274,7 @@ class RunPlanner:
             job,
             tokenizer,
             # A prompt that the pool cannot hold is the engine's to refuse.
-            context_length=min(context, self.limits.pool_tokens or kv_pool(card, on).tokens),
+            context_length=min(context, kv_pool(card, on, self.limits).tokens),
             listener=listener,
         )
         planned = PlannedModel(self.model.name, card, self.model.identity, context, tokenizer)
@@ -267,13 +298,15 @@ class RunPlanner:
         return tuple(found) or (Overlap.EXCLUSIVE,)
 
     def _machine(self, listener: Listener) -> Machine:
+        """The devices of one replica."""
+        devices = self.limits.devices or 1
         try:
-            return machine(load_hardware(self.hardware or own_hardware(self.platform)))
+            return machine(load_hardware(self.hardware or own_hardware(self.platform)), devices)
         except UsageError as error:
             if self.hardware is not None:
                 raise
             listener(Note(f"{error}; planned as for {STAND_IN}", warning=True))
-            return machine(load_hardware(STAND_IN))
+            return machine(load_hardware(STAND_IN), devices)
 
     def _choose(
         self, costed: Costed, rows: NDArray[np.int64], overlaps: tuple[Overlap, ...], listener: Listener
@@ -331,6 +364,9 @@ class RunPlanner:
             output_tokens=float((costed.structure.lengths.mean * prompts.choices)[wanted].sum()),
             queue_depth=_queue_depth(costed, chosen),
             learning=Learning(costed, order, scattered, learner, feeder) if learner.needed else None,
+            max_running=most_running(chosen.outcome, costed.graph_rows, guessed=learner.needed) if chosen else None,
+            costed=costed,
+            scattered=scattered,
         )
 
     def _tell_uncalibrated(self, plan: Plan, listener: Listener) -> None:
@@ -376,7 +412,7 @@ def _queue_depth(costed: Costed, chosen: Candidate | None) -> int:
     prompts = max(tree.prompts, 1)
     if chosen is None:
         fresh = (tree.prompt_tokens - tree.shared_tokens) / prompts
-        wanted = 2 * (costed.limits.chunk or ENGINE_CHUNK) / max(fresh, 1.0)
+        wanted = 2 * costed.chunk / max(fresh, 1.0)
     else:
         outcome = chosen.outcome
         wanted = prompts * max(_QUEUED_STEPS / max(outcome.steps, 1), _QUEUED_SECONDS / max(outcome.seconds, 1e-9))

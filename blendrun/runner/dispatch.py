@@ -107,6 +107,7 @@ class Dispatcher:
 
     async def run(self) -> None:
         """Until everything handed over has come back. Raises EngineUnavailableError when the engine dies."""
+        await self._fit_pool(self.plan)
         window = Window(self.info.max_running + 2 * self._depth)
         beside = [asyncio.ensure_future(self._tick())]
         if self.plan.learning is not None:
@@ -121,6 +122,16 @@ class Dispatcher:
         finally:
             for task in beside:
                 task.cancel()
+
+    async def _fit_pool(self, plan: RunPlan) -> None:
+        """Go by the pool that the engine has, which is known only now. Cutting a blend anew may take seconds."""
+        planned, fitted = plan.costed, await in_thread(plan.fitted, self.info.kv_tokens)
+        if planned is None or fitted is None:
+            return
+        plan.fit(fitted)
+        if fitted.blend is not planned.blend:
+            sizes = f"{fitted.pool.tokens:,} tokens, not the {planned.pool.tokens:,} that were planned with"
+            self.listener(Note(f"the engine's pool holds {sizes}: blended anew"))
 
     async def _submit(self, window: Window) -> None:
         while (side := await self._side(window)) is not None and (queued := await self._next(window, side)) is not None:
@@ -181,6 +192,7 @@ class Dispatcher:
                 await window.change(_LOOK_SECONDS)
             if (plan := await self.more()) is None:
                 return None
+            await self._fit_pool(plan)
             self._source, self._fed_before = plan, self._fed
         return queued
 

@@ -132,4 +132,4 @@ def _rest(feeder: Feeder) -> RowFeeder | None:
 
 def _loose(plan: RunPlan, feeder: Feeder) -> RunPlan:
     """A plan's requests with another feeder; nothing is learned from what is left of a job."""
-    return replace(plan, feeder=feeder, learning=None)
+    return replace(plan, feeder=feeder, learning=None, costed=None)

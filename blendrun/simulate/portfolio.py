@@ -20,6 +20,7 @@ from blendrun.cost.balance import Bound, bound_seconds
 from blendrun.cost.base import Demand, Machine
 from blendrun.cost.capacity import KvPool, kv_pool
 from blendrun.cost.formulas import demand as demand_of
+from blendrun.cost.reserve import engine_chunk
 from blendrun.errors import UsageError
 from blendrun.events import Listener, Progress, ignore
 from blendrun.lengths.base import Lengths
@@ -33,8 +34,6 @@ from blendrun.simulate.steptime import step_time
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 
-# SGLang's chunk of a prefill on devices of 60 to 160 GB.
-ENGINE_CHUNK = 8192
 # Tokens that the gate of blendrun's scheduler plug-in waits for.
 GATE_TOKENS = 32
 # Larger jobs are simulated with fewer step budgets.
@@ -125,7 +124,7 @@ def simulate_portfolio(
     overlaps: Iterable[Overlap] = (Overlap.EXCLUSIVE, Overlap.MIXED),
     budgets: Sequence[Budget] | None = None,
     thorough: bool | None = None,
-    chunk: int = ENGINE_CHUNK,
+    chunk: int | None = None,
     max_running: int | None = None,
     step: StepTime | None = None,
     outputs: NDArray[np.int64] | None = None,
@@ -140,8 +139,8 @@ def simulate_portfolio(
     overlaps: modes that the engine can be run in; the choice is among these.
     budgets: tried on mixed and pdmux; None for those of `budgets_to_try`.
     thorough: try more budgets, and blends with pace too; None for jobs of no more than 200,000 prompts.
-    chunk: the engine's own prefill chunk, which exclusive mode keeps. max_running: answers that are decoded at once;
-        None for as many as the pool holds.
+    chunk: the engine's own prefill chunk, which exclusive mode keeps; None for the card's.
+    max_running: answers that are decoded at once; None for as many as the pool holds.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
         means of `lengths`.
     admissions: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough, with the
@@ -156,6 +155,7 @@ def simulate_portfolio(
     pool = pool or kv_pool(model, machine)
     demand = demand or demand_of(tree, prompts, lengths, model, machine)
     step = step or step_time(model, machine, gpus=pool.gpus)
+    chunk = chunk or engine_chunk(machine.card)
     truth = _within(pool, prompts, draw_outputs(lengths) if outputs is None else outputs)
     expected = np.rint(lengths.mean).astype(np.int64)
     job = _Job(tree, prompts, truth, expected, step, pool, machine.gpus, gpu_hour, max_running)

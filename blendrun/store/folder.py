@@ -138,6 +138,8 @@ class StateFolder:
         replicas = [
             path for name in ("engine", "steps", "estimates", "occupancy") for path in self.path.glob(f"{name}.[0-9]*")
         ]
+        # Of data-parallel ranks behind the first.
+        replicas += self.path.glob("*-steps*.jsonl")
         spooled = [path for path in self.spool.glob("*") if path not in keep]
         for path in (
             self.manifest,

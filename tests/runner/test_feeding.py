@@ -124,7 +124,8 @@ def test_an_engine_that_says_nothing_is_given_what_its_pool_has_room_for(tmp_pat
 @pytest.mark.parametrize("admits", [4, 20])
 def test_an_engine_that_says_what_runs_has_a_few_of_each_side_waiting(tmp_path: Path, admits: int) -> None:
     engine = feed(tmp_path, 400, admits)
-    assert engine.most <= 2 * (admits + DEPTH)
+    # And of the right side as many as its part of the pool is filled with.
+    assert engine.most <= 2 * (admits + DEPTH) + 30
     assert {LEFT, RIGHT} == set(engine.sides[: admits + 2 * DEPTH])
 
 

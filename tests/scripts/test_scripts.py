@@ -38,7 +38,7 @@ WITH_AN_ENGINE = (
     "gpu/table.py",
     "mutants.py",
 )
-# Run by other tests (tests/docs, tests/faults, tests/runtime/test_live.py), or imported by those above.
+# Run by other tests (tests/cost, tests/docs, tests/faults, tests/runtime/test_live.py), or imported by those above.
 ELSEWHERE = {
     "make_cli_reference.py",
     "make_module_list.py",
@@ -50,6 +50,7 @@ ELSEWHERE = {
     "fuzz/lines.py",
     "fuzz/reading.py",
     "bench/cuts.py",
+    "bench/pool.py",
     "bench/steps.py",
     "bench/synthetic.py",
 }

@@ -24,7 +24,7 @@ from blendrun.simulate.steptime import step_time
 from tests.simulate.small_jobs import MACHINE, MODEL, Job, job_of
 
 SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
-POOL = KvPool(1, 1, 4_000, MODEL.kv_bytes_per_token(2))
+POOL = KvPool(1, 1, 4_000, MODEL.kv_bytes_per_token(2), 0.9)
 
 
 def job() -> Job:

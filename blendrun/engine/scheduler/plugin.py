@@ -65,7 +65,7 @@ def hooks(settings: SchedulerSettings) -> list[Hook]:
     if settings.next_use:
         chosen += NextUse().hooks()
     if settings.step_log is not None:
-        chosen += StepLog(settings.step_log, budget).hooks()
+        chosen += StepLog(settings.step_log, budget, every_rank=settings.log_every_rank).hooks()
     return chosen
 
 

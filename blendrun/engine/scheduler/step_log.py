@@ -1,4 +1,7 @@
-"""One line of JSON for each forward pass: what ran in it, what it found in the cache, how full the pool was."""
+"""One line of JSON for each forward pass: what ran in it, what it found in the cache, how full the pool was.
+
+The first rank of a model logs. Data-parallel ranks behind the first have files of their own, named by the rank.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,9 @@ class StepLog:
     the device works on behind the scheduler. budget: most prefill tokens of the step, null without a budget.
     """
 
-    def __init__(self, path: str, budget: StepBudget | None) -> None:
-        self._path = path
+    def __init__(self, path: str, budget: StepBudget | None, *, every_rank: bool = False) -> None:
+        """every_rank: ranks that share a model all log, which is to be the same, each to a file of its own."""
+        self._path, self._every_rank = path, every_rank
         self._file: LogFile | None = None
         self._budget = budget
         self._began = time.monotonic()
@@ -66,7 +70,8 @@ class StepLog:
 
     def _open(self) -> LogFile:
         if self._file is None:
-            self._file = LogFile(Path(self._path))
+            path = Path(self._path)
+            self._file = LogFile(path.with_name(f"{_rank()}{path.name}"))
         return self._file
 
     def _describe(self, scheduler: Any, batch: Any) -> dict[str, Any] | None:
@@ -74,7 +79,7 @@ class StepLog:
         mode = batch.forward_mode
         # Parts of a model at a time (pdmux): the first one stands for all.
         again = mode.is_split_prefill() and batch.split_index > 0
-        if again or not batch.reqs or not _first_rank():
+        if again or not batch.reqs or not (self._every_rank or _first_rank()):
             return None
         # Also for the warm-up, so that a file that cannot be written is told before the job begins.
         self._open()
@@ -119,8 +124,17 @@ def _places(requests: list[Any]) -> list[int]:
 
 
 def _first_rank() -> bool:
-    """Whether this process logs: the parts of one model all take the same steps."""
+    """Whether this process is the first of those that share a model: all of them take the same steps."""
     from sglang.srt.runtime_context import get_parallel
 
     parallel = get_parallel()
     return bool(parallel.tp_rank == 0 and parallel.pp_rank == 0)
+
+
+def _rank() -> str:
+    """How the file of this process begins: data-parallel ranks take steps of their own."""
+    from sglang.srt.runtime_context import get_parallel
+
+    parallel = get_parallel()
+    ranks = {"dp": parallel.dp_rank, "pp": parallel.pp_rank, "tp": parallel.tp_rank}
+    return "".join(f"{name}{rank}-" for name, rank in ranks.items() if rank)
