@@ -44,7 +44,7 @@ def fits(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> Tru
     held = state.used - state.evictable + unheld_tokens(nodes, work[request].leaf)
     held += choices * work[request].answered
     if state.reserve >= 0.0:
-        own = choices * max(work[request].expected - work[request].answered, 0)
+        own = choices * min(max(work[request].expected - work[request].answered, 0), state.clip)
         return held + own + state.reserve * max(state.to_come, 0) <= state.pool
     return fits_until_its_end(
         agenda[0],

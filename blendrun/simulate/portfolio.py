@@ -57,6 +57,8 @@ BLENDRUN = AdmissionPolicy(gate=True, reserve=EXACT, eviction=Eviction.NEXT_USE)
 # Share of what running requests may still answer that SGLang itself keeps free: it falls from 0.7 to 0.1 with the
 # steps; of requests that nothing but their bound can end it keeps all.
 _OWN_RESERVE, _OWN_RESERVE_FIXED = 0.4, 1.0
+# Tokens of an answer that SGLang reserves at most (`CLIP_MAX_NEW_TOKENS`).
+OWN_CLIP = 4096
 # The same with SGLang's own reserve: more comes in than fits if all answers are as long as expected, and some is sent
 # back. Where steps are bound by reading the weights, fuller steps are worth that. Answers of fixed length come in later
 # than they would fit, in fewer and fuller steps.
@@ -191,11 +193,15 @@ def simulate_portfolio(
 def own_reserve(prompts: Prompts, expected: NDArray[np.int64]) -> float:
     """Share of what is still to be answered that SGLang's own admission keeps free, on the mean of a job.
 
-    expected: i64 (M,), output tokens of one choice.
+    expected: i64 (M,), output tokens of one choice. Of a request it counts no more than `OWN_CLIP` tokens at any time.
     """
-    tokens = expected * prompts.choices
-    fixed = float(tokens[prompts.known].sum()) / max(float(tokens.sum()), 1.0)
-    return _OWN_RESERVE + (_OWN_RESERVE_FIXED - _OWN_RESERVE) * fixed
+    tokens = expected.astype(np.float64)
+    # Tokens that are to come, summed over the steps of an answer; and so much of them as is counted.
+    to_come = tokens * tokens / 2 * prompts.choices
+    over = np.maximum(tokens - OWN_CLIP, 0.0)
+    counted = to_come - over * over / 2 * prompts.choices
+    share = np.where(prompts.known, _OWN_RESERVE_FIXED, _OWN_RESERVE)
+    return float((share * counted).sum()) / max(float(to_come.sum()), 1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,6 +245,7 @@ class _Job:
             gate=trial.admission.gate,
             gate_tokens=GATE_TOKENS,
             reserve=trial.admission.reserve,
+            clip=OWN_CLIP,
             eviction=trial.admission.eviction,
             paced=trial.paced,
         )

@@ -134,6 +134,7 @@ def _state(engine: SimulatedEngine, step: StepTime, count: int) -> NDArray[np.vo
         "paced": engine.paced,
         "late": engine.late and engine.overlap is not Overlap.PDMUX,
         "reserve": engine.reserve,
+        "clip": engine.clip,
         "requests": count,
         "right_at": count - 1,
         "share": 1.0,

@@ -47,7 +47,7 @@ CONSTANTS = (
     *("row", "step", "request"),
 )
 STATE = _record(
-    i8="pool mode tokens max_running gate next_use paced late most "
+    i8="pool mode tokens max_running gate next_use paced late clip most "
     "used evictable rows all_rows context to_come running pending filled published decoded first last "
     "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket",
     f8="reserve ratio weight_tokens row_tokens cached_tokens "

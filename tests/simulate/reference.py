@@ -194,7 +194,7 @@ class Reference:
         held = self.held() + self.unheld(request) + request.choices * request.answered
         pool = self.engine.pool_tokens
         if self.engine.reserve != EXACT:
-            own = request.choices * max(request.expected - request.answered, 0)
+            own = request.choices * min(max(request.expected - request.answered, 0), self.engine.clip)
             to_come = sum(each.choices * (each.expected - each.answered) for each in self.running)
             return held + own + self.engine.reserve * max(to_come, 0) <= pool
         rows += request.choices
