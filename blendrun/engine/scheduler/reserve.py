@@ -26,18 +26,24 @@ _BESIDE = "_blendrun_beside"
 class Reservation:
     """Replaces SGLang's reservation of tokens that are still to be answered; the rest of its admission stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_turn: bool = True) -> None:
+        """in_turn: whether a request that does not come in keeps out all behind it. Where others decide by the step who
+        is looked at next, each step has to be looked at."""
+        self._in_turn = in_turn
         self._rows = Rows()
         # The last step's, and that of the step that is being built: one at most.
         self._stands: Refusal | None = None
         self._found: list[Refusal] = []
 
     def hooks(self) -> list[Hook]:
-        return [
+        found = [
             Hook("reserve", f"{_ADDER}.__init__", self.drop_guess, "after"),
             Hook("reserve", f"{_ADDER}.add_one_req", self.admit, "around"),
-            Hook("reserve", f"{_MANAGERS}.scheduler.Scheduler.get_new_batch_prefill", self.look_once, "around"),
         ]
+        if self._in_turn:
+            target = f"{_MANAGERS}.scheduler.Scheduler.get_new_batch_prefill"
+            found.append(Hook("reserve", target, self.look_once, "around"))
+        return found
 
     def look_once(
         self, original: Callable[..., Any], scheduler: Any, running_batch: Any, *args: Any, **kwargs: Any
@@ -71,7 +77,7 @@ class Reservation:
         steps, beside = steps_left(request) - 1, getattr(adder, _BESIDE, 0)
         room, own = _room(adder, request)
         if len(ahead) and not ahead.fits(room, steps + beside):
-            if not adder.can_run_list:
+            if self._in_turn and not adder.can_run_list:
                 self._found.append(Refusal(request, room, beside))
             # Not NO_TOKEN: that would shut admission until a request ends, and time alone can make room.
             return other
