@@ -90,18 +90,11 @@ class StepTail:
         self._steps += 1
         self._prefill_tokens += step["prefill_tokens"]
         self._decode_tokens += step["decode_rows"]
-        before, self._last = self._last, step
-        if step["seconds"] is not None:
-            self._spend(step, step["seconds"])
-        elif before is not None and step["step"] > before["step"]:
-            # Where the device works on behind the scheduler, a step lasts until the next one begins.
-            self._spend(before, step["time"] - before["time"])
-
-    def _spend(self, step: dict[str, Any], seconds: float) -> None:
+        self._last = step
         if step["prefill_tokens"]:
-            self._prefill_seconds += seconds
+            self._prefill_seconds += step["seconds"]
         else:
-            self._decode_seconds += seconds
+            self._decode_seconds += step["seconds"]
 
     def answered(self, queued_requests: Iterable[QueuedRequest]) -> dict[int, int]:
         """Tokens that the answers of running requests have, by prompt; those not admitted yet are left out.

@@ -42,6 +42,11 @@ class TestGuard:
         assert calls == [1, 2], "SGLang's own code runs once a call"
         assert not (tmp_path / "proof").exists()
 
+    def test_a_proof_that_cannot_be_left_costs_the_hook_and_not_the_engine(self, tmp_path: Path) -> None:
+        nowhere = tmp_path / "none" / "proof"
+        hooked = guarded(Hook("gate", "a.b", lambda original, value: 10 * original(value), "around"), nowhere)
+        assert [hooked(abs, -3), hooked(abs, -4)] == [3, 4], "SGLang's own from then on"
+
     def test_what_sglang_raises_is_sglangs(self) -> None:
         def target() -> None:
             raise ValueError("of SGLang")
@@ -116,6 +121,8 @@ def test_on_sglangs_registry_a_hook_whose_target_moved_is_told_and_the_others_ru
     try:
         install(hooks, proofs)
         HookRegistry.apply_hooks()
+        # A proof that cannot be left keeps no other hook from being installed.
+        install(hooks, str(tmp_path / "none" / "proofs"))
     finally:
         HookRegistry.reset()
     assert Scheduler().run_batch(3) == 12

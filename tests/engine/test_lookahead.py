@@ -3,61 +3,57 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from blendrun.blend import scan
-from blendrun.engine.scheduler.lookahead import Lookahead, fits_until_its_end
+from blendrun.engine.scheduler.lookahead import Lookahead
 
 
-def random_case(source: Random) -> dict[str, Any]:
-    """What runs, close enough to the pool that both answers come up. Ends may be past and may coincide."""
+def random_ends(source: Random) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Ends may be past and may coincide."""
     count = source.randrange(12)
-    ahead = np.array(sorted(float(source.randrange(-3, 30)) for _ in range(count)))
-    rows = np.array([float(source.randrange(1, 4)) for _ in range(count)])
-    freed = np.array([float(source.randrange(40)) for _ in range(count)])
-    all_rows = float(rows.sum() + 1)
-    held = float(freed.sum() + source.randrange(60))
-    pool = held + source.randrange(int(all_rows) * 15 + 1)
-    return {
-        "ahead": ahead, "freed": freed, "rows": rows, "held": held, "all_rows": all_rows, "pool": float(pool),
-        "steps": float(source.randrange(30)),
-    }  # fmt: skip
+    ahead = np.array([source.randrange(-3, 30) for _ in range(count)], dtype=np.int64)
+    return ahead, np.array([source.randrange(40) for _ in range(count)], dtype=np.int64)
 
 
 def test_the_rule_is_that_of_the_blend() -> None:
     source = Random(3)
     answers = []
     for _ in range(4000):
-        case = random_case(source)
-        now = float(source.randrange(100))
+        ahead, freed = random_ends(source)
+        now, steps, rows = float(source.randrange(100)), source.randrange(30), len(ahead) + 1
+        # Close enough to the pool that both answers come up.
+        room = source.randrange(rows * 15 + 1)
+        order = ahead.argsort()
         of_blend = scan.fits_until_its_end(
-            case["ahead"] + now, case["freed"], case["rows"], 0, len(case["ahead"]), now,
-            case["held"], case["all_rows"], case["pool"], case["steps"],
+            ahead[order].astype(float) + now, freed[order].astype(float), np.ones(len(ahead)), 0, len(ahead), now,
+            0.0, float(rows), float(room), float(steps),
         )  # fmt: skip
-        answers.append(fits_until_its_end(**case))
-        assert answers[-1] == of_blend, case
+        answers.append(Lookahead(ahead, freed).fits(room, steps))
+        assert answers[-1] == of_blend, (ahead, freed, room, steps)
     assert 0.2 < sum(answers) / len(answers) < 0.8, "the cases must be close calls"
 
 
 def test_rows_that_were_admitted_count_from_then_on() -> None:
     source = Random(4)
     for _ in range(200):
-        ends = [(float(source.randrange(1, 30)), float(source.randrange(40))) for _ in range(source.randrange(10))]
-        grown = Lookahead(list(ends[: len(ends) // 2]))
-        for steps, freed in ends[len(ends) // 2 :]:
-            grown.add(steps, freed)
-        whole = Lookahead(list(ends))
-        assert len(grown) == len(whole) == len(ends)
+        ahead, freed = random_ends(source)
+        half = len(ahead) // 2
+        grown, whole = Lookahead(ahead[:half], freed[:half]), Lookahead(ahead, freed)
+        for steps, tokens in zip(ahead[half:], freed[half:], strict=True):
+            grown.fits(source.randrange(200), source.randrange(30))
+            grown.add(int(steps), int(tokens))
+        assert len(grown) == len(whole) == len(ahead)
         for _ in range(10):
-            room, steps = float(source.randrange(200)), float(source.randrange(30))
+            room, steps = source.randrange(200), source.randrange(30)
             assert grown.fits(room, steps) == whole.fits(room, steps)
 
 
 def test_what_frees_its_tokens_in_time_makes_room() -> None:
     # One row runs 10 steps and gives back 30 tokens then. A newcomer of 20 steps needs 20 tokens of its own.
-    ahead = Lookahead([(10.0, 30.0)])
-    assert ahead.fits(20.0, 20.0), "20 tokens until the end, then 30 more"
-    assert not ahead.fits(19.0, 20.0), "both grow by 10 tokens before anything is given back"
-    assert not Lookahead([(10.0, 0.0)]).fits(29.0, 20.0)
+    ahead = Lookahead(np.array([10]), np.array([30]))
+    assert ahead.fits(20, 20), "20 tokens until the end, then 30 more"
+    assert not ahead.fits(19, 20), "both grow by 10 tokens before anything is given back"
+    assert not Lookahead(np.array([10]), np.array([0])).fits(29, 20)

@@ -22,7 +22,8 @@ def test_a_budget_survives_the_way_to_the_scheduler(budget: ConstantBudget | Ada
 
 
 def request(tokens: int, finished: bool = False) -> SimpleNamespace:
-    return SimpleNamespace(origin_input_ids=[0] * tokens, output_ids=[0], finished=lambda: finished)
+    reason = "length" if finished else None
+    return SimpleNamespace(origin_input_ids=[0] * tokens, output_ids=[0], finished_reason=reason)
 
 
 def tokens_of(policy: Any, rows: list[Any], *, mixed: bool, chunk: int = 4096, page: int = 1) -> int:

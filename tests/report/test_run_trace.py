@@ -66,8 +66,23 @@ def test_names_that_are_no_text_and_steps_without_seconds(tmp_path: Path) -> Non
         steps.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
     events = json.loads(path.read_bytes())["traceEvents"]
     found = [event for event in events if event["ph"] == "X" and event["pid"] == 2]
-    # Until the next one begins; of the last one nobody knows.
-    assert [event["dur"] for event in found] == [1_000_000, 1_000_000, 0]
+    assert [event["dur"] for event in found] == [0, 0, 0]
+
+
+def test_prefill_beside_decode_has_a_row_of_its_own(tmp_path: Path) -> None:
+    path, state = tmp_path / "trace.json", state_in(tmp_path)
+    with ChromeTrace(path, state, appended=False) as trace:
+        trace(PhaseStarted("run", "requests"))
+        lines = [logged(number, 40.0 + number) | {"parallel": True, "seconds": 1.0} for number in range(2)]
+        lines.append(logged(2, 40.0) | {"parallel": True, "seconds": 2.0, "mode": "prefill"})
+        state.steps.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
+    events = json.loads(path.read_bytes())["traceEvents"]
+    found = [event for event in events if event["ph"] == "X" and event["pid"] == 2]
+    assert [event["tid"] for event in found] == [1, 1, 2]
+    names = {
+        event["tid"]: event["args"]["name"] for event in events if event["name"] == "thread_name" and event["pid"] == 2
+    }
+    assert names == {1: "steps", 2: "prefill beside"}
 
 
 def test_each_replica_has_a_row_of_its_own(tmp_path: Path) -> None:

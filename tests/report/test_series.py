@@ -77,6 +77,26 @@ def test_engines_one_after_the_other_stand_end_to_end_and_torn_lines_are_left_ou
     np.testing.assert_array_equal(found, [1.0, 0.0, np.nan, np.nan])
 
 
+def test_steps_beside_each_other_are_not_put_end_to_end(tmp_path: Path) -> None:
+    beside: dict[str, Any] = {"parallel": True, "hit_tokens": 0}
+    decodes = [step(1 + number, 10.0 + number, prefill_tokens=0, decode_rows=4, **beside) for number in range(8)]
+    # Begins two seconds after the first decode step and lasts four: told of when it is done.
+    prefill = step(7, 12.0, prefill_tokens=400, decode_rows=0, seconds=4.0, **beside)
+    log = write(tmp_path / "steps.jsonl", decodes[0] | {"step": 0}, *decodes[1:6], prefill, *decodes[6:])
+    series, totals, _ = run_series(log)
+    assert series is not None
+    assert series.seconds == pytest.approx(8.0)
+    assert (totals.steps, totals.starts) == (9, 1)
+    width = series.seconds / len(series.prefill)
+    assert sum(series.prefill) * width == pytest.approx(400, rel=1e-3)
+    assert sum(series.decode) * width == pytest.approx(32, rel=1e-3)
+    middle = round(4.0 / width)
+    assert series.prefill[middle] == pytest.approx(100, rel=1e-2)
+    assert series.decode[middle] == pytest.approx(4, rel=1e-2)
+    assert series.held[middle] == pytest.approx(100, rel=1e-2)
+    assert series.prefill[round(1.0 / width)] == 0.0
+
+
 def test_without_a_step_there_is_no_line(tmp_path: Path) -> None:
     assert run_series(tmp_path / "none.jsonl")[0] is None
     assert run_series(write(tmp_path / "empty.jsonl"))[0] is None

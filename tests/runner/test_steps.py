@@ -58,21 +58,24 @@ def test_no_log_says_nothing(tmp_path: Path) -> None:
     assert tail.answered([QueuedRequest(row=0, index=0, prompt=0)]) == {}
 
 
-def test_a_step_without_seconds_lasts_until_the_next(tmp_path: Path) -> None:
+def test_a_step_is_booked_with_its_own_seconds(tmp_path: Path) -> None:
+    """Steps of two streams overlap, and are told of as they end."""
     log = tmp_path / "steps.jsonl"
     tail = StepTail(log)
-    known = {"admitted": [], "kv_used": 5, "waiting": 0, "seconds": None}
-    lines = [(0, 0.0, 100, 0), (1, 1.0, 0, 4), (2, 1.01, 100, 0), (3, 2.01, 0, 4)]
+    known = {"admitted": [], "kv_used": 5, "waiting": 0, "parallel": True}
+    lines = [(1, 0.0, 0, 4, 0.01), (2, 0.01, 0, 4, 0.02), (0, 0.0, 100, 0, 1.0), (3, 0.03, 0, 4, 0.98)]
     log.write_bytes(
         b"".join(
-            json.dumps(known | {"step": step, "time": time, "prefill_tokens": prefill, "decode_rows": rows}).encode()
+            json.dumps(
+                known | {"step": step, "time": time, "prefill_tokens": prefill, "decode_rows": rows, "seconds": seconds}
+            ).encode()
             + b"\n"
-            for step, time, prefill, rows in lines
+            for step, time, prefill, rows, seconds in lines
         )
     )
     tail.read()
     stats = tail.stats(10)
     assert stats is not None
-    assert (stats.steps, stats.prefill_tokens, stats.decode_tokens, stats.kv_used) == (4, 200, 8, 5)
-    assert stats.prefill_seconds == pytest.approx(2.0)
-    assert stats.decode_seconds == pytest.approx(0.01)
+    assert (stats.steps, stats.prefill_tokens, stats.decode_tokens, stats.kv_used) == (4, 100, 12, 5)
+    assert stats.prefill_seconds == pytest.approx(1.0)
+    assert stats.decode_seconds == pytest.approx(1.01)

@@ -11,6 +11,8 @@ from typing import Any
 
 from blendrun.blend.budget import Budget
 from blendrun.engine.scheduler.hooks import Hook
+from blendrun.engine.scheduler.refusal import nothing_to_run
+from blendrun.engine.scheduler.rows import running
 
 _MANAGERS = "sglang.srt.managers"
 # Tokens of a step that runs nothing and to which its policy would give nothing.
@@ -37,10 +39,8 @@ class StepBudget:
         self.tokens = None
         self.tokens = self._tokens(scheduler, running_batch)
         if self.tokens == 0:
-            from sglang.srt.managers.schedule_batch import NextBatchPlan
-
             # A chunk of nothing would still make a batch.
-            return NextBatchPlan(batch_to_run=None, running_batch=running_batch)
+            return nothing_to_run(running_batch)
         return original(scheduler, running_batch, *args, **kwargs)
 
     def bound(self, _: None, adder: Any, *args: Any, **kwargs: Any) -> None:
@@ -55,12 +55,12 @@ class StepBudget:
 
     def _tokens(self, scheduler: Any, running_batch: Any) -> int:
         page = int(scheduler.page_size)
-        beside = [request for request in running_batch.reqs if not request.finished()]
+        beside = running(running_batch.reqs)
         mixed = scheduler.is_mixed_chunk
         rows, context = 0, 0
         if mixed or getattr(scheduler, "enable_pdmux", False):
             rows = len(beside)
-            context = sum(len(request.origin_input_ids) + len(request.output_ids) for request in beside)
+            context = _context(scheduler, running_batch, beside)
         tokens = self._policy.prefill_tokens(rows, context)
         if mixed:
             # The engine counts decode rows against its chunk, and does not expect more rows than that.
@@ -68,3 +68,12 @@ class StepBudget:
         if not beside:
             tokens = max(tokens, page) if tokens > 0 else max(_LEAST, page)
         return max(tokens, 0) // page * page
+
+
+def _context(scheduler: Any, running_batch: Any, beside: list[Any]) -> int:
+    """Tokens of the prompts and answers of `beside`, as far as the scheduler knows them."""
+    lengths = getattr(running_batch, "seq_lens_cpu", None)
+    if lengths is None or len(lengths) != len(beside):
+        return sum(len(request.origin_input_ids) + len(request.output_ids) for request in beside)
+    # SGLang counts what is in the cache: not yet the last token, which is known here where results do not lag.
+    return int(lengths.sum()) + (0 if scheduler.enable_overlap else len(beside))

@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 class Estimates:
@@ -17,7 +18,8 @@ class Estimates:
 
     def __init__(self, path: Path) -> None:
         """Raises OSError or ValueError where there is no such file, or an empty one."""
-        self._tokens = np.memmap(path, dtype="<i4", mode="r+")
+        # A plain view: each look into a memmap makes another one, which costs more than the look.
+        self._tokens = np.asarray(np.memmap(path, dtype="<i4", mode="r+"))
 
     @classmethod
     def create(cls, path: Path, count: int) -> Estimates:
@@ -33,3 +35,8 @@ class Estimates:
     def corrected(self, index: int) -> int:
         """Expected tokens; 0 where the plan's own number stands."""
         return int(self._tokens[index]) if 0 <= index < len(self._tokens) else 0
+
+    def corrected_at(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The same of many: i64 (N,)."""
+        inside = (indices >= 0) & (indices < len(self._tokens))
+        return np.where(inside, self._tokens[np.where(inside, indices, 0)], 0).astype(np.int64)

@@ -7,6 +7,7 @@ head of a group goes first, its siblings follow as soon as its prefix is in the 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -35,18 +36,29 @@ class Gate:
         """Remember the requests whose prefill was launched and has no result yet. Without overlap there are none."""
         results = getattr(scheduler, "result_queue", ())
         self._in_flight[:] = [
-            request for batch, _ in results if batch.forward_mode.is_extend() for request in batch.reqs
+            request for batch, _ in results if batch.forward_mode.is_extend() for request in _prefilled(batch)
         ]
         return original(scheduler, *args, **kwargs)
 
     def admit_in_turn(self, original: Callable[..., Any], adder: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         """SGLang's `add_one_req`, unless a prefix of `request` is coming: then no more is admitted in this step."""
         if is_being_computed(request, (*adder.can_run_list, *self._in_flight)):
-            from sglang.srt.managers.schedule_policy import AddReqResult
-
             self.held = request
-            return AddReqResult.OTHER
+            return _not_now()
         return original(adder, request, *args, **kwargs)
+
+
+def _prefilled(batch: Any) -> list[Any]:
+    """Those of a batch that do not decode beside its prefill: what these compute is an answer, and nobody's prefix."""
+    requests: list[Any] = batch.reqs
+    return requests[: len(requests) - len(getattr(batch, "decoding_reqs", None) or ())]
+
+
+@functools.cache
+def _not_now() -> Any:
+    from sglang.srt.managers.schedule_policy import AddReqResult
+
+    return AddReqResult.OTHER
 
 
 def is_being_computed(request: Any, others: Iterable[Any]) -> bool:

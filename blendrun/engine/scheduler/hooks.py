@@ -6,6 +6,7 @@ of a hook leaves a file, and a hook that raises is noted in the engine's log and
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import pkgutil
@@ -39,7 +40,9 @@ def install(hooks: Iterable[Hook], proofs: str | None) -> None:
     for number, hook in enumerate(hooks):
         proof = None if proofs is None else proof_of(proofs, number, hook)
         if proof is not None and not hook.warmed and _is_there(hook.target):
-            proof.touch()
+            # A proof that cannot be left is a note too much, and no reason to do without the other hooks.
+            with contextlib.suppress(OSError):
+                proof.touch()
         # Around in any case: an "after" hook of SGLang's could not tell its own failure from the target's.
         HookRegistry.register(hook.target, guarded(hook, proof), HookType.AROUND)
 
@@ -75,13 +78,13 @@ def guarded(hook: Hook, proof: Path | None) -> Callable[..., Any]:
             else:
                 result = target(*args, **kwargs)
                 hook.function(result, *args, **kwargs)
+            state.prove()
         except Exception as error:
             if error is target.error:
                 raise
             state.broken = True
             logger.exception("blendrun: %s failed and is off from now on; SGLang goes on without it", hook.feature)
             return target.result if target.called else original(*args, **kwargs)
-        state.prove()
         return result
 
     return around

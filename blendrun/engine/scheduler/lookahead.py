@@ -5,59 +5,64 @@ The scheduler process must not wait for Numba to load. Tests hold the two agains
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def fits_until_its_end(
-    ahead: NDArray[np.float64],
-    freed: NDArray[np.float64],
-    rows: NDArray[np.float64],
-    held: float,
-    all_rows: float,
-    pool: float,
-    steps: float,
-) -> bool:
-    """Whether what runs, growing by a token a row and step, leaves the pool big enough until a newcomer ends.
+class _Peaks(NamedTuple):
+    """Tokens that are taken from now on, a newcomer's growth counted and its prompt not, by place in the order of ends.
 
-    ahead, freed, rows: f64 (N,), of what runs, sorted by `ahead`: steps to its end, tokens it gives back then,
-        its rows.
-    held, all_rows: of all of it, the newcomer's prompt and rows counted. steps: the newcomer's.
-    What is overdue (`ahead` <= 0) grows on and is not seen to end.
+    at: i64 (N,), at each end, before it gives anything back. most: i64 (N,), the largest up to there.
     """
-    first, last = np.searchsorted(ahead, (0.0, steps), side="right")
-    if first >= last:
-        return held + all_rows * steps <= pool
-    ends, given, gone = ahead[first:last], freed[first:last].cumsum(), rows[first:last].cumsum()
-    alive = all_rows - gone + rows[first:last]
-    at_ends = held + (alive * np.diff(ends, prepend=0.0)).cumsum() - given + freed[first:last]
-    if at_ends.max() > pool:
-        return False
-    at_last = at_ends[-1] - freed[last - 1]
-    return bool(at_last + (all_rows - gone[-1]) * (steps - ends[-1]) <= pool)
+
+    at: NDArray[np.int64]
+    most: NDArray[np.int64]
 
 
 class Lookahead:
     """Expected ends of what runs, one row each."""
 
-    def __init__(self, ends: Sequence[tuple[float, float]]) -> None:
-        """ends: of each row, steps to its end and tokens it gives back then."""
-        table = np.array(ends, dtype=np.float64).reshape(-1, 2)
-        table = table[table[:, 0].argsort(kind="stable")]
-        self._ahead, self._freed = table[:, 0].copy(), table[:, 1].copy()
+    def __init__(self, ahead: NDArray[np.int64], freed: NDArray[np.int64]) -> None:
+        """ahead, freed: i64 (N,), of each row: steps to its end, and tokens that it gives back then.
+
+        What is overdue (`ahead` <= 0) grows on and is not seen to end.
+        """
+        order = ahead.argsort(kind="stable")
+        ahead, freed = ahead[order], freed[order]
+        self._overdue = int(ahead.searchsorted(0, side="right"))
+        self._ahead, self._freed = ahead[self._overdue :], freed[self._overdue :]
+        self._peaks: _Peaks | None = None
 
     def __len__(self) -> int:
-        return len(self._ahead)
+        return self._overdue + len(self._ahead)
 
-    def fits(self, room: float, steps: float) -> bool:
+    def fits(self, room: int, steps: int) -> bool:
         """Whether one more row of `steps` fits. room: tokens that nothing holds once its prompt is in."""
-        rows = np.ones(len(self))
-        return fits_until_its_end(self._ahead, self._freed, rows, 0.0, len(self) + 1.0, room, steps)
+        rows = len(self) + 1
+        last = int(self._ahead.searchsorted(steps, side="right"))
+        if last == 0:
+            return rows * steps <= room
+        if self._peaks is None:
+            self._peaks = self._find_peaks()
+        if self._peaks.most[last - 1] > room:
+            return False
+        at_last = self._peaks.at[last - 1] - self._freed[last - 1]
+        return bool(at_last + (rows - last) * (steps - self._ahead[last - 1]) <= room)
 
-    def add(self, steps: float, freed: float) -> None:
+    def add(self, steps: int, freed: int) -> None:
         """Count a row that was admitted."""
-        place = int(np.searchsorted(self._ahead, steps, side="right"))
+        self._peaks = None
+        if steps <= 0:
+            self._overdue += 1
+            return
+        place = int(self._ahead.searchsorted(steps, side="right"))
         self._ahead = np.insert(self._ahead, place, steps)
         self._freed = np.insert(self._freed, place, freed)
+
+    def _find_peaks(self) -> _Peaks:
+        alive = np.arange(len(self) + 1, self._overdue + 1, -1)
+        at = (alive * np.diff(self._ahead, prepend=0)).cumsum()
+        at[1:] -= self._freed[:-1].cumsum()
+        return _Peaks(at, np.maximum.accumulate(at))

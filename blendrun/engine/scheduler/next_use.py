@@ -8,15 +8,18 @@ from outside, so the engine is started with that one (`settings.environment`).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from blendrun.engine.scheduler.hooks import Hook
+from blendrun.engine.scheduler.leaves import Leaves
 from blendrun.engine.scheduler.planned import plan_of
 
 # Chooses the tree that is written in Python.
 TREE_VARIABLE, TREE = "SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND", "python"
 _CACHE = "sglang.srt.mem_cache"
+_FULL = f"{_CACHE}.unified_cache.components.full.FullComponent"
 # A mark is 4 * (index + 1) and one of these. SGLang itself inserts a prompt with one more than the answer behind it.
 _ANSWER, _PROMPT, _REUSED = 1, 2, 3
 
@@ -33,11 +36,12 @@ class NextUse:
     """Marks what finished and unfinished requests leave in the cache."""
 
     def hooks(self) -> list[Hook]:
+        tree, walk = f"{_CACHE}.unified_cache.unified_tree_core.UnifiedTreeCore", f"{_FULL}._evict_device"
         return [
-            Hook(
-                "next_use", f"{_CACHE}.unified_cache.unified_tree_core.UnifiedTreeCore.__init__", replace_lru, "after"
-            ),
+            Hook("next_use", f"{tree}.__init__", replace_lru, "after"),
             Hook("next_use", f"{_CACHE}.unified_radix_cache.UnifiedRadixCache.checkpoint_into_tree", mark, "around"),
+            Hook("next_use", f"{walk}_start", begin_walk, "around", warmed=False),
+            Hook("next_use", f"{walk}_next_node", next_leaf, "around", warmed=False),
         ]
 
 
@@ -48,6 +52,34 @@ def replace_lru(_: None, tree: Any, *args: Any, **kwargs: Any) -> None:
     if not isinstance(tree.eviction_strategy, LRUStrategy):
         raise TypeError(f"eviction by {type(tree.eviction_strategy).__name__} was asked for")
     tree.eviction_strategy = NextUseStrategy()
+
+
+def begin_walk(original: Callable[..., Any], component: Any, request_cnt: int) -> None:
+    """SGLang's beginning of an eviction, with leaves that are in order already."""
+    tree = component.tree_core
+    # Of sessions' caches the order is another. Where a leaf is written back it may stay, and would be first again.
+    if not isinstance(tree.eviction_strategy, NextUseStrategy) or tree.is_write_back or tree.enable_session_radix_cache:
+        original(component, request_cnt)
+        return
+    # The first time, and after the cache was flushed.
+    if not isinstance(tree.evictable_device_leaves, Leaves):
+        tree.evictable_device_leaves = Leaves(tree.evictable_device_leaves, tree.eviction_strategy.get_priority)
+    component._ensure_eviction_strategy()
+    component._evict_device_request_cnt = request_cnt
+    component._evict_device_last_node, component._evict_device_heap = None, None
+
+
+def next_leaf(original: Callable[..., Any], component: Any, *args: Any, **kwargs: Any) -> Any:
+    """SGLang's next leaf to evict, which it takes out of a heap of one."""
+    leaves = component.tree_core.evictable_device_leaves
+    if isinstance(leaves, Leaves) and component._evict_device_heap is None:
+        first = leaves.first()
+        component._evict_device_heap = [] if first is None else [first]
+        try:
+            return original(component, *args, **kwargs)
+        finally:
+            component._evict_device_last_node, component._evict_device_heap = None, None
+    return original(component, *args, **kwargs)
 
 
 def mark(original: Callable[..., Any], cache: Any, request: Any, *args: Any, up_to: int, **kwargs: Any) -> Any:
@@ -67,26 +99,32 @@ def mark(original: Callable[..., Any], cache: Any, request: Any, *args: Any, up_
 
 def _mark_reused(cache: Any, request: Any, tokens: int, priority: int) -> None:
     """Insert the first `tokens` of a request again. They are all in the tree: only marks and node borders change."""
-    import torch
-    from sglang.srt.mem_cache.base_prefix_cache import InsertParams
-    from sglang.srt.mem_cache.radix_cache import RadixKey
-
+    int64, insert_params, radix_key = _names()
     # Caches of several kinds in one tree have no such borders (SGLang's own split at the prompt's end does the same).
     if len(cache._components_tuple) > 1:
         return
     ids = request.full_untruncated_fill_ids[: min(tokens, request.kv.cache_protected_len)]
-    key = RadixKey(ids, request.extra_key, is_bigram=cache.tree_core.is_eagle, cache_salt=request.cache_salt)
+    key = radix_key(ids, request.extra_key, is_bigram=cache.tree_core.is_eagle, cache_salt=request.cache_salt)
     key = key.page_aligned(cache.page_size)
     if len(key) == 0:
         return
     slots = cache.req_to_token_pool.req_to_token[request.kv.req_pool_idx, : len(key)]
     cache.insert(
-        InsertParams(
+        insert_params(
             key=key,
-            value=slots.to(dtype=torch.int64, copy=True),
+            value=slots.to(dtype=int64, copy=True),
             prev_prefix_len=len(key),
             inserted_len=len(key),
             priority=priority,
             rotation_base=request.kv_rotation_base,
         )
     )
+
+
+@functools.cache
+def _names() -> tuple[Any, Any, Any]:
+    import torch
+    from sglang.srt.mem_cache.base_prefix_cache import InsertParams
+    from sglang.srt.mem_cache.radix_cache import RadixKey
+
+    return torch.int64, InsertParams, RadixKey

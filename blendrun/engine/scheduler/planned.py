@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import astuple, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from blendrun.blend.base import Turn
 from blendrun.engine.base import Planned
 from blendrun.engine.scheduler.estimates import Estimates
@@ -47,6 +50,14 @@ def planned_output(plan: Planned) -> int:
         if tokens := estimates.corrected(plan.index):
             return tokens
     return plan.output
+
+
+def corrected_outputs(places: NDArray[np.int64], planned: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The same of many. places, planned: i64 (N,), in the plan (-1 for none) and what it expected."""
+    for estimates in _corrections:
+        corrected = estimates.corrected_at(places)
+        planned = np.where(corrected > 0, corrected, planned)
+    return planned
 
 
 def plan_of(request: Any) -> Planned | None:

@@ -54,7 +54,7 @@ def hooks(settings: SchedulerSettings) -> list[Hook]:
     chosen = dead_end.hooks() if settings.dead_ends else []
     # Of two hooks around one function the later is the outer one: what may not come in need not be weighed.
     if settings.reserve:
-        chosen += Reservation().hooks()
+        chosen += Reservation(in_turn=not settings.sides).hooks()
     gate = Gate() if settings.gate else None
     if gate is not None:
         chosen += gate.hooks()

@@ -7,20 +7,17 @@ steps more; where the pool overflows all the same, SGLang sends requests back as
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.lookahead import Lookahead
-from blendrun.engine.scheduler.planned import plan_of, planned_output
+from blendrun.engine.scheduler.refusal import Refusal, is_plain, keep_prefixes, nothing_to_run
+from blendrun.engine.scheduler.rows import Rows, running, steps_left
 
-_ADDER = "sglang.srt.managers.schedule_policy.PrefillAdder"
-# Steps that an overdue row is believed to run on: a share of what it has run, and no fewer than this.
-_OVERDUE_STEPS = 16
-_OVERDUE_SHARE = 4
-# On a request: tokens that its admission took out of the pool, less those that it had answered by then (a row that
-# answers holds one token less than it has answered).
-_ADMITTED = "_blendrun_admitted"
+_MANAGERS = "sglang.srt.managers"
+_ADDER = f"{_MANAGERS}.schedule_policy.PrefillAdder"
 # On an adder: the lookahead of its step, and 1 where rows decode while a newcomer is prefilled, else 0.
 _LOOKAHEAD = "_blendrun_lookahead"
 _BESIDE = "_blendrun_beside"
@@ -29,11 +26,41 @@ _BESIDE = "_blendrun_beside"
 class Reservation:
     """Replaces SGLang's reservation of tokens that are still to be answered; the rest of its admission stays."""
 
+    def __init__(self, *, in_turn: bool = True) -> None:
+        """in_turn: whether a request that does not come in keeps out all behind it. Where others decide by the step who
+        is looked at next, each step has to be looked at."""
+        self._in_turn = in_turn
+        self._rows = Rows()
+        # The last step's, and that of the step that is being built: one at most.
+        self._stands: Refusal | None = None
+        self._found: list[Refusal] = []
+
     def hooks(self) -> list[Hook]:
-        return [
+        found = [
             Hook("reserve", f"{_ADDER}.__init__", self.drop_guess, "after"),
             Hook("reserve", f"{_ADDER}.add_one_req", self.admit, "around"),
         ]
+        if self._in_turn:
+            target = f"{_MANAGERS}.scheduler.Scheduler.get_new_batch_prefill"
+            found.append(Hook("reserve", target, self.look_once, "around"))
+        return found
+
+    def look_once(
+        self, original: Callable[..., Any], scheduler: Any, running_batch: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """SGLang's `get_new_batch_prefill`, but for a step in which it would refuse the same request once more."""
+        refusal, self._stands = self._stands, None
+        if refusal is not None and refusal.is_same_step(scheduler, running_batch):
+            room, steps = refusal.room_now(scheduler), steps_left(refusal.request) - 1 + refusal.beside
+            if not Lookahead(*self._rows.ends(refusal.rows)).fits(room, steps):
+                self._stands = refusal
+                keep_prefixes(scheduler)
+                return nothing_to_run(running_batch)
+        self._found.clear()
+        plan = original(scheduler, running_batch, *args, **kwargs)
+        if self._found and plan.batch_to_run is None and is_plain(scheduler):
+            self._stands = self._found[0].noted(scheduler, plan.running_batch)
+        return plan
 
     def drop_guess(self, _: None, adder: Any, *args: Any, **kwargs: Any) -> None:
         """Take SGLang's guess at what running requests will still answer out of the adder."""
@@ -44,19 +71,19 @@ class Reservation:
 
     def admit(self, original: Callable[..., Any], adder: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         """SGLang's `add_one_req`, where the lookahead finds room. Alone a request always comes in."""
-        from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS, AddReqResult
-
-        ahead = _lookahead(adder)
+        longest, other = _longest_and_other()
+        ahead = self._lookahead(adder)
         # The first token comes with the prefill.
-        steps = max(steps_left(request, expected_output(request)) - 1, 0)
-        ends = steps + getattr(adder, _BESIDE, 0)
+        steps, beside = steps_left(request) - 1, getattr(adder, _BESIDE, 0)
         room, own = _room(adder, request)
-        if len(ahead) and not ahead.fits(room, ends):
+        if len(ahead) and not ahead.fits(room, steps + beside):
+            if self._in_turn and not adder.can_run_list:
+                self._found.append(Refusal(request, room, beside))
             # Not NO_TOKEN: that would shut admission until a request ends, and time alone can make room.
-            return AddReqResult.OTHER
+            return other
         budget = adder.memory_budget
         # What SGLang is about to ask for on top of the prompt.
-        asked = min(max(request.sampling_params.max_new_tokens - len(request.output_ids), 0), CLIP_MAX_NEW_TOKENS)
+        asked = min(max(request.sampling_params.max_new_tokens - len(request.output_ids), 0), longest)
         budget.total_offset = budget.current_offset - asked
         try:
             result = original(adder, request, *args, **kwargs)
@@ -64,47 +91,18 @@ class Reservation:
             budget.total_offset = budget.current_offset
         if not adder.can_run_list or adder.can_run_list[-1] is not request:
             return result
-        setattr(request, _ADMITTED, own - len(request.output_ids) - 1)
-        ahead.add(ends, own + steps)
+        self._rows.admitted(request, own)
+        ahead.add(steps + beside, own + steps)
         return adder.budget_state()
 
-
-def expected_output(request: Any) -> int:
-    """Tokens that a request is expected to answer in all, at most what it may."""
-    from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS
-
-    plan, most = plan_of(request), int(request.sampling_params.max_new_tokens)
-    tokens = planned_output(plan) if plan is not None else 0
-    return min(most, tokens if tokens > 0 else int(CLIP_MAX_NEW_TOKENS))
-
-
-def steps_left(request: Any, expected: int) -> int:
-    """Tokens that a request is still expected to answer, at least 1 and at most what it may."""
-    answered = len(request.output_ids)
-    left = expected - answered
-    if left > 0:
-        return left
-    overdue = max(answered // _OVERDUE_SHARE, _OVERDUE_STEPS)
-    return max(min(overdue, int(request.sampling_params.max_new_tokens) - answered), 1)
-
-
-def _lookahead(adder: Any) -> Lookahead:
-    """Of everything that runs when the step's first newcomer is looked at; kept for those behind it."""
-    found: Lookahead | None = getattr(adder, _LOOKAHEAD, None)
-    if found is None:
-        running = adder.running_batch.reqs if adder.running_batch is not None else ()
-        found = Lookahead([_end(request) for request in (*running, *adder.can_run_list) if not request.finished()])
-        setattr(adder, _LOOKAHEAD, found)
-    return found
-
-
-def _end(request: Any) -> tuple[int, int]:
-    """Steps to a request's expected end, and the tokens it gives back then."""
-    own: int | None = getattr(request, _ADMITTED, None)
-    if own is None:
-        own = len(request.origin_input_ids) - 1
-    left = steps_left(request, expected_output(request))
-    return left, own + len(request.output_ids) + left
+    def _lookahead(self, adder: Any) -> Lookahead:
+        """Of everything that runs when the step's first newcomer is looked at; kept for those behind it."""
+        found: Lookahead | None = getattr(adder, _LOOKAHEAD, None)
+        if found is None:
+            beside = adder.running_batch.reqs if adder.running_batch is not None else ()
+            found = Lookahead(*self._rows.ends(running((*beside, *adder.can_run_list))))
+            setattr(adder, _LOOKAHEAD, found)
+        return found
 
 
 def _room(adder: Any, request: Any) -> tuple[int, int]:
@@ -119,3 +117,11 @@ def _room(adder: Any, request: Any) -> tuple[int, int]:
     uncached = len(request.full_untruncated_fill_ids) - request.prefix_len
     coming = sum(len(other.full_untruncated_fill_ids) - other.extend_end for other in adder.can_run_list)
     return locked - uncached - adder.page_size - coming, free - locked + uncached
+
+
+@functools.cache
+def _longest_and_other() -> tuple[int, Any]:
+    """SGLang's clip of what it reserves for an answer, and its word for a request that does not come in now."""
+    from sglang.srt.managers.schedule_policy import CLIP_MAX_NEW_TOKENS, AddReqResult
+
+    return int(CLIP_MAX_NEW_TOKENS), AddReqResult.OTHER

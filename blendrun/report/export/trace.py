@@ -18,7 +18,7 @@ from blendrun.store.folder import StateFolder
 from blendrun.store.steps import logged_steps
 
 _RUN, _ENGINE = 1, 2
-_PHASES, _STEPS = 1, 1
+_PHASES, _STEPS, _PREFILLS = 1, 1, 2
 
 
 class ChromeTrace:
@@ -85,7 +85,7 @@ class ChromeTrace:
     def _logged(self, path: Path, process: int) -> Iterator[dict[str, Any]]:
         offset, starts = 0.0, 0
         begin = self._at.get(path, 0)
-        before: tuple[dict[str, Any], float] | None = None
+        parallel = False
         with suppress(OSError):
             # The log may have been begun anew (`--no-resume`).
             if begin > path.stat().st_size:
@@ -95,22 +95,22 @@ class ChromeTrace:
             if step["step"] == 0 or not starts:
                 ready = self._ready[min(starts, len(self._ready) - 1)] if self._ready else 0.0
                 offset, starts = ready - at, starts + 1
-            if before is not None:
-                yield from _step(*before, at + offset, process)
-            before = step, at + offset
-        if before is not None:
-            yield from _step(*before, before[1], process)
+            if step.get("parallel") and not parallel:
+                parallel = True
+                yield _name("thread_name", process, _PREFILLS, "prefill beside")
+            yield from _step(step, at + offset, process)
 
 
-def _step(step: dict[str, Any], at: float, following: float, process: int) -> Iterator[dict[str, Any]]:
-    """A step lasts until the next one begins where the device works on behind the scheduler, which knows no seconds."""
+def _step(step: dict[str, Any], at: float, process: int) -> Iterator[dict[str, Any]]:
+    """Prefill and decode that have parts of the device of their own have threads of their own."""
+    apart = step.get("parallel") and step["mode"] == "prefill"
     known = ("step", "prefill_tokens", "decode_rows", "hit_tokens", "context_tokens", "budget")
     yield _span(
         process,
-        _STEPS,
+        _PREFILLS if apart else _STEPS,
         step["mode"],
         at,
-        step["seconds"] or max(following - at, 0.0),
+        step["seconds"] or 0.0,
         {name: step[name] for name in known},
     )
     for name, values in (

@@ -71,14 +71,15 @@ class Admissions:
 def run_series(path: Path) -> tuple[Series | None, StepTotals, Admissions]:
     """Of a run's step log, engines that came one after the other put end to end; None where there is no step."""
     time, seconds, prefill, decode, hits, held = (array("d") for _ in range(6))
-    starts, retracted, offset, first = 0, 0, 0.0, 0.0
+    apart = bytearray()
+    starts, retracted, offset, first, end = 0, 0, 0.0, 0.0, 0.0
     shares = array("d")
     places, moments = [array("q")], [array("d")]
     for step in logged_steps(path):
         began = float(step["time"])
         if step["step"] == 0 or not starts:
             # An engine's first step waits for nothing: its clock began while it loaded.
-            offset = (time[-1] + seconds[-1] if len(time) else 0.0) - began
+            offset = end - began
             starts, first = starts + 1, began
             places.append(array("q"))
             moments.append(array("d"))
@@ -86,6 +87,8 @@ def run_series(path: Path) -> tuple[Series | None, StepTotals, Admissions]:
         moments[-1].extend([began - first] * len(step["admitted"]))
         time.append(began + offset)
         seconds.append(float(step["seconds"] or 0.0))
+        end = max(end, time[-1] + seconds[-1])
+        apart.append(bool(step.get("parallel")) and step["prefill_tokens"] > 0)
         prefill.append(step["prefill_tokens"])
         decode.append(step["decode_rows"])
         hits.append(step["hit_tokens"])
@@ -97,10 +100,25 @@ def run_series(path: Path) -> tuple[Series | None, StepTotals, Admissions]:
     admissions = Admissions(tuple(_first(*each) for each in zip(places[1:], moments[1:], strict=True)))
     if not len(time):
         return None, totals, admissions
-    begun = np.frombuffer(time)
+    columns = np.array([time, seconds, prefill, decode, hits, held])
+    beside = np.frombuffer(apart, dtype=np.bool_)
+    streams = [columns[:, mine] for mine in (~beside, beside) if mine.any()]
+    # What is held is told of once.
+    streams[-1][5] *= len(streams) == 1
+    least = 2 if len(streams) == 1 else BUCKETS
+    lines = [_stream(stream, least) for stream in streams]
+    return lines[0] if len(lines) == 1 else _together(lines), totals, admissions
+
+
+def _stream(columns: NDArray[np.float64], least: int) -> Series:
+    """Of steps one after the other: f64 (6, N) of when they begin, seconds, prefill, decode, hits and held."""
+    begun, seconds, *rest = columns
     # Until the next one begins: what the host does between two forward passes is part of a step.
-    lasted = np.diff(begun, append=begun[-1] + max(seconds[-1], 1e-6))
-    return _series(lasted, prefill, decode, hits, held), totals, admissions
+    lasted = np.diff(begun, prepend=0.0, append=begun[-1] + max(seconds[-1], 1e-6))
+    # Before the first one nothing is done, where the other stream began earlier.
+    first = int(lasted[0] <= 0.0)
+    prefill, decode, hits, held = (np.insert(each, 0, 0.0)[first:] for each in rest)
+    return _series(lasted[first:], prefill, decode, hits, held, least)
 
 
 def replicas_series(paths: Sequence[Path]) -> tuple[Series | None, StepTotals, Admissions]:
@@ -149,10 +167,13 @@ def _first(places: array[int], moments: array[float]) -> NDArray[np.float64]:
     return times
 
 
-def _series(seconds: ArrayLike, prefill: ArrayLike, decode: ArrayLike, hits: ArrayLike, held: ArrayLike) -> Series:
+def _series(
+    seconds: ArrayLike, prefill: ArrayLike, decode: ArrayLike, hits: ArrayLike, held: ArrayLike, least: int = 2
+) -> Series:
+    """least: buckets, where there are fewer steps."""
     lasted = np.maximum(np.asarray(seconds, dtype=np.float64), 0.0)
     at = np.concatenate(([0.0], np.cumsum(lasted)))
-    grid = np.linspace(0.0, at[-1], min(BUCKETS, max(len(lasted), 2)) + 1)
+    grid = np.linspace(0.0, at[-1], min(BUCKETS, max(len(lasted), least)) + 1)
     width = max(float(grid[1]), 1e-12)
 
     def mean(each: NDArray[np.float64]) -> tuple[float, ...]:
