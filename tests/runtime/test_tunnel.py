@@ -21,8 +21,8 @@ from blendrun.tree.build import build_tree
 pytestmark = pytest.mark.runtime
 
 # Requests, prompt tokens, of these shared by groups of 24, output tokens, kind by kind.
-KINDS = ((120, 1536, 0, 8), (144, 1024, 896, 4), (240, 64, 0, 300))
-POOL = 60_000
+KINDS = ((100, 1536, 0, 8), (96, 1024, 896, 4), (240, 64, 0, 600))
+POOL = 40_000
 
 
 def job() -> Prompts:
@@ -82,7 +82,7 @@ def test_what_was_planned_comes_true_on_sglangs_scheduler(found: TunnelRounds) -
 def test_a_blend_fed_live_is_no_list(found: TunnelRounds) -> None:
     # Handed over at once, or with one side's head in the other's way, it takes as long as depth first.
     blended, depth_first = (of(found, name, Overlap.MIXED) for name in (OrderName.BLENDED, OrderName.SORTED))
-    assert depth_first.seconds > 1.08 * blended.seconds
+    assert depth_first.seconds > 1.3 * blended.seconds
     assert blended.rows > 1.2 * depth_first.rows
 
 
@@ -105,7 +105,7 @@ def test_what_a_step_costs_is_told_by_part(found: TunnelRounds) -> None:
 
 def test_ids_share_what_units_share() -> None:
     prompts = job()
-    first, second = (prompt_ids(prompts, number) for number in (120, 121))
+    first, second = (prompt_ids(prompts, number) for number in (100, 101))
     assert (first[:896] == second[:896]).all()
     assert first[896] != second[896]
     assert len(first) == 1024
