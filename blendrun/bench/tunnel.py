@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from blendrun.blend.base import LEFT, RIGHT
 from blendrun.engine.base import Planned, SchedulerSettings
 from blendrun.engine.scheduler.occupancy import Occupancy
-from blendrun.engine.tunnel.base import PREFILL, ROWS, TunnelLog, TunnelRequest, TunnelSettings, Turn
+from blendrun.engine.tunnel.base import PREFILL, ROWS, Poll, TunnelLog, TunnelRequest, TunnelSettings
 from blendrun.engine.tunnel.process import TunnelProcesses
 from blendrun.engine.window import side_to_feed
 from blendrun.errors import UsageError
@@ -78,10 +78,13 @@ def run_tunnels(plan: Plan, processes: TunnelProcesses, folder: Path, listener: 
     """Every candidate of a plan for one replica, and the given order on SGLang as it comes.
 
     folder: for what the scheduler and the feeder share.
-    Raises UsageError for a plan of several replicas or of pdmux, EngineUnavailableError where the scheduler fails.
+    Raises UsageError for a plan of several replicas or of pdmux and for requests that want several answers,
+    EngineUnavailableError where the scheduler fails.
     """
     if plan.parts:
-        raise UsageError("a tunnel holds one replica: ask for --gpus 1")
+        raise UsageError("a tunnel holds one engine, and this plan is for several")
+    if several := int((plan.costed.structure.prompts.choices > 1).sum()):
+        raise UsageError(f"{several:,} requests want several answers (n), which a tunnel does not run: leave them out")
     portfolio = plan.portfolio
     if any(each.overlap is Overlap.PDMUX for each in portfolio.candidates):
         raise UsageError("pdmux splits the processors of a GPU: a tunnel has none; leave it out of --overlap")
@@ -180,12 +183,12 @@ class LiveFeed:
     _inside: list[int] = field(default_factory=lambda: [0, 0])
     _ended: int = 0
 
-    def __call__(self, turn: Turn) -> list[TunnelRequest] | None:
-        for number in turn.ended:
+    def __call__(self, poll: Poll) -> list[TunnelRequest] | None:
+        for number in poll.ended:
             queued = self._flights.pop(number)
             self._inside[queued.side] -= 1
             self.feeder.ended(queued)
-        self._ended += len(turn.ended)
+        self._ended += len(poll.ended)
         self.listener(Progress(self._ended, len(self.prompts), "requests"))
         running = self.occupancy.running
         fed: list[TunnelRequest] = []

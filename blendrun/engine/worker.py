@@ -183,7 +183,8 @@ class _Worker:
             max_running=await self._max_running(engine),
             versions=runtime_versions(),
             notes=(*plugin.notes(missing), *_notes(settings, proofs), *_note_of(made_by)),
-            tells_running=settings.scheduler.occupancy is not None and "sides" not in missing,
+            # Data-parallel ranks would each tell of their own.
+            tells_running=settings.scheduler.occupancy is not None and "sides" not in missing and server.dp_size == 1,
             chunk=found.chunk,
             attention=found.attention,
             page=found.page,

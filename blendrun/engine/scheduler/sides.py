@@ -15,7 +15,7 @@ from itertools import takewhile
 from typing import Any
 
 from blendrun.blend.base import LEFT, RIGHT, Turn
-from blendrun.blend.scan import left_share
+from blendrun.blend.scan import first_side, left_share
 from blendrun.engine.scheduler.gate import Gate
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.occupancy import Occupancy
@@ -47,6 +47,7 @@ class Sides:
     def hooks(self) -> list[Hook]:
         scheduler, policy = f"{_MANAGERS}.scheduler.Scheduler", f"{_MANAGERS}.schedule_policy"
         found = [
+            Hook("sides", f"{scheduler}.run_batch", self._telling(self.count_decode), "after"),
             Hook("sides", f"{scheduler}.get_new_batch_prefill", self._telling(self.open_step), "around"),
             Hook("sides", f"{policy}.PrefillAdder.add_one_req", self._telling(self.admit), "around"),
         ]
@@ -69,10 +70,12 @@ class Sides:
 
         return telling
 
+    def count_decode(self, _: Any, scheduler: Any, batch: Any, *args: Any, **kwargs: Any) -> None:
+        """A step was launched: the clock of a side's pace, which every loop of SGLang's goes by, that of pdmux too."""
+        self._decoded += batch.forward_mode.is_decode() or bool(getattr(batch, "decoding_reqs", None))
+
     def open_step(self, original: Callable[..., Any], scheduler: Any, *args: Any, **kwargs: Any) -> Any:
         """SGLang's `get_new_batch_prefill`, between a look at what has ended and a word to the runner."""
-        last = scheduler.last_batch
-        self._decoded += last is not None and (last.forward_mode.is_decode() or bool(last.decoding_reqs))
         self._pool = float(scheduler.max_total_num_tokens)
         # What was sent back waits again.
         back = {id(request) for request in scheduler.waiting_queue if len(request.output_ids)}
@@ -103,12 +106,15 @@ class Sides:
         left, right = lanes
         self._find_share(left, right)
         self._met = not left and self._part(RIGHT) <= 0.0
-        keeps = bool(left) and _turn(left[0]).stays
-        if not right or (not keeps and not _turn(right[0]).stays and self._holding[RIGHT] >= self._part(RIGHT)):
+        begun = list(takewhile(lambda request: _turn(request).stays, left))
+        keeps_right = bool(right) and _turn(right[0]).stays
+        first = first_side(bool(begun), keeps_right, self._holding[RIGHT], self._part(RIGHT))
+        if first == LEFT and not begun:
             waiting[:] = [*back, *left, *right]
             self._last = RIGHT if right else LEFT
             return
-        begun = [] if _turn(right[0]).stays else list(takewhile(lambda request: _turn(request).stays, left))
+        if first == RIGHT:
+            begun = []
         waiting[:] = [*back, *begun, *right, *left[len(begun) :]]
         self._last = LEFT if len(left) > len(begun) else RIGHT
 

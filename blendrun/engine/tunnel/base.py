@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +16,7 @@ class TunnelSettings:
 
     pool_tokens: of the KV pool. context_length: tokens, of the longest request at least. max_running: answers that
     decode at once; None for SGLang's own number. chunk: prefill tokens of a step, where the overlap mode has none of
-    its own. arguments: SGLang's, on top.
+    its own.
     """
 
     pool_tokens: int
@@ -26,7 +25,6 @@ class TunnelSettings:
     chunk: int
     overlap: OverlapMode = "exclusive"
     scheduler: SchedulerSettings = field(default_factory=SchedulerSettings)
-    arguments: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,27 +47,20 @@ class TunnelRequest:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The scheduler is there. max_running: answers that it decodes at once at most. versions: of the runtime.
-
-    tree: of the two forms of its radix cache.
-    """
+    """The scheduler is there. max_running: answers that it decodes at once at most. versions: of the runtime."""
 
     max_running: int
-    pool_tokens: int
-    tree: str
     versions: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Poll:
     """The scheduler is between two steps and takes what there is to take.
 
-    ended: prompts answered since the last turn. step: how many steps it has taken. What runs, it has told
-    (`SchedulerSettings.occupancy`).
+    ended: prompts answered since the last poll. What runs, it has told (`SchedulerSettings.occupancy`).
     """
 
     ended: list[int]
-    step: int
 
 
 @dataclass(frozen=True, slots=True)

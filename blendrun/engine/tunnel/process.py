@@ -1,4 +1,4 @@
-"""The feeder's side of a tunnel: starts the scheduler's process and takes turns with it."""
+"""The feeder's side of a tunnel: starts the scheduler's process and answers when that asks for requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from blendrun.engine.settings import process_environment
-from blendrun.engine.tunnel.base import Failed, Started, TunnelLog, TunnelRequest, TunnelSettings, Turn
+from blendrun.engine.tunnel.base import Failed, Poll, Started, TunnelLog, TunnelRequest, TunnelSettings
 from blendrun.errors import EngineUnavailableError
 
 _VARIABLES = {
@@ -59,12 +59,12 @@ class Tunnel:
         self._process.kill()
         self._process.join()
 
-    def run(self, feed: Callable[[Turn], list[TunnelRequest] | None]) -> TunnelLog:
-        """Take turns until `feed` gives None. feed: requests to hand over at a turn.
+    def run(self, feed: Callable[[Poll], list[TunnelRequest] | None]) -> TunnelLog:
+        """Answer polls until `feed` gives None. feed: requests to hand over at one.
 
         Raises EngineUnavailableError where the scheduler fails.
         """
-        while isinstance(message := self._receive(), Turn):
+        while isinstance(message := self._receive(), Poll):
             self._connection.send(feed(message))
         if not isinstance(message, TunnelLog):
             raise EngineUnavailableError(f"the scheduler said {message!r}")

@@ -31,11 +31,10 @@ from sglang.srt.server_args import PortArgs, ServerArgs
 from blendrun.engine.base import EngineSettings
 from blendrun.engine.loopback import RENDEZVOUS_VARIABLE
 from blendrun.engine.scheduler import plugin
-from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.scheduler.hooks import Hook, install
-from blendrun.engine.scheduler.planned import attach_plan, take_corrections
+from blendrun.engine.scheduler.planned import attach_plan
 from blendrun.engine.settings import runtime_versions, server_args, settings_environment
-from blendrun.engine.tunnel.base import Failed, Started, TunnelLog, TunnelRequest, TunnelSettings, Turn
+from blendrun.engine.tunnel.base import Failed, Poll, Started, TunnelLog, TunnelRequest, TunnelSettings
 from blendrun.engine.tunnel.models.nothing import END_TOKEN
 
 # As small as SGLang makes them: 64 bytes of KV cache a token.
@@ -82,7 +81,6 @@ def _run(connection: Connection, settings: TunnelSettings, folder: Path) -> Tunn
             "max_total_tokens": settings.pool_tokens,
             "max_running_requests": settings.max_running,
             "sleep_on_idle": False,
-            **settings.arguments,
         },
         scheduler=settings.scheduler,
         overlap=settings.overlap,
@@ -93,10 +91,7 @@ def _run(connection: Connection, settings: TunnelSettings, folder: Path) -> Tunn
         RENDEZVOUS_VARIABLE: f"file://{folder / 'rendezvous'}",
     }
     cpu, proofs = defaultdict[str, float](float), str(folder / "proof")
-    if settings.scheduler.estimates is not None:
-        take_corrections(Estimates(Path(settings.scheduler.estimates)))
-    chosen = plugin.hooks(settings.scheduler)
-    install([_timed(hook, cpu) for hook in chosen], proofs)
+    install([_timed(hook, cpu) for hook in plugin.hooks(settings.scheduler)], proofs)
     retracted: list[int] = []
     HookRegistry.register(_RETRACT, _counting(retracted), HookType.AROUND)
     load_plugins()
@@ -174,7 +169,7 @@ class _Tunnelled(Scheduler):  # type: ignore[misc]  # SGLang's class is untyped 
         """Take requests from `connection` from now on. cpu: seconds of this thread by part."""
         self._connection, self._cpu = connection, cpu
         self._outputs = self.output_streamer.send_to_detokenizer = _Outputs()
-        self.request_receiver = SimpleNamespace(recv_requests=self._take_turn)
+        self.request_receiver = SimpleNamespace(recv_requests=self._poll)
         self._inside = 0
         self._answers: dict[str, int] = {}
         self._told: tuple[int, int] = (-1, -1)
@@ -197,13 +192,11 @@ class _Tunnelled(Scheduler):  # type: ignore[misc]  # SGLang's class is untyped 
         connection.send(
             Started(
                 max_running=int(self.max_running_requests),
-                pool_tokens=int(self.max_total_num_tokens),
-                tree=type(self.tree_cache.tree_core).__name__ if hasattr(self.tree_cache, "tree_core") else "",
                 versions=runtime_versions(),
             )
         )
 
-    def _take_turn(self, local_reqs: list[Any] | None = None) -> list[Any]:
+    def _poll(self, local_reqs: list[Any] | None = None) -> list[Any]:
         """Requests that have come in. Asks where something has changed since it last did, or nothing is left to do."""
         ended, self._outputs.ended = self._outputs.ended, []
         self._inside -= len(ended)
@@ -214,7 +207,7 @@ class _Tunnelled(Scheduler):  # type: ignore[misc]  # SGLang's class is untyped 
             return []
         if self._began is not None:
             self._cpu["all"] += time.thread_time() - self._began
-        self._connection.send(Turn(ended, len(self.steps)))
+        self._connection.send(Poll(ended))
         requests: list[TunnelRequest] | None = self._connection.recv()
         self._began = time.thread_time()
         if requests is None:

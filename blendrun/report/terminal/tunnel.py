@@ -18,7 +18,7 @@ def print_tunnel(report: TunnelReport, stream: TextIO) -> None:
     """A table a card; what is real and what is priced stands below."""
     lines: list[RenderableType] = [f"{report.job} · {report.requests:,} requests · {report.model}"]
     for card in report.cards:
-        figures = "figures fitted to this model" if card.calibrated else "not calibrated: its rates, not steps measured"
+        figures = "step times fitted to this model" if card.calibrated else "not calibrated: step times by the card's rates"
         lines += [
             f"{card.hardware} · KV pool of {card.kv_tokens:,} tokens · the plan chooses {card.chosen} · {figures}",
             _table(card),
@@ -27,8 +27,10 @@ def print_tunnel(report: TunnelReport, stream: TextIO) -> None:
         "Real: the feeder, the hooks, SGLang's own scheduler, radix cache and KV allocator "
         f"(SGLang {report.versions.get('sglang', 'unknown')}), on this machine's CPU.\n"
         "Priced: what each of its steps would take on the card, by the step model; nothing was computed.\n"
-        "of plan: these seconds over the simulator's. CPU: milliseconds a step of the scheduler's thread here, "
-        "SGLang's own and the hooks'."
+        "to plan: more or less than the simulator promised, of what stands before it. planned: hits that it promised.\n"
+        "back: requests sent back for want of room. rows, most: answers that decode, on the mean and at most.\n"
+        "x SGLang: times as fast as SGLang as it comes. x simple: as the fastest simple order on this mode, with our hooks.\n"
+        "CPU ms, hooks ms: a step of the scheduler's thread on this machine, SGLang's own and the hooks'."
     )
     print_parts(lines, stream)
 
@@ -37,9 +39,9 @@ def _table(card: TunnelCard) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for title in ("order", "overlap", "engine"):
         table.add_column(title)
-    titles = ("seconds", "of plan", "steps", "of plan", "hits", "planned", "sent back", "rows", "most")
-    for title in (*titles, "against SGLang", "best simple", "CPU SGLang", "hooks"):
-        table.add_column(title, justify="right")
+    titles = ("seconds", "to plan", "steps", "to plan", "hits", "planned", "back", "rows", "most")
+    for title in (*titles, "x SGLang", "x simple", "CPU ms", "hooks ms"):
+        table.add_column(title, justify="right", no_wrap=True)
     for row in card.rows:
         table.add_row(row.order, row.overlap, row.engine, *_figures(row))
     return table
