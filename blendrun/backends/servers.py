@@ -23,7 +23,8 @@ from blendrun.errors import EngineUnavailableError, UsageError
 from blendrun.events import Listener, PhaseStarted
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import OrderName, Overlap
-from blendrun.planner.run_planner import RunPlan, RunPlanner
+from blendrun.planner.run_plan import RunPlan
+from blendrun.planner.run_planner import RunPlanner
 from blendrun.runner.strict import JobCheck
 from blendrun.store.folder import StateFolder
 

@@ -28,7 +28,8 @@ from blendrun.engine.sizes import PlannedSize, engine_limits, limits_to_plan, sh
 from blendrun.errors import UsageError
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import EngineName, OrderName, Overlap
-from blendrun.planner.run_planner import RunPlan, RunPlanner
+from blendrun.planner.run_plan import RunPlan
+from blendrun.planner.run_planner import RunPlanner
 from blendrun.runner.dispatch import scheduler_settings
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.strict import JobCheck

@@ -23,7 +23,8 @@ from blendrun.events import Event, Listener, Note, PhaseStarted, Progress, ignor
 from blendrun.jobs.job import Job
 from blendrun.names import PLUGGED_ORDERS, LiveOrder, OrderName, Overlap
 from blendrun.planner.feeder import RowFeeder
-from blendrun.planner.run_planner import RunPlan, RunPlanner
+from blendrun.planner.run_plan import RunPlan
+from blendrun.planner.run_planner import RunPlanner
 from blendrun.runner.dispatch import Dispatcher, scheduler_settings
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail

@@ -25,7 +25,7 @@ from blendrun.events import Listener, Note, PhaseStarted, Progress
 from blendrun.names import OrderName, Overlap
 from blendrun.planner.feeder import PlanFeeder, QueuedRequest
 from blendrun.planner.plan import Plan
-from blendrun.planner.run_planner import candidate_plan
+from blendrun.planner.run_plan import candidate_plan
 from blendrun.runner.dispatch import scheduler_settings
 from blendrun.simulate.base import Outcome
 from blendrun.simulate.portfolio import Candidate

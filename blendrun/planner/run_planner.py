@@ -1,4 +1,4 @@
-"""The plan of a run: which order on which overlap mode, and the feeder that hands it to the engine."""
+"""Makes the plan of a run: which order on which overlap mode, for one engine or several."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import Blend, Order
-from blendrun.blend.budget import Budget
 from blendrun.blend.orders import AUTOMATIC, ORDERS
 from blendrun.blend.partition import partition
 from blendrun.cost.base import Machine
@@ -20,12 +18,9 @@ from blendrun.cost.hardware import STAND_IN, load_hardware, machine
 from blendrun.errors import InputMissingError, OverlapRefusedError, UsageError
 from blendrun.events import Listener, Note, PhaseStarted, ignore
 from blendrun.jobs.job import Job
-from blendrun.lengths.base import Lengths
-from blendrun.lengths.evidence import Samples
-from blendrun.lengths.history import History
 from blendrun.models.resolve import ResolvedModel
 from blendrun.names import LengthMode, OrderName, Overlap
-from blendrun.planner.feeder import Feeder, PlanFeeder, RowFeeder, parents
+from blendrun.planner.feeder import PlanFeeder, RowFeeder, parents
 from blendrun.planner.learner import Learner, sample_first
 from blendrun.planner.plan import (
     Choice,
@@ -39,122 +34,23 @@ from blendrun.planner.plan import (
     recall,
 )
 from blendrun.planner.rows import most_running
+from blendrun.planner.run_plan import (
+    Divided,
+    Learning,
+    RunPlan,
+    candidate_plan,
+    cost_again,
+    order_to_feed,
+    queue_depth_of,
+)
 from blendrun.planner.workload import PlannedModel
-from blendrun.simulate.base import EXACT
 from blendrun.simulate.portfolio import Candidate
 from blendrun.tokens.build import build_prompts
 from blendrun.tokens.load import load_tokenizer
 
 _T = TypeVar("_T")
-_DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16
-# What a request's way to the engine's queue may take while others are admitted.
-_QUEUED_STEPS, _QUEUED_SECONDS = 4, 0.25
-# A pool that differs by less from the planned one divides a blend as well.
-_SAME_POOL = 0.03
 # Of a job's work, what no replica begins with: it goes to those who are done first.
 _RESERVE = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What a run goes by.
-
-    feeder: gives the requests. order, overlap, budget: chosen or asked for; budget None leaves the engine its chunk.
-    why: of the choice, a sentence; empty where nothing was chosen.
-    planned: whether requests carry what the scheduler plug-in admits and evicts by. reserve: whether it admits by
-        expected lengths at every step to come, or as SGLang does.
-    predicted_seconds, predicted_hit_tokens: of all that is to be fed; None where nothing was simulated.
-    prompt_tokens, output_tokens: of all that is to be fed, the latter expected; None where nothing was tokenised.
-    queue_depth: requests that wait in the engine beside those that run: enough that it never starves.
-    max_running: answers that a GPU's engine is to allow at once; None where nothing was simulated.
-    costed, scattered: what the feeder's order was made of, and which of its two blends that is.
-    simulated: all orders that were simulated, with the tree and the time line; None where none was.
-    """
-
-    feeder: Feeder
-    order: OrderName
-    overlap: Overlap = Overlap.EXCLUSIVE
-    budget: Budget | None = None
-    why: str = ""
-    planned: bool = False
-    reserve: bool = False
-    predicted_seconds: float | None = None
-    predicted_hit_tokens: int | None = None
-    prompt_tokens: int | None = None
-    output_tokens: float | None = None
-    queue_depth: int = _DEEPEST_QUEUE
-    learning: Learning | None = None
-    max_running: int | None = None
-    costed: Costed | None = None
-    scattered: bool = False
-    simulated: Plan | None = None
-
-    def fitted(self, tokens: int) -> Costed | None:
-        """What the plan is made of, for the pool that an engine turned out to have; None where nothing depends on it.
-
-        tokens: of the pool, 0 where nobody knows. A pool of nearly the planned size leaves the blend as it is.
-        For a thread: nothing is changed here.
-        """
-        costed = self.costed
-        if costed is None or not isinstance(self.feeder, PlanFeeder) or tokens in (0, costed.pool.tokens):
-            return None
-        found = costed.with_pool(tokens)
-        if abs(tokens / costed.pool.tokens - 1) <= _SAME_POOL or self.order is not OrderName.BLENDED:
-            return found
-        return _again(found, found.structure)
-
-    def fit(self, fitted: Costed) -> None:
-        """Go by what `fitted` has made, before anything is fed."""
-        if isinstance(self.feeder, PlanFeeder) and self.order is OrderName.BLENDED:
-            fed = _order_to_feed(fitted, self.order, self.scattered)
-            self.feeder.fit_pool(fitted.pool.tokens, fitted.structure.lengths, fed)
-        if self.learning is not None:
-            self.learning.costed = fitted
-
-
-@dataclass(frozen=True, slots=True)
-class Divided:
-    """Plans for replicas that work side by side.
-
-    whole: of the job, to tell of; nobody is fed from it where there are several. parts: what each replica begins with.
-    reserve: for those who are done first.
-    """
-
-    whole: RunPlan
-    parts: tuple[RunPlan, ...]
-    reserve: RunPlan | None = None
-
-
-@dataclass(slots=True)
-class Learning:
-    """Lengths that follow the run's own answers, and the plan that follows the lengths.
-
-    scattered: which of the two blends it is (`blend.split`).
-    """
-
-    costed: Costed
-    order: OrderName
-    scattered: bool
-    learner: Learner
-    feeder: PlanFeeder
-
-    def remember(self, identity: str) -> None:
-        """Leave the answers' lengths to later runs of the model. Raises HistoryUnavailableError."""
-        learner = self.learner
-        if not learner.prompt:
-            return
-        clusters = learner.prompts.cluster[np.array(learner.prompt, dtype=np.int64)]
-        tokens, finished = np.array(learner.tokens), np.array(learner.finished)
-        History.open().record(identity, clusters, tokens, finished)
-
-    def plan_again(self, samples: Samples) -> tuple[Lengths, Order | Blend] | None:
-        """New lengths and a plan by them; None where little has changed. For a thread: changes nothing here but
-        `learner.lengths`."""
-        lengths = self.learner.learn(samples)
-        if lengths is None:
-            return None
-        structure = replace(self.costed.structure, lengths=lengths)
-        return lengths, _order_to_feed(_again(self.costed, structure), self.order, self.scattered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +111,7 @@ class RunPlanner:
         if not len(wanted):
             # None of them can be tokenised: all will be refused.
             return _divided_as_given(rows, replicas, overlaps[0])
-        todo = _again(costed, costed.structure.take(wanted))
+        todo = cost_again(costed, costed.structure.take(wanted))
         shares = [*[(1 - _RESERVE) / replicas] * replicas, _RESERVE]
         cut = partition(todo.structure.tree, todo.demand, replicas + 1, shares=shares)
         listener(PhaseStarted("simulate", f"{len(wanted):,} requests on {replicas} replicas"))
@@ -333,9 +229,8 @@ class RunPlanner:
         """rows: to be fed. otherwise: the mode where nothing was simulated. subtree: see `PlanFeeder`."""
         prompts = costed.structure.prompts
         order = chosen.order if chosen else self.order or OrderName.GIVEN
-        overlap = chosen.overlap if chosen else otherwise
         scattered = chosen is not None and chosen.fed is costed.scattered
-        fed = chosen.fed if chosen else _order_to_feed(costed, order, scattered)
+        fed = chosen.fed if chosen else order_to_feed(costed, order, scattered)
         wanted = np.isin(prompts.row, rows)
         learner = _learner(costed, self.model.identity, self.lengths, listener)
         feeder = PlanFeeder(
@@ -350,21 +245,19 @@ class RunPlanner:
             subtree=subtree,
             paced=chosen is not None and chosen.paced,
         )
-        whole = chosen is not None and bool(wanted.all())
-        return RunPlan(
-            feeder=feeder,
-            order=order,
-            overlap=overlap,
-            budget=chosen.budget if chosen and overlap is not Overlap.EXCLUSIVE else None,
-            planned=True,
-            reserve=chosen is None or chosen.admission.reserve == EXACT,
-            predicted_seconds=chosen.outcome.seconds if chosen and whole else None,
-            predicted_hit_tokens=chosen.outcome.hit_tokens if chosen and whole else None,
+        plan = RunPlan(feeder, order, otherwise, planned=True, reserve=True, queue_depth=queue_depth_of(costed, None))
+        if chosen is not None:
+            plan = replace(
+                candidate_plan(costed, chosen, feeder),
+                max_running=most_running(chosen.outcome, costed.graph_rows, guessed=learner.needed),
+                predicted_seconds=chosen.outcome.seconds if wanted.all() else None,
+                predicted_hit_tokens=chosen.outcome.hit_tokens if wanted.all() else None,
+            )
+        return replace(
+            plan,
             prompt_tokens=int(prompts.prompt_tokens[wanted].sum(dtype=np.int64)),
             output_tokens=float((costed.structure.lengths.mean * prompts.choices)[wanted].sum()),
-            queue_depth=_queue_depth(costed, chosen),
             learning=Learning(costed, order, scattered, learner, feeder) if learner.needed else None,
-            max_running=most_running(chosen.outcome, costed.graph_rows, guessed=learner.needed) if chosen else None,
             costed=costed,
             scattered=scattered,
         )
@@ -388,45 +281,6 @@ class RunPlanner:
 def _divided_as_given(rows: NDArray[np.int64], replicas: int, overlap: Overlap) -> Divided:
     given = [RunPlan(RowFeeder(part), OrderName.GIVEN, overlap) for part in np.array_split(rows, replicas)]
     return Divided(RunPlan(RowFeeder(rows), OrderName.GIVEN, overlap), tuple(given))
-
-
-def candidate_plan(costed: Costed, chosen: Candidate, feeder: Feeder) -> RunPlan:
-    """A simulated candidate as a run would feed it. feeder: of its order or blend."""
-    return RunPlan(
-        feeder=feeder,
-        order=chosen.order,
-        overlap=chosen.overlap,
-        budget=None if chosen.overlap is Overlap.EXCLUSIVE else chosen.budget,
-        planned=True,
-        reserve=chosen.admission.reserve == EXACT,
-        queue_depth=_queue_depth(costed, chosen),
-    )
-
-
-def _queue_depth(costed: Costed, chosen: Candidate | None) -> int:
-    """So many may be admitted before the next ones arrive: in some steps of the plan, or tenths of a second.
-
-    Without a plan, two steps full of prefill.
-    """
-    tree = costed.structure.tree
-    prompts = max(tree.prompts, 1)
-    if chosen is None:
-        fresh = (tree.prompt_tokens - tree.shared_tokens) / prompts
-        wanted = 2 * costed.chunk / max(fresh, 1.0)
-    else:
-        outcome = chosen.outcome
-        wanted = prompts * max(_QUEUED_STEPS / max(outcome.steps, 1), _QUEUED_SECONDS / max(outcome.seconds, 1e-9))
-    return int(min(max(wanted, _SHALLOWEST_QUEUE), _DEEPEST_QUEUE))
-
-
-def _order_to_feed(costed: Costed, order: OrderName, scattered: bool) -> Order | Blend:
-    if order is not OrderName.BLENDED:
-        return costed.order(order)
-    return costed.scattered if scattered else costed.blend
-
-
-def _again(costed: Costed, structure: Structure) -> Costed:
-    return cost_structure(structure, costed.model, costed.machine, limits=costed.limits)
 
 
 def _learner(costed: Costed, identity: str, mode: LengthMode, listener: Listener) -> Learner:

@@ -20,7 +20,7 @@ from blendrun.errors import BlendrunError
 from blendrun.events import Listener, Note
 from blendrun.jobs.job import Job
 from blendrun.planner.feeder import QueuedRequest
-from blendrun.planner.run_planner import Learning, RunPlan
+from blendrun.planner.run_plan import Learning, RunPlan
 from blendrun.runner.deadline import Deadline
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail

@@ -19,7 +19,7 @@ from blendrun.errors import EngineUnavailableError, ErrorCode
 from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.jobs.job import Job
 from blendrun.names import OrderName
-from blendrun.planner.run_planner import RunPlan
+from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.deadline import Deadline
 from blendrun.runner.dispatch import Dispatcher, Receiver
 from blendrun.runner.liveness import Liveness

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from blendrun.engine.threads import in_thread
 from blendrun.planner.feeder import Feeder, RowFeeder
-from blendrun.planner.run_planner import RunPlan
+from blendrun.planner.run_plan import RunPlan
 
 # How soon a replica without work sees that there is some again.
 _LOOK_S = 0.1

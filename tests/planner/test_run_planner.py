@@ -17,7 +17,8 @@ from blendrun.jobs.source import open_sources
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import OrderName, Overlap
 from blendrun.planner.feeder import QueuedRequest
-from blendrun.planner.run_planner import Divided, RunPlan, RunPlanner
+from blendrun.planner.run_plan import Divided, RunPlan
+from blendrun.planner.run_planner import RunPlanner
 
 
 def line(custom_id: str, prompt: str, **body: object) -> str:

@@ -19,7 +19,7 @@ from blendrun.jobs.index import index_jobs
 from blendrun.jobs.source import open_sources
 from blendrun.names import OrderName
 from blendrun.planner.feeder import PlanFeeder
-from blendrun.planner.run_planner import RunPlan
+from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.dispatch import Dispatcher
 from blendrun.store.records import Records
 from tests.blend.jobs_of_lengths import Small, small_job

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import jsonschema
 import numpy as np
 import pytest
 
@@ -9,6 +15,7 @@ from blendrun.bench.tunnel import TunnelRound, TunnelRounds, prompt_ids, run_tun
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.engine.tunnel.process import TunnelProcesses
+from blendrun.errors import UsageError
 from blendrun.events import ignore
 from blendrun.lengths.estimate import estimate
 from blendrun.models.cards import load_card
@@ -17,9 +24,11 @@ from blendrun.planner.plan import Choice, Structure, cost_structure, make_plan
 from blendrun.report.schemas.tunnel import tunnel_report
 from blendrun.tokens.base import Prompts
 from blendrun.tree.build import build_tree
+from tests.command import blendrun
 
 pytestmark = pytest.mark.runtime
 
+SCHEMAS = Path(__file__).parents[2] / "docs" / "schemas"
 # Requests, prompt tokens, of these shared by groups of 24, output tokens, kind by kind.
 KINDS = ((100, 1536, 0, 8), (96, 1024, 896, 4), (240, 64, 0, 600))
 POOL = 40_000
@@ -101,6 +110,35 @@ def test_what_a_step_costs_is_told_by_part(found: TunnelRounds) -> None:
     assert [row.engine for row in card.rows] == ["sglang", *["blendrun"] * 6]
     # SGLang's own bound, far above what the pool holds.
     assert card.max_running >= 2048
+
+
+def test_requests_that_want_several_answers_are_refused_not_run_as_one(found: TunnelRounds, tmp_path: Path) -> None:
+    costed = found.plan.costed
+    choices = costed.structure.prompts.choices.copy()
+    choices[:3] = 2
+    prompts = replace(costed.structure.prompts, choices=choices)
+    plan = replace(found.plan, costed=replace(costed, structure=replace(costed.structure, prompts=prompts)))
+    with pytest.raises(UsageError, match=r"^3 requests want several answers \(n\), which a tunnel does not run"):
+        run_tunnels(plan, TunnelProcesses(), tmp_path, ignore)
+
+
+def test_the_command_says_what_is_real_and_what_is_priced(tmp_path: Path) -> None:
+    before = dict(os.environ)
+    trace = tmp_path / "trace.jsonl"
+    lines = [{"id": f"{place}", "prompt_tokens": 200, "output_tokens": 20 + place % 3} for place in range(30)]
+    trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked = "--model llama-3-8b --hardware h100-sxm --kv-tokens 2000 --orders given --overlap exclusive -q"
+    words = ("bench", "tunnel", trace, *asked.split())
+    told = blendrun(*words, env={"COLUMNS": "120"})
+    assert told.returncode == 0, told.stderr
+    assert "not calibrated: step times by the card's rates" in told.stdout
+    assert "nothing was computed" in told.stdout
+    assert "given, as it comes" in told.stdout
+    report = json.loads(blendrun(*words, "--json").stdout)
+    jsonschema.validate(report, json.loads((SCHEMAS / "bench-tunnel.json").read_text(encoding="utf-8")))
+    assert report["output_tokens"] == sum(20 + place % 3 for place in range(30))
+    # What the scheduler's processes are told, nothing else is.
+    assert dict(os.environ) == before
 
 
 def test_ids_share_what_units_share() -> None:

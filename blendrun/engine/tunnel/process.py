@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -27,11 +28,17 @@ class TunnelProcesses:
     """Starts scheduler processes that have imported SGLang already: forks of one that has."""
 
     def __init__(self) -> None:
-        """The variables of such processes are set here, in this process, for good."""
-        os.environ |= process_environment("cpu", 1) | _VARIABLES
         self._context: ForkServerContext = multiprocessing.get_context("forkserver")
         # In this order: the first one decides what the second imports.
         self._context.set_forkserver_preload(["blendrun.engine.cpu.lean", "blendrun.engine.tunnel.scheduler"])
+        before = dict(os.environ)
+        # It takes them when it starts; what else this process starts is not to have them.
+        os.environ |= process_environment("cpu", 1) | _VARIABLES
+        try:
+            forkserver.ensure_running()
+        finally:
+            os.environ.clear()
+            os.environ |= before
 
     def start(self, settings: TunnelSettings) -> Tunnel:
         """Raises EngineUnavailableError where the scheduler does not come up."""

@@ -18,7 +18,7 @@ def print_tunnel(report: TunnelReport, stream: TextIO) -> None:
     """A table a card; what is real and what is priced stands below."""
     lines: list[RenderableType] = [f"{report.job} · {report.requests:,} requests · {report.model}"]
     for card in report.cards:
-        figures = "step times fitted to this model" if card.calibrated else "not calibrated: step times by the card's rates"
+        figures = "step times fitted" if card.calibrated else "not calibrated: step times by the card's rates"
         lines += [
             f"{card.hardware} · KV pool of {card.kv_tokens:,} tokens · the plan chooses {card.chosen} · {figures}",
             _table(card),
@@ -29,21 +29,22 @@ def print_tunnel(report: TunnelReport, stream: TextIO) -> None:
         "Priced: what each of its steps would take on the card, by the step model; nothing was computed.\n"
         "to plan: more or less than the simulator promised, of what stands before it. planned: hits that it promised.\n"
         "back: requests sent back for want of room. rows, most: answers that decode, on the mean and at most.\n"
-        "x SGLang: times as fast as SGLang as it comes. x simple: as the fastest simple order on this mode, with our hooks.\n"
+        "as it comes: SGLang without blendrun, in the file's order. x SGLang: times as fast as that.\n"
+        "x simple: times as fast as the fastest simple order on the same mode with the hooks.\n"
         "CPU ms, hooks ms: a step of the scheduler's thread on this machine, SGLang's own and the hooks'."
     )
     print_parts(lines, stream)
 
 
 def _table(card: TunnelCard) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for title in ("order", "overlap", "engine"):
-        table.add_column(title)
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("order", no_wrap=True)
     titles = ("seconds", "to plan", "steps", "to plan", "hits", "planned", "back", "rows", "most")
     for title in (*titles, "x SGLang", "x simple", "CPU ms", "hooks ms"):
         table.add_column(title, justify="right", no_wrap=True)
     for row in card.rows:
-        table.add_row(row.order, row.overlap, row.engine, *_figures(row))
+        name = f"{row.order}, {row.overlap}" if row.engine == "blendrun" else f"{row.order}, as it comes"
+        table.add_row(name, *_figures(row))
     return table
 
 
@@ -51,9 +52,9 @@ def _figures(row: TunnelRow) -> list[str]:
     hooks = sum(spent for part, spent in row.cpu_ms.items() if part not in _NOT_HOOKS)
     return [
         f"{row.seconds:,.1f}",
-        f"{row.of_plan - 1:+.1%}",
+        _off(row.of_plan),
         f"{row.steps:,}",
-        f"{row.steps / max(row.planned_steps, 1) - 1:+.1%}",
+        _off(row.steps / max(row.planned_steps, 1)),
         f"{row.hits:.1%}",
         f"{row.planned_hits:.1%}",
         f"{row.retractions:,}",
@@ -64,3 +65,8 @@ def _figures(row: TunnelRow) -> list[str]:
         f"{row.cpu_ms.get('scheduler', 0.0):.2f}",
         f"{hooks:.2f}",
     ]
+
+
+def _off(ratio: float) -> str:
+    """More or less than 1, without a zero that has a sign of its own."""
+    return f"{round(ratio - 1, 4) + 0.0:+.1%}"
