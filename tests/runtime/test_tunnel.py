@@ -128,7 +128,7 @@ def test_the_command_says_what_is_real_and_what_is_priced(tmp_path: Path) -> Non
     lines = [{"id": f"{place}", "prompt_tokens": 200, "output_tokens": 20 + place % 3} for place in range(30)]
     trace.write_text("".join(json.dumps(line) + "\n" for line in lines))
     asked = "--model llama-3-8b --hardware h100-sxm --kv-tokens 2000 --orders given --overlap exclusive -q"
-    words = ("bench", "tunnel", trace, *asked.split())
+    words = ["bench", "tunnel", str(trace), *asked.split()]
     told = blendrun(*words, env={"COLUMNS": "120"})
     assert told.returncode == 0, told.stderr
     assert "not calibrated: step times by the card's rates" in told.stdout
