@@ -37,8 +37,8 @@ _PREFILL_SIZES = ((32, 4), (256, 16), (512, 32), (1024, 64), (4096, 256), (math.
 _DECODE_SIZES = ((2, 1), (4, 2), (16, 4), (256, 8), (512, 16), (math.inf, 32))
 # Rows beyond this share of the memory run without a graph: such steps are long, and their launch hides.
 _GRAPH_SHARE = 1 / 32
-# What the driver and a CUDA context take of a device, and communication between several: start-up logs of SGLang on
-# H100, H200, L40S and RTX 4090 have 1.1 to 1.4 GiB, and 0.2 to 2 GiB more.
+# What the driver and a CUDA context take of a device, and communication between several: start-up logs that users
+# of SGLang have posted (H100, H200, L40S, RTX 4090) have 1.1 to 1.4 GiB, and 0.2 to 2 GiB more. Not measured here.
 _CONTEXT, _COMMUNICATION = int(1.2 * _GIB), _GIB
 
 
