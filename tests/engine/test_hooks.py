@@ -78,6 +78,10 @@ class TestProofs:
         assert features_missing(hooks, proofs) == ["budget", "next_use"]
         assert not list(tmp_path.iterdir()), "the proofs are taken away"
 
+    def test_what_sends_the_answers_is_not_proved_by_the_first_one(self) -> None:
+        late = [hook for hook in plugin.hooks(EVERYTHING) if hook.target.endswith("process_batch_result")]
+        assert late and not any(hook.warmed for hook in late)
+
     def test_each_feature_has_a_sentence(self, tmp_path: Path) -> None:
         said = plugin.notes(plugin.missing(EVERYTHING, str(tmp_path / "proofs")))
         assert len(said) == 6

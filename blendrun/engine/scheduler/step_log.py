@@ -53,7 +53,8 @@ class StepLog:
         scheduler, batch = f"{_MANAGERS}.scheduler.Scheduler", f"{_MANAGERS}.schedule_batch.ScheduleBatch"
         return [
             Hook("step_log", f"{scheduler}.run_batch", self.log, "around"),
-            Hook("step_log", f"{scheduler}.process_batch_result", self.time_result, "around"),
+            # It sends the answers: who waits for the first one would look for its proof before it has returned.
+            Hook("step_log", f"{scheduler}.process_batch_result", self.time_result, "around", warmed=False),
             Hook("step_log", f"{batch}.retract_decode", self.count_retracted, "after", warmed=False),
         ]
 
