@@ -10,6 +10,7 @@ from blendrun.report.schemas.doctor import doctor_schema
 from blendrun.report.schemas.live import live_schema
 from blendrun.report.schemas.plan import plan_schema
 from blendrun.report.schemas.synth import synth_schema
+from blendrun.report.schemas.tunnel import tunnel_schema
 from blendrun.store.records import record_schema
 from blendrun.store.status import status_schema
 from blendrun.store.summary import summary_schema
@@ -19,6 +20,7 @@ SCHEMAS = {
     "bench-simulate.json": bench_schema,
     "synth.json": synth_schema,
     "bench-live.json": live_schema,
+    "bench-tunnel.json": tunnel_schema,
     "status.json": status_schema,
     "summary.json": summary_schema,
     "record.json": record_schema,

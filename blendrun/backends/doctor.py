@@ -46,7 +46,7 @@ def _all(platform: Platform) -> Iterator[Check]:
     yield from (_package(name, platform) for name in (*_RUNTIME, *_GPU_ONLY))
     yield _device(platform)
     yield from _modes(platform)
-    yield _rates()
+    yield _rates(platform)
     yield _model()
     yield from _room()
     for name, (purpose, extra) in _EXTRAS.items():
@@ -85,7 +85,7 @@ def _device(platform: Platform) -> Check:
         seen = "an NVIDIA driver is here, but no GPU answers" if shutil.which("nvidia-smi") else "no GPU"
         return Check("device", "ok", f"CPU, float32: {seen}; {cores}; meant for trying and testing")
     try:
-        name = detect_hardware()
+        name = detect_hardware(platform)
     except UsageError as error:
         return Check("device", "missing", str(error), "plan with --hardware CARD, or write a card (configs/hardware)")
     capability = compute_capability()
@@ -106,9 +106,9 @@ def _modes(platform: Platform) -> Iterator[Check]:
             yield Check(name, "ok", "can run")
 
 
-def _rates() -> Check:
+def _rates(platform: Platform) -> Check:
     try:
-        name = own_hardware()
+        name = own_hardware(platform)
     except BlendrunError as error:
         return Check("rates", "missing", str(error), f"blendrun calibrate --model {_SMALL_MODEL}")
     if name == CALIBRATED:

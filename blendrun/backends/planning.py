@@ -15,7 +15,7 @@ from blendrun.backends.machines import machines_of
 from blendrun.backends.options import STDIN, AtLeast1, check_endpoint, convert_options
 from blendrun.cost.base import Machine
 from blendrun.cost.hardware import STAND_IN
-from blendrun.engine.settings import engine_limits
+from blendrun.engine.sizes import limits_to_plan
 from blendrun.errors import OutputUnavailableError, UsageError
 from blendrun.events import Listener, PhaseStarted
 from blendrun.files import refuse_overwriting
@@ -32,7 +32,8 @@ class PlanArguments(TypedDict, total=False):
     """The fields of `PlanOptions` but for `inputs` and `model`, for those who call `blendrun.plan`."""
 
     hardware: str | Iterable[str] | None
-    gpus: str | int | Iterable[int]
+    gpus: str | int | Iterable[int] | None
+    tp: int | None
     tokenizer: Path | str | None
     lengths: LengthMode | str
     orders: str | Iterable[OrderName | str]
@@ -50,13 +51,15 @@ class PlanArguments(TypedDict, total=False):
 class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a plan is asked for, one field for each option of `blendrun plan` (docs/cli.md says what each does).
 
-    hardware, gpus: comma-separated. overlap: None for exclusive or mixed. price: of a GPU hour, "X" or "CARD=X".
+    hardware, gpus: comma-separated; gpus None for those of one engine. tp: GPUs of one engine, None to leave that open.
+    overlap: None for exclusive or mixed. price: of a GPU hour, "X" or "CARD=X".
     """
 
     inputs: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
     model: str | None = None
     hardware: str | None = None
-    gpus: str = "1"
+    gpus: str | None = None
+    tp: AtLeast1 | None = None
     tokenizer: Path | None = None
     lengths: LengthMode = LengthMode.AUTO
     orders: Annotated[tuple[OrderName, ...], msgspec.Meta(min_length=1)] = tuple(OrderName)
@@ -80,6 +83,16 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if found.model is None:
             raise UsageError("which model? Give --model, for example --model llama-3-8b")
         return found
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the engine."""
+        return self.engine_args if self.tp is None else self.engine_args | {"tp_size": self.tp}
+
+    @property
+    def devices(self) -> int:
+        """GPUs of one engine. Raises UsageError."""
+        return limits_to_plan("gpu", self.arguments).devices or 1
 
     def choice(self, card: str) -> Choice:
         """What may be chosen on a card. Raises UsageError."""
@@ -132,7 +145,7 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
 
 def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Workload, Plan, tuple[MachineRow, ...]]:
     """The plan for the first machine asked for, and a row for each."""
-    machines = machines_of(options.hardware, options.gpus)
+    machines = machines_of(options.hardware, options.gpus, options.devices)
     # Once now: a wrong price is refused before anything is read.
     options.choice(machines[0].card.name)
     wanted = Wanted(str(options.model), options.tokenizer, options.limit, options.endpoint)
@@ -158,7 +171,7 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
 def _on_machine(
     structure: Structure, workload: Workload, on: Machine, options: PlanOptions, listener: Listener
 ) -> Plan:
-    limits = engine_limits("cpu" if on.card.kind == "cpu" else "gpu", options.engine_args)
+    limits = limits_to_plan("cpu" if on.card.kind == "cpu" else "gpu", options.arguments)
     costed = cost_structure(structure, workload.model.card, on, keep=options.keep_sharing, limits=limits)
     return make_plan(costed, options.choice(on.card.name), listener)
 

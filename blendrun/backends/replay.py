@@ -12,7 +12,7 @@ from blendrun.engine.replay import ReplayEngine
 from blendrun.errors import UsageError
 from blendrun.events import Note
 from blendrun.names import EngineName
-from blendrun.planner.run_planner import RunPlan
+from blendrun.planner.run_plan import RunPlan
 from blendrun.store.folder import StateFolder
 
 

@@ -14,7 +14,6 @@ from blendrun.backends.permissions import rules_of
 from blendrun.backends.sglang import context_length
 from blendrun.blend.orders import needs_prompts
 from blendrun.cost.capacity import EngineLimits
-from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import STAND_IN
 from blendrun.engine.base import Engine
 from blendrun.engine.http.engine import HttpEngine, http_client
@@ -24,7 +23,8 @@ from blendrun.errors import EngineUnavailableError, UsageError
 from blendrun.events import Listener, PhaseStarted
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import OrderName, Overlap
-from blendrun.planner.run_planner import RunPlan, RunPlanner
+from blendrun.planner.run_plan import RunPlan
+from blendrun.planner.run_planner import RunPlanner
 from blendrun.runner.strict import JobCheck
 from blendrun.store.folder import StateFolder
 
@@ -64,17 +64,19 @@ class Servers:
             order,
             overlap=Overlap.MIXED if mixes else Overlap.EXCLUSIVE,
             limits=self.limits,
-            hardware=self.settings.hardware or self._hardware(),
+            hardware=self.settings.hardware or (None if self._local else STAND_IN),
         )
 
     @property
     def limits(self) -> EngineLimits:
-        """Of the smallest of them."""
-        settings = self.settings
+        """Of the smallest of them. All are taken to have as many devices as the first one that says."""
+        settings, first = self.settings, next((each for each in self.info if each.tensor), None)
         return EngineLimits(
             settings.max_total_tokens or _least(each.kv_tokens for each in self.info),
             settings.max_running_requests or settings.concurrency or _least(each.max_running for each in self.info),
             _least(each.chunk for each in self.info),
+            tensor=first.tensor if first else None,
+            stages=(first.stages or 1) if first else 1,
         )
 
     @property
@@ -82,9 +84,9 @@ class Servers:
         """The shortest."""
         return _least(each.context_length for each in self.info)
 
-    def _hardware(self) -> str:
-        local = all(urlsplit(address).hostname in _LOCAL for address in self.addresses)
-        return own_hardware() if local else STAND_IN
+    @property
+    def _local(self) -> bool:
+        return all(urlsplit(address).hostname in _LOCAL for address in self.addresses)
 
 
 def open_backend(opening: Opening) -> Backend:

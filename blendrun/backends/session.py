@@ -24,7 +24,7 @@ from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.models.resolve import ResolvedModel
 from blendrun.names import DeviceName, EngineName, OrderName, Overlap
-from blendrun.planner.run_planner import RunPlan
+from blendrun.planner.run_plan import RunPlan
 from blendrun.planner.shards import divide_by_line, divide_by_prefix
 from blendrun.planner.workload import DescribedJob
 from blendrun.report.schemas.plan import plan_json, plan_report

@@ -19,17 +19,17 @@ from blendrun.engine.process import SglangEngine
 from blendrun.engine.ray.host import Sglang
 from blendrun.engine.settings import (
     answer_settings,
-    engine_limits,
     one_scheduler,
     runtime_versions,
-    shrunk_arguments,
     visible_gpus,
     with_devices,
 )
+from blendrun.engine.sizes import PlannedSize, engine_limits, limits_to_plan, shrunk_arguments, sized_arguments
 from blendrun.errors import UsageError
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import EngineName, OrderName, Overlap
-from blendrun.planner.run_planner import RunPlan, RunPlanner
+from blendrun.planner.run_plan import RunPlan
+from blendrun.planner.run_planner import RunPlanner
 from blendrun.runner.dispatch import scheduler_settings
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.strict import JobCheck
@@ -128,6 +128,9 @@ def planner_of(
             return None
         raise UsageError(f"schedule_policy={policy} has an order of its own: leave it out, or --order {order}")
 
+    # Such an engine prefills whole prompts: the reserve that SGLang makes for that is larger.
+    given = arguments | {"chunked_prefill_size": -1} if overlap is Overlap.PDMUX else arguments
+    limits = limits_to_plan(place.platform, given)
     on_gpu = place.platform == "gpu"
     facts = JobFacts(
         compute_capability=compute_capability() if on_gpu else None,
@@ -145,8 +148,9 @@ def planner_of(
         # On a CPU one step's arithmetic hides under no other's reads. The split of a GPU is only for those who ask.
         overlaps=(Overlap.EXCLUSIVE, Overlap.MIXED) if on_gpu else (Overlap.EXCLUSIVE,),
         refusal=refusal,
-        limits=engine_limits(place.platform, arguments),
+        limits=limits,
         hardware=place.hardware,
+        platform=place.platform,
     )
 
 
@@ -159,15 +163,27 @@ def context_length(model: ResolvedModel, arguments: dict[str, Any]) -> int | Non
     )
 
 
+def _size_of(plan: RunPlan) -> PlannedSize:
+    if plan.costed is None:
+        return PlannedSize(plan.max_running)
+    # Under pdmux every graph is captured once for each division of the device.
+    graphs = None if plan.overlap is Overlap.PDMUX else plan.costed.graph_rows
+    return PlannedSize(plan.max_running, graphs, plan.costed.pool.fraction)
+
+
 def _engines(settings: EngineSettings, model: ResolvedModel, place: Placement, early: EarlyChildren) -> MakeEngine:
     arguments, platform, needs = settings.server_args, place.platform, place.needs
 
     def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
         estimates = state.estimates if state.estimates.exists() and one_scheduler(arguments) else None
-        fitting = shrunk_arguments(arguments, platform, shrinks, context_length(model, arguments))
+        # Memory that an engine elsewhere does not share.
+        occupancy = state.occupancy if state.occupancy.exists() and needs is None else None
+        size = _size_of(plan)
+        sized = sized_arguments(arguments, platform, size)
+        fitting = shrunk_arguments(sized, platform, shrinks, context_length(model, arguments), size.fraction)
         planned = msgspec.structs.replace(
             settings,
-            scheduler=scheduler_settings(plan, steps=state.steps, estimates=estimates),
+            scheduler=scheduler_settings(plan, steps=state.steps, estimates=estimates, occupancy=occupancy),
             overlap=plan.overlap.value,
             # Ray shows an engine its own devices only.
             server_args=with_devices(fitting, platform, state.replica if needs is None else 1),

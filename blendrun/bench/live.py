@@ -17,12 +17,14 @@ from blendrun.blend.orders import ORDERS
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSettings
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.scheduler.estimates import Estimates
+from blendrun.engine.scheduler.occupancy import Occupancy
 from blendrun.engine.settings import one_scheduler
 from blendrun.events import Event, Listener, Note, PhaseStarted, Progress, ignore
 from blendrun.jobs.job import Job
 from blendrun.names import PLUGGED_ORDERS, LiveOrder, OrderName, Overlap
 from blendrun.planner.feeder import RowFeeder
-from blendrun.planner.run_planner import RunPlan, RunPlanner
+from blendrun.planner.run_plan import RunPlan
+from blendrun.planner.run_planner import RunPlanner
 from blendrun.runner.dispatch import Dispatcher, scheduler_settings
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
@@ -120,12 +122,15 @@ class _Bench:
         engine = order if order in _POLICIES else "ours" if order in PLUGGED_ORDERS else "stock"
         ours = order in _PLANNED
         arguments: dict[str, Any] = asked.settings.server_args
-        steps = asked.folder / f"{engine}-{'plan' if ours else 'rows'}-{overlap}.steps.jsonl"
+        name = f"{engine}-{'plan' if ours else 'rows'}-{overlap}"
+        steps, occupancy = asked.folder / f"{name}.steps.jsonl", asked.folder / f"{name}.occupancy"
         if plan is not None and ours:
             estimates = asked.folder / f"{overlap}.estimates" if one_scheduler(arguments) else None
-            scheduler = scheduler_settings(plan, steps=steps, estimates=estimates)
+            scheduler = scheduler_settings(plan, steps=steps, estimates=estimates, occupancy=occupancy)
         else:
-            scheduler = SchedulerSettings(gate=order in PLUGGED_ORDERS, step_log=str(steps.absolute()))
+            scheduler = SchedulerSettings(
+                gate=order in PLUGGED_ORDERS, step_log=str(steps.absolute()), occupancy=str(occupancy.absolute())
+            )
         if order in _POLICIES:
             arguments = arguments | {"schedule_policy": str(order)}
         changed = {"scheduler": scheduler, "overlap": overlap.value, "server_args": arguments}
@@ -163,6 +168,7 @@ class _Bench:
         self.listener(PhaseStarted("load", f"engine of {entry.order} on {entry.overlap}"))
         if entry.settings.scheduler.estimates is not None:
             Estimates.create(Path(entry.settings.scheduler.estimates), len(self.asked.job.accepted))
+        Occupancy.create(Path(entry.settings.scheduler.occupancy or ""))
         engine = SglangEngine(entry.settings, self.asked.folder / f"{entry.order}-{entry.overlap}.log")
         stack.push_async_callback(engine.stop)
         info = await engine.start(ignore)
@@ -198,6 +204,7 @@ class _Bench:
             records=records,
             steps=StepTail(entry.steps),
             estimates=estimates,
+            occupancy=Occupancy(Path(entry.settings.scheduler.occupancy or "")) if info.tells_running else None,
             receiver=totals,
             listener=self.listener,
             stopping=lambda: False,
@@ -261,7 +268,7 @@ def _as_rows(entry: _Entry, info: EngineInfo) -> RunPlan:
     """A list as it stands. SGLang's own orders see what they can: the whole job, or the window that lpm looks at."""
     depth: dict[str, int] = {
         LiveOrder.DFS_WEIGHT: len(entry.rows),
-        LiveOrder.LPM: max(_LPM_WINDOW - info.max_running, 1),
+        LiveOrder.LPM: _LPM_WINDOW,
     }
     name = entry.order if isinstance(entry.order, OrderName) else OrderName.GIVEN
     plan = RunPlan(RowFeeder(entry.rows), name, entry.overlap)

@@ -30,6 +30,29 @@ class Order:
         return len(self.prompt)
 
 
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What the rule asks for that says whose turn it is (`scan.first_side`), of a request at the head of its side.
+
+    side: LEFT or RIGHT. holds: tokens of the pool that it holds on the mean of its stay. area: its tokens times its
+    decode steps, where sides admit at an even pace; else 0. stays: whether it is the rest of what its side has begun.
+    unit: piece of the blend's row; density, reads: of that, as in `ScanRow`. compute, memory: its own seconds; rest_:
+    those of all that was not handed over when it was.
+    """
+
+    side: int
+    holds: float = 0.0
+    area: float = 0.0
+    stays: bool = False
+    unit: int = -1
+    density: float = 1.0
+    reads: float = 1.0
+    compute: float = 0.0
+    memory: float = 0.0
+    rest_compute: float = 0.0
+    rest_memory: float = 0.0
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Blend:
     """A blended order with what its making tells.

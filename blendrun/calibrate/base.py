@@ -112,11 +112,12 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Rates:
-    """What plain torch reaches on the device.
+    """What the device reaches outside an engine.
 
     flops: FLOP/s of a large matrix product. copy_bandwidth: byte/s, read and written, of a large copy.
     attention_bandwidth: byte/s of keys and values read by decode attention. memory: bytes of the device.
-    device, attention: names of the device and of the attention code.
+    device: its name. attention: the code that was measured, and on what batch.
+    stand_in: why that is not the code that the engine runs; empty where it is.
     """
 
     flops: float
@@ -125,11 +126,15 @@ class Rates:
     memory: float
     device: str
     attention: str
+    stand_in: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Everything one calibration found. date: ISO 8601, UTC. seconds: it took. threads: None on a GPU."""
+    """Everything one calibration found. date: ISO 8601, UTC. seconds: it took. threads: None on a GPU.
+
+    engine: what the engine settled on by itself, as (name, value), for people.
+    """
 
     model: str
     platform: str
@@ -144,3 +149,4 @@ class Calibration:
     worst_error: float
     seconds: float
     notes: tuple[str, ...] = ()
+    engine: tuple[tuple[str, str], ...] = ()

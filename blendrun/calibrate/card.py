@@ -56,7 +56,8 @@ def make_card(name: str, found: Calibration, base: HardwareCard | None, command:
     source = f"{command}, {found.date}, {_with(found)}"
     rates = found.rates
     flops = Figure(rates.flops, f"{source}: matrix product", "measured")
-    bandwidth = Figure(rates.attention_bandwidth, f"{source}: decode attention ({rates.attention})", "measured")
+    ran = f"{rates.attention}; {rates.stand_in}" if rates.stand_in else rates.attention
+    bandwidth = Figure(rates.attention_bandwidth, f"{source}: decode attention ({ran})", "measured")
     copied = Figure(rates.copy_bandwidth, f"{source}: copy", "measured")
     faster = copied if copied.value > bandwidth.value else bandwidth
     return HardwareCard(
@@ -71,6 +72,7 @@ def make_card(name: str, found: Calibration, base: HardwareCard | None, command:
         value_bytes=2 if found.platform == "gpu" else 4,
         step=found.step,
         host=platform.node(),
+        device=found.rates.device if found.platform == "gpu" else None,
     )
 
 
@@ -96,7 +98,8 @@ def _peak(known: Figure | None, achieved: Figure) -> Figure:
 def _head(found: Calibration) -> str:
     worst = f"fit error {100 * found.step.fit_error:.1f} % on average, {100 * found.worst_error:.1f} % at worst"
     held = "".join(f"; held-out {point.name} {100 * point.error:+.1f} %" for point in found.held_out)
-    return f"# Written by `blendrun calibrate` on {found.date}, {_with(found)}.\n# {worst}{held}.\n"
+    engine = "".join(f"; {name}: {value}" for name, value in found.engine)
+    return f"# Written by `blendrun calibrate` on {found.date}, {_with(found)}{engine}.\n# {worst}{held}.\n"
 
 
 def _with(found: Calibration) -> str:

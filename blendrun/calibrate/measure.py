@@ -1,9 +1,10 @@
-"""One calibration from end to end: raw rates, engine up, sweep, engine down, fit."""
+"""One calibration from end to end: engine up, sweep, engine down, raw rates, fit."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -20,9 +21,6 @@ from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.models.cards import ModelCard
 from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stop_error
 
-# SGLang's own choice where `chunked_prefill_size` is not given: by memory, on most GPUs of today and on a CPU. A wrong
-# guess moves one step in a prompt of this length.
-_CHUNK = {"gpu": 8192, "cpu": 4096}
 # Above this the model of a step does not describe the machine, or something else ran beside.
 _POOR_FIT = 0.10
 
@@ -44,19 +42,28 @@ def calibrate(task: Task, engine: Engine, listener: Listener) -> Calibration:
     stop signal, UsageError where the engine is too small to measure.
     """
     begun = time.monotonic()
-    listener(PhaseStarted("rates", "matrix product, copy, decode attention"))
-    rates = measure_rates(_request(task), environment(task.settings))
     with handlers_kept():
         info, observations = asyncio.run(_run(task, engine, listener))
+    # Behind the engine, which says by which code it decodes, and whose memory is free now.
+    listener(PhaseStarted("rates", "matrix product, copy, decode attention"))
+    rates = measure_rates(_request(task, info), environment(task.settings))
     listener(PhaseStarted("fit", f"{len(observations)} measurements"))
     return _result(task, info, rates, observations, fit(observations), time.monotonic() - begun)
 
 
-def _request(task: Task) -> Request:
+def _request(task: Task, info: EngineInfo) -> Request:
     card = task.card
     # Latent attention reads one shared vector a token; what a card with it has no key heads for, one head stands for.
     kv_heads = 1 if card.mla else card.kv_heads
-    return Request(task.settings.platform, card.heads, kv_heads, card.head_dim, repeats=3 if task.quick else 9)
+    return Request(
+        task.settings.platform,
+        card.heads,
+        kv_heads,
+        card.head_dim,
+        repeats=3 if task.quick else 9,
+        attention=info.attention,
+        page=info.page or 1,
+    )
 
 
 async def _run(task: Task, engine: Engine, listener: Listener) -> tuple[EngineInfo, tuple[Observation, ...]]:
@@ -96,10 +103,8 @@ async def _measure(task: Task, engine: Engine, listener: Listener) -> tuple[Engi
 
 def _policy(settings: EngineSettings, info: EngineInfo) -> Policy:
     given = settings.server_args
-    chunk = int(given.get("chunked_prefill_size") or _CHUNK[settings.platform])
     return Policy(
-        # Not chunked at all where SGLang is told -1.
-        chunk=chunk if chunk > 0 else info.context_length,
+        chunk=info.chunk or info.context_length,
         max_running=info.max_running,
         mixed=bool(given.get("enable_mixed_chunk")),
         late=not given.get("disable_overlap_schedule"),
@@ -114,13 +119,6 @@ def _result(
     fitted: Fit,
     seconds: float,
 ) -> Calibration:
-    found = fitted.constants
-    notes = list(info.notes)
-    if fitted.mean_error > _POOR_FIT:
-        notes.append(
-            f"the step model is {100 * fitted.mean_error:.0f} % off on average: was something else running? "
-            "Calibrate again on a quiet machine"
-        )
     return Calibration(
         model=task.model,
         platform=task.settings.platform,
@@ -128,22 +126,43 @@ def _result(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=info.versions,
         rates=rates,
-        step=StepFigures(
-            model=task.model,
-            step_seconds=found.step,
-            row_seconds=found.row,
-            request_seconds=found.request,
-            prefill_token_seconds=found.prefill_token,
-            decode_token_seconds=found.prefill_token,
-            prefill_square_seconds=found.prefill_square,
-            kv_token_seconds=found.kv_token,
-            weights_seconds=found.weights,
-            fit_error=fitted.mean_error,
-        ),
-        round_trip_seconds=found.round_trip,
+        step=_figures(task, fitted),
+        round_trip_seconds=fitted.constants.round_trip,
         points=fitted.points,
         held_out=fitted.held_out,
         worst_error=fitted.worst_error,
         seconds=seconds,
-        notes=tuple(notes),
+        notes=(*info.notes, *_notes(task, rates, fitted)),
+        engine=(("decode attention", info.attention or "not told"), ("chunk", str(info.chunk or "none"))),
     )
+
+
+def _figures(task: Task, fitted: Fit) -> StepFigures:
+    found, given = fitted.constants, task.settings.server_args
+    return StepFigures(
+        model=task.model,
+        step_seconds=found.step,
+        row_seconds=found.row,
+        request_seconds=found.request,
+        prefill_token_seconds=found.prefill_token,
+        decode_token_seconds=found.prefill_token,
+        prefill_square_seconds=found.prefill_square,
+        kv_token_seconds=found.kv_token,
+        weights_seconds=found.weights,
+        fit_error=fitted.mean_error,
+        digest=task.card.digest,
+        gpus=int(given.get("tp_size", 1)) * int(given.get("pp_size", 1)),
+    )
+
+
+def _notes(task: Task, rates: Rates, fitted: Fit) -> Iterator[str]:
+    """What a person should know of the figures."""
+    if rates.stand_in:
+        yield f"decode attention was measured with {rates.attention}: {rates.stand_in}"
+    if task.card.mla is not None:
+        yield "decode attention was measured with one head of keys and values in place of the latent vectors"
+    if fitted.mean_error > _POOR_FIT:
+        yield (
+            f"the step model is {100 * fitted.mean_error:.0f} % off on average: was something else running? "
+            "Calibrate again on a quiet machine"
+        )

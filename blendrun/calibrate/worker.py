@@ -5,22 +5,23 @@ Runs in a process of its own, which imports torch so that the command does not, 
 
 from __future__ import annotations
 
-import statistics
 import sys
-import time
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
 import psutil
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from blendrun.calibrate.base import Rates
-from blendrun.calibrate.rates import Request
+from blendrun.calibrate.kernels import KERNELS, STAND_INS, Batch, plain
+from blendrun.calibrate.rates import PLAIN, Request
+from blendrun.calibrate.timing import by_device, by_host
 
-_WARM_UPS = 2
-_PAGE = 16
+# Bytes of keys and values that are more than the caches of a GPU hold, several times over (B200: 126 MiB).
+_LEAST_READ = 512 << 20
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def measure(request: Request) -> Rates:
     with torch.inference_mode():
         flops = _matrix_product(8192 if gpu else 2048, device, kind, request.repeats)
         copied = _copy((2 << 30) if gpu else (256 << 20), device, request.repeats)
-        attention, code = _decode_attention(request, device, kind)
+        attention, code, why = decode_attention(request, device, kind)
     return Rates(
         flops=flops,
         copy_bandwidth=copied,
@@ -44,25 +45,15 @@ def measure(request: Request) -> Rates:
         memory=float(torch.cuda.get_device_properties(0).total_memory if gpu else psutil.virtual_memory().total),
         device=torch.cuda.get_device_name(0) if gpu else "cpu",
         attention=code,
+        stand_in=why,
     )
 
 
 def _seconds(run: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    """Median seconds of one call, after a warm-up."""
-    taken = []
-    for number in range(_WARM_UPS + repeats):
-        _wait(device)
-        begun = time.perf_counter()
-        run()
-        _wait(device)
-        if number >= _WARM_UPS:
-            taken.append(time.perf_counter() - begun)
-    return statistics.median(taken)
-
-
-def _wait(device: torch.device) -> None:
+    """Median seconds of one call."""
     if device.type == "cuda":
-        torch.cuda.synchronize()
+        return by_device(run, repeats, partial(torch.cuda.Event, enable_timing=True))
+    return by_host(run, repeats)
 
 
 def _matrix_product(size: int, device: torch.device, kind: torch.dtype, repeats: int) -> float:
@@ -77,51 +68,48 @@ def _copy(size: int, device: torch.device, repeats: int) -> float:
     return 2 * size / _seconds(lambda: target.copy_(source), device, repeats)
 
 
-def _decode_attention(request: Request, device: torch.device, kind: torch.dtype) -> tuple[float, str]:
-    """Byte/s of keys and values read by one layer's decode attention, and which code ran."""
-    rows, context = (128, 2048) if device.type == "cuda" else (16, 1024)
-    read = 2 * rows * context * request.kv_heads * request.head_dim * torch.finfo(kind).bits // 8
-    if device.type == "cuda":
+def decode_attention(request: Request, device: torch.device, kind: torch.dtype) -> tuple[float, str, str]:
+    """Byte/s of keys and values read by one layer's decode attention, which code ran on what, and why it is not the
+    engine's own; empty where it is."""
+    batch = _batch(request, device, kind)
+
+    def seconds(name: str) -> float:
+        made = plain(batch) if name == PLAIN else KERNELS[name](batch)
+        return _seconds(made, device, request.repeats)
+
+    wanted = request.attention if device.type == "cuda" else PLAIN
+    taken, name, why = first_that_runs(wanted, seconds)
+    return batch.read / taken, f"{name}, {batch.rows} x {batch.context} tokens", why
+
+
+def first_that_runs(wanted: str | None, seconds: Callable[[str], float]) -> tuple[float, str, str]:
+    """Seconds by the kernel `wanted`, or by the first stand-in that runs; its name; why it stands in, or nothing.
+
+    Raises what torch's own attention raises, which is the last one.
+    """
+    why = ""
+    if wanted != PLAIN and wanted not in KERNELS:
+        why = f"the engine's {wanted or 'attention'} is not one that is measured here"
+    tried = () if wanted == PLAIN else (wanted or "", *STAND_INS)
+    for name in dict.fromkeys(each for each in tried if each in KERNELS):
         try:
-            run = _flashinfer(request, rows, context, kind)
-            return read / _seconds(run, device, request.repeats), "flashinfer"
-        except Exception as error:  # noqa: BLE001  # no flashinfer, no compiler for it: torch's own attention then
-            sys.stderr.write(f"flashinfer did not run ({error!r}); torch's attention is measured\n")
-    query = torch.randn(rows, request.heads, 1, request.head_dim, device=device, dtype=kind)
-    keys, values = (
-        torch.randn(rows, request.kv_heads, context, request.head_dim, device=device, dtype=kind) for _ in range(2)
-    )
-    # As the CPU runtime does: the query heads that share a key head are the rows of one product.
-    query = query.view(rows, request.kv_heads, request.heads // request.kv_heads, request.head_dim)
-    seconds = _seconds(lambda: scaled_dot_product_attention(query, keys, values), device, request.repeats)
-    return read / seconds, "torch"
+            return seconds(name), name, why
+        except Exception as error:  # noqa: BLE001  # not installed, not for this device, no compiler for it
+            why = why or f"the engine's {wanted} did not run here ({_first_line(error)})"
+            sys.stderr.write(f"{name} did not run: {error!r}\n")
+    return seconds(PLAIN), PLAIN, why
 
 
-def _flashinfer(request: Request, rows: int, context: int, kind: torch.dtype) -> Callable[[], Any]:
-    import flashinfer
+def _batch(request: Request, device: torch.device, kind: torch.dtype) -> Batch:
+    rows, context = (128, 2048) if device.type == "cuda" else (16, 1024)
+    batch = Batch(rows, context, request.heads, request.kv_heads, request.head_dim, request.page, device, kind)
+    while device.type == "cuda" and batch.read < _LEAST_READ:
+        batch = replace(batch, rows=2 * batch.rows)
+    return batch
 
-    pages = rows * context // _PAGE
-    whole = {"device": "cuda", "dtype": torch.int32}
-    wrapper = flashinfer.BatchDecodeWithPagedKVCacheWrapper(
-        torch.zeros(256 << 20, dtype=torch.uint8, device="cuda"),
-        "NHD",
-        # What SGLang chooses too where several query heads share a key head.
-        use_tensor_cores=request.heads // request.kv_heads >= 4,
-    )
-    wrapper.plan(
-        torch.arange(0, pages + 1, context // _PAGE, **whole),
-        torch.arange(pages, **whole),
-        torch.full((rows,), _PAGE, **whole),
-        request.heads,
-        request.kv_heads,
-        request.head_dim,
-        _PAGE,
-        q_data_type=kind,
-        kv_data_type=kind,
-    )
-    cache = torch.randn(pages, 2, _PAGE, request.kv_heads, request.head_dim, device="cuda", dtype=kind)
-    query = torch.randn(rows, request.heads, request.head_dim, device="cuda", dtype=kind)
-    return lambda: wrapper.run(query, cache)
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:160]
 
 
 if __name__ == "__main__":

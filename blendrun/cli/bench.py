@@ -11,6 +11,7 @@ import typer
 
 from blendrun.cli.choices import choice, names_in
 from blendrun.cli.live import live
+from blendrun.cli.tunnel import tunnel
 from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.synth.kinds import COMPUTE, MEMORY, SHARE
 
@@ -56,6 +57,7 @@ def root() -> None:
 
 
 bench.command()(live)
+bench.command()(tunnel)
 
 
 @bench.command()

@@ -56,7 +56,9 @@ def calibrate(
         bool,
         typer.Option("--trust-remote-code", help="Run code of the model's folder."),
     ] = False,
-    quick: Annotated[bool, typer.Option("--quick", help="A rough answer from a few small batches.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A rough answer from few batches, each once: less than a minute of them.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
@@ -130,7 +132,7 @@ def _shipped_card(task: Task) -> HardwareCard | None:
     if task.settings.platform == "cpu":
         return load_hardware("cpu")
     try:
-        return load_hardware(detect_hardware())
+        return load_hardware(detect_hardware("gpu"))
     except UsageError:
         return None
 

@@ -124,10 +124,10 @@ def _of_job(
     from blendrun.engine.base import EngineSettings
     from blendrun.engine.settings import (
         available_cores,
-        engine_limits,
         parse_engine_args,
         runtime_versions,
     )
+    from blendrun.engine.sizes import limits_to_plan
     from blendrun.errors import UsageError
     from blendrun.models.resolve import resolve_model
     from blendrun.planner.run_planner import RunPlanner
@@ -142,7 +142,7 @@ def _of_job(
     arguments = parse_engine_args(asked.engine_arg)
     if asked.kv_tokens is not None:
         arguments["max_total_tokens"] = asked.kv_tokens
-    limits = engine_limits(platform, arguments)
+    limits = limits_to_plan(platform, arguments)
     rounds = LiveBench(
         job=job,
         planner=RunPlanner(model, None, limits=limits, hardware=asked.hardware),

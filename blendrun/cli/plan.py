@@ -25,7 +25,16 @@ def plan(
         str | None,
         typer.Option(help="Cards of configs/hardware or YAML files, comma-separated. Default: this machine's."),
     ] = None,
-    gpus: Annotated[str, typer.Option(metavar="N,...", help="How many of them; several numbers compare.")] = "1",
+    gpus: Annotated[
+        str | None,
+        typer.Option(metavar="N,...", help="How many of them; several numbers compare. Default: those of one engine."),
+    ] = None,
+    tp: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="GPUs of one engine (tensor parallel). Default: 1, or all where 1 is too small."
+        ),
+    ] = None,
     tokenizer: Annotated[
         Path | None, typer.Option(help="tokenizer.json or its folder, where the model's files are not here.")
     ] = None,

@@ -25,6 +25,8 @@ class StepFigures:
     """Constants of an engine step for one model, as `blendrun calibrate` fitted them, in seconds.
 
     `blendrun.simulate.base.StepTime` has their meaning. fit_error: mean relative error over the batches measured.
+    digest: `ModelCard.digest` of that model; None in cards of earlier versions, which go by its name alone. gpus: that
+    held one copy of it.
     """
 
     model: str
@@ -37,6 +39,8 @@ class StepFigures:
     kv_token_seconds: float
     weights_seconds: float
     fit_error: float
+    digest: str | None = None
+    gpus: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ class HardwareCard:
     value_bytes: bytes of a weight and of a cached value as the runtime holds them here (2, or 4 on a CPU).
     matches: what devices of this card are called, as regular expressions that the whole name fits: the product as the
         driver has it without "NVIDIA ", "1002:" and the PCI device id of an AMD device, "accelerator_type:" and Ray's.
-    step: what a calibration with one model found. host: name of the machine that was calibrated.
+    step: what a calibration with one model found. host: name of the machine that was calibrated. device: of its GPU.
     """
 
     name: str
@@ -64,6 +68,7 @@ class HardwareCard:
     matches: tuple[str, ...] = ()
     step: StepFigures | None = None
     host: str | None = None
+    device: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,82 +4,103 @@ from __future__ import annotations
 
 import platform
 import re
-import shutil
-import subprocess
 from pathlib import Path
+from typing import Literal
 
+from blendrun.cost.base import HardwareCard
+from blendrun.cost.gpus import Gpu, hidden, query, usable_gpus
 from blendrun.cost.hardware import list_hardware, load_hardware, match_hardware, user_hardware_folder
 from blendrun.errors import UsageError
 
-PROC_FOLDER = Path("/proc/driver/nvidia/gpus")
 KFD_FOLDER = Path("/sys/class/kfd/kfd/topology/nodes")
-
+# Where one of them is, there is a GPU, whoever can name it.
+NVIDIA_NODES = (Path("/dev/nvidia0"), Path("/dev/nvidiactl"))
 
 # What a calibration calls its card unless told otherwise.
 CALIBRATED = "this-machine"
 
+Runs = Literal["cpu", "gpu"]
 
-def own_hardware() -> str:
+
+def own_hardware(runs: Runs | None = None) -> str:
     """The card to plan with where none is named: this machine's calibrated one, else the one of its kind.
 
-    A home folder may be shared by machines: a card counts only where it was measured. Raises as `detect_hardware`, and
-    UsageError for a calibrated card that cannot be read.
+    runs: what the engine runs on; None for the GPU where there is one.
+    A home folder may be shared by machines, and a machine may have GPUs of several kinds: a calibrated card counts only
+    for what was measured. Raises as `detect_hardware`, and UsageError for a calibrated card that cannot be read.
     """
-    if (user_hardware_folder() / f"{CALIBRATED}.yaml").is_file() and load_hardware(CALIBRATED).host == platform.node():
-        return CALIBRATED
-    return detect_hardware()
+    if (user_hardware_folder() / f"{CALIBRATED}.yaml").is_file():
+        card = load_hardware(CALIBRATED)
+        if card.host == platform.node() and runs in (None, card.kind) and _is_of(card):
+            return CALIBRATED
+    return detect_hardware(runs)
 
 
-def detect_hardware() -> str:
-    """The name, for `load_hardware`, of this machine's card; "cpu" where there is no GPU.
+def detect_hardware(runs: Runs | None = None) -> str:
+    """The name, for `load_hardware`, of this machine's card; "cpu" where there is no GPU, or the engine runs on none.
 
-    Raises UsageError for a GPU without a card and for GPUs of several kinds: the user has to name the hardware.
+    Raises UsageError where the user has to name the hardware: for a GPU without a card, for a slice of one, for GPUs of
+    several kinds, and for one that is here and that nothing names.
     """
-    names = _nvidia_names()
-    if not names:
-        return next((card for card in _amd_cards()), "cpu")
-    found = {name: _card_of(name) for name in names}
-    unknown = [name for name, card in found.items() if card is None]
-    advice = f"pass --hardware with one of {', '.join(list_hardware())}, or the path of a card of your own"
-    if unknown:
-        raise UsageError(f"this machine has a {unknown[0]}, which has no hardware card: {advice}")
-    cards = {card for card in found.values() if card is not None}
-    if len(cards) > 1:
-        raise UsageError(f"this machine has GPUs of several kinds ({', '.join(sorted(found))}): {advice}")
-    return cards.pop()
+    if runs == "cpu":
+        return "cpu"
+    gpus = usable_gpus()
+    if gpus:
+        return _card_of_all(gpus)
+    if (amd := next(iter(_amd_cards()), None)) is not None:
+        return amd
+    if runs == "gpu" or (not hidden() and any(node.exists() for node in NVIDIA_NODES)):
+        raise UsageError(
+            f"a GPU is here that neither nvidia-smi nor the driver's files name, as in some containers: {_advice()}"
+        )
+    return "cpu"
 
 
 def compute_capability() -> tuple[int, int] | None:
-    """Of this machine's first NVIDIA GPU, (major, minor), as nvidia-smi says; None where it cannot be told."""
-    answers = _nvidia_smi("compute_cap") or []
-    found = re.fullmatch(r"(\d+)\.(\d+)", answers[0]) if answers else None
+    """Of the first NVIDIA GPU that can be used, (major, minor), as nvidia-smi says; None where it cannot be told."""
+    try:
+        gpus = usable_gpus()
+    except UsageError:
+        return None
+    answer = query("compute_cap").get(gpus[0].uuid, "") if gpus else ""
+    found = re.fullmatch(r"(\d+)\.(\d+)", answer)
     return (int(found.group(1)), int(found.group(2))) if found else None
+
+
+def _card_of_all(gpus: list[Gpu]) -> str:
+    """The one card of all of them. Raises UsageError."""
+    if part := next((gpu for gpu in gpus if gpu.mig is not None), None):
+        raise UsageError(
+            f"this machine's GPU is a MIG slice ({part.mig} of a {part.product}), which has its own rates and memory: "
+            f"{_advice()}; `blendrun calibrate` measures one and writes its card"
+        )
+    found = {gpu.product: _card_of(gpu.product) for gpu in gpus}
+    unknown = [name for name, card in found.items() if card is None]
+    if unknown:
+        raise UsageError(f"this machine has a {unknown[0]}, which has no hardware card: {_advice()}")
+    cards = {card for card in found.values() if card is not None}
+    if len(cards) > 1:
+        raise UsageError(f"this machine has GPUs of several kinds ({', '.join(sorted(found))}): {_advice()}")
+    return cards.pop()
+
+
+def _advice() -> str:
+    return f"pass --hardware with one of {', '.join(list_hardware())}, or the path of a card of your own"
+
+
+def _is_of(card: HardwareCard) -> bool:
+    """Whether the devices that can be used are of the kind that a card was measured on, where they have names."""
+    if card.device is None:
+        return True
+    try:
+        # torch calls a slice by its whole and its profile.
+        return all(card.device.startswith(gpu.product) for gpu in usable_gpus())
+    except UsageError:
+        return False
 
 
 def _card_of(product: str) -> str | None:
     return match_hardware(re.sub(r"\s+", " ", product).strip().removeprefix("NVIDIA "))
-
-
-def _nvidia_names() -> list[str]:
-    """Product names of this machine's NVIDIA GPUs: what nvidia-smi says, else what the driver shows in /proc."""
-    if (names := _nvidia_smi("name")) is not None:
-        return names
-    found = (re.search(r"^Model:\s*(.+)$", _text(path), re.MULTILINE) for path in PROC_FOLDER.glob("*/information"))
-    return [model.group(1).strip() for model in found if model]
-
-
-def _nvidia_smi(field: str) -> list[str] | None:
-    """A field of each GPU; None where the program is missing or fails."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    command = [program, f"--query-gpu={field}", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-    except (OSError, subprocess.SubprocessError):
-        # An image may ship the program on a machine without a GPU; it then fails.
-        return None
-    return [line.strip() for line in answer.stdout.splitlines() if line.strip()]
 
 
 def _amd_cards() -> list[str]:

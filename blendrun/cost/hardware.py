@@ -138,7 +138,7 @@ def _refuse_impossible(card: HardwareCard, path: Path) -> None:
             raise UsageError(f"{path}: `{key}.source` must say where the number is from")
     for field in dataclasses.fields(StepFigures) if card.step is not None else ():
         value = getattr(card.step, field.name)
-        if not isinstance(value, str) and not (math.isfinite(value) and value >= 0):
+        if isinstance(value, float) and not (math.isfinite(value) and value >= 0):
             raise UsageError(f"{path}: `step.{field.name}` must be a number of 0 or more, not {value:g}")
     if card.value_bytes not in (1, 2, 4):
         raise UsageError(f"{path}: `value_bytes` must be 1, 2 or 4, not {card.value_bytes}")

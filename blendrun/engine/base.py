@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
+from blendrun.blend.base import Turn
 from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget
 from blendrun.endpoints.base import Usage
 from blendrun.events import Listener
@@ -22,12 +23,14 @@ class Planned(msgspec.Struct, frozen=True):
     index: place in the plan, lower first (below 2^31). output: expected output tokens to its end, of each choice; 0
     where nobody knows. reuse: leading prompt tokens that a request fed later can use again. prompt: its tokens, 0 where
     nobody counted them.
+    turn: what its turn depends on, of a request that comes from a blend; None where the place alone says it.
     """
 
     index: int
     output: int
     reuse: int
     prompt: int = 0
+    turn: Turn | None = None
 
 
 class WorkItem(msgspec.Struct, frozen=True, tag="work"):
@@ -66,7 +69,10 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
 
     context_length, kv_tokens (size of the KV pool): tokens; 0 where a server does not say.
     max_running: requests decoded at once. queue: requests that it should have beside them; None for what the plan says.
-    notes: sentences a person should read (a hook that did not take, say).
+    notes: sentences a person should read (a hook that did not take, say). tells_running: whether it says what runs in
+    it (`SchedulerSettings.occupancy`).
+    chunk: most prefill tokens of a step. attention: the backend that decodes. page: tokens of a page of its cache. None
+    where it does not say; chunk also where it cuts no prompts.
     """
 
     engine: str
@@ -77,6 +83,10 @@ class EngineInfo(msgspec.Struct, frozen=True, tag="ready"):
     versions: dict[str, str]
     notes: tuple[str, ...] = ()
     queue: int | None = None
+    tells_running: bool = False
+    chunk: int | None = None
+    attention: str | None = None
+    page: int | None = None
 
 
 class ConstantStep(msgspec.Struct, frozen=True, tag="constant"):
@@ -118,7 +128,10 @@ class SchedulerSettings(msgspec.Struct, frozen=True):
     request, not the engine. budget: prefill tokens of each step, None for SGLang's
     own chunk. reserve: admission by the expected output of `Planned` at every step to come, not by SGLang's guess.
     next_use: evict first what no request to come can use. plan_order: admit, and readmit after a retraction, by
-    `Planned.index` whatever the order of arrival. step_log: file for one JSON line a forward pass, None for none.
+    `Planned.index` whatever the order of arrival. sides: of a blend's two sides that one admits whose turn it is
+    (`Planned.turn`). occupancy: file that says what runs (`engine.scheduler.occupancy`).
+    step_log: file for one JSON line a forward pass, None for none; log_every_rank: of each rank of a model, in files of
+    their own, to compare them.
     estimates: file of corrected expectations (`engine.scheduler.estimates`), for one scheduler process only: several
     that share a model must decide alike, and would not read it at the same moment.
     """
@@ -129,7 +142,10 @@ class SchedulerSettings(msgspec.Struct, frozen=True):
     reserve: bool = False
     next_use: bool = False
     plan_order: bool = False
+    sides: bool = False
+    occupancy: str | None = None
     step_log: str | None = None
+    log_every_rank: bool = False
     estimates: str | None = None
 
 

@@ -26,7 +26,8 @@ _PDMUX_ARCHITECTURES = frozenset(
         "Spark2_5ForCausalLM",
     )
 )
-# What an engine decodes at once where nobody said: SGLang's largest captured batch on cards with room for it.
+# What an engine decodes at once where neither the user nor a plan said: SGLang's largest captured batch on cards with
+# room for it.
 _MOST_ROWS = 512
 # Pages of every attention backend divide it.
 _CHUNK_STEP = 64
@@ -59,7 +60,10 @@ class OverlapRefusal:
 def overlap_arguments(
     mode: OverlapMode, platform: Platform, server_args: dict[str, Any], facts: JobFacts
 ) -> dict[str, Any] | OverlapRefusal:
-    """SGLang arguments that turn `mode` on, or why it is refused. server_args: the user's own, which win."""
+    """SGLang arguments that turn `mode` on, or why it is refused.
+
+    server_args: the user's own and what a plan needs (`engine.sizes`), which win.
+    """
     if mode == "mixed":
         return _mixed(server_args, facts)
     if mode == "pdmux":

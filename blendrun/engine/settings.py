@@ -16,29 +16,17 @@ from typing import Any
 import msgspec
 import orjson
 
-from blendrun.cost.capacity import EngineLimits
 from blendrun.engine.base import EngineSettings, Platform
 from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
 from blendrun.engine.scheduler.plugin import SETTINGS_VARIABLE
 from blendrun.engine.sglang_names import TREE, TREE_VARIABLE, has, nan_check
+from blendrun.engine.sizes import CPU_KV_TOKENS, CPU_MAX_RUNNING
 from blendrun.errors import UsageError
 from blendrun.models.resolve import cache_folder
 
 RUNTIME_PACKAGES = ("sglang", "torch", "transformers")
 # The platform's entry point name. Its plug-ins act only where SGLang was told this name.
 CPU_PLATFORM = "blendrun_cpu"
-# Tokens. 1.5 GB for SmolLM2-135M in float32; a larger pool takes seconds to allocate and a CPU does not fill it.
-_CPU_KV_TOKENS = 32_768
-# SGLang's own where there is no GPU.
-_CPU_CHUNK = 4096
-# Prefill tokens of a step without chunks: SGLang's `max_prefill_tokens`.
-_LARGEST_PREFILL = 16_384
-_LIMITS = ("max_total_tokens", "max_running_requests", "chunked_prefill_size")
-# Where nobody said otherwise and memory ran out: below what SGLang chooses by itself.
-_GPU_MAX_RUNNING, _GPU_FRACTION = 256, 0.86
-_LESS_POOL = 0.7
-# Bounds how long a step takes and how much work in flight a kill loses; not tuned for throughput.
-_CPU_MAX_RUNNING = 32
 _CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_scheduler,blendrun_seeds"
 # One forward pass may take minutes on a slow CPU; SGLang's watchdog would take that for a hang after 300 s.
 _CPU_WATCHDOG_S = 3600
@@ -50,11 +38,22 @@ _CAPACITY_ARGS = frozenset(
     (
         "base_gpu_id",
         "chunked_prefill_size",
-        "cuda_graph_max_bs",
+        "cuda_graph_backend_decode",
+        "cuda_graph_backend_prefill",
+        "cuda_graph_bs_decode",
+        "cuda_graph_bs_prefill",
+        "cuda_graph_config",
+        "cuda_graph_max_bs_decode",
+        "cuda_graph_max_bs_prefill",
+        "cuda_graph_max_seq_len_prefill",
+        "cuda_graph_prefill_max_context",
         "decode_log_interval",
         "device",
         "disable_cuda_graph",
+        "disable_cuda_graph_padding",
+        "disable_decode_cuda_graph",
         "disable_overlap_schedule",
+        "disable_prefill_cuda_graph",
         "disable_priority_preemption",
         "disable_radix_cache",
         "dp_size",
@@ -230,47 +229,6 @@ def one_scheduler(arguments: dict[str, Any]) -> bool:
     return all(arguments.get(name, 1) == 1 for name in ("tp_size", "pp_size", "dp_size"))
 
 
-def engine_limits(platform: Platform, arguments: dict[str, Any]) -> EngineLimits:
-    """What is known of an engine before it starts. arguments: the user's own.
-
-    Raises UsageError for a number that is none.
-    """
-    default = (
-        {"max_total_tokens": _CPU_KV_TOKENS, "max_running_requests": _CPU_MAX_RUNNING} if platform == "cpu" else {}
-    )
-    told = {name: (default | arguments).get(name) for name in _LIMITS}
-    for name, value in told.items():
-        # -1 turns chunks off.
-        if value is not None and (not isinstance(value, int) or (value < 1 and name != "chunked_prefill_size")):
-            raise UsageError(f"--engine-arg {name}={value}: give a whole number above 0")
-    pool, running, chunk = told.values()
-    if chunk is not None and chunk < 1:
-        chunk = _LARGEST_PREFILL
-    return EngineLimits(pool, running, _CPU_CHUNK if chunk is None and platform == "cpu" else chunk)
-
-
-def shrunk_arguments(
-    arguments: dict[str, Any], platform: Platform, times: int, context_length: int | None = None
-) -> dict[str, Any]:
-    """Arguments of an engine that needs less memory, for one that ran out of it `times` times. times 0: unchanged.
-
-    Half as many requests at once each time, and a KV pool of 0.7 of its size, but not less than one request of
-    `context_length` tokens takes: else it would refuse what the first engine took. What weights and activations take
-    does not shrink; on a GPU the share of memory that weights and pool may have does.
-    """
-    if not times:
-        return arguments
-    limits = engine_limits(platform, arguments)
-    running = limits.max_running or _GPU_MAX_RUNNING
-    less: dict[str, Any] = {"max_running_requests": max(running >> times, 1)}
-    if limits.pool_tokens is not None:
-        least = min(limits.pool_tokens, context_length or 1)
-        less["max_total_tokens"] = max(int(limits.pool_tokens * _LESS_POOL**times), least)
-    if platform == "gpu":
-        less["mem_fraction_static"] = round(arguments.get("mem_fraction_static", _GPU_FRACTION) - 0.06 * times, 3)
-    return arguments | less
-
-
 # A request's priority is its place in the plan: the lowest goes first, and one that was sent back comes back there.
 _PLAN_ORDER = {
     "enable_priority_scheduling": True,
@@ -297,8 +255,8 @@ def server_args(settings: EngineSettings) -> dict[str, Any]:
             "dtype": "float32",
             "attention_backend": "torch_native",
             "sampling_backend": "pytorch",
-            "max_total_tokens": _CPU_KV_TOKENS,
-            "max_running_requests": _CPU_MAX_RUNNING,
+            "max_total_tokens": CPU_KV_TOKENS,
+            "max_running_requests": CPU_MAX_RUNNING,
             "watchdog_timeout": _CPU_WATCHDOG_S,
             # An idle scheduler spins on a whole core otherwise.
             "sleep_on_idle": True,

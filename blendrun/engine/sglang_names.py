@@ -1,8 +1,8 @@
 """What blendrun touches of SGLang that SGLang does not promise to keep: names, and in which versions they hold.
 
 SGLang is not imported here before a function is called. The rest of the code speaks the newest version's words; what
-older ones call otherwise is translated at the end. What is promised (`Engine` and its arguments, platforms, plug-ins)
-is imported where it is used, and stands here too, so that one test looks at all of it.
+older ones call otherwise is translated in `engine.older`. What is promised (`Engine` and its arguments, platforms,
+plug-ins) is imported where it is used, and stands here too, so that one test looks at all of it.
 
 `scripts/compat.sh` runs what is said here, version by version.
 """
@@ -69,8 +69,9 @@ SAMPLE = f"{_SRT}.layers.sampler.top_k_top_p_min_p_sampling_from_probs_torch"
 SEEDED_DRAW = f"{_SRT}.layers.sampler.multinomial_with_seed"
 
 # The scheduler. Its hooks are in blendrun/engine/scheduler.
-_SCHEDULER, _ADDER = f"{_MANAGERS}.scheduler.Scheduler", f"{_MANAGERS}.schedule_policy.PrefillAdder"
-NEW_PREFILL_BATCH = f"{_SCHEDULER}.get_new_batch_prefill"
+SCHEDULER, _ADDER = f"{_MANAGERS}.scheduler.Scheduler", f"{_MANAGERS}.schedule_policy.PrefillAdder"
+NEW_PREFILL_BATCH = f"{SCHEDULER}.get_new_batch_prefill"
+SORT_WAITING = f"{_MANAGERS}.schedule_policy.SchedulePolicy.calc_priority"
 BATCH_PLAN = f"{_MANAGERS}.schedule_batch.NextBatchPlan"
 NEW_ADDER = f"{_ADDER}.__init__"
 ADD_REQUEST = f"{_ADDER}.add_one_req"
@@ -79,10 +80,30 @@ LOCK_PREFIX = f"{_ADDER}._lock_node"
 # Most tokens of an answer that admission reserves.
 LONGEST_RESERVED = f"{_MANAGERS}.schedule_policy.CLIP_MAX_NEW_TOKENS"
 FILL_MASK = f"{XGRAMMAR}.XGrammarGrammar.fill_vocab_mask"
-RUN_BATCH = f"{_SCHEDULER}.run_batch"
-BATCH_RESULT = f"{_SCHEDULER}.process_batch_result"
+RUN_BATCH = f"{SCHEDULER}.run_batch"
+BATCH_RESULT = f"{SCHEDULER}.process_batch_result"
 RETRACT = f"{_MANAGERS}.schedule_batch.ScheduleBatch.retract_decode"
 PARALLEL = f"{_SRT}.runtime_context.get_parallel"
+
+# A scheduler of our own making, in a tunnel.
+TOKENIZED = f"{_MANAGERS}.io_struct.TokenizedGenerateReqInput"
+SAMPLING_PARAMS = f"{_SRT}.sampling.sampling_params.SamplingParams"
+LOGITS_OUTPUT = f"{_SRT}.layers.logits_processor.LogitsProcessorOutput"
+SERVER_ARGS, PORT_ARGS = f"{_SRT}.server_args.ServerArgs", f"{_SRT}.server_args.PortArgs"
+PUBLISH, SPAWN_RANKS = f"{_SRT}.runtime_context.publish", f"{_SRT}.runtime_context.SpawnRanks"
+
+# What came of an engine's arguments; the older names are from before 0.5.19.
+_ARGUMENTS = f"{_SRT}.arg_groups"
+SETTLED, BACKENDS = (f"{_ARGUMENTS}.model_override_base.{name}" for name in ("resolving_view", "attention_backends_of"))
+OLDER_SETTLED, OLDER_BACKENDS = (
+    f"{_ARGUMENTS}.overrides.{name}" for name in ("resolved_view", "attention_backends_of")
+)
+
+# Decode attention by itself. Not looked at on an engine's start: it is for GPUs.
+_ATTENTION = "sglang.kernels.ops.attention"
+FLASH_ATTENTION = f"{_ATTENTION}.flash_attention.flash_attn_with_kvcache"
+TRITON_ATTENTION = f"{_ATTENTION}.decode_attention.decode_attention_fwd"
+KV_SPLITS = f"{_ATTENTION}.metadata.get_num_kv_splits_triton"
 
 # The tree of prefixes: the one in Python, which is chosen by a variable.
 TREE_VARIABLE, TREE = "SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND", "python"
@@ -106,12 +127,26 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "gate": (NEW_PREFILL_BATCH, ADD_REQUEST, ADD_RESULT),
     "budget": (NEW_PREFILL_BATCH, NEW_ADDER, BATCH_PLAN),
     "reserve": (NEW_PREFILL_BATCH, NEW_ADDER, ADD_REQUEST, ADD_RESULT, LOCK_PREFIX, LONGEST_RESERVED, BATCH_PLAN),
+    "sides": (NEW_PREFILL_BATCH, SORT_WAITING, ADD_REQUEST, ADD_RESULT, RUN_BATCH),
     "next_use": (NEW_TREE, CHECKPOINT, EVICTION_START, EVICTION_NEXT, LRU_STRATEGY, INSERT_PARAMS, RADIX_KEY),
     "dead_end": (FILL_MASK,),
     "step_log": (RUN_BATCH, BATCH_RESULT, RETRACT, PARALLEL),
+    "what an engine settled on": (SETTLED, BACKENDS),
+    "bench tunnel": (
+        *(SCHEDULER, RETRACT, TOKENIZED, SAMPLING_PARAMS, LOGITS_OUTPUT),
+        *(SERVER_ARGS, PORT_ARGS, PUBLISH, SPAWN_RANKS),
+    ),
 }
 # The first version that has it, where that is not FIRST.
-SINCE = {SCHEMA_REFUSAL: "0.5.21", EVICTION_START: "0.5.20", EVICTION_NEXT: "0.5.20", CHECKPOINT: "0.5.22"}
+SINCE = {
+    SETTLED: "0.5.19",
+    BACKENDS: "0.5.19",
+    EVICTION_START: "0.5.20",
+    EVICTION_NEXT: "0.5.20",
+    SCHEMA_REFUSAL: "0.5.21",
+    SPAWN_RANKS: "0.5.21",
+    CHECKPOINT: "0.5.22",
+}
 
 # Words by which a failure is known; they reach a request's answer.
 GRAMMAR_FAILURE = "Failed to compile"
@@ -157,7 +192,7 @@ def is_there(name: str) -> bool:
     """Whether the installed SGLang has it. Imports the module that should."""
     try:
         load(name)
-    except (ImportError, AttributeError):
+    except Exception:  # noqa: BLE001  # a module may fail to be imported with anything
         return False
     return True
 
@@ -189,69 +224,6 @@ def tells_dead_ends() -> bool:
 def nan_check() -> str:
     """The variable that has the engine end where logits are no numbers. The older one turns on other checks, too."""
     return "SGLANG_ENABLE_NAN_LOGITS_CHECK" if reaches("0.5.22") else "SGLANG_ENABLE_ASYNC_ASSERT"
-
-
-def prefix_len(request: Any) -> int:
-    """Tokens of a request's prompt that the cache had. Before 0.5.22 the request holds their slots instead."""
-    try:
-        return int(request.prefix_len)
-    except AttributeError:
-        return len(request.prefix_indices)
-
-
-def extend_end(request: Any) -> int:
-    """Tokens of a request that are computed when the step that is being built has run."""
-    try:
-        return int(request.extend_end)
-    except AttributeError:
-        # Before 0.5.22.
-        return int(request.extend_range.end)
-
-
-def memory_budget(adder: Any) -> Any:
-    """The account of an adder's tokens: `total_offset` (may be set), `current_offset`, `remaining_current`."""
-    try:
-        return adder.memory_budget
-    except AttributeError:
-        return _MemoryBudget(adder)
-
-
-def data_rank(scheduler: Any) -> int | None:
-    """Which of several schedulers side by side (`dp_size`) it is, from 0; None where it is the only one."""
-    parallel = load(PARALLEL)() if reaches("0.5.21") else scheduler.ps
-    rank: int | None = parallel.dp_rank
-    return rank
-
-
-def free_tokens(scheduler: Any) -> int:
-    """Tokens of a scheduler's pool that nothing runs on."""
-    pool, tree = scheduler.token_to_kv_pool_allocator, scheduler.tree_cache
-    if reaches("0.5.21"):
-        return int(pool.create_prefill_budget(tree).remaining_current)
-    return int(pool.available_size() + tree.evictable_size())
-
-
-class _MemoryBudget:
-    """What an adder keeps itself before 0.5.21."""
-
-    def __init__(self, adder: Any) -> None:
-        self._adder = adder
-
-    @property
-    def total_offset(self) -> int:
-        return int(self._adder.rem_total_token_offset)
-
-    @total_offset.setter
-    def total_offset(self, tokens: int) -> None:
-        self._adder.rem_total_token_offset = tokens
-
-    @property
-    def current_offset(self) -> int:
-        return int(self._adder.cur_rem_token_offset)
-
-    @property
-    def remaining_current(self) -> int:
-        return int(self._adder.cur_rem_tokens)
 
 
 def _release(found: str) -> tuple[int, ...]:

@@ -5,22 +5,43 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from blendrun.blend.base import LEFT, RIGHT
+
+# Requests of the right side that may wait while its part of the pool is not filled.
+_MOST_SHORT = 128
+
+
+def side_to_feed(waiting: tuple[float, float], depth: int, *, sided: bool, right_short: bool = False) -> int | None:
+    """The side of a blend that is to be handed a request now; None where enough wait. LEFT where there are no sides.
+
+    waiting: requests of each side that the engine has and has not admitted. depth: that it should have of each.
+    right_short: whether all that was handed over of the right side does not fill its part of the pool: as it comes
+    first, the left one would come in for want of it, above all when a run begins.
+    """
+    if not sided:
+        return LEFT if sum(waiting) < depth else None
+    if right_short and waiting[RIGHT] < max(depth, _MOST_SHORT):
+        return RIGHT
+    # Of equal ones the right side, as in `blend.scan.first_side`: the left one takes whatever is left.
+    side = LEFT if waiting[LEFT] < waiting[RIGHT] else RIGHT
+    return side if waiting[side] < depth else None
+
+
 # In the runner, the engine process and the scheduler each: some hundred MB when token ids are Python integers.
 MOST_BYTES = 16 << 20
 
 
 class Window:
-    """requests: most in flight. bytes: most of their bodies together; a larger one goes alone."""
+    """requests: in flight, at most `most`. bytes: of their bodies together, at most; a larger one goes alone."""
 
-    def __init__(self, requests: int, most_bytes: int = MOST_BYTES) -> None:
-        self._most, self._most_bytes = requests, most_bytes
+    def __init__(self, most: int, most_bytes: int = MOST_BYTES) -> None:
+        self._most, self._most_bytes = most, most_bytes
         self._requests = self._bytes = 0
         self._changed = asyncio.Condition()
 
-    async def slot(self) -> None:
-        """Wait until one more request may be chosen."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._requests < self._most)
+    @property
+    def full(self) -> bool:
+        return self._requests >= self._most
 
     async def enter(self, size: int) -> None:
         """Wait until a body of `size` bytes may go, and count it."""
@@ -29,11 +50,13 @@ class Window:
             self._requests += 1
             self._bytes += size
 
-    async def change(self) -> None:
-        """Wait until a request has ended, or a second: the last one may have ended just now."""
+    async def change(self, seconds: float = 1.0) -> None:
+        """Wait until a request has ended, or so long: the last one may have ended just now."""
         async with self._changed:
+            # Not `wait_for`, which in Python 3.11 may take no notice of being cancelled.
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), 1.0)
+                async with asyncio.timeout(seconds):
+                    await self._changed.wait()
 
     async def leave(self, size: int) -> None:
         """A request of `size` bytes has ended."""

@@ -27,6 +27,7 @@ from blendrun.engine import sglang_names
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
 from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, Phase, ToEngine
 from blendrun.engine.orphans import end_with_parent
+from blendrun.engine.resolved import resolved
 from blendrun.engine.scheduler import plugin
 from blendrun.engine.scheduler.planned import WARM_UP_ID
 from blendrun.engine.settings import runtime_versions, server_args
@@ -174,6 +175,8 @@ class _Worker:
         )
         await channel.send(Phase("warm up"))
         await self._warm_up(engine)
+        missing = plugin.missing(settings.scheduler, proofs[plugin.PROOFS_VARIABLE])
+        found = resolved(server)
         info = EngineInfo(
             engine="sglang",
             platform=settings.platform,
@@ -181,7 +184,12 @@ class _Worker:
             kv_tokens=int(scheduler["max_total_num_tokens"]),
             max_running=await self._max_running(engine),
             versions=runtime_versions(),
-            notes=(*_notes(settings, proofs), *_note_of(made_by)),
+            notes=(*_notes(settings, proofs), *plugin.notes(settings.scheduler, missing), *_note_of(made_by)),
+            # Data-parallel ranks would each tell of their own.
+            tells_running=settings.scheduler.occupancy is not None and "sides" not in missing and server.dp_size == 1,
+            chunk=found.chunk,
+            attention=found.attention,
+            page=found.page,
         )
         return Serving(engine, limits), info
 
@@ -247,10 +255,9 @@ def _proof(name: str) -> str:
 
 
 def _notes(settings: EngineSettings, proofs: dict[str, str]) -> tuple[str, ...]:
-    """A sentence for each hook that was asked for and has left no proof of itself."""
-    found = plugin.notes(settings.scheduler, proofs[plugin.PROOFS_VARIABLE])
-    if untried := sglang_names.untried():
-        found.insert(0, untried)
+    """A sentence for a version of SGLang that nobody tried, and for a hook of the CPU platform without a proof."""
+    untried = sglang_names.untried()
+    found = [] if untried is None else [untried]
     attention = Path(proofs[ATTENTION_PROOF])
     if settings.platform == "cpu" and not attention.exists():
         found.append("the CPU attention hook did not take: answers are right, prefix hits save no time")

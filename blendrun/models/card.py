@@ -5,7 +5,8 @@ Counts are of matrices only. Norms, biases and sinks are left out: they are belo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,10 @@ class Parsers:
     reasoning: str | None = None
 
 
+# Fields of a card that no step depends on.
+_NAMES = ("alias", "title", "license", "source", "context_length", "published_parameters", "parsers")
+
+
 @dataclass(frozen=True, slots=True)
 class ModelCard:
     """What the planner has to know of a model. Sizes are elements, not bytes.
@@ -85,6 +90,7 @@ class ModelCard:
     intermediate_size: width of the plain gated MLP (of the dense layers, where `moe` is given).
     published_parameters: the publisher's own count, which checks the dimensions; None where there is none.
     parsers: how SGLang is to read the model's output; None leaves it to the user.
+    quantization: of the checkpoint, as its config names the method ("fp8", "awq 4"); None for plain 16 or 32 bits.
     """
 
     alias: str
@@ -106,6 +112,19 @@ class ModelCard:
     mla: Mla | None = None
     sliding_window: SlidingWindow | None = None
     parsers: Parsers | None = None
+    quantization: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits of what decides how long a step takes: the same for a model by its alias, hub id and folder,
+        and for all models of its architecture, dimensions and quantisation."""
+        unused = set(_NAMES)
+        if self.mla is not None:
+            unused |= {"kv_heads", "head_dim"}
+        if self.moe is not None and not self.moe.dense_layers:
+            unused.add("intermediate_size")
+        counted = {name: value for name, value in asdict(self).items() if name not in unused}
+        return blake2b(repr(sorted(counted.items())).encode(), digest_size=8).hexdigest()
 
     @property
     def embedding_parameters(self) -> int:

@@ -167,7 +167,14 @@ def _card(text: dict[str, Any], architecture: str, name: str) -> ModelCard:
         moe=_moe(text),
         mla=_mla(text),
         sliding_window=_sliding_window(text),
+        quantization=_quantization(text),
     )
+
+
+def _quantization(text: dict[str, Any]) -> str | None:
+    found = text.get("quantization_config") or {}
+    parts = [str(found[key]) for key in ("quant_method", "format", "bits") if found.get(key)]
+    return " ".join(parts) or None
 
 
 def _moe(text: dict[str, Any]) -> Moe | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import LEFT, RIGHT, Blend
+from blendrun.blend.base import LEFT, RIGHT, Blend, Turn
 from blendrun.blend.scan import first_side, left_share
 
 
@@ -14,6 +14,7 @@ class ListCursor:
 
     # Shares of what is left between which half of it lies that comes last.
     last_half = (0.5, 1.0)
+    right_short = False
 
     def __init__(self, prompt: NDArray[np.int64]) -> None:
         self._prompt, self._at = prompt, 0
@@ -26,13 +27,16 @@ class ListCursor:
     def drop(self, prompt: NDArray[np.int64], left_to_feed: NDArray[np.bool_]) -> None:
         """What is not left is passed over."""
 
-    def next(self, left_to_feed: NDArray[np.bool_]) -> tuple[int, int]:
+    def next(self, left_to_feed: NDArray[np.bool_], side: int | None = None) -> tuple[int, int]:
         while self._at < len(self._prompt):
             prompt = int(self._prompt[self._at])
             self._at += 1
             if left_to_feed[prompt]:
                 return prompt, LEFT
         return -1, LEFT
+
+    def turn(self, prompt: int, side: int, paced: bool) -> None:
+        """The place says it all."""
 
     def note(self, prompt: int, side: int) -> None:
         """Nothing is counted."""
@@ -69,7 +73,8 @@ class DualCursor:
             self._holding[side] += self._mean(place, side)
             self._size_running += float(self._size[place])
 
-    def next(self, left_to_feed: NDArray[np.bool_]) -> tuple[int, int]:
+    def next(self, left_to_feed: NDArray[np.bool_], side: int | None = None) -> tuple[int, int]:
+        """Prompt and side; -1 when none is left. side: to take from; None for the one whose turn it is."""
         while self._left <= self._right and not left_to_feed[self._prompt[self._left]]:
             self._left += 1
         while self._left <= self._right and not left_to_feed[self._prompt[self._right]]:
@@ -85,11 +90,9 @@ class DualCursor:
         if self._tail is not None:
             place, side = self._tail.pop(), LEFT
         else:
-            side = self._side()
+            side = self._side() if side is None else side
             place = self._left if side == LEFT else self._right
-        prompt = int(self._prompt[place])
-        self.note(prompt, side)
-        return prompt, side
+        return int(self._prompt[place]), side
 
     def left(self, left_to_feed: NDArray[np.bool_]) -> NDArray[np.int64]:
         """Prompts that are left, in the row's order."""
@@ -119,13 +122,49 @@ class DualCursor:
         self._holding[side] -= self._mean(place, side)
         self._size_running -= float(self._size[place])
 
+    @property
+    def right_short(self) -> bool:
+        """Whether the right side holds less than its part, by what was fed and has not ended."""
+        if self._left > self._right or self._tail is not None:
+            return False
+        return self._holding[RIGHT] < (1 - self._share()) * self._pool
+
     def _side(self) -> int:
         """By the rule that the simulator goes by, so that what it predicts is what is fed."""
+        row = self._row
+        keep_left, keep_right = bool(row.keep_left[self._left]), bool(row.keep_right[self._right])
+        return first_side(keep_left, keep_right, self._holding[RIGHT], (1 - self._share()) * self._pool)
+
+    def _share(self) -> float:
+        """Of the pool, the left side's, by the units at both ends and what is left of the job."""
         row, left, right = self._row, self._row.unit[self._left], self._row.unit[self._right]
         rho = self._compute / max(self._memory, 1e-30)
-        share = left_share(row.density[left], row.density[right], rho, row.reads[left], row.reads[right])
-        keep_left, keep_right = bool(row.keep_left[self._left]), bool(row.keep_right[self._right])
-        return first_side(keep_left, keep_right, self._holding[RIGHT], (1 - share) * self._pool)
+        return left_share(row.density[left], row.density[right], rho, row.reads[left], row.reads[right])
+
+    def turn(self, prompt: int, side: int, paced: bool) -> Turn:
+        """Of the prompt that was noted last. paced: whether a side admits at an even pace.
+
+        A side that holds its part on the mean admits a request's tokens times its steps every so many steps, as
+        `simulate.admission` has it.
+        """
+        row, place = self._row, int(self._place[prompt])
+        held, unit = row.held, row.unit[place]
+        steps = float(held.steps[place]) - 1
+        area = steps * float(held.prompt[place] + held.rows[place] * steps / 2)
+        keep = row.keep_right if side == RIGHT else row.keep_left
+        return Turn(
+            side=side,
+            holds=self._mean(place, side),
+            area=area if paced and self._tail is None else 0.0,
+            stays=bool(keep[place]) and self._tail is None,
+            unit=int(unit),
+            density=float(row.density[unit]),
+            reads=float(row.reads[unit]),
+            compute=float(held.compute[place]),
+            memory=float(held.memory[place]),
+            rest_compute=self._compute,
+            rest_memory=self._memory,
+        )
 
     def _mean(self, place: int, side: int) -> float:
         """Tokens of the pool that a request holds on the mean of its stay."""

@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import LEFT, Blend, Order
+from blendrun.blend.base import LEFT, Blend, Order, Turn
 from blendrun.lengths.base import Lengths
 from blendrun.names import OrderName
 from blendrun.planner.cursors import DualCursor, ListCursor
@@ -24,6 +24,7 @@ class QueuedRequest:
     side: end of the blend's row that it came from. output: expected output tokens of each choice, 0 where nobody knows.
     reuse: leading prompt tokens that a request fed later can use again. hit: those that one fed before had too.
     subtree: node of the prefix tree that its leaf hangs on, -1 for one without a prompt. tokens: of the prompt.
+    turn: what its turn depends on in the engine, of a request of a blend.
     """
 
     row: int
@@ -35,6 +36,7 @@ class QueuedRequest:
     hit: int = 0
     subtree: int = -1
     tokens: int = 0
+    turn: Turn | None = None
 
 
 # So many are left to him who has them: what is handed over next must be there when it is asked for.
@@ -44,8 +46,30 @@ _FEWEST = 2
 class Feeder(Protocol):
     """Asked for the next request whenever the engine has room for one more; told when one has ended."""
 
-    def take(self) -> QueuedRequest | None:
-        """The next request; None when all were taken."""
+    def take(self, side: int | None = None) -> QueuedRequest | None:
+        """The next request; None when all were taken.
+
+        side: of a blend, that the request is to come from where there is a choice; None for the one whose turn it is by
+        what was fed and has not ended.
+        """
+        ...
+
+    @property
+    def sided(self) -> bool:
+        """Whether there is a choice of sides."""
+        ...
+
+    @property
+    def right_short(self) -> bool:
+        """Whether what was taken of the right side and has not ended holds less of the pool than its part."""
+        ...
+
+    @property
+    def waiting(self) -> float:
+        """How many of those that were taken and have not ended the engine's pool has no room for, by what is expected.
+
+        0 where nothing is expected of them.
+        """
         ...
 
     def ended(self, queued: QueuedRequest) -> None:
@@ -90,7 +114,19 @@ class RowFeeder:
         given, self._rows = self._rows[cut:], self._rows[:cut]
         return RowFeeder(given)
 
-    def take(self) -> QueuedRequest | None:
+    @property
+    def sided(self) -> bool:
+        return False
+
+    @property
+    def right_short(self) -> bool:
+        return False
+
+    @property
+    def waiting(self) -> float:
+        return 0.0
+
+    def take(self, side: int | None = None) -> QueuedRequest | None:
         if self._taken == len(self._rows):
             return None
         self._taken += 1
@@ -164,8 +200,9 @@ class PlanFeeder:
         unplanned: NDArray[np.int64] | None = None,
         sample: NDArray[np.int64] | None = None,
         subtree: NDArray[np.int64] | None = None,
+        paced: bool = False,
     ) -> None:
-        """wanted: bool (M,), prompts to be fed. pool_tokens: of the engine.
+        """wanted: bool (M,), prompts to be fed. pool_tokens: of the engine. paced: see `SimulatedEngine`.
 
         subtree: i64 (M,), where each `QueuedRequest` hangs; None for the tree's own nodes, where it is not that of the
         whole job.
@@ -177,9 +214,11 @@ class PlanFeeder:
         self._subtree = parents(tree) if subtree is None else subtree
         self._left_to_feed = wanted.copy()
         self._sample = [] if sample is None else sample[wanted[sample]].tolist()[::-1]
-        self._count = 0
-        # Prompt to side, of what was fed and has not ended.
+        self._count, self._paced = 0, paced
+        # Prompt to side, of what was fed and has not ended; and the tokens of the pool that all of it holds on the mean
+        # of its stay.
         self._running: dict[int, int] = {}
+        self._held = 0.0
         self.replan(lengths, plan)
 
     @property
@@ -242,40 +281,69 @@ class PlanFeeder:
         else:
             self._cursor = ListCursor(plan.prompt)
 
-    def take(self) -> QueuedRequest | None:
+    def fit_pool(self, tokens: int, lengths: Lengths, plan: Order | Blend) -> None:
+        """From now on feed what is left to a pool of so many tokens, by a plan made for that."""
+        self._pool = float(tokens)
+        self.replan(lengths, plan)
+
+    @property
+    def sided(self) -> bool:
+        return isinstance(self._cursor, DualCursor)
+
+    @property
+    def right_short(self) -> bool:
+        return self._cursor.right_short
+
+    @property
+    def waiting(self) -> float:
+        if not self._running:
+            return 0.0
+        return max(self._held - self._pool, 0.0) * len(self._running) / self._held
+
+    def take(self, side: int | None = None) -> QueuedRequest | None:
         if self._unplanned:
             self._count += 1
             return QueuedRequest(self._unplanned.pop(), self._count - 1)
-        prompt, side = self._next()
+        prompt, side = self._next(side)
         if prompt < 0:
             return None
+        self._cursor.note(prompt, side)
+        turn = self._cursor.turn(prompt, side, self._paced)
         self._left_to_feed[prompt] = False
         self._running[prompt] = side
         self._count += 1
         reuse, hit = self._waiting.take(prompt)
-        return QueuedRequest(
+        # The last token of a prompt is computed in any case.
+        hit = min(hit, int(self._prompts.prompt_tokens[prompt]) - 1)
+        queued = QueuedRequest(
             row=int(self._prompts.row[prompt]),
             index=self._count - 1,
             prompt=prompt,
             side=side,
             output=int(self._expected[prompt]),
             reuse=reuse,
-            # The last token of a prompt is computed in any case.
-            hit=min(hit, int(self._prompts.prompt_tokens[prompt]) - 1),
+            hit=hit,
             subtree=int(self._subtree[prompt]),
             tokens=int(self._prompts.prompt_tokens[prompt]),
+            turn=turn,
         )
+        self._held += self._holds(queued)
+        return queued
 
     def ended(self, queued: QueuedRequest) -> None:
         side = self._running.pop(queued.prompt, None)
         if side is not None:
+            self._held -= self._holds(queued)
             self._cursor.ended(queued.prompt, side)
 
-    def _next(self) -> tuple[int, int]:
+    def _holds(self, queued: QueuedRequest) -> float:
+        """Tokens of the pool that are a request's alone, on the mean of its stay."""
+        return queued.tokens - queued.hit + float(self._prompts.choices[queued.prompt]) * queued.output / 2
+
+    def _next(self, side: int | None) -> tuple[int, int]:
         """Prompt and side; -1 when none is left."""
         while self._sample:
             prompt = self._sample.pop()
             if self._left_to_feed[prompt]:
-                self._cursor.note(prompt, LEFT)
                 return prompt, LEFT
-        return self._cursor.next(self._left_to_feed)
+        return self._cursor.next(self._left_to_feed, side)

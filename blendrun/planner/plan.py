@@ -16,6 +16,7 @@ from blendrun.cost.balance import Bound, bound_seconds
 from blendrun.cost.base import Demand, Machine
 from blendrun.cost.capacity import NO_LIMITS, EngineLimits, KvPool, kv_pool
 from blendrun.cost.formulas import demand
+from blendrun.cost.reserve import engine_chunk
 from blendrun.cost.step import step_budget
 from blendrun.events import Event, Listener, Note, PhaseStarted, Progress, ignore
 from blendrun.lengths.base import Lengths
@@ -24,9 +25,10 @@ from blendrun.lengths.evidence import Recalled
 from blendrun.lengths.history import History, HistoryUnavailableError
 from blendrun.models.card import ModelCard
 from blendrun.names import LengthMode, OrderName, Overlap
+from blendrun.planner.rows import graphs_for
 from blendrun.planner.workload import PlannedModel
 from blendrun.simulate.draw import draw_outputs
-from blendrun.simulate.portfolio import ENGINE_CHUNK, Portfolio, simulate_portfolio
+from blendrun.simulate.portfolio import Portfolio, simulate_portfolio
 from blendrun.simulate.side_by_side import PartPortfolio, side_by_side
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
@@ -56,6 +58,7 @@ class Costed:
     demand, bound: of the whole job; the bound on all devices.
     blend, scattered: the job blended, by density and by chance within its two halves (`blend.split`).
     step_budget: tokens a step of one replica, T* (docs/paper.md#the-step-budget), a multiple of 128.
+    graph_rows: that decode graphs are to be captured for, which the pool has made room for; None on a CPU.
     keep: share of the prefix sharing that the blends keep.
     """
 
@@ -69,7 +72,18 @@ class Costed:
     scattered: Blend
     step_budget: int
     limits: EngineLimits = NO_LIMITS
+    graph_rows: int | None = None
     keep: float = KEEP
+
+    @property
+    def chunk(self) -> int:
+        """Prefill tokens of an engine's step that is no mixed one."""
+        return self.limits.chunk or engine_chunk(self.machine.card)
+
+    def with_pool(self, tokens: int) -> Costed:
+        """The same where an engine's pool turned out to hold so many tokens; blends stay as they are."""
+        limits = replace(self.limits, pool_tokens=tokens)
+        return replace(self, limits=limits, pool=replace(self.pool, tokens=tokens))
 
     @property
     def output_tokens(self) -> float:
@@ -152,9 +166,8 @@ def cost_structure(
     Raises UsageError where the model does not fit.
     """
     prompts, tree, lengths = structure.prompts, structure.tree, structure.lengths
-    pool = kv_pool(model, machine)
-    if limits.pool_tokens is not None:
-        pool = replace(pool, tokens=limits.pool_tokens)
+    graphs = graphs_for(structure.prompts, tree, lengths, kv_pool(model, machine, limits), machine.card, limits)
+    pool = kv_pool(model, machine, replace(limits, graph_rows=graphs))
     costs = demand(tree, prompts, lengths, model, machine)
     cut = partial(blend, tree, prompts, lengths, costs, machine, pool_tokens=pool.tokens, keep=keep)
     compute_tokens, kv_bytes = float(costs.compute_tokens.sum()), float(costs.kv_bytes.sum())
@@ -169,6 +182,7 @@ def cost_structure(
         scattered=cut(scattered=True),
         step_budget=step_budget(compute_tokens, kv_bytes, pool.bytes),
         limits=limits,
+        graph_rows=graphs,
         keep=keep,
     )
 
@@ -224,7 +238,7 @@ def _portfolio(costed: Costed, choice: Choice, outputs: NDArray[np.int64], liste
         pool=costed.pool,
         demand=costed.demand,
         overlaps=choice.overlaps,
-        chunk=costed.limits.chunk or ENGINE_CHUNK,
+        chunk=costed.chunk,
         max_running=costed.limits.max_running,
         outputs=outputs,
         gpu_hour=choice.gpu_hour,

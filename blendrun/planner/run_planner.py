@@ -1,4 +1,4 @@
-"""The plan of a run: which order on which overlap mode, and the feeder that hands it to the engine."""
+"""Makes the plan of a run: which order on which overlap mode, for one engine or several."""
 
 from __future__ import annotations
 
@@ -9,23 +9,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.base import Blend, Order
-from blendrun.blend.budget import Budget
 from blendrun.blend.orders import AUTOMATIC, ORDERS
 from blendrun.blend.partition import partition
 from blendrun.cost.base import Machine
 from blendrun.cost.capacity import NO_LIMITS, EngineLimits, kv_pool
-from blendrun.cost.detect import own_hardware
+from blendrun.cost.detect import Runs, own_hardware
 from blendrun.cost.hardware import STAND_IN, load_hardware, machine
 from blendrun.errors import InputMissingError, OverlapRefusedError, UsageError
 from blendrun.events import Listener, Note, PhaseStarted, ignore
 from blendrun.jobs.job import Job
-from blendrun.lengths.base import Lengths
-from blendrun.lengths.evidence import Samples
-from blendrun.lengths.history import History
 from blendrun.models.resolve import ResolvedModel
 from blendrun.names import LengthMode, OrderName, Overlap
-from blendrun.planner.feeder import Feeder, PlanFeeder, RowFeeder, parents
+from blendrun.planner.feeder import PlanFeeder, RowFeeder, parents
 from blendrun.planner.learner import Learner, sample_first
 from blendrun.planner.plan import (
     Choice,
@@ -38,91 +33,24 @@ from blendrun.planner.plan import (
     make_structure,
     recall,
 )
+from blendrun.planner.rows import most_running
+from blendrun.planner.run_plan import (
+    Divided,
+    Learning,
+    RunPlan,
+    candidate_plan,
+    cost_again,
+    order_to_feed,
+    queue_depth_of,
+)
 from blendrun.planner.workload import PlannedModel
-from blendrun.simulate.base import EXACT
-from blendrun.simulate.portfolio import ENGINE_CHUNK, Candidate
+from blendrun.simulate.portfolio import Candidate
 from blendrun.tokens.build import build_prompts
 from blendrun.tokens.load import load_tokenizer
 
 _T = TypeVar("_T")
-_DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16
 # Of a job's work, what no replica begins with: it goes to those who are done first.
 _RESERVE = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class RunPlan:
-    """What a run goes by.
-
-    feeder: gives the requests. order, overlap, budget: chosen or asked for; budget None leaves the engine its chunk.
-    why: of the choice, a sentence; empty where nothing was chosen.
-    planned: whether requests carry what the scheduler plug-in admits and evicts by. reserve: whether it admits by
-        expected lengths at every step to come, or as SGLang does.
-    predicted_seconds, predicted_hit_tokens: of all that is to be fed; None where nothing was simulated.
-    prompt_tokens, output_tokens: of all that is to be fed, the latter expected; None where nothing was tokenised.
-    queue_depth: requests that wait in the engine beside those that run: enough that it never starves.
-    simulated: all orders that were simulated, with the tree and the time line; None where none was.
-    """
-
-    feeder: Feeder
-    order: OrderName
-    overlap: Overlap = Overlap.EXCLUSIVE
-    budget: Budget | None = None
-    why: str = ""
-    planned: bool = False
-    reserve: bool = False
-    predicted_seconds: float | None = None
-    predicted_hit_tokens: int | None = None
-    prompt_tokens: int | None = None
-    output_tokens: float | None = None
-    queue_depth: int = _DEEPEST_QUEUE
-    learning: Learning | None = None
-    simulated: Plan | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Divided:
-    """Plans for replicas that work side by side.
-
-    whole: of the job, to tell of; nobody is fed from it where there are several. parts: what each replica begins with.
-    reserve: for those who are done first.
-    """
-
-    whole: RunPlan
-    parts: tuple[RunPlan, ...]
-    reserve: RunPlan | None = None
-
-
-@dataclass(slots=True)
-class Learning:
-    """Lengths that follow the run's own answers, and the plan that follows the lengths.
-
-    scattered: which of the two blends it is (`blend.split`).
-    """
-
-    costed: Costed
-    order: OrderName
-    scattered: bool
-    learner: Learner
-    feeder: PlanFeeder
-
-    def remember(self, identity: str) -> None:
-        """Leave the answers' lengths to later runs of the model. Raises HistoryUnavailableError."""
-        learner = self.learner
-        if not learner.prompt:
-            return
-        clusters = learner.prompts.cluster[np.array(learner.prompt, dtype=np.int64)]
-        tokens, finished = np.array(learner.tokens), np.array(learner.finished)
-        History.open().record(identity, clusters, tokens, finished)
-
-    def plan_again(self, samples: Samples) -> tuple[Lengths, Order | Blend] | None:
-        """New lengths and a plan by them; None where little has changed. For a thread: changes nothing here but
-        `learner.lengths`."""
-        lengths = self.learner.learn(samples)
-        if lengths is None:
-            return None
-        structure = replace(self.costed.structure, lengths=lengths)
-        return lengths, _order_to_feed(_again(self.costed, structure), self.order, self.scattered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +59,9 @@ class RunPlanner:
 
     order, overlap: as asked for; None lets the simulator choose. overlaps: the choice for overlap None, simplest first.
     refusal: says why a mode cannot be had for a job (whether any request wants log probabilities), None where it can.
-    limits: of the engine, as far as they are known before it starts. hardware: a card's name; None for this machine's.
+    limits: of the engine, as far as they are known before it starts, its devices among them.
+    hardware: a card's name; None for this machine's.
+    platform: what the engine runs on; None where nobody says.
     """
 
     model: ResolvedModel
@@ -142,6 +72,7 @@ class RunPlanner:
     limits: EngineLimits = NO_LIMITS
     lengths: LengthMode = LengthMode.AUTO
     hardware: str | None = None
+    platform: Runs | None = None
 
     def plan(self, job: Job, rows: NDArray[np.int64], listener: Listener = ignore) -> RunPlan:
         """A plan for `rows` (i64) of the job. What cannot be tokenised is fed first, so that its error is seen early.
@@ -180,11 +111,12 @@ class RunPlanner:
         if not len(wanted):
             # None of them can be tokenised: all will be refused.
             return _divided_as_given(rows, replicas, overlaps[0])
-        todo = _again(costed, costed.structure.take(wanted))
+        todo = cost_again(costed, costed.structure.take(wanted))
         shares = [*[(1 - _RESERVE) / replicas] * replicas, _RESERVE]
         cut = partition(todo.structure.tree, todo.demand, replicas + 1, shares=shares)
         listener(PhaseStarted("simulate", f"{len(wanted):,} requests on {replicas} replicas"))
         whole = make_parts(todo, self._choice(overlaps), cut, listener)
+        self._tell_uncalibrated(whole, listener)
         return self._of_parts(whole, rows, replicas, listener)
 
     def _of_parts(self, whole: Plan, rows: NDArray[np.int64], replicas: int, listener: Listener) -> Divided:
@@ -238,7 +170,7 @@ class RunPlanner:
             job,
             tokenizer,
             # A prompt that the pool cannot hold is the engine's to refuse.
-            context_length=min(context, self.limits.pool_tokens or kv_pool(card, on).tokens),
+            context_length=min(context, kv_pool(card, on, self.limits).tokens),
             listener=listener,
         )
         planned = PlannedModel(self.model.name, card, self.model.identity, context, tokenizer)
@@ -262,13 +194,15 @@ class RunPlanner:
         return tuple(found) or (Overlap.EXCLUSIVE,)
 
     def _machine(self, listener: Listener) -> Machine:
+        """The devices of one replica."""
+        devices = self.limits.devices or 1
         try:
-            return machine(load_hardware(self.hardware or own_hardware()))
+            return machine(load_hardware(self.hardware or own_hardware(self.platform)), devices)
         except UsageError as error:
             if self.hardware is not None:
                 raise
             listener(Note(f"{error}; planned as for {STAND_IN}", warning=True))
-            return machine(load_hardware(STAND_IN))
+            return machine(load_hardware(STAND_IN), devices)
 
     def _choose(
         self, costed: Costed, rows: NDArray[np.int64], overlaps: tuple[Overlap, ...], listener: Listener
@@ -277,6 +211,7 @@ class RunPlanner:
         if len(costed.structure.prompts):
             listener(PhaseStarted("simulate", f"{len(costed.structure.prompts):,} requests"))
             simulated = make_plan(costed, self._choice(overlaps), listener)
+            self._tell_uncalibrated(simulated, listener)
         chosen = simulated.portfolio.chosen if simulated else None
         plan = self._run_plan(costed, chosen, rows, listener, overlaps[0])
         why = simulated.portfolio.why if simulated and self.order is None else ""
@@ -294,9 +229,8 @@ class RunPlanner:
         """rows: to be fed. otherwise: the mode where nothing was simulated. subtree: see `PlanFeeder`."""
         prompts = costed.structure.prompts
         order = chosen.order if chosen else self.order or OrderName.GIVEN
-        overlap = chosen.overlap if chosen else otherwise
         scattered = chosen is not None and chosen.fed is costed.scattered
-        fed = chosen.fed if chosen else _order_to_feed(costed, order, scattered)
+        fed = chosen.fed if chosen else order_to_feed(costed, order, scattered)
         wanted = np.isin(prompts.row, rows)
         learner = _learner(costed, self.model.identity, self.lengths, listener)
         feeder = PlanFeeder(
@@ -309,22 +243,35 @@ class RunPlanner:
             unplanned=np.setdiff1d(rows, prompts.row, assume_unique=True),
             sample=_sample(costed.structure, order, learner),
             subtree=subtree,
+            paced=chosen is not None and chosen.paced,
         )
-        whole = chosen is not None and bool(wanted.all())
-        return RunPlan(
-            feeder=feeder,
-            order=order,
-            overlap=overlap,
-            budget=chosen.budget if chosen and overlap is not Overlap.EXCLUSIVE else None,
-            planned=True,
-            reserve=chosen is None or chosen.admission.reserve == EXACT,
-            predicted_seconds=chosen.outcome.seconds if chosen and whole else None,
-            predicted_hit_tokens=chosen.outcome.hit_tokens if chosen and whole else None,
+        plan = RunPlan(feeder, order, otherwise, planned=True, reserve=True, queue_depth=queue_depth_of(costed, None))
+        if chosen is not None:
+            plan = replace(
+                candidate_plan(costed, chosen, feeder),
+                max_running=most_running(chosen.outcome, costed.graph_rows, guessed=learner.needed),
+                predicted_seconds=chosen.outcome.seconds if wanted.all() else None,
+                predicted_hit_tokens=chosen.outcome.hit_tokens if wanted.all() else None,
+            )
+        return replace(
+            plan,
             prompt_tokens=int(prompts.prompt_tokens[wanted].sum(dtype=np.int64)),
             output_tokens=float((costed.structure.lengths.mean * prompts.choices)[wanted].sum()),
-            queue_depth=_queue_depth(costed),
             learning=Learning(costed, order, scattered, learner, feeder) if learner.needed else None,
+            costed=costed,
+            scattered=scattered,
         )
+
+    def _tell_uncalibrated(self, plan: Plan, listener: Listener) -> None:
+        """Before any time is told. Of a GPU: on a CPU nobody relies on times."""
+        card = plan.costed.machine.card
+        if card.kind == "gpu" and set(plan.portfolio.step.origin.values()) != {"measured"}:
+            listener(
+                Note(
+                    f"times are not calibrated: they rest on the rates of {card.name}, and real steps take longer; "
+                    f"`blendrun calibrate --model {self.model.name}` measures them once"
+                )
+            )
 
     def _choice(self, overlaps: tuple[Overlap, ...]) -> Choice:
         orders: Iterable[OrderName] = AUTOMATIC if self.order is None else (self.order,)
@@ -334,24 +281,6 @@ class RunPlanner:
 def _divided_as_given(rows: NDArray[np.int64], replicas: int, overlap: Overlap) -> Divided:
     given = [RunPlan(RowFeeder(part), OrderName.GIVEN, overlap) for part in np.array_split(rows, replicas)]
     return Divided(RunPlan(RowFeeder(rows), OrderName.GIVEN, overlap), tuple(given))
-
-
-def _queue_depth(costed: Costed) -> int:
-    """Two steps' worth of prefill: so many may be admitted before the next ones arrive."""
-    tree = costed.structure.tree
-    fresh = (tree.prompt_tokens - tree.shared_tokens) / max(tree.prompts, 1)
-    wanted = 2 * (costed.limits.chunk or ENGINE_CHUNK) / max(fresh, 1.0)
-    return int(min(max(wanted, _SHALLOWEST_QUEUE), _DEEPEST_QUEUE))
-
-
-def _order_to_feed(costed: Costed, order: OrderName, scattered: bool) -> Order | Blend:
-    if order is not OrderName.BLENDED:
-        return costed.order(order)
-    return costed.scattered if scattered else costed.blend
-
-
-def _again(costed: Costed, structure: Structure) -> Costed:
-    return cost_structure(structure, costed.model, costed.machine, limits=costed.limits)
 
 
 def _learner(costed: Costed, identity: str, mode: LengthMode, listener: Listener) -> Learner:

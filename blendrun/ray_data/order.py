@@ -15,7 +15,7 @@ from blendrun.cost.base import Machine
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import STAND_IN, load_hardware, machine
-from blendrun.engine.settings import engine_limits
+from blendrun.engine.sizes import limits_to_plan
 from blendrun.errors import UsageError
 from blendrun.events import Event, Note, PhaseStarted
 from blendrun.jobs.source import open_sources
@@ -45,7 +45,7 @@ def blend(
     together, and each part's rows come behind the last one's.
     model: alias, hub id or folder, whose tokenizer and dimensions the plan needs. hardware: a card's name; None for
     this machine's. order: of `blendrun plan --orders`; None for the one that is predicted to be fastest. engine_args:
-    SGLang's, where they bound what runs at once.
+    SGLang's, where they say how large an engine is.
 
     The dataset is executed, and the rows' requests pass through this process, which plans. What follows must keep the
     order of blocks: `ray.data.DataContext.get_current().execution_options.preserve_order = True`, or one worker.
@@ -57,8 +57,9 @@ def blend(
     if parts < 1:
         raise UsageError(f"parts={parts}: give 1 or more")
     choice = Choice() if order is None else Choice(orders=(OrderName(order),))
-    on = machine(load_hardware(hardware or _own_hardware()))
-    limits = engine_limits("cpu" if on.card.kind == "cpu" else "gpu", engine_args or {})
+    card = load_hardware(hardware or _own_hardware())
+    limits = limits_to_plan("cpu" if card.kind == "cpu" else "gpu", engine_args or {})
+    on = machine(card, limits.devices or 1)
     # Its rows have numbers only once there is one execution of it.
     dataset = dataset.materialize()
     with TemporaryDirectory(prefix="blendrun-ray-data-") as folder:

@@ -10,15 +10,17 @@ from typing import Any, Protocol
 
 import orjson
 
+from blendrun.blend.base import LEFT, RIGHT
 from blendrun.engine.base import Engine, EngineInfo, Planned, Result, SchedulerSettings, WorkItem, step_budget
 from blendrun.engine.scheduler.estimates import Estimates
+from blendrun.engine.scheduler.occupancy import Occupancy
 from blendrun.engine.threads import in_thread
-from blendrun.engine.window import Window
+from blendrun.engine.window import Window, side_to_feed
 from blendrun.errors import BlendrunError
 from blendrun.events import Listener, Note
 from blendrun.jobs.job import Job
 from blendrun.planner.feeder import QueuedRequest
-from blendrun.planner.run_planner import Learning, RunPlan
+from blendrun.planner.run_plan import Learning, RunPlan
 from blendrun.runner.deadline import Deadline
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
@@ -27,6 +29,8 @@ from blendrun.store.steps import StepTail
 _LEARN_SECONDS = 5.0
 _LEARN_SHARE = 0.05
 _TICK_SECONDS = 2.0
+# How often the engine's word on what runs in it is looked at, while it has enough.
+_LOOK_SECONDS = 0.005
 # Of several replicas, each has no more than this part of its requests in its engine's queue, or this many.
 _QUEUED_PART, _LEAST_QUEUED = 8, 16
 # Requests that are put aside for want of time; with so many of them there is no use in looking for shorter ones.
@@ -63,8 +67,9 @@ class Dispatcher:
 
     more: asked for another plan then, which may be none. listener: told what went wrong beside the job and, with
     `stats`, how the engine is, where it logs its steps. stopping: whether no more is to be handed over. steps: the
-    engine's log of its steps, if any. estimates: where the scheduler reads corrected lengths, if it does. deadline: by
-    which all must be answered. handed_over: whether the engine was told that no more will come.
+    engine's log of its steps, if any. estimates: where the scheduler reads corrected lengths, if it does. occupancy:
+    where it says what runs, if it does. deadline: by which all must be answered. handed_over: whether the engine was
+    told that no more will come.
     """
 
     job: Job
@@ -78,12 +83,16 @@ class Dispatcher:
     listener: Listener
     stopping: Callable[[], bool]
     more: Callable[[], Awaitable[RunPlan | None]] | None = None
+    occupancy: Occupancy | None = None
     deadline: Deadline | None = None
     stats: bool = True
     flights: dict[int, Flight] = field(default_factory=dict)
     answered: int = 0
     handed_over: bool = False
     _source: RunPlan = field(init=False)
+    _depth: int = field(init=False)
+    # Of the flights, by side of the blend.
+    _inside: list[int] = field(default_factory=lambda: [0, 0])
     _fed: int = 0
     _fed_before: int = 0
     _held: list[QueuedRequest] = field(default_factory=list)
@@ -91,14 +100,15 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._source = self.plan
+        self._depth = self.plan.queue_depth if self.info.queue is None else self.info.queue
+        if self.more is not None:
+            # What is handed over is nobody else's any more.
+            self._depth = min(self._depth, max(self.plan.feeder.unfed // _QUEUED_PART, _LEAST_QUEUED))
 
     async def run(self) -> None:
         """Until everything handed over has come back. Raises EngineUnavailableError when the engine dies."""
-        depth = self.plan.queue_depth if self.info.queue is None else self.info.queue
-        if self.more is not None:
-            # What is handed over is nobody else's any more.
-            depth = min(depth, max(self.plan.feeder.unfed // _QUEUED_PART, _LEAST_QUEUED))
-        window = Window(self.info.max_running + depth)
+        await self._fit_pool(self.plan)
+        window = Window(self.info.max_running + 2 * self._depth)
         beside = [asyncio.ensure_future(self._tick())]
         if self.plan.learning is not None:
             beside.append(asyncio.ensure_future(self._learn(self.plan.learning)))
@@ -113,47 +123,92 @@ class Dispatcher:
             for task in beside:
                 task.cancel()
 
+    async def _fit_pool(self, plan: RunPlan) -> None:
+        """Go by the pool that the engine has, which is known only now. Cutting a blend anew may take seconds."""
+        planned, fitted = plan.costed, await in_thread(plan.fitted, self.info.kv_tokens)
+        if planned is None or fitted is None:
+            return
+        plan.fit(fitted)
+        if fitted.blend is not planned.blend:
+            sizes = f"{fitted.pool.tokens:,} tokens, not the {planned.pool.tokens:,} that were planned with"
+            self.listener(Note(f"the engine's pool holds {sizes}: blended anew"))
+
     async def _submit(self, window: Window) -> None:
-        while True:
-            await window.slot()
-            if self.stopping() or (queued := await self._next(window)) is None:
-                break
+        while (side := await self._side(window)) is not None and (queued := await self._next(window, side)) is not None:
             request = self.job.request(queued.row)
-            plan = Planned(queued.index, queued.output, queued.reuse, queued.tokens) if queued.prompt >= 0 else None
+            plan = None
+            if queued.prompt >= 0:
+                plan = Planned(queued.index, queued.output, queued.reuse, queued.tokens, queued.turn)
             body = orjson.dumps(request.body)
             item = WorkItem(queued.row, request.endpoint.url, body, _stated_length(request.extra), plan)
             await window.enter(len(body))
+            self._inside[queued.side] += 1
             self.flights[queued.row] = Flight(queued, self._source, request.custom_id, self.records.now(), len(body))
             await self.engine.submit(item)
         await self.engine.close_input()
         self.handed_over = True
 
-    async def _next(self, window: Window) -> QueuedRequest | None:
+    async def _side(self, window: Window) -> int | None:
+        """The side of a blend that one more request is wanted of, as soon as one is; None when the run is to stop."""
+        while not self.stopping():
+            side = self._wanted()
+            if side is not None and not window.full:
+                return side
+            await window.change(1.0 if self._running is None else _LOOK_SECONDS)
+        return None
+
+    def _wanted(self) -> int | None:
+        """The side that one more request is wanted of now; None where enough wait in the engine."""
+        feeder = self._source.feeder
+        return side_to_feed(self._waiting(), self._depth, sided=self._sided, right_short=feeder.right_short)
+
+    @property
+    def _running(self) -> tuple[float, float] | None:
+        """Requests of each side that run in the engine; None where it does not say."""
+        return None if self.occupancy is None or self.occupancy.lost else self.occupancy.running
+
+    @property
+    def _sided(self) -> bool:
+        """Whether the engine chooses between a blend's sides: where nothing says what runs, the feeder does."""
+        return self._running is not None and self._source.feeder.sided
+
+    def _waiting(self) -> tuple[float, float]:
+        """Requests of each side that the engine has and has not admitted; by what is expected where it does not say."""
+        if (running := self._running) is None:
+            beyond = len(self.flights) - self.engine.fetching - self.info.max_running
+            guessed = self._source.feeder.waiting
+            return (max(guessed, beyond) if guessed > 0 else beyond), 0.0
+        left, right = running
+        # What is being fetched is no engine's yet.
+        return self._inside[LEFT] - left - self.engine.fetching, self._inside[RIGHT] - right
+
+    async def _next(self, window: Window, side: int) -> QueuedRequest | None:
         """What to hand over now; None when there is nothing left."""
-        while (queued := await self._of_source(window)) is None:
+        while (queued := await self._of_source(window, side)) is None:
             if self._held or self.more is None:
                 return None
             # What waits in the engine's queue comes first: others may be without work sooner.
-            while len(self.flights) >= self.info.max_running and not self.stopping():
-                await window.change()
+            while sum(self._waiting()) > 0 and not self.stopping():
+                await window.change(_LOOK_SECONDS)
             if (plan := await self.more()) is None:
                 return None
+            await self._fit_pool(plan)
             self._source, self._fed_before = plan, self._fed
         return queued
 
-    def _take(self) -> QueuedRequest | None:
+    def _take(self, side: int) -> QueuedRequest | None:
         """The next one of the plan that is being fed. Places go on counting from one plan to the next."""
-        queued = self._source.feeder.take()
+        queued = self._source.feeder.take(side if self._sided else None)
         if queued is None:
             return None
         self._fed += 1
         return replace(queued, index=self._fed_before + queued.index) if self._fed_before else queued
 
-    async def _of_source(self, window: Window) -> QueuedRequest | None:
+    async def _of_source(self, window: Window, side: int) -> QueuedRequest | None:
         """The next one of that plan; with a deadline, the next one that will be done by then."""
         if self.deadline is None:
-            return self._take()
-        while len(self._held) < _MOST_HELD and (queued := self._take()) is not None:
+            return self._take(side)
+        while len(self._held) < _MOST_HELD and (queued := self._take(side)) is not None:
             if self.deadline.fits(queued.output):
                 return queued
             self._held.append(queued)
@@ -178,6 +233,7 @@ class Dispatcher:
     async def _collect(self, window: Window) -> None:
         async for result in self.engine.results():
             flight = self.flights.pop(result.row)
+            self._inside[flight.queued.side] -= 1
             self.answered += 1
             # Before anything is waited for: this answer is there, and the run may be ended meanwhile.
             self.receiver.receive(result, flight.custom_id)
@@ -239,13 +295,18 @@ class Dispatcher:
                 await in_thread(self.steps.read)
 
 
-def scheduler_settings(plan: RunPlan, *, steps: Path, estimates: Path | None) -> SchedulerSettings:
-    """What the scheduler plug-in has to do for a plan. steps, estimates: files that it writes and reads."""
+def scheduler_settings(
+    plan: RunPlan, *, steps: Path, estimates: Path | None, occupancy: Path | None
+) -> SchedulerSettings:
+    """What the scheduler plug-in has to do for a plan. steps, estimates, occupancy: files that it writes and reads."""
     return SchedulerSettings(
         budget=None if plan.budget is None else step_budget(plan.budget),
         reserve=plan.reserve,
         next_use=plan.planned,
         plan_order=plan.planned,
+        # Where the runner is not told what runs, it chooses the side itself.
+        sides=plan.feeder.sided and occupancy is not None,
+        occupancy=None if occupancy is None else str(occupancy.absolute()),
         step_log=str(steps.absolute()),
         estimates=None if estimates is None else str(estimates.absolute()),
     )

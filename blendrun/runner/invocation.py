@@ -25,7 +25,7 @@ from blendrun.errors import (
 from blendrun.events import Event, Expected, Listener, Note, PhaseStarted, Progress
 from blendrun.jobs.job import Job
 from blendrun.lengths.history import HistoryUnavailableError
-from blendrun.planner.run_planner import Divided, RunPlan
+from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.failed_lines import FailedLines
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import MakeEngine

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from blendrun.blend.orders import ORDERS
 from blendrun.names import OrderName, Overlap
 from blendrun.planner.feeder import RowFeeder
-from blendrun.planner.run_planner import Divided, RunPlan
+from blendrun.planner.run_plan import Divided, RunPlan
 
 
 def divide_rows(rows: NDArray[np.int64], order: OrderName, overlap: Overlap, replicas: int) -> Divided:

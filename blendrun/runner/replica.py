@@ -14,11 +14,12 @@ import numpy as np
 
 from blendrun.engine.base import Engine, EngineInfo, Result
 from blendrun.engine.scheduler.estimates import Estimates
+from blendrun.engine.scheduler.occupancy import Occupancy
 from blendrun.errors import EngineUnavailableError, ErrorCode
 from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.jobs.job import Job
 from blendrun.names import OrderName
-from blendrun.planner.run_planner import RunPlan
+from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.deadline import Deadline
 from blendrun.runner.dispatch import Dispatcher, Receiver
 from blendrun.runner.liveness import Liveness
@@ -123,10 +124,10 @@ class Replica:
                 return
             suspects = np.array([row for group in recovery.groups for row in group], dtype=np.int64)
             first = plan if plan is not None else plan_rows(suspects, OrderName.GIVEN, self.plan.overlap)
-            estimates = self._estimates(first)
+            estimates, occupancy = self._estimates(first), self._occupancy()
             self._engine = engine = self.make_engine(self.state, first, recovery.shrinks)
             try:
-                await self._serve(engine, plan, estimates)
+                await self._serve(engine, plan, estimates, occupancy)
                 return
             except EngineUnavailableError as error:
                 self._set_ready(False)
@@ -137,6 +138,7 @@ class Replica:
             finally:
                 self._set_ready(False)
                 await engine.stop()
+                self.state.occupancy.unlink(missing_ok=True)
 
     def _set_ready(self, ready: bool) -> None:
         self.ready = ready
@@ -153,7 +155,9 @@ class Replica:
         """The owner knows how far all of them are."""
         self.owner.show_progress()
 
-    async def _serve(self, engine: Engine, plan: RunPlan | None, estimates: Estimates | None) -> None:
+    async def _serve(
+        self, engine: Engine, plan: RunPlan | None, estimates: Estimates | None, occupancy: Occupancy | None
+    ) -> None:
         """One engine's life."""
         recovery = self._recovery
         self._signs = Liveness(self.state.engine_log, self.state.steps)
@@ -171,6 +175,8 @@ class Replica:
             # The others have answered everything meanwhile.
             return
         self.info = info
+        if not info.tells_running:
+            occupancy = None
         self._set_ready(True)
         for note in info.notes:
             self.listener(Note(note, warning=True))
@@ -182,13 +188,13 @@ class Replica:
                     what = f"{len(rows)} requests, in flight when the engine died"
                     self.listener(PhaseStarted("isolate", what))
                     group = plan_rows(rows, OrderName.GIVEN, self.plan.overlap)
-                    await self._feed(engine, group, None, records, steps, last=False)
+                    await self._feed(engine, group, None, occupancy, records, steps, last=False)
                     recovery.survived()
                 if plan is None and (plan := await self.pool.more(self.number)) is None:
                     return
                 what = f"{plan.feeder.unfed} requests, {info.max_running} at once, order {plan.order}"
                 self.listener(PhaseStarted("run", what))
-                await self._feed(engine, plan, estimates, records, steps, last=True)
+                await self._feed(engine, plan, estimates, occupancy, records, steps, last=True)
             finally:
                 records.close()
                 if plan is not None:
@@ -199,6 +205,7 @@ class Replica:
         engine: Engine,
         plan: RunPlan,
         estimates: Estimates | None,
+        occupancy: Occupancy | None,
         records: Records,
         steps: StepTail,
         *,
@@ -214,6 +221,7 @@ class Replica:
             records=records,
             steps=steps,
             estimates=estimates,
+            occupancy=occupancy,
             receiver=self,
             listener=self.listener,
             stopping=self.stopping,
@@ -264,6 +272,14 @@ class Replica:
             return Estimates.create(self.state.estimates, plan.feeder.unfed)
         except OSError:
             self.state.estimates.unlink(missing_ok=True)
+            return None
+
+    def _occupancy(self) -> Occupancy | None:
+        """Before the engine starts, which opens the file. Without one the plan's own guess at what runs stands."""
+        try:
+            return Occupancy.create(self.state.occupancy)
+        except OSError:
+            self.state.occupancy.unlink(missing_ok=True)
             return None
 
     def _recover(self, error: EngineUnavailableError) -> None:

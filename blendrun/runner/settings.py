@@ -15,7 +15,7 @@ from blendrun.events import Listener
 from blendrun.jobs.job import Job
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.names import OrderName, Overlap
-from blendrun.planner.run_planner import Divided, RunPlan
+from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.replica import Patience
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import Shard

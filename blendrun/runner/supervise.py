@@ -16,7 +16,7 @@ from blendrun.engine.base import EngineInfo
 from blendrun.errors import BlendrunError, DrainedError, EngineUnavailableError
 from blendrun.events import EngineStats, Event, Listener, Note, PhaseStarted
 from blendrun.jobs.job import Job
-from blendrun.planner.run_planner import RunPlan
+from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.deadline import Deadline
 from blendrun.runner.engine_stats import CombinedStats
 from blendrun.runner.replica import MakeEngine, Owner, Patience, Replica

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from blendrun.engine.threads import in_thread
 from blendrun.planner.feeder import Feeder, RowFeeder
-from blendrun.planner.run_planner import RunPlan
+from blendrun.planner.run_plan import RunPlan
 
 # How soon a replica without work sees that there is some again.
 _LOOK_S = 0.1
@@ -132,4 +132,4 @@ def _rest(feeder: Feeder) -> RowFeeder | None:
 
 def _loose(plan: RunPlan, feeder: Feeder) -> RunPlan:
     """A plan's requests with another feeder; nothing is learned from what is left of a job."""
-    return replace(plan, feeder=feeder, learning=None)
+    return replace(plan, feeder=feeder, learning=None, costed=None)

@@ -44,7 +44,7 @@ def fits(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> Tru
     held = state.used - state.evictable + unheld_tokens(nodes, work[request].leaf)
     held += choices * work[request].answered
     if state.reserve >= 0.0:
-        own = choices * max(work[request].expected - work[request].answered, 0)
+        own = choices * min(max(work[request].expected - work[request].answered, 0), state.clip)
         return held + own + state.reserve * max(state.to_come, 0) <= state.pool
     return fits_until_its_end(
         agenda[0],
@@ -157,9 +157,8 @@ def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> 
 
 
 @inlined
-def begin_decode(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, request: Number) -> None:
-    """A prefill ended with this step: its prefix is usable, and its next token is there."""
-    publish(nodes, work[request].leaf, work[request].length)
+def begin_decode(state: Any, work: Any, agenda: Any, ends: Any, request: Number) -> None:
+    """A prefill ended with this step: its next token is there."""
     choices, answered = work[request].choices, work[request].answered
     state.rows += choices
     state.context += choices * (work[request].length + answered)

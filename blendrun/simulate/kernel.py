@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from blendrun.simulate.admission import anything_waits, fill
 from blendrun.simulate.batch import begin_decode, decode, end_requests, forget_overdue, prefill, retract
+from blendrun.simulate.pool import publish
 from blendrun.simulate.seconds import prefill_budget, record, step_seconds
 from blendrun.simulate.state import EXCLUSIVE, NODE, REQUEST, STATE, Number
 from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, compiled, inlined
@@ -89,19 +90,28 @@ def run(
             retract(state, nodes, work, agenda, ends, back)
             rows = state.rows
             # The rows sent back leave room, in the pool and in the budget, for what this step could not take.
-            if taken == 0 and rows > 0 and state.retracted == retracted:
+            if taken == 0 and rows > 0 and state.retracted == retracted and state.published == state.filled:
                 steps = _alike(state, ends, state.pending > 0 or anything_waits(state, back))
         context = state.context + rows * (steps + 1) / 2 if rows > 0 else 0.0
-        seconds, arithmetic, reading = step_seconds(state, taken, square, rows, context, new, shares, rates)
+        seconds, arithmetic, reading = 0.0, 0.0, 0.0
+        if taken > 0 or rows > 0:
+            seconds, arithmetic, reading = step_seconds(state, taken, square, rows, context, new, shares, rates)
+            state.steps += steps
         state.now += seconds * steps
         state.compute += arithmetic * steps
         state.memory += reading * steps
-        state.steps += steps
         if rows > 0:
             decode(state, nodes, steps)
         for place in range(state.filled, state.filled + done):
-            begin_decode(state, nodes, work, agenda, ends, filling[place])
+            begin_decode(state, work, agenda, ends, filling[place])
+        known = state.filled if state.late else state.filled + done
+        for place in range(state.published, known):
+            publish(nodes, work[filling[place]].leaf, work[filling[place]].length)
+        state.published = known
         state.filled += done
+        if taken == 0 and rows == 0:
+            # No step: the scheduler waited for a result.
+            continue
         bucket[0], bucket[1], bucket[2], bucket[3] = steps, seconds * steps, arithmetic * steps, reading * steps
         bucket[4], bucket[5], bucket[6] = taken, rows * steps, state.hits - hits
         bucket[7], bucket[8] = state.used - state.evictable, state.rows

@@ -96,7 +96,8 @@ def publish(nodes: Any, leaf: Number, depth: Number) -> None:
     """Make usable what is computed of a path: its first `depth` tokens."""
     node = leaf
     while node > 0 and nodes[node].state != READY:
-        if nodes[node].depth <= depth:
+        # What has been dropped since it was computed stays away.
+        if nodes[node].state == COMING and nodes[node].depth <= depth:
             nodes[node].state = READY
         node = nodes[node].parent
 

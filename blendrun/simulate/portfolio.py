@@ -20,6 +20,7 @@ from blendrun.cost.balance import Bound, bound_seconds
 from blendrun.cost.base import Demand, Machine
 from blendrun.cost.capacity import KvPool, kv_pool
 from blendrun.cost.formulas import demand as demand_of
+from blendrun.cost.reserve import engine_chunk
 from blendrun.errors import UsageError
 from blendrun.events import Listener, Progress, ignore
 from blendrun.lengths.base import Lengths
@@ -33,8 +34,6 @@ from blendrun.simulate.steptime import step_time
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 
-# SGLang's chunk of a prefill on devices of 60 to 160 GB.
-ENGINE_CHUNK = 8192
 # Tokens that the gate of blendrun's scheduler plug-in waits for.
 GATE_TOKENS = 32
 # Larger jobs are simulated with fewer step budgets.
@@ -58,6 +57,8 @@ BLENDRUN = AdmissionPolicy(gate=True, reserve=EXACT, eviction=Eviction.NEXT_USE)
 # Share of what running requests may still answer that SGLang itself keeps free: it falls from 0.7 to 0.1 with the
 # steps; of requests that nothing but their bound can end it keeps all.
 _OWN_RESERVE, _OWN_RESERVE_FIXED = 0.4, 1.0
+# Tokens of an answer that SGLang reserves at most (`CLIP_MAX_NEW_TOKENS`).
+OWN_CLIP = 4096
 # The same with SGLang's own reserve: more comes in than fits if all answers are as long as expected, and some is sent
 # back. Where steps are bound by reading the weights, fuller steps are worth that. Answers of fixed length come in later
 # than they would fit, in fewer and fuller steps.
@@ -125,7 +126,7 @@ def simulate_portfolio(
     overlaps: Iterable[Overlap] = (Overlap.EXCLUSIVE, Overlap.MIXED),
     budgets: Sequence[Budget] | None = None,
     thorough: bool | None = None,
-    chunk: int = ENGINE_CHUNK,
+    chunk: int | None = None,
     max_running: int | None = None,
     step: StepTime | None = None,
     outputs: NDArray[np.int64] | None = None,
@@ -140,8 +141,8 @@ def simulate_portfolio(
     overlaps: modes that the engine can be run in; the choice is among these.
     budgets: tried on mixed and pdmux; None for those of `budgets_to_try`.
     thorough: try more budgets, and blends with pace too; None for jobs of no more than 200,000 prompts.
-    chunk: the engine's own prefill chunk, which exclusive mode keeps. max_running: answers that are decoded at once;
-        None for as many as the pool holds.
+    chunk: the engine's own prefill chunk, which exclusive mode keeps; None for the card's.
+    max_running: answers that are decoded at once; None for as many as the pool holds.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
         means of `lengths`.
     admissions: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough, with the
@@ -156,6 +157,7 @@ def simulate_portfolio(
     pool = pool or kv_pool(model, machine)
     demand = demand or demand_of(tree, prompts, lengths, model, machine)
     step = step or step_time(model, machine, gpus=pool.gpus)
+    chunk = chunk or engine_chunk(machine.card)
     truth = _within(pool, prompts, draw_outputs(lengths) if outputs is None else outputs)
     expected = np.rint(lengths.mean).astype(np.int64)
     job = _Job(tree, prompts, truth, expected, step, pool, machine.gpus, gpu_hour, max_running)
@@ -191,11 +193,15 @@ def simulate_portfolio(
 def own_reserve(prompts: Prompts, expected: NDArray[np.int64]) -> float:
     """Share of what is still to be answered that SGLang's own admission keeps free, on the mean of a job.
 
-    expected: i64 (M,), output tokens of one choice.
+    expected: i64 (M,), output tokens of one choice. Of a request it counts no more than `OWN_CLIP` tokens at any time.
     """
-    tokens = expected * prompts.choices
-    fixed = float(tokens[prompts.known].sum()) / max(float(tokens.sum()), 1.0)
-    return _OWN_RESERVE + (_OWN_RESERVE_FIXED - _OWN_RESERVE) * fixed
+    tokens = expected.astype(np.float64)
+    # Tokens that are to come, summed over the steps of an answer; and so much of them as is counted.
+    to_come = tokens * tokens / 2 * prompts.choices
+    over = np.maximum(tokens - OWN_CLIP, 0.0)
+    counted = to_come - over * over / 2 * prompts.choices
+    share = np.where(prompts.known, _OWN_RESERVE_FIXED, _OWN_RESERVE)
+    return float((share * counted).sum()) / max(float(to_come.sum()), 1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,6 +245,7 @@ class _Job:
             gate=trial.admission.gate,
             gate_tokens=GATE_TOKENS,
             reserve=trial.admission.reserve,
+            clip=OWN_CLIP,
             eviction=trial.admission.eviction,
             paced=trial.paced,
         )

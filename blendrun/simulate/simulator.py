@@ -17,7 +17,7 @@ from blendrun.simulate.seconds import overlapped
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 
-_MODES = {Overlap.EXCLUSIVE: state.EXCLUSIVE, Overlap.MIXED: state.MIXED, Overlap.PDMUX: state.PDMUX}
+MODES = {Overlap.EXCLUSIVE: state.EXCLUSIVE, Overlap.MIXED: state.MIXED, Overlap.PDMUX: state.PDMUX}
 # NanoFlow's interference table (docs/paper.md#the-practical-optimum): share of the device that the products give up,
 # and the share of its full rate that decode attention then has; A100. Points between are interpolated, so that the
 # best split is not one of seven.
@@ -126,13 +126,15 @@ def _state(engine: SimulatedEngine, step: StepTime, count: int) -> NDArray[np.vo
     budget = engine.budget
     values: dict[str, float] = {
         "pool": engine.pool_tokens,
-        "mode": _MODES[engine.overlap],
+        "mode": MODES[engine.overlap],
         "tokens": budget.floor if isinstance(budget, AdaptiveBudget) else budget.tokens,
         "max_running": engine.max_running,
         "gate": engine.gate_tokens if engine.gate else 0,
         "next_use": engine.eviction is Eviction.NEXT_USE,
         "paced": engine.paced,
+        "late": engine.late and engine.overlap is not Overlap.PDMUX,
         "reserve": engine.reserve,
+        "clip": engine.clip,
         "requests": count,
         "right_at": count - 1,
         "share": 1.0,

@@ -36,19 +36,19 @@ REQUEST = _record(i8="leaf length output expected choices answered at rest ends_
 # Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
 # used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with
 # those of requests in prefill. context: cached tokens the rows read. to_come: output tokens still expected of what
-# runs. pending: prefill tokens admitted and not computed. filled: requests whose prefill is over, of those ever in the
-# queue. decoded: decode steps so far. first, last: live part of the expected ends. left_at, right_at: next of each
-# side. share: of the left side, for the units share_left and share_right. holding_, due_: tokens that count as a
-# side's, and the step at which it may admit. rest_: seconds of compute and memory not yet admitted. now, compute,
-# memory: seconds so far.
+# runs. pending: prefill tokens admitted and not computed. filled: requests whose prefill is over, of those ever in
+# the queue; published: of these, those whose prefix can be used. decoded: decode steps so far. first, last: live part
+# of the expected ends. left_at, right_at: next of each side. share: of the left side, for the units share_left and
+# share_right. holding_, due_: tokens that count as a side's, and the step at which it may admit. rest_: seconds of
+# compute and memory not yet admitted. now, compute, memory: seconds so far.
 POLICY = ("most", "ratio", "weight_tokens", "row_tokens", "cached_tokens")
 CONSTANTS = (
     *("prefill_token", "decode_token", "prefill_square", "kv_token", "weights", "experts", "expert_miss"),
     *("row", "step", "request"),
 )
 STATE = _record(
-    i8="pool mode tokens max_running gate next_use paced most "
-    "used evictable rows all_rows context to_come running pending filled decoded first last "
+    i8="pool mode tokens max_running gate next_use paced late clip most "
+    "used evictable rows all_rows context to_come running pending filled published decoded first last "
     "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket",
     f8="reserve ratio weight_tokens row_tokens cached_tokens "
     "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request "

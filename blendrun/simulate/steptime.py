@@ -19,7 +19,8 @@ _CONSTANTS = (
 def step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) -> StepTime:
     """Seconds of a step of one replica on `gpus` of the machine's devices (`KvPool.gpus`; None for all of them).
 
-    A card that was calibrated with this model on one device has its fitted constants; all others follow from the rates:
+    A card that was calibrated with this model on as many devices has its fitted constants (by whatever name the model
+    was given: `ModelCard.digest`); all others follow from the rates:
     two FLOP a parameter and token, half of the pairs of the attention triangle (`cost.formulas`), one read of the
     cache a decode step and of the weights a step. What rates do not tell (seconds a step, seconds a row) is 0 then.
     Raises UsageError, naming the rate, where one is missing or 0.
@@ -30,9 +31,13 @@ def step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) ->
         if not (math.isfinite(rate) and rate > 0):
             raise UsageError(f"{machine.card.name}: a {name} of {rate:g} a second gives no time; fix the hardware card")
     fitted = machine.card.step
-    if fitted is not None and fitted.model == model.alias and devices == 1:
+    if fitted is not None and _is_of(fitted, model) and devices == fitted.gpus:
         return _fitted(fitted, model)
     return _modelled(model, machine, devices / machine.gpus)
+
+
+def _is_of(figures: StepFigures, model: ModelCard) -> bool:
+    return figures.model == model.alias if figures.digest is None else figures.digest == model.digest
 
 
 def _fitted(figures: StepFigures, model: ModelCard) -> StepTime:

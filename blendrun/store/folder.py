@@ -21,7 +21,7 @@ class StateFolder:
     """Paths of one run's state. Private to the user (0700): answers may be."""
 
     def __init__(self, output: Path, replica: int = 1) -> None:
-        """replica: whose files the engine's log, its steps and estimates are; all others are those of the run.
+        """replica: whose files the engine's log, its steps, estimates and occupancy are; all others are the run's.
 
         Raises UsageError where `output` names no file (empty, "/", "..", a zero byte)."""
         if output.name in ("", "..") or "\0" in str(output):
@@ -96,6 +96,11 @@ class StateFolder:
         return self._own("estimates", "")
 
     @property
+    def occupancy(self) -> Path:
+        """What runs in the engine, by its own word."""
+        return self._own("occupancy", "")
+
+    @property
     def spool(self) -> Path:
         """Inputs that cannot be read at any place (compressed, stdin), unpacked."""
         return self.path / "spool"
@@ -130,7 +135,11 @@ class StateFolder:
 
     def clear(self, *, keep: Collection[Path] = ()) -> None:
         """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held."""
-        replicas = [path for name in ("engine", "steps", "estimates") for path in self.path.glob(f"{name}.[0-9]*")]
+        replicas = [
+            path for name in ("engine", "steps", "estimates", "occupancy") for path in self.path.glob(f"{name}.[0-9]*")
+        ]
+        # Of data-parallel ranks behind the first.
+        replicas += self.path.glob("*-steps*.jsonl")
         spooled = [path for path in self.spool.glob("*") if path not in keep]
         for path in (
             self.manifest,
@@ -142,6 +151,7 @@ class StateFolder:
             self.records,
             self.steps,
             self.estimates,
+            self.occupancy,
             *replicas,
             *spooled,
             self.journal,

@@ -27,7 +27,7 @@ from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import ConstantBudget
 from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import load_hardware, machine
-from blendrun.engine.settings import engine_limits
+from blendrun.engine.sizes import engine_limits
 from blendrun.jobs.source import open_sources
 from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.plan import cost_structure, make_structure

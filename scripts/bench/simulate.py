@@ -30,12 +30,13 @@ from blendrun.cost.balance import bound_seconds
 from blendrun.cost.capacity import kv_pool
 from blendrun.cost.formulas import demand
 from blendrun.cost.hardware import load_hardware, machine
+from blendrun.cost.reserve import engine_chunk
 from blendrun.cost.step import RESIDENT_SHARE, step_budget
 from blendrun.models.cards import load_card
 from blendrun.names import OrderName, Overlap
 from blendrun.simulate.base import SimulatedEngine
 from blendrun.simulate.budgets import budgets_to_try
-from blendrun.simulate.portfolio import ENGINE_CHUNK, STOCK, Portfolio, simulate_portfolio
+from blendrun.simulate.portfolio import STOCK, Portfolio, simulate_portfolio
 from blendrun.simulate.simulator import simulate
 from blendrun.simulate.steptime import step_time
 from blendrun.synth.recipe import Recipe
@@ -84,7 +85,7 @@ def table(name: str, prompts: Prompts, model: str, hardware: str) -> None:
     compute, reads = float(asked.compute_tokens.sum()), float(asked.kv_bytes.sum())
     usual = ConstantBudget(step_budget(compute, reads, pool.bytes, resident=RESIDENT_SHARE))
     bound, decoded = bound_seconds(asked, on), float(prompts.reference.sum())
-    budgets = budgets_to_try(asked, pool, step_time(card, on), bound, decoded, ENGINE_CHUNK, thorough=True)
+    budgets = budgets_to_try(asked, pool, step_time(card, on), bound, decoded, engine_chunk(on.card), thorough=True)
     run = partial(simulate_portfolio, tree, prompts, lengths, pool=pool, demand=asked, model=card, machine=on)
     run = partial(run, thorough=True)
     begun = time.perf_counter()

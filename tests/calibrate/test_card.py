@@ -6,7 +6,9 @@ import dataclasses
 from pathlib import Path
 
 import pytest
+import yaml
 
+from blendrun.calibrate.base import Rates
 from blendrun.calibrate.card import card_path, check_writable, make_card, write_card
 from blendrun.cost.base import HardwareCard
 from blendrun.cost.hardware import list_hardware, load_hardware, user_hardware_folder
@@ -43,6 +45,28 @@ def test_every_measured_figure_says_command_date_and_versions() -> None:
     assert (card.kind, card.value_bytes) == ("cpu", 4)
     assert card.step is not None
     assert card.step.model == "smollm2-135m"
+
+
+def test_what_was_measured_in_place_of_the_engines_own_is_said(own_folder: Path) -> None:
+    why = "the engine's fa3 did not run here (ImportError: no sgl_kernel)"
+    rates = Rates(7e14, 3e12, 2.8e12, 8e10, "NVIDIA H100 80GB HBM3", "triton, 128 x 2048 tokens", why)
+    engine = (("decode attention", "fa3"), ("chunk", "8192"))
+    found = calibration(platform="gpu", threads=None, rates=rates, engine=engine)
+    card = make_card("node", found, load_hardware("h100-sxm"), COMMAND)
+    assert card.device == "NVIDIA H100 80GB HBM3"
+    assert card.achieved_bandwidth.source.endswith(f"decode attention (triton, 128 x 2048 tokens; {why})")
+    write_card(card, card_path("node"), found)
+    assert load_hardware("node") == card
+    assert "torch 2.14.1; decode attention: fa3; chunk: 8192." in (own_folder / "node.yaml").read_text()
+
+
+def test_a_card_of_an_earlier_version_is_read(own_folder: Path) -> None:
+    """Without a digest of the model and without the device's name."""
+    write_card(made(), card_path("mine"), calibration())
+    content = yaml.safe_load((own_folder / "mine.yaml").read_text())
+    del content["device"], content["step"]["digest"]
+    (own_folder / "mine.yaml").write_text(yaml.safe_dump(content))
+    assert load_hardware("mine") == dataclasses.replace(made(), name="mine")
 
 
 def test_the_file_begins_with_date_versions_and_errors(own_folder: Path) -> None:

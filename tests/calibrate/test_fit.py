@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.calibrate.base import Constants, Observation, Step
+from blendrun.calibrate.design import Room
 from blendrun.calibrate.fit import fit, step_seconds
 from blendrun.calibrate.nnls import nnls
 from blendrun.errors import UsageError
-from tests.calibrate.known import CPU, GPU, sweep
+from tests.calibrate.known import A100, CPU, GPU, GPU_ROOM, sweep
 
 MACHINES = {"cpu": CPU, "gpu": GPU}
 
@@ -28,6 +29,39 @@ def test_exact_measurements_give_the_constants_back(platform: str) -> None:
         if field.name == "weights" and not true.weights:
             continue
         assert getattr(found.constants, field.name) == pytest.approx(getattr(true, field.name), rel=1e-3), field.name
+
+
+@pytest.mark.parametrize("true", [GPU, A100], ids=["h100", "a100"])
+@pytest.mark.parametrize("chunk", [2048, 4096, 8192, 16384])
+@pytest.mark.parametrize(
+    "room",
+    [
+        GPU_ROOM,
+        Room(kv_tokens=143_000, context_length=131_072, max_running=2048),
+        Room(kv_tokens=100_000, context_length=8192, max_running=320),
+        Room(kv_tokens=30_000, context_length=8192, max_running=2048),
+        Room(kv_tokens=100_000, context_length=8192, max_running=32),
+    ],
+    ids=["large", "40 GB", "bounded", "24 GB", "few at once"],
+)
+def test_a_quick_sweep_of_a_gpu_determines_every_constant(true: Constants, chunk: int, room: Room) -> None:
+    found = fit(sweep("gpu", true, quick=True, room=room, chunk=chunk))
+    for field in dataclasses.fields(Constants):
+        assert getattr(found.constants, field.name) == pytest.approx(getattr(true, field.name), rel=1e-3), field.name
+
+
+def test_a_quick_sweep_of_the_cpu_predicts_what_it_did_not_fit() -> None:
+    found = fit(sweep("cpu", CPU, quick=True))
+    assert [point.error for point in found.held_out] == [pytest.approx(0, abs=1e-6)]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("true", [GPU, A100], ids=["h100", "a100"])
+def test_a_quick_sweep_bears_noise_of_two_percent(true: Constants, seed: int) -> None:
+    found = fit(sweep("gpu", true, noise=0.02, seed=seed, quick=True))
+    exact = [observation.seconds for observation in sweep("gpu", true, quick=True) if observation.held_out]
+    for point, seconds in zip(found.held_out, exact, strict=True):
+        assert point.predicted == pytest.approx(seconds, rel=0.06)
 
 
 @pytest.mark.slow

@@ -61,13 +61,14 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[Task]:
             threads=task.settings.threads,
             date="2026-07-01T12:00:00+00:00",
             versions={"sglang": "0.5.23", "torch": "2.14.1"},
-            rates=Rates(1.2e11, 1.8e10, 9e9, 1.7e10, "cpu", "torch"),
+            rates=Rates(1.2e11, 1.8e10, 9e9, 1.7e10, "cpu", "torch, 16 x 1024 tokens", "no fa3 here"),
             step=StepFigures(task.model, 0.05, 0.002, 0.004, 0.0014, 0.0014, 4e-8, 6e-6, 0.0, 0.02),
             round_trip_seconds=0.015,
             points=(Point("decode 4 x 64", 1.0, 1.05, 0.05),),
             held_out=(Point("mix of 48", 20.0, 19.0, -0.05),),
             worst_error=0.05,
             seconds=150.0,
+            engine=(("decode attention", "fa3"), ("chunk", "4096")),
         )
 
     monkeypatch.setattr("blendrun.calibrate.measure.calibrate", stand_in)
@@ -84,6 +85,12 @@ def test_the_table_and_the_card(model: Path, measured: list[Task]) -> None:
     words = ("--model", model, "--name", "mine", "--threads", "1", "--engine-arg", "max_total_tokens=4096", "--quick")
     shown = run(*words).stdout
     for text in ("0.120 TFLOP/s", "9.0 GB/s", "50.00 ms", "1400.0 us/token", "decode 4 x 64", "mix of 48", "-5.0 %"):
+        assert text in shown
+    for text in (
+        "(torch, 16 x 1024 tokens)",
+        "not the engine's own: no fa3 here",
+        "decode attention: fa3, chunk: 4096",
+    ):
         assert text in shown
     assert "--hardware mine" in shown
     assert load_hardware("mine").achieved_flops.value == 1.2e11

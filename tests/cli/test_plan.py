@@ -157,7 +157,7 @@ def test_planning_loads_neither_torch_nor_sglang(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "trace.jsonl")
     program = (
         "import sys\nfrom blendrun.cli.app import app\n"
-        f"try: app(['plan', {str(trace)!r}, '--model', 'llama-3-8b', '--hardware', 'l4', '-q'])\n"
+        f"try: app(['plan', {str(trace)!r}, '--model', 'llama-3-8b', '--hardware', 'l40s', '-q'])\n"
         "except SystemExit: pass\n"
         "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'sglang', 'transformers'}, file=sys.stderr)"
     )
@@ -167,15 +167,33 @@ def test_planning_loads_neither_torch_nor_sglang(tmp_path: Path) -> None:
 
 def test_which_card_and_how_many_is_one_table(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "trace.jsonl")
-    wanted = ("--hardware", "h100-sxm,l4", "--gpus", "1,2", "--price", "2", "--price", "l4=0.5")
+    wanted = ("--hardware", "h100-sxm,l40s", "--gpus", "1,2", "--price", "2", "--price", "l40s=0.5")
     report = planned(trace, "--model", "llama-3-8b", *wanted)
     rows = [(row["hardware"], row["gpus"]) for row in report["machines"]]
-    assert rows == [("h100-sxm", 1), ("h100-sxm", 2), ("l4", 1), ("l4", 2)]
+    assert rows == [("h100-sxm", 1), ("h100-sxm", 2), ("l40s", 1), ("l40s", 2)]
     for row in report["machines"]:
-        price = 0.5 if row["hardware"] == "l4" else 2
+        price = 0.5 if row["hardware"] == "l40s" else 2
         assert row["cost"] == pytest.approx(price * row["gpus"] * row["predicted_seconds"] / 3600)
     assert report["machines"][1]["predicted_seconds"] < report["machines"][0]["predicted_seconds"]
-    assert "2 x l4" in blendrun("plan", trace, "--model", "llama-3-8b", *wanted).stdout
+    assert "2 x l40s" in blendrun("plan", trace, "--model", "llama-3-8b", *wanted).stdout
+
+
+def test_an_engine_of_several_gpus_is_planned_as_one(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "trace.jsonl")
+    large = planned(trace, "--model", "llama-3.3-70b", "--hardware", "h100-sxm", "--tp", "4")
+    assert [large["hardware"][name] for name in ("gpus", "replicas", "gpus_per_replica")] == [4, 1, 4]
+    two = planned(trace, "--model", "llama-3-8b", "--hardware", "h100-sxm", "--gpus", "4", "--engine-arg", "tp_size=2")
+    assert [two["hardware"][name] for name in ("gpus", "replicas", "gpus_per_replica")] == [4, 2, 2]
+    assert planned(trace, *SMALL, "--tp", "3")["hardware"]["gpus"] == 1
+    odd = blendrun("plan", trace, *LLAMA, "--tp", "2", "--gpus", "3")
+    assert odd.returncode == 2
+    assert "do not divide into engines of 2 devices" in odd.stderr
+
+
+def test_ranks_that_sglang_deals_to_in_turn_are_no_plan(tmp_path: Path) -> None:
+    done = blendrun("plan", write_trace(tmp_path / "trace.jsonl"), *LLAMA, "--engine-arg", "dp_size=2")
+    assert done.returncode == 2
+    assert "use --replicas 2" in done.stderr
 
 
 def test_a_machine_that_is_too_small_is_a_row_not_an_end(tmp_path: Path) -> None:

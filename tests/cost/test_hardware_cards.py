@@ -52,6 +52,14 @@ def test_peak_rates_of_gpus_come_from_datasheets() -> None:
     assert {card.peak_flops.origin for card in gpus} == {card.peak_bandwidth.origin for card in gpus} == {"datasheet"}
 
 
+def test_the_page_on_cards_says_what_they_say() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "hardware.md").read_text(encoding="utf-8")
+    for card in map(load_hardware, list_hardware()):
+        flops, bandwidth = card.achieved_flops, card.achieved_bandwidth
+        rates = (f"{rate.value / 1e12:.4g}, {rate.origin}" for rate in (flops, bandwidth))
+        assert f"| `{card.name}` | {' | '.join(rates)} |" in page
+
+
 def test_a_machine_sums_its_devices() -> None:
     card = load_hardware("a100-80g")
     two = machine(card, gpus=2, rates="peak")

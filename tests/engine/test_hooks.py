@@ -78,13 +78,17 @@ class TestProofs:
         assert features_missing(hooks, proofs) == ["budget", "next_use"]
         assert not list(tmp_path.iterdir()), "the proofs are taken away"
 
+    def test_what_sends_the_answers_is_not_proved_by_the_first_one(self) -> None:
+        late = [hook for hook in plugin.hooks(EVERYTHING) if hook.target.endswith("process_batch_result")]
+        assert late and not any(hook.warmed for hook in late)
+
     def test_each_feature_has_a_sentence(self, tmp_path: Path) -> None:
-        said = plugin.notes(EVERYTHING, str(tmp_path / "proofs"))
+        said = plugin.notes(EVERYTHING, plugin.missing(EVERYTHING, str(tmp_path / "proofs")))
         assert len(said) == 6
         assert any(sentence.startswith("the step budget did not take: ") for sentence in said)
 
     def test_what_is_not_asked_for_is_neither_hooked_nor_missed(self, tmp_path: Path) -> None:
-        assert plugin.notes(SchedulerSettings(gate=False, dead_ends=False), str(tmp_path / "proofs")) == []
+        assert plugin.missing(SchedulerSettings(gate=False, dead_ends=False), str(tmp_path / "proofs")) == []
         assert {hook.feature for hook in plugin.hooks(SchedulerSettings())} == {"gate", "dead_end"}
 
     def test_without_blendrun_nothing_is_registered(self, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from blendrun.engine import seeds, sglang_names
-from blendrun.engine.cpu import older
+from blendrun.engine import older, seeds, sglang_names
+from blendrun.engine.cpu import older as older_cpu
 from blendrun.engine.sglang_names import FIRST, LAST, SINCE, TOUCHED
 
 EVERY = sorted({name for names in TOUCHED.values() for name in names})
@@ -73,13 +73,13 @@ def test_what_older_versions_call_otherwise(monkeypatch: pytest.MonkeyPatch) -> 
     assert sglang_names.nan_check() == "SGLANG_ENABLE_ASYNC_ASSERT"
     assert not sglang_names.tells_dead_ends()
     request = SimpleNamespace(prefix_indices=[5, 6, 7], extend_range=SimpleNamespace(start=3, end=9))
-    assert (sglang_names.prefix_len(request), sglang_names.extend_end(request)) == (3, 9)
+    assert (older.prefix_len(request), older.extend_end(request)) == (3, 9)
     adder = SimpleNamespace(rem_total_token_offset=50, cur_rem_token_offset=20, cur_rem_tokens=100)
-    budget = sglang_names.memory_budget(adder)
+    budget = older.memory_budget(adder)
     budget.total_offset = budget.current_offset + 5
     assert (adder.rem_total_token_offset, budget.remaining_current) == (25, 100)
 
 
 def test_pages_of_several_tokens_take_a_newer_version() -> None:
     with pytest.raises(ValueError, match=r"page_size=16 on the CPU takes SGLang 0\.5\.22"):
-        older.allocator(100, page_size=16)
+        older_cpu.allocator(100, page_size=16)

@@ -130,7 +130,7 @@ class TestOnTheLoop:
 
         with get_parallel().override(dp_rank=1):
             self.steps_of_rank(tmp_path)
-        assert [path.name for path in tmp_path.iterdir()] == ["steps.jsonl.dp1"]
+        assert [path.name for path in tmp_path.iterdir()] == ["dp1-steps.jsonl"]
 
     def steps_of_rank(self, folder: Path) -> None:
         log = StepLog(str(folder / "steps.jsonl"), None)

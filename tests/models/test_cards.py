@@ -115,6 +115,47 @@ def test_a_config_json_gives_the_same_counts_as_the_card() -> None:
     assert read.kv_bytes_per_token() == card.kv_bytes_per_token()
 
 
+def test_a_models_digest_is_the_same_by_alias_and_by_folder() -> None:
+    alias, folder = load_card("llama-3-8b"), card_from_config(LLAMA_3_8B, "0123abc")
+    assert alias.digest == folder.digest
+    # Nor does the length of the context, or what it is trained for, change a step.
+    assert card_from_config(LLAMA_3_8B | {"max_position_embeddings": 131072}, "long").digest == alias.digest
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_hidden_layers": 31},
+        {"num_key_value_heads": 4},
+        {"vocab_size": 128258},
+        {"tie_word_embeddings": True},
+        {"sliding_window": 4096},
+        {"architectures": ["Qwen3ForCausalLM"]},
+        {"quantization_config": {"quant_method": "fp8"}},
+    ],
+)
+def test_a_digest_tells_models_apart_whose_steps_differ(changes: dict[str, object]) -> None:
+    assert card_from_config(LLAMA_3_8B | changes, "llama-3-8b").digest != load_card("llama-3-8b").digest
+
+
+def test_a_digest_tells_quantisations_apart() -> None:
+    found = [{"quant_method": "gptq", "bits": 4}, {"quant_method": "gptq", "bits": 8}, {"quant_method": "awq"}, {}]
+    cards = [card_from_config(LLAMA_3_8B | {"quantization_config": each}, "mine") for each in found]
+    assert [card.quantization for card in cards] == ["gptq 4", "gptq 8", "awq", None]
+    assert len({card.digest for card in cards}) == 4
+
+
+def test_a_digest_leaves_out_dimensions_that_nothing_uses() -> None:
+    experts = {"num_local_experts": 8, "num_experts_per_tok": 2, "moe_intermediate_size": 14336}
+    wide, narrow = (
+        card_from_config(
+            LLAMA_3_8B | experts | {"architectures": ["MixtralForCausalLM"], "intermediate_size": size}, "m"
+        )
+        for size in (1, 2)
+    )
+    assert wide.digest == narrow.digest
+
+
 def test_a_config_json_of_experts_and_latent_attention() -> None:
     config = LLAMA_3_8B | {
         "architectures": ["DeepseekV3ForCausalLM"],

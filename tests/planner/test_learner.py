@@ -19,7 +19,7 @@ from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.feeder import PlanFeeder, QueuedRequest
 from blendrun.planner.learner import Learner, sample_first
 from blendrun.planner.plan import Costed, Structure, cost_structure
-from blendrun.planner.run_planner import Learning
+from blendrun.planner.run_plan import Learning
 from blendrun.simulate.base import SimulatedEngine
 from blendrun.simulate.simulator import simulate
 from blendrun.simulate.steptime import step_time

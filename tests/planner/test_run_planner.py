@@ -17,7 +17,8 @@ from blendrun.jobs.source import open_sources
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import OrderName, Overlap
 from blendrun.planner.feeder import QueuedRequest
-from blendrun.planner.run_planner import Divided, RunPlan, RunPlanner
+from blendrun.planner.run_plan import Divided, RunPlan
+from blendrun.planner.run_planner import RunPlanner
 
 
 def line(custom_id: str, prompt: str, **body: object) -> str:
@@ -160,6 +161,39 @@ def test_a_mode_that_a_request_forbids_is_left_out_or_refused(model: ResolvedMod
     assert plan(without, None, model, tmp_path, overlap=Overlap.MIXED, **modes).overlap is Overlap.MIXED
 
 
+def heard(planner: RunPlanner, folder: Path) -> tuple[RunPlan, list[Note]]:
+    """A plan of four short lines, and what is said on the way."""
+    path = folder / "job.jsonl"
+    path.write_text("\n".join(line(f"r{row}", f"say {row}") for row in range(4)) + "\n", encoding="utf-8")
+    events: list[Event] = []
+    with index_jobs(open_sources([path], folder)) as job:
+        made = planner.plan(job, job.accepted, events.append)
+    return made, [event for event in events if isinstance(event, Note)]
+
+
+def test_a_gpu_that_nothing_names_is_planned_as_a_stated_card(
+    model: ResolvedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container that has the device, and neither nvidia-smi nor the driver's files."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setattr("blendrun.cost.gpus.PROC_FOLDER", tmp_path / "proc")
+    made, notes = heard(RunPlanner(model, None, platform="gpu"), tmp_path)
+    assert made.simulated is not None
+    on = made.simulated.costed.machine
+    assert (on.card.name, on.value_bytes) == ("h100-sxm", 2)
+    assert any(note.warning and note.text.endswith("planned as for h100-sxm") for note in notes)
+
+
+@pytest.mark.parametrize(("hardware", "said"), [("h200", True), ("cpu", False)])
+def test_times_of_a_gpu_that_are_not_calibrated_are_called_that(
+    hardware: str, said: bool, model: ResolvedModel, tmp_path: Path
+) -> None:
+    _, notes = heard(RunPlanner(model, None, hardware=hardware), tmp_path)
+    sentence = "times are not calibrated: they rest on the rates of h200"
+    assert any(note.text.startswith(sentence) for note in notes) is said
+
+
 def divide(lines: list[str], replicas: int, model: ResolvedModel, folder: Path, order: OrderName | None) -> Divided:
     path = folder / "job.jsonl"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -217,3 +251,72 @@ def test_a_job_of_which_nothing_can_be_tokenised_is_fed_all_the_same(model: Reso
 def test_without_a_plan_consecutive_rows_go_to_each(model: ResolvedModel, tmp_path: Path) -> None:
     found = divide([line(f"r{row}", "x " * 40_000) for row in range(6)], 2, model, tmp_path, None)
     assert sorted(row for plan in found.parts for row in plan.feeder.rows.tolist()) == list(range(6))
+
+
+class TestTheEnginesPool:
+    """What is planned with is a guess until an engine is up."""
+
+    LINES = tuple(
+        line(f"r{row}", f"{'red ' * (200 if row % 2 else 5)} {row}", max_tokens=4 if row % 2 else 300)
+        for row in range(60)
+    )
+
+    def made(self, model: ResolvedModel, folder: Path, order: OrderName = OrderName.BLENDED) -> RunPlan:
+        return plan(list(self.LINES), order, model, folder)
+
+    @pytest.mark.parametrize("tokens", [0, 32_768])
+    def test_one_that_is_as_planned_or_unknown_changes_nothing(
+        self, model: ResolvedModel, tmp_path: Path, tokens: int
+    ) -> None:
+        assert self.made(model, tmp_path).fitted(tokens) is None
+
+    def test_one_that_is_nearly_as_large_leaves_the_blend(self, model: ResolvedModel, tmp_path: Path) -> None:
+        made = self.made(model, tmp_path)
+        found = made.fitted(32_000)
+        assert found is not None and made.costed is not None
+        assert (found.pool.tokens, found.blend) == (32_000, made.costed.blend)
+
+    def test_another_one_is_blended_for_anew(self, model: ResolvedModel, tmp_path: Path) -> None:
+        made = self.made(model, tmp_path)
+        found = made.fitted(4_000)
+        assert found is not None and made.costed is not None
+        assert (found.pool.tokens, found.limits.pool_tokens) == (4_000, 4_000)
+        assert found.blend is not made.costed.blend
+        made.fit(found)
+        assert made.learning is not None and made.learning.costed is found
+        assert sorted(queued.row for queued in fed(made)) == list(range(60))
+
+    def test_a_list_is_fed_as_it_is(self, model: ResolvedModel, tmp_path: Path) -> None:
+        made, same = (self.made(model, tmp_path, OrderName.SORTED) for _ in range(2))
+        found = made.fitted(4_000)
+        assert found is not None and made.costed is not None and found.blend is made.costed.blend
+        made.fit(found)
+        assert [queued.row for queued in fed(made)] == [queued.row for queued in fed(same)]
+
+
+class TestTheEnginesSize:
+    def test_a_gpu_is_asked_for_what_runs_at_once(self, model: ResolvedModel, tmp_path: Path) -> None:
+        lines = [line(f"r{row}", f"say {row}", max_tokens=200) for row in range(400)]
+        made = plan(lines, OrderName.SORTED, model, tmp_path, hardware="h100-sxm")
+        assert made.costed is not None and made.max_running is not None
+        # The engine was told 32.
+        assert made.costed.graph_rows == 32
+        assert made.max_running >= 32
+
+    def test_several_devices_are_one_replica(self, model: ResolvedModel, tmp_path: Path) -> None:
+        path = tmp_path / "job.jsonl"
+        path.write_text("\n".join(line(f"r{row}", f"say {row}") for row in range(400)) + "\n", encoding="utf-8")
+        with index_jobs(open_sources([path], tmp_path)) as job:
+            plans = [
+                RunPlanner(model, OrderName.SORTED, limits=limits, hardware="h100-sxm").plan(job, job.accepted)
+                for limits in (EngineLimits(), EngineLimits(tensor=4, stages=2))
+            ]
+        one, eight = (made.costed for made in plans)
+        assert one is not None and eight is not None
+        assert (eight.pool.replicas, eight.pool.gpus, eight.machine.gpus) == (1, 8, 8)
+        assert eight.machine.flops == 8 * one.machine.flops
+        assert eight.pool.tokens > 2 * one.pool.tokens
+        # Rows for all of them, but no more than there are.
+        assert one.graph_rows == 400
+        assert plans[0].predicted_seconds is not None and plans[1].predicted_seconds is not None
+        assert plans[1].predicted_seconds < plans[0].predicted_seconds

@@ -14,7 +14,8 @@ from blendrun.engine.base import Result, WorkItem
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.models.resolve import resolve_model
 from blendrun.names import OrderName
-from blendrun.planner.run_planner import RunPlan, RunPlanner
+from blendrun.planner.run_plan import RunPlan
+from blendrun.planner.run_planner import RunPlanner
 from tests.runner.runner_job import line, lines_of, run, write
 
 COUNT, BOUND, REAL = 240, 256, 5
@@ -72,7 +73,7 @@ def test_the_next_run_knows_it_from_the_start(tmp_path: Path) -> None:
 
 def test_where_a_lesson_fails_the_run_goes_on_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from blendrun.errors import UsageError
-    from blendrun.planner.run_planner import Learning
+    from blendrun.planner.run_plan import Learning
 
     def fails(*_: object) -> None:
         raise UsageError("no such lesson")

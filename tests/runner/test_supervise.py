@@ -20,7 +20,7 @@ from blendrun.events import Listener
 from blendrun.jobs.job import Job
 from blendrun.names import OrderName
 from blendrun.planner.feeder import QueuedRequest, RowFeeder
-from blendrun.planner.run_planner import RunPlan
+from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.replica import Patience
 from tests.runner.runner_job import line, lines_of, run, write
 
@@ -212,8 +212,8 @@ class Expecting(RowFeeder):
         super().__init__(rows)
         return RunPlan(self, OrderName.GIVEN)
 
-    def take(self) -> QueuedRequest | None:
-        queued = super().take()
+    def take(self, side: int | None = None) -> QueuedRequest | None:
+        queued = super().take(side)
         return None if queued is None else replace(queued, output=self.tokens.get(queued.row, self.default))
 
 

@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
 # What each prints at its end, or somewhere.
 SMALL = {
+    "bench/contrast.py h200-short job.jsonl": "1,080 requests",
     "bench/growth.py --scale 0.01": "| 2,000 | 1 M |",
     "bench/tree.py 2000:1e5": "2,000",
     "bench/plan.py 2000:1e5": "blend",
@@ -39,7 +40,7 @@ WITH_AN_ENGINE = (
     "gpu/table.py",
     "mutants.py",
 )
-# Run by other tests (tests/docs, tests/faults, tests/runtime/test_live.py), or imported by those above.
+# Run by other tests (tests/cost, tests/docs, tests/faults, tests/runtime/test_live.py), or imported by those above.
 ELSEWHERE = {
     "make_cli_reference.py",
     "make_module_list.py",
@@ -51,11 +52,12 @@ ELSEWHERE = {
     "fuzz/lines.py",
     "fuzz/reading.py",
     "bench/cuts.py",
+    "bench/pool.py",
     "bench/steps.py",
     "bench/synthetic.py",
 }
 # Tests of their own below.
-HERE = {"bench/lengths.py", "bench/partition.py", "fuzz/validator.py", "show_answers.py"}
+HERE = {"bench/hooks.py", "bench/lengths.py", "bench/partition.py", "fuzz/validator.py", "show_answers.py"}
 
 
 def run(folder: Path, words: str, *more: str | Path) -> str:
@@ -88,6 +90,12 @@ def test_lengths_of_a_folder_of_workloads(tmp_path: Path) -> None:
     folder = workload("smoke-mix.jsonl").parent
     shown = run(tmp_path, "bench/lengths.py", folder, "--draws", "1", "--prompts", "2000")
     assert "smoke-mix" in shown and "One estimate of 2,000 prompts" in shown
+
+
+@pytest.mark.runtime
+def test_the_cpu_of_hooks(tmp_path: Path) -> None:
+    shown = run(tmp_path, "bench/hooks.py --rows 16 --cached 4000 --evict-rows 32")
+    assert "| 16 | refused |" in shown and "| 16 | admits 4 |" in shown and "| 4,000 |" in shown
 
 
 def test_parts_of_a_job(tmp_path: Path) -> None:

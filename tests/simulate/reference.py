@@ -71,6 +71,7 @@ class Reference:
     prefilling: list[Request] = field(default_factory=list)
     decoding: list[Request] = field(default_factory=list)
     back: list[Request] = field(default_factory=list)
+    computed: list[Request] = field(default_factory=list)  # In the step before, so nobody knows yet.
     tick: int = 0
     decode_steps: int = 0
     due: dict[str, float] = field(default_factory=lambda: {LEFT: 0.0, RIGHT: 0.0})
@@ -193,7 +194,7 @@ class Reference:
         held = self.held() + self.unheld(request) + request.choices * request.answered
         pool = self.engine.pool_tokens
         if self.engine.reserve != EXACT:
-            own = request.choices * max(request.expected - request.answered, 0)
+            own = request.choices * min(max(request.expected - request.answered, 0), self.engine.clip)
             to_come = sum(each.choices * (each.expected - each.answered) for each in self.running)
             return held + own + self.engine.reserve * max(to_come, 0) <= pool
         rows += request.choices
@@ -320,7 +321,7 @@ class Reference:
 
     def publish(self, request: Request, tokens: int) -> None:
         for node in request.path:
-            if self.tree.depth[node] <= tokens:
+            if self.tree.depth[node] <= tokens and node in self.cache:
                 self.cache[node].usable = True
 
     def retract(self) -> None:
@@ -398,10 +399,11 @@ class Reference:
             self.retract()
             rows, reads = self.rows(), self.context() + self.rows()
         step = self.step_time
-        self.now += self.seconds(taken, squares, rows, reads, new)
+        if taken or rows:
+            self.now += self.seconds(taken, squares, rows, reads, new)
+            self.steps += 1
         self.compute += step.prefill_token * taken + step.decode_token * rows + step.prefill_square * squares
         self.memory += step.kv_token * reads
-        self.steps += 1
         self.prefilled += taken
         if rows:
             self.decode_steps += 1
@@ -410,8 +412,11 @@ class Reference:
                 request.answered += 1
                 request.cached_answers += request.choices
             self.make_room()
-        for request in done:
+        late = self.engine.late and self.engine.overlap is not Overlap.PDMUX
+        for request in self.computed if late else done:
             self.publish(request, request.prompt)
+        self.computed = done
+        for request in done:
             self.prefilling.remove(request)
             self.decoding.append(request)
             request.expected_end = self.decode_steps + self.remaining(request)

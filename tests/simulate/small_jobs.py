@@ -111,5 +111,7 @@ def engines(draw: Any) -> SimulatedEngine:
         gate_tokens=draw(st.integers(1, 12)),
         reserve=draw(st.sampled_from((EXACT, 0.0, 0.3, 1.0))),
         eviction=draw(st.sampled_from(Eviction)),
+        clip=draw(st.sampled_from((3, 1 << 30))),
+        late=draw(st.booleans()),
         paced=draw(st.booleans()),
     )

@@ -114,6 +114,20 @@ def test_without_a_gate_siblings_compute_their_prefix_again() -> None:
     assert (gated.hit_tokens, free.hit_tokens) == (60, 0)
 
 
+def test_a_prefix_is_known_a_step_late_where_steps_are_built_before_their_results() -> None:
+    # The second of two siblings comes in one step behind the first, which the budget fills.
+    job = job_of([[1] * 40, [1] * 40], [3, 3])
+    engine = SimulatedEngine(1000, Overlap.EXCLUSIVE, ConstantBudget(40), gate=False)
+    hits = [
+        simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, each).hit_tokens
+        for each in (engine, replace(engine, late=False))
+    ]
+    assert hits == [0, 39]
+    # With a gate it waits for the prefix, and the scheduler for a result, which is no step.
+    gated = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, replace(engine, gate=True))
+    assert gated.hit_tokens == 39
+
+
 def test_what_stands_behind_a_gated_request_waits_too() -> None:
     job = job_of([[7] * 20 + [0], [7] * 20 + [1], [9] * 5], [1, 1, 1])
     engine = SimulatedEngine(1000, Overlap.MIXED, ConstantBudget(1000))

@@ -24,7 +24,7 @@ from blendrun.simulate.steptime import step_time
 from tests.simulate.small_jobs import MACHINE, MODEL, Job, job_of
 
 SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
-POOL = KvPool(1, 1, 4_000, MODEL.kv_bytes_per_token(2))
+POOL = KvPool(1, 1, 4_000, MODEL.kv_bytes_per_token(2), 0.9)
 
 
 def job() -> Job:
@@ -70,18 +70,19 @@ def test_sglang_reserves_all_of_an_answer_of_fixed_length_and_less_of_others() -
 
 def test_groups_that_share_far_apart_in_a_pool_too_small() -> None:
     # 300 requests behind 30 prefixes, in random order, with the step times of a small model on a CPU. There depth first
-    # took 41.9 s with SGLang's own reserve and 44.8 s with look-ahead, the given order 105.2 s; 77.1 % were cached.
+    # took 41.9 s with SGLang's own reserve and 44.8 s with look-ahead, the given order 105.2 s; 77.1 % were cached. By
+    # the steps that SGLang's scheduler takes, so priced (`bench tunnel`), it is 41.4, 39.9 and 92.8 s.
     places = np.random.default_rng(0).permutation(300)
     units = [[place // 10] * 96 + [100 + place] * 16 for place in places]
     step = StepTime(1.9e-3, 1.9e-3, 3.5e-7, 1.3e-5, weights=0.134, row=4.4e-3, request=4.4e-2)
     made, pool = job_of(units, [4] * 300), replace(POOL, tokens=800)
     options = {"overlaps": [Overlap.EXCLUSIVE], "step": step, "chunk": 4096, "max_running": 32}
     found = portfolio(made, pool, **options)
-    assert found.chosen.admission == replace(EAGER, reserve=1.0)
+    assert found.chosen.admission == BLENDRUN
     assert found.chosen.outcome.hit_tokens == made.tree.shared_tokens == 270 * 96
-    assert found.plain.seconds / found.chosen.seconds > 2.4
-    ahead = portfolio(made, pool, admissions=[BLENDRUN], **options)
-    assert found.chosen.seconds < ahead.chosen.seconds < 1.1 * found.chosen.seconds
+    assert found.plain.seconds / found.chosen.seconds > 2.3
+    eager = portfolio(made, pool, admissions=[replace(EAGER, reserve=1.0)], **options)
+    assert found.chosen.seconds <= eager.chosen.seconds < 1.1 * found.chosen.seconds
 
 
 def test_of_equal_times_the_simplest_is_chosen() -> None:

@@ -32,8 +32,9 @@ class ServerInfo:
     """What is known of a server; None where it does not tell.
 
     kind: sglang, vllm, llama.cpp or openai. models: names that it serves, the base model first. context_length,
-    kv_tokens: tokens. max_running: requests decoded at once. mixes: whether prefill and decode share its steps.
-    notes: what a person should know.
+    kv_tokens: tokens. max_running: requests decoded at once. chunk: prefill tokens of a step. tensor, stages: ranks of
+    tensor and of pipeline parallelism. mixes: whether prefill and decode share its steps. notes: what a person should
+    know.
     """
 
     kind: str
@@ -43,6 +44,8 @@ class ServerInfo:
     kv_tokens: int | None = None
     max_running: int | None = None
     chunk: int | None = None
+    tensor: int | None = None
+    stages: int | None = None
     mixes: bool = False
     notes: tuple[str, ...] = ()
 
@@ -119,6 +122,8 @@ def _of_sglang(info: ServerInfo, told: dict[str, Any]) -> ServerInfo:
         kv_tokens=_number(told.get("max_total_num_tokens")) or _number(told.get("max_total_tokens")),
         max_running=sum(each or 0 for each in ranks) or _number(told.get("max_running_requests")),
         chunk=_number(told.get("chunked_prefill_size")),
+        tensor=_number(told.get("tp_size")),
+        stages=_number(told.get("pp_size")),
         mixes=bool(told.get("enable_mixed_chunk")),
         notes=tuple(notes),
     )

@@ -180,6 +180,7 @@ class Host:
             step_log=str(self._steps.path) if logged else None,
             # Memory that is shared with the run, which is elsewhere.
             estimates=None,
+            occupancy=None,
         )
         path = _model_path(self._hosted)
         return SglangEngine(

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from blendrun.engine.older import prefix_len
 from blendrun.engine.scheduler.hooks import Hook
-from blendrun.engine.sglang_names import ADD_REQUEST, ADD_RESULT, NEW_PREFILL_BATCH, load, prefix_len
+from blendrun.engine.sglang_names import ADD_REQUEST, ADD_RESULT, NEW_PREFILL_BATCH, load
 
 # Tokens that must be won to wait for them: SGLang's own thresholds for the same question (lpm's in-batch rule).
 _WORTH_TOKENS = 32
@@ -22,6 +23,8 @@ class Gate:
 
     def __init__(self) -> None:
         self._in_flight: list[Any] = []
+        # The request that was held back last.
+        self.held: Any = None
 
     def hooks(self) -> list[Hook]:
         return [
@@ -40,6 +43,7 @@ class Gate:
     def admit_in_turn(self, original: Callable[..., Any], adder: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         """SGLang's `add_one_req`, unless a prefix of `request` is coming: then no more is admitted in this step."""
         if is_being_computed(request, (*adder.can_run_list, *self._in_flight)):
+            self.held = request
             return load(ADD_RESULT).OTHER
         return original(adder, request, *args, **kwargs)
 

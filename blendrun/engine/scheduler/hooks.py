@@ -23,7 +23,8 @@ class Hook:
     """One function around one of SGLang's.
 
     feature: what it is part of. target: dotted path. kind: "after" takes (result, *args), "around" (original, *args).
-    warmed: whether the first request of a fresh engine passes it; else it is proved by its target being there.
+    warmed: whether the first request of a fresh engine passes it before it is answered; else it is proved by its target
+    being there.
     """
 
     feature: str

@@ -6,16 +6,21 @@ They are part of the sampling parameters, so they also reach every copy that SGL
 
 from __future__ import annotations
 
+from dataclasses import astuple, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.blend.base import Turn
 from blendrun.engine.base import Planned
 from blendrun.engine.scheduler.estimates import Estimates
 
 _KEY = "blendrun"
 _CACHED = "_blendrun_plan"
+# Numbers of a plan, and of one with a turn.
+_PLAIN = 3
+_IN_TURN = _PLAIN + len(fields(Turn))
 # The request that a fresh engine is tried with. It is part of no job.
 WARM_UP_ID = "blendrun-warm-up"
 
@@ -23,7 +28,10 @@ WARM_UP_ID = "blendrun-warm-up"
 def attach_plan(adapted: Any, plan: Planned) -> None:
     """Give SGLang's request object its plan. The priority counts on an engine that was told to keep plan order."""
     params = adapted.sampling_params
-    params["custom_params"] = {**(params.get("custom_params") or {}), _KEY: [plan.index, plan.output, plan.reuse]}
+    carried = [plan.index, plan.output, plan.reuse]
+    if plan.turn is not None:
+        carried += astuple(plan.turn)
+    params["custom_params"] = {**(params.get("custom_params") or {}), _KEY: carried}
     adapted.priority = plan.index
 
 
@@ -58,8 +66,16 @@ def plan_of(request: Any) -> Planned | None:
         plan: Planned | None = getattr(request, _CACHED)
     except AttributeError:
         carried = (getattr(request.sampling_params, "custom_params", None) or {}).get(_KEY)
-        plan = None
-        if isinstance(carried, list) and len(carried) == 3 and all(isinstance(value, int) for value in carried):
-            plan = Planned(*carried)
+        plan = _planned(carried)
         setattr(request, _CACHED, plan)
     return plan
+
+
+def _planned(carried: Any) -> Planned | None:
+    """What `attach_plan` has written; None for anything else, which a user's own parameters may be."""
+    if not isinstance(carried, list) or not all(isinstance(value, int | float) for value in carried):
+        return None
+    if len(carried) not in (_PLAIN, _IN_TURN):
+        return None
+    index, output, reuse = carried[:_PLAIN]
+    return Planned(index, output, reuse, turn=Turn(*carried[_PLAIN:]) if len(carried) == _IN_TURN else None)

@@ -11,8 +11,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from blendrun.engine.older import free_tokens
 from blendrun.engine.scheduler.rows import running
-from blendrun.engine.sglang_names import BATCH_PLAN, free_tokens, load
+from blendrun.engine.sglang_names import BATCH_PLAN, load
 
 # Parts of SGLang's scheduler that look at each step by themselves, or admit others than the first of the queue.
 _APART = (

@@ -11,6 +11,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from blendrun.engine.older import extend_end, memory_budget, prefix_len
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.lookahead import Lookahead
 from blendrun.engine.scheduler.refusal import Refusal, is_plain, keep_prefixes, nothing_to_run
@@ -21,10 +22,7 @@ from blendrun.engine.sglang_names import (
     LONGEST_RESERVED,
     NEW_ADDER,
     NEW_PREFILL_BATCH,
-    extend_end,
     load,
-    memory_budget,
-    prefix_len,
 )
 
 # On an adder: the lookahead of its step, and 1 where rows decode while a newcomer is prefilled, else 0.
@@ -35,18 +33,23 @@ _BESIDE = "_blendrun_beside"
 class Reservation:
     """Replaces SGLang's reservation of tokens that are still to be answered; the rest of its admission stays."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, in_turn: bool = True) -> None:
+        """in_turn: whether a request that does not come in keeps out all behind it. Where others decide by the step who
+        is looked at next, each step has to be looked at."""
+        self._in_turn = in_turn
         self._rows = Rows()
         # The last step's, and that of the step that is being built: one at most.
         self._stands: Refusal | None = None
         self._found: list[Refusal] = []
 
     def hooks(self) -> list[Hook]:
-        return [
+        found = [
             Hook("reserve", NEW_ADDER, self.drop_guess, "after"),
             Hook("reserve", ADD_REQUEST, self.admit, "around"),
-            Hook("reserve", NEW_PREFILL_BATCH, self.look_once, "around"),
         ]
+        if self._in_turn:
+            found.append(Hook("reserve", NEW_PREFILL_BATCH, self.look_once, "around"))
+        return found
 
     def look_once(
         self, original: Callable[..., Any], scheduler: Any, running_batch: Any, *args: Any, **kwargs: Any
@@ -80,7 +83,7 @@ class Reservation:
         steps, beside = steps_left(request) - 1, getattr(adder, _BESIDE, 0)
         room, own = _room(adder, request)
         if len(ahead) and not ahead.fits(room, steps + beside):
-            if not adder.can_run_list:
+            if self._in_turn and not adder.can_run_list:
                 self._found.append(Refusal(request, room, beside))
             # Not NO_TOKEN: that would shut admission until a request ends, and time alone can make room.
             return other

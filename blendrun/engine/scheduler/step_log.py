@@ -1,4 +1,7 @@
-"""One line of JSON for each forward pass: what ran in it, what it found in the cache, how full the pool was."""
+"""One line of JSON for each forward pass: what ran in it, what it found in the cache, how full the pool was.
+
+The first rank of a model logs. Data-parallel ranks behind the first have files of their own, named by the rank.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ from typing import Any
 
 import orjson
 
+from blendrun.engine.older import data_rank
 from blendrun.engine.scheduler.budget import StepBudget
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.log_file import LogFile
 from blendrun.engine.scheduler.planned import WARM_UP_ID, plan_of
 from blendrun.engine.scheduler.step_times import Launched, StepTimes, wait_for
-from blendrun.engine.sglang_names import BATCH_RESULT, PARALLEL, RETRACT, RUN_BATCH, data_rank, load
+from blendrun.engine.sglang_names import BATCH_RESULT, PARALLEL, RETRACT, RUN_BATCH, load
 
 
 class StepLog:
@@ -32,8 +36,9 @@ class StepLog:
     step, null without a budget.
     """
 
-    def __init__(self, path: str, budget: StepBudget | None) -> None:
-        self._path = path
+    def __init__(self, path: str, budget: StepBudget | None, *, every_rank: bool = False) -> None:
+        """every_rank: ranks that share a model all log, which is to be the same, each to a file of its own."""
+        self._path, self._every_rank = path, every_rank
         self._file: LogFile | None = None
         self._logs: bool | None = None
         self._budget = budget
@@ -47,7 +52,8 @@ class StepLog:
     def hooks(self) -> list[Hook]:
         return [
             Hook("step_log", RUN_BATCH, self.log, "around"),
-            Hook("step_log", BATCH_RESULT, self.time_result, "around"),
+            # It sends the answers: who waits for the first one would look for its proof before it has returned.
+            Hook("step_log", BATCH_RESULT, self.time_result, "around", warmed=False),
             Hook("step_log", RETRACT, self.count_retracted, "after", warmed=False),
         ]
 
@@ -90,15 +96,14 @@ class StepLog:
 
     def _open(self, scheduler: Any) -> LogFile:
         if self._file is None:
-            # Schedulers side by side in one engine (`dp_size`) number steps of their own: all but the first elsewhere.
-            rank = data_rank(scheduler)
-            self._file = LogFile(Path(f"{self._path}.dp{rank}" if rank else self._path))
+            path = Path(self._path)
+            self._file = LogFile(path.with_name(f"{_rank(scheduler)}{path.name}"))
         return self._file
 
     def _describe(self, scheduler: Any, batch: Any) -> dict[str, Any] | None:
         """The line of a step, but for its seconds; None for what is no step of the job."""
         if self._logs is None:
-            self._logs = _is_first_rank()
+            self._logs = self._every_rank or _is_first_rank()
         if not batch.reqs or not self._logs:
             return None
         # Also for the warm-up, so that a file that cannot be written is told before the job begins.
@@ -152,6 +157,13 @@ def _context(batch: Any, rows: list[Any]) -> int:
 
 
 def _is_first_rank() -> bool:
-    """Whether this process logs: the parts of one model all take the same steps."""
+    """Whether this process is the first of those that share a model: all of them take the same steps."""
     parallel = load(PARALLEL)()
     return bool(parallel.tp_rank == 0 and parallel.pp_rank == 0)
+
+
+def _rank(scheduler: Any) -> str:
+    """How the file of this process begins: data-parallel ranks take steps of their own."""
+    parallel = load(PARALLEL)()
+    ranks = {"dp": data_rank(scheduler), "pp": parallel.pp_rank, "tp": parallel.tp_rank}
+    return "".join(f"{name}{rank}-" for name, rank in ranks.items() if rank)

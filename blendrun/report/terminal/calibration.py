@@ -37,6 +37,8 @@ def _figures(found: Calibration, name: str, path: Path) -> Table:
         ("matrix product", f"{rates.flops / 1e12:.3f} TFLOP/s"),
         ("copy", f"{rates.copy_bandwidth / 1e9:.1f} GB/s, read and written"),
         ("decode attention", f"{rates.attention_bandwidth / 1e9:.1f} GB/s ({rates.attention})"),
+        *((("", f"not the engine's own: {rates.stand_in}"),) if rates.stand_in else ()),
+        ("engine", ", ".join(f"{name}: {value}" for name, value in found.engine)),
         (
             "step",
             f"{step.step_seconds * _MILLI:.2f} ms, one pass over the weights {step.weights_seconds * _MILLI:.2f} ms",

@@ -16,6 +16,13 @@ from blendrun.report.terminal.console import print_parts
 _BARS = "▁▂▃▄▅▆▇█"
 _PROMPT_CHARACTERS = 1200
 _SHOWN_PREFIXES = 12
+_UNCALIBRATED = "not calibrated: real steps take longer than these rates say; `blendrun calibrate` measures them"
+# What the predicted seconds rest on, by `PlanReport.times`.
+_TIMES = {
+    "measured": "calibrated: steps of this model were measured on this card",
+    "model": _UNCALIBRATED,
+    "prior": _UNCALIBRATED,
+}
 
 
 def print_plan(report: PlanReport, first_prompt: str | None, stream: TextIO) -> None:
@@ -73,6 +80,7 @@ def _machine(report: PlanReport) -> Table:
     table.add_row("machine", f"{shape}, {hardware.pool_tokens:,} KV tokens each")
     rates = f"{hardware.flops / 1e12:.3g} TFLOP/s, {hardware.bandwidth / 1e12:.3g} TB/s ({hardware.rates})"
     table.add_row("rates", rates)
+    table.add_row("times", _TIMES[report.times])
     table.add_row("step budget", f"{report.step_budget:,} tokens (T*)")
     table.add_row("bound", f"{_time(report.bound_seconds)} overlapped, {_time(report.serial_seconds)} in turns")
     table.add_row("blend", f"{100 * blend.kept_sharing:.1f} % of the sharing kept, in {blend.units:,} units")

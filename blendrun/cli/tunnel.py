@@ -1,0 +1,118 @@
+"""`blendrun bench tunnel`: orders on SGLang's own scheduler at a GPU's size, without a GPU."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from blendrun.cli.choices import names_in
+from blendrun.names import LengthMode, OrderName, Overlap
+
+if TYPE_CHECKING:
+    from blendrun.events import Listener
+    from blendrun.report.schemas.tunnel import TunnelReport
+
+_ORDERS = (OrderName.GIVEN, OrderName.SORTED, OrderName.BLENDED)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command is asked for, as its options have it."""
+
+    jobs: list[str]
+    model: str | None
+    hardware: str | None
+    orders: str
+    overlap: str
+    kv_tokens: int | None
+    max_running: int | None
+    limit: int | None
+    lengths: LengthMode
+    tokenizer: Path | None
+
+
+def tunnel(
+    jobs: Annotated[list[str], typer.Argument(help="Request files or traces.", metavar="JOBS...", show_default=False)],
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id or folder.")
+    ] = None,
+    hardware: Annotated[
+        str | None, typer.Option(metavar="CARD,...", help="Cards of configs/hardware, or YAML files.")
+    ] = None,
+    orders: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(_ORDERS),
+    overlap: Annotated[str, typer.Option(help="Comma-separated: exclusive, mixed.")] = "exclusive,mixed",
+    kv_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Tokens of the KV pool. Default: what the card has room for.")
+    ] = None,
+    max_running: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Answers decoded at once at most. Default: SGLang's own.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take only the first N lines.")] = None,
+    lengths: Annotated[LengthMode, typer.Option(help="Where expected answer lengths come from.")] = LengthMode.AUTO,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="For JOBS with text: tokenizer.json or its folder, if not the model's own.")
+    ] = None,
+    json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object (docs/schemas/bench-tunnel.json).")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+) -> None:
+    """Run JOBS through SGLang's own scheduler as on a GPU, with a model that computes nothing. No GPU.
+
+    The feeder, the hooks, the scheduler, its radix cache and its KV allocator are real, at the card's size; what each
+    step would take on the card is worked out by the step model. Beside it stands what the simulator promised. Answers
+    end at the lengths that the plan was simulated with.
+    """
+    from blendrun.report.schemas.tunnel import tunnel_json
+    from blendrun.report.terminal.progress import choose_view
+    from blendrun.report.terminal.tunnel import print_tunnel
+    from blendrun.runner.stop import stopping_by_exception
+
+    asked = Asked(jobs, model, hardware, orders, overlap, kv_tokens, max_running, limit, lengths, tokenizer)
+    with stopping_by_exception(), choose_view(sys.stderr, quiet=quiet) as listener:
+        report = _measure(asked, listener)
+    if json:
+        sys.stdout.write(tunnel_json(report).decode() + "\n")
+    else:
+        print_tunnel(report, sys.stdout)
+
+
+def _measure(asked: Asked, listener: Listener) -> TunnelReport:
+    from tempfile import TemporaryDirectory
+
+    from blendrun.backends.machines import machines_of
+    from blendrun.bench.tunnel import run_tunnels
+    from blendrun.cost.capacity import EngineLimits
+    from blendrun.engine.tunnel.process import TunnelProcesses
+    from blendrun.errors import UsageError
+    from blendrun.events import Note, PhaseStarted
+    from blendrun.jobs.source import open_sources
+    from blendrun.planner.plan import Choice, cost_structure, make_plan, make_structure
+    from blendrun.planner.workload import Wanted, load_workload
+    from blendrun.report.schemas.tunnel import tunnel_report
+
+    if asked.model is None:
+        raise UsageError("which model? Give --model, for example --model llama-3-8b")
+    choice = Choice(
+        names_in("--orders", asked.orders, OrderName),
+        names_in("--overlap", asked.overlap, (Overlap.EXCLUSIVE, Overlap.MIXED)),
+    )
+    machines = machines_of(asked.hardware, "1")
+    limits = EngineLimits(pool_tokens=asked.kv_tokens, max_running=asked.max_running)
+    with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as scratch:
+        sources = open_sources(asked.jobs, Path(scratch))
+        workload = load_workload(sources, Wanted(asked.model, asked.tokenizer, asked.limit), listener)
+        for warning in workload.warnings:
+            listener(Note(warning, warning=True))
+        structure = make_structure(workload.prompts, workload.model, asked.lengths, listener)
+        processes, found = TunnelProcesses(), []
+        for on in machines:
+            listener(PhaseStarted("simulate", f"{len(structure.prompts):,} requests on {on.card.name}"))
+            plan = make_plan(cost_structure(structure, workload.model.card, on, limits=limits), choice, listener)
+            found.append(run_tunnels(plan, processes, Path(scratch), listener))
+    job = ", ".join(Path(name).name for name in asked.jobs)
+    return tunnel_report(found, job=job, model=workload.model.name)

@@ -1,0 +1,197 @@
+"""Which side of a blend comes in next: decided where requests come in, by the rule that the plan was simulated with.
+
+A blend is one row that is read from both ends, and what its sides hold decides which one comes next. The runner cannot
+decide that: what it hands over stands behind what waits, and one side's head that finds no room would keep the other
+side out. So both sides wait in the engine, each in its own order, and here each step's admission goes by
+`blend.scan.first_side`, as the simulator's does (`simulate.admission`).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import takewhile
+from typing import Any
+
+from blendrun.blend.base import LEFT, RIGHT, Turn
+from blendrun.blend.scan import first_side, left_share
+from blendrun.engine.scheduler.gate import Gate
+from blendrun.engine.scheduler.hooks import Hook
+from blendrun.engine.scheduler.occupancy import Occupancy
+from blendrun.engine.scheduler.planned import plan_of
+from blendrun.engine.sglang_names import ADD_REQUEST, ADD_RESULT, NEW_PREFILL_BATCH, RUN_BATCH, SORT_WAITING, load
+
+_NONE = Turn(LEFT)
+
+
+class Sides:
+    """Counts what runs by side, tells it to the runner, and admits by it."""
+
+    def __init__(self, occupancy: Occupancy | None, choose: bool, gate: Gate | None = None) -> None:
+        """choose: whether sides decide; else they are only counted. gate: what it holds back, holds back all."""
+        self._occupancy, self._choose, self._gate = occupancy, choose, gate
+        self._live: list[tuple[Any, Turn]] = []
+        self._holding, self._pool = [0.0, 0.0], 0.0
+        # Decode steps so far, and the one at which a side may admit again.
+        self._decoded, self._due = 0, [0.0, 0.0]
+        # Sides whose head found no room in this step, and the side that is looked at last in it.
+        self._blocked: set[int] = set()
+        self._last = LEFT
+        # The left side's share of the pool, for the units at both heads.
+        self._share, self._units = 1.0, (-1, -1)
+        # Whether the ends of the row have met in one unit, and what waits was taken from its right: the left side has
+        # the pool, and reads on there.
+        self._met = False
+
+    def hooks(self) -> list[Hook]:
+        found = [
+            Hook("sides", RUN_BATCH, self._telling(self.count_decode), "after"),
+            Hook("sides", NEW_PREFILL_BATCH, self._telling(self.open_step), "around"),
+            Hook("sides", ADD_REQUEST, self._telling(self.admit), "around"),
+        ]
+        if self._choose:
+            found.append(Hook("sides", SORT_WAITING, self._telling(self.put_in_turn), "after"))
+        return found
+
+    def _telling(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """`function`, which tells the runner when it fails: it is off from then on, and the count would be wrong."""
+
+        @functools.wraps(function)
+        def telling(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(*args, **kwargs)
+            except Exception:
+                if self._occupancy is not None:
+                    self._occupancy.lose()
+                raise
+
+        return telling
+
+    def count_decode(self, _: Any, scheduler: Any, batch: Any, *args: Any, **kwargs: Any) -> None:
+        """A step was launched: the clock of a side's pace, which every loop of SGLang's goes by, that of pdmux too."""
+        self._decoded += batch.forward_mode.is_decode() or bool(getattr(batch, "decoding_reqs", None))
+
+    def open_step(self, original: Callable[..., Any], scheduler: Any, *args: Any, **kwargs: Any) -> Any:
+        """SGLang's `get_new_batch_prefill`, between a look at what has ended and a word to the runner."""
+        self._pool = float(scheduler.max_total_num_tokens)
+        # What was sent back waits again.
+        back = {id(request) for request in scheduler.waiting_queue if len(request.output_ids)}
+        self._live = [each for each in self._live if not each[0].finished() and id(each[0]) not in back]
+        running, self._holding = [0.0, 0.0], [0.0, 0.0]
+        for request, turn in self._live:
+            share = _part_of(request)
+            running[turn.side] += share
+            self._holding[turn.side] += turn.holds * share
+        self._blocked.clear()
+        if self._gate is not None:
+            self._gate.held = None
+        before = len(self._live)
+        result = original(scheduler, *args, **kwargs)
+        if self._occupancy is not None:
+            for request, turn in self._live[before:]:
+                running[turn.side] += _part_of(request)
+            self._occupancy.tell(*running)
+        return result
+
+    def put_in_turn(self, _: None, policy: Any, waiting: list[Any], *args: Any, **kwargs: Any) -> None:
+        """Sort what waits by whose turn it is now; `admit` passes over those whose turn it is not when they come."""
+        lanes: tuple[list[Any], list[Any]] = ([], [])
+        back: list[Any] = []
+        for request in waiting:
+            # What was sent back comes first, as ever.
+            (back if len(request.output_ids) else lanes[_turn(request).side]).append(request)
+        left, right = lanes
+        self._find_share(left, right)
+        self._met = not left and self._part(RIGHT) <= 0.0
+        begun = list(takewhile(lambda request: _turn(request).stays, left))
+        keeps_right = bool(right) and _turn(right[0]).stays
+        first = first_side(bool(begun), keeps_right, self._holding[RIGHT], self._part(RIGHT))
+        if first == LEFT and not begun:
+            waiting[:] = [*back, *left, *right]
+            self._last = RIGHT if right else LEFT
+            return
+        if first == RIGHT:
+            begun = []
+        waiting[:] = [*back, *begun, *right, *left[len(begun) :]]
+        self._last = LEFT if len(left) > len(begun) else RIGHT
+
+    def admit(self, original: Callable[..., Any], adder: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """SGLang's `add_one_req`, where it is the turn of this request's side; else the next request is looked at."""
+        if not self._choose or len(request.output_ids):
+            result = original(adder, request, *args, **kwargs)
+            self._note(adder, request, _turn(request))
+            return result
+        turn, (go_on, stop) = _turn(request), _words()
+        # The other side may find room where this one does not, if it is still to be looked at.
+        pass_over = stop if turn.side == self._last else go_on
+        if self._met:
+            turn = replace(turn, side=LEFT)
+        if not self._may_enter(turn):
+            return pass_over
+        result = original(adder, request, *args, **kwargs)
+        if self._note(adder, request, turn):
+            return result
+        gated = self._gate is not None and self._gate.held is request
+        if gated or turn.stays or result == go_on:
+            return result
+        self._blocked.add(turn.side)
+        return pass_over
+
+    def _note(self, adder: Any, request: Any, turn: Turn) -> bool:
+        """Count a request that was admitted. Returns whether it was."""
+        if not adder.can_run_list or adder.can_run_list[-1] is not request:
+            return False
+        # Its own side is what the runner knows it by.
+        self._live.append((request, _turn(request)))
+        share = _part_of(request)
+        self._holding[turn.side] += turn.holds * share
+        if turn.area and not len(request.output_ids):
+            self._due[turn.side] += turn.area * share / max(self._part(turn.side), 1.0)
+        return True
+
+    def _may_enter(self, turn: Turn) -> bool:
+        if turn.side in self._blocked:
+            return False
+        if not self._live or turn.stays:
+            return True
+        if turn.area and self._due[turn.side] > self._decoded:
+            return False
+        # The left side borrows: what it brings is soon gone, so it does not keep the right side out.
+        return turn.side == LEFT or self._holding[RIGHT] < self._part(RIGHT)
+
+    def _part(self, side: int) -> float:
+        """Tokens of the pool that are a side's."""
+        return (self._share if side == LEFT else 1.0 - self._share) * self._pool
+
+    def _find_share(self, left: list[Any], right: list[Any]) -> None:
+        """By the units at both heads and what is left of the job, what waits included; kept until a unit changes."""
+        if not left or not right:
+            return
+        first, last = _turn(left[0]), _turn(right[0])
+        if (first.unit, last.unit) == self._units:
+            return
+        self._units = first.unit, last.unit
+        turns = [_turn(request) for request in (*left, *right)]
+        newest = min(turns, key=lambda turn: turn.rest_compute + turn.rest_memory)
+        compute = newest.rest_compute + sum(turn.compute for turn in turns)
+        memory = newest.rest_memory + sum(turn.memory for turn in turns)
+        rho = compute / max(memory, 1e-30)
+        self._share = left_share(first.density, last.density, rho, first.reads, last.reads)
+
+
+def _turn(request: Any) -> Turn:
+    plan = plan_of(request)
+    return _NONE if plan is None or plan.turn is None else plan.turn
+
+
+def _part_of(request: Any) -> float:
+    """Of a request that wants several answers, each of which is a row of its own here."""
+    return 1.0 / max(int(request.sampling_params.n), 1)
+
+
+@functools.cache
+def _words() -> tuple[Any, Any]:
+    """SGLang's words for going on to the next request, and for looking no further in this step."""
+    result = load(ADD_RESULT)
+    return result.CONTINUE, result.OTHER
