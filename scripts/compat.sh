@@ -4,7 +4,7 @@
 #
 # A version gets a venv in front of the project's: in it are SGLang and what else must change for it, some 500 MB, and
 # the rest is the project's. So is torch, unless TORCH=pinned asks for the version's own, which takes some GB. The venv
-# goes when the row is there, at the latest after 8 minutes. VENV: the project's, .venv where nothing is said.
+# goes when the row is there, at the latest after 12 minutes. VENV: the project's, .venv where nothing is said.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 base=$(realpath "${VENV:-.venv}")
@@ -57,7 +57,7 @@ for version; do
   failed=$?
   set -e
   if [ "$failed" = 0 ]; then
-    timeout 480 "$folder/venv/bin/python" scripts/compat_row.py --log "$log" || true
+    timeout 720 "$folder/venv/bin/python" scripts/compat_row.py --log "$log" || true
   else
     echo "| $version | cannot be installed: $log |"
   fi

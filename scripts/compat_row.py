@@ -25,6 +25,10 @@ _SCHEDULER = "tests/runtime/test_scheduler.py::test_"
 START = "starts"
 FEATURES = {
     START: (f"{_SCHEDULER}every_request_is_answered",),
+    "names": (
+        "tests/engine/test_sglang_names.py::TestInstalled::test_a_name",
+        "tests/engine/test_resolved.py::test_",
+    ),
     "hooks take": (f"{_SCHEDULER}every_hook_took",),
     "answers are SGLang's": (
         f"{_SCHEDULER}greedy_answers",
@@ -36,7 +40,10 @@ FEATURES = {
     "budget": (f"{_SCHEDULER}no_step",),
     "reserve": (f"{_SCHEDULER}right_estimates",),
     "next_use": ("tests/engine/test_next_use.py::test_",),
+    "blended run": ("tests/runtime/test_live.py::test_",),
     "step log": ("tests/runtime/test_scheduler.py::TestStepLog",),
+    "tunnel": ("tests/runtime/test_tunnel.py::test_",),
+    "decode kernels": ("tests/calibrate/test_kernels.py::test_",),
     "NaN found": ("tests/faults/test_engine.py::test_a_request_whose_logits",),
     "resume after kill": ("tests/runtime/test_kill.py::test_killed_at_random_moments",),
 }

@@ -41,6 +41,7 @@ def test_the_plan_comes_true_and_is_compared(tmp_path: Path) -> None:
     words += ["--kv-tokens", "800", "--orders", "given,blended", "--repeat", "2", "--keep", tmp_path / "runs", "--json"]
     done = blendrun(*words, "--plot", tmp_path / "plot.png", process=True)
     assert done.returncode == 0, done.stderr
+    assert "did not take" not in done.stderr
     report = json.loads(done.stdout)
     assert report["requests"] == GROUPS * EACH
     given, blended = report["rows"]

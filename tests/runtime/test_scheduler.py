@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from blendrun.engine import sglang_names
 from blendrun.engine.base import SchedulerSettings
 from tests.runtime import scheduler_job as job
 from tests.runtime.scheduler_job import SchedulerRun
+from tests.versions import unexpected
 
 pytestmark = pytest.mark.runtime
 
@@ -32,9 +32,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Schedule
 
 
 def test_every_hook_took(run: SchedulerRun) -> None:
-    # What a version lacks, and what of its packages starts threads, is noted too (scripts/compat.sh).
-    older = not sglang_names.reaches("0.5.22")
-    assert [note for note in run.info.notes if "did not take" in note or not older] == []
+    assert unexpected(run.info.notes) == []
     assert run.info.kv_tokens == job.POOL
 
 

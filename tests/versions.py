@@ -1,0 +1,13 @@
+"""What tests expect of the version of SGLang that is installed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from blendrun.engine import sglang_names
+
+
+def unexpected(notes: Iterable[str]) -> list[str]:
+    """Notes of an engine that tell of a fault. Older versions have others: what they lack, what starts threads."""
+    older = not sglang_names.has("next_use")
+    return [note for note in notes if "did not take" in note or not older]
