@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from blendrun.engine.sglang_names import (
@@ -49,6 +50,15 @@ def data_rank(scheduler: Any) -> int | None:
     parallel = load(PARALLEL)() if reaches("0.5.21") else scheduler.ps
     rank: int | None = parallel.dp_rank
     return rank
+
+
+@cache
+def steps_behind_end() -> int:
+    """Steps that a row runs on when it has its last token, and keeps its tokens of the pool.
+
+    Before 0.5.22 SGLang launches one before it has looked at the result of the last, also where the length tells.
+    """
+    return 0 if reaches("0.5.22") else 1
 
 
 def free_tokens(scheduler: Any) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.engine.older import steps_behind_end
 from blendrun.engine.scheduler.planned import corrected_outputs, plan_of, planned_output
 from blendrun.engine.sglang_names import LONGEST_RESERVED, load
 
@@ -72,14 +73,14 @@ def running(requests: Sequence[Any]) -> list[Any]:
 
 
 def steps_left(request: Any) -> int:
-    """Tokens that a request is still expected to answer, at least 1 and at most what it may."""
+    """Steps that a request is still expected to run: its tokens, at least 1 and at most what it may answer."""
     plan, most = plan_of(request), int(request.sampling_params.max_new_tokens)
     planned = planned_output(plan) if plan is not None else 0
     expected = min(planned if planned > 0 else _unplanned(), most)
     answered = len(request.output_ids)
     if expected > answered:
-        return expected - answered
-    return max(min(max(answered // _OVERDUE_SHARE, _OVERDUE_STEPS), most - answered), 1)
+        return expected - answered + steps_behind_end()
+    return max(min(max(answered // _OVERDUE_SHARE, _OVERDUE_STEPS), most - answered), 1) + steps_behind_end()
 
 
 def _steps_left(expected: NDArray[np.int64], answered: NDArray[np.int64], most: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -90,7 +91,7 @@ def _steps_left(expected: NDArray[np.int64], answered: NDArray[np.int64], most: 
         late = answered[overdue]
         run_on = np.maximum(late // _OVERDUE_SHARE, _OVERDUE_STEPS)
         left[overdue] = np.maximum(np.minimum(run_on, most[overdue] - late), 1)
-    return left
+    return left + steps_behind_end()
 
 
 def _kept_facts(request: Any) -> tuple[int, int, int, int]:
