@@ -8,6 +8,7 @@ import pytest
 
 from blendrun.engine import older, seeds, sglang_names
 from blendrun.engine.cpu import older as older_cpu
+from blendrun.engine.scheduler import rows
 from blendrun.engine.sglang_names import FIRST, LAST, SINCE, TOUCHED
 
 EVERY = sorted({name for names in TOUCHED.values() for name in names})
@@ -74,10 +75,25 @@ def test_what_older_versions_call_otherwise(monkeypatch: pytest.MonkeyPatch) -> 
     assert not sglang_names.tells_dead_ends()
     request = SimpleNamespace(prefix_indices=[5, 6, 7], extend_range=SimpleNamespace(start=3, end=9))
     assert (older.prefix_len(request), older.extend_end(request)) == (3, 9)
+    assert older.slot(SimpleNamespace(req_pool_idx=4)) == 4
     adder = SimpleNamespace(rem_total_token_offset=50, cur_rem_token_offset=20, cur_rem_tokens=100)
     budget = older.memory_budget(adder)
     budget.total_offset = budget.current_offset + 5
     assert (adder.rem_total_token_offset, budget.remaining_current) == (25, 100)
+
+
+@pytest.mark.parametrize(("version", "steps"), [("0.5.21", 1), ("0.5.22", 0)])
+def test_rows_of_older_versions_end_a_step_late(monkeypatch: pytest.MonkeyPatch, version: str, steps: int) -> None:
+    pretend(monkeypatch, version)
+    found = older.steps_behind_end.__wrapped__()
+    assert found == steps
+    monkeypatch.setattr(rows, "steps_behind_end", lambda: found)
+    params = SimpleNamespace(max_new_tokens=10, custom_params=None)
+    request = SimpleNamespace(sampling_params=params, output_ids=[7, 7], origin_input_ids=[5] * 6)
+    left, freed = rows.Rows().ends([request])
+    # A row that answers holds one token less than it has answered: at its end 6 + 9.
+    assert (left.tolist(), freed.tolist()) == ([8 + steps], [15 + steps])
+    assert rows.steps_left(request) == 8 + steps
 
 
 def test_pages_of_several_tokens_take_a_newer_version() -> None:
