@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Gathers what blendrun needs on a GPU machine without network that has CUDA's compiler, PyTorch and Triton, in one folder:
+#
+#     scripts/gpu/prepare.sh [FOLDER] [PYTHON]      # default: gpu-carry, 3.12
+#
+# FOLDER then holds site.tar.xz (SGLang at the version of constraints.txt and what it imports, blendrun, a stand-in for
+# SGLang's compiled kernels), the model folder of Llama-3-8B without weights, the job, and the scripts. There, with
+# nothing else: python3 FOLDER/rounds.py --out OUT. Needs `make demo` or `make test` to have made .venv.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+folder=$(realpath -m "${1:-gpu-carry}")
+python=${2:-3.12}
+uv=.venv/bin/uv
+made=$(mktemp -d)
+trap 'rm -rf "$made"' EXIT
+site=$made/site
+
+$uv pip install --quiet --target "$site" --python-version "$python" --python-platform x86_64-manylinux_2_35 \
+    --no-deps --only-binary :all: --constraint constraints.txt -r scripts/gpu/carried.txt
+$uv build --quiet --wheel --out-dir "$made" .
+$uv pip install --quiet --target "$site" --python-version "$python" --no-deps "$made"/blendrun-*.whl
+cp -r scripts/gpu/stub/. "$site"
+# SGLang imports two names for notebooks.
+mkdir "$site/IPython"
+touch "$site/IPython/__init__.py"
+printf 'HTML = str\n\n\ndef display(*_, **__):\n    pass\n' > "$site/IPython/display.py"
+cp "$(.venv/bin/python -c 'import importlib.util as find; print(find.find_spec("sgl_kernel").submodule_search_locations[0])')"/scalar_type.py \
+    "$site/sgl_kernel/"
+
+# What no engine of a text model loads.
+rm -rf "$site"/bin "$site"/sglang/{multimodal_gen,test,kernels/kda_kernels} \
+    "$site"/sglang/srt/rust_extensions/_{server,bench,grpc}*
+find "$site" -name '*.pyc' -delete
+
+rm -rf "$folder"
+mkdir -p "$folder"
+tar --create --sort=name --owner=0 --group=0 --numeric-owner --directory "$site" . | xz -6 --threads=0 > "$folder/site.tar.xz"
+cp scripts/gpu/*.py scripts/gpu/there.txt scripts/bench/contrast.py "$folder"
+.venv/bin/python scripts/gpu/model.py "$folder/llama-3-8b"
+.venv/bin/python scripts/bench/contrast.py h200-small-pool "$folder/job.jsonl"
+gzip --no-name "$folder/job.jsonl"
+du --apparent-size --block-size=KiB --all "$folder" | sort --numeric-sort
