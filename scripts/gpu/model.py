@@ -27,11 +27,11 @@ SMALL = {
 }  # fmt: skip
 
 
-def write_model(folder: Path, small: bool = False) -> Path:
-    """Returns `folder`, which has config.json and a tokenizer then."""
+def write_model(folder: Path, small: bool = False, tokenizer: Path | None = None) -> Path:
+    """Returns `folder`, which has config.json and a tokenizer then. tokenizer: a folder that has one."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(LLAMA | (SMALL if small else {}), indent=1))
-    source = resolve_model("smollm2-135m", platform="cpu").path
+    source = tokenizer or resolve_model("smollm2-135m", platform="cpu").path
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja"):
         if (source / name).exists():
             shutil.copy(source / name, folder / name)

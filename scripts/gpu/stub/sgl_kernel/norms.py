@@ -7,8 +7,10 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
-def _norm(source, added, weight, target, epsilon, width, add: tl.constexpr, block: tl.constexpr):  # type: ignore[no-untyped-def]
+@triton.jit  # type: ignore[untyped-decorator]
+def _norm(  # type: ignore[no-untyped-def]
+    source, added, weight, target, epsilon, width, add: tl.constexpr, block: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64) * width
     place = tl.arange(0, block)
     inside = place < width
