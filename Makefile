@@ -5,7 +5,7 @@ PYTHON ?= python3
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 OUT := demo-out
 
-.PHONY: demo test test-quick test-deep warm lint format bench docs site figures constraints clean
+.PHONY: demo test test-quick test-deep warm lint format bench gpu-check docs site figures constraints clean
 
 # The environment is ours: what is imported is compiled once, whatever the user wishes for packages of their own.
 unexport PYTHONDONTWRITEBYTECODE
@@ -62,6 +62,11 @@ format: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python scripts/bench/feeding.py
+
+# On a machine with an NVIDIA GPU: ten minutes that show whether blendrun is right and what it is worth there.
+gpu-check: $(VENV)/.runtime
+	$(BIN)/python scripts/gpu/rounds.py --out gpu-out
+	$(BIN)/python scripts/gpu/read.py gpu-out
 
 docs: $(VENV)/.dev
 	$(BIN)/python scripts/make_cli_reference.py docs/cli.md

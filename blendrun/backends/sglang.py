@@ -19,6 +19,7 @@ from blendrun.engine.process import SglangEngine
 from blendrun.engine.ray.host import Sglang
 from blendrun.engine.settings import (
     answer_settings,
+    needs_weights,
     one_scheduler,
     runtime_versions,
     visible_gpus,
@@ -26,6 +27,7 @@ from blendrun.engine.settings import (
 )
 from blendrun.engine.sizes import PlannedSize, engine_limits, limits_to_plan, shrunk_arguments, sized_arguments
 from blendrun.errors import UsageError
+from blendrun.events import Note
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import EngineName, OrderName, Overlap
 from blendrun.planner.run_plan import RunPlan
@@ -46,7 +48,10 @@ def open_backend(opening: Opening) -> Backend:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     given = options.engine_args if options.tp is None else options.engine_args | {"tp_size": options.tp}
     rules_of(options, given)
-    resolved = resolve_model(options.model, platform=place.platform, listener=opening.listener)
+    weights = needs_weights(given)
+    resolved = resolve_model(options.model, platform=place.platform, listener=opening.listener, weights=weights)
+    if not weights:
+        opening.listener(Note("load_format=dummy: the weights are random, the answers mean nothing", warning=True))
     settings = engine_settings(resolved, place.platform, place.threads, given, options.trust_remote_code)
     arguments = settings.server_args
     if place.needs is None:

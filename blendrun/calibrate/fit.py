@@ -37,20 +37,22 @@ def fit(observations: Sequence[Observation]) -> Fit:
             f"{len(used)} batches that this engine can hold cannot give {wanted} constants: give it a larger KV pool "
             "or context"
         )
-    best: tuple[float, Constants] | None = None
+    best: tuple[bool, float, Constants] | None = None
     for border in _borders(used):
         constants = _solve(used, border)
         error = float(np.mean([abs(point.error) for point in _points(used, constants)]))
         # Not the first that is as good: without a pass over the weights the model is simpler.
-        if best is None or error < best[0] * (1 - 1e-9):
-            best = error, constants
+        # No plan can be made with tokens that take no time: such constants only where there are no others.
+        useless = not (constants.prefill_token and constants.kv_token)
+        if best is None or (useless, error) < (best[0], best[1] * (1 - 1e-9)):
+            best = useless, error, constants
     assert best is not None
-    points = _points(used, best[1])
+    points = _points(used, best[2])
     errors = [abs(point.error) for point in points]
     return Fit(
-        constants=best[1],
+        constants=best[2],
         points=points,
-        held_out=_points([observation for observation in observations if observation.held_out], best[1]),
+        held_out=_points([observation for observation in observations if observation.held_out], best[2]),
         mean_error=float(np.mean(errors)),
         worst_error=max(errors),
     )

@@ -102,7 +102,7 @@ def _task(asked: Asked, listener: Listener) -> Task:
     from blendrun.backends.session import platform_of
     from blendrun.calibrate.measure import Task
     from blendrun.engine.base import EngineSettings
-    from blendrun.engine.settings import available_cores, parse_engine_args
+    from blendrun.engine.settings import available_cores, needs_weights, parse_engine_args
     from blendrun.errors import UsageError
     from blendrun.models.resolve import resolve_model
 
@@ -110,7 +110,8 @@ def _task(asked: Asked, listener: Listener) -> Task:
     if asked.model is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     platform = platform_of(asked.device)
-    resolved = resolve_model(asked.model, platform=platform, listener=listener)
+    weights = needs_weights(arguments)
+    resolved = resolve_model(asked.model, platform=platform, listener=listener, weights=weights)
     if resolved.card is None:
         raise UsageError(f"the dimensions of {asked.model} are not known: give a model folder with a config.json")
     settings = EngineSettings(

@@ -124,6 +124,7 @@ def _of_job(
     from blendrun.engine.base import EngineSettings
     from blendrun.engine.settings import (
         available_cores,
+        needs_weights,
         parse_engine_args,
         runtime_versions,
     )
@@ -138,8 +139,9 @@ def _of_job(
     if not len(job.accepted):
         raise UsageError(f"{asked.jobs[0]} has no request to run")
     platform = platform_of(asked.device)
-    model = resolve_model(asked.model, platform=platform, listener=listener)
     arguments = parse_engine_args(asked.engine_arg)
+    weights = needs_weights(arguments)
+    model = resolve_model(asked.model, platform=platform, listener=listener, weights=weights)
     if asked.kv_tokens is not None:
         arguments["max_total_tokens"] = asked.kv_tokens
     limits = limits_to_plan(platform, arguments)

@@ -92,6 +92,11 @@ def answer_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in sorted(arguments.items()) if name not in _CAPACITY_ARGS}
 
 
+def needs_weights(arguments: dict[str, Any]) -> bool:
+    """Whether an engine with these arguments reads the model's weights: with `load_format=dummy` it makes its own."""
+    return arguments.get("load_format") != "dummy"
+
+
 def detect_platform() -> Platform:
     """Return "gpu" where an accelerator's device node is visible, else "cpu". Looks at files only, imports no torch.
 

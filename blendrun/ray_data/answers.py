@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from blendrun.backends.sglang import engine_settings
 from blendrun.engine.base import Engine, Platform, Result, WorkItem
 from blendrun.engine.process import SglangEngine
-from blendrun.engine.settings import available_cores, detect_platform
+from blendrun.engine.settings import available_cores, detect_platform, needs_weights
 from blendrun.errors import EngineUnavailableError, ErrorCode, LineError, UsageError
 from blendrun.events import ignore
 from blendrun.jobs.line import parse_line
@@ -53,10 +53,11 @@ class Answers:
         Raises UsageError, InputMissingError, EngineUnavailableError.
         """
         platform = device or detect_platform()
-        resolved = resolve_model(model, platform=platform)
+        given = engine_args or {}
+        resolved = resolve_model(model, platform=platform, weights=needs_weights(given))
         self._to_request = to_request
         self._folder = TemporaryDirectory(prefix="blendrun-ray-data-")
-        self._settings = engine_settings(resolved, platform, threads or available_cores(), engine_args or {})
+        self._settings = engine_settings(resolved, platform, threads or available_cores(), given)
         # One loop for the engine's whole life; a batch is a call into it.
         self._loop = asyncio.new_event_loop()
         threading.Thread(target=self._loop.run_forever, name="blendrun-answers", daemon=True).start()

@@ -20,6 +20,8 @@ JOBS = {
     "h200-small-pool": (((300, 1536, 0, 8), (400, 1024, 896, 4), (700, 64, 0, 768)), 100_000),
     "h200-short": (((220, 1536, 0, 8), (300, 1024, 896, 4), (560, 64, 0, 640)), 100_000),
     "h200-no-sharing": (((500, 1536, 0, 8), (800, 64, 0, 512)), 60_000),
+    # Of the same kinds, for an engine on a CPU: a rehearsal of scripts/gpu.
+    "rehearsal": (((8, 160, 0, 2), (24, 96, 80, 2), (16, 16, 0, 48)), 2_048),
     "balanced": (((654, 1536, 0, 16), (546, 1024, 896, 4), (3183, 64, 0, 1024)), 200_000),
 }
 # Tokens that all prompts of a kind without groups begin with: its instruction.
@@ -34,7 +36,7 @@ def lines_of(name: str, shuffled: bool = False) -> list[dict[str, object]]:
     lines: list[dict[str, object]] = []
     kinds, _ = JOBS[name]
     for kind, (count, prompt, shared, output) in enumerate(kinds):
-        head = rng.integers(LOWEST, HIGHEST, INSTRUCTION)
+        head = rng.integers(LOWEST, HIGHEST, min(INSTRUCTION, prompt - 8))
         for number in range(count):
             if shared and number % GROUP == 0:
                 head = rng.integers(LOWEST, HIGHEST, shared)

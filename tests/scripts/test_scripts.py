@@ -37,10 +37,10 @@ WITH_AN_ENGINE = (
     "bench/live.py",
     "bench/predict.py",
     "compat_row.py",
-    "gpu/table.py",
     "mutants.py",
 )
-# Run by other tests (tests/cost, tests/docs, tests/faults, tests/runtime/test_live.py), or imported by those above.
+# Run by other tests (tests/cost, tests/docs, tests/faults, tests/runtime/test_live.py, tests/scripts/test_gpu.py), or
+# imported by those above.
 ELSEWHERE = {
     "make_cli_reference.py",
     "make_module_list.py",
@@ -55,6 +55,17 @@ ELSEWHERE = {
     "bench/pool.py",
     "bench/steps.py",
     "bench/synthetic.py",
+    "gpu/measure.py",
+    "gpu/model.py",
+    "gpu/predicted.py",
+    "gpu/pretend.py",
+    "gpu/products.py",
+    "gpu/read.py",
+    "gpu/rounds.py",
+    "gpu/stub/blendrun_rounds/__init__.py",
+    "gpu/stub/blendrun_rounds/mixed_rows.py",
+    "gpu/stub/sgl_kernel/__init__.py",
+    "gpu/stub/sgl_kernel/norms.py",
 }
 # Tests of their own below.
 HERE = {"bench/hooks.py", "bench/lengths.py", "bench/partition.py", "fuzz/validator.py", "show_answers.py"}

@@ -21,6 +21,7 @@ from blendrun.engine.base import Engine, EngineInfo, EngineSettings, Result, Wor
 from blendrun.engine.channel import AllDone, CloseInput, Phase
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
+from blendrun.engine.settings import needs_weights
 from blendrun.errors import BlendrunError, EngineUnavailableError
 from blendrun.events import Event, PhaseStarted
 from blendrun.models.identity import file_fingerprint, folder_identity
@@ -201,7 +202,8 @@ def _model_path(hosted: Sglang) -> Path:
     if path.exists():
         identity = file_fingerprint(path) if path.is_file() else folder_identity(path)
     else:
-        found = resolve_model(hosted.model, platform=hosted.settings.platform)
+        weights = needs_weights(hosted.settings.server_args)
+        found = resolve_model(hosted.model, platform=hosted.settings.platform, weights=weights)
         path, identity = found.path, found.identity
     if identity != hosted.identity:
         raise EngineUnavailableError(

@@ -1,0 +1,1 @@
+"""What the rounds on a GPU need inside the engine."""
