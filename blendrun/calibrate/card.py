@@ -56,8 +56,8 @@ def make_card(name: str, found: Calibration, base: HardwareCard | None, command:
     """
     if not (found.step.prefill_token_seconds and found.step.kv_token_seconds):
         raise UsageError(
-            "the measured times do not grow with the tokens of a step, so that no plan could use them: run it again with "
-            "nothing else running, without --quick; a very small model cannot be measured so"
+            "the measured times do not grow with the tokens of a step, so that no plan could use them: run it again "
+            "with nothing else running, without --quick; a very small model cannot be measured so"
         )
     source = f"{command}, {found.date}, {_with(found)}"
     rates = found.rates
