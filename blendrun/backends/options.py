@@ -152,9 +152,13 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @property
     def output_path(self) -> Path:
         """Where the answers go; beside the run's state for `-o -` too. A shard has a file of its own."""
-        whole = self.output if self.output not in (None, Path(STDOUT)) else self._default_output()
         place = self.shard_place
-        return whole if place is None else shard_output(whole, *place)
+        return self.whole_output_path if place is None else shard_output(self.whole_output_path, *place)
+
+    @property
+    def whole_output_path(self) -> Path:
+        """The same, but for a shard where `merge` puts the answers of all."""
+        return self.output if self.output not in (None, Path(STDOUT)) else self._default_output()
 
     def _default_output(self) -> Path:
         first = self.inputs[0]

@@ -118,6 +118,7 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         keep_plan=_keep_plan(backend.model),
         limit=options.limit,
         shard=_shard(options, backend.resolved),
+        shard_of=None if options.shard is None else options.whole_output_path,
         default_url=options.endpoint,
         rules=backend.rules,
         max_line_bytes=options.max_line_bytes,

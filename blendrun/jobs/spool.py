@@ -185,7 +185,8 @@ def _recall(note: Path, stamp: list[int]) -> tuple[Path, int] | None:
 
 
 def _stamp(status: os.stat_result) -> list[int]:
-    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+    """What changes with a file: its time of modification can be set to anything, that of its last change cannot."""
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _hash(data: bytes) -> blake2b:

@@ -123,6 +123,7 @@ def test_the_output_is_absent_until_it_is_complete_and_nothing_else_stays(tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"jobs", "out", "out.errors.jsonl", "out.blendrun"}
     assert {path.name for path in (tmp_path / "out.blendrun").iterdir()} == {
         "journal",
+        "lines",
         "lock",
         "manifest.json",
         "records.jsonl",
