@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blendrun.cli.choices import choice, names_in
+from blendrun.cli.home import HomeCommand
 from blendrun.cli.live import live
 from blendrun.cli.tunnel import tunnel
 from blendrun.names import LengthMode, OrderName, Overlap
@@ -56,11 +57,11 @@ def root() -> None:
     """Compare orders: simulated, or on the real engine."""
 
 
-bench.command()(live)
-bench.command()(tunnel)
+bench.command(cls=HomeCommand)(live)
+bench.command(cls=HomeCommand)(tunnel)
 
 
-@bench.command()
+@bench.command(cls=HomeCommand)
 def simulate(
     context: typer.Context,
     jobs: Annotated[

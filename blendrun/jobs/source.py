@@ -11,6 +11,7 @@ from pathlib import Path
 
 from blendrun.errors import InputInvalidError, InputMissingError, UsageError
 from blendrun.jobs.spool import HEAD_BYTES, packing, spool, spool_file
+from blendrun.paths import how_to_read, scheme
 
 STDIN = "-"
 # A Job names a row's source in 16 bits.
@@ -74,6 +75,8 @@ def _check_all(paths: Sequence[str | Path], names: Sequence[str]) -> None:
             try:
                 status = Path(path).stat()
             except OSError as error:
+                if scheme(str(path)) is not None:
+                    raise InputMissingError(how_to_read(name)) from error
                 raise InputMissingError(f"cannot read {name}: {error.strerror}; check the path") from error
             except ValueError as error:
                 raise InputMissingError(f"{name!r} cannot be a path: {error}") from error

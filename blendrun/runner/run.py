@@ -15,6 +15,7 @@ from blendrun.files import written_through
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.lines_read import LinesRead
 from blendrun.jobs.source import open_sources
+from blendrun.paths import how_to_read, scheme
 from blendrun.runner.invocation import Invocation
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
@@ -84,6 +85,8 @@ def _refuse_missing_input(settings: RunSettings) -> None:
     """Before anything is made: a mistyped name must leave no state folder behind."""
     for name in settings.inputs:
         if name != "-" and not os.path.lexists(name):
+            if scheme(name) is not None:
+                raise InputMissingError(how_to_read(name))
             raise InputMissingError(f"cannot read {name}: no such file; check the path")
 
 
