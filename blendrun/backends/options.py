@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 
 from blendrun.backends.deadline import parse_duration
+from blendrun.backends.inputs import own_answers
 from blendrun.backends.shard import SLURM, parse_shard
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.http.settings import parse_servers
@@ -162,7 +163,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         return self.output if self.output not in (None, Path(STDOUT)) else self._default_output()
 
     def _default_output(self) -> Path:
-        first = self.inputs[0]
+        left_out = own_answers(self.inputs)
+        first = next((name for name in self.inputs if name not in left_out), self.inputs[0])
         if first == STDIN:
             return Path("stdin.answers.jsonl")
         stem = Path(first).name
