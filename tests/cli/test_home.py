@@ -64,14 +64,15 @@ def test_every_other_command(home: Path, tmp_path: Path) -> None:
     for number in (1, 2):
         words = ("--shard", f"{number}/2", "-o", "~/a.jsonl", *REPLAY)
         assert blendrun("run", "-q", "~/jobs.jsonl", *words, env=environment(), cwd=tmp_path).returncode == 0
-    for words in (
+    commands: tuple[tuple[str, ...], ...] = (
         ("merge", "~/a.jsonl"),
         ("status", "~/a.1-of-2.jsonl"),
         ("report", "~/a.1-of-2.jsonl", "-o", "~/page.html"),
         ("plan", "-q", "~/jobs.jsonl", "--model", "llama-3-8b", "--save", "~/plan.npz"),
         ("synth", "-q", "--model", "llama-3-8b", "--hardware", "a100-80g", "--requests", "2000", "-o", "~/mix.jsonl"),
-    ):
-        done = blendrun(*words, env=environment(), cwd=tmp_path)
+    )
+    for command in commands:
+        done = blendrun(*command, env=environment(), cwd=tmp_path)
         assert done.returncode in (0, 66), done.stderr
     assert {"a.jsonl", "page.html", "mix.jsonl"} <= names(home)
     assert names(tmp_path) == {"home"}
