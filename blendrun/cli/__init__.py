@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     Always ends with SystemExit, whose code is the command's exit code.
     """
     _hold_standard_descriptors()
+    # Whatever this process starts imports nothing from the folder that it happens to run in.
+    os.environ["PYTHONSAFEPATH"] = "1"
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         app(words, prog_name="blendrun", obj=tuple(words))

@@ -67,6 +67,7 @@ def live(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it: .png or .svg. Needs matplotlib (blendrun[plot]).")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a picture of another program.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
     """Run JOBS in one order after the other on the real engine: same requests, settings and cache size.
@@ -75,21 +76,20 @@ def live(
     live at once and the repeats take turns (4 GB each); on a GPU one follows the other. Nothing else should run
     meanwhile.
     """
-    from blendrun.report.export.plot import check_plot
+    from blendrun.report.export.plot import picture
     from blendrun.report.schemas.live import live_json
     from blendrun.report.terminal.live import plot_live, print_live
     from blendrun.report.terminal.progress import choose_view
     from blendrun.runner.stop import stopping_by_exception
 
-    if plot is not None:
-        check_plot(plot, jobs)
+    target = None if plot is None else picture(plot, jobs, overwrite=overwrite)
     asked = Asked(
         jobs, model, orders, overlap, kv_tokens, limit, repeat, hardware, engine_arg or [], device, threads, keep
     )
     with stopping_by_exception(), choose_view(sys.stderr, quiet=quiet) as listener:
         report = _measure(asked, listener)
-    if plot is not None:
-        plot_live(report, plot)
+    if target is not None:
+        plot_live(report, target)
     if json:
         sys.stdout.write(live_json(report).decode() + "\n")
     else:

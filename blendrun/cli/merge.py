@@ -14,6 +14,7 @@ def merge(
         Path, typer.Argument(help="The output that the shards divide: what -o said, or its default.", metavar="OUTPUT")
     ],
     errors_ok: Annotated[bool, typer.Option("--errors-ok", help="Exit 0 although some lines failed.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that no merge made.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
     """Put the answers of all shards of OUTPUT together, in the order of the input.
@@ -25,7 +26,7 @@ def merge(
     from blendrun.store.folder import StateFolder, path_text
     from blendrun.store.shards import merge_shards
 
-    merged = merge_shards(output)
+    merged = merge_shards(output, overwrite=overwrite)
     if not quiet:
         failed = ""
         if merged.failed:

@@ -137,9 +137,14 @@ def _owner(scratch: Path) -> BinaryIO:
 def _sweep(folder: Path) -> None:
     """Remove what runs have left in `folder` that were killed by force: their files are locked by nobody."""
     for owner in folder.glob(f"{_PREFIX}*/{_OWNER}"):
-        with contextlib.suppress(OSError), owner.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(owner.parent)
+        # The folder is everybody's: what others have put there is left alone, and no link is followed.
+        with contextlib.suppress(OSError):
+            if owner.parent.lstat().st_uid != os.geteuid():
+                continue
+            descriptor = os.open(owner, os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "wb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(owner.parent)
 
 
 def _remove(scratch: Path) -> None:

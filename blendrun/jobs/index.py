@@ -16,6 +16,7 @@ from blendrun.endpoints.rules import Rules
 from blendrun.errors import InputInvalidError, LineError, UsageError
 from blendrun.events import Listener, Progress, ignore
 from blendrun.jobs.job import Job, Reading
+from blendrun.jobs.kinds import looks_like_request, why_no_request
 from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, raw_digest
 from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
 from blendrun.jobs.reader import SourceReader
@@ -102,6 +103,8 @@ class _Gatherer:
         self.reader = reader
         self.reading = reading
         self.buffer = bytearray()
+        # Whether any line of the source that is read is a request, or was meant to be one.
+        self.meant = False
         self.models: Counter[str] = Counter()
         self.chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in _ROW_TYPE.fields or ()}
 
@@ -110,10 +113,17 @@ class _Gatherer:
         total = sum(source.size for source in self.sources)
         rows, base, report_at = 0, 0, BLOCK_BYTES
         for place, source in enumerate(self.sources):
+            first: RawLine | None = None
+            self.meant = False
             for line in self._lines(place):
                 row = self._row(place, line)
                 if row is None:
                     continue
+                if first is None:
+                    first = line
+                    if (line.raw or b"").strip() == b"[":
+                        # Its last element may look like a line; the others do not.
+                        raise InputInvalidError(self._no_request(source, first))
                 self.buffer += row
                 if len(self.buffer) >= _CHUNK_BYTES:
                     self._flush()
@@ -125,6 +135,8 @@ class _Gatherer:
                 if done >= report_at:
                     listener(Progress(done, total, "bytes"))
                     report_at = done + BLOCK_BYTES
+            if first is not None and not self.meant:
+                raise InputInvalidError(self._no_request(source, first))
             base += source.size
         listener(Progress(total, total, "bytes"))
         return self._finish()
@@ -141,7 +153,9 @@ class _Gatherer:
             return self._long_row(place, line)
         try:
             request = self.reading.parse(raw)
+            self.meant = True
         except LineError as error:
+            self.meant = self.meant or looks_like_request(raw)
             content = error.content or raw_digest([raw])
             return _ROW.pack(place, offset, length, number, -1, True, 0, 0, content, _NO_OWNER)
         self._count_model(request.body.get("model"))
@@ -151,6 +165,16 @@ class _Gatherer:
         owner = blake2b(request.custom_id.encode(), digest_size=16).digest()
         code = _CODES[request.endpoint.url]
         return _ROW.pack(place, offset, length, number, code, False, bound, demand.choices, request.content, owner)
+
+    def _no_request(self, source: Source, first: RawLine) -> str:
+        """The sentence on a file that holds none at all. first: its first line that is not blank."""
+        raw = first.raw or b""
+        try:
+            self.reading.parse(raw)
+            detail = ""
+        except LineError as error:
+            detail = f". Line {first.number}: {error.message}"
+        return f"{source.name} holds no request: {why_no_request(raw, source.size)}{detail}"
 
     def _count_model(self, name: str | None) -> None:
         # A column that holds an id by mistake must not fill the memory.
@@ -169,6 +193,8 @@ class _Gatherer:
         digest = raw_digest(pieces())
         if blank:
             return None
+        # What is too long to be looked at may be one.
+        self.meant = True
         return _ROW.pack(place, line.offset, line.length, line.number, -1, True, 0, 0, digest, _NO_OWNER)
 
     def _flush(self) -> None:

@@ -17,12 +17,14 @@ from blendrun.endpoints.base import Endpoint
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
 from blendrun.errors import ErrorCode, LineError
+from blendrun.jobs.kinds import why_not_json
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_CUSTOM_ID_CHARACTERS = 512
 # A Job keeps `n` in 16 bits; no engine decodes this many answers to one prompt at once.
 MAX_CHOICES = 32_767
 DIGEST_BYTES = 16
+_EXPLAINED_BYTES = 1 << 16
 
 _OPTIONAL_METHODS = (None, "POST")
 _NOTHING_ALLOWED = Rules()
@@ -134,6 +136,9 @@ def _not_json(raw: bytes, error: orjson.JSONDecodeError) -> LineError:
         message = f"not UTF-8: byte 0x{raw[bad.start]:02x} at byte offset {bad.start} of the line"
     else:
         message = f"not JSON: {error.msg.partition(': line ')[0]}, at column {error.pos + 1}"
+        # Long lines are not looked at again: what is wrong with them is the same.
+        if len(raw) <= _EXPLAINED_BYTES and (why := why_not_json(raw.decode())):
+            message += f"; {why}"
     return LineError(ErrorCode.INVALID_JSON, message)
 
 

@@ -9,22 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blendrun.errors import InputInvalidError, InputMissingError, UsageError
-from blendrun.jobs.spool import HEAD_BYTES, packing, spool, spool_file
+from blendrun.errors import InputMissingError, UsageError
+from blendrun.jobs import kinds
+from blendrun.jobs.spool import HEAD_BYTES, packing, refuse_foreign, spool, spool_file
+from blendrun.paths import how_to_read, scheme
 
 STDIN = "-"
 # A Job names a row's source in 16 bits.
 MAX_SOURCES = 65_535
-
-# Formats people try; each line of such a file would be refused on its own, which helps nobody.
-_FOREIGN = {
-    b"PAR1": "a Parquet file; write it as JSON lines",
-    b"PK\x03\x04": "a zip archive; unpack it",
-    b"\xfd7zX": "xz data; unpack it, or use .gz or .zst",
-    b"BZh": "bzip2 data; unpack it, or use .gz or .zst",
-    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
-    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +66,8 @@ def _check_all(paths: Sequence[str | Path], names: Sequence[str]) -> None:
             try:
                 status = Path(path).stat()
             except OSError as error:
+                if scheme(str(path)) is not None:
+                    raise InputMissingError(how_to_read(name)) from error
                 raise InputMissingError(f"cannot read {name}: {error.strerror}; check the path") from error
             except ValueError as error:
                 raise InputMissingError(f"{name!r} cannot be a path: {error}") from error
@@ -97,12 +91,10 @@ def _open(path: str | Path, name: str, spool_folder: Path) -> Source:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 return Source(name, *spool(file, name, spool_folder))
-            head = os.pread(file.fileno(), HEAD_BYTES, 0)
-            if packing(head) is not None:
+            head = os.pread(file.fileno(), kinds.HEAD_BYTES, 0)
+            if packing(head[:HEAD_BYTES]) is not None:
                 return Source(name, *spool_file(file, Path(path), name, spool_folder))
     except OSError as error:
         raise InputMissingError(f"cannot read {name}: {error.strerror}; check the path") from error
-    for magic, what in _FOREIGN.items():
-        if head.startswith(magic):
-            raise InputInvalidError(f"{name} is {what}")
+    refuse_foreign(head, name)
     return Source(name, Path(path).absolute(), status.st_size)

@@ -16,6 +16,8 @@ import orjson
 import zstandard
 
 from blendrun.errors import InputInvalidError, InputMissingError, OutputUnavailableError
+from blendrun.jobs.kinds import HEAD_BYTES as KNOWN_BYTES
+from blendrun.jobs.kinds import foreign
 
 HEAD_BYTES = 4
 _PLAIN_CHUNK = 1024 * 1024
@@ -52,7 +54,23 @@ def spool(stream: BinaryIO, name: str, folder: Path) -> tuple[Path, int]:
     head = _read(stream, HEAD_BYTES, name)
     kind = packing(head)
     chunks = _chunks(stream, head, _PACKED_CHUNK if kind else _PLAIN_CHUNK, name)
-    return _write(unpack(chunks, kind, name), name, folder)
+    return _write(_text(unpack(chunks, kind, name), name), name, folder)
+
+
+def refuse_foreign(head: bytes, name: str) -> None:
+    """Raises InputInvalidError where a file's first bytes, unpacked, say that it is no text in UTF-8."""
+    if (what := foreign(head)) is not None:
+        raise InputInvalidError(f"{name} is {what}")
+
+
+def _text(chunks: Iterator[bytes], name: str) -> Iterator[bytes]:
+    """The chunks, if they begin as text does. Raises InputInvalidError."""
+    head = b""
+    while len(head) < KNOWN_BYTES and (chunk := next(chunks, None)) is not None:
+        head += chunk
+    refuse_foreign(head, name)
+    yield head
+    yield from chunks
 
 
 def spool_file(file: BinaryIO, path: Path, name: str, folder: Path) -> tuple[Path, int]:
@@ -185,7 +203,8 @@ def _recall(note: Path, stamp: list[int]) -> tuple[Path, int] | None:
 
 
 def _stamp(status: os.stat_result) -> list[int]:
-    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+    """What changes with a file: its time of modification can be set to anything, that of its last change cannot."""
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def _hash(data: bytes) -> blake2b:

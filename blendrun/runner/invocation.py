@@ -23,7 +23,9 @@ from blendrun.errors import (
     InterruptedRunError,
 )
 from blendrun.events import Event, Expected, Listener, Note, PhaseStarted, Progress
+from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
+from blendrun.jobs.lines_read import LinesRead
 from blendrun.lengths.history import HistoryUnavailableError
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.failed_lines import FailedLines
@@ -38,7 +40,8 @@ from blendrun.store.answers import answer_line, write_answers
 from blendrun.store.folder import StateFolder, path_text
 from blendrun.store.journal import Journal, Record
 from blendrun.store.ledger import ANSWERED, Ledger
-from blendrun.store.shards import Rows, write_rows
+from blendrun.store.own_files import OwnFiles, WrittenFile
+from blendrun.store.shards import Rows, read_rows, write_rows
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tokens
 from blendrun.version import __version__
@@ -48,7 +51,10 @@ RESUMES = "the same command resumes"
 
 @dataclass(slots=True)
 class Invocation:
-    """Works under the state folder's lock, and is the replicas' `Owner`. rows: what `job` is of a larger one."""
+    """Works under the state folder's lock, and is the replicas' `Owner`.
+
+    lines: of the whole input. rows: what `job` is of a larger one.
+    """
 
     settings: RunSettings
     state: StateFolder
@@ -56,11 +62,13 @@ class Invocation:
     stopwatch: Stopwatch
     listener: Listener
     status: StatusFile
+    lines: LinesRead
     rows: Rows | None = None
     manifest: manifests.Manifest = field(init=False)
     salt: bytes = field(init=False)
     ledger: Ledger = field(init=False)
     failed: FailedLines = field(init=False)
+    files: OwnFiles = field(init=False)
     journal: Journal = field(init=False)
     notes: list[str] = field(default_factory=list, init=False)
     restarts: list[Restart] = field(default_factory=list, init=False)
@@ -73,21 +81,27 @@ class Invocation:
         self.manifest = self._manifest()
         self.salt = self.manifest.salt
         self.rejected = int(self.job.rejected.sum())
+        before = summaries.read(self.state.summary)
+        old = manifests.read(
+            self.state.manifest, accept_changes=self.settings.accept_changes or not self.settings.resume
+        )
+        self.files = OwnFiles(self.state, old.written if old else (), self._keep_records, self.settings.overwrite)
         if not self.settings.resume:
             # Only now: a wrong input must not cost the answers of the run before.
             self.state.clear(keep=[source.path for source in self.job.sources])
-        old = manifests.read(self.state.manifest, accept_changes=self.settings.accept_changes)
+            old = None
         with Journal(self.state.journal) as journal:
             self.journal = journal
             # Without a finished request there is nothing to mix: a failed first start binds nobody to its settings.
             if old is not None and (not journal.empty or self.state.output.exists()):
-                manifests.check(old, self.manifest, accept_changes=self.settings.accept_changes)
+                accept = self.settings.accept_changes
+                manifests.check(old, self.manifest, accept_changes=accept, same_input=self._same_input(old))
             if self.settings.retry_errors:
                 journal.drop_errors()
             self.ledger = Ledger(self.job, self.salt)
             self.ledger.load(journal.entries())
             self.failed = FailedLines(
-                self.job, self.ledger, journal, self.state, self.settings.max_errors, self.listener
+                self.job, self.ledger, journal, self.files, self.settings.max_errors, self.listener
             )
             if journal.emptied:
                 self._note("the journal was empty: what it held is lost, and its requests run again", warning=True)
@@ -96,9 +110,12 @@ class Invocation:
                     f"{journal.damaged} damaged journal records passed over; their requests run again", warning=True
                 )
             todo = self.ledger.unfinished()
-            if not len(todo) and old == self.manifest and (done := self._finished_before()) is not None:
+            if not len(todo) and self._unchanged(old) and (done := self._finished_before(before)) is not None:
                 return done
-            manifests.write(self.state.manifest, self.manifest)
+            if len(todo):
+                self.files.check(trusted=before is not None and before.status == "completed")
+            write_atomically(self.state.lines, self.lines.data)
+            self._keep_records(self.files.records)
             if self.rows is not None:
                 write_rows(self.state, self.rows)
             self.status.open()
@@ -200,7 +217,7 @@ class Invocation:
             raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; {RESUMES}")
         with self.stopwatch.phase("write"):
             self.listener(PhaseStarted("write", str(self.state.output)))
-            write_answers(self.job, self.ledger, self.journal, self.state)
+            write_answers(self.job, self.ledger, self.journal, self.state, self.files)
             if self.rows is not None:
                 write_rows(self.state, replace(self.rows, failed=self.ledger.state != ANSWERED))
 
@@ -228,12 +245,30 @@ class Invocation:
             division=self.rows.division if self.rows is not None else None,
         )
 
-    def _finished_before(self) -> Summary | None:
-        """The summary of the run that finished this very job, if its files are still there."""
-        summary = summaries.read(self.state.summary)
-        if summary is None or summary.status != "completed" or not self.state.output.exists():
+    def _keep_records(self, records: tuple[WrittenFile, ...]) -> None:
+        self.manifest = msgspec.structs.replace(self.manifest, written=records)
+        manifests.write(self.state.manifest, self.manifest)
+
+    def _unchanged(self, old: manifests.Manifest | None) -> bool:
+        """Whether the manifest of before is that of now, and all that goes with it is there."""
+        if old is None or old != msgspec.structs.replace(self.manifest, written=old.written):
+            return False
+        kept = read_rows(self.state) if self.rows is not None else None
+        return self.rows is None or (kept is not None and kept.finished)
+
+    def _same_input(self, old: manifests.Manifest) -> bool:
+        """Whether the lines that were read then are those of now, as far as both go."""
+        try:
+            kept = LinesRead.kept(self.state.lines.read_bytes(), old.limit)
+        except OSError:
+            return False
+        return kept is not None and kept.same_input(self.lines)
+
+    def _finished_before(self, summary: Summary | None) -> Summary | None:
+        """The summary of the run that finished this very job, if its files are still as it wrote them."""
+        if summary is None or summary.status != "completed":
             return None
-        if summary.errors is not None and not self.state.errors.exists():
+        if not self.files.whole(failed=summary.errors is not None):
             return None
         self._note("finished before; nothing to do")
         return msgspec.structs.replace(summary, exit_code=self._exit_code(summary.counts.failed))

@@ -47,6 +47,7 @@ class RunSettings:
     keep_plan: KeepPlan | None = None
     limit: int | None = None
     shard: Shard | None = None
+    shard_of: Path | None = None
     default_url: str | None = None
     rules: Rules = field(default_factory=Rules)
     max_line_bytes: int = MAX_LINE_BYTES

@@ -11,6 +11,7 @@ import orjson
 
 from blendrun.errors import ManifestMismatchError
 from blendrun.files import write_atomically
+from blendrun.store.own_files import WrittenFile
 
 SCHEMA_VERSION = 1
 _WORDS = {
@@ -30,6 +31,8 @@ class Manifest(msgspec.Struct, frozen=True):
     model_identity: hash of the model's configuration, tokenizer and weights' names and sizes.
     answer_settings: engine arguments that can change an answer (capacity settings are not among them).
     shard: "2/8" where the run is one of several; division: digest of how they divide the job.
+    written: output and errors file as the run has written them, the newest last; where it was killed while it wrote
+        them, also those before.
     """
 
     schema_version: int
@@ -43,6 +46,7 @@ class Manifest(msgspec.Struct, frozen=True):
     answer_settings: dict[str, Any]
     shard: str | None = None
     division: str | None = None
+    written: tuple[WrittenFile, ...] = ()
 
     @property
     def salt(self) -> bytes:
@@ -78,17 +82,18 @@ def read(path: Path, *, accept_changes: bool = False) -> Manifest | None:
         ) from error
 
 
-def check(old: Manifest, new: Manifest, *, accept_changes: bool) -> None:
+def check(old: Manifest, new: Manifest, *, accept_changes: bool, same_input: bool = False) -> None:
     """Raises ManifestMismatchError, naming what changed, unless answers of `old` may stand beside those of `new`.
 
     Answers are kept by content, so with accept_changes those that still fit are used and the rest is run again.
+    same_input: whether the lines are alike that both have read; it counts where their limits are different.
     """
     changed = [
         f"{word} ({_short(getattr(old, name))} then, {_short(getattr(new, name))} now)"
         for name, word in _WORDS.items()
         if getattr(old, name) != getattr(new, name)
-        # Another limit reads other lines; each answer still belongs to its own line.
-        and not (name == "input_fingerprint" and old.limit != new.limit)
+        # Another limit reads more lines, or fewer, of the same input.
+        and not (name == "input_fingerprint" and old.limit != new.limit and same_input)
     ]
     if changed and not accept_changes:
         raise ManifestMismatchError(
