@@ -34,7 +34,7 @@ from blendrun.runner.stop import handlers_kept, stops_as_errors
 from blendrun.runner.supervise import Supervisor
 from blendrun.store import manifest as manifests
 from blendrun.store import summary as summaries
-from blendrun.store.answers import answer_line, write_answers
+from blendrun.store.answers import answer_line, is_line, write_answers
 from blendrun.store.folder import StateFolder, path_text
 from blendrun.store.journal import Journal, Record
 from blendrun.store.ledger import ANSWERED, Ledger
@@ -85,7 +85,7 @@ class Invocation:
             if self.settings.retry_errors:
                 journal.drop_errors()
             self.ledger = Ledger(self.job, self.salt)
-            self.ledger.load(journal.entries())
+            self.ledger.load(journal.entries(is_line))
             self.failed = FailedLines(
                 self.job, self.ledger, journal, self.state, self.settings.max_errors, self.listener
             )
