@@ -113,6 +113,11 @@ class InterruptedRunError(BlendrunError):
     exit_code = 130
 
 
+def exit_code_of(error: BaseException) -> int:
+    """What the command ends with; 1 for what nobody foresaw."""
+    return error.exit_code if isinstance(error, BlendrunError) else EXIT_BUG
+
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_SOME_LINES_FAILED = 3

@@ -24,6 +24,7 @@ def merge(
     from blendrun.errors import EXIT_SOME_LINES_FAILED
     from blendrun.store.folder import StateFolder, path_text
     from blendrun.store.shards import merge_shards
+    from blendrun.text import printable
 
     merged = merge_shards(output)
     if not quiet:
@@ -31,7 +32,8 @@ def merge(
         if merged.failed:
             failed = f", {merged.failed:,} errors to {path_text(StateFolder(output).errors)}"
         sys.stderr.write(
-            f"blendrun: {merged.shards} shards, {merged.answered:,} answers to {path_text(output)}{failed}\n"
+            f"blendrun: {merged.shards} shards, {merged.answered:,} answers to "
+            f"{printable(path_text(output) + failed)}\n"
         )
     if merged.failed and not errors_ok:
         raise typer.Exit(EXIT_SOME_LINES_FAILED)

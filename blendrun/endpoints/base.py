@@ -33,7 +33,10 @@ MOST_TOKENS = 2**31 - 1
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one request, each at most MOST_TOKENS. cached: prompt tokens served from the prefix cache; output: over all choices."""
+    """Tokens of one request, each at most MOST_TOKENS.
+
+    cached: prompt tokens served from the prefix cache; output: over all choices.
+    """
 
     prompt: int = 0
     cached: int = 0

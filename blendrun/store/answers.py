@@ -14,7 +14,6 @@ from blendrun.store.journal import Journal
 from blendrun.store.ledger import ANSWERED, FAILED, Ledger
 from blendrun.tokens.check import RefusedPrompts
 
-
 # What every line of ours begins and ends with.
 _HEAD, _TAIL = b'{"id":"batch_req_', b"}"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -15,6 +15,16 @@ from blendrun.errors import OutputUnavailableError, UsageError
 def path_text(path: str | Path) -> str:
     """A path as valid Unicode, for JSON and messages: a file name need not be."""
     return os.fsencode(path).decode(errors="replace")
+
+
+def remove(path: Path) -> None:
+    """Remove a file that may not be there. Raises OutputUnavailableError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputUnavailableError(
+            f"cannot remove {path}: {error.strerror}; move it away, and the same command goes on"
+        ) from error
 
 
 class StateFolder:
@@ -131,10 +141,15 @@ class StateFolder:
         try:
             yield
         finally:
-            lock.release()
+            # What is held goes with the process at the latest.
+            with suppress(OSError):
+                lock.release()
 
     def clear(self, *, keep: Collection[Path] = ()) -> None:
-        """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held."""
+        """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held.
+
+        Raises OutputUnavailableError for a file that cannot be removed.
+        """
         replicas = [
             path for name in ("engine", "steps", "estimates", "occupancy") for path in self.path.glob(f"{name}.[0-9]*")
         ]
@@ -156,4 +171,4 @@ class StateFolder:
             *spooled,
             self.journal,
         ):
-            path.unlink(missing_ok=True)
+            remove(path)

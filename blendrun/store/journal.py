@@ -25,7 +25,7 @@ import msgspec
 import orjson
 
 from blendrun.endpoints.base import MOST_TOKENS, Usage
-from blendrun.errors import BlendrunError, ManifestMismatchError, OutputUnavailableError, unreadable, unwritable
+from blendrun.errors import ManifestMismatchError, OutputUnavailableError, unreadable, unwritable
 
 _HEADER = b"blendrun-journal 1\n"
 _ANY_HEADER = re.compile(rb"blendrun-journal \d+\n")
@@ -157,9 +157,7 @@ class Journal:
         self._write(b"%b%b\n" % (_checksum(text), text))
         if time.monotonic() - self._synced > _FSYNC_INTERVAL_S:
             self.sync()
-        return Entry(
-            record.key, record.ok, usage, record.finish_reasons, record.error_code, start, len(record.answer)
-        )
+        return Entry(record.key, record.ok, usage, record.finish_reasons, record.error_code, start, len(record.answer))
 
     def entries(self, known: Callable[[bool, bytes], bool] = _anything) -> Iterator[Entry]:
         """All sound records, oldest first. Lines that are damaged or not known are counted in `damaged`.

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import re
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -31,6 +34,20 @@ from blendrun.store import manifest as manifests
 from blendrun.store.folder import StateFolder, path_text
 from blendrun.store.manifest import Manifest
 
+# What NumPy and zipfile say of a file that is torn, or none of theirs.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 Divide = Callable[[Job, int, Listener], NDArray[np.int32]]
 
 
@@ -76,12 +93,28 @@ def write_rows(state: StateFolder, rows: Rows) -> None:
 
 
 def read_rows(state: StateFolder) -> Rows | None:
-    """None where there are none, or they cannot be read."""
+    """None where there are none, or the file is damaged: the shard's next run finds and writes them again."""
     try:
         with np.load(state.shard, allow_pickle=False) as found:
-            return Rows(found["row"], found["division"].tobytes().hex(), int(found["rows"]), found["failed"])
-    except (OSError, ValueError, KeyError):
+            rows = Rows(found["row"], found["division"].tobytes().hex(), int(found["rows"]), found["failed"])
+    except _UNREADABLE:
         return None
+    return rows if _is_whole(rows) else None
+
+
+def _is_whole(rows: Rows) -> bool:
+    """Whether these may be the rows of a shard."""
+    row, failed = rows.row, rows.failed
+    if row.ndim != 1 or row.dtype != np.int64 or failed.dtype != np.bool_ or failed.shape not in ((0,), row.shape):
+        return False
+    ascending = bool((np.diff(row) > 0).all())
+    return ascending and (not len(row) or (int(row[0]) >= 0 and int(row[-1]) < rows.rows))
+
+
+def is_finished(state: StateFolder) -> bool:
+    """Whether the state folder says of a shard's every row what came of it."""
+    rows = read_rows(state)
+    return rows is not None and len(rows.failed) == len(rows.row)
 
 
 def shard_output(output: Path, number: int, count: int) -> Path:
