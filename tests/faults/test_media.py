@@ -18,8 +18,9 @@ import pytest
 from blendrun.backends.options import RunOptions
 from blendrun.backends.permissions import with_media
 from blendrun.engine.base import Result, WorkItem
+from blendrun.engine.media.addresses import is_public
 from blendrun.engine.media.engine import MediaEngine
-from blendrun.engine.media.fetch import Content, Fetcher, MediaAccess, MediaError, is_public, read_below
+from blendrun.engine.media.fetch import Content, Fetcher, MediaAccess, MediaError, read_below
 from blendrun.engine.replay import ReplayEngine
 from blendrun.errors import UsageError
 from blendrun.events import ignore
