@@ -77,6 +77,7 @@ class SglangEngine:
         except ConnectionError as error:
             raise await self._death("the engine did not start") from error
         while (message := await channel.receive()) is not None:
+            child.note_shared()
             if isinstance(message, Phase):
                 listener(PhaseStarted("load", message.name))
             elif isinstance(message, EngineInfo):

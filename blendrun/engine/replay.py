@@ -21,12 +21,14 @@ from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.errors import ErrorCode, UsageError
 from blendrun.events import Listener
+from blendrun.text import cut
 from blendrun.version import __version__
 
 _CONTEXT_LENGTH = 8192
 _CHARACTERS_PER_TOKEN = 4
 # Without a stated length answers are made this long at most, unless the request's own bound is lower.
 _LONGEST_ANSWER = 256
+_LONGEST_NAME = 256
 _LEAST, _MOST = 1e-3, 2**31
 _TEXT = "[replay] no model was run"
 
@@ -144,6 +146,8 @@ class ReplayEngine:
         prompt = 1 + endpoint.prompt_characters(body) // _CHARACTERS_PER_TOKEN
         if self.settings.fail_every and (item.row + 1) % self.settings.fail_every == 0:
             return failure(item.row, 500, ErrorCode.ENGINE_ERROR, "this row fails because fail_every says so")
+        if isinstance(body.get("model"), str):
+            body["model"] = cut(body["model"], _LONGEST_NAME)
         answer = endpoint.replay_body(body, _TEXT, Usage(prompt, 0, length * demand.choices), reason)
         reasons = endpoint.finish_reasons(answer)
         return Result(item.row, 200, orjson.dumps(answer), endpoint.usage(answer), reasons)

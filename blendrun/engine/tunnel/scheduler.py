@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import array
 import os
+import tempfile
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +35,7 @@ from blendrun.engine.scheduler.planned import attach_plan
 from blendrun.engine.settings import runtime_versions, server_args, settings_environment
 from blendrun.engine.tunnel.base import Failed, Poll, Started, TunnelLog, TunnelRequest, TunnelSettings
 from blendrun.engine.tunnel.models.nothing import END_TOKEN
+from blendrun.scratch import Scratch, closing_scratch
 
 # As small as SGLang makes them: 64 bytes of KV cache a token.
 _CONFIG = {
@@ -58,15 +58,18 @@ _CONFIG = {
 def serve(connection: Connection, settings: TunnelSettings) -> None:
     """Run a scheduler until the feeder has no more, then send a `TunnelLog`; a `Failed` where it raises."""
     try:
-        with TemporaryDirectory(prefix="blendrun-tunnel-", ignore_cleanup_errors=True) as folder:
-            connection.send(_run(connection, settings, Path(folder)))
+        with closing_scratch("tunnel") as scratch:
+            # SGLang's sockets, too.
+            tempfile.tempdir = str(scratch.path)
+            connection.send(_run(connection, settings, scratch))
     except BaseException:  # noqa: BLE001  # whatever it is, the feeder must hear of it
         connection.send(Failed(traceback.format_exc()))
     # SGLang's threads would be waited for.
     os._exit(0)
 
 
-def _run(connection: Connection, settings: TunnelSettings, folder: Path) -> TunnelLog:
+def _run(connection: Connection, settings: TunnelSettings, scratch: Scratch) -> TunnelLog:
+    folder = scratch.path
     config = _CONFIG | {"max_position_embeddings": settings.context_length}
     (folder / "config.json").write_bytes(orjson.dumps(config))
     engine = EngineSettings(
@@ -100,6 +103,7 @@ def _run(connection: Connection, settings: TunnelSettings, folder: Path) -> Tunn
     ports = PortArgs.init_new(made)
     publish(made, role="scheduler", ranks=SpawnRanks(world_rank=0, dp_rank=None, gpu_id=0))
     scheduler = _Tunnelled(made, ports)
+    scratch.note_shared([os.getpid()])
     scheduler.connect(connection, cpu)
     scheduler.run_event_loop()
     return TunnelLog(
