@@ -77,7 +77,7 @@ def parse_line(
         content = _digest(custom_id.encode(), endpoint.url.encode(), canonical)
         _check_rules(rules, body, content)
     except LineError as error:
-        error.custom_id = custom_id[:MAX_CUSTOM_ID_CHARACTERS] if isinstance(custom_id, str) else None
+        error.custom_id = custom_id if isinstance(custom_id, str) else None
         raise
     return RequestLine(custom_id, endpoint, body, line, content)
 
