@@ -95,7 +95,8 @@ def write_rows(state: StateFolder, rows: Rows) -> None:
 def read_rows(state: StateFolder) -> Rows | None:
     """None where there are none, or the file is damaged: the shard's next run finds and writes them again."""
     try:
-        with np.load(state.shard, allow_pickle=False) as found:
+        # Opened here: NumPy leaves a file that it cannot read open.
+        with state.shard.open("rb") as file, np.load(file, allow_pickle=False) as found:
             rows = Rows(found["row"], found["division"].tobytes().hex(), int(found["rows"]), found["failed"])
     except _UNREADABLE:
         return None
