@@ -21,12 +21,15 @@ def merge(
     Shards are the files that `run --shard i/n -o OUTPUT` wrote, with their state folders; they stay as they are.
     Exit codes: 0 all answered, 3 some lines failed, 75 shards are not finished yet: run them, then merge again.
     """
-    from blendrun.errors import EXIT_SOME_LINES_FAILED
+    from blendrun.errors import EXIT_SOME_LINES_FAILED, unusable
     from blendrun.store.folder import StateFolder, path_text
     from blendrun.store.shards import merge_shards
     from blendrun.text import printable
 
-    merged = merge_shards(output)
+    try:
+        merged = merge_shards(output)
+    except OSError as error:
+        raise unusable(output, error) from error
     if not quiet:
         failed = ""
         if merged.failed:

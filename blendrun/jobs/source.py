@@ -34,11 +34,13 @@ class Source:
     name: as the user gave it, for messages; "<stdin>" for `-`.
     path: the file to read; the input itself, or its unpacked copy.
     size: bytes of that file.
+    copied: whether it is such a copy, in the state folder.
     """
 
     name: str
     path: Path
     size: int
+    copied: bool = False
 
 
 def open_sources(paths: Sequence[str | Path], spool_folder: Path, longest_window: int = LONGEST_WINDOW) -> list[Source]:
@@ -93,15 +95,15 @@ def _open(path: str | Path, name: str, spool_folder: Path, longest_window: int) 
     if str(path) == STDIN:
         if sys.stdin is None:
             raise InputMissingError("stdin is closed; name a file instead of -")
-        return Source(name, *spool(sys.stdin.buffer, name, spool_folder, longest_window))
+        return Source(name, *spool(sys.stdin.buffer, name, spool_folder, longest_window), True)
     try:
         with Path(path).open("rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                return Source(name, *spool(file, name, spool_folder, longest_window))
+                return Source(name, *spool(file, name, spool_folder, longest_window), True)
             head = os.pread(file.fileno(), HEAD_BYTES, 0)
             if packing(head) is not None:
-                return Source(name, *spool_file(file, Path(path), name, spool_folder, longest_window))
+                return Source(name, *spool_file(file, Path(path), name, spool_folder, longest_window), True)
     except OSError as error:
         raise InputMissingError(f"cannot read {name}: {error.strerror}; check the path") from error
     for magic, what in _FOREIGN.items():

@@ -9,6 +9,7 @@
 #include <limits.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/types.h>
@@ -24,6 +25,15 @@ void arm(const char *kind, int nth, int error, int always, const char *folder) {
     snprintf(below, sizeof below, "%s", folder);
     length = strlen(below);
     code = error, for_ever = always, made = 0, left = nth;
+}
+
+/* The same from a variable, for a process of its own: KIND:NTH:ERRNO:ALWAYS:FOLDER. */
+__attribute__((constructor)) static void arm_by_variable(void) {
+    const char *asked = getenv("BLENDRUN_REFUSE_ARM");
+    char kind[32];
+    int nth, error, always, at = 0;
+    if (asked && sscanf(asked, "%31[a-z]:%d:%d:%d:%n", kind, &nth, &error, &always, &at) == 4 && at)
+        arm(kind, nth, error, always, asked + at);
 }
 
 /* Calls that have failed so far. */
