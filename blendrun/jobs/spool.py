@@ -75,8 +75,7 @@ def spool_file(
     after = os.fstat(file.fileno())
     if _stamp(after) != before:
         raise InputInvalidError(f"{name} changed while it was unpacked; run again when it is complete")
-    if started - after.st_mtime_ns > _SETTLED_NS:
-        status = written.stat()
+    if started - after.st_mtime_ns > _SETTLED_NS and (status := _status(written)) is not None:
         entry = {"source": before, "spool": written.name, "size": size, "mtime_ns": status.st_mtime_ns}
         _publish(iter([orjson.dumps(entry)]), folder, lambda: note.name, name)
     return written, size
@@ -105,6 +104,14 @@ def _noted(note: Path) -> str | None:
         entry = orjson.loads(note.read_bytes())
         return str(entry["spool"])
     except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """None where nothing can be seen: then it is unpacked again the next time."""
+    try:
+        return path.stat()
+    except OSError:
         return None
 
 
