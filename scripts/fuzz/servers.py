@@ -140,20 +140,21 @@ class _Handler(BaseHTTPRequestHandler):
             owner = chance.choice(("sglang", "vllm", "llamacpp", "x", None))
             listed = {"data": [{"id": "m", "owned_by": owner, "max_model_len": 4096}]}
             content = body(chance, listed) if chance.random() < 0.3 else json.dumps(listed).encode()
-            return self.reply(chance, content, 200)
-        facts = dict.fromkeys(("internal_states", "version", "context_length", "total_slots", "build_info"), 7)
-        self.reply(chance, body(chance, facts), 200)
+        else:
+            facts = dict.fromkeys(("internal_states", "version", "context_length", "total_slots", "build_info"), 7)
+            content = body(chance, facts)
+        self.reply(chance, content, 200)
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         with self.server.lock:
             chance = Random(self.server.chance.randrange(2**32))
         if chance.random() < 0.4:
-            return self.reply(chance, json.dumps(good("fine", asked.get("n") or 1)).encode(), 200)
-        if chance.random() < 0.05:
+            self.reply(chance, json.dumps(good("fine", asked.get("n") or 1)).encode(), 200)
+        elif chance.random() < 0.05:
             self.close_connection = True
-            return None
-        self.reply(chance, body(chance, good("odd", asked.get("n") or 1)), chance.choice(_STATUSES), odd=True)
+        else:
+            self.reply(chance, body(chance, good("odd", asked.get("n") or 1)), chance.choice(_STATUSES), odd=True)
 
     def reply(self, chance: Random, content: bytes, status: int, *, odd: bool = False) -> None:
         headers: dict[str, str] = {}
