@@ -63,11 +63,11 @@ def _slurm_left() -> float:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=_SQUEUE_TIMEOUT_S, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         raise UsageError(f"--deadline slurm: squeue does not answer ({error}); give a duration instead") from error
-    left = _clock(answer.stdout.split()[0] if answer.stdout.split() else "")
-    if left is None or left > LONGEST_S:
+    time_left = _clock(answer.stdout.split()[0] if answer.stdout.split() else "")
+    if time_left is None or time_left > LONGEST_S:
         said = cut(answer.stdout.strip(), _SHOWN)
         raise UsageError(f"--deadline slurm: job {job} has no end ({said!r}); give a duration instead")
-    return left
+    return time_left
 
 
 def _clock(text: str) -> float | None:
