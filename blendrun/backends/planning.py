@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, TypedDict
 from zipfile import ZipFile, is_zipfile
 
@@ -26,6 +25,7 @@ from blendrun.planner.workload import Wanted, Workload, load_workload
 from blendrun.report.page.page import is_page, make_page
 from blendrun.report.page.subject import plan_subject
 from blendrun.report.schemas.plan import MachineRow, PlanReport, machine_row, plan_json, plan_report, unfit_row
+from blendrun.scratch import scratch_folder
 from blendrun.store.guard import Made, Target
 
 
@@ -129,8 +129,8 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
     """
     order_out, save, page = (_target(options, *each) for each in _WRITTEN)
     # Unpacked copies of the input are needed to the end: names are read from them.
-    with TemporaryDirectory(prefix="blendrun-plan-", ignore_cleanup_errors=True) as spool:
-        workload, made, machines = _plan(options, Path(spool), listener)
+    with scratch_folder("plan") as spool:
+        workload, made, machines = _plan(options, spool, listener)
         report = plan_report(made, workload, machines)
         if order_out is not None:
             listener(PhaseStarted("write", str(order_out.path)))

@@ -139,6 +139,7 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         default_url=options.endpoint,
         rules=backend.rules,
         max_line_bytes=options.max_line_bytes,
+        longest_window=options.zstd_window,
         max_errors=None if options.max_errors is None else ErrorLimit.parse(str(options.max_errors)),
         strict=options.strict,
         check=backend.check,

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from blendrun.cli.app import app
 from blendrun.errors import BlendrunError
+from blendrun.text import printable
 
 __all__ = ["main"]
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         app(words, prog_name="blendrun", obj=tuple(words))
     except BlendrunError as error:
         with suppress(OSError):
-            print(f"blendrun: {error}", file=sys.stderr)  # noqa: T201  # the one place errors reach the user
+            print(f"blendrun: {printable(str(error), lines=True)}", file=sys.stderr)  # noqa: T201  # the one place errors reach the user
         sys.exit(error.exit_code)
 
 

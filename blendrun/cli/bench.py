@@ -196,8 +196,6 @@ def _of_recipe(asked: Asked, listener: Listener) -> BenchReport:
 
 
 def _of_jobs(asked: Asked, listener: Listener) -> BenchReport:
-    from tempfile import TemporaryDirectory
-
     from blendrun.bench.simulate import cells_of_file
     from blendrun.errors import UsageError
     from blendrun.events import Note
@@ -205,13 +203,14 @@ def _of_jobs(asked: Asked, listener: Listener) -> BenchReport:
     from blendrun.planner.plan import make_structure
     from blendrun.planner.workload import Wanted, load_workload
     from blendrun.report.schemas.bench import bench_report
+    from blendrun.scratch import scratch_folder
 
     if asked.model is None:
         raise UsageError("which model? Give --model, for example --model llama-3-8b")
     choice, machines = _choice(asked), _machines(asked)
-    with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as spool:
+    with scratch_folder("bench") as spool:
         workload = load_workload(
-            open_sources(asked.jobs, Path(spool)),
+            open_sources(asked.jobs, spool),
             Wanted(asked.model, asked.tokenizer),
             listener,
         )

@@ -77,21 +77,20 @@ def calibrate(
 
 def _execute(asked: Asked, name: str, output: Path | None, command: str) -> tuple[Calibration, HardwareCard, Path]:
     """command: as it was typed, for the card."""
-    import tempfile
-
     from blendrun.calibrate.card import card_path, check_writable, make_card, write_card
     from blendrun.calibrate.measure import calibrate as measure
     from blendrun.engine.process import SglangEngine
     from blendrun.events import Note
     from blendrun.report.terminal.progress import choose_view
     from blendrun.runner.stop import stopping_by_exception
+    from blendrun.scratch import scratch_folder
 
     path = card_path(name, output)
     with stopping_by_exception(), choose_view(sys.stderr, quiet=asked.quiet) as listener:
         task = _task(asked, listener)
         check_writable(path, overwrite=asked.overwrite)
-        with tempfile.TemporaryDirectory(prefix="blendrun-") as folder:
-            found = measure(task, SglangEngine(task.settings, Path(folder) / "engine.log"), listener)
+        with scratch_folder("calibrate") as folder:
+            found = measure(task, SglangEngine(task.settings, folder / "engine.log"), listener)
         for note in found.notes:
             listener(Note(note, warning=True))
         card = make_card(path.stem, found, _shipped_card(task), command)

@@ -97,16 +97,15 @@ def live(
 
 
 def _measure(asked: Asked, listener: Listener) -> LiveReport:
-    from tempfile import TemporaryDirectory
-
     from blendrun.jobs.index import index_jobs
     from blendrun.jobs.source import open_sources
+    from blendrun.scratch import scratch_folder
 
     orders, overlaps = _choices(asked)
-    with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as scratch:
+    with scratch_folder("bench") as scratch:
         folder = Path(asked.keep or scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        sources = open_sources(asked.jobs, Path(scratch))
+        sources = open_sources(asked.jobs, scratch)
         with index_jobs(sources, limit=asked.limit) as job:
             return _of_job(job, orders, overlaps, folder, asked, listener)
 

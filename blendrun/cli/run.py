@@ -69,6 +69,15 @@ def run(
         int | None,
         typer.Option(min=1, max=1 << 31, help="Longer lines are errors. Default: 64 MiB."),
     ] = None,
+    zstd_window: Annotated[
+        int | None,
+        typer.Option(
+            min=10,
+            max=31,
+            metavar="N",
+            help="Unpack zstd --long=N, in 2^N bytes of memory. Default: 27 (128 MiB).",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Say more: every phase, and figures every 5 s.")

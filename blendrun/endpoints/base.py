@@ -28,8 +28,15 @@ class AnswerDemand:
     max_new_tokens: int | None
 
 
+# Of one request, of a kind: 31 bits hold it.
+MOST_TOKENS = 2**31 - 1
+
+
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one request. cached: prompt tokens served from the prefix cache; output: over all choices."""
+    """Tokens of one request, each at most MOST_TOKENS.
+
+    cached: prompt tokens served from the prefix cache; output: over all choices.
+    """
 
     prompt: int = 0
     cached: int = 0
@@ -150,4 +157,5 @@ def _object(holder: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    """A number of tokens; 0 for what cannot be one, as where nothing is said."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_TOKENS else 0

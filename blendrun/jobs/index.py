@@ -21,6 +21,7 @@ from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, raw_digest
 from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
 from blendrun.jobs.reader import SourceReader
 from blendrun.jobs.source import Source
+from blendrun.text import cut
 
 # One row as it is gathered: packed by struct (one call a row), read back by NumPy. `owner` is the digest of
 # the custom_id; it finds duplicates and is dropped.
@@ -42,7 +43,7 @@ _ROW_TYPE = np.dtype(
 _CHUNK_BYTES = 65_536 * _ROW.size
 _NO_OWNER = bytes(16)
 _MAX_NEW_TOKENS = 2**31 - 1
-_MODELS_COUNTED = 1000
+_MODELS_COUNTED, _LONGEST_MODEL = 1000, 256
 _CODES = {url: code for code, url in enumerate(ENDPOINTS)}
 
 
@@ -178,8 +179,10 @@ class _Gatherer:
 
     def _count_model(self, name: str | None) -> None:
         # A column that holds an id by mistake must not fill the memory.
-        if name is not None and (name in self.models or len(self.models) < _MODELS_COUNTED):
-            self.models[name] += 1
+        if name is not None and (
+            (short := cut(name, _LONGEST_MODEL)) in self.models or len(self.models) < _MODELS_COUNTED
+        ):
+            self.models[short] += 1
 
     def _long_row(self, place: int, line: RawLine) -> bytes | None:
         blank = True

@@ -60,7 +60,7 @@ class Job:
     duplicate_of: i64 (N,), row that had this custom_id first; -1 where none.
     max_new_tokens: i32 (N,), bound of output tokens a choice; 0 means open: up to the end of the context.
     choices: i16 (N,), answers asked for; 0 where the line is no request.
-    models: how many lines name each model; of very many names the first thousand.
+    models: how many lines name each model; of very many names the first thousand, of long ones the beginning.
 
     Methods that read may be called from many threads. `close` (or a with statement) ends the descriptors.
     """

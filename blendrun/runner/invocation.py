@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from blendrun.endpoints.adapters import other_models
 from blendrun.engine.base import Result
+from blendrun.engine.failure import failure
 from blendrun.errors import (
     EXIT_OK,
     EXIT_SOME_LINES_FAILED,
@@ -20,12 +21,16 @@ from blendrun.errors import (
     BlendrunError,
     DrainedError,
     EngineUnavailableError,
+    ErrorCode,
     InterruptedRunError,
+    exit_code_of,
+    unusable,
 )
 from blendrun.events import Event, Expected, Listener, Note, PhaseStarted, Progress
 from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.jobs.lines_read import LinesRead
+from blendrun.jobs.spool import remove_others
 from blendrun.lengths.history import HistoryUnavailableError
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.failed_lines import FailedLines
@@ -36,9 +41,9 @@ from blendrun.runner.stop import handlers_kept, stops_as_errors
 from blendrun.runner.supervise import Supervisor
 from blendrun.store import manifest as manifests
 from blendrun.store import summary as summaries
-from blendrun.store.answers import answer_line, write_answers
-from blendrun.store.folder import StateFolder, path_text
-from blendrun.store.journal import Journal, Record
+from blendrun.store.answers import answer_line, is_line, write_answers
+from blendrun.store.folder import StateFolder, path_text, remove
+from blendrun.store.journal import LONGEST_RECORD, Journal, Record
 from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.own_files import OwnFiles, WrittenFile
 from blendrun.store.shards import Rows, read_rows, write_rows
@@ -47,6 +52,8 @@ from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tok
 from blendrun.version import __version__
 
 RESUMES = "the same command resumes"
+# Bytes of an answer that a record has room for, beside its id and what else is said of it.
+_LONGEST_ANSWER = LONGEST_RECORD - (16 << 20)
 
 
 @dataclass(slots=True)
@@ -99,7 +106,7 @@ class Invocation:
             if self.settings.retry_errors:
                 journal.drop_errors()
             self.ledger = Ledger(self.job, self.salt)
-            self.ledger.load(journal.entries())
+            self.ledger.load(journal.entries(is_line))
             self.failed = FailedLines(
                 self.job, self.ledger, journal, self.files, self.settings.max_errors, self.listener
             )
@@ -120,16 +127,20 @@ class Invocation:
                 write_rows(self.state, self.rows)
             self.status.open()
             # A summary speaks of a run that ended; this one has begun.
-            self.state.summary.unlink(missing_ok=True)
+            remove(self.state.summary)
+            remove_others(self.state.spool, [source.path for source in self.job.sources])
             try:
                 with stops_as_errors():
                     self._finish(todo, make_engine)
-            except BlendrunError as error:
-                stopped = isinstance(error, DrainedError | InterruptedRunError)
+            except BaseException as error:
+                ends = unusable(self.state.path, error) if isinstance(error, OSError) else error
+                stopped = isinstance(ends, DrainedError | InterruptedRunError)
                 # What ended the run matters more than a summary that cannot be written either.
-                with suppress(BlendrunError):
+                with suppress(BlendrunError, OSError):
                     self.failed.show_counts()
-                    self._summary("drained" if stopped else "failed", error.exit_code)
+                    self._summary("drained" if stopped else "failed", exit_code_of(ends))
+                if ends is not error:
+                    raise ends from error
                 raise
         if self.failed.too_many():
             # What was in flight was all there was: the files are complete, the verdict is the same.
@@ -308,6 +319,9 @@ class Invocation:
 
     def receive(self, result: Result, custom_id: str) -> None:
         """Journal and count a result."""
+        if len(result.body) > _LONGEST_ANSWER:
+            what = f"an answer of {len(result.body):,} bytes, which is more than is kept of one"
+            result = failure(result.row, 500, ErrorCode.ENGINE_ERROR, what)
         key = self.job.key(result.row, self.salt)
         record = Record(
             key,

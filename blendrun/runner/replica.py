@@ -6,8 +6,10 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -138,7 +140,7 @@ class Replica:
             finally:
                 self._set_ready(False)
                 await engine.stop()
-                self.state.occupancy.unlink(missing_ok=True)
+                _forget(self.state.occupancy)
 
     def _set_ready(self, ready: bool) -> None:
         self.ready = ready
@@ -265,21 +267,21 @@ class Replica:
 
     def _estimates(self, plan: RunPlan) -> Estimates | None:
         """Before the engine starts, which opens the file. Without one the plan's first expectations stand."""
-        self.state.estimates.unlink(missing_ok=True)
+        _forget(self.state.estimates)
         if plan.learning is None:
             return None
         try:
             return Estimates.create(self.state.estimates, plan.feeder.unfed)
-        except OSError:
-            self.state.estimates.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            _forget(self.state.estimates)
             return None
 
     def _occupancy(self) -> Occupancy | None:
         """Before the engine starts, which opens the file. Without one the plan's own guess at what runs stands."""
         try:
             return Occupancy.create(self.state.occupancy)
-        except OSError:
-            self.state.occupancy.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            _forget(self.state.occupancy)
             return None
 
     def _recover(self, error: EngineUnavailableError) -> None:
@@ -317,6 +319,12 @@ class Replica:
             return f"the engine died; it starts again, {suspects} requests that may be the reason apart ({reason})"
         size = " smaller" if recovery.shrinks else ""
         return f"the engine died; it starts again{size}, {recovery.used} of {recovery.most} restarts used ({reason})"
+
+
+def _forget(path: Path) -> None:
+    """Remove a file that only this engine needs; one that cannot be removed is in nobody's way."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _reason(text: str) -> str:

@@ -6,15 +6,17 @@ import os
 from pathlib import Path
 
 from blendrun.errors import (
-    BlendrunError,
     InputMissingError,
     OutputUnavailableError,
+    exit_code_of,
+    unusable,
 )
 from blendrun.events import Listener, PhaseStarted
 from blendrun.files import written_through
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.lines_read import LinesRead
 from blendrun.jobs.source import open_sources
+from blendrun.jobs.spool import remove_halves
 from blendrun.paths import how_to_read, scheme
 from blendrun.runner.invocation import Invocation
 from blendrun.runner.replica import MakeEngine
@@ -47,9 +49,12 @@ def execute(settings: RunSettings, make_engine: MakeEngine, listener: Listener) 
         try:
             with stops_as_errors():
                 return _execute_locked(settings, state, stopwatch, status.beside(listener), status, make_engine)
-        except BlendrunError as error:
+        except BaseException as error:
+            ends = unusable(state.path, error) if isinstance(error, OSError) else error
             if not status.ended:
-                status.fail(error.exit_code)
+                status.fail(exit_code_of(ends))
+            if ends is not error:
+                raise ends from error
             raise
 
 
@@ -63,7 +68,8 @@ def _execute_locked(
 ) -> Summary:
     with stopwatch.phase("index"):
         listener(PhaseStarted("index", ", ".join(settings.inputs)))
-        sources = open_sources(settings.inputs, state.spool)
+        remove_halves(state.spool)
+        sources = open_sources(settings.inputs, state.spool, settings.longest_window)
         job = index_jobs(
             sources,
             limit=settings.limit,

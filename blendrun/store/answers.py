@@ -15,6 +15,25 @@ from blendrun.store.ledger import ANSWERED, FAILED, Ledger
 from blendrun.store.own_files import ERRORS, OUTPUT, Digesting, OwnFiles
 from blendrun.tokens.check import RefusedPrompts
 
+# What every line of ours begins and ends with.
+_HEAD, _TAIL = b'{"id":"batch_req_', b"}"
+
+
+def is_line(ok: bool, answer: bytes) -> bool:
+    """Whether a record's answer is a line that `answer_line` may have made. ok: of the output, not of the errors file.
+
+    Of an answer its ends are looked at only: there may be gigabytes of them.
+    """
+    if not (answer.startswith(_HEAD) and answer.endswith(_TAIL)):
+        return False
+    if ok:
+        return True
+    try:
+        error = orjson.loads(answer).get("error")
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(error, dict) and isinstance(error.get("code"), str) and isinstance(error.get("message"), str)
+
 
 def answer_line(key: bytes, custom_id: str, result: Result) -> bytes:
     """A line of the output file, exactly OpenAI's (or of the errors file, for a failed result). No newline.

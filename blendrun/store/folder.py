@@ -6,7 +6,7 @@ import errno
 import os
 import secrets
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Self
 
@@ -22,6 +22,16 @@ ERRORS_SUFFIX = ".errors.jsonl"
 def path_text(path: str | Path) -> str:
     """A path as valid Unicode, for JSON and messages: a file name need not be."""
     return os.fsencode(path).decode(errors="replace")
+
+
+def remove(path: Path) -> None:
+    """Remove a file that may not be there. Raises OutputUnavailableError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputUnavailableError(
+            f"cannot remove {path}: {error.strerror}; move it away, and the same command goes on"
+        ) from error
 
 
 class StateFolder:
@@ -163,7 +173,9 @@ class StateFolder:
             yield
         finally:
             sweep(self.parts)
-            lock.release()
+            # What is held goes with the process at the latest.
+            with suppress(OSError):
+                lock.release()
 
     def _make(self) -> None:
         """Make the folder, or make sure that it is the user's own and nobody else's. Raises OSError."""
@@ -188,7 +200,10 @@ class StateFolder:
             os.close(folder)
 
     def clear(self, *, keep: Collection[Path] = ()) -> None:
-        """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held."""
+        """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held.
+
+        Raises OutputUnavailableError for a file that cannot be removed.
+        """
         replicas = [
             path for name in ("engine", "steps", "estimates", "occupancy") for path in self.path.glob(f"{name}.[0-9]*")
         ]
@@ -211,7 +226,7 @@ class StateFolder:
             *spooled,
             self.journal,
         ):
-            path.unlink(missing_ok=True)
+            remove(path)
 
 
 def _owner_of_new(folder: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from blendrun.errors import ManifestMismatchError
+from blendrun.errors import ManifestMismatchError, unreadable
 from blendrun.files import write_atomically
 from blendrun.store.own_files import WrittenFile
 
@@ -62,8 +62,8 @@ class _Version(msgspec.Struct):
 def read(path: Path, *, accept_changes: bool = False) -> Manifest | None:
     """The manifest at `path`, None where there is none.
 
-    Raises ManifestMismatchError for one that cannot be read. With accept_changes it counts as none: answers are kept by
-    content, so those that still fit are known without it.
+    Raises OutputUnavailableError where it cannot be read, ManifestMismatchError for one that is not understood. With
+    accept_changes that one counts as none: answers are kept by content, so those that still fit are known without it.
     """
     try:
         text = path.read_bytes()
@@ -73,7 +73,9 @@ def read(path: Path, *, accept_changes: bool = False) -> Manifest | None:
         return msgspec.json.decode(text, type=Manifest)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
+        raise unreadable(path, error, "the same command resumes") from error
+    except msgspec.DecodeError as error:
         if accept_changes:
             return None
         raise ManifestMismatchError(

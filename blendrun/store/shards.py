@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import re
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import blake2b
 from heapq import merge
 from pathlib import Path
-from zipfile import BadZipFile
-from zlib import error
 
 import msgspec
 import numpy as np
@@ -34,6 +35,20 @@ from blendrun.store.guard import refuse_inputs, refuse_other_runs
 from blendrun.store.manifest import Manifest
 from blendrun.store.own_files import ERRORS, OUTPUT, Digesting, OwnFiles, WrittenFile
 
+# What NumPy and zipfile say of a file that is torn, or none of theirs.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 Divide = Callable[[Job, int, Listener], NDArray[np.int32]]
 
 
@@ -92,12 +107,14 @@ def write_rows(state: StateFolder, rows: Rows) -> None:
 
 
 def read_rows(state: StateFolder) -> Rows | None:
-    """None where there are none, or they cannot be read: torn, empty, of another shape."""
+    """None where there are none, or they cannot be read: torn, empty, of another shape.
+
+    The shard's next run finds and writes them again.
+    """
     try:
         with np.load(io.BytesIO(state.shard.read_bytes()), allow_pickle=False) as found:
             rows = Rows(found["row"], found["division"].tobytes().hex(), int(found["rows"]), found["failed"])
-    # What a torn archive may raise: NumPy, zipfile and zlib each have their own.
-    except (OSError, ValueError, TypeError, KeyError, EOFError, NotImplementedError, RuntimeError, BadZipFile, error):
+    except _UNREADABLE:
         return None
     return rows if rows.sound else None
 

@@ -29,6 +29,7 @@ SMALL = {
     "bench/memory.py --lines 2000": "resumed answers equal those of the whole run: True",
     "bench/page.py --requests 500 --out page": "MiB",
     "make_figures.py figures": "",
+    "fuzz/servers.py --seconds 2": "rounds of 6 lines",
 }
 # They start engines, or answer to nobody but a machine: what they call is tested where it lives.
 WITH_AN_ENGINE = (
@@ -48,6 +49,9 @@ ELSEWHERE = {
     "make_schemas.py",
     "faults/soak.py",
     "faults/soak_job.py",
+    "faults/chaos.py",
+    "faults/chaos_server.py",
+    "faults/system_calls.py",
     "fuzz/json_cases.py",
     "fuzz/lines.py",
     "fuzz/reading.py",
@@ -107,6 +111,10 @@ def test_lengths_of_a_folder_of_workloads(tmp_path: Path) -> None:
 def test_the_cpu_of_hooks(tmp_path: Path) -> None:
     shown = run(tmp_path, "bench/hooks.py --rows 16 --cached 4000 --evict-rows 32")
     assert "| 16 | refused |" in shown and "| 16 | admits 4 |" in shown and "| 4,000 |" in shown
+
+
+def test_some_rounds_of_chaos(tmp_path: Path) -> None:
+    assert "0 lost, 0 doubled, 0 changed" in run(tmp_path, "faults/soak.py --chaos --rounds 3")
 
 
 def test_parts_of_a_job(tmp_path: Path) -> None:
