@@ -15,10 +15,11 @@ import numpy as np
 from blendrun.backends.deadline import parse_duration
 from blendrun.backends.shard import SLURM, parse_shard
 from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.endpoints.spellings import url_of
 from blendrun.engine.http.settings import parse_servers
 from blendrun.errors import UsageError
 from blendrun.jobs.line import MAX_LINE_BYTES
-from blendrun.names import AUTO, DeviceName, EngineName, LengthMode, OrderName, Overlap
+from blendrun.names import AUTO, DeviceName, EngineName, LengthMode, OrderName, Overlap, UnknownFields
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import shard_output
 
@@ -38,6 +39,7 @@ _NAMES: dict[str, type[StrEnum]] = {
     "overlap": Overlap,
     "device": DeviceName,
     "lengths": LengthMode,
+    "unknown_fields": UnknownFields,
 }
 _ELSEWHERE = {
     "engine_arg": "; engine_args is a dict of them",
@@ -58,6 +60,8 @@ class RunArguments(TypedDict, total=False):
     endpoint: str | None
     errors_ok: bool
     strict: bool
+    unknown_fields: UnknownFields | str
+    check_answers: bool
     max_errors: str | int | None
     max_line_bytes: int
     engine: str
@@ -103,6 +107,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     endpoint: str | None = None
     errors_ok: bool = False
     strict: bool = False
+    unknown_fields: UnknownFields = UnknownFields.ERROR
+    check_answers: bool = False
     max_errors: str | int | None = None
     max_line_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = MAX_LINE_BYTES
     engine: str = EngineName.SGLANG.value
@@ -225,7 +231,7 @@ def find_module(engine: str) -> str:
 
 def check_endpoint(url: str | None) -> None:
     """Raises UsageError."""
-    if url not in (None, *ENDPOINTS):
+    if url is not None and url_of(url) not in ENDPOINTS:
         raise UsageError(f"--endpoint {url}: known are {', '.join(ENDPOINTS)}")
 
 

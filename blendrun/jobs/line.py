@@ -16,6 +16,7 @@ import orjson
 from blendrun.endpoints.base import Endpoint
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
+from blendrun.endpoints.spellings import one_spelling, url_of
 from blendrun.errors import ErrorCode, LineError
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
@@ -33,9 +34,10 @@ class RequestLine:
     """A line that passed validation.
 
     endpoint: the registry's object for the line's url.
-    body: the request as the user wrote it; nothing is filled in.
+    body: the request in words that the engine knows (`Rules.admit`); nothing is filled in.
     extra: unknown top-level fields such as `metadata`; they decide nothing.
-    content: 16 bytes, `content_digest` of the three fields that make the request what it is.
+    content: 16 bytes, `content_digest` of the three fields that make the request what it is, as they are written.
+    passed_over: fields of the body that have no effect, and that the run tells of.
     """
 
     custom_id: str
@@ -43,6 +45,7 @@ class RequestLine:
     body: dict[str, Any]
     extra: dict[str, Any]
     content: bytes
+    passed_over: tuple[str, ...] = ()
 
 
 def parse_line(
@@ -72,14 +75,16 @@ def parse_line(
         endpoint, body = _take_request(line, default_url)
         # Before the validators: their messages print values, and only shallow ones can be printed.
         canonical = canonical_body(body)
+        streamed = body.get("stream") is True
+        body = one_spelling(body)
         endpoint.validate(body)
-        _check_choices(body)
+        _check_choices(endpoint, body)
         content = _digest(custom_id.encode(), endpoint.url.encode(), canonical)
-        _check_rules(rules, body, content)
+        body, passed_over = _admit(rules, endpoint, body, content)
     except LineError as error:
         error.custom_id = custom_id if isinstance(custom_id, str) else None
         raise
-    return RequestLine(custom_id, endpoint, body, line, content)
+    return RequestLine(custom_id, endpoint, body, line, content, ("stream", *passed_over) if streamed else passed_over)
 
 
 def canonical_body(body: dict[str, Any]) -> bytes:
@@ -153,7 +158,7 @@ def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[Endpoi
         raise _refuse('`method` must be "POST" (or left out)')
     if url is None:
         url = default_url
-    endpoint = ENDPOINTS.get(url) if isinstance(url, str) else None
+    endpoint = ENDPOINTS.get(url_of(url)) if isinstance(url, str) else None
     if endpoint is None:
         given = (
             "is missing"
@@ -168,15 +173,19 @@ def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[Endpoi
     return endpoint, body
 
 
-def _check_choices(body: dict[str, Any]) -> None:
-    choices = body.get("n")
-    if isinstance(choices, int) and choices > MAX_CHOICES:
-        raise _refuse(f"`n` must be at most {MAX_CHOICES:,}, not {choices:,}")
+def _check_choices(endpoint: Endpoint, body: dict[str, Any]) -> None:
+    choices = endpoint.demand(body).choices
+    if choices > MAX_CHOICES:
+        each = body.get("n") or 1
+        prompts = f" for each of {choices // each:,} prompts" if choices > each else ""
+        raise _refuse(f"`n` must be at most {MAX_CHOICES:,}, not {each:,}{prompts}")
 
 
-def _check_rules(rules: Rules, body: dict[str, Any], content: bytes) -> None:
+def _admit(
+    rules: Rules, endpoint: Endpoint, body: dict[str, Any], content: bytes
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
-        rules.check(body)
+        return rules.admit(endpoint.url, body)
     except LineError as error:
         error.content = content
         raise

@@ -79,6 +79,11 @@ class StateFolder:
         return self.path / "records.jsonl"
 
     @property
+    def unkept(self) -> Path:
+        """Answers that do not keep their form."""
+        return self.path / "unkept.jsonl"
+
+    @property
     def steps(self) -> Path:
         """The engine's log of its steps."""
         return self._own("steps", ".jsonl")
@@ -149,6 +154,7 @@ class StateFolder:
             self.plan,
             self.shard,
             self.records,
+            self.unkept,
             self.steps,
             self.estimates,
             self.occupancy,
