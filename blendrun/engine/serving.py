@@ -230,7 +230,7 @@ def _plain(error: ValidationError) -> str:
     """What a request model says of a bad request, with the place in the body; of a union, its closest member's word."""
     found = error.errors(include_url=False, include_input=False)
     # The member that gets furthest is the one that was meant.
-    deepest = max(found, key=lambda each: len(each["loc"]))
+    deepest = max(found, key=lambda each: (len(each["loc"]), each["type"] != "literal_error"))
     place = ".".join(str(part) for part in deepest["loc"] if not (isinstance(part, str) and _MEMBER.match(part)))
     return f"`{place}`: {deepest['msg']}"
 

@@ -25,6 +25,11 @@ MAX_CUSTOM_ID_CHARACTERS = 512
 MAX_CHOICES = 32_767
 DIGEST_BYTES = 16
 
+# What messages of lines that cannot be read end with.
+GOOD_LINE = (
+    '{"custom_id": "1", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "Hi"}]}}'
+)
+_SUCH_AS = f"; a good line: {GOOD_LINE}"
 _OPTIONAL_METHODS = (None, "POST")
 _NOTHING_ALLOWED = Rules()
 
@@ -68,7 +73,7 @@ def parse_line(
     except orjson.JSONDecodeError as error:
         raise _not_json(raw, error) from None
     if not isinstance(line, dict):
-        raise _refuse(f"a line must be a JSON object, not {_kind(line)}")
+        raise _no_request(f"a line must be a JSON object, not {_kind(line)}")
     custom_id = line.pop("custom_id", None)
     try:
         _check_custom_id(custom_id)
@@ -139,14 +144,14 @@ def _not_json(raw: bytes, error: orjson.JSONDecodeError) -> LineError:
         message = f"not UTF-8: byte 0x{raw[bad.start]:02x} at byte offset {bad.start} of the line"
     else:
         message = f"not JSON: {error.msg.partition(': line ')[0]}, at column {error.pos + 1}"
-    return LineError(ErrorCode.INVALID_JSON, message)
+    return LineError(ErrorCode.INVALID_JSON, f"{message}{_SUCH_AS}")
 
 
 def _check_custom_id(custom_id: object) -> None:
     if custom_id is None:
-        raise _refuse("`custom_id` is missing; answers are matched by it")
+        raise _no_request("`custom_id` is missing; answers are matched by it")
     if not isinstance(custom_id, str):
-        raise _refuse(f"`custom_id` must be a string, not {_kind(custom_id)}")
+        raise _no_request(f"`custom_id` must be a string, not {_kind(custom_id)}")
     if not 0 < len(custom_id) <= MAX_CUSTOM_ID_CHARACTERS:
         raise _refuse(f"`custom_id` must have 1 to {MAX_CUSTOM_ID_CHARACTERS} characters, not {len(custom_id):,}")
 
@@ -155,7 +160,7 @@ def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[Endpoi
     """Take method, url and body out of `line`; what stays in it is extra."""
     method, url, body = line.pop("method", None), line.pop("url", None), line.pop("body", None)
     if method not in _OPTIONAL_METHODS:
-        raise _refuse('`method` must be "POST" (or left out)')
+        raise _no_request('`method` must be "POST" (or left out)')
     if url is None:
         url = default_url
     endpoint = ENDPOINTS.get(url_of(url)) if isinstance(url, str) else None
@@ -167,9 +172,9 @@ def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[Endpoi
             if isinstance(url, str)
             else "is not a string"
         )
-        raise _refuse(f"`url` {given}; these work: {', '.join(ENDPOINTS)}")
+        raise _no_request(f"`url` {given}; these work: {', '.join(ENDPOINTS)}")
     if not isinstance(body, dict):
-        raise _refuse("`body` is missing" if body is None else f"`body` must be an object, not {_kind(body)}")
+        raise _no_request("`body` is missing" if body is None else f"`body` must be an object, not {_kind(body)}")
     return endpoint, body
 
 
@@ -197,6 +202,10 @@ def _kind(value: object) -> str:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
     return names.get(type(value), "an object")
+
+
+def _no_request(message: str) -> LineError:
+    return _refuse(f"{message}{_SUCH_AS}")
 
 
 def _refuse(message: str) -> LineError:
