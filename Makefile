@@ -67,6 +67,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python scripts/make_cli_reference.py docs/cli.md
 	$(BIN)/python scripts/make_module_list.py docs/architecture.md
 	$(BIN)/python scripts/make_schemas.py docs/schemas
+	$(BIN)/python scripts/make_field_table.py docs/files.md
 
 # The documentation as HTML in docs/_build/html; a broken link between pages is an error.
 site: $(VENV)/.dev

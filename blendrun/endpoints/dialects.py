@@ -36,8 +36,6 @@ def for_sglang(url: str, body: dict[str, Any]) -> dict[str, Any]:
     if body.get("top_k") == 0:
         # vLLM's and transformers' word for the whole vocabulary.
         body["top_k"] = -1
-    if "best_of" in body and body["best_of"] == body.get("n", 1):
-        del body["best_of"]
     return body
 
 

@@ -128,13 +128,13 @@ def _broken(text: Any, schema: bytes, what: str) -> str | None:
     if validator is None:
         return None
     try:
-        error = next(validator.iter_errors(value), None)
+        broken = next(iter(validator.iter_errors(value)), None)
     except Exception:  # noqa: BLE001  # a schema that cannot be followed says nothing of the answer
         return None
-    if error is None:
+    if broken is None:
         return None
-    place = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in error.absolute_path)
-    return f"{what}{place[:60]}: {error.message[:_SHOWN_CHARACTERS]}"
+    place = "".join(f"[{each}]" if isinstance(each, int) else f".{each}" for each in broken.absolute_path)
+    return f"{what}{place[:60]}: {broken.message[:_SHOWN_CHARACTERS]}"
 
 
 @lru_cache(maxsize=256)
@@ -152,7 +152,9 @@ def _validator(schema: bytes) -> Validator | None:
             kind.check_schema(given)
         except Exception:  # noqa: BLE001  # it raises more than its own errors
             return None
-    limited = extend(kind, {"pattern": _limited(kind, "pattern"), "patternProperties": _limited_names(kind)})
+    limited: Any = extend(  # type: ignore[no-untyped-call]  # it has no types of its own
+        kind, {"pattern": _limited(kind, "pattern"), "patternProperties": _limited_names(kind)}
+    )
     registry: Registry[Any] = Registry()
     checker: Validator = limited(given, registry=registry)
     return checker

@@ -42,14 +42,14 @@ class Rules:
         self.check(body)
         if self.unknown is None or url not in BODIES:
             return body, ()
+        told = for_sglang(url, {name: value for name, value in body.items() if value is not None})
+        check_fields(told)
+        check_response_format(told)
+        if url == _CHAT:
+            check_chat(told)
         noted = check_effects(url, body, self.unknown)
-        body = for_sglang(url, {name: value for name, value in body.items() if value is not None})
-        check_fields(body)
-        check_response_format(body)
-        if "messages" in body and url == _CHAT:
-            check_chat(body)
-        check_forms(body)
-        return body, noted
+        check_forms(told)
+        return told, noted
 
     def check(self, body: dict[str, Any]) -> None:
         """Raises LineError where a valid body asks for more than these rules allow."""

@@ -22,8 +22,10 @@ _SINGLE = ("additionalProperties", "items", "propertyNames", "unevaluatedItems",
 _UNKNOWN = ("dependencies", "$dynamicRef", "$recursiveRef", "disallow", "divisibleBy", "extends")
 _OF_STRINGS = ("pattern", "format", "minLength", "maxLength")
 _OF_NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
-_OF_OBJECTS = ("properties", "required", "minProperties", "maxProperties", "patternProperties", "propertyNames")
-_OF_OBJECTS += ("additionalProperties", "unevaluatedProperties")
+_OF_OBJECTS = (
+    *("properties", "required", "minProperties", "maxProperties", "patternProperties", "propertyNames"),
+    *("additionalProperties", "unevaluatedProperties"),
+)
 _OF_ARRAYS = ("items", "prefixItems", "minItems", "maxItems", "unevaluatedItems")
 _ASSERTIONS = (*_OF_STRINGS, *_OF_NUMBERS, *_OF_OBJECTS, *_OF_ARRAYS, "enum", "const")
 _TELL_TYPE = ("properties", "additionalProperties", "patternProperties", "items", "prefixItems")
@@ -44,6 +46,7 @@ _ESCAPES = {
     **dict.fromkeys("pP", "a Unicode class"),
     **dict.fromkeys("hHRKXQEcayi0", "this escape"),
 }
+_FLAG = re.compile(r"\(\?[aiLmsux-]")
 _BEFORE_START = re.compile(r"(?:\((?:\?:|\?P?<\w+>)?)*")
 
 
@@ -111,8 +114,7 @@ def _undeclared(schema: dict[str, Any]) -> str | None:
 
 def _unkept_in_pattern(pattern: str) -> str | None:
     """The first construct of a regular expression that the compiler passes over or takes for something else."""
-    place, end, in_class = 0, len(pattern), False
-    branch = 0
+    place, end, branch, in_class = 0, len(pattern), 0, False
     while place < end:
         character = pattern[place]
         if character == "\\":
@@ -128,6 +130,8 @@ def _unkept_in_pattern(pattern: str) -> str | None:
             for opening, found in _GROUPS.items():
                 if pattern.startswith(opening, place):
                     return f"{found} (`{opening}`)"
+            if flag := _FLAG.match(pattern, place):
+                return f"a flag (`{flag[0]}`)"
         elif character == "|":
             branch = place + 1
         elif character == "^" and not _BEFORE_START.fullmatch(pattern, branch, place):

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-_WHOLE = ("max_tokens", "max_completion_tokens", "n", "seed", "top_k", "min_tokens", "logprobs", "top_logprobs")
-_WHOLE += ("best_of", "prompt_logprobs")
+_WHOLE = (
+    *("max_tokens", "max_completion_tokens", "n", "seed", "top_k", "min_tokens"),
+    *("logprobs", "top_logprobs", "best_of", "prompt_logprobs"),
+)
 _IDS = ("stop_token_ids", "input_ids")
 # What is larger cannot be written back as JSON.
 _MOST = 2**63
@@ -34,6 +36,9 @@ def one_spelling(body: dict[str, Any]) -> dict[str, Any]:
         # The answer is a line of a file, whole.
         del body["stream"]
         body.pop("stream_options", None)
+    if "best_of" in body and body["best_of"] == (body.get("n") or 1):
+        # All of them are the best.
+        del body["best_of"]
     if body.get("stop") in ("", []):
         del body["stop"]
     return body

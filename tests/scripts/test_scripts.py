@@ -44,6 +44,7 @@ ELSEWHERE = {
     "make_cli_reference.py",
     "make_module_list.py",
     "make_examples.py",
+    "make_field_table.py",
     "make_schemas.py",
     "faults/soak.py",
     "faults/soak_job.py",
