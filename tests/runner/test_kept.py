@@ -94,7 +94,7 @@ def test_fields_that_are_passed_over_are_counted(tmp_path: Path, out: Path) -> N
 
 
 def test_of_very_many_only_some_are_named(tmp_path: Path, out: Path) -> None:
-    jobs = write(tmp_path / "jobs.jsonl", *(line(str(number), **{f"own_{number}": 1}) for number in range(15)))
+    jobs = write(tmp_path / "jobs.jsonl", *(line(str(number), "Hello", **{f"own_{number}": 1}) for number in range(15)))
     events: list[Event] = []
     run(out, jobs, events, rules=Rules(unknown=UnknownFields.WARN))
     assert len([text for text in warnings(events) if "has no effect here" in text]) == 10

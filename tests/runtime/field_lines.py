@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.runtime.requests import FRANCE, chat, completion, schema_format
+from tests.runtime import requests
+from tests.runtime.requests import FRANCE, chat, schema_format
 
 SKY = [{"role": "user", "content": "Is the sky blue? Answer yes or no."}]
 BLUE = {
@@ -23,6 +24,11 @@ CITY = {
 
 def _line(made: dict[str, Any], **fields: Any) -> dict[str, Any]:
     return made | fields
+
+
+def completion(custom_id: str, prompt: Any, **body: Any) -> dict[str, Any]:
+    """prompt: in any spelling."""
+    return requests.completion(custom_id, prompt, **body)
 
 
 def sky(custom_id: str, **body: Any) -> dict[str, Any]:
@@ -61,8 +67,8 @@ SAME: dict[str, list[dict[str, Any]]] = {
     ],
     "completion": [
         completion("prompt", PROMPT, max_tokens=4),
-        completion("one prompt", [PROMPT], max_tokens=4),  # type: ignore[arg-type]
-        completion("one list of ids", [[504, 3575, 282, 4649, 314]], max_tokens=4),  # type: ignore[list-item]
+        completion("one prompt", [PROMPT], max_tokens=4),
+        completion("one list of ids", [[504, 3575, 282, 4649, 314]], max_tokens=4),
         completion("stop of a completion", PROMPT, max_tokens=4.0, stop=[""]),
     ],
     "calls": [clock("arguments", "{}"), clock("no arguments", ""), clock("null arguments", None)],
@@ -95,7 +101,7 @@ OTHERS = [
     CONTROL,
     completion("score", f"{PROMPT} Paris", max_tokens=0, echo=True, logprobs=1),
     completion("score of ids", [504, 3575, 282, 4649, 314], max_tokens=0, echo=True, logprobs=0),
-    completion("several", [PROMPT, "Water boils at"], max_tokens=4, n=2, logprobs=1),  # type: ignore[arg-type]
+    completion("several", [PROMPT, "Water boils at"], max_tokens=4, n=2, logprobs=1),
     completion("water", "Water boils at", max_tokens=4),
     chat("cut short", FRANCE, max_tokens=3, response_format=schema_format(CITY)),
 ]
@@ -104,5 +110,5 @@ GOOD = [*(each for group in SAME.values() for each in group), *YES_OR_NO, *OBJEC
 BAD = [
     completion("bias outside the vocabulary", "x", logit_bias={"99999999": 1}),
     chat("bad tag", response_format={"type": "structural_tag", "structures": [], "triggers": 5}),
-    completion("too many in one of two", ["x", "word " * 9000]),  # type: ignore[arg-type]
+    completion("too many in one of two", ["x", "word " * 9000]),
 ]

@@ -36,6 +36,7 @@ WITH_AN_ENGINE = (
     "bench/learning.py",
     "bench/live.py",
     "bench/predict.py",
+    "differential.py",
     "gpu/table.py",
     "mutants.py",
 )
