@@ -2,8 +2,8 @@
 
 python scripts/differential.py --model smollm2-135m [--write docs/differential.md]
 
-Both run on this machine's CPU, the server at a free port of 127.0.0.1. Exits with 1 where an answer differs and the table
-of fields does not say that blendrun does what SGLang drops.
+Both run on this machine's CPU, the server at a free port of 127.0.0.1. Exits with 1 where an answer differs and the
+table of fields does not say that blendrun does what SGLang drops.
 """
 
 from __future__ import annotations
@@ -248,10 +248,11 @@ def table(model: str) -> tuple[str, list[str]]:
 
 _PAGE = """# The same bodies through SGLang's server
 
-Written by `python scripts/differential.py --model {model} --write docs/differential.md`
-(blendrun {version}). Each body was sent to SGLang's own server and was a line of a job; greedy, on a CPU. *same*: texts, calls, tokens and ends are equal.
-*named*: the line is an error line that names the field, which the server drops. *done*: blendrun does what the
-server drops, refuses or does otherwise ([fields](files.md#fields-of-a-request)).
+Written by `python scripts/differential.py --model {model} --write docs/differential.md` (blendrun {version}).
+
+Each body was sent to SGLang's own server and was a line of a job; greedy, on a CPU. *same*: texts, calls, tokens and
+ends are equal. *named*: the line is an error line that names the field, which the server drops. *done*: blendrun does
+what the server drops, refuses or does otherwise ([fields](files.md#fields-of-a-request)).
 
 {table}"""
 
