@@ -34,7 +34,11 @@ from blendrun.version import __version__
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _START_S = 600.0
 _SKY = [{"role": "user", "content": "Is the sky blue? Answer yes or no."}]
-_CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 8}}, "required": ["city"]}
+_CITY: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 8}},
+    "required": ["city"],
+}
 _CITY["additionalProperties"] = False
 _TOOL = {"type": "function", "function": {"name": "weather", "parameters": _CITY}}
 _FORM = {"type": "json_schema", "json_schema": {"name": "city", "schema": _CITY}}

@@ -43,7 +43,7 @@ def weather(custom_id: str, choice: object, **function: Any) -> dict[str, Any]:
 
 def clock(custom_id: str, arguments: object) -> dict[str, Any]:
     call = {"id": "call_1", "type": "function", "function": {"name": "now", "arguments": arguments}}
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "user", "content": "What time is it?"},
         {"role": "assistant", "content": None, "tool_calls": [call]},
         {"role": "tool", "tool_call_id": "call_1", "content": "12:00"},
