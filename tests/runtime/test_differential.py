@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tests import needs
+
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "differential.py"
-pytestmark = [pytest.mark.runtime, pytest.mark.slow, pytest.mark.timeout(1800)]
+# A minute and more for two engines; `make test-deep` has it.
+pytestmark = [
+    pytest.mark.runtime,
+    pytest.mark.slow,
+    pytest.mark.timeout(1800),
+    pytest.mark.skipif("BLENDRUN_DIFFERENTIAL" not in os.environ, reason=needs.DIFFERENTIAL),
+]
 
 
 def test_no_answer_differs_unless_the_table_says_so(tmp_path: Path) -> None:
