@@ -133,6 +133,7 @@ class ErrorCode(StrEnum):
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     SCHEMA_UNSUPPORTED = "schema_unsupported"
     MEDIA_UNAVAILABLE = "media_unavailable"
+    INVALID_ANSWER = "invalid_answer"
     ENGINE_ERROR = "engine_error"
     REQUEST_TIMEOUT = "request_timeout"
     BATCH_CANCELLED = "batch_cancelled"

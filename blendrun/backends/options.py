@@ -16,11 +16,12 @@ from blendrun.backends.deadline import LONGEST_S, parse_duration
 from blendrun.backends.inputs import own_answers
 from blendrun.backends.shard import SLURM, parse_shard
 from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.endpoints.spellings import url_of
 from blendrun.engine.http.settings import parse_servers
 from blendrun.errors import UsageError
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.jobs.spool import LONGEST_WINDOW, ZSTD_CEILING
-from blendrun.names import AUTO, DeviceName, EngineName, LengthMode, OrderName, Overlap
+from blendrun.names import AUTO, DeviceName, EngineName, LengthMode, OrderName, Overlap, UnknownFields
 from blendrun.paths import at_home, refuse_address
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import shard_output
@@ -43,6 +44,7 @@ _NAMES: dict[str, type[StrEnum]] = {
     "overlap": Overlap,
     "device": DeviceName,
     "lengths": LengthMode,
+    "unknown_fields": UnknownFields,
 }
 _ELSEWHERE = {
     "engine_arg": "; engine_args is a dict of them",
@@ -63,6 +65,8 @@ class RunArguments(TypedDict, total=False):
     endpoint: str | None
     errors_ok: bool
     strict: bool
+    unknown_fields: UnknownFields | str
+    check_answers: bool
     max_errors: str | int | None
     max_line_bytes: int
     zstd_window: int
@@ -109,6 +113,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     endpoint: str | None = None
     errors_ok: bool = False
     strict: bool = False
+    unknown_fields: UnknownFields = UnknownFields.ERROR
+    check_answers: bool = False
     max_errors: str | int | None = None
     max_line_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = MAX_LINE_BYTES
     zstd_window: Annotated[int, msgspec.Meta(ge=10, le=ZSTD_CEILING)] = LONGEST_WINDOW
@@ -254,7 +260,7 @@ def find_module(engine: str) -> str:
 
 def check_endpoint(url: str | None) -> None:
     """Raises UsageError."""
-    if url not in (None, *ENDPOINTS):
+    if url is not None and url_of(url) not in ENDPOINTS:
         raise UsageError(f"--endpoint {url}: known are {', '.join(ENDPOINTS)}")
 
 

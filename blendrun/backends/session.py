@@ -143,6 +143,8 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         max_errors=None if options.max_errors is None else ErrorLimit.parse(str(options.max_errors)),
         strict=options.strict,
         check=backend.check,
+        check_answers=options.check_answers,
+        shows_tools=backend.shows_tools,
         resume=options.resume,
         accept_changes=options.accept_changes,
         retry_errors=options.retry_errors,

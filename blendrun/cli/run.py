@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blendrun.cli.choices import choice
-from blendrun.names import AUTO, DeviceName, EngineName, OrderName, Overlap
+from blendrun.names import AUTO, DeviceName, EngineName, OrderName, Overlap, UnknownFields
 
 if TYPE_CHECKING:
     from blendrun.backends.options import RunOptions
@@ -60,6 +60,16 @@ def run(
     strict: Annotated[
         bool,
         typer.Option("--strict", help="Check all lines before the model is loaded; run none if one is bad (65)."),
+    ] = False,
+    unknown_fields: Annotated[
+        UnknownFields,
+        typer.Option(
+            help="Lines with a field that would have no effect: an error each, or one warning with the count."
+        ),
+    ] = UnknownFields.ERROR,
+    check_answers: Annotated[
+        bool,
+        typer.Option("--check-answers", help="An answer that breaks its schema is an error line, not only counted."),
     ] = False,
     max_errors: Annotated[
         str | None,

@@ -191,7 +191,7 @@ class _Worker:
             attention=found.attention,
             page=found.page,
         )
-        return Serving(engine, limits), info
+        return Serving(engine, limits, settings.model_name), info
 
     def _watch_scheduler(self, engine: Any) -> None:
         """Replace SGLang's handler that would kill this process before it could say why."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
+from blendrun.endpoints.spellings import url_of
 from blendrun.errors import InputInvalidError, LineError, UsageError
 from blendrun.events import Listener, Progress, ignore
 from blendrun.jobs.job import Job, Reading
@@ -43,7 +44,7 @@ _ROW_TYPE = np.dtype(
 _CHUNK_BYTES = 65_536 * _ROW.size
 _NO_OWNER = bytes(16)
 _MAX_NEW_TOKENS = 2**31 - 1
-_MODELS_COUNTED, _LONGEST_MODEL = 1000, 256
+_NAMES_COUNTED, _LONGEST_NAME = 1000, 256
 _CODES = {url: code for code, url in enumerate(ENDPOINTS)}
 
 
@@ -69,7 +70,7 @@ def index_jobs(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"the limit must be 1 line or more, not {limit}")
-    if default_url is not None and default_url not in ENDPOINTS:
+    if default_url is not None and url_of(default_url) not in ENDPOINTS:
         raise UsageError(f"endpoint {default_url!r} is not served; these work: {', '.join(ENDPOINTS)}")
     reading = Reading(default_url, max_line_bytes, rules or Rules())
     reader = SourceReader(sources)
@@ -92,6 +93,8 @@ def index_jobs(
         reading=reading,
         reader=reader,
         models=gatherer.models,
+        passed_over=gatherer.passed_over,
+        with_tools=gatherer.with_tools,
         **columns,
     )
 
@@ -107,6 +110,8 @@ class _Gatherer:
         # Whether any line of the source that is read is a request, or was meant to be one.
         self.meant = False
         self.models: Counter[str] = Counter()
+        self.passed_over: Counter[str] = Counter()
+        self.with_tools = 0
         self.chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in _ROW_TYPE.fields or ()}
 
     def gather(self, limit: int | None, listener: Listener) -> dict[str, NDArray[Any]]:
@@ -159,7 +164,10 @@ class _Gatherer:
             self.meant = self.meant or looks_like_request(raw)
             content = error.content or raw_digest([raw])
             return _ROW.pack(place, offset, length, number, -1, True, 0, 0, content, _NO_OWNER)
-        self._count_model(request.body.get("model"))
+        self._count(self.models, request.body.get("model"))
+        for name in request.passed_over:
+            self._count(self.passed_over, name)
+        self.with_tools += bool(request.body.get("tools")) and request.body.get("tool_choice") != "none"
         demand = request.endpoint.demand(request.body)
         # A bound beyond 31 bits is beyond any context, where the answer ends anyway.
         bound = min(demand.max_new_tokens or 0, _MAX_NEW_TOKENS)
@@ -177,12 +185,10 @@ class _Gatherer:
             detail = f". Line {first.number}: {error.message}"
         return f"{source.name} holds no request: {why_no_request(raw, source.size)}{detail}"
 
-    def _count_model(self, name: str | None) -> None:
+    def _count(self, names: Counter[str], name: str | None) -> None:
         # A column that holds an id by mistake must not fill the memory.
-        if name is not None and (
-            (short := cut(name, _LONGEST_MODEL)) in self.models or len(self.models) < _MODELS_COUNTED
-        ):
-            self.models[short] += 1
+        if name is not None and ((short := cut(name, _LONGEST_NAME)) in names or len(names) < _NAMES_COUNTED):
+            names[short] += 1
 
     def _long_row(self, place: int, line: RawLine) -> bytes | None:
         blank = True

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.endpoints.adapters import other_models
+from blendrun.endpoints.promises import Promise
 from blendrun.engine.base import Result
 from blendrun.engine.failure import failure
 from blendrun.errors import (
@@ -32,8 +33,10 @@ from blendrun.jobs.job import Job
 from blendrun.jobs.lines_read import LinesRead
 from blendrun.jobs.spool import remove_others
 from blendrun.lengths.history import HistoryUnavailableError
+from blendrun.names import EngineName
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.failed_lines import FailedLines
+from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
@@ -49,8 +52,11 @@ from blendrun.store.own_files import OwnFiles, WrittenFile
 from blendrun.store.shards import Rows, read_rows, write_rows
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tokens
+from blendrun.store.unkept import UnkeptAnswers
 from blendrun.version import __version__
 
+# Fields without effect that are named, a warning each.
+_FIELDS_TOLD = 10
 RESUMES = "the same command resumes"
 # Bytes of an answer that a record has room for, beside its id and what else is said of it.
 _LONGEST_ANSWER = LONGEST_RECORD - (16 << 20)
@@ -77,6 +83,7 @@ class Invocation:
     failed: FailedLines = field(init=False)
     files: OwnFiles = field(init=False)
     journal: Journal = field(init=False)
+    kept: AnswerCheck = field(init=False)
     notes: list[str] = field(default_factory=list, init=False)
     restarts: list[Restart] = field(default_factory=list, init=False)
     supervisor: Supervisor | None = field(default=None, init=False)
@@ -109,6 +116,14 @@ class Invocation:
             self.ledger.load(journal.entries(is_line))
             self.failed = FailedLines(
                 self.job, self.ledger, journal, self.files, self.settings.max_errors, self.listener
+            )
+            self.kept = AnswerCheck(
+                self.job,
+                self.salt,
+                UnkeptAnswers(self.state.unkept),
+                refuse=self.settings.check_answers,
+                placeholders=self.settings.engine == EngineName.REPLAY,
+                listener=self.hear,
             )
             if journal.emptied:
                 self._note("the journal was empty: what it held is lost, and its requests run again", warning=True)
@@ -217,6 +232,7 @@ class Invocation:
             self.failed.check()
             self._note_resume(len(todo))
             self._note_models()
+            self._note_fields()
             self._answer(todo, make_engine)
         if left := len(self.ledger.unfinished()):
             stopped = self.supervisor.stopped if self.supervisor else None
@@ -304,6 +320,16 @@ class Invocation:
         if not rules.adapters and (sentence := other_models(self.job.models, self.settings.model, rules.base)):
             self._note(sentence, warning=True)
 
+    def _note_fields(self) -> None:
+        """What the lines that run have for nothing."""
+        for name, count in self.job.passed_over.most_common(_FIELDS_TOLD):
+            self._note(f"{count:,} lines have `{name}`, which has no effect here", warning=True)
+        if (more := len(self.job.passed_over) - _FIELDS_TOLD) > 0:
+            self._note(f"{more:,} more fields of lines have no effect here", warning=True)
+        if self.job.with_tools and self.settings.shows_tools is False:
+            text = f"the chat template of {self.settings.model} shows no tools to it"
+            self._note(f"{self.job.with_tools:,} lines bring `tools`, and {text}", warning=True)
+
     def remember(self, plan: RunPlan) -> None:
         """Leave the lengths of the answers to later runs."""
         if plan.learning is None:
@@ -317,11 +343,12 @@ class Invocation:
         """Keep it for the summary."""
         self.restarts.append(restart)
 
-    def receive(self, result: Result, custom_id: str) -> None:
-        """Journal and count a result."""
+    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
+        """Journal and count a result. promise: what its answer must be."""
         if len(result.body) > _LONGEST_ANSWER:
             what = f"an answer of {len(result.body):,} bytes, which is more than is kept of one"
             result = failure(result.row, 500, ErrorCode.ENGINE_ERROR, what)
+        result = self.kept.judged(result, custom_id, promise)
         key = self.job.key(result.row, self.salt)
         record = Record(
             key,
@@ -374,6 +401,8 @@ class Invocation:
             notes=tuple(self.notes),
             failures=self.failed.failures,
             restarts=tuple(self.restarts),
+            unkept=self.kept.listed.settle(self.job, self.ledger, self.salt),
+            unkept_list=self.state.unkept,
         )
         summaries.write(self.state.summary, summary)
         self.status.end(summary)

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
+from blendrun.endpoints.promises import Promise
 from blendrun.engine.base import Engine, EngineInfo, Result
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.scheduler.occupancy import Occupancy
@@ -146,12 +147,12 @@ class Replica:
         self.ready = ready
         self.pool.up(self.number, ready)
 
-    def receive(self, result: Result, custom_id: str) -> None:
+    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
         """A result is a sign of life; an answer speaks for the engine, too."""
         self._signs.seen()
         if result.error_code is None:
             self._recovery.answered()
-        self.owner.receive(result, custom_id)
+        self.owner.receive(result, custom_id, promise)
 
     def show_progress(self) -> None:
         """The owner knows how far all of them are."""

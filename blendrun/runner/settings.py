@@ -33,6 +33,8 @@ class RunSettings:
     of two. planner: makes the plan; None feeds as `order` and `overlap` say. divider: the same
     for several `replicas`. keep_plan: leaves it in a file. max_errors: lines that may fail, None for all. strict:
     refuse a job with a bad line before there is an engine; check: finds those that only a tokenizer can find.
+    check_answers: an answer that breaks its promise is an error line; without it such answers are only counted.
+    shows_tools: whether the model's chat template shows tools to it; None where nobody knows.
     """
 
     inputs: tuple[str, ...]
@@ -57,6 +59,8 @@ class RunSettings:
     max_errors: ErrorLimit | None = None
     strict: bool = False
     check: Check | None = None
+    check_answers: bool = False
+    shows_tools: bool | None = None
     resume: bool = True
     accept_changes: bool = False
     retry_errors: bool = False

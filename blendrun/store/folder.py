@@ -101,6 +101,11 @@ class StateFolder:
         return self.path / "records.jsonl"
 
     @property
+    def unkept(self) -> Path:
+        """Answers that do not keep their form."""
+        return self.path / "unkept.jsonl"
+
+    @property
     def steps(self) -> Path:
         """The engine's log of its steps."""
         return self._own("steps", ".jsonl")
@@ -219,6 +224,7 @@ class StateFolder:
             self.shard,
             self.lines,
             self.records,
+            self.unkept,
             self.steps,
             self.estimates,
             self.occupancy,

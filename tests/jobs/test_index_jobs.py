@@ -87,7 +87,7 @@ def test_each_bad_line_is_one_rejected_row_and_costs_no_other_line_anything(tmp_
         line(...),
         line("good-1", body=body("another")),
         line("url", url="/v1/nothing"),
-        line("stream", body=body(stream=True)),
+        line("slip", body=body(max_token=3)),
         b"[" * 100_000 + b"]" * 100_000,
         b"[1]",
         b'{"custom_id": 1e999}',

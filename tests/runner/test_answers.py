@@ -138,7 +138,7 @@ BAD: list[bytes] = [
     b"\xff",
     b'"text"',
     b'{"custom_id": "x"}',
-    line("bad", stream=True),
+    line("bad", max_token=1),
     line("bad", messages=[]),
 ]
 KINDS = st.sampled_from(["good", "good", "good", "duplicate", "fails", "blank", *range(len(BAD))])

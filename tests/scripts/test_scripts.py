@@ -38,6 +38,7 @@ WITH_AN_ENGINE = (
     "bench/live.py",
     "bench/predict.py",
     "compat_row.py",
+    "differential.py",
     "mutants.py",
 )
 # Run by other tests (tests/cost, tests/docs, tests/faults, tests/runtime/test_live.py, tests/scripts/test_gpu.py), or
@@ -46,6 +47,7 @@ ELSEWHERE = {
     "make_cli_reference.py",
     "make_module_list.py",
     "make_examples.py",
+    "make_field_table.py",
     "make_schemas.py",
     "faults/soak.py",
     "faults/soak_job.py",
