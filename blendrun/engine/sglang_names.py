@@ -75,6 +75,7 @@ SORT_WAITING = f"{_MANAGERS}.schedule_policy.SchedulePolicy.calc_priority"
 BATCH_PLAN = f"{_MANAGERS}.schedule_batch.NextBatchPlan"
 NEW_ADDER = f"{_ADDER}.__init__"
 ADD_REQUEST = f"{_ADDER}.add_one_req"
+ADD_CHUNK = f"{_ADDER}.add_chunked_req"
 ADD_RESULT = f"{_MANAGERS}.schedule_policy.AddReqResult"
 LOCK_PREFIX = f"{_ADDER}._lock_node"
 # Most tokens of an answer that admission reserves.
@@ -126,7 +127,16 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "seeds on the CPU": (BATCH_INFO, MERGE_BATCH_INFO, SAMPLE, SEEDED_DRAW),
     "gate": (NEW_PREFILL_BATCH, ADD_REQUEST, ADD_RESULT),
     "budget": (NEW_PREFILL_BATCH, NEW_ADDER, BATCH_PLAN),
-    "reserve": (NEW_PREFILL_BATCH, NEW_ADDER, ADD_REQUEST, ADD_RESULT, LOCK_PREFIX, LONGEST_RESERVED, BATCH_PLAN),
+    "reserve": (
+        NEW_PREFILL_BATCH,
+        NEW_ADDER,
+        ADD_REQUEST,
+        ADD_CHUNK,
+        ADD_RESULT,
+        LOCK_PREFIX,
+        LONGEST_RESERVED,
+        BATCH_PLAN,
+    ),
     "sides": (NEW_PREFILL_BATCH, SORT_WAITING, ADD_REQUEST, ADD_RESULT, RUN_BATCH),
     "next_use": (NEW_TREE, CHECKPOINT, EVICTION_START, EVICTION_NEXT, LRU_STRATEGY, INSERT_PARAMS, RADIX_KEY),
     "dead_end": (FILL_MASK,),

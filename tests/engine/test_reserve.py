@@ -132,3 +132,34 @@ def test_an_overdue_row_is_believed_to_run_on() -> None:
     # What both hold when the first is believed to end is too much: 309 + 16 + 665 + 16 = 1,006.
     assert not beside_an_overdue_one(5000).admit(own(1, 665), 30)
     assert beside_an_overdue_one(11).admit(own(1, 665), 30)
+
+
+class TestAPromptThatIsHalfIn:
+    """Its next chunk in a pool without a free token: SGLang would run it, for which there is no memory, and end."""
+
+    def step(self, free: int, decode: bool = True) -> tuple[Step, Any, Any]:
+        cache = Cache()
+        first = Step(cache).admit(own(0, 300), expected=10)
+        half = cache.request(own(1, 400), 100, Planned(0, 10, 0))
+        cache.pool.alloc(cache.pool.available_size() - free)
+        step = Step(cache, [first] if decode else [])
+        step.adder.rem_chunk_tokens = 64
+        left = step.hooks.go_on(type(step.adder).add_chunked_req, step.adder, half)
+        return step, half, left
+
+    def test_waits_while_others_decode_and_keeps_out_what_comes_behind(self) -> None:
+        step, half, left = self.step(free=0)
+        assert left is half
+        assert step.adder.can_run_list == []
+        assert step.admit(own(2, 1), expected=1) is None
+
+    @pytest.mark.parametrize(("free", "tokens"), [(30, 30), (200, 64)])
+    def test_goes_on_with_what_there_is_room_for(self, free: int, tokens: int) -> None:
+        step, half, left = self.step(free)
+        assert left is half
+        assert step.adder.can_run_list == [half]
+        assert half.extend_end - half.prefix_len == tokens
+
+    def test_is_not_kept_waiting_where_nothing_can_make_room(self) -> None:
+        step, half, _ = self.step(free=0, decode=False)
+        assert step.adder.can_run_list == [half]

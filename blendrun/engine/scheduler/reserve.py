@@ -17,6 +17,7 @@ from blendrun.engine.scheduler.lookahead import Lookahead
 from blendrun.engine.scheduler.refusal import Refusal, is_plain, keep_prefixes, nothing_to_run
 from blendrun.engine.scheduler.rows import Rows, running, steps_left
 from blendrun.engine.sglang_names import (
+    ADD_CHUNK,
     ADD_REQUEST,
     ADD_RESULT,
     LONGEST_RESERVED,
@@ -25,9 +26,11 @@ from blendrun.engine.sglang_names import (
     load,
 )
 
-# On an adder: the lookahead of its step, and 1 where rows decode while a newcomer is prefilled, else 0.
+# On an adder: the lookahead of its step; 1 where rows decode while a newcomer is prefilled, else 0; whether a prompt
+# that is half in waits.
 _LOOKAHEAD = "_blendrun_lookahead"
 _BESIDE = "_blendrun_beside"
+_WAITS = "_blendrun_waits"
 
 
 class Reservation:
@@ -46,6 +49,7 @@ class Reservation:
         found = [
             Hook("reserve", NEW_ADDER, self.drop_guess, "after"),
             Hook("reserve", ADD_REQUEST, self.admit, "around"),
+            Hook("reserve", ADD_CHUNK, self.go_on, "around"),
         ]
         if self._in_turn:
             found.append(Hook("reserve", NEW_PREFILL_BATCH, self.look_once, "around"))
@@ -75,9 +79,23 @@ class Reservation:
         setattr(adder, _BESIDE, 1 if budget.current_offset > 0 else 0)
         budget.total_offset = budget.current_offset
 
+    def go_on(self, original: Callable[..., Any], adder: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        """SGLang's `add_chunked_req`, but for a step that has no free token while others decode.
+
+        SGLang runs a whole chunk then, for which there is no memory, and ends. Those that decode go on instead, end or
+        are sent back, and nothing comes in before the prompt that is half in.
+        """
+        rows = adder.running_batch.reqs if adder.running_batch is not None else ()
+        if len(rows) and memory_budget(adder).remaining_current <= 0:
+            setattr(adder, _WAITS, True)
+            return request
+        return original(adder, request, *args, **kwargs)
+
     def admit(self, original: Callable[..., Any], adder: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         """SGLang's `add_one_req`, where the lookahead finds room. Alone a request always comes in."""
         longest, other = _longest_and_other()
+        if getattr(adder, _WAITS, False):
+            return other
         ahead = self._lookahead(adder)
         # The first token comes with the prefill.
         steps, beside = steps_left(request) - 1, getattr(adder, _BESIDE, 0)
