@@ -42,6 +42,7 @@ test-deep: lint warm
 	$(UV) --editable ".[sglang,ray,dev,docs,fuzz]"
 	$(PYTEST) --hypothesis-profile deep
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/checked-loops $(PYTEST) tests/tree tests/blend tests/simulate
+	BLENDRUN_DIFFERENTIAL=1 $(PYTEST) tests/runtime/test_differential.py
 	$(BIN)/python scripts/faults/soak.py --kills 50
 	$(BIN)/python scripts/faults/soak.py --kills 5 --engine sglang --lines 40
 	$(BIN)/python scripts/fuzz/validator.py -max_total_time=600
@@ -72,6 +73,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python scripts/make_cli_reference.py docs/cli.md
 	$(BIN)/python scripts/make_module_list.py docs/architecture.md
 	$(BIN)/python scripts/make_schemas.py docs/schemas
+	$(BIN)/python scripts/make_field_table.py docs/files.md
 
 # The documentation as HTML in docs/_build/html; a broken link between pages is an error.
 site: $(VENV)/.dev

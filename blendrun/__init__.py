@@ -7,11 +7,14 @@ line's `--help` needs none of what they do.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 from blendrun.version import __version__
 
+# Nothing that Python has not loaded by itself: with `-m` the working folder is still the first that is looked in.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from blendrun.api import LinesFailedError, plan, read, run
 
 __all__ = ["LinesFailedError", "__version__", "plan", "read", "run"]

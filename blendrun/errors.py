@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 from enum import StrEnum
 
+from blendrun.text import cut
+
 
 class BlendrunError(Exception):
     """Ends the command. The message is one sentence that says what to do next."""
@@ -72,10 +74,25 @@ _REMEDIES = {
 }
 
 
+def unreadable(path: object, error: OSError, then: str) -> OutputUnavailableError:
+    """The error of a file of a run's state that cannot be read. then: what comes of it once that is fixed, a clause."""
+    return OutputUnavailableError(f"cannot read {path}: {_said(error)}; fix that, and {then}")
+
+
 def unwritable(path: object, error: OSError, then: str) -> OutputUnavailableError:
     """The error of a file that cannot be written. then: what comes of it once that is fixed, a clause."""
     remedy = _REMEDIES.get(error.errno or 0, "fix that")
-    return OutputUnavailableError(f"cannot write {path}: {error.strerror}; {remedy}, and {then}")
+    return OutputUnavailableError(f"cannot write {path}: {_said(error)}; {remedy}, and {then}")
+
+
+def unusable(path: object, error: OSError) -> OutputUnavailableError:
+    """The error of whatever else fails below a run's state folder. path: that folder, where the error names no file."""
+    where = path if error.filename is None else error.filename
+    return OutputUnavailableError(f"cannot use {where}: {_said(error)}; fix that, and the same command goes on")
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or str(error) or type(error).__name__
 
 
 class DrainedError(BlendrunError):
@@ -96,6 +113,11 @@ class InterruptedRunError(BlendrunError):
     exit_code = 130
 
 
+def exit_code_of(error: BaseException) -> int:
+    """What the command ends with; 1 for what nobody foresaw."""
+    return error.exit_code if isinstance(error, BlendrunError) else EXIT_BUG
+
+
 EXIT_OK = 0
 EXIT_BUG = 1
 EXIT_SOME_LINES_FAILED = 3
@@ -111,6 +133,7 @@ class ErrorCode(StrEnum):
     CONTEXT_LENGTH_EXCEEDED = "context_length_exceeded"
     SCHEMA_UNSUPPORTED = "schema_unsupported"
     MEDIA_UNAVAILABLE = "media_unavailable"
+    INVALID_ANSWER = "invalid_answer"
     ENGINE_ERROR = "engine_error"
     REQUEST_TIMEOUT = "request_timeout"
     BATCH_CANCELLED = "batch_cancelled"
@@ -124,8 +147,9 @@ class LineError(Exception):
     """
 
     def __init__(self, code: ErrorCode, message: str, custom_id: str | None = None) -> None:
-        super().__init__(message)
+        # What lines bring into it (names of fields, say) may be as long as a line.
+        self.message = cut(message)
+        super().__init__(self.message)
         self.code = code
-        self.message = message
         self.custom_id = custom_id
         self.content: bytes | None = None

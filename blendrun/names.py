@@ -77,3 +77,12 @@ class DeviceName(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     GPU = "gpu"
+
+
+class UnknownFields(StrEnum):
+    """What becomes of a line with a field that would have no effect. error: it is an error line that names the field.
+    warn: it is answered without, and the run says how many lines there were.
+    """
+
+    ERROR = "error"
+    WARN = "warn"

@@ -53,8 +53,8 @@ class Backend:
 
     engine, model, identity: for the manifest. rules: what lines may ask for. answer_settings: those that can change an
     answer. versions: of the engine's packages. planner: None where rows are fed as they stand. check: of prompts, for
-    `--strict`. stall: seconds of silence that mean a hung engine; load: while it comes up. resolved: the model, where
-    its tokenizer is here.
+    `--strict`. shows_tools: whether the model's chat template does; None where nobody knows. stall: seconds of silence
+    that mean a hung engine; load: while it comes up. resolved: the model, where its tokenizer is here.
     """
 
     engine: str
@@ -70,6 +70,7 @@ class Backend:
     planner: RunPlanner | None = None
     check: JobCheck | None = None
     resolved: ResolvedModel | None = None
+    shows_tools: bool | None = None
 
 
 # Raises UsageError, InputMissingError, EngineUnavailableError.

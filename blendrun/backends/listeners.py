@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blendrun.backends.options import STDIN, RunOptions
+from blendrun.errors import UsageError
 from blendrun.events import Event, Listener, Note
-from blendrun.files import refuse_overwriting
-from blendrun.report.export.metrics import Metrics
-from blendrun.report.export.trace import ChromeTrace
+from blendrun.report.export.metrics import Metrics, is_metrics
+from blendrun.report.export.trace import ChromeTrace, is_trace
 from blendrun.store.folder import StateFolder
+from blendrun.store.guard import Target
 
 
 @dataclass(slots=True)
@@ -44,19 +45,36 @@ def listening(options: RunOptions, view: Listener) -> Iterator[Listeners]:
     """The view and what the options ask for. Raises OutputUnavailableError, UsageError."""
     with ExitStack() as stack:
         found = Listeners(view)
-        output = options.output_path
-        own: list[Path | str] = [output, StateFolder(output).errors]
-        own += [name for name in options.inputs if name != STDIN]
-        for option, path in (("--metrics-textfile", options.metrics_textfile), ("--trace", options.trace)):
-            if path is not None:
-                refuse_overwriting(path, own, option)
-        if options.metrics_port is not None or options.metrics_textfile is not None:
-            metrics = Metrics(port=options.metrics_port, textfile=options.metrics_textfile, model=options.label)
+        state, own = StateFolder(options.output_path), own_paths(options)
+        textfile = trace = None
+        if options.metrics_textfile is not None:
+            textfile = Target(options.metrics_textfile, "--metrics-textfile", own, is_metrics, options.overwrite)
+            textfile.check()
+        if options.trace is not None:
+            trace = Target(options.trace, "--trace", own, is_trace, options.overwrite)
+            trace.check()
+        if (
+            textfile is not None
+            and trace is not None
+            and textfile.path.resolve() == trace.path.resolve()
+            and trace.file
+        ):
+            raise UsageError(f"--trace and --metrics-textfile are one file, {textfile.path}; give them two")
+        if options.metrics_port is not None or textfile is not None:
+            metrics = Metrics(port=options.metrics_port, textfile=textfile, model=options.label)
             found.metrics = stack.enter_context(metrics)
             found.others.append(found.metrics)
             if found.metrics.port is not None:
                 view(Note(f"metrics at http://127.0.0.1:{found.metrics.port}/metrics"))
-        if options.trace is not None:
-            state = StateFolder(options.output_path)
-            found.others.append(stack.enter_context(ChromeTrace(options.trace, state, appended=options.resume)))
+        if trace is not None:
+            found.others.append(stack.enter_context(ChromeTrace(trace, state, appended=options.resume)))
         yield found
+
+
+def own_paths(options: RunOptions) -> tuple[Path, ...]:
+    """What a run reads and keeps: inputs, output, errors file, state and all that is in it by whatever name."""
+    state = StateFolder(options.output_path)
+    whole = StateFolder(options.whole_output_path)
+    kept = sorted(state.path.rglob("*")) if state.path.is_dir() else []
+    inputs = [Path(name) for name in options.inputs if name != STDIN]
+    return (*inputs, state.output, state.errors, whole.output, whole.errors, state.path, *kept)

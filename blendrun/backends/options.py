@@ -12,21 +12,27 @@ from typing import Annotated, Any, TypedDict, TypeVar
 import msgspec
 import numpy as np
 
-from blendrun.backends.deadline import parse_duration
+from blendrun.backends.deadline import LONGEST_S, parse_duration
+from blendrun.backends.inputs import own_answers
 from blendrun.backends.shard import SLURM, parse_shard
 from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.endpoints.spellings import url_of
 from blendrun.engine.http.settings import parse_servers
 from blendrun.errors import UsageError
 from blendrun.jobs.line import MAX_LINE_BYTES
-from blendrun.names import AUTO, DeviceName, EngineName, LengthMode, OrderName, Overlap
+from blendrun.jobs.spool import LONGEST_WINDOW, ZSTD_CEILING
+from blendrun.names import AUTO, DeviceName, EngineName, LengthMode, OrderName, Overlap, UnknownFields
+from blendrun.paths import at_home, refuse_address
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import shard_output
 
 _Options = TypeVar("_Options", bound=msgspec.Struct)
 STDIN = STDOUT = "-"
 _SUFFIXES = (".gz", ".zst", ".jsonl", ".ndjson", ".json")
-AtLeast1 = Annotated[int, msgspec.Meta(ge=1)]
-_Seconds = Annotated[float, msgspec.Meta(ge=0)]
+AtLeast1 = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)]
+# Of devices, cores, engines side by side.
+_Machines = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 # Of the names that stand for "None" on a command line and in a config file.
 _CHOSEN_LATER = ("order", "overlap")
 # Text that Python may give as a path or as a number.
@@ -38,6 +44,7 @@ _NAMES: dict[str, type[StrEnum]] = {
     "overlap": Overlap,
     "device": DeviceName,
     "lengths": LengthMode,
+    "unknown_fields": UnknownFields,
 }
 _ELSEWHERE = {
     "engine_arg": "; engine_args is a dict of them",
@@ -58,8 +65,11 @@ class RunArguments(TypedDict, total=False):
     endpoint: str | None
     errors_ok: bool
     strict: bool
+    unknown_fields: UnknownFields | str
+    check_answers: bool
     max_errors: str | int | None
     max_line_bytes: int
+    zstd_window: int
     engine: str
     replicas: int | None
     ray: str | None
@@ -103,23 +113,26 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     endpoint: str | None = None
     errors_ok: bool = False
     strict: bool = False
+    unknown_fields: UnknownFields = UnknownFields.ERROR
+    check_answers: bool = False
     max_errors: str | int | None = None
     max_line_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = MAX_LINE_BYTES
+    zstd_window: Annotated[int, msgspec.Meta(ge=10, le=ZSTD_CEILING)] = LONGEST_WINDOW
     engine: str = EngineName.SGLANG.value
-    replicas: AtLeast1 | None = None
+    replicas: _Machines | None = None
     ray: str | None = None
-    tp: AtLeast1 | None = None
+    tp: _Machines | None = None
     engine_args: dict[str, Any] = {}
     device: DeviceName = DeviceName.AUTO
-    threads: AtLeast1 | None = None
+    threads: _Machines | None = None
     trust_remote_code: bool = False
     allow_media_files: Path | None = None
     allow_media_urls: bool = False
     allow_private_media: bool = False
     drain_timeout: _Seconds = 20.0
     deadline: str | None = None
-    max_restarts: Annotated[int, msgspec.Meta(ge=0)] = 3
-    stall_timeout: Annotated[float, msgspec.Meta(ge=1)] | None = None
+    max_restarts: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 3
+    stall_timeout: Annotated[float, msgspec.Meta(ge=1, le=LONGEST_S)] | None = None
     resume: bool = True
     retry_errors: bool = False
     accept_changes: bool = False
@@ -152,12 +165,17 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @property
     def output_path(self) -> Path:
         """Where the answers go; beside the run's state for `-o -` too. A shard has a file of its own."""
-        whole = self.output if self.output not in (None, Path(STDOUT)) else self._default_output()
         place = self.shard_place
-        return whole if place is None else shard_output(whole, *place)
+        return self.whole_output_path if place is None else shard_output(self.whole_output_path, *place)
+
+    @property
+    def whole_output_path(self) -> Path:
+        """The same, but for a shard where `merge` puts the answers of all."""
+        return self.output if self.output not in (None, Path(STDOUT)) else self._default_output()
 
     def _default_output(self) -> Path:
-        first = self.inputs[0]
+        left_out = own_answers(self.inputs)
+        first = next((name for name in self.inputs if name not in left_out), self.inputs[0])
         if first == STDIN:
             return Path("stdin.answers.jsonl")
         stem = Path(first).name
@@ -187,14 +205,28 @@ def _plain(name: str, value: Any) -> Any:
     """Without NumPy's scalars, and without paths where text is meant. Raises UsageError for what is no JSON."""
     if name == "engine_args":
         try:
-            return json.loads(json.dumps(value, allow_nan=False, default=_scalar))
+            plain = json.loads(json.dumps(value, allow_nan=False, default=_scalar))
         except (TypeError, ValueError) as error:
             raise UsageError(f"engine_args: {error}; give plain values, as JSON has them") from error
+        return _homes(plain)
+    if name == "inputs":
+        return tuple(at_home(each) if isinstance(each, str) else each for each in value)
     if isinstance(value, os.PathLike) and name in _TEXTS:
-        return os.fspath(value)
+        value = os.fspath(value)
+    if name == "hardware" and isinstance(value, str):
+        return ",".join(map(at_home, value.split(",")))
     if name in _TEXTS and isinstance(value, int | float) and not isinstance(value, bool):
         return str(value)
     return value.item() if isinstance(value, np.generic) else value
+
+
+def _homes(value: Any) -> Any:
+    """The value with every text in it that begins with `~/` as a path in the home folder."""
+    if isinstance(value, dict):
+        return {name: _homes(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_homes(each) for each in value]
+    return at_home(value) if isinstance(value, str) and value.startswith("~/") else value
 
 
 def _scalar(value: Any) -> Any:
@@ -205,6 +237,9 @@ def _scalar(value: Any) -> Any:
 
 def _check_texts(options: RunOptions) -> None:
     """Read the options that have a notation of their own. Raises UsageError."""
+    for option in ("output", "trace", "metrics_textfile"):
+        if (path := getattr(options, option)) is not None:
+            refuse_address(str(path), f"--{option.replace('_', '-')}")
     if options.deadline is not None and options.deadline.strip().lower() != SLURM:
         parse_duration(options.deadline, "--deadline")
     if options.shard is not None:
@@ -225,7 +260,7 @@ def find_module(engine: str) -> str:
 
 def check_endpoint(url: str | None) -> None:
     """Raises UsageError."""
-    if url not in (None, *ENDPOINTS):
+    if url is not None and url_of(url) not in ENDPOINTS:
         raise UsageError(f"--endpoint {url}: known are {', '.join(ENDPOINTS)}")
 
 
@@ -234,5 +269,5 @@ def _decoded(wanted: type, value: Any) -> Any:
     if wanted is not Path:
         raise NotImplementedError(wanted)
     if isinstance(value, str | bytes | os.PathLike):
-        return Path(os.fsdecode(value))
+        return Path(at_home(os.fsdecode(value)))
     raise TypeError(f"Expected a path, got `{type(value).__name__}`")

@@ -7,6 +7,7 @@ from typing import Any
 from blendrun.backends.options import RunOptions
 from blendrun.endpoints.adapters import declared_adapters
 from blendrun.endpoints.rules import Rules
+from blendrun.engine.http.settings import parse_servers
 from blendrun.engine.media.engine import MediaEngine
 from blendrun.engine.media.fetch import MediaAccess
 from blendrun.errors import UsageError
@@ -23,6 +24,7 @@ def rules_of(options: RunOptions, arguments: dict[str, Any], card: ModelCard | N
         media_files=options.allow_media_files is not None,
         media_urls=options.allow_media_urls,
         adapters=declared_adapters(arguments.get("lora_paths")),
+        unknown=None if parse_servers(options.engine) else options.unknown_fields,
         base=tuple(dict.fromkeys(name for name in names if isinstance(name, str))),
     )
 

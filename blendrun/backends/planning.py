@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Annotated, Any, TypedDict
+from zipfile import ZipFile, is_zipfile
 
 import msgspec
 import numpy as np
@@ -16,16 +16,17 @@ from blendrun.backends.options import STDIN, AtLeast1, check_endpoint, convert_o
 from blendrun.cost.base import Machine
 from blendrun.cost.hardware import STAND_IN
 from blendrun.engine.sizes import limits_to_plan
-from blendrun.errors import OutputUnavailableError, UsageError
+from blendrun.errors import UsageError
 from blendrun.events import Listener, PhaseStarted
-from blendrun.files import refuse_overwriting
 from blendrun.jobs.source import open_sources
 from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan, make_structure
 from blendrun.planner.workload import Wanted, Workload, load_workload
-from blendrun.report.page.page import make_page
+from blendrun.report.page.page import is_page, make_page
 from blendrun.report.page.subject import plan_subject
 from blendrun.report.schemas.plan import MachineRow, PlanReport, machine_row, plan_json, plan_report, unfit_row
+from blendrun.scratch import scratch_folder
+from blendrun.store.guard import Made, Target
 
 
 class PlanArguments(TypedDict, total=False):
@@ -46,6 +47,7 @@ class PlanArguments(TypedDict, total=False):
     order_out: Path | str | None
     save: Path | str | None
     report: Path | str | None
+    overwrite: bool
 
 
 class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +74,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     order_out: Path | None = None
     save: Path | None = None
     report: Path | None = None
+    overwrite: bool = False
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> PlanOptions:
@@ -124,22 +127,19 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
 
     Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError.
     """
-    own = [name for name in options.inputs if name != STDIN]
-    for option in ("order_out", "save", "report"):
-        if (path := getattr(options, option)) is not None:
-            refuse_overwriting(path, own, f"--{option.replace('_', '-')}")
+    order_out, save, page = (_target(options, *each) for each in _WRITTEN)
     # Unpacked copies of the input are needed to the end: names are read from them.
-    with TemporaryDirectory(prefix="blendrun-plan-", ignore_cleanup_errors=True) as spool:
-        workload, made, machines = _plan(options, Path(spool), listener)
+    with scratch_folder("plan") as spool:
+        workload, made, machines = _plan(options, spool, listener)
         report = plan_report(made, workload, machines)
-        if options.order_out is not None:
-            listener(PhaseStarted("write", str(options.order_out)))
-            _write_order(options.order_out, workload, made)
-        if options.save is not None:
-            _save(options.save, made, plan_json(report))
-        if options.report is not None:
-            listener(PhaseStarted("write", str(options.report)))
-            make_page([plan_subject(report, " ".join(options.inputs))], options.report)
+        if order_out is not None:
+            listener(PhaseStarted("write", str(order_out.path)))
+            _write_order(order_out, workload, made)
+        if save is not None:
+            _save(save, made, plan_json(report))
+        if page is not None:
+            listener(PhaseStarted("write", str(page.path)))
+            make_page([plan_subject(report, " ".join(options.inputs))], page)
         return report, workload.first_prompt
 
 
@@ -176,27 +176,41 @@ def _on_machine(
     return make_plan(costed, options.choice(on.card.name), listener)
 
 
-def _write_order(path: Path, workload: Workload, made: Plan) -> None:
+def _target(options: PlanOptions, option: str, made: Made | None) -> Target | None:
+    """A file that is asked for, if it may be written. Raises UsageError, OutputUnavailableError."""
+    path: Path | None = getattr(options, option)
+    if path is None:
+        return None
+    own = tuple(Path(name) for name in options.inputs if name != STDIN)
+    target = Target(path, f"--{option.replace('_', '-')}", own, made, options.overwrite)
+    target.check()
+    return target
+
+
+def _is_plan(path: Path) -> bool:
+    """Whether a file is what `_save` wrote."""
+    return is_zipfile(path) and {"row.npy", "side.npy", "report.npy"} <= {*ZipFile(path).namelist()}
+
+
+# Files that a plan may be asked for, and how those of an earlier one are known. Ids alone might be anybody's.
+_WRITTEN: tuple[tuple[str, Made | None], ...] = (("order_out", None), ("save", _is_plan), ("report", is_page))
+
+
+def _write_order(target: Target, workload: Workload, made: Plan) -> None:
     """Raises OutputUnavailableError."""
-    try:
-        with path.open("w", encoding="utf-8") as file:
-            file.writelines(f"{workload.name(number)}\n" for number in made.order.prompt.tolist())
-    except OSError as error:
-        raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another --order-out") from error
+    with target.opened() as file:
+        file.writelines(f"{workload.name(number)}\n".encode() for number in made.order.prompt.tolist())
 
 
-def _save(path: Path, made: Plan, report: bytes) -> None:
+def _save(target: Target, made: Plan, report: bytes) -> None:
     """Arrays by name, no pickle. Raises OutputUnavailableError."""
     prompts, order = made.costed.structure.prompts, made.order
-    try:
-        with path.open("wb") as file:
-            np.savez_compressed(
-                file,
-                row=prompts.row[order.prompt],
-                side=order.side,
-                prompt_tokens=prompts.prompt_tokens[order.prompt],
-                expected_tokens=made.costed.structure.lengths.mean[order.prompt],
-                report=np.frombuffer(report, dtype=np.uint8),
-            )
-    except OSError as error:
-        raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another --save") from error
+    with target.opened() as file:
+        np.savez_compressed(
+            file,
+            row=prompts.row[order.prompt],
+            side=order.side,
+            prompt_tokens=prompts.prompt_tokens[order.prompt],
+            expected_tokens=made.costed.structure.lengths.mean[order.prompt],
+            report=np.frombuffer(report, dtype=np.uint8),
+        )

@@ -16,7 +16,8 @@ from blendrun.blend.orders import needs_prompts
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.hardware import STAND_IN
 from blendrun.engine.base import Engine
-from blendrun.engine.http.engine import HttpEngine, http_client
+from blendrun.engine.http.client import http_client
+from blendrun.engine.http.engine import HttpEngine
 from blendrun.engine.http.server import ServerAwayError, ServerInfo, look
 from blendrun.engine.http.settings import HttpSettings, parse_servers
 from blendrun.errors import EngineUnavailableError, UsageError

@@ -6,11 +6,13 @@ from contextlib import AbstractContextManager, ExitStack, closing, suppress
 from pathlib import Path
 from time import monotonic
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.backends.base import Backend, Opening, Placement
 from blendrun.backends.deadline import parse_deadline
+from blendrun.backends.inputs import own_answers
 from blendrun.backends.listeners import listening
 from blendrun.backends.options import RunOptions
 from blendrun.backends.permissions import with_media
@@ -18,8 +20,8 @@ from blendrun.backends.registry import open_backend
 from blendrun.engine.base import Platform
 from blendrun.engine.child import EarlyChildren
 from blendrun.engine.settings import available_cores, detect_platform
-from blendrun.errors import EXIT_BUG, EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError
-from blendrun.events import Listener, PhaseStarted
+from blendrun.errors import EXIT_BUG, EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError, InputInvalidError
+from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.models.resolve import ResolvedModel
@@ -44,6 +46,7 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener]) -> Summ
 
     view: what the person sees, open as long as the run lasts.
     """
+    options, left_out = _without_answers(options)
     # Counted from here: loading, indexing and planning take their part of the time.
     left = parse_deadline(options.deadline)
     end = None if left is None else monotonic() + left
@@ -53,6 +56,8 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener]) -> Summ
         listening(options, first) as listener,
         ExitStack() as later,
     ):
+        for name in left_out:
+            listener(Note(f"{name} is left out: it holds what a run answered, no requests", warning=True))
         listener(PhaseStarted("model", options.label))
         try:
             place = _place(options, listener)
@@ -67,9 +72,21 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener]) -> Summ
     return summary
 
 
+def _without_answers(options: RunOptions) -> tuple[RunOptions, tuple[str, ...]]:
+    """The options without inputs that are what runs have written, and those. Raises InputInvalidError where all are."""
+    left_out = own_answers(options.inputs)
+    kept = tuple(name for name in options.inputs if name not in left_out)
+    if not kept:
+        raise InputInvalidError(f"{left_out[0]} holds what a run answered, no requests; name the file of the requests")
+    return (msgspec.structs.replace(options, inputs=kept) if left_out else options), left_out
+
+
 def exit_code(summary: Summary, options: RunOptions) -> int:
     """What the command ends with."""
-    return 0 if options.errors_ok and summary.exit_code == EXIT_SOME_LINES_FAILED else summary.exit_code
+    some_answered = summary.counts.completed > 0
+    accepted = options.errors_ok and some_answered and summary.exit_code == EXIT_SOME_LINES_FAILED
+    # A run without a single answer is no success to those who look at the code alone.
+    return EXIT_OK if accepted else summary.exit_code
 
 
 def platform_of(device: DeviceName) -> Platform:
@@ -118,12 +135,16 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         keep_plan=_keep_plan(backend.model),
         limit=options.limit,
         shard=_shard(options, backend.resolved),
+        shard_of=None if options.shard is None else options.whole_output_path,
         default_url=options.endpoint,
         rules=backend.rules,
         max_line_bytes=options.max_line_bytes,
+        longest_window=options.zstd_window,
         max_errors=None if options.max_errors is None else ErrorLimit.parse(str(options.max_errors)),
         strict=options.strict,
         check=backend.check,
+        check_answers=options.check_answers,
+        shows_tools=backend.shows_tools,
         resume=options.resume,
         accept_changes=options.accept_changes,
         retry_errors=options.retry_errors,

@@ -36,6 +36,7 @@ from blendrun.runner.dispatch import scheduler_settings
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.strict import JobCheck
 from blendrun.store.folder import StateFolder
+from blendrun.tokens.load import template_shows_tools
 
 # One forward pass of a large model takes minutes on a CPU.
 _CPU_STALL_S = 1800.0
@@ -70,6 +71,7 @@ def open_backend(opening: Opening) -> Backend:
         planner=planner_of(resolved, place, arguments, options.order, options.overlap),
         check=_check(resolved, place.platform, arguments) if options.strict else None,
         resolved=resolved,
+        shows_tools=template_shows_tools(resolved.path, arguments.get("chat_template")),
     )
 
 
@@ -83,6 +85,7 @@ def engine_settings(
         threads=threads,
         trust_remote_code=trust_remote_code,
         server_args=_parsers(model) | given,
+        model_name=model.name,
     )
 
 

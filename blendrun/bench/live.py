@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.orders import ORDERS
+from blendrun.endpoints.promises import Promise
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSettings
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.scheduler.estimates import Estimates
@@ -241,7 +242,7 @@ class _Totals:
     output: int = 0
     failed: int = 0
 
-    def receive(self, result: Result, custom_id: str) -> None:
+    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
         self.prompt += result.usage.prompt
         self.cached += result.usage.cached
         self.output += result.usage.output

@@ -6,7 +6,6 @@ import contextlib
 import os
 import platform
 import re
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -17,7 +16,9 @@ from blendrun.cost.base import Figure, HardwareCard
 from blendrun.cost.hardware import load_hardware, user_hardware_folder
 from blendrun.errors import OutputUnavailableError, UsageError
 from blendrun.files import replacing
+from blendrun.store.guard import Target, begins_with
 
+_HEAD = "# Written by `blendrun calibrate`"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
 
@@ -35,16 +36,16 @@ def card_path(name: str, output: Path | None = None) -> Path:
     return user_hardware_folder() / f"{name}.yaml"
 
 
-def check_writable(path: Path) -> None:
-    """Find out before minutes of measuring. Raises OutputUnavailableError."""
+def check_writable(path: Path, *, overwrite: bool = False) -> None:
+    """Find out before minutes of measuring. Raises UsageError, OutputUnavailableError.
+
+    overwrite: a card that no calibration wrote may be replaced.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".blendrun-"):
-            pass
     except OSError as error:
         raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another file with -o") from error
+    Target(path, "-o", (), begins_with(_HEAD.encode()), overwrite).check()
 
 
 def make_card(name: str, found: Calibration, base: HardwareCard | None, command: str) -> HardwareCard:
@@ -105,7 +106,7 @@ def _head(found: Calibration) -> str:
     worst = f"fit error {100 * found.step.fit_error:.1f} % on average, {100 * found.worst_error:.1f} % at worst"
     held = "".join(f"; held-out {point.name} {100 * point.error:+.1f} %" for point in found.held_out)
     engine = "".join(f"; {name}: {value}" for name, value in found.engine)
-    return f"# Written by `blendrun calibrate` on {found.date}, {_with(found)}{engine}.\n# {worst}{held}.\n"
+    return f"{_HEAD} on {found.date}, {_with(found)}{engine}.\n# {worst}{held}.\n"
 
 
 def _with(found: Calibration) -> str:

@@ -19,7 +19,7 @@ from blendrun.engine.base import Engine, EngineInfo, EngineSettings
 from blendrun.engine.settings import environment
 from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.models.cards import ModelCard
-from blendrun.runner.stop import STOP_SIGNALS, handlers_kept, stop_error
+from blendrun.runner.stop import handlers_kept, stop_error, stop_signals
 
 # Above this the model of a step does not describe the machine, or something else ran beside.
 _POOR_FIT = 0.10
@@ -76,7 +76,7 @@ async def _run(task: Task, engine: Engine, listener: Listener) -> tuple[EngineIn
         got.append(number)
         work.cancel()
 
-    for number in STOP_SIGNALS:
+    for number in stop_signals():
         loop.add_signal_handler(number, stop, number)
     try:
         return await work

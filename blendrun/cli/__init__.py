@@ -13,6 +13,7 @@ from pathlib import Path
 
 from blendrun.cli.app import app
 from blendrun.errors import BlendrunError
+from blendrun.text import printable
 
 __all__ = ["main"]
 
@@ -23,12 +24,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     Always ends with SystemExit, whose code is the command's exit code.
     """
     _hold_standard_descriptors()
+    # Whatever this process starts imports nothing from the folder that it happens to run in.
+    os.environ["PYTHONSAFEPATH"] = "1"
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         app(words, prog_name="blendrun", obj=tuple(words))
     except BlendrunError as error:
         with suppress(OSError):
-            print(f"blendrun: {error}", file=sys.stderr)  # noqa: T201  # the one place errors reach the user
+            print(f"blendrun: {printable(str(error), lines=True)}", file=sys.stderr)  # noqa: T201  # the one place errors reach the user
         sys.exit(error.exit_code)
 
 

@@ -9,6 +9,7 @@ import typer
 from blendrun.cli.bench import bench
 from blendrun.cli.calibrate import calibrate
 from blendrun.cli.doctor import doctor
+from blendrun.cli.home import HomeCommand
 from blendrun.cli.merge import merge
 from blendrun.cli.plan import plan
 from blendrun.cli.report import report
@@ -43,12 +44,6 @@ def root(
     """Finish a file of LLM requests in the least time the hardware allows, and lose nothing."""
 
 
-app.command()(run)
-app.command()(status)
-app.command()(merge)
-app.command()(report)
-app.command()(doctor)
-app.command()(calibrate)
-app.command()(plan)
-app.command()(synth)
+for command in (run, status, merge, report, doctor, calibrate, plan, synth):
+    app.command(cls=HomeCommand)(command)
 app.add_typer(bench, name="bench")

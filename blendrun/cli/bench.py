@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blendrun.cli.choices import choice, names_in
+from blendrun.cli.home import HomeCommand
 from blendrun.cli.live import live
 from blendrun.cli.tunnel import tunnel
 from blendrun.names import LengthMode, OrderName, Overlap
@@ -56,11 +57,11 @@ def root() -> None:
     """Compare orders: simulated, or on the real engine."""
 
 
-bench.command()(live)
-bench.command()(tunnel)
+bench.command(cls=HomeCommand)(live)
+bench.command(cls=HomeCommand)(tunnel)
 
 
-@bench.command()
+@bench.command(cls=HomeCommand)
 def simulate(
     context: typer.Context,
     jobs: Annotated[
@@ -100,6 +101,7 @@ def simulate(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it: .png or .svg. Needs matplotlib (blendrun[plot]).")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a picture of another program.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
     """Simulate every order on every overlap mode: on a grid of workloads, or on JOBS. No GPU, no engine.
@@ -107,20 +109,19 @@ def simulate(
     Workloads are made as by `blendrun synth`. A grid is first:last:step, for example --rho 0.8:1.4:0.05.
     """
     from blendrun.events import PhaseStarted
-    from blendrun.report.export.plot import check_plot, plot_bench
+    from blendrun.report.export.plot import picture, plot_bench
     from blendrun.report.schemas.bench import bench_json
     from blendrun.report.terminal.bench import print_bench
     from blendrun.report.terminal.progress import choose_view
 
     _refuse_both(context, jobs)
     asked = Asked(**{each.name: context.params[each.name] for each in fields(Asked)} | {"jobs": jobs or []})
-    if plot is not None:
-        check_plot(plot, jobs or ())
+    target = None if plot is None else picture(plot, jobs or (), overwrite=overwrite)
     with choose_view(sys.stderr, quiet=quiet) as listener:
         report = _of_jobs(asked, listener) if jobs else _of_recipe(asked, listener)
-        if plot is not None:
+        if target is not None:
             listener(PhaseStarted("plot", str(plot)))
-            plot_bench(report, plot)
+            plot_bench(report, target)
     if json:
         sys.stdout.write(bench_json(report).decode() + "\n")
     else:
@@ -195,8 +196,6 @@ def _of_recipe(asked: Asked, listener: Listener) -> BenchReport:
 
 
 def _of_jobs(asked: Asked, listener: Listener) -> BenchReport:
-    from tempfile import TemporaryDirectory
-
     from blendrun.bench.simulate import cells_of_file
     from blendrun.errors import UsageError
     from blendrun.events import Note
@@ -204,13 +203,14 @@ def _of_jobs(asked: Asked, listener: Listener) -> BenchReport:
     from blendrun.planner.plan import make_structure
     from blendrun.planner.workload import Wanted, load_workload
     from blendrun.report.schemas.bench import bench_report
+    from blendrun.scratch import scratch_folder
 
     if asked.model is None:
         raise UsageError("which model? Give --model, for example --model llama-3-8b")
     choice, machines = _choice(asked), _machines(asked)
-    with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as spool:
+    with scratch_folder("bench") as spool:
         workload = load_workload(
-            open_sources(asked.jobs, Path(spool)),
+            open_sources(asked.jobs, spool),
             Wanted(asked.model, asked.tokenizer),
             listener,
         )

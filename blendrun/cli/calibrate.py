@@ -30,6 +30,7 @@ class Asked:
     trust_remote_code: bool
     quick: bool
     quiet: bool
+    overwrite: bool
 
 
 def calibrate(
@@ -59,6 +60,7 @@ def calibrate(
     quick: Annotated[
         bool, typer.Option("--quick", help="A rough answer from few batches, each once: less than a minute of them.")
     ] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a card that no calibration wrote.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
@@ -67,7 +69,7 @@ def calibrate(
     Starts the engine as a run does, with the same arguments, and times batches of known size: a few minutes, on a
     machine that does nothing else. Plans take the card by its name.
     """
-    asked = Asked(model, device, engine_arg or [], threads, trust_remote_code, quick, quiet)
+    asked = Asked(model, device, engine_arg or [], threads, trust_remote_code, quick, quiet, overwrite)
     command = shlex.join(["blendrun", *context.find_root().obj])
     found, card, path = _execute(asked, name, output, command)
     _show(found, card, path, as_json=as_json, quiet=quiet)
@@ -75,21 +77,20 @@ def calibrate(
 
 def _execute(asked: Asked, name: str, output: Path | None, command: str) -> tuple[Calibration, HardwareCard, Path]:
     """command: as it was typed, for the card."""
-    import tempfile
-
     from blendrun.calibrate.card import card_path, check_writable, make_card, write_card
     from blendrun.calibrate.measure import calibrate as measure
     from blendrun.engine.process import SglangEngine
     from blendrun.events import Note
     from blendrun.report.terminal.progress import choose_view
     from blendrun.runner.stop import stopping_by_exception
+    from blendrun.scratch import scratch_folder
 
     path = card_path(name, output)
     with stopping_by_exception(), choose_view(sys.stderr, quiet=asked.quiet) as listener:
         task = _task(asked, listener)
-        check_writable(path)
-        with tempfile.TemporaryDirectory(prefix="blendrun-") as folder:
-            found = measure(task, SglangEngine(task.settings, Path(folder) / "engine.log"), listener)
+        check_writable(path, overwrite=asked.overwrite)
+        with scratch_folder("calibrate") as folder:
+            found = measure(task, SglangEngine(task.settings, folder / "engine.log"), listener)
         for note in found.notes:
             listener(Note(note, warning=True))
         card = make_card(path.stem, found, _shipped_card(task), command)

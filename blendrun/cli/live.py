@@ -67,6 +67,7 @@ def live(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it: .png or .svg. Needs matplotlib (blendrun[plot]).")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a picture of another program.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
     """Run JOBS in one order after the other on the real engine: same requests, settings and cache size.
@@ -75,21 +76,20 @@ def live(
     live at once and the repeats take turns (4 GB each); on a GPU one follows the other. Nothing else should run
     meanwhile.
     """
-    from blendrun.report.export.plot import check_plot
+    from blendrun.report.export.plot import picture
     from blendrun.report.schemas.live import live_json
     from blendrun.report.terminal.live import plot_live, print_live
     from blendrun.report.terminal.progress import choose_view
     from blendrun.runner.stop import stopping_by_exception
 
-    if plot is not None:
-        check_plot(plot, jobs)
+    target = None if plot is None else picture(plot, jobs, overwrite=overwrite)
     asked = Asked(
         jobs, model, orders, overlap, kv_tokens, limit, repeat, hardware, engine_arg or [], device, threads, keep
     )
     with stopping_by_exception(), choose_view(sys.stderr, quiet=quiet) as listener:
         report = _measure(asked, listener)
-    if plot is not None:
-        plot_live(report, plot)
+    if target is not None:
+        plot_live(report, target)
     if json:
         sys.stdout.write(live_json(report).decode() + "\n")
     else:
@@ -97,16 +97,15 @@ def live(
 
 
 def _measure(asked: Asked, listener: Listener) -> LiveReport:
-    from tempfile import TemporaryDirectory
-
     from blendrun.jobs.index import index_jobs
     from blendrun.jobs.source import open_sources
+    from blendrun.scratch import scratch_folder
 
     orders, overlaps = _choices(asked)
-    with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as scratch:
+    with scratch_folder("bench") as scratch:
         folder = Path(asked.keep or scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        sources = open_sources(asked.jobs, Path(scratch))
+        sources = open_sources(asked.jobs, scratch)
         with index_jobs(sources, limit=asked.limit) as job:
             return _of_job(job, orders, overlaps, folder, asked, listener)
 

@@ -70,6 +70,7 @@ def plan(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the plan as one HTML page (see `report`).")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that no plan made.")] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of these options; the command line wins.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:

@@ -21,16 +21,18 @@ def report(
         typer.Option("--plan", help="A plan of `plan --json` or `plan --save`, for itself; may be repeated."),
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no such page.")] = False,
 ) -> None:
     """Write one self-contained HTML page of RUNs: time line, prefix tree, what ran when, lengths, orders, failures.
 
     It opens from a mail attachment, prints, and asks no network for anything. A run may still be working.
     """
     from blendrun.errors import UsageError
-    from blendrun.files import refuse_overwriting
-    from blendrun.report.page.page import make_page
+    from blendrun.files import PRIVATE
+    from blendrun.report.page.page import is_page, make_page
     from blendrun.report.page.subject import plan_subject, read_plan, run_subject
     from blendrun.store.folder import StateFolder
+    from blendrun.store.guard import Target
 
     found, plans = runs or [], plan or []
     if not found and not plans:
@@ -38,12 +40,12 @@ def report(
     names = _names([*found, *plans])
     subjects = [run_subject(path, name) for path, name in zip(found, names, strict=False)]
     subjects += [plan_subject(read_plan(path), name) for path, name in zip(plans, names[len(found) :], strict=True)]
-    refuse_overwriting(
-        output, [each for path in (*found, *plans) for each in (path, StateFolder(path.resolve()).output)], "-o"
-    )
+    own = tuple(each for path in (*found, *plans) for each in (path, StateFolder(path.resolve()).output))
+    target = Target(output, "-o", own, is_page, overwrite, PRIVATE)
+    target.check()
     if output.suffix in (".jsonl", ".npz", ".json"):
         raise UsageError(f"the page would replace {output}; give a name that ends in .html with -o")
-    make_page(subjects, output)
+    make_page(subjects, target)
     sys.stderr.write(f"blendrun: wrote {output} ({output.stat().st_size / 1e6:.1f} MB)\n")
 
 

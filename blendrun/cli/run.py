@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blendrun.cli.choices import choice
-from blendrun.names import AUTO, DeviceName, EngineName, OrderName, Overlap
+from blendrun.names import AUTO, DeviceName, EngineName, OrderName, Overlap, UnknownFields
 
 if TYPE_CHECKING:
     from blendrun.backends.options import RunOptions
@@ -61,6 +61,16 @@ def run(
         bool,
         typer.Option("--strict", help="Check all lines before the model is loaded; run none if one is bad (65)."),
     ] = False,
+    unknown_fields: Annotated[
+        UnknownFields,
+        typer.Option(
+            help="Lines with a field that would have no effect: an error each, or one warning with the count."
+        ),
+    ] = UnknownFields.ERROR,
+    check_answers: Annotated[
+        bool,
+        typer.Option("--check-answers", help="An answer that breaks its schema is an error line, not only counted."),
+    ] = False,
     max_errors: Annotated[
         str | None,
         typer.Option(metavar="N|P%", help="Stop (4) when more lines than that have failed, bad lines included."),
@@ -68,6 +78,15 @@ def run(
     max_line_bytes: Annotated[
         int | None,
         typer.Option(min=1, max=1 << 31, help="Longer lines are errors. Default: 64 MiB."),
+    ] = None,
+    zstd_window: Annotated[
+        int | None,
+        typer.Option(
+            min=10,
+            max=31,
+            metavar="N",
+            help="Unpack zstd --long=N, in 2^N bytes of memory. Default: 27 (128 MiB).",
+        ),
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
     verbose: Annotated[

@@ -30,6 +30,7 @@ def synth(
         str | None, typer.Option(help="Card of configs/hardware or YAML file. Default: this machine's.")
     ] = None,
     gpus: Annotated[int, typer.Option(metavar="N", help="How many of them.")] = 1,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no such workload.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/synth.json).")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
@@ -42,10 +43,13 @@ def synth(
     from blendrun.report.schemas.synth import synth_json, synth_report
     from blendrun.report.terminal.bench import print_synth
     from blendrun.report.terminal.progress import choose_view
+    from blendrun.store.guard import Target
     from blendrun.synth.recipe import Recipe
     from blendrun.synth.workload import synthesise
-    from blendrun.synth.write import write_workload
+    from blendrun.synth.write import is_workload, write_workload
 
+    target = Target(output, "-o", (), is_workload, overwrite)
+    target.check()
     recipe = Recipe.of(compute, memory, share, rho=rho, sharing=sharing, requests=requests, seed=seed)
     with choose_view(sys.stderr, quiet=quiet) as listener:
         planned, (on, peak) = model_of(model), machine_of(hardware, gpus)

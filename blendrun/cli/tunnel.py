@@ -82,8 +82,6 @@ def tunnel(
 
 
 def _measure(asked: Asked, listener: Listener) -> TunnelReport:
-    from tempfile import TemporaryDirectory
-
     from blendrun.backends.machines import machines_of
     from blendrun.bench.tunnel import run_tunnels
     from blendrun.cost.capacity import EngineLimits
@@ -94,6 +92,7 @@ def _measure(asked: Asked, listener: Listener) -> TunnelReport:
     from blendrun.planner.plan import Choice, cost_structure, make_plan, make_structure
     from blendrun.planner.workload import Wanted, load_workload
     from blendrun.report.schemas.tunnel import tunnel_report
+    from blendrun.scratch import scratch_folder
 
     if asked.model is None:
         raise UsageError("which model? Give --model, for example --model llama-3-8b")
@@ -103,8 +102,8 @@ def _measure(asked: Asked, listener: Listener) -> TunnelReport:
     )
     machines = machines_of(asked.hardware, "1")
     limits = EngineLimits(pool_tokens=asked.kv_tokens, max_running=asked.max_running)
-    with TemporaryDirectory(prefix="blendrun-bench-", ignore_cleanup_errors=True) as scratch:
-        sources = open_sources(asked.jobs, Path(scratch))
+    with scratch_folder("bench") as scratch:
+        sources = open_sources(asked.jobs, scratch)
         workload = load_workload(sources, Wanted(asked.model, asked.tokenizer, asked.limit), listener)
         for warning in workload.warnings:
             listener(Note(warning, warning=True))
@@ -113,6 +112,6 @@ def _measure(asked: Asked, listener: Listener) -> TunnelReport:
         for on in machines:
             listener(PhaseStarted("simulate", f"{len(structure.prompts):,} requests on {on.card.name}"))
             plan = make_plan(cost_structure(structure, workload.model.card, on, limits=limits), choice, listener)
-            found.append(run_tunnels(plan, processes, Path(scratch), listener))
+            found.append(run_tunnels(plan, processes, scratch, listener))
     job = ", ".join(Path(name).name for name in asked.jobs)
     return tunnel_report(found, job=job, model=workload.model.name)

@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from blendrun.endpoints.bounds import check_bounds
 from blendrun.endpoints.fields import check_fields
 from blendrun.errors import ErrorCode, LineError
 
@@ -28,8 +29,15 @@ class AnswerDemand:
     max_new_tokens: int | None
 
 
+# Of one request, of a kind: 31 bits hold it.
+MOST_TOKENS = 2**31 - 1
+
+
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens of one request. cached: prompt tokens served from the prefix cache; output: over all choices."""
+    """Tokens of one request, each at most MOST_TOKENS.
+
+    cached: prompt tokens served from the prefix cache; output: over all choices.
+    """
 
     prompt: int = 0
     cached: int = 0
@@ -129,19 +137,10 @@ def refuse(message: str) -> LineError:
 def check_common(body: dict[str, Any]) -> None:
     """Fields every generating endpoint shares. Raises LineError."""
     check_fields(body)
-    if body.get("stream"):
-        raise refuse("`stream` must be false in a batch: the answer is one line of the output file")
     model = body.get("model")
     if model is not None and not isinstance(model, str):
         raise refuse(f"`model` must be a string, not {type(model).__name__}")
-    for name in ("max_tokens", "max_completion_tokens", "n"):
-        value = body.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise refuse(f"`{name}` must be a whole number of 1 or more, not {value!r:.40}")
-    for name in ("temperature", "top_p", "presence_penalty", "frequency_penalty"):
-        value = body.get(name)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
-            raise refuse(f"`{name}` must be a number, not {value!r:.40}")
+    check_bounds(body)
 
 
 def _object(holder: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -150,4 +149,5 @@ def _object(holder: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _count(value: object) -> int:
-    return value if isinstance(value, int) and value > 0 else 0
+    """A number of tokens; 0 for what cannot be one, as where nothing is said."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MOST_TOKENS else 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blendrun.endpoints.base import Endpoint, ServingPath, Usage, check_common, refuse, usage_body
+from blendrun.endpoints.base import AnswerDemand, Endpoint, ServingPath, Usage, check_common, refuse, usage_body
 
 
 class Completions(Endpoint):
-    """Plain text completion. One prompt a line: a batch has no use for a batch inside a line."""
+    """Plain text completion. A line of several prompts has the answers to all of them, in order."""
 
     url = "/v1/completions"
     serving = ServingPath(
@@ -21,24 +21,28 @@ class Completions(Endpoint):
     needs_bound = True
 
     def validate(self, body: dict[str, Any]) -> None:
-        check_common(body)
-        prompt = body.get("prompt")
-        if isinstance(prompt, str):
-            if not prompt:
+        check_common({name: value for name, value in body.items() if name != "max_tokens"} if scores(body) else body)
+        prompts = prompts_of(body)
+        if not prompts:
+            raise refuse("`prompt` must be a string, a list of token ids, or a list of several of one kind")
+        for each in prompts:
+            if not each:
                 raise refuse("`prompt` is empty")
-        elif isinstance(prompt, list) and prompt:
-            if not all(isinstance(token, int) and not isinstance(token, bool) for token in prompt):
-                raise refuse("`prompt` must be one string or one list of token ids; write one line a prompt")
-        else:
-            raise refuse("`prompt` must be a string or a list of token ids")
+            if not isinstance(each, str) and not _are_ids(each):
+                raise refuse("`prompt` must be a string, a list of token ids, or a list of several of one kind")
+
+    def demand(self, body: dict[str, Any]) -> AnswerDemand:
+        """Each prompt of a line has its own answers. A scored prompt has none, and costs what one token costs."""
+        asked = super().demand(body)
+        return AnswerDemand(asked.choices * len(prompts_of(body)), 1 if scores(body) else asked.max_new_tokens)
 
     def plain_prompt(self, body: Mapping[str, Any]) -> str | list[Any]:
-        prompt: str | list[Any] = body["prompt"]
+        """Of several the longest."""
+        prompt: str | list[Any] = max(prompts_of(body), key=len)
         return prompt
 
     def prompt_characters(self, body: dict[str, Any]) -> int:
-        prompt = body["prompt"]
-        return len(prompt) if isinstance(prompt, str) else 4 * len(prompt)
+        return sum(len(each) if isinstance(each, str) else 4 * len(each) for each in prompts_of(body))
 
     def replay_body(self, body: dict[str, Any], text: str, usage: Usage, reason: str) -> dict[str, Any]:
         choice = {"finish_reason": reason, "logprobs": None, "text": text}
@@ -51,3 +55,22 @@ class Completions(Endpoint):
             "choices": [{"index": place, **choice} for place in range(self.demand(body).choices)],
             "usage": usage_body(usage),
         }
+
+
+def prompts_of(body: Mapping[str, Any]) -> list[Any]:
+    """The prompts of a body in one spelling, each a text or token ids; empty where there is none."""
+    prompt = body.get("prompt")
+    if isinstance(prompt, str):
+        return [prompt]
+    if not isinstance(prompt, list) or not prompt:
+        return []
+    return prompt if isinstance(prompt[0], str | list) else [prompt]
+
+
+def scores(body: Mapping[str, Any]) -> bool:
+    """Whether a body asks for the log probabilities of its prompt and no token more."""
+    return body.get("max_tokens") == 0 and body.get("echo") is True and body.get("logprobs") is not None
+
+
+def _are_ids(prompt: Any) -> bool:
+    return isinstance(prompt, list) and all(isinstance(each, int) and not isinstance(each, bool) for each in prompt)

@@ -64,5 +64,15 @@ def _check_template_kwargs(kwargs: object) -> None:
         )
 
 
+def must_be(name: str, what: str, value: object) -> LineError:
+    """An `invalid_request` error of a field that is something else."""
+    return _refuse(f"`{name}` must be {what}, not {value!r:.40}")
+
+
+def refuse_field(name: str, why: str) -> LineError:
+    """An `invalid_request` error that names a field and says why it cannot be as it is."""
+    return _refuse(f"`{name}`: {why}")
+
+
 def _refuse(message: str) -> LineError:
     return LineError(ErrorCode.INVALID_REQUEST, message)

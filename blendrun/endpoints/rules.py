@@ -1,4 +1,6 @@
-"""What the command line lets request lines do. By default they reach nothing beyond their own bytes."""
+"""What the command line lets request lines do. By default they reach nothing beyond their own bytes, and each field of
+theirs must have an effect on SGLang's engine.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from blendrun.endpoints.adapters import check_adapter
+from blendrun.endpoints.dialects import for_sglang
+from blendrun.endpoints.effects import BODIES
+from blendrun.endpoints.fields import check_fields
+from blendrun.endpoints.forms import check_forms
 from blendrun.endpoints.media import Place, Reference, place_of, references
+from blendrun.endpoints.messages import check_chat, check_response_format
+from blendrun.endpoints.unheeded import check_effects
 from blendrun.errors import ErrorCode, LineError
+from blendrun.names import UnknownFields
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,12 +25,31 @@ class Rules:
     where nobody knows them, and any may be named.
 
     base: names of the loaded model, which a line may give where adapters are declared.
+    unknown: what becomes of fields without effect; None where the engine is a server, which knows itself what it reads.
     """
 
     media_files: bool = False
     media_urls: bool = False
     adapters: tuple[str, ...] | None = ()
     base: tuple[str, ...] = ()
+    unknown: UnknownFields | None = UnknownFields.ERROR
+
+    def admit(self, url: str, body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """A valid body of one spelling as the engine is given it, and the fields that are passed over with a warning.
+
+        Raises LineError where it asks for more than these rules allow, or for what no engine of SGLang does.
+        """
+        self.check(body)
+        if self.unknown is None or url not in BODIES:
+            return body, ()
+        told = for_sglang(url, {name: value for name, value in body.items() if value is not None})
+        check_fields(told)
+        check_response_format(told)
+        if url == _CHAT:
+            check_chat(told)
+        noted = check_effects(url, body, self.unknown)
+        check_forms(told)
+        return told, noted
 
     def check(self, body: dict[str, Any]) -> None:
         """Raises LineError where a valid body asks for more than these rules allow."""
@@ -38,8 +66,9 @@ class Rules:
             raise _unavailable(reference, "is read only with --allow-media-files DIR; or put it in a data: URL")
 
 
+_CHAT = "/v1/chat/completions"
 # To plan, when nothing is read or run: `blendrun run` decides what it allows.
-FOR_PLANNING = Rules(media_files=True, media_urls=True, adapters=None)
+FOR_PLANNING = Rules(media_files=True, media_urls=True, adapters=None, unknown=UnknownFields.WARN)
 
 
 def _unavailable(reference: Reference, why: str) -> LineError:

@@ -153,7 +153,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
     """Everything an engine process is started with.
 
     model_path: folder (or GGUF file where the platform loads one). server_args: SGLang's own arguments, which win
-    over blendrun's defaults. threads: CPU threads for the arithmetic (CPU platform only).
+    over blendrun's defaults. threads: CPU threads for the arithmetic (CPU platform only). model_name: what answers call
+    the model; "" for what SGLang calls it.
     overlap: what runs beside what (`engine.overlap`, which also says where a mode is refused).
     """
 
@@ -164,6 +165,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     server_args: dict[str, Any] = {}
     scheduler: SchedulerSettings = SchedulerSettings()
     overlap: OverlapMode = "exclusive"
+    model_name: str = ""
 
 
 class Engine(Protocol):

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 from blendrun.engine.base import Platform
 from blendrun.engine.settings import process_environment
+from blendrun.scratch import Scratch
 
 # Bytes. SGLang leaves socket files behind, and a socket's path may have 107.
 _LONGEST_TMPDIR = 40
-_PREFIX, _OWNER = "blendrun-", "owner"
 # How long a killed process group may take to vanish; the kernel needs milliseconds, a GPU context some seconds.
 REAP_TIMEOUT_S = 30.0
 
@@ -30,16 +28,18 @@ REAP_TIMEOUT_S = 30.0
 class Child:
     """A process that imports SGLang and then waits for `channel.Configure` on `connection`.
 
-    scratch: a folder of its own for what it and SGLang leave behind. Until it is configured it prints to `early_log`.
-    owner: a file there, locked as long as whoever started the process lives.
+    folder: one of its own for what it and SGLang leave behind. Until it is configured it prints to `early_log`.
     """
 
     platform: Platform
     threads: int
     process: subprocess.Popen[bytes]
     connection: socket.socket
-    scratch: Path
-    owner: BinaryIO
+    folder: Scratch
+
+    @property
+    def scratch(self) -> Path:
+        return self.folder.path
 
     @property
     def early_log(self) -> Path:
@@ -57,8 +57,11 @@ class Child:
 
     def clear(self) -> None:
         """Remove what it left; for one that is gone."""
-        _remove(self.scratch)
-        self.owner.close()
+        self.folder.remove()
+
+    def note_shared(self) -> None:
+        """Keep in mind what it and those that it started use of shared memory: a kill leaves that behind."""
+        self.folder.note_shared(_group(self.process.pid))
 
     def end(self) -> None:
         """Kill it, wait until it is gone and clear up."""
@@ -83,16 +86,12 @@ def start_child(platform: Platform, threads: int) -> Child:
     with contextlib.ExitStack() as on_error, theirs:
         on_error.callback(ours.close)
         short = len(os.fsencode(tempfile.gettempdir())) <= _LONGEST_TMPDIR
-        folder = Path(tempfile.gettempdir() if short else "/tmp")
-        _sweep(folder)
-        scratch = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder))
-        on_error.callback(shutil.rmtree, scratch, ignore_errors=True)
-        owner = _owner(scratch)
-        on_error.callback(owner.close)
-        with (scratch / "early.log").open("ab") as log:
+        folder = Scratch.make(Path(tempfile.gettempdir() if short else "/tmp"))
+        on_error.callback(folder.remove)
+        with (folder.path / "early.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "blendrun.engine.worker", str(theirs.fileno()), str(os.getpid())],
-                env=os.environ | process_environment(platform, threads) | {"TMPDIR": str(scratch)},
+                env=os.environ | process_environment(platform, threads) | {"TMPDIR": str(folder.path)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -100,7 +99,7 @@ def start_child(platform: Platform, threads: int) -> Child:
                 start_new_session=True,
             )
         on_error.pop_all()
-    return Child(platform, threads, process, ours, scratch, owner)
+    return Child(platform, threads, process, ours, folder)
 
 
 class EarlyChildren:
@@ -126,36 +125,15 @@ class EarlyChildren:
             child.end()
 
 
-def _owner(scratch: Path) -> BinaryIO:
-    """The locked file of a new scratch folder. It gets its name when it is locked: see `_sweep`."""
-    file = (scratch / f".{_OWNER}").open("wb")
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    Path(file.name).rename(scratch / _OWNER)
-    return file
-
-
-def _sweep(folder: Path) -> None:
-    """Remove what runs have left in `folder` that were killed by force: their files are locked by nobody."""
-    for owner in folder.glob(f"{_PREFIX}*/{_OWNER}"):
-        with contextlib.suppress(OSError), owner.open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(owner.parent)
-
-
-def _remove(scratch: Path) -> None:
-    """Remove a scratch folder, and SGLang's files in shared memory that are named after its sockets there."""
-    with contextlib.suppress(OSError):
-        for socket_file in list(scratch.iterdir()):
-            for shared in Path("/dev/shm").glob(f"sglang_loads_{socket_file.name}_*.shm"):
-                shared.unlink(missing_ok=True)
-    shutil.rmtree(scratch, ignore_errors=True)
-
-
 def _group_lives(group: int) -> bool:
     """Whether a process of this group still runs; a zombie that nobody has reaped yet does not."""
+    return next(_group(group), None) is not None
+
+
+def _group(group: int) -> Iterator[int]:
+    """Its processes, without zombies."""
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             state, _, process_group = stat.read_text().rpartition(")")[2].split()[:3]
             if int(process_group) == group and state != "Z":
-                return True
-    return False
+                yield int(stat.parent.name)

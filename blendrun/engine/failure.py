@@ -6,12 +6,13 @@ import orjson
 
 from blendrun.engine.base import Result
 from blendrun.errors import ErrorCode
+from blendrun.text import cut
 
 
 def failure(row: int, status: int, code: ErrorCode, message: str) -> Result:
-    """The result of a request that has no answer."""
+    """The result of a request that has no answer. What others said of it is kept in short."""
     # A lone surrogate (from a model's half-written escape) cannot be sent as UTF-8.
-    message = message.encode("utf-8", "replace").decode()
+    message = cut(message).encode("utf-8", "replace").decode()
     error = {"message": message, "type": "invalid_request_error" if status < 500 else "server_error"}
     body = orjson.dumps({"error": {**error, "param": None, "code": str(code)}})
     return Result(row, status, body, error_code=str(code), error_message=message)

@@ -16,9 +16,11 @@ from blendrun.engine.loopback import loopback
 from blendrun.engine.settings import settings_environment
 from blendrun.errors import EngineUnavailableError
 from blendrun.events import Listener, PhaseStarted
+from blendrun.text import cut, printable
 
 _LOG_TAIL_LINES = 20
 _LOG_TAIL_BYTES = 65_536
+_LONGEST_LINE = 1000
 # A ready engine process ends by itself when its channel closes, and Python then unlinks its semaphores; one that does
 # not is killed after this long.
 _GRACE_S = 5.0
@@ -75,6 +77,7 @@ class SglangEngine:
         except ConnectionError as error:
             raise await self._death("the engine did not start") from error
         while (message := await channel.receive()) is not None:
+            child.note_shared()
             if isinstance(message, Phase):
                 listener(PhaseStarted("load", message.name))
             elif isinstance(message, EngineInfo):
@@ -180,7 +183,7 @@ class SglangEngine:
     def log_tail(self) -> str:
         """The last lines the engine printed."""
         lines = self._last_words().splitlines()[-_LOG_TAIL_LINES:]
-        return "\n".join(f"  | {line}" for line in lines) or "(no log)"
+        return "\n".join(f"  | {printable(cut(line, _LONGEST_LINE))}" for line in lines) or "(no log)"
 
     def _last_words(self) -> str:
         """The end of what this start of the engine printed."""

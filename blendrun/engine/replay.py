@@ -21,12 +21,15 @@ from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.errors import ErrorCode, UsageError
 from blendrun.events import Listener
+from blendrun.text import cut
 from blendrun.version import __version__
 
 _CONTEXT_LENGTH = 8192
 _CHARACTERS_PER_TOKEN = 4
 # Without a stated length answers are made this long at most, unless the request's own bound is lower.
 _LONGEST_ANSWER = 256
+_LONGEST_NAME = 256
+_LEAST, _MOST = 1e-3, 2**31
 _TEXT = "[replay] no model was run"
 
 
@@ -43,10 +46,15 @@ class ReplaySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     fail_every: int = 0
 
     def __post_init__(self) -> None:
-        if self.slots < 1 or self.prefill_rate <= 0 or self.decode_rate <= 0:
-            raise ValueError("slots and rates must be positive")
-        if self.real_time < 0 or self.fail_every < 0:
-            raise ValueError("real_time and fail_every must be zero or more")
+        # Written so that what is no number is refused, too.
+        if not (
+            1 <= self.slots <= _MOST and _LEAST <= self.prefill_rate <= _MOST and _LEAST <= self.decode_rate <= _MOST
+        ):
+            raise ValueError("slots and rates must be positive, and at most 2^31")
+        if not (0 <= self.real_time <= _MOST and 0 <= self.fail_every <= _MOST):
+            raise ValueError("real_time and fail_every must be zero or more, and at most 2^31")
+        if self.real_time and self.real_time < _LEAST:
+            raise ValueError(f"real_time below {_LEAST:g} would never end")
 
 
 class ReplayEngine:
@@ -138,6 +146,8 @@ class ReplayEngine:
         prompt = 1 + endpoint.prompt_characters(body) // _CHARACTERS_PER_TOKEN
         if self.settings.fail_every and (item.row + 1) % self.settings.fail_every == 0:
             return failure(item.row, 500, ErrorCode.ENGINE_ERROR, "this row fails because fail_every says so")
+        if isinstance(body.get("model"), str):
+            body["model"] = cut(body["model"], _LONGEST_NAME)
         answer = endpoint.replay_body(body, _TEXT, Usage(prompt, 0, length * demand.choices), reason)
         reasons = endpoint.finish_reasons(answer)
         return Result(item.row, 200, orjson.dumps(answer), endpoint.usage(answer), reasons)

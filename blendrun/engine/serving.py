@@ -8,21 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import re
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
 from fastapi import HTTPException
 from pydantic import ValidationError
+from sglang.srt.environ import ToolStrictLevel, envs
 
 from blendrun.endpoints.adapters import adapter_of
 from blendrun.endpoints.base import Endpoint, ServingPath
+from blendrun.endpoints.fields import refuse_field
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine import sglang_names
+from blendrun.engine.answers import asked_of_sglang, completed, each_prompt, joined
 from blendrun.engine.base import Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.engine.scheduler.planned import attach_plan
@@ -32,6 +38,8 @@ from blendrun.errors import ErrorCode, LineError
 # Answers are given before the scheduler has put their cache away.
 _FLUSH_TIMEOUT_S = 30.0
 _NO_WAY_ON = "the answer's form compiles, but comes to a point where it allows no token"
+# Names that pydantic puts into the place of an error for the member of a union.
+_MEMBER = re.compile(r"[A-Z]\w*$|(?:list|str|int|float|function-\w+|nullable|constrained-\w+|literal)\b.*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +57,10 @@ class Limits:
 
 
 class Serving:
-    """All endpoints on one running SGLang engine."""
+    """All endpoints on one running SGLang engine. model_name: what answers call the model; "" for the line's own."""
 
-    def __init__(self, engine: Any, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, engine: Any, limits: Limits, model_name: str = "") -> None:
+        self._limits, self._model_name = limits, model_name
         self._manager = engine.tokenizer_manager
         self._tokenizer = self._manager.tokenizer
         served = {url: endpoint.serving for url, endpoint in ENDPOINTS.items()}
@@ -70,10 +78,20 @@ class Serving:
         if item.url not in self._handlers:
             message = f"{item.url} is not served by engines of this command: give servers (--engine http://...)"
             return failure(item.row, 400, ErrorCode.INVALID_REQUEST, message)
-        endpoint, (handler, request_class) = ENDPOINTS[item.url], self._handlers[item.url]
+        bodies = each_prompt(orjson.loads(item.body))
+        outcomes = await asyncio.gather(*(self._one(item, body) for body in bodies))
+        answers = [outcome for outcome in outcomes if isinstance(outcome, dict)]
+        # What one prompt of a line fails with, the line does.
+        failed = next((outcome for outcome in outcomes if isinstance(outcome, Result)), None)
+        return failed if failed is not None else _result(item.row, ENDPOINTS[item.url], joined(answers))
+
+    async def _one(self, item: WorkItem, body: dict[str, Any]) -> dict[str, Any] | Result:
+        """The response to one prompt of a request as an object, or its failure."""
+        handler, request_class = self._handlers[item.url]
         loop = asyncio.get_running_loop()
         try:
-            adapted, request = await loop.run_in_executor(self._preparing, self._prepare, item, handler, request_class)
+            prepare = partial(self._prepare, item, body, handler, request_class)
+            adapted, request = await loop.run_in_executor(self._preparing, prepare)
         except LineError as error:
             return failure(item.row, 400, error.code, error.message)
         except (ValueError, TypeError, KeyError) as error:
@@ -81,8 +99,13 @@ class Serving:
         # Before SGLang makes a list of its parameters, one for each choice.
         bound = any(adapted.sampling_params.get(kind) for kind in GRAMMARS)
         try:
-            answer = await handler._handle_non_streaming_request(adapted, request, None)
-            return _result(item.row, endpoint, answer, bound=bound)
+            response = await handler._handle_non_streaming_request(adapted, request, None)
+            answer = _answer(item.row, response)
+            if isinstance(answer, Result):
+                return answer
+            if bound and not sglang_names.tells_dead_ends() and "abort" in ENDPOINTS[item.url].finish_reasons(answer):
+                return failure(item.row, 400, ErrorCode.SCHEMA_UNSUPPORTED, _NO_WAY_ON)
+            return completed(answer, body, adapter_of(body, self._limits.adapters) or self._model_name)
         except re.error as error:
             return failure(item.row, 400, ErrorCode.INVALID_REQUEST, f"`stop_regex` is no regular expression: {error}")
         except HTTPException as error:
@@ -93,21 +116,20 @@ class Serving:
         except Exception as error:  # noqa: BLE001  # one request's failure, whatever it is, must not cost another its answer
             return failure(item.row, 500, ErrorCode.ENGINE_ERROR, f"{type(error).__name__}: {error}")
 
-    def _prepare(self, item: WorkItem, handler: Any, request_class: Callable[..., Any]) -> tuple[Any, Any]:
+    def _prepare(
+        self, item: WorkItem, given: dict[str, Any], handler: Any, request_class: Callable[..., Any]
+    ) -> tuple[Any, Any]:
         """Render, tokenise and check. Raises LineError, or what SGLang's own code raises for a bad request."""
         # null means "the default" in OpenAI's schema; SGLang's request models take it for some fields only.
-        body = {name: value for name, value in orjson.loads(item.body).items() if value is not None}
+        body = {name: value for name, value in asked_of_sglang(given).items() if value is not None}
         try:
             request = request_class(**body)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(str(part) for part in first["loc"])
-            raise LineError(ErrorCode.INVALID_REQUEST, f"`{place}`: {first['msg']}") from error
+            raise LineError(ErrorCode.INVALID_REQUEST, _plain(error)) from error
         if refusal := handler._validate_request(request):
             raise LineError(ErrorCode.INVALID_REQUEST, refusal)
-        adapted, request = handler._convert_to_internal_request(request, None)
-        if not isinstance(adapted.sampling_params, dict):
-            raise LineError(ErrorCode.INVALID_REQUEST, "one prompt a line: write one line for each prompt")
+        with _tools_kept(body):
+            adapted, request = handler._convert_to_internal_request(request, None)
         # SGLang takes whatever follows a colon in `model` for an adapter, and `model` without one for the base.
         adapted.lora_path = adapter_of(body, self._limits.adapters)
         # Fixed width, because SGLang aborts by prefix of the id; with n > 1 it makes its own.
@@ -115,6 +137,7 @@ class Serving:
             adapted.rid = uuid.uuid4().hex
         self._check_prompt(adapted)
         self._bound_output(adapted, ENDPOINTS[item.url].demand(body).max_new_tokens)
+        self._check_bias(adapted)
         self._check_seed(adapted)
         if item.plan is not None:
             attach_plan(adapted, item.plan)
@@ -147,6 +170,14 @@ class Serving:
         left = self._limits.context_length - len(adapted.input_ids)
         adapted.sampling_params["max_new_tokens"] = left if asked is None else min(asked, left)
 
+    def _check_bias(self, adapted: Any) -> None:
+        """Named by its field: SGLang refuses it, too."""
+        for token in adapted.sampling_params.get("logit_bias") or ():
+            if int(token) >= self._limits.vocabulary:
+                raise refuse_field(
+                    "logit_bias", f"{token} is outside the model's vocabulary of {self._limits.vocabulary}"
+                )
+
     def _check_seed(self, adapted: Any) -> None:
         params = adapted.sampling_params
         if params.get("sampling_seed") is None or params.get("temperature") == 0 or self._limits.honours_seed:
@@ -173,20 +204,52 @@ def _resolve(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def _result(row: int, endpoint: Endpoint, response: Any, *, bound: bool) -> Result:
-    """SGLang's response object (or its JSON error response) as a Result. bound: to a form that it must have."""
+@contextmanager
+def _tools_kept(body: dict[str, Any]) -> Iterator[None]:
+    """A call that must come keeps its tool's schema, `strict` or not, as everywhere else but in SGLang.
+
+    Only the thread that prepares requests reads the level.
+    """
+    choice = body.get("tool_choice")
+    if choice != "required" and not isinstance(choice, dict):
+        yield
+        return
+    name = envs.SGLANG_TOOL_STRICT_LEVEL.name
+    before = os.environ.get(name)
+    os.environ[name] = str(int(ToolStrictLevel.PARAMETER))
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _plain(error: ValidationError) -> str:
+    """What a request model says of a bad request, with the place in the body; of a union, its closest member's word."""
+    found = error.errors(include_url=False, include_input=False)
+    # The member that gets furthest is the one that was meant.
+    deepest = max(found, key=lambda each: (len(each["loc"]), each["type"] != "literal_error"))
+    place = ".".join(str(part) for part in deepest["loc"] if not (isinstance(part, str) and _MEMBER.match(part)))
+    return f"`{place}`: {deepest['msg']}"
+
+
+def _answer(row: int, response: Any) -> dict[str, Any] | Result:
+    """SGLang's response as an object; its JSON error response as a failure."""
     if hasattr(response, "status_code") and hasattr(response, "body"):
         content = orjson.loads(response.body)
         message = str(content.get("message", ""))
         return failure(row, response.status_code, _code_of(message, response.status_code), message)
-    body = response.model_dump_json().encode()
-    answer = orjson.loads(body)
+    answer: dict[str, Any] = orjson.loads(response.model_dump_json())
+    return answer
+
+
+def _result(row: int, endpoint: Endpoint, answer: dict[str, Any]) -> Result:
     reasons = endpoint.finish_reasons(answer)
-    if "abort" in reasons and bound and not sglang_names.tells_dead_ends():
-        return failure(row, 400, ErrorCode.SCHEMA_UNSUPPORTED, _NO_WAY_ON)
     if "abort" in reasons:
         return failure(row, 500, ErrorCode.ENGINE_ERROR, "the engine aborted the request")
-    return Result(row, 200, body, endpoint.usage(answer), reasons)
+    return Result(row, 200, orjson.dumps(answer), endpoint.usage(answer), reasons)
 
 
 def _code_of(message: str, status: int = 400) -> ErrorCode:

@@ -39,7 +39,7 @@ def main() -> None:
     os.environ["BLENDRUN_ENGINE_PID"] = str(os.getpid())
     # Ctrl-C, and what Slurm sends to every process of a step, are the runner's to answer: it drains, then closes the
     # channel. Spawned processes inherit what is ignored.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     # Before SGLang, which would have it be another kind of loop.
@@ -191,7 +191,7 @@ class _Worker:
             attention=found.attention,
             page=found.page,
         )
-        return Serving(engine, limits), info
+        return Serving(engine, limits, settings.model_name), info
 
     def _watch_scheduler(self, engine: Any) -> None:
         """Replace SGLang's handler that would kill this process before it could say why."""

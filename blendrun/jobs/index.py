@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
+from blendrun.endpoints.spellings import url_of
 from blendrun.errors import InputInvalidError, LineError, UsageError
 from blendrun.events import Listener, Progress, ignore
 from blendrun.jobs.job import Job, Reading
+from blendrun.jobs.kinds import looks_like_request, why_no_request
 from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, raw_digest
 from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
 from blendrun.jobs.reader import SourceReader
 from blendrun.jobs.source import Source
+from blendrun.text import cut
 
 # One row as it is gathered: packed by struct (one call a row), read back by NumPy. `owner` is the digest of
 # the custom_id; it finds duplicates and is dropped.
@@ -41,7 +44,7 @@ _ROW_TYPE = np.dtype(
 _CHUNK_BYTES = 65_536 * _ROW.size
 _NO_OWNER = bytes(16)
 _MAX_NEW_TOKENS = 2**31 - 1
-_MODELS_COUNTED = 1000
+_NAMES_COUNTED, _LONGEST_NAME = 1000, 256
 _CODES = {url: code for code, url in enumerate(ENDPOINTS)}
 
 
@@ -67,7 +70,7 @@ def index_jobs(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"the limit must be 1 line or more, not {limit}")
-    if default_url is not None and default_url not in ENDPOINTS:
+    if default_url is not None and url_of(default_url) not in ENDPOINTS:
         raise UsageError(f"endpoint {default_url!r} is not served; these work: {', '.join(ENDPOINTS)}")
     reading = Reading(default_url, max_line_bytes, rules or Rules())
     reader = SourceReader(sources)
@@ -90,6 +93,8 @@ def index_jobs(
         reading=reading,
         reader=reader,
         models=gatherer.models,
+        passed_over=gatherer.passed_over,
+        with_tools=gatherer.with_tools,
         **columns,
     )
 
@@ -102,7 +107,11 @@ class _Gatherer:
         self.reader = reader
         self.reading = reading
         self.buffer = bytearray()
+        # Whether any line of the source that is read is a request, or was meant to be one.
+        self.meant = False
         self.models: Counter[str] = Counter()
+        self.passed_over: Counter[str] = Counter()
+        self.with_tools = 0
         self.chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in _ROW_TYPE.fields or ()}
 
     def gather(self, limit: int | None, listener: Listener) -> dict[str, NDArray[Any]]:
@@ -110,10 +119,17 @@ class _Gatherer:
         total = sum(source.size for source in self.sources)
         rows, base, report_at = 0, 0, BLOCK_BYTES
         for place, source in enumerate(self.sources):
+            first: RawLine | None = None
+            self.meant = False
             for line in self._lines(place):
                 row = self._row(place, line)
                 if row is None:
                     continue
+                if first is None:
+                    first = line
+                    if (line.raw or b"").strip() == b"[":
+                        # Its last element may look like a line; the others do not.
+                        raise InputInvalidError(self._no_request(source, first))
                 self.buffer += row
                 if len(self.buffer) >= _CHUNK_BYTES:
                     self._flush()
@@ -125,6 +141,8 @@ class _Gatherer:
                 if done >= report_at:
                     listener(Progress(done, total, "bytes"))
                     report_at = done + BLOCK_BYTES
+            if first is not None and not self.meant:
+                raise InputInvalidError(self._no_request(source, first))
             base += source.size
         listener(Progress(total, total, "bytes"))
         return self._finish()
@@ -141,10 +159,15 @@ class _Gatherer:
             return self._long_row(place, line)
         try:
             request = self.reading.parse(raw)
+            self.meant = True
         except LineError as error:
+            self.meant = self.meant or looks_like_request(raw)
             content = error.content or raw_digest([raw])
             return _ROW.pack(place, offset, length, number, -1, True, 0, 0, content, _NO_OWNER)
-        self._count_model(request.body.get("model"))
+        self._count(self.models, request.body.get("model"))
+        for name in request.passed_over:
+            self._count(self.passed_over, name)
+        self.with_tools += bool(request.body.get("tools")) and request.body.get("tool_choice") != "none"
         demand = request.endpoint.demand(request.body)
         # A bound beyond 31 bits is beyond any context, where the answer ends anyway.
         bound = min(demand.max_new_tokens or 0, _MAX_NEW_TOKENS)
@@ -152,10 +175,20 @@ class _Gatherer:
         code = _CODES[request.endpoint.url]
         return _ROW.pack(place, offset, length, number, code, False, bound, demand.choices, request.content, owner)
 
-    def _count_model(self, name: str | None) -> None:
+    def _no_request(self, source: Source, first: RawLine) -> str:
+        """The sentence on a file that holds none at all. first: its first line that is not blank."""
+        raw = first.raw or b""
+        try:
+            self.reading.parse(raw)
+            detail = ""
+        except LineError as error:
+            detail = f". Line {first.number}: {error.message}"
+        return f"{source.name} holds no request: {why_no_request(raw, source.size)}{detail}"
+
+    def _count(self, names: Counter[str], name: str | None) -> None:
         # A column that holds an id by mistake must not fill the memory.
-        if name is not None and (name in self.models or len(self.models) < _MODELS_COUNTED):
-            self.models[name] += 1
+        if name is not None and ((short := cut(name, _LONGEST_NAME)) in names or len(names) < _NAMES_COUNTED):
+            names[short] += 1
 
     def _long_row(self, place: int, line: RawLine) -> bytes | None:
         blank = True
@@ -169,6 +202,8 @@ class _Gatherer:
         digest = raw_digest(pieces())
         if blank:
             return None
+        # What is too long to be looked at may be one.
+        self.meant = True
         return _ROW.pack(place, line.offset, line.length, line.number, -1, True, 0, 0, digest, _NO_OWNER)
 
     def _flush(self) -> None:

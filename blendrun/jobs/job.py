@@ -60,7 +60,9 @@ class Job:
     duplicate_of: i64 (N,), row that had this custom_id first; -1 where none.
     max_new_tokens: i32 (N,), bound of output tokens a choice; 0 means open: up to the end of the context.
     choices: i16 (N,), answers asked for; 0 where the line is no request.
-    models: how many lines name each model; of very many names the first thousand.
+    models: how many lines name each model; of very many names the first thousand, of long ones the beginning.
+    passed_over: how many lines have each field that has no effect, of those that are answered without it; the same.
+    with_tools: lines that bring tools.
 
     Methods that read may be called from many threads. `close` (or a with statement) ends the descriptors.
     """
@@ -80,6 +82,8 @@ class Job:
     reading: Reading
     reader: SourceReader
     models: Counter[str] = field(default_factory=Counter)
+    passed_over: Counter[str] = field(default_factory=Counter)
+    with_tools: int = 0
 
     def __len__(self) -> int:
         return len(self.rejected)

@@ -16,14 +16,22 @@ import orjson
 from blendrun.endpoints.base import Endpoint
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
+from blendrun.endpoints.spellings import one_spelling, url_of
 from blendrun.errors import ErrorCode, LineError
+from blendrun.jobs.kinds import why_not_json
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_CUSTOM_ID_CHARACTERS = 512
 # A Job keeps `n` in 16 bits; no engine decodes this many answers to one prompt at once.
 MAX_CHOICES = 32_767
 DIGEST_BYTES = 16
+_EXPLAINED_BYTES = 1 << 16
 
+# What messages of lines that cannot be read end with.
+GOOD_LINE = (
+    '{"custom_id": "1", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "Hi"}]}}'
+)
+_SUCH_AS = f"; a good line: {GOOD_LINE}"
 _OPTIONAL_METHODS = (None, "POST")
 _NOTHING_ALLOWED = Rules()
 
@@ -33,9 +41,10 @@ class RequestLine:
     """A line that passed validation.
 
     endpoint: the registry's object for the line's url.
-    body: the request as the user wrote it; nothing is filled in.
+    body: the request in words that the engine knows (`Rules.admit`); nothing is filled in.
     extra: unknown top-level fields such as `metadata`; they decide nothing.
-    content: 16 bytes, `content_digest` of the three fields that make the request what it is.
+    content: 16 bytes, `content_digest` of the three fields that make the request what it is, as they are written.
+    passed_over: fields of the body that have no effect, and that the run tells of.
     """
 
     custom_id: str
@@ -43,6 +52,7 @@ class RequestLine:
     body: dict[str, Any]
     extra: dict[str, Any]
     content: bytes
+    passed_over: tuple[str, ...] = ()
 
 
 def parse_line(
@@ -65,21 +75,23 @@ def parse_line(
     except orjson.JSONDecodeError as error:
         raise _not_json(raw, error) from None
     if not isinstance(line, dict):
-        raise _refuse(f"a line must be a JSON object, not {_kind(line)}")
+        raise _no_request(f"a line must be a JSON object, not {_kind(line)}")
     custom_id = line.pop("custom_id", None)
     try:
         _check_custom_id(custom_id)
         endpoint, body = _take_request(line, default_url)
         # Before the validators: their messages print values, and only shallow ones can be printed.
         canonical = canonical_body(body)
+        streamed = body.get("stream") is True
+        body = one_spelling(body)
         endpoint.validate(body)
-        _check_choices(body)
+        _check_choices(endpoint, body)
         content = _digest(custom_id.encode(), endpoint.url.encode(), canonical)
-        _check_rules(rules, body, content)
+        body, passed_over = _admit(rules, endpoint, body, content)
     except LineError as error:
         error.custom_id = custom_id if isinstance(custom_id, str) else None
         raise
-    return RequestLine(custom_id, endpoint, body, line, content)
+    return RequestLine(custom_id, endpoint, body, line, content, ("stream", *passed_over) if streamed else passed_over)
 
 
 def canonical_body(body: dict[str, Any]) -> bytes:
@@ -134,14 +146,17 @@ def _not_json(raw: bytes, error: orjson.JSONDecodeError) -> LineError:
         message = f"not UTF-8: byte 0x{raw[bad.start]:02x} at byte offset {bad.start} of the line"
     else:
         message = f"not JSON: {error.msg.partition(': line ')[0]}, at column {error.pos + 1}"
-    return LineError(ErrorCode.INVALID_JSON, message)
+        # Long lines are not looked at again: what is wrong with them is the same.
+        if len(raw) <= _EXPLAINED_BYTES and (why := why_not_json(raw.decode())):
+            message += f"; {why}"
+    return LineError(ErrorCode.INVALID_JSON, f"{message}{_SUCH_AS}")
 
 
 def _check_custom_id(custom_id: object) -> None:
     if custom_id is None:
-        raise _refuse("`custom_id` is missing; answers are matched by it")
+        raise _no_request("`custom_id` is missing; answers are matched by it")
     if not isinstance(custom_id, str):
-        raise _refuse(f"`custom_id` must be a string, not {_kind(custom_id)}")
+        raise _no_request(f"`custom_id` must be a string, not {_kind(custom_id)}")
     if not 0 < len(custom_id) <= MAX_CUSTOM_ID_CHARACTERS:
         raise _refuse(f"`custom_id` must have 1 to {MAX_CUSTOM_ID_CHARACTERS} characters, not {len(custom_id):,}")
 
@@ -150,10 +165,10 @@ def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[Endpoi
     """Take method, url and body out of `line`; what stays in it is extra."""
     method, url, body = line.pop("method", None), line.pop("url", None), line.pop("body", None)
     if method not in _OPTIONAL_METHODS:
-        raise _refuse('`method` must be "POST" (or left out)')
+        raise _no_request('`method` must be "POST" (or left out)')
     if url is None:
         url = default_url
-    endpoint = ENDPOINTS.get(url) if isinstance(url, str) else None
+    endpoint = ENDPOINTS.get(url_of(url)) if isinstance(url, str) else None
     if endpoint is None:
         given = (
             "is missing"
@@ -162,21 +177,25 @@ def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[Endpoi
             if isinstance(url, str)
             else "is not a string"
         )
-        raise _refuse(f"`url` {given}; these work: {', '.join(ENDPOINTS)}")
+        raise _no_request(f"`url` {given}; these work: {', '.join(ENDPOINTS)}")
     if not isinstance(body, dict):
-        raise _refuse("`body` is missing" if body is None else f"`body` must be an object, not {_kind(body)}")
+        raise _no_request("`body` is missing" if body is None else f"`body` must be an object, not {_kind(body)}")
     return endpoint, body
 
 
-def _check_choices(body: dict[str, Any]) -> None:
-    choices = body.get("n")
-    if isinstance(choices, int) and choices > MAX_CHOICES:
-        raise _refuse(f"`n` must be at most {MAX_CHOICES:,}, not {choices:,}")
+def _check_choices(endpoint: Endpoint, body: dict[str, Any]) -> None:
+    choices = endpoint.demand(body).choices
+    if choices > MAX_CHOICES:
+        each = body.get("n") or 1
+        prompts = f" for each of {choices // each:,} prompts" if choices > each else ""
+        raise _refuse(f"`n` must be at most {MAX_CHOICES:,}, not {each:,}{prompts}")
 
 
-def _check_rules(rules: Rules, body: dict[str, Any], content: bytes) -> None:
+def _admit(
+    rules: Rules, endpoint: Endpoint, body: dict[str, Any], content: bytes
+) -> tuple[dict[str, Any], tuple[str, ...]]:
     try:
-        rules.check(body)
+        return rules.admit(endpoint.url, body)
     except LineError as error:
         error.content = content
         raise
@@ -188,6 +207,10 @@ def _kind(value: object) -> str:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}
     return names.get(type(value), "an object")
+
+
+def _no_request(message: str) -> LineError:
+    return _refuse(f"{message}{_SUCH_AS}")
 
 
 def _refuse(message: str) -> LineError:

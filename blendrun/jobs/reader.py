@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from blendrun.errors import InputMissingError
+from blendrun.errors import BlendrunError, InputMissingError, OutputUnavailableError
 from blendrun.jobs.source import Source
 
 PIECE_BYTES = 4 * 1024 * 1024
@@ -22,24 +22,29 @@ class SourceReader:
     """
 
     def __init__(self, sources: Sequence[Source]) -> None:
-        """Raises InputMissingError where a source is no longer there."""
+        """Raises InputMissingError where a source is no longer there, as all that reads does; of a copy in the state
+        folder that is an OutputUnavailableError.
+        """
         self._sources = tuple(sources)
         self._held: list[BinaryIO] = []
         try:
             for source in self._sources[:_MAX_HELD]:
                 self._held.append(_open(source))
-        except InputMissingError:
+        except BlendrunError:
             self.close()
             raise
 
     @contextmanager
     def descriptor(self, place: int) -> Iterator[int]:
         """An open descriptor of source number `place`."""
-        if place < len(self._held):
-            yield self._held[place].fileno()
-        else:
-            with _open(self._sources[place]) as file:
-                yield file.fileno()
+        try:
+            if place < len(self._held):
+                yield self._held[place].fileno()
+            else:
+                with _open(self._sources[place]) as file:
+                    yield file.fileno()
+        except InputMissingError as error:
+            raise _of(self._sources[place], error) from error
 
     def read(self, place: int, offset: int, length: int) -> bytes:
         """Up to `length` bytes of source `place`, fewer only where it ends. Raises InputMissingError."""
@@ -76,4 +81,12 @@ def _open(source: Source) -> BinaryIO:
     try:
         return source.path.open("rb", buffering=0)
     except OSError as error:
-        raise InputMissingError(f"cannot read {source.name}: {error.strerror}; was it moved?") from error
+        missing = InputMissingError(f"cannot read {source.name}: {error.strerror}; was it moved?")
+        raise _of(source, missing) from error
+
+
+def _of(source: Source, error: InputMissingError) -> BlendrunError:
+    """What it means that a source cannot be read."""
+    if not source.copied:
+        return error
+    return OutputUnavailableError(f"{error} (its unpacked copy {source.path}); the same command unpacks it again")

@@ -9,22 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from blendrun.errors import InputInvalidError, InputMissingError, UsageError
-from blendrun.jobs.spool import HEAD_BYTES, packing, spool, spool_file
+from blendrun.errors import InputMissingError, UsageError
+from blendrun.jobs import kinds
+from blendrun.jobs.spool import HEAD_BYTES, LONGEST_WINDOW, packing, refuse_foreign, spool, spool_file
+from blendrun.paths import how_to_read, scheme
 
 STDIN = "-"
 # A Job names a row's source in 16 bits.
 MAX_SOURCES = 65_535
-
-# Formats people try; each line of such a file would be refused on its own, which helps nobody.
-_FOREIGN = {
-    b"PAR1": "a Parquet file; write it as JSON lines",
-    b"PK\x03\x04": "a zip archive; unpack it",
-    b"\xfd7zX": "xz data; unpack it, or use .gz or .zst",
-    b"BZh": "bzip2 data; unpack it, or use .gz or .zst",
-    b"\xff\xfe": "UTF-16 text; save it as UTF-8",
-    b"\xfe\xff": "UTF-16 text; save it as UTF-8",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +26,22 @@ class Source:
     name: as the user gave it, for messages; "<stdin>" for `-`.
     path: the file to read; the input itself, or its unpacked copy.
     size: bytes of that file.
+    copied: whether it is such a copy, in the state folder.
     """
 
     name: str
     path: Path
     size: int
+    copied: bool = False
 
 
-def open_sources(paths: Sequence[str | Path], spool_folder: Path) -> list[Source]:
+def open_sources(paths: Sequence[str | Path], spool_folder: Path, longest_window: int = LONGEST_WINDOW) -> list[Source]:
     """Make every input readable by offset, in the order given.
 
     Plain files stay where they are. Gzip and zstd (by content, not by name), pipes and `-` are unpacked into
     `spool_folder` (made when first needed), each as a file named by its content.
+
+    longest_window: of zstd, as a power of two.
 
     Raises UsageError (no input, or one given twice), InputMissingError (not there, not readable, a folder),
     InputInvalidError (truncated or corrupt), OutputUnavailableError (the spool folder cannot be written).
@@ -56,7 +52,7 @@ def open_sources(paths: Sequence[str | Path], spool_folder: Path) -> list[Source
         raise UsageError(f"{len(paths):,} input files; at most {MAX_SOURCES:,} can be one job, so join some")
     names = [_display(path) for path in paths]
     _check_all(paths, names)
-    return [_open(path, name, spool_folder) for path, name in zip(paths, names, strict=True)]
+    return [_open(path, name, spool_folder, longest_window) for path, name in zip(paths, names, strict=True)]
 
 
 def _display(path: str | Path) -> str:
@@ -74,6 +70,8 @@ def _check_all(paths: Sequence[str | Path], names: Sequence[str]) -> None:
             try:
                 status = Path(path).stat()
             except OSError as error:
+                if scheme(str(path)) is not None:
+                    raise InputMissingError(how_to_read(name)) from error
                 raise InputMissingError(f"cannot read {name}: {error.strerror}; check the path") from error
             except ValueError as error:
                 raise InputMissingError(f"{name!r} cannot be a path: {error}") from error
@@ -87,22 +85,20 @@ def _check_all(paths: Sequence[str | Path], names: Sequence[str]) -> None:
         seen[identity] = name
 
 
-def _open(path: str | Path, name: str, spool_folder: Path) -> Source:
+def _open(path: str | Path, name: str, spool_folder: Path, longest_window: int) -> Source:
     if str(path) == STDIN:
         if sys.stdin is None:
             raise InputMissingError("stdin is closed; name a file instead of -")
-        return Source(name, *spool(sys.stdin.buffer, name, spool_folder))
+        return Source(name, *spool(sys.stdin.buffer, name, spool_folder, longest_window), True)
     try:
         with Path(path).open("rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                return Source(name, *spool(file, name, spool_folder))
-            head = os.pread(file.fileno(), HEAD_BYTES, 0)
-            if packing(head) is not None:
-                return Source(name, *spool_file(file, Path(path), name, spool_folder))
+                return Source(name, *spool(file, name, spool_folder, longest_window), True)
+            head = os.pread(file.fileno(), kinds.HEAD_BYTES, 0)
+            if packing(head[:HEAD_BYTES]) is not None:
+                return Source(name, *spool_file(file, Path(path), name, spool_folder, longest_window), True)
     except OSError as error:
         raise InputMissingError(f"cannot read {name}: {error.strerror}; check the path") from error
-    for magic, what in _FOREIGN.items():
-        if head.startswith(magic):
-            raise InputInvalidError(f"{name} is {what}")
+    refuse_foreign(head, name)
     return Source(name, Path(path).absolute(), status.st_size)

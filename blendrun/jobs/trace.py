@@ -135,7 +135,7 @@ class _Gathered:
         self.source, self.line_number = array("H"), array("q")
         self.prompt_tokens, self.output_tokens = array("i"), array("i")
         self.cluster, self.owner = array("Q"), array("Q")
-        self.blocks, self.block_count = array("q"), array("q")
+        self.blocks, self.block_count, self.own = array("q"), array("q"), array("q")
         self.ids, self.id_length = bytearray(), array("q")
         self.block_size = 0
         self.refused: list[RefusedLine] = []
@@ -156,7 +156,13 @@ class _Gathered:
         self.output_tokens.append(request.output_tokens)
         self.cluster.append(request.cluster)
         self.blocks.extend(request.blocks)
-        self.block_count.append(len(request.blocks))
+        count = len(request.blocks)
+        if request.block_size and count * request.block_size < request.prompt_tokens:
+            # Only full blocks have ids: what is left of the prompt gets one that nobody else has, when all are known.
+            self.own.append(len(self.blocks))
+            self.blocks.append(0)
+            count += 1
+        self.block_count.append(count)
         name = request.id.encode()
         self.owner.frombytes(blake2b(name, digest_size=16).digest())
         self.ids += name
@@ -185,7 +191,7 @@ class _Gathered:
             prompt_tokens=_column(self.prompt_tokens, np.int32)[keep],
             output_tokens=_column(self.output_tokens, np.int32)[keep],
             block_size=self.block_size,
-            blocks=_column(self.blocks, np.int64)[np.repeat(keep, block_count)],
+            blocks=_with_own(_column(self.blocks, np.int64), _column(self.own, np.int64))[np.repeat(keep, block_count)],
             offsets=_offsets(block_count[keep]),
             cluster=_column(self.cluster, np.uint64)[keep],
             id_bytes=_column(self.ids, np.uint8),
@@ -210,6 +216,24 @@ def _second(trace: Trace, row: int, first: int) -> RefusedLine:
     message = f"id {name!r} is already that of line {number} of {source}; the first one is kept"
     error = LineError(ErrorCode.DUPLICATE_CUSTOM_ID, message, name)
     return RefusedLine(int(trace.source[row]), int(trace.line_number[row]), error)
+
+
+def _with_own(blocks: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The blocks with ids at the places `own` that no other place has."""
+    if not len(own):
+        return blocks
+    given = np.delete(blocks, own)
+    last = int(given.max()) if len(given) else -1
+    if last + len(own) >= 2**63:
+        # There is no room above them: numbered anew, in their order.
+        names, given = np.unique(given, return_inverse=True)
+        last = len(names) - 1
+    found = np.empty_like(blocks)
+    rest = np.ones(len(blocks), dtype=np.bool_)
+    rest[own] = False
+    found[rest] = given
+    found[own] = last + 1 + np.arange(len(own))
+    return found
 
 
 def _column(values: array[Any] | bytearray, kind: type) -> NDArray[Any]:

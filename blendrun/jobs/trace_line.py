@@ -98,8 +98,9 @@ def _blocks(line: dict[str, Any], prompt_tokens: int) -> tuple[int, array[int]]:
         raise refuse(f"`block_size` must be a whole number from 1 to {MAX_TOKENS:,} where there are `hash_ids`")
     if not isinstance(ids, list) or not all(type(each) is int and each in _BLOCK_ID_RANGE for each in ids):
         raise refuse("`hash_ids` must be an array of whole numbers of at most 64 bits")
-    needed = -(-prompt_tokens // size)
-    if len(ids) != needed:
+    # Traces in the wild give ids to full blocks only: what is left of the prompt is its own.
+    full, needed = prompt_tokens // size, -(-prompt_tokens // size)
+    if len(ids) not in (full, needed):
         tokens = f"{prompt_tokens:,} prompt tokens in blocks of {size:,}"
         raise refuse(f"`hash_ids` has {len(ids):,} ids, but {tokens} need {needed:,}")
     try:

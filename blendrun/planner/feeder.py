@@ -206,7 +206,8 @@ class PlanFeeder:
 
         subtree: i64 (M,), where each `QueuedRequest` hangs; None for the tree's own nodes, where it is not that of the
         whole job.
-        unplanned: i64, rows of the Job without a prompt, fed first of all. sample: i64, prompts to be fed next.
+        unplanned: i64, rows of the Job without a prompt, fed last of all: nobody knows what they take, and most are
+        refused. sample: i64, prompts to be fed first.
         """
         self._unplanned = [] if unplanned is None else unplanned.tolist()[::-1]
         self._prompts, self._tree, self._pool = prompts, tree, float(pool_tokens)
@@ -229,7 +230,7 @@ class PlanFeeder:
     @property
     def rows(self) -> NDArray[np.int64]:
         unplanned = np.array(self._unplanned, dtype=np.int64)
-        return np.concatenate((unplanned, self._prompts.row[self._left_to_feed]))
+        return np.concatenate((self._prompts.row[self._left_to_feed], unplanned))
 
     def split_off(self) -> PlanFeeder | None:
         """Sub-trees from where this feeder would come last: half of the tokens that are left, in depth-first order."""
@@ -301,12 +302,12 @@ class PlanFeeder:
         return max(self._held - self._pool, 0.0) * len(self._running) / self._held
 
     def take(self, side: int | None = None) -> QueuedRequest | None:
-        if self._unplanned:
-            self._count += 1
-            return QueuedRequest(self._unplanned.pop(), self._count - 1)
         prompt, side = self._next(side)
         if prompt < 0:
-            return None
+            if not self._unplanned:
+                return None
+            self._count += 1
+            return QueuedRequest(self._unplanned.pop(), self._count - 1)
         self._cursor.note(prompt, side)
         turn = self._cursor.turn(prompt, side, self._paced)
         self._left_to_feed[prompt] = False

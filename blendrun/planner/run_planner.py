@@ -75,7 +75,7 @@ class RunPlanner:
     platform: Runs | None = None
 
     def plan(self, job: Job, rows: NDArray[np.int64], listener: Listener = ignore) -> RunPlan:
-        """A plan for `rows` (i64) of the job. What cannot be tokenised is fed first, so that its error is seen early.
+        """A plan for `rows` (i64) of the job. What cannot be tokenised is fed last.
 
         Where no order was asked for and none can be planned, rows are fed as they stand, and a warning says why.
         Raises OverlapRefusedError, UsageError, InputMissingError (no tokenizer), OutputUnavailableError (no room for

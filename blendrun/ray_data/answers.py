@@ -15,6 +15,7 @@ import orjson
 from numpy.typing import NDArray
 
 from blendrun.backends.sglang import engine_settings
+from blendrun.endpoints.rules import Rules
 from blendrun.engine.base import Engine, Platform, Result, WorkItem
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.settings import available_cores, detect_platform, needs_weights
@@ -22,11 +23,14 @@ from blendrun.errors import EngineUnavailableError, ErrorCode, LineError, UsageE
 from blendrun.events import ignore
 from blendrun.jobs.line import parse_line
 from blendrun.models.resolve import resolve_model
+from blendrun.names import UnknownFields
 from blendrun.ray_data.rows import ToRequest, request_line
 
 _T = TypeVar("_T")
 # Of an engine that dies; what had been answered by then stays.
 _RESTARTS = 1
+# A table has columns that are nobody's fields.
+_OF_TABLES = Rules(unknown=UnknownFields.WARN)
 
 
 class Answers:
@@ -124,7 +128,7 @@ class Answers:
     def _item(self, row: dict[str, Any], number: int, results: dict[int, Result]) -> WorkItem | None:
         """None for a row that is refused, which has its result then."""
         try:
-            line = parse_line(request_line(row, number, self._to_request))
+            line = parse_line(request_line(row, number, self._to_request), rules=_OF_TABLES)
         except (UsageError, TypeError) as error:
             refusal = LineError(ErrorCode.INVALID_REQUEST, str(error))
         except LineError as error:

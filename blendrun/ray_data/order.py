@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from blendrun.names import LengthMode, OrderName
 from blendrun.planner.plan import Choice, cost_structure, make_parts, make_plan, make_structure
 from blendrun.planner.workload import Wanted, Workload, load_workload
 from blendrun.ray_data.rows import ToRequest, request_line
+from blendrun.scratch import scratch_folder
 
 _log = logging.getLogger("blendrun")
 _PLACE, _PART = "blend_place", "blend_part"
@@ -62,10 +62,10 @@ def blend(
     on = machine(card, limits.devices or 1)
     # Its rows have numbers only once there is one execution of it.
     dataset = dataset.materialize()
-    with TemporaryDirectory(prefix="blendrun-ray-data-") as folder:
-        path = Path(folder) / "rows.jsonl"
+    with scratch_folder("ray-data") as folder:
+        path = folder / "rows.jsonl"
         rows = _write(dataset, path, to_request)
-        workload = load_workload(open_sources([path], Path(folder)), Wanted(model), _hear)
+        workload = load_workload(open_sources([path], folder), Wanted(model), _hear)
         place, part = _places(workload, rows, parts, choice, on, limits)
     columns = {_PLACE: place} | ({_PART: part} if parts > 1 else {})
     numbered = dataset.zip(ray.data.from_arrow(pyarrow.table(columns)))

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from blendrun.blend.base import LEFT, RIGHT
+from blendrun.endpoints.promises import Promise, promise_of
 from blendrun.engine.base import Engine, EngineInfo, Planned, Result, SchedulerSettings, WorkItem, step_budget
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.scheduler.occupancy import Occupancy
@@ -41,7 +42,7 @@ _MOST_HELD = 10_000
 class Flight:
     """A request that the engine has. submitted: seconds, as `Records.now` counts; size: bytes of its body.
 
-    plan: whose feeder it came from.
+    plan: whose feeder it came from. promise: what its answer must be.
     """
 
     queued: QueuedRequest
@@ -49,13 +50,14 @@ class Flight:
     custom_id: str
     submitted: float
     size: int
+    promise: Promise | None = None
 
 
 class Receiver(Protocol):
     """Whom results are for."""
 
-    def receive(self, result: Result, custom_id: str) -> None:
-        """A request has come back, answered or not."""
+    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
+        """A request has come back, answered or not. promise: what its answer must be."""
 
     def show_progress(self) -> None:
         """Some seconds have passed, with or without a result."""
@@ -143,7 +145,9 @@ class Dispatcher:
             item = WorkItem(queued.row, request.endpoint.url, body, _stated_length(request.extra), plan)
             await window.enter(len(body))
             self._inside[queued.side] += 1
-            self.flights[queued.row] = Flight(queued, self._source, request.custom_id, self.records.now(), len(body))
+            promise = promise_of(request.body)
+            now = self.records.now()
+            self.flights[queued.row] = Flight(queued, self._source, request.custom_id, now, len(body), promise)
             await self.engine.submit(item)
         await self.engine.close_input()
         self.handed_over = True
@@ -236,7 +240,7 @@ class Dispatcher:
             self._inside[flight.queued.side] -= 1
             self.answered += 1
             # Before anything is waited for: this answer is there, and the run may be ended meanwhile.
-            self.receiver.receive(result, flight.custom_id)
+            self.receiver.receive(result, flight.custom_id, flight.promise)
             await window.leave(flight.size)
             if self.deadline is not None:
                 self.deadline.ended(result.usage.output, self.records.now() - flight.submitted)

@@ -10,9 +10,10 @@ from blendrun.events import Listener, Note
 from blendrun.jobs.job import Job
 from blendrun.store.answers import write_errors
 from blendrun.store.failures import ErrorLimit, Failures, shown
-from blendrun.store.folder import StateFolder, path_text
+from blendrun.store.folder import path_text
 from blendrun.store.journal import Journal
 from blendrun.store.ledger import FAILED, UNFINISHED, Ledger
+from blendrun.store.own_files import OwnFiles
 from blendrun.tokens.check import RefusedPrompts
 
 
@@ -24,12 +25,13 @@ class FailedLines:
         job: Job,
         ledger: Ledger,
         journal: Journal,
-        state: StateFolder,
+        files: OwnFiles,
         limit: ErrorLimit | None,
         listener: Listener,
     ) -> None:
         self.failures = Failures()
-        self._job, self._ledger, self._journal, self._state = job, ledger, journal, state
+        self._job, self._ledger, self._journal = job, ledger, journal
+        self._files, self._state = files, files.state
         self._limit, self._listener = limit, listener
 
     @property
@@ -67,7 +69,7 @@ class FailedLines:
     def check(self) -> None:
         """Raises TooManyErrorsError, with all failed lines so far in the errors file."""
         if self.too_many():
-            write_errors(self._job, self._ledger, self._journal, self._state)
+            write_errors(self._job, self._ledger, self._journal, self._state, self._files)
             raise self.error()
 
     def refuse(self, refused: RefusedPrompts | None) -> None:
@@ -78,7 +80,7 @@ class FailedLines:
                 error = refused.error(row)
                 self.add(row, str(error.code), error.message)
         if bad := int(self._job.rejected.sum()) + (len(refused.rows) if refused else 0):
-            write_errors(self._job, self._ledger, self._journal, self._state, refused)
+            write_errors(self._job, self._ledger, self._journal, self._state, self._files, refused)
             raise InputInvalidError(
                 f"{bad:,} of {len(self._job):,} lines cannot be answered, and --strict runs none then; "
                 f"they are listed in {path_text(self._state.errors)}"

@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.endpoints.adapters import other_models
+from blendrun.endpoints.promises import Promise
 from blendrun.engine.base import Result
+from blendrun.engine.failure import failure
 from blendrun.errors import (
     EXIT_OK,
     EXIT_SOME_LINES_FAILED,
@@ -20,13 +22,21 @@ from blendrun.errors import (
     BlendrunError,
     DrainedError,
     EngineUnavailableError,
+    ErrorCode,
     InterruptedRunError,
+    exit_code_of,
+    unusable,
 )
 from blendrun.events import Event, Expected, Listener, Note, PhaseStarted, Progress
+from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
+from blendrun.jobs.lines_read import LinesRead
+from blendrun.jobs.spool import remove_others
 from blendrun.lengths.history import HistoryUnavailableError
+from blendrun.names import EngineName
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.failed_lines import FailedLines
+from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
@@ -34,21 +44,30 @@ from blendrun.runner.stop import handlers_kept, stops_as_errors
 from blendrun.runner.supervise import Supervisor
 from blendrun.store import manifest as manifests
 from blendrun.store import summary as summaries
-from blendrun.store.answers import answer_line, write_answers
-from blendrun.store.folder import StateFolder, path_text
-from blendrun.store.journal import Journal, Record
+from blendrun.store.answers import answer_line, is_line, write_answers
+from blendrun.store.folder import StateFolder, path_text, remove
+from blendrun.store.journal import LONGEST_RECORD, Journal, Record
 from blendrun.store.ledger import ANSWERED, Ledger
-from blendrun.store.shards import Rows, write_rows
+from blendrun.store.own_files import OwnFiles, WrittenFile
+from blendrun.store.shards import Rows, read_rows, write_rows
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tokens
+from blendrun.store.unkept import UnkeptAnswers
 from blendrun.version import __version__
 
+# Fields without effect that are named, a warning each.
+_FIELDS_TOLD = 10
 RESUMES = "the same command resumes"
+# Bytes of an answer that a record has room for, beside its id and what else is said of it.
+_LONGEST_ANSWER = LONGEST_RECORD - (16 << 20)
 
 
 @dataclass(slots=True)
 class Invocation:
-    """Works under the state folder's lock, and is the replicas' `Owner`. rows: what `job` is of a larger one."""
+    """Works under the state folder's lock, and is the replicas' `Owner`.
+
+    lines: of the whole input. rows: what `job` is of a larger one.
+    """
 
     settings: RunSettings
     state: StateFolder
@@ -56,12 +75,15 @@ class Invocation:
     stopwatch: Stopwatch
     listener: Listener
     status: StatusFile
+    lines: LinesRead
     rows: Rows | None = None
     manifest: manifests.Manifest = field(init=False)
     salt: bytes = field(init=False)
     ledger: Ledger = field(init=False)
     failed: FailedLines = field(init=False)
+    files: OwnFiles = field(init=False)
     journal: Journal = field(init=False)
+    kept: AnswerCheck = field(init=False)
     notes: list[str] = field(default_factory=list, init=False)
     restarts: list[Restart] = field(default_factory=list, init=False)
     supervisor: Supervisor | None = field(default=None, init=False)
@@ -73,21 +95,35 @@ class Invocation:
         self.manifest = self._manifest()
         self.salt = self.manifest.salt
         self.rejected = int(self.job.rejected.sum())
+        before = summaries.read(self.state.summary)
+        old = manifests.read(
+            self.state.manifest, accept_changes=self.settings.accept_changes or not self.settings.resume
+        )
+        self.files = OwnFiles(self.state, old.written if old else (), self._keep_records, self.settings.overwrite)
         if not self.settings.resume:
             # Only now: a wrong input must not cost the answers of the run before.
             self.state.clear(keep=[source.path for source in self.job.sources])
-        old = manifests.read(self.state.manifest, accept_changes=self.settings.accept_changes)
+            old = None
         with Journal(self.state.journal) as journal:
             self.journal = journal
             # Without a finished request there is nothing to mix: a failed first start binds nobody to its settings.
             if old is not None and (not journal.empty or self.state.output.exists()):
-                manifests.check(old, self.manifest, accept_changes=self.settings.accept_changes)
+                accept = self.settings.accept_changes
+                manifests.check(old, self.manifest, accept_changes=accept, same_input=self._same_input(old))
             if self.settings.retry_errors:
                 journal.drop_errors()
             self.ledger = Ledger(self.job, self.salt)
-            self.ledger.load(journal.entries())
+            self.ledger.load(journal.entries(is_line))
             self.failed = FailedLines(
-                self.job, self.ledger, journal, self.state, self.settings.max_errors, self.listener
+                self.job, self.ledger, journal, self.files, self.settings.max_errors, self.listener
+            )
+            self.kept = AnswerCheck(
+                self.job,
+                self.salt,
+                UnkeptAnswers(self.state.unkept),
+                refuse=self.settings.check_answers,
+                placeholders=self.settings.engine == EngineName.REPLAY,
+                listener=self.hear,
             )
             if journal.emptied:
                 self._note("the journal was empty: what it held is lost, and its requests run again", warning=True)
@@ -96,23 +132,30 @@ class Invocation:
                     f"{journal.damaged} damaged journal records passed over; their requests run again", warning=True
                 )
             todo = self.ledger.unfinished()
-            if not len(todo) and old == self.manifest and (done := self._finished_before()) is not None:
+            if not len(todo) and self._unchanged(old) and (done := self._finished_before(before)) is not None:
                 return done
-            manifests.write(self.state.manifest, self.manifest)
+            if len(todo):
+                self.files.check(trusted=before is not None and before.status == "completed")
+            write_atomically(self.state.lines, self.lines.data)
+            self._keep_records(self.files.records)
             if self.rows is not None:
                 write_rows(self.state, self.rows)
             self.status.open()
             # A summary speaks of a run that ended; this one has begun.
-            self.state.summary.unlink(missing_ok=True)
+            remove(self.state.summary)
+            remove_others(self.state.spool, [source.path for source in self.job.sources])
             try:
                 with stops_as_errors():
                     self._finish(todo, make_engine)
-            except BlendrunError as error:
-                stopped = isinstance(error, DrainedError | InterruptedRunError)
+            except BaseException as error:
+                ends = unusable(self.state.path, error) if isinstance(error, OSError) else error
+                stopped = isinstance(ends, DrainedError | InterruptedRunError)
                 # What ended the run matters more than a summary that cannot be written either.
-                with suppress(BlendrunError):
+                with suppress(BlendrunError, OSError):
                     self.failed.show_counts()
-                    self._summary("drained" if stopped else "failed", error.exit_code)
+                    self._summary("drained" if stopped else "failed", exit_code_of(ends))
+                if ends is not error:
+                    raise ends from error
                 raise
         if self.failed.too_many():
             # What was in flight was all there was: the files are complete, the verdict is the same.
@@ -189,6 +232,7 @@ class Invocation:
             self.failed.check()
             self._note_resume(len(todo))
             self._note_models()
+            self._note_fields()
             self._answer(todo, make_engine)
         if left := len(self.ledger.unfinished()):
             stopped = self.supervisor.stopped if self.supervisor else None
@@ -200,7 +244,7 @@ class Invocation:
             raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; {RESUMES}")
         with self.stopwatch.phase("write"):
             self.listener(PhaseStarted("write", str(self.state.output)))
-            write_answers(self.job, self.ledger, self.journal, self.state)
+            write_answers(self.job, self.ledger, self.journal, self.state, self.files)
             if self.rows is not None:
                 write_rows(self.state, replace(self.rows, failed=self.ledger.state != ANSWERED))
 
@@ -228,12 +272,30 @@ class Invocation:
             division=self.rows.division if self.rows is not None else None,
         )
 
-    def _finished_before(self) -> Summary | None:
-        """The summary of the run that finished this very job, if its files are still there."""
-        summary = summaries.read(self.state.summary)
-        if summary is None or summary.status != "completed" or not self.state.output.exists():
+    def _keep_records(self, records: tuple[WrittenFile, ...]) -> None:
+        self.manifest = msgspec.structs.replace(self.manifest, written=records)
+        manifests.write(self.state.manifest, self.manifest)
+
+    def _unchanged(self, old: manifests.Manifest | None) -> bool:
+        """Whether the manifest of before is that of now, and all that goes with it is there."""
+        if old is None or old != msgspec.structs.replace(self.manifest, written=old.written):
+            return False
+        kept = read_rows(self.state) if self.rows is not None else None
+        return self.rows is None or (kept is not None and kept.finished)
+
+    def _same_input(self, old: manifests.Manifest) -> bool:
+        """Whether the lines that were read then are those of now, as far as both go."""
+        try:
+            kept = LinesRead.kept(self.state.lines.read_bytes(), old.limit)
+        except OSError:
+            return False
+        return kept is not None and kept.same_input(self.lines)
+
+    def _finished_before(self, summary: Summary | None) -> Summary | None:
+        """The summary of the run that finished this very job, if its files are still as it wrote them."""
+        if summary is None or summary.status != "completed":
             return None
-        if summary.errors is not None and not self.state.errors.exists():
+        if not self.files.whole(failed=summary.errors is not None):
             return None
         self._note("finished before; nothing to do")
         return msgspec.structs.replace(summary, exit_code=self._exit_code(summary.counts.failed))
@@ -258,6 +320,16 @@ class Invocation:
         if not rules.adapters and (sentence := other_models(self.job.models, self.settings.model, rules.base)):
             self._note(sentence, warning=True)
 
+    def _note_fields(self) -> None:
+        """What the lines that run have for nothing."""
+        for name, count in self.job.passed_over.most_common(_FIELDS_TOLD):
+            self._note(f"{count:,} lines have `{name}`, which has no effect here", warning=True)
+        if (more := len(self.job.passed_over) - _FIELDS_TOLD) > 0:
+            self._note(f"{more:,} more fields of lines have no effect here", warning=True)
+        if self.job.with_tools and self.settings.shows_tools is False:
+            text = f"the chat template of {self.settings.model} shows no tools to it"
+            self._note(f"{self.job.with_tools:,} lines bring `tools`, and {text}", warning=True)
+
     def remember(self, plan: RunPlan) -> None:
         """Leave the lengths of the answers to later runs."""
         if plan.learning is None:
@@ -271,8 +343,12 @@ class Invocation:
         """Keep it for the summary."""
         self.restarts.append(restart)
 
-    def receive(self, result: Result, custom_id: str) -> None:
-        """Journal and count a result."""
+    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
+        """Journal and count a result. promise: what its answer must be."""
+        if len(result.body) > _LONGEST_ANSWER:
+            what = f"an answer of {len(result.body):,} bytes, which is more than is kept of one"
+            result = failure(result.row, 500, ErrorCode.ENGINE_ERROR, what)
+        result = self.kept.judged(result, custom_id, promise)
         key = self.job.key(result.row, self.salt)
         record = Record(
             key,
@@ -325,6 +401,8 @@ class Invocation:
             notes=tuple(self.notes),
             failures=self.failed.failures,
             restarts=tuple(self.restarts),
+            unkept=self.kept.listed.settle(self.job, self.ledger, self.salt),
+            unkept_list=self.state.unkept,
         )
         summaries.write(self.state.summary, summary)
         self.status.end(summary)

@@ -27,4 +27,12 @@ class Liveness:
         return time.monotonic() - self._seen
 
     def _read(self) -> list[int]:
-        return [path.stat().st_size if path.exists() else -1 for path in self._files]
+        return [_size(path) for path in self._files]
+
+
+def _size(path: Path) -> int:
+    """-1 where nothing can be seen."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1

@@ -6,12 +6,15 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Protocol, TypeVar
 
 import numpy as np
 
+from blendrun.endpoints.promises import Promise
 from blendrun.engine.base import Engine, EngineInfo, Result
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.scheduler.occupancy import Occupancy
@@ -138,18 +141,18 @@ class Replica:
             finally:
                 self._set_ready(False)
                 await engine.stop()
-                self.state.occupancy.unlink(missing_ok=True)
+                _forget(self.state.occupancy)
 
     def _set_ready(self, ready: bool) -> None:
         self.ready = ready
         self.pool.up(self.number, ready)
 
-    def receive(self, result: Result, custom_id: str) -> None:
+    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
         """A result is a sign of life; an answer speaks for the engine, too."""
         self._signs.seen()
         if result.error_code is None:
             self._recovery.answered()
-        self.owner.receive(result, custom_id)
+        self.owner.receive(result, custom_id, promise)
 
     def show_progress(self) -> None:
         """The owner knows how far all of them are."""
@@ -265,21 +268,21 @@ class Replica:
 
     def _estimates(self, plan: RunPlan) -> Estimates | None:
         """Before the engine starts, which opens the file. Without one the plan's first expectations stand."""
-        self.state.estimates.unlink(missing_ok=True)
+        _forget(self.state.estimates)
         if plan.learning is None:
             return None
         try:
             return Estimates.create(self.state.estimates, plan.feeder.unfed)
-        except OSError:
-            self.state.estimates.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            _forget(self.state.estimates)
             return None
 
     def _occupancy(self) -> Occupancy | None:
         """Before the engine starts, which opens the file. Without one the plan's own guess at what runs stands."""
         try:
             return Occupancy.create(self.state.occupancy)
-        except OSError:
-            self.state.occupancy.unlink(missing_ok=True)
+        except (OSError, ValueError):
+            _forget(self.state.occupancy)
             return None
 
     def _recover(self, error: EngineUnavailableError) -> None:
@@ -317,6 +320,12 @@ class Replica:
             return f"the engine died; it starts again, {suspects} requests that may be the reason apart ({reason})"
         size = " smaller" if recovery.shrinks else ""
         return f"the engine died; it starts again{size}, {recovery.used} of {recovery.most} restarts used ({reason})"
+
+
+def _forget(path: Path) -> None:
+    """Remove a file that only this engine needs; one that cannot be removed is in nobody's way."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _reason(text: str) -> str:

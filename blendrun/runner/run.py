@@ -6,19 +6,25 @@ import os
 from pathlib import Path
 
 from blendrun.errors import (
-    BlendrunError,
     InputMissingError,
     OutputUnavailableError,
+    exit_code_of,
+    unusable,
 )
 from blendrun.events import Listener, PhaseStarted
+from blendrun.files import written_through
 from blendrun.jobs.index import index_jobs
+from blendrun.jobs.lines_read import LinesRead
 from blendrun.jobs.source import open_sources
+from blendrun.jobs.spool import remove_halves
+from blendrun.paths import how_to_read, scheme
 from blendrun.runner.invocation import Invocation
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
 from blendrun.runner.stop import stops_as_errors
 from blendrun.store.answers import check_writable
 from blendrun.store.folder import StateFolder, path_text
+from blendrun.store.guard import refuse_inputs, refuse_other_runs
 from blendrun.store.shards import read_rows, take_shard
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import Stopwatch, Summary
@@ -43,9 +49,12 @@ def execute(settings: RunSettings, make_engine: MakeEngine, listener: Listener) 
         try:
             with stops_as_errors():
                 return _execute_locked(settings, state, stopwatch, status.beside(listener), status, make_engine)
-        except BlendrunError as error:
+        except BaseException as error:
+            ends = unusable(state.path, error) if isinstance(error, OSError) else error
             if not status.ended:
-                status.fail(error.exit_code)
+                status.fail(exit_code_of(ends))
+            if ends is not error:
+                raise ends from error
             raise
 
 
@@ -59,7 +68,8 @@ def _execute_locked(
 ) -> Summary:
     with stopwatch.phase("index"):
         listener(PhaseStarted("index", ", ".join(settings.inputs)))
-        sources = open_sources(settings.inputs, state.spool)
+        remove_halves(state.spool)
+        sources = open_sources(settings.inputs, state.spool, settings.longest_window)
         job = index_jobs(
             sources,
             limit=settings.limit,
@@ -69,32 +79,32 @@ def _execute_locked(
             listener=listener,
         )
     with job:
-        rows = None
+        lines, rows = LinesRead.of(job, settings.limit), None
         if settings.shard is not None:
             goes_on = state.begun and settings.resume and not settings.accept_changes
             with stopwatch.phase("divide"):
                 job, rows = take_shard(job, settings.shard, read_rows(state) if goes_on else None, listener)
-        return Invocation(settings, state, job, stopwatch, listener, status, rows).execute(make_engine)
+        return Invocation(settings, state, job, stopwatch, listener, status, lines, rows).execute(make_engine)
 
 
 def _refuse_missing_input(settings: RunSettings) -> None:
     """Before anything is made: a mistyped name must leave no state folder behind."""
     for name in settings.inputs:
         if name != "-" and not os.path.lexists(name):
+            if scheme(name) is not None:
+                raise InputMissingError(how_to_read(name))
             raise InputMissingError(f"cannot read {name}: no such file; check the path")
 
 
 def _refuse_foreign_output(settings: RunSettings, state: StateFolder) -> None:
-    """Never write over an input, nor over a file that no run of blendrun made."""
+    """Never write over an input, nor over a file that no run of blendrun made. Raises OSError too."""
+    inputs = [Path(name) for name in settings.inputs if name != "-"]
+    if settings.shard_of is not None:
+        refuse_inputs(StateFolder(settings.shard_of), inputs)
+    refuse_inputs(state, inputs)
     for path in (state.output, state.errors):
-        if not path.exists():
-            continue
-        if not path.is_file():
-            raise OutputUnavailableError(f"{path} is no regular file; give another -o")
-        if any(name != "-" and Path(name).exists() and path.samefile(name) for name in settings.inputs):
-            what = "the output" if path == state.output else "the errors file"
-            raise OutputUnavailableError(f"{what} {path} is the input; give another -o")
-        if not state.begun and not settings.overwrite:
+        if path.exists() and not state.begun and not settings.overwrite:
             raise OutputUnavailableError(
                 f"{path} exists and no run state lies beside it; give another -o, or --overwrite to replace it"
             )
+        refuse_other_runs(f"-o {path_text(path)}", written_through(path), state, overwrite=settings.overwrite)

@@ -14,6 +14,7 @@ from blendrun.endpoints.rules import Rules
 from blendrun.events import Listener
 from blendrun.jobs.job import Job
 from blendrun.jobs.line import MAX_LINE_BYTES
+from blendrun.jobs.spool import LONGEST_WINDOW
 from blendrun.names import OrderName, Overlap
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.replica import Patience
@@ -28,9 +29,12 @@ class RunSettings:
 
     inputs: files in order, "-" for stdin. model, model_identity: as given, and its hash. patience: with engines and
     with what is in flight. versions: of the engine's packages, for the manifest. shard: the part of the job that this
-    run answers; None for all of it. planner: makes the plan; None feeds as `order` and `overlap` say. divider: the same
+    run answers; None for all of it. longest_window: of zstd, as a power
+    of two. planner: makes the plan; None feeds as `order` and `overlap` say. divider: the same
     for several `replicas`. keep_plan: leaves it in a file. max_errors: lines that may fail, None for all. strict:
     refuse a job with a bad line before there is an engine; check: finds those that only a tokenizer can find.
+    check_answers: an answer that breaks its promise is an error line; without it such answers are only counted.
+    shows_tools: whether the model's chat template shows tools to it; None where nobody knows.
     """
 
     inputs: tuple[str, ...]
@@ -47,12 +51,16 @@ class RunSettings:
     keep_plan: KeepPlan | None = None
     limit: int | None = None
     shard: Shard | None = None
+    shard_of: Path | None = None
     default_url: str | None = None
     rules: Rules = field(default_factory=Rules)
     max_line_bytes: int = MAX_LINE_BYTES
+    longest_window: int = LONGEST_WINDOW
     max_errors: ErrorLimit | None = None
     strict: bool = False
     check: Check | None = None
+    check_answers: bool = False
+    shows_tools: bool | None = None
     resume: bool = True
     accept_changes: bool = False
     retry_errors: bool = False

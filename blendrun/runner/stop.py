@@ -11,7 +11,14 @@ from types import FrameType
 from blendrun.errors import BlendrunError, DrainedError, InterruptedRunError
 
 _AGAIN = "the same command goes on from here"
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+# SIGHUP comes when a terminal or a connection goes away.
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+def stop_signals() -> tuple[signal.Signals, ...]:
+    """Those that stop this process: under `nohup`, which ignores SIGHUP, it goes on."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return tuple(number for number in STOP_SIGNALS if number != signal.SIGHUP or not ignored)
 
 
 def stop_error(number: int, what_next: str = "") -> BlendrunError:
@@ -57,7 +64,7 @@ def stopping_by_exception(deadline: float | None = None) -> Iterator[None]:
         raise Stopped(DrainedError(f"the deadline has come; {_AGAIN}"))
 
     with handlers_kept(), stops_as_errors():
-        for number in STOP_SIGNALS:
+        for number in stop_signals():
             signal.signal(number, stop)
         if deadline is not None:
             signal.signal(signal.SIGALRM, late)

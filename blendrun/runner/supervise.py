@@ -20,7 +20,7 @@ from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.deadline import Deadline
 from blendrun.runner.engine_stats import CombinedStats
 from blendrun.runner.replica import MakeEngine, Owner, Patience, Replica
-from blendrun.runner.stop import STOP_SIGNALS, stop_error
+from blendrun.runner.stop import stop_error, stop_signals
 from blendrun.runner.work_stealing import WorkPool
 from blendrun.store.folder import StateFolder
 from blendrun.store.summary import Stopwatch
@@ -76,7 +76,7 @@ class Supervisor:
         self._working = len(self._replicas)
         self._work = asyncio.ensure_future(self._all())
         loop = asyncio.get_running_loop()
-        for number in STOP_SIGNALS:
+        for number in stop_signals():
             loop.add_signal_handler(number, self._on_signal, number)
         if self.deadline is not None:
             left = self.deadline.end - self.patience.drain - time.monotonic()

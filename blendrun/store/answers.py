@@ -7,12 +7,32 @@ import orjson
 
 from blendrun.engine.base import Result
 from blendrun.errors import LineError, OutputUnavailableError, unwritable
-from blendrun.files import file_mode, replacing, temporary_for
+from blendrun.files import file_mode, probe, replacing
 from blendrun.jobs.job import Job
 from blendrun.store.folder import StateFolder
 from blendrun.store.journal import Journal
 from blendrun.store.ledger import ANSWERED, FAILED, Ledger
+from blendrun.store.own_files import ERRORS, OUTPUT, Digesting, OwnFiles
 from blendrun.tokens.check import RefusedPrompts
+
+# What every line of ours begins and ends with.
+_HEAD, _TAIL = b'{"id":"batch_req_', b"}"
+
+
+def is_line(ok: bool, answer: bytes) -> bool:
+    """Whether a record's answer is a line that `answer_line` may have made. ok: of the output, not of the errors file.
+
+    Of an answer its ends are looked at only: there may be gigabytes of them.
+    """
+    if not (answer.startswith(_HEAD) and answer.endswith(_TAIL)):
+        return False
+    if ok:
+        return True
+    try:
+        error = orjson.loads(answer).get("error")
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(error, dict) and isinstance(error.get("code"), str) and isinstance(error.get("message"), str)
 
 
 def answer_line(key: bytes, custom_id: str, result: Result) -> bytes:
@@ -50,7 +70,12 @@ def _placed(line: dict[str, object], job: Job, row: int) -> bytes:
 
 
 def write_errors(
-    job: Job, ledger: Ledger, journal: Journal, state: StateFolder, refused: RefusedPrompts | None = None
+    job: Job,
+    ledger: Ledger,
+    journal: Journal,
+    state: StateFolder,
+    files: OwnFiles,
+    refused: RefusedPrompts | None = None,
 ) -> None:
     """Write the errors file alone, of a run that ends before its time: what has failed so far, in input order.
 
@@ -61,12 +86,14 @@ def write_errors(
     failed[list(found)] = True
     rows = np.flatnonzero(failed)
     try:
-        with replacing(state.errors, file_mode(state.errors)) as errors:
+        with replacing(state.errors, file_mode(state.errors), state.parts) as file:
+            errors = Digesting(file)
             for row in rows.tolist():
                 if refused is not None and row in found:
                     errors.write(rejected_line(job, row, refused.error(row)) + b"\n")
                 else:
                     errors.write(_error_line(job, ledger, journal, row) + b"\n")
+            files.replace({ERRORS: errors})
     except OSError as error:
         raise unwritable(state.errors, error, "the same command lists the lines that failed") from error
 
@@ -78,24 +105,26 @@ def _error_line(job: Job, ledger: Ledger, journal: Journal, row: int) -> bytes:
     return _placed(orjson.loads(journal.answer(int(ledger.offset[row]), int(ledger.length[row]))), job, row)
 
 
-def write_answers(job: Job, ledger: Ledger, journal: Journal, state: StateFolder) -> None:
+def write_answers(job: Job, ledger: Ledger, journal: Journal, state: StateFolder, files: OwnFiles) -> None:
     """Write output and errors file in input order, each by atomic rename. Every row must be finished.
 
-    Where no line failed there is no errors file; an older one is removed. Raises OutputUnavailableError.
+    Where no line failed there is no errors file; an older one is removed. Raises OutputUnavailableError, also where
+    meanwhile something is there that is not the run's own.
     """
     try:
         mode = file_mode(state.output)
         with (
-            replacing(state.output, mode) as output,
-            replacing(state.errors, file_mode(state.errors) or mode) as errors,
+            replacing(state.output, mode, state.parts) as output_file,
+            replacing(state.errors, file_mode(state.errors) or mode, state.parts) as errors_file,
         ):
-            failed = 0
+            output, errors, failed = Digesting(output_file), Digesting(errors_file), 0
             for row in range(len(job)):
                 if ledger.state[row] == ANSWERED:
                     output.write(journal.answer(int(ledger.offset[row]), int(ledger.length[row])) + b"\n")
                 else:
                     errors.write(_error_line(job, ledger, journal, row) + b"\n")
                     failed += 1
+            files.replace({OUTPUT: output, ERRORS: errors})
         if not failed:
             state.errors.unlink()
     except OSError as error:
@@ -106,10 +135,8 @@ def write_answers(job: Job, ledger: Ledger, journal: Journal, state: StateFolder
 def check_writable(state: StateFolder) -> None:
     """Refuse now what `write_answers` could not write at the end of a long run. Raises OutputUnavailableError."""
     for path in (state.output, state.errors):
-        temporary = temporary_for(path)
         try:
-            temporary.touch()
-            temporary.unlink()
+            probe(path)
         except OSError as error:
             raise OutputUnavailableError(
                 f"cannot write {path}: {error.strerror}; give an output in a folder that can be written, with -o"

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import secrets
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Self
 
 from filelock import FileLock, Timeout
 
 from blendrun.errors import OutputUnavailableError, UsageError
+from blendrun.files import sweep, sweep_folder
+
+SUFFIX = ".blendrun"
+ERRORS_SUFFIX = ".errors.jsonl"
 
 
 def path_text(path: str | Path) -> str:
     """A path as valid Unicode, for JSON and messages: a file name need not be."""
     return os.fsencode(path).decode(errors="replace")
+
+
+def remove(path: Path) -> None:
+    """Remove a file that may not be there. Raises OutputUnavailableError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputUnavailableError(
+            f"cannot remove {path}: {error.strerror}; move it away, and the same command goes on"
+        ) from error
 
 
 class StateFolder:
@@ -28,12 +45,17 @@ class StateFolder:
             raise UsageError(f"the output {str(output)!r} is no file name; give one with -o")
         self.output = output
         self.replica = replica
-        self.path = output.with_name(f"{output.name}.blendrun")
+        self.path = output.with_name(f"{output.name}{SUFFIX}")
+
+    @classmethod
+    def at(cls, folder: Path) -> Self:
+        """The one that is at `folder`. Raises UsageError where that cannot be a state folder's name."""
+        return cls(folder.with_name(folder.name.removesuffix(SUFFIX)))
 
     @property
     def errors(self) -> Path:
         """The errors file, beside the output."""
-        return self.output.with_name(f"{self.output.name}.errors.jsonl")
+        return self.output.with_name(f"{self.output.name}{ERRORS_SUFFIX}")
 
     @property
     def journal(self) -> Path:
@@ -79,6 +101,11 @@ class StateFolder:
         return self.path / "records.jsonl"
 
     @property
+    def unkept(self) -> Path:
+        """Answers that do not keep their form."""
+        return self.path / "unkept.jsonl"
+
+    @property
     def steps(self) -> Path:
         """The engine's log of its steps."""
         return self._own("steps", ".jsonl")
@@ -106,6 +133,26 @@ class StateFolder:
         return self.path / "spool"
 
     @property
+    def lines(self) -> Path:
+        """What the lines of the input were (`jobs.lines_read`)."""
+        return self.path / "lines"
+
+    @property
+    def merged(self) -> Path:
+        """What a merge of shards has written."""
+        return self.path / "merged.json"
+
+    @property
+    def parts(self) -> Path:
+        """Passing names of files that are being written elsewhere."""
+        return self.path / "parts"
+
+    @property
+    def used(self) -> bool:
+        """Whether there are answers of a run, or of a merge, under this output's name."""
+        return self.begun or self.merged.exists()
+
+    @property
     def begun(self) -> bool:
         """Whether a run has left anything to resume here."""
         return self.manifest.exists() or self.journal.exists()
@@ -114,10 +161,7 @@ class StateFolder:
     def locked(self) -> Iterator[None]:
         """Make the folder and hold its lock. Raises OutputUnavailableError if it cannot be made or is held."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if self.path.stat().st_uid == os.geteuid():
-                # A folder that was there before may be open to others.
-                self.path.chmod(0o700)
+            self._make()
             lock = FileLock(self.path / "lock", timeout=0, mode=0o600)
             lock.acquire()
         except Timeout:
@@ -129,12 +173,42 @@ class StateFolder:
                 f"cannot write {self.path}: {error.strerror}; give an output in a folder that can be written, with -o"
             ) from error
         try:
+            sweep(self.parts)
+            sweep_folder(self.path)
             yield
         finally:
-            lock.release()
+            sweep(self.parts)
+            # What is held goes with the process at the latest.
+            with suppress(OSError):
+                lock.release()
+
+    def _make(self) -> None:
+        """Make the folder, or make sure that it is the user's own and nobody else's. Raises OSError."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True)
+            return
+        except FileExistsError:
+            pass
+        try:
+            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            if self.path.is_symlink():
+                raise OSError(errno.ELOOP, "it is a link, and a run's state is its user's alone") from None
+            raise
+        try:
+            owner = os.fstat(folder).st_uid
+            if owner != os.geteuid() and owner != _owner_of_new(folder):
+                raise OSError(errno.EPERM, "it belongs to another user")
+            # A folder that was there before may be open to others.
+            os.fchmod(folder, 0o700)
+        finally:
+            os.close(folder)
 
     def clear(self, *, keep: Collection[Path] = ()) -> None:
-        """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held."""
+        """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held.
+
+        Raises OutputUnavailableError for a file that cannot be removed.
+        """
         replicas = [
             path for name in ("engine", "steps", "estimates", "occupancy") for path in self.path.glob(f"{name}.[0-9]*")
         ]
@@ -148,7 +222,9 @@ class StateFolder:
             self.engine_log,
             self.plan,
             self.shard,
+            self.lines,
             self.records,
+            self.unkept,
             self.steps,
             self.estimates,
             self.occupancy,
@@ -156,4 +232,17 @@ class StateFolder:
             *spooled,
             self.journal,
         ):
-            path.unlink(missing_ok=True)
+            remove(path)
+
+
+def _owner_of_new(folder: int) -> int:
+    """Whose a new file of a folder is: some file systems have one owner for all. Raises OSError."""
+    name = f".{secrets.token_hex(16)}"
+    try:
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+    except OSError:
+        return -1
+    os.unlink(name, dir_fd=folder)  # a name in an open folder
+    owner = os.fstat(handle).st_uid
+    os.close(handle)
+    return owner

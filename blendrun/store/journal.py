@@ -5,7 +5,8 @@ An append-only text file. After a header line, one record a line:
     <crc32, 8 hex digits> <meta JSON><TAB><answer JSON>
 
 The checksum covers everything behind it. JSON holds no raw tab or newline, so a record is found again after any damage:
-a line whose checksum does not fit is passed over and its request is run again. A tail without its newline is cut off.
+a line whose checksum does not fit, or that says what this version does not know, is passed over and its request is run
+again. A tail without its newline is cut off.
 """
 
 from __future__ import annotations
@@ -14,21 +15,40 @@ import os
 import re
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
+import msgspec
 import orjson
 
-from blendrun.endpoints.base import Usage
-from blendrun.errors import BlendrunError, ManifestMismatchError, OutputUnavailableError, unwritable
+from blendrun.endpoints.base import MOST_TOKENS, Usage
+from blendrun.errors import ManifestMismatchError, OutputUnavailableError, unreadable, unwritable
 
 _HEADER = b"blendrun-journal 1\n"
 _ANY_HEADER = re.compile(rb"blendrun-journal \d+\n")
 # Answers survive the death of the process at once, and a power cut after at most this long.
 _FSYNC_INTERVAL_S = 5.0
 _CRC_BYTES = 9
+_KEY_BYTES = 16
+# Of a line: no more is written, and where damage has made longer ones no more is held.
+LONGEST_RECORD = 320 << 20
+_RESUMES = "the same command resumes: what is in it is kept"
+
+
+class _Meta(msgspec.Struct):
+    """What a record says beside its answer; what later versions may add is passed over."""
+
+    key: str
+    ok: bool
+    usage: tuple[int, int, int]
+    finish: tuple[str, ...]
+    code: str | None
+
+
+_META = msgspec.json.Decoder(_Meta)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,31 +79,55 @@ class Entry:
     length: int
 
 
+def _anything(ok: bool, answer: bytes) -> bool:
+    return True
+
+
 class Journal:
-    """Open for append by one process; made if it is not there. Use as a context manager."""
+    """Open for append by one process; made if it is not there. Use as a context manager.
+
+    Whatever the file system refuses is an OutputUnavailableError.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises ManifestMismatchError for a file of another format, OutputUnavailableError if it cannot be opened.
 
         emptied: whether the file was there, without even its header. damaged: lines that the last reading passed over.
         """
-        self._path = path
-        existed = path.exists()
-        try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        except OSError as error:
-            raise OutputUnavailableError(f"cannot open the journal {path}: {error.strerror}") from error
+        self._path, self._file = path, -1
         self._synced = time.monotonic()
         self.damaged = 0
+        try:
+            existed = path.exists()
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            self._begin(existed)
+        except OSError as error:
+            self._drop()
+            what = f"cannot open the journal {path}: {error.strerror}; fix that, and {_RESUMES}"
+            raise OutputUnavailableError(what) from error
+        except BaseException:
+            self._drop()
+            raise
+
+    def _begin(self, existed: bool) -> None:
+        """Check what is there, and write the header where nothing is."""
         size = os.fstat(self._file).st_size
         self.emptied = existed and size < len(_HEADER)
         if not self.emptied and existed and not self._is_ours():
-            os.close(self._file)
-            raise ManifestMismatchError(f"{path} was written by another version; move it away, or use --no-resume")
+            raise ManifestMismatchError(
+                f"{self._path} was written by another version; move it away, or use --no-resume"
+            )
         self._end = self._cut_torn_tail(size) if size >= len(_HEADER) else 0
         if self._end == 0:
             os.ftruncate(self._file, 0)
             self._write(_HEADER)
+
+    def _drop(self) -> None:
+        """Close the file of a journal that cannot be used."""
+        if self._file >= 0:
+            with suppress(OSError):
+                os.close(self._file)
+            self._file = -1
 
     def __enter__(self) -> Self:
         return self
@@ -98,49 +142,52 @@ class Journal:
 
     def append(self, record: Record) -> Entry:
         """Write one record; it is in the operating system's hands when this returns."""
+        usage = Usage(*(min(max(int(count), 0), MOST_TOKENS) for count in msgspec.structs.astuple(record.usage)))
         meta = orjson.dumps(
             {
                 "key": record.key.hex(),
                 "ok": record.ok,
-                "usage": (record.usage.prompt, record.usage.cached, record.usage.output),
+                "usage": msgspec.structs.astuple(usage),
                 "finish": record.finish_reasons,
                 "code": record.error_code,
             }
         )
         text = meta + b"\t" + record.answer
         start = self._end + _CRC_BYTES + len(meta) + 1
-        self._write(_checksum(text) + text + b"\n")
+        self._write(b"%b%b\n" % (_checksum(text), text))
         if time.monotonic() - self._synced > _FSYNC_INTERVAL_S:
             self.sync()
-        return Entry(
-            record.key,
-            record.ok,
-            record.usage,
-            record.finish_reasons,
-            record.error_code,
-            start,
-            len(record.answer),
-        )
+        return Entry(record.key, record.ok, usage, record.finish_reasons, record.error_code, start, len(record.answer))
 
-    def entries(self) -> Iterator[Entry]:
-        """All sound records, oldest first. Damaged lines are counted in `damaged`."""
-        with self._path.open("rb") as file:
-            header = file.readline()
+    def entries(self, known: Callable[[bool, bytes], bool] = _anything) -> Iterator[Entry]:
+        """All sound records, oldest first. Lines that are damaged or not known are counted in `damaged`.
+
+        known: whether an answer (of a success or a failure) has the form that whoever reads it can use.
+        """
+        with self._reading(), self._path.open("rb") as file:
+            header = file.readline(LONGEST_RECORD)
             position = len(header)
             self.damaged = int(header != _HEADER)
-            for line in file:
+            for line, length in _lines(file):
                 entry = _parse(line, position)
-                position += len(line)
-                if entry is None:
+                if entry is None or not known(entry.ok, line[entry.offset - position : -1]):
                     self.damaged += 1
                 else:
                     yield entry
+                position += length
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise unreadable(self._path, error, _RESUMES) from error
 
     def drop_errors(self) -> None:
         """Rewrite the journal without its error records, so that their requests run again."""
         kept = self._path.with_name(f"{self._path.name}.kept")
-        kept.unlink(missing_ok=True)
         try:
+            kept.unlink(missing_ok=True)
             with Journal(kept) as journal:
                 for entry in self.entries():
                     if entry.ok:
@@ -148,17 +195,26 @@ class Journal:
                         answer = self.answer(entry.offset, entry.length)
                         journal.append(Record(entry.key, True, usage, reasons, entry.error_code, answer))
             kept.rename(self._path)
-        except BlendrunError:
+            file = os.open(self._path, os.O_RDWR | os.O_APPEND)
+            self._drop()
+            self._file, self._end = file, os.fstat(file).st_size
+        except BaseException as error:
             # Half a copy would take room that there is too little of.
-            kept.unlink(missing_ok=True)
+            with suppress(OSError):
+                kept.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise unwritable(kept, error, _RESUMES) from error
             raise
-        os.close(self._file)
-        self._file = os.open(self._path, os.O_RDWR | os.O_APPEND)
-        self._end = os.fstat(self._file).st_size
 
     def answer(self, offset: int, length: int) -> bytes:
         """The answer at an Entry's place."""
-        return os.pread(self._file, length, offset)
+        with self._reading():
+            data = os.pread(self._file, length, offset)
+            while len(data) < length and (more := os.pread(self._file, length - len(data), offset + len(data))):
+                data += more
+        if len(data) < length:
+            raise OutputUnavailableError(f"{self._path} became shorter while it was used; {_RESUMES}")
+        return data
 
     def sync(self) -> None:
         """Force everything written so far onto the disk."""
@@ -173,28 +229,27 @@ class Journal:
             try:
                 self.sync()
             finally:
-                os.close(self._file)
-                self._file = -1
+                self._drop()
 
     def _write(self, data: bytes) -> None:
         try:
-            done = 0
+            done, view = 0, memoryview(data)
             while done < len(data):
-                done += os.write(self._file, data[done:])
+                done += os.write(self._file, view[done:])
         except OSError as error:
             raise self._unwritable(error) from error
         self._end += len(data)
 
     def _unwritable(self, error: OSError) -> OutputUnavailableError:
-        return unwritable(self._path, error, "the same command resumes: what is in it is kept")
+        return unwritable(self._path, error, _RESUMES)
 
     def _is_ours(self) -> bool:
         """A good header, or a damaged one before at least one sound record: no damage costs what it does not touch."""
         with self._path.open("rb") as file:
-            header = file.readline()
+            header = file.readline(LONGEST_RECORD)
             if header == _HEADER or _ANY_HEADER.fullmatch(header):
                 return header == _HEADER
-            return any(_parse(line, 0) is not None for line in file)
+            return any(_parse(line, 0) is not None for line, _ in _lines(file))
 
     def _cut_torn_tail(self, size: int) -> int:
         """Drop what follows the last newline (a record that was being written when the process died)."""
@@ -215,18 +270,34 @@ def _checksum(text: bytes) -> bytes:
     return b"%08x " % zlib.crc32(text)
 
 
+def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Lines and their lengths; of one that is longer than any record only a part."""
+    while line := file.readline(LONGEST_RECORD):
+        length, rest = len(line), line
+        while not rest.endswith(b"\n") and (rest := file.readline(1 << 20)):
+            length += len(rest)
+        yield line, length
+
+
 def _parse(line: bytes, position: int) -> Entry | None:
+    """The record of a line; None for one that is damaged, or says what this version does not know."""
     text = line[_CRC_BYTES:-1]
     if not text or line[:_CRC_BYTES] != _checksum(text):
         return None
     meta_text, _, answer = text.partition(b"\t")
-    meta = orjson.loads(meta_text)
+    try:
+        meta = _META.decode(meta_text)
+        key = bytes.fromhex(meta.key)
+    except (msgspec.DecodeError, ValueError):
+        return None
+    if len(key) != _KEY_BYTES:
+        return None
     return Entry(
-        key=bytes.fromhex(meta["key"]),
-        ok=meta["ok"],
-        usage=Usage(*meta["usage"]),
-        finish_reasons=tuple(meta["finish"]),
-        error_code=meta["code"],
+        key=key,
+        ok=meta.ok,
+        usage=Usage(*(min(max(count, 0), MOST_TOKENS) for count in meta.usage)),
+        finish_reasons=meta.finish,
+        error_code=meta.code,
         offset=position + _CRC_BYTES + len(meta_text) + 1,
         length=len(answer),
     )

@@ -9,10 +9,13 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.endpoints.base import MOST_TOKENS
 from blendrun.jobs.job import Job
 from blendrun.store.journal import Entry
 
 _BATCH = 8192
+# Reasons and codes told apart: they are words of servers.
+_MOST_WORDS, _OTHER = 100, "other"
 UNFINISHED, ANSWERED, FAILED = 0, 1, 2
 
 
@@ -48,10 +51,12 @@ class Ledger:
         self.finished += 1
         self.state[row] = ANSWERED if entry.ok else FAILED
         self.offset[row], self.length[row] = entry.offset, entry.length
-        self._tokens[row] = (entry.usage.prompt, entry.usage.cached, entry.usage.output)
-        self.finish_reasons.update(entry.finish_reasons)
+        usage = entry.usage
+        self._tokens[row] = [min(max(count, 0), MOST_TOKENS) for count in (usage.prompt, usage.cached, usage.output)]
+        for reason in entry.finish_reasons:
+            _count(self.finish_reasons, reason)
         if entry.error_code is not None:
-            self.error_codes[entry.error_code] += 1
+            _count(self.error_codes, entry.error_code)
 
     def load(self, entries: Iterable[Entry]) -> None:
         """Mark the rows that a journal has finished. Work of other jobs or settings is passed over."""
@@ -67,3 +72,7 @@ class Ledger:
             for entry, place, found in zip(batch, places, keys[places] == wanted, strict=True):
                 if found and self.state[rows[place]] == UNFINISHED:
                     self.mark(int(rows[place]), entry)
+
+
+def _count(words: Counter[str], word: str) -> None:
+    words[word if word in words or len(words) < _MOST_WORDS else _OTHER] += 1

@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import orjson
 
-from blendrun.errors import ManifestMismatchError
+from blendrun.errors import ManifestMismatchError, unreadable
 from blendrun.files import write_atomically
+from blendrun.store.own_files import WrittenFile
 
 SCHEMA_VERSION = 1
 _WORDS = {
@@ -30,6 +31,8 @@ class Manifest(msgspec.Struct, frozen=True):
     model_identity: hash of the model's configuration, tokenizer and weights' names and sizes.
     answer_settings: engine arguments that can change an answer (capacity settings are not among them).
     shard: "2/8" where the run is one of several; division: digest of how they divide the job.
+    written: output and errors file as the run has written them, the newest last; where it was killed while it wrote
+        them, also those before.
     """
 
     schema_version: int
@@ -43,6 +46,7 @@ class Manifest(msgspec.Struct, frozen=True):
     answer_settings: dict[str, Any]
     shard: str | None = None
     division: str | None = None
+    written: tuple[WrittenFile, ...] = ()
 
     @property
     def salt(self) -> bytes:
@@ -58,8 +62,8 @@ class _Version(msgspec.Struct):
 def read(path: Path, *, accept_changes: bool = False) -> Manifest | None:
     """The manifest at `path`, None where there is none.
 
-    Raises ManifestMismatchError for one that cannot be read. With accept_changes it counts as none: answers are kept by
-    content, so those that still fit are known without it.
+    Raises OutputUnavailableError where it cannot be read, ManifestMismatchError for one that is not understood. With
+    accept_changes that one counts as none: answers are kept by content, so those that still fit are known without it.
     """
     try:
         text = path.read_bytes()
@@ -69,7 +73,9 @@ def read(path: Path, *, accept_changes: bool = False) -> Manifest | None:
         return msgspec.json.decode(text, type=Manifest)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except OSError as error:
+        raise unreadable(path, error, "the same command resumes") from error
+    except msgspec.DecodeError as error:
         if accept_changes:
             return None
         raise ManifestMismatchError(
@@ -78,17 +84,18 @@ def read(path: Path, *, accept_changes: bool = False) -> Manifest | None:
         ) from error
 
 
-def check(old: Manifest, new: Manifest, *, accept_changes: bool) -> None:
+def check(old: Manifest, new: Manifest, *, accept_changes: bool, same_input: bool = False) -> None:
     """Raises ManifestMismatchError, naming what changed, unless answers of `old` may stand beside those of `new`.
 
     Answers are kept by content, so with accept_changes those that still fit are used and the rest is run again.
+    same_input: whether the lines are alike that both have read; it counts where their limits are different.
     """
     changed = [
         f"{word} ({_short(getattr(old, name))} then, {_short(getattr(new, name))} now)"
         for name, word in _WORDS.items()
         if getattr(old, name) != getattr(new, name)
-        # Another limit reads other lines; each answer still belongs to its own line.
-        and not (name == "input_fingerprint" and old.limit != new.limit)
+        # Another limit reads more lines, or fewer, of the same input.
+        and not (name == "input_fingerprint" and old.limit != new.limit and same_input)
     ]
     if changed and not accept_changes:
         raise ManifestMismatchError(

@@ -58,8 +58,9 @@ class Records:
             self._file = os.fdopen(handle, "ab", buffering=_FLUSH_BYTES)
         except OSError:
             self._file = Path(os.devnull).open("wb")  # noqa: SIM115  # open until `close`
-        if torn(path):
-            self._file.write(b"\n")
+        with suppress(OSError):
+            if torn(path):
+                self._file.write(b"\n")
         self._run = int(time.time())
         self._began = time.monotonic()
 

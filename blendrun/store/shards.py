@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import re
+import struct
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from hashlib import blake2b
 from heapq import merge
 from pathlib import Path
-from typing import BinaryIO
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,17 +23,32 @@ from blendrun.errors import (
     InputInvalidError,
     InputMissingError,
     ManifestMismatchError,
-    OutputUnavailableError,
     UsageError,
     unwritable,
 )
 from blendrun.events import Listener
-from blendrun.files import file_mode, replacing, write_atomically
+from blendrun.files import file_mode, replacing, write_atomically, written_through
 from blendrun.jobs.job import Job
 from blendrun.store import manifest as manifests
 from blendrun.store.folder import StateFolder, path_text
+from blendrun.store.guard import refuse_inputs, refuse_other_runs
 from blendrun.store.manifest import Manifest
+from blendrun.store.own_files import ERRORS, OUTPUT, Digesting, OwnFiles, WrittenFile
 
+# What NumPy and zipfile say of a file that is torn, or none of theirs.
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+)
 Divide = Callable[[Job, int, Listener], NDArray[np.int32]]
 
 
@@ -56,6 +74,19 @@ class Rows:
     rows: int
     failed: NDArray[np.bool_]
 
+    @property
+    def finished(self) -> bool:
+        """Whether every row has an answer or an error."""
+        return len(self.failed) == len(self.row)
+
+    @property
+    def sound(self) -> bool:
+        """Whether it can be what a shard wrote."""
+        row, failed = self.row, self.failed
+        if row.ndim != 1 or row.dtype != np.int64 or failed.dtype != np.bool_ or len(failed) not in (0, len(row)):
+            return False
+        return not len(row) or (bool((np.diff(row) > 0).all()) and row[0] >= 0 and int(row[-1]) < self.rows)
+
 
 def take_shard(job: Job, shard: Shard, kept: Rows | None, listener: Listener) -> tuple[Job, Rows]:
     """The shard's part of a job. kept: an earlier invocation's rows, which stand, whatever would be found today."""
@@ -76,12 +107,16 @@ def write_rows(state: StateFolder, rows: Rows) -> None:
 
 
 def read_rows(state: StateFolder) -> Rows | None:
-    """None where there are none, or they cannot be read."""
+    """None where there are none, or they cannot be read: torn, empty, of another shape.
+
+    The shard's next run finds and writes them again.
+    """
     try:
-        with np.load(state.shard, allow_pickle=False) as found:
-            return Rows(found["row"], found["division"].tobytes().hex(), int(found["rows"]), found["failed"])
-    except (OSError, ValueError, KeyError):
+        with np.load(io.BytesIO(state.shard.read_bytes()), allow_pickle=False) as found:
+            rows = Rows(found["row"], found["division"].tobytes().hex(), int(found["rows"]), found["failed"])
+    except _UNREADABLE:
         return None
+    return rows if rows.sound else None
 
 
 def shard_output(output: Path, number: int, count: int) -> Path:
@@ -98,33 +133,54 @@ class Merged:
     failed: int
 
 
-def merge_shards(output: Path) -> Merged:
+def merge_shards(output: Path, *, overwrite: bool = False) -> Merged:
     """Put the files of all shards of `output` together in the order of the input, each by atomic rename.
+
+    overwrite: what is there may be replaced although no merge made it.
 
     Raises UsageError (no shards, or of different counts), DrainedError (some are not finished), ManifestMismatchError
     (they do not belong together), InputInvalidError (a file is not what its shard wrote), OutputUnavailableError.
     """
     states = _states(output)
     rows = _finished(states)
-    _check_together(states, rows)
+    inputs = _check_together(states, rows)
     whole = StateFolder(output)
-    if output.exists() and not output.is_file():
-        raise OutputUnavailableError(f"{output} is no regular file; give another name")
-    mode = file_mode(states[0].output)
     try:
-        with whole.locked(), ExitStack() as files:
-            answers = files.enter_context(replacing(whole.output, mode))
-            errors = files.enter_context(replacing(whole.errors, mode))
-            answered = _copy(
-                answers, [_lines(each.output, of.row[~of.failed]) for each, of in zip(states, rows, strict=True)]
-            )
-            failed = _copy(
-                errors, [_lines(each.errors, of.row[of.failed]) for each, of in zip(states, rows, strict=True)]
-            )
-        if not failed:
-            whole.errors.unlink()
-    except OSError as error:
-        raise unwritable(output, error, "the same command merges again") from error
+        refuse_inputs(whole, inputs)
+        for path in (whole.output, whole.errors):
+            refuse_other_runs(path_text(path), written_through(path), whole, overwrite=overwrite)
+        with whole.locked():
+            return _write(states, rows, _files(whole, overwrite))
+    except OSError as failure:
+        raise unwritable(output, failure, "the same command merges again") from failure
+
+
+def _files(whole: StateFolder, overwrite: bool) -> OwnFiles:
+    """What a merge before has written."""
+
+    def keep(records: tuple[WrittenFile, ...]) -> None:
+        write_atomically(whole.merged, msgspec.json.encode(records) + b"\n")
+
+    try:
+        records = msgspec.json.decode(whole.merged.read_bytes(), type=tuple[WrittenFile, ...])
+    except (OSError, msgspec.DecodeError):
+        records = ()
+    return OwnFiles(whole, records, keep, overwrite)
+
+
+def _write(states: list[StateFolder], rows: list[Rows], files: OwnFiles) -> Merged:
+    whole, mode = files.state, file_mode(states[0].output)
+    with ExitStack() as stack:
+        answers, errors = (
+            Digesting(stack.enter_context(replacing(path, mode, whole.parts))) for path in (whole.output, whole.errors)
+        )
+        answered = _copy(
+            answers, [_lines(each.output, of.row[~of.failed]) for each, of in zip(states, rows, strict=True)]
+        )
+        failed = _copy(errors, [_lines(each.errors, of.row[of.failed]) for each, of in zip(states, rows, strict=True)])
+        files.replace({OUTPUT: answers, ERRORS: errors})
+    if not failed:
+        whole.errors.unlink()
     return Merged(len(states), answered, failed)
 
 
@@ -149,21 +205,23 @@ def _finished(states: list[StateFolder]) -> list[Rows]:
     left = [
         str(number)
         for number, (state, rows) in enumerate(zip(states, found, strict=True), start=1)
-        if rows is None or len(rows.failed) != len(rows.row) or not state.output.exists()
+        if rows is None or not rows.finished or not state.output.exists()
     ]
     if left:
         raise DrainedError(f"shards not finished yet: {', '.join(left)} of {len(states)}; run them, then merge again")
     return [rows for rows in found if rows is not None]
 
 
-def _check_together(states: list[StateFolder], rows: list[Rows]) -> None:
-    """Of one job, with one model, each row in one of them."""
+def _check_together(states: list[StateFolder], rows: list[Rows]) -> list[Path]:
+    """Of one job, with one model, each row in one of them. The files that any of them has read."""
+    inputs: dict[str, None] = {}
     first: Manifest | None = None
     for number, state in enumerate(states, start=1):
         manifest = manifests.read(state.manifest)
         if manifest is None:
             raise ManifestMismatchError(f"{state.manifest} is missing: run shard {number} again")
         first = first or manifest
+        inputs |= dict.fromkeys(manifest.inputs)
         if (manifest.salt, manifest.input_fingerprint, manifest.limit) != (
             first.salt,
             first.input_fingerprint,
@@ -179,6 +237,7 @@ def _check_together(states: list[StateFolder], rows: list[Rows]) -> None:
             "the shards did not divide the job alike (another version of blendrun or of the model's files?); run them "
             "again with --no-resume"
         )
+    return list(map(Path, inputs))
 
 
 def _lines(path: Path, row: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
@@ -194,7 +253,7 @@ def _lines(path: Path, row: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
         raise InputInvalidError(f"{path} has {count} lines, and its shard wrote {len(row)}; run that shard again")
 
 
-def _copy(file: BinaryIO, lines: list[Iterator[tuple[int, bytes]]]) -> int:
+def _copy(file: Digesting, lines: list[Iterator[tuple[int, bytes]]]) -> int:
     count = 0
     for _, line in merge(*lines):
         file.write(line)

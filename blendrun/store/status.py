@@ -93,7 +93,7 @@ class StatusFile:
     def __init__(self, path: Path, *, model: str, inputs: tuple[str, ...], output: Path) -> None:
         self._path = path
         # An invocation that is refused says nothing of the run before.
-        self._open = not path.exists()
+        self._open = not os.path.lexists(path)
         now = int(time.time())
         before = read(path)
         self._status = BatchStatus(

@@ -40,7 +40,7 @@ class StepTail:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._at = path.stat().st_size if path.exists() else 0
+        self._at = _size(path)
         self._decoded = 0
         self._steps = self._prefill_tokens = self._decode_tokens = 0
         self._prefill_seconds = self._decode_seconds = 0.0
@@ -108,3 +108,11 @@ class StepTail:
     def forget(self, queued: QueuedRequest) -> None:
         """A request has ended."""
         self._admitted.pop(queued.index, None)
+
+
+def _size(path: Path) -> int:
+    """Bytes; 0 where nothing can be read."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

@@ -65,6 +65,7 @@ class Summary(msgspec.Struct, frozen=True):
     """seconds: of this invocation, a figure a phase and `wall`; throughput: tokens/s of its run phase.
 
     restarts: engines of this invocation that died. failures: failed lines by kind of error, the most frequent first.
+    unkept: answers that do not keep the form that their request was promised; unkept_list: the file that has them.
     """
 
     schema_version: int
@@ -88,6 +89,8 @@ class Summary(msgspec.Struct, frozen=True):
     plan: PlanSummary | None = None
     restarts: tuple[Restart, ...] = ()
     failures: tuple[Failure, ...] = ()
+    unkept: int = 0
+    unkept_list: str | None = None
 
 
 class Stopwatch:
@@ -140,6 +143,8 @@ def summarise(
     notes: tuple[str, ...],
     restarts: tuple[Restart, ...],
     failures: Failures,
+    unkept: int = 0,
+    unkept_list: Path | None = None,
 ) -> Summary:
     """Put the summary together. new_tokens: of this invocation alone; the throughput is theirs."""
     completed = int((ledger.state == ANSWERED).sum())
@@ -176,6 +181,8 @@ def summarise(
         plan=plan,
         restarts=restarts,
         failures=failures.kinds(),
+        unkept=unkept,
+        unkept_list=path_text(unkept_list) if unkept and unkept_list is not None else None,
     )
 
 

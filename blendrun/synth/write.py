@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import gzip
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import numpy as np
 import orjson
 import zstandard
 
-from blendrun.errors import OutputUnavailableError
+from blendrun.errors import InputInvalidError, OutputUnavailableError
 from blendrun.events import Listener, Progress, ignore
-from blendrun.synth.kinds import BLOCK
+from blendrun.files import file_mode, replacing
+from blendrun.jobs.spool import HEAD_BYTES, packing, unpack
+from blendrun.synth.kinds import BLOCK, COMPUTE, MEMORY, SHARE
 from blendrun.synth.workload import Synthesis, prefix_blocks
 
 _LINES_AT_ONCE = 8192
+# How the first line of such a file begins, and how much of it is looked at, packed.
+_FIRST = re.compile(
+    rb'\{"id":"(%b)-1","service":"\1","prompt_tokens":' % "|".join((*COMPUTE, *MEMORY, *SHARE)).encode()
+)
+_HEAD_BYTES = 16_384
 
 
 class _Sink(Protocol):
@@ -30,34 +38,41 @@ def write_workload(made: Synthesis, path: Path, listener: Listener = ignore) -> 
     """One line a request, in the workload's order; packed where the name ends in .gz or .zst. The same workload gives
     the same bytes.
 
-    Written beside `path` and renamed, so that the file is whole or not there. listener: told the progress in
-    lines. Raises OutputUnavailableError.
+    The file is whole or not there. listener: told the progress in lines. Raises OutputUnavailableError.
     """
-    part = path.with_name(f"{path.name}.part")
     try:
-        with _open(part, path.suffix) as file:
+        with replacing(path, file_mode(path)) as raw, _packed(raw, path.suffix) as file:
             for done, lines in enumerate(_lines(made)):
                 file.write(lines)
                 written = min((done + 1) * _LINES_AT_ONCE, len(made.prompts))
                 listener(Progress(written, len(made.prompts), "lines"))
-        part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another --output") from error
 
 
+def is_workload(path: Path) -> bool:
+    """Whether a file is one that `write_workload` made. Raises OSError."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD_BYTES)
+    try:
+        # The first piece is enough, and what comes behind it is cut.
+        first = next(unpack(iter([head]), packing(head[:HEAD_BYTES]), path.name), b"")
+    except InputInvalidError:
+        return False
+    return _FIRST.match(first) is not None
+
+
 @contextmanager
-def _open(path: Path, suffix: str) -> Iterator[_Sink]:
-    with path.open("wb") as raw:
-        if suffix == ".gz":
-            # Neither name nor time go into the header: the same workload is the same file.
-            with gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed:
-                yield packed
-        elif suffix == ".zst":
-            with zstandard.ZstdCompressor(6).stream_writer(raw, closefd=False) as stream:
-                yield stream
-        else:
-            yield raw
+def _packed(file: BinaryIO, suffix: str) -> Iterator[_Sink]:
+    if suffix == ".gz":
+        # Neither name nor time go into the header: the same workload is the same file.
+        with gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+            yield packed
+    elif suffix == ".zst":
+        with zstandard.ZstdCompressor(6).stream_writer(file, closefd=False) as stream:
+            yield stream
+    else:
+        yield file
 
 
 def _lines(made: Synthesis) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 
 from blendrun.errors import InputMissingError
 from blendrun.tokens.encode import Encoder
-from blendrun.tokens.template import ChatTemplate
+from blendrun.tokens.template import ChatTemplate, reads_tools
 from blendrun.tokens.tokenizer import PromptTokenizer
 
 _FILE = "tokenizer.json"
@@ -66,6 +66,22 @@ def load_tokenizer(
     identity = _digest(content, tokenizers.__version__, config, tokens, source, dict(template_defaults or {}))
     encoder = Encoder(backend, _tokens_of_template(backend, source or "", tokens))
     return PromptTokenizer(encoder, template, problem, tokens, dict(template_defaults or {}), identity)
+
+
+def template_shows_tools(place: Path, chat_template: object = None) -> bool | None:
+    """Whether the chat template of a model folder reads the tools of a request; None where it cannot be found or read.
+
+    chat_template: as for `load_tokenizer`; a name of SGLang's own templates is not known here.
+    """
+    given = Path(chat_template) if isinstance(chat_template, str) else None
+    if chat_template is not None and (given is None or not given.is_file()):
+        return None
+    try:
+        folder = _find(place).parent
+        source = _template_source(folder, _read_json(folder / "tokenizer_config.json"), given)
+    except InputMissingError:
+        return None
+    return None if source is None else reads_tools(source)
 
 
 def _find(place: Path) -> Path:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import jinja2
-from jinja2 import nodes
+from jinja2 import meta, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.runtime import Macro
@@ -112,6 +112,15 @@ def detect_content_format(source: str, environment: jinja2.Environment | None = 
         return "string"
     loops = (loop.iter for loop in tree.find_all(nodes.For))
     return "openai" if any(_is_content(node) for node in loops) else "string"
+
+
+def reads_tools(source: str) -> bool | None:
+    """Whether a template looks at the tools of a request; None where it does not compile."""
+    try:
+        names = meta.find_undeclared_variables(_environment().parse(source))
+    except jinja2.TemplateError:
+        return None
+    return "tools" in names
 
 
 def _is_content(node: nodes.Node | None) -> bool:

@@ -2,6 +2,10 @@
 
 python scripts/faults/soak.py --kills 50
 python scripts/faults/soak.py --kills 5 --engine sglang --lines 40
+python scripts/faults/soak.py --chaos --rounds 200
+
+--chaos: kills, signals, full disks, servers that misbehave and die, other replicas and limits at each resume, at random
+(chaos.py).
 
 A job is run to its end under kills, then another one begins, until there were enough kills. What dies is the process
 that owns the files, alone; with a real engine sometimes a process of the engine instead. Prints a table; exit code
@@ -19,6 +23,7 @@ from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from chaos import chaos
 from soak_job import Broken, Invocation, Kill, SoakJob, moment_of
 
 # How a run is killed: what it waits for first, and how often.
@@ -68,9 +73,13 @@ def main() -> None:
     parser.add_argument("--engine", choices=("replay", "sglang"), default="replay")
     parser.add_argument("--lines", type=int, default=2000, help="Good lines of a job; a few bad ones come on top.")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--chaos", action="store_true", help="All kinds of faults; on the replay engine and servers.")
+    parser.add_argument("--rounds", type=int, default=200, help="Invocations of --chaos.")
     asked = parser.parse_args()
     # Told to stop, it leaves no run behind.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
+    if asked.chaos:
+        sys.exit(chaos(asked.rounds, asked.seed))
     kills: list[Kill] = []
     chance, jobs, begun = random.Random(asked.seed), 0, time.monotonic()
     with TemporaryDirectory(prefix="blendrun-soak-") as folder:

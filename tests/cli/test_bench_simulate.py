@@ -127,7 +127,7 @@ def test_a_cell_out_of_reach_is_left_out_and_told(tmp_path: Path) -> None:
         ((*ON, "--orders", "best"), 2, "--orders best: known are given, shuffled"),
         ((*ON, "--overlap", "perfect"), 2, "--overlap perfect: known are exclusive, mixed, pdmux"),
         ((*ON, "--plot", "grid.gif"), 2, "the name must end in .png or .svg"),
-        ((*ON, "--plot", "no/such/grid.png"), 73, "give another --plot"),
+        ((*ON, "--plot", "no/such/grid.png"), 73, "give another file with --plot"),
         ((*ON, "--orders", "sorted", "--rho", "0.9,1.4", "--plot", "g.png"), 2, "name blended and one more"),
         (("trace.jsonl", *ON, "--rho", "1.4"), 2, "--rho is for made workloads"),
         (("missing.jsonl", *ON), 66, "missing.jsonl"),

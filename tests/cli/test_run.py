@@ -105,7 +105,9 @@ def test_files_of_every_kind_are_one_job(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(line("c") + b"\n"))
     frames = tmp_path / "3.zst"
     frames.write_bytes(zstandard.ZstdCompressor().compress(line("d") + b"\nno"))
-    done = blendrun("run", plain, packed, frames, "-", *REPLAY, "-o", "new/folder/out", cwd=tmp_path, input="x\n")
+    done = blendrun(
+        "run", plain, packed, frames, "-", *REPLAY, "-o", "new/folder/out", cwd=tmp_path, input='{"custom_id": "x"}\n'
+    )
     assert done.returncode == 3, done.stderr
     assert ids(tmp_path / "new/folder/out") == ["a", "b", "c", "d"]
     errors = lines_of(tmp_path / "new/folder/out.errors.jsonl")

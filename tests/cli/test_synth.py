@@ -82,7 +82,7 @@ def test_people_are_told_what_was_written(tmp_path: Path) -> None:
         ((*ON, "--sharing", "0.9"), 2, "--sharing 0.9 is out of reach"),
         ((*ON, "--requests", "100"), 2, "too few to meet it; ask for "),
         ((*ON, "--gpus", "0"), 2, "0 GPUs cannot run a job"),
-        ((*ON, "-o", "no/such/mix.jsonl"), 73, "give another --output"),
+        ((*ON, "-o", "no/such/mix.jsonl"), 73, "give another file with -o"),
         (("--model", "llama-3-8b", "--hardware", "still.yaml"), 2, "`peak_bandwidth.value` must be a positive number"),
         (("--model", "llama-3-8b", "--hardware", "lame.yaml"), 2, "`achieved_bandwidth`"),
     ],

@@ -18,6 +18,12 @@ def test_the_cli_reference_is_what_the_code_says() -> None:
     assert finished.returncode == 0, finished.stderr
 
 
+def test_the_table_of_fields_is_what_the_code_says() -> None:
+    command = [sys.executable, "scripts/make_field_table.py", "docs/files.md", "--check"]
+    finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+
+
 def test_the_architecture_has_a_line_for_every_module_and_no_other() -> None:
     command = [sys.executable, "scripts/make_module_list.py", "docs/architecture.md", "--check"]
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

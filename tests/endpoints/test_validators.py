@@ -37,6 +37,7 @@ class TestCommonFields:
         "fields",
         [
             {"stream": False},
+            {"stream": True},
             {"stream": None, "model": None, "n": None, "max_tokens": None, "temperature": None},
             {"model": "m", "n": 3, "max_tokens": 1, "temperature": 0, "top_p": 0.5, "presence_penalty": -1},
             {"frequency_penalty": 0.1, "max_completion_tokens": 2**40, "unknown": {"passed": "on"}},
@@ -48,17 +49,17 @@ class TestCommonFields:
     @pytest.mark.parametrize(
         ("name", "value", "message"),
         [
-            ("stream", True, "`stream` must be false in a batch: the answer is one line of the output file"),
+            ("stream", "yes", "`stream` must be true or false, not 'yes'"),
             ("model", 7, "`model` must be a string, not int"),
             ("max_tokens", 0, "`max_tokens` must be a whole number of 1 or more, not 0"),
             ("max_tokens", 1.5, "`max_tokens` must be a whole number of 1 or more, not 1.5"),
             ("max_completion_tokens", "9", "`max_completion_tokens` must be a whole number of 1 or more, not '9'"),
             ("n", True, "`n` must be a whole number of 1 or more, not True"),
             ("n", -1, "`n` must be a whole number of 1 or more, not -1"),
-            ("temperature", "hot", "`temperature` must be a number, not 'hot'"),
-            ("top_p", False, "`top_p` must be a number, not False"),
-            ("presence_penalty", [], "`presence_penalty` must be a number, not []"),
-            ("frequency_penalty", {}, "`frequency_penalty` must be a number, not {}"),
+            ("temperature", "hot", "`temperature` must be a number from 0 to 100, not 'hot'"),
+            ("top_p", False, "`top_p` must be a number above 0 and at most 1, not False"),
+            ("presence_penalty", [], "`presence_penalty` must be a number from -2 to 2, not []"),
+            ("frequency_penalty", {}, "`frequency_penalty` must be a number from -2 to 2, not {}"),
         ],
     )
     def test_bad_ones_are_named(self, url: str, name: str, value: object, message: str) -> None:
@@ -83,19 +84,25 @@ def test_chat_needs_messages(messages: object, message: str) -> None:
     assert refusal(CHAT.url, {"messages": messages}) == message
 
 
+NO_PROMPT = "`prompt` must be a string, a list of token ids, or a list of several of one kind"
+
+
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [
-        (None, "`prompt` must be a string or a list of token ids"),
+        (None, NO_PROMPT),
         ("", "`prompt` is empty"),
-        ([], "`prompt` must be a string or a list of token ids"),
-        ({}, "`prompt` must be a string or a list of token ids"),
-        (["a", "b"], "`prompt` must be one string or one list of token ids; write one line a prompt"),
-        ([[1], [2]], "`prompt` must be one string or one list of token ids; write one line a prompt"),
-        ([1, True], "`prompt` must be one string or one list of token ids; write one line a prompt"),
+        ([], NO_PROMPT),
+        ({}, NO_PROMPT),
+        (["a", ""], "`prompt` is empty"),
+        ([[1], []], "`prompt` is empty"),
+        ([1, True], NO_PROMPT),
+        ([[1], [True]], NO_PROMPT),
+        (["a", 1], NO_PROMPT),
+        ([1, "a"], NO_PROMPT),
     ],
 )
-def test_completions_need_one_prompt(prompt: object, message: str) -> None:
+def test_completions_need_a_prompt(prompt: object, message: str) -> None:
     assert refusal(COMPLETIONS.url, {"prompt": prompt}) == message
 
 

@@ -73,9 +73,12 @@ def test_a_signal_between_two_starts_leaves_nothing(monkeypatch: pytest.MonkeyPa
 
 
 STARTED = """
-import os, signal
+import mmap, os, signal, sys
 from blendrun.engine.child import start_child
 child = start_child("cpu", 1)
+with open(sys.argv[1], "r+b") as file:
+    mapped = mmap.mmap(file.fileno(), 0)
+child.folder.note_shared([os.getpid()])
 print(child.scratch, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -86,14 +89,14 @@ def test_what_a_killed_run_left_is_removed_by_the_next_and_nothing_else(
 ) -> None:
     monkeypatch.setenv("TMPDIR", "/tmp")
     monkeypatch.setattr("tempfile.tempdir", None)
-    killed = subprocess.run([sys.executable, "-c", STARTED], capture_output=True, text=True)
-    left = Path(killed.stdout.strip())
-    socket_file, foreign = left / f"tmp{left.name}", left.with_name(f"{left.name}-of-something-else")
-    socket_file.touch()
-    foreign.mkdir()
-    shared, other = (Path("/dev/shm", f"sglang_loads_{name}_0a1b2c3d.shm") for name in (socket_file.name, foreign.name))
-    shared.touch()
+    shared, other = (Path("/dev/shm", f"sglang_loads_{os.getpid()}_{name}.shm") for name in ("mapped", "foreign"))
+    shared.write_bytes(bytes(4096))
     other.touch()
+    killed = subprocess.run([sys.executable, "-c", STARTED, shared], capture_output=True, text=True)
+    left = Path(killed.stdout.strip())
+    foreign = left.with_name(f"{left.name}-of-something-else")
+    foreign.mkdir()
+    assert shared.exists(), killed.stderr
     first, second = start_child("cpu", 1), start_child("cpu", 1)
     try:
         assert not left.exists() and not shared.exists()

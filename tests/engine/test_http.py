@@ -101,7 +101,7 @@ class TestMeaning:
 
 class TestAnswers:
     def body(self, **more: Any) -> bytes:
-        return orjson.dumps({"choices": [{"finish_reason": "length"}], **more})
+        return orjson.dumps({"choices": [{"finish_reason": "length", "message": {"content": "x"}}], **more})
 
     def test_cached_tokens_as_servers_tell_them(self) -> None:
         usage = {"prompt_tokens": 10, "completion_tokens": 3}

@@ -189,18 +189,12 @@ def _make_ext4(image: Path) -> None:
 
 
 class TestSeveralFileSystems:
-    @pytest.mark.parametrize("how", ["mount point", "link"])
-    def test_a_state_folder_elsewhere_and_readers_see_whole_answers_only(
-        self, tmp_path: Path, mounts: Mounts, how: str
-    ) -> None:
+    def test_a_state_folder_elsewhere_and_readers_see_whole_answers_only(self, tmp_path: Path, mounts: Mounts) -> None:
         """The answers are written beside the output, so the last rename stays within one file system."""
-        disk, other = mounts.tmpfs(tmp_path / "disk", 16_384), mounts.tmpfs(tmp_path / "other", 16_384)
+        disk = mounts.tmpfs(tmp_path / "disk", 16_384)
         batch = Batch(tmp_path / "jobs.jsonl", disk / "out.jsonl", 4000)
         batch.jobs.write_bytes(gzip.compress(batch.jobs.read_bytes()))
-        if how == "link":
-            batch.state.symlink_to(other)
-        else:
-            mounts.over(tmp_path / "disk" / "out.jsonl.blendrun", 16_384)
+        mounts.over(tmp_path / "disk" / "out.jsonl.blendrun", 16_384)
         assert batch.state.stat().st_dev != disk.stat().st_dev
         assert batch.run("--limit", "1000").returncode == 0
         first = batch.out.read_bytes()
@@ -228,14 +222,17 @@ class TestSeveralFileSystems:
         assert batch.run("--limit", "10").returncode == 0
         first = batch.out.read_bytes()
         process = start(*batch.command, stderr=subprocess.DEVNULL)
-        half = tmp_path / ".out.jsonl.tmp"
-        while process.poll() is None and not (half.exists() and half.stat().st_size > 100_000):
+
+        def halves() -> list[Path]:
+            return [path for path in tmp_path.glob(".blendrun-*.tmp") if path.stat().st_size > 100_000]
+
+        while process.poll() is None and not halves():
             time.sleep(0.0005)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL, "too fast for this test"
-        assert half.exists()
+        assert halves()
         assert batch.out.read_bytes() == first
         kept = batch.records()
         assert len(kept) == batch.rows
         assert "phase=run" not in batch.finish(kept).stderr, "no engine for answers that are on disk"
-        assert not half.exists()
+        assert not list(tmp_path.glob(".*")), "what the kill left is gone"

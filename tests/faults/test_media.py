@@ -18,8 +18,9 @@ import pytest
 from blendrun.backends.options import RunOptions
 from blendrun.backends.permissions import with_media
 from blendrun.engine.base import Result, WorkItem
+from blendrun.engine.media.addresses import is_public
 from blendrun.engine.media.engine import MediaEngine
-from blendrun.engine.media.fetch import Content, Fetcher, MediaAccess, MediaError, is_public, read_below
+from blendrun.engine.media.fetch import Content, Fetcher, MediaAccess, MediaError, read_below
 from blendrun.engine.replay import ReplayEngine
 from blendrun.errors import UsageError
 from blendrun.events import ignore
@@ -217,7 +218,11 @@ class TestFetching:
 _NOT_PUBLIC = (
     "0.0.0.0 10.1.2.3 100.64.0.1 127.0.0.1 169.254.169.254 172.16.0.1 192.0.0.8 192.168.1.1 224.0.0.1 240.0.0.1 "
     "255.255.255.255 :: ::1 ::ffff:10.0.0.1 ::127.0.0.1 64:ff9b::7f00:1 2002:7f00:1:: fc00::1 fe80::1%lo fec0::1 "
-    "ff02::1"
+    "ff02::1 "
+    # Reserved, or of IPv4 addresses that are: IANA's registries of special-purpose addresses.
+    "64:ff9b:1::7f00:1 64:ff9b:1::808:808 ::ffff:0:a00:1 ::ffff:0:808:808 64:ff9b::a00:1 5f00::1 3fff::1 2001::1 "
+    "2001:2::1 2001:10::1 2001:db8::1 100::1 100:0:0:1::1 2002:a00:1:: 4000::1 fd00:ec2::254 192.0.0.192 192.88.99.1 "
+    "198.18.0.1 100.100.100.200 168.63.129.16 ::ffff:168.63.129.16"
 )
 
 
@@ -226,7 +231,7 @@ def test_addresses_that_are_not_public(address: str) -> None:
     assert not is_public(address)
 
 
-@pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808"])
+@pytest.mark.parametrize("address", ["8.8.8.8", "1.1.1.1", "2606:4700::1111", "64:ff9b::808:808", "2620:4f:8000::1"])
 def test_addresses_that_are(address: str) -> None:
     assert is_public(address)
 

@@ -65,7 +65,7 @@ def test_columns(tmp_path: Path) -> None:
         (line(prompt_tokens=True), "whole number"),
         (line(id=""), "`id`"),
         (line(id=[1]), "`id`"),
-        (blocks([1, 2], prompt_tokens=9), "need 3"),
+        (blocks([1], prompt_tokens=9), "need 3"),
         (blocks([1, 2], prompt_tokens=4), "need 1"),
         (blocks([1, 2], block_size=...), "`block_size`"),
         (blocks([1, 2], block_size=0), "`block_size`"),

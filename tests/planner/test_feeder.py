@@ -100,11 +100,13 @@ def test_the_tail_is_fed_longest_first() -> None:
     assert outputs == sorted(outputs, reverse=True)
 
 
-def test_rows_without_a_prompt_and_samples_come_first() -> None:
+def test_samples_come_first_and_rows_without_a_prompt_last() -> None:
     source = feeder(two_kinds(40), unplanned=np.array([77, 78]), sample=np.array([5, 20]))
     queue = take_all(source)
-    assert [fed.row for fed in queue[:2]] == [77, 78]
-    assert [fed.prompt for fed in queue[:4]] == [-1, -1, 5, 20]
+    assert [fed.prompt for fed in queue[:2]] == [5, 20]
+    assert [fed.row for fed in queue[-2:]] == [77, 78]
+    assert [fed.prompt for fed in queue[-3:]].count(-1) == 2
+    assert [fed.index for fed in queue] == list(range(len(queue)))
 
 
 def test_a_new_plan_expects_what_it_says() -> None:

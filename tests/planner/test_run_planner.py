@@ -83,10 +83,10 @@ def test_longest_bound_first_where_nothing_else_is_known(model: ResolvedModel, t
     assert rows == list(range(7, -1, -1))
 
 
-def test_what_has_no_prompt_to_plan_comes_first(model: ResolvedModel, tmp_path: Path) -> None:
+def test_what_has_no_prompt_to_plan_comes_last(model: ResolvedModel, tmp_path: Path) -> None:
     lines = [line("a", "hello"), line("b", "word " * 9000), line("c", "hello again")]
     rows = planned(lines, OrderName.SORTED, model, tmp_path)
-    assert rows[0] == 1
+    assert rows[-1] == 1
     assert sorted(rows) == [0, 1, 2]
 
 
@@ -115,8 +115,8 @@ def test_a_prompt_that_the_pool_cannot_hold_costs_the_others_no_plan(model: Reso
         planner = RunPlanner(model, OrderName.SORTED, limits=EngineLimits(512, 32, 4096))
         made = planner.plan(job, job.accepted)
     queue = fed(made)
-    assert queue[0].row == 1
-    assert queue[0].prompt == -1
+    assert queue[-1].row == 1
+    assert queue[-1].prompt == -1
     assert sorted(queued.row for queued in queue) == [0, 1, 2]
 
 

@@ -13,7 +13,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from blendrun.errors import OutputUnavailableError
 from blendrun.events import EngineStats, Event, Expected, Note, PhaseStarted, Progress
-from blendrun.report.export.metrics import Metrics
+from blendrun.report.export.metrics import Metrics, is_metrics
+from blendrun.store.guard import Target
 from tests import needs
 
 EVENTS: list[Event] = [
@@ -84,10 +85,10 @@ def test_a_port_that_is_taken_is_refused_with_what_to_do() -> None:
 
 def test_a_failure_leaves_the_last_success_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "blendrun.prom"
-    with Metrics(textfile=path, clock=lambda: 1_000.0) as metrics:
+    with Metrics(textfile=Target(path, "--metrics-textfile", (), is_metrics), clock=lambda: 1_000.0) as metrics:
         metrics.ended(0, success=True)
     assert samples(path.read_text())[("blendrun_last_success_timestamp_seconds",)] == 1_000.0
-    with Metrics(textfile=path, clock=lambda: 2_000.0) as metrics:
+    with Metrics(textfile=Target(path, "--metrics-textfile", (), is_metrics), clock=lambda: 2_000.0) as metrics:
         metrics.ended(69, success=False)
     found = samples(path.read_text())
     assert found[("blendrun_last_success_timestamp_seconds",)] == 1_000.0
@@ -98,7 +99,7 @@ def test_a_failure_leaves_the_last_success_as_it_was(tmp_path: Path) -> None:
 def test_a_textfile_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputUnavailableError, match="--metrics-textfile"),
-        Metrics(textfile=tmp_path / "no" / "x.prom"),
+        Metrics(textfile=Target(tmp_path / "no" / "x.prom", "--metrics-textfile")),
     ):
         pass
 
@@ -106,7 +107,7 @@ def test_a_textfile_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 @pytest.mark.skipif(shutil.which("promtool") is None, reason=needs.PROMTOOL)
 def test_promtool_has_nothing_against_them(tmp_path: Path) -> None:
     path = tmp_path / "blendrun.prom"
-    with Metrics(textfile=path) as metrics:
+    with Metrics(textfile=Target(path, "--metrics-textfile", (), is_metrics)) as metrics:
         for event in EVENTS:
             metrics(event)
         metrics.ended(0, success=True)

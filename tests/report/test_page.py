@@ -13,6 +13,7 @@ import pytest
 from blendrun.errors import InputMissingError, OutputUnavailableError
 from blendrun.report.page.page import make_page, page_html
 from blendrun.report.page.subject import plan_subject, read_plan, run_subject
+from blendrun.store.guard import Target
 from tests.report.page_of_runs import NASTY, small_plan, subject, write_run
 
 MOST_BYTES = 5_000_000
@@ -104,10 +105,10 @@ def test_a_plan_is_read_from_its_json(tmp_path: Path) -> None:
 
 def test_a_page_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     with pytest.raises(OutputUnavailableError, match="cannot write"):
-        make_page([plan_subject(small_plan(), "a")], tmp_path / "no" / "report.html")
+        make_page([plan_subject(small_plan(), "a")], Target(tmp_path / "no" / "report.html", "-o"))
 
 
 def test_a_long_run_gives_a_page_of_the_same_size(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
-    make_page([run_subject(write_run(tmp_path, requests=20_000), "long")], path)
+    make_page([run_subject(write_run(tmp_path, requests=20_000), "long")], Target(path, "-o"))
     assert path.stat().st_size < MOST_BYTES / 3

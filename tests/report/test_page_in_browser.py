@@ -11,6 +11,7 @@ import pytest
 
 from blendrun.report.page.page import make_page
 from blendrun.report.page.subject import plan_subject
+from blendrun.store.guard import Target
 from tests import needs
 from tests.report.page_of_runs import small_plan, subject
 
@@ -37,7 +38,7 @@ def browser() -> Iterator[Browser]:
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     made = folder / "report.html"
-    make_page([subject(folder, "one"), subject(folder, "two")], made)
+    make_page([subject(folder, "one"), subject(folder, "two")], Target(made, "-o"))
     return made
 
 
@@ -139,7 +140,7 @@ def test_it_prints_in_ink_on_paper(browser: Browser, path: Path) -> None:
 
 def test_a_plan_alone_draws_too(browser: Browser, tmp_path: Path) -> None:
     path = tmp_path / "plan.html"
-    make_page([plan_subject(small_plan(), "jobs.jsonl")], path)
+    make_page([plan_subject(small_plan(), "jobs.jsonl")], Target(path, "-o"))
     opened = Opened(browser, path, 1280, "light")
     assert opened.said == []
     assert opened.page.locator("#requests").count() == 0

@@ -13,6 +13,7 @@ from blendrun.errors import OutputUnavailableError
 from blendrun.events import Note, PhaseStarted
 from blendrun.report.export.trace import ChromeTrace
 from blendrun.store.folder import StateFolder
+from blendrun.store.guard import Target
 from tests.report.test_series import step
 
 
@@ -30,7 +31,7 @@ def test_phases_notes_and_this_invocations_steps_are_events(tmp_path: Path) -> N
     path, state = tmp_path / "trace.json", state_in(tmp_path)
     steps = state.steps
     steps.write_bytes(orjson.dumps(logged(0, 5.0)) + b"\n")
-    with ChromeTrace(path, state) as trace:
+    with ChromeTrace(Target(path, "--trace"), state) as trace:
         for name in ("index", "load", "run"):
             trace(PhaseStarted(name, f"detail of {name}"))
         trace(Note('a "note"'))
@@ -51,7 +52,7 @@ def test_phases_notes_and_this_invocations_steps_are_events(tmp_path: Path) -> N
 def test_a_file_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(OutputUnavailableError, match="--trace"),
-        ChromeTrace(tmp_path / "no" / "t.json", state_in(tmp_path)),
+        ChromeTrace(Target(tmp_path / "no" / "t.json", "--trace"), state_in(tmp_path)),
     ):
         pass
 
@@ -60,7 +61,7 @@ def test_names_that_are_no_text_and_steps_without_seconds(tmp_path: Path) -> Non
     path, state = tmp_path / "trace.json", state_in(tmp_path)
     steps = state.steps
     steps.write_bytes(orjson.dumps(logged(0, 5.0)) + b"\n")
-    with ChromeTrace(path, state, appended=False) as trace:
+    with ChromeTrace(Target(path, "--trace"), state, appended=False) as trace:
         trace(PhaseStarted("index", "\udcffjobs.jsonl"))
         lines = [logged(number, 40.0 + number) | {"seconds": None} for number in range(3)]
         steps.write_bytes(b"".join(orjson.dumps(line) + b"\n" for line in lines))
@@ -71,7 +72,7 @@ def test_names_that_are_no_text_and_steps_without_seconds(tmp_path: Path) -> Non
 
 def test_prefill_beside_decode_has_a_row_of_its_own(tmp_path: Path) -> None:
     path, state = tmp_path / "trace.json", state_in(tmp_path)
-    with ChromeTrace(path, state, appended=False) as trace:
+    with ChromeTrace(Target(path, "--trace"), state, appended=False) as trace:
         trace(PhaseStarted("run", "requests"))
         lines = [logged(number, 40.0 + number) | {"parallel": True, "seconds": 1.0} for number in range(2)]
         lines.append(logged(2, 40.0) | {"parallel": True, "seconds": 2.0, "mode": "prefill"})
@@ -87,7 +88,7 @@ def test_prefill_beside_decode_has_a_row_of_its_own(tmp_path: Path) -> None:
 
 def test_each_replica_has_a_row_of_its_own(tmp_path: Path) -> None:
     path, state = tmp_path / "trace.json", state_in(tmp_path)
-    with ChromeTrace(path, state) as trace:
+    with ChromeTrace(Target(path, "--trace"), state) as trace:
         trace(PhaseStarted("load", "engine"))
         trace(PhaseStarted("run", "requests"))
         for number in (1, 2, 10):

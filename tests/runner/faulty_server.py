@@ -8,10 +8,11 @@ import struct
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 
 MODEL = "served-model"
@@ -85,9 +86,14 @@ class _Server(ThreadingHTTPServer):
 
 @contextmanager
 def faulty_server(
-    script: Script = lambda text, times: None, *, port: int = 0, work: float = 0.0, models: Any = (MODEL,)
+    script: Script = lambda text, times: None,
+    *,
+    port: int = 0,
+    work: float = 0.0,
+    models: Any = (MODEL,),
+    pages: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Iterator[tuple[str, Seen]]:
-    """Its address and what it saw. work: seconds that a good answer takes."""
+    """Its address and what it saw. work: seconds that a good answer takes. pages: what it says elsewhere, by path."""
     seen, over = Seen(), threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -97,7 +103,9 @@ def faulty_server(
             pass
 
         def do_GET(self) -> None:
-            if self.path == "/v1/models":
+            if self.path in pages:
+                self._send(200, pages[self.path])
+            elif self.path == "/v1/models":
                 listed = [{"id": name} if isinstance(name, str) else name for name in models]
                 self._send(200, json.dumps({"data": listed}).encode())
             else:

@@ -218,7 +218,7 @@ class TestRefusals:
             with pytest.raises(OutputUnavailableError, match="no regular file"):
                 run(tmp_path / name, jobs, overwrite=True, engine=no_engine)
         assert set(tmp_path.iterdir()) == before
-        for name in ("x" * 240, "x" * 300):
+        for name in ("x" * 243, "x" * 300):
             with pytest.raises(OutputUnavailableError, match="File name too long"):
                 run(tmp_path / name, jobs, engine=no_engine)
 

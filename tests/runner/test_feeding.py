@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from blendrun.blend.base import LEFT, RIGHT
+from blendrun.endpoints.promises import Promise
 from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.engine.scheduler.occupancy import Occupancy
@@ -104,7 +105,7 @@ def feed(tmp_path: Path, count: int, admits: int | None, kind: type[Recording] =
 
 
 class Nobody:
-    def receive(self, result: Result, custom_id: str) -> None:
+    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
         """Nothing is done with it."""
 
     def show_progress(self) -> None:

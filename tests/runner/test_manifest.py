@@ -66,7 +66,13 @@ def test_a_change_that_decides_answers_is_refused_by_name_unless_accepted(fields
     ids=["nothing", "name of the input", "version", "name of the model", "limit"],
 )
 def test_what_decides_no_answer_may_change(fields: dict[str, Any]) -> None:
-    manifests.check(BASE, changed(**fields), accept_changes=False)
+    manifests.check(BASE, changed(**fields), accept_changes=False, same_input=True)
+
+
+@pytest.mark.parametrize("limit", [None, 1, 10])
+def test_another_limit_hides_no_other_input(limit: int | None) -> None:
+    with pytest.raises(ManifestMismatchError, match="what changed: the input"):
+        manifests.check(BASE, changed(limit=limit, input_fingerprint="e" * 32), accept_changes=False)
 
 
 @pytest.mark.parametrize("fields", [{"model_identity": "n"}, {"engine": "replay"}, {"answer_settings": {"seed": 1}}])

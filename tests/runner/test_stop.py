@@ -17,7 +17,12 @@ _FOR_EVER_S = 3600.0
 
 @pytest.mark.parametrize(
     ("number", "error"),
-    [(signal.SIGINT, InterruptedRunError), (signal.SIGTERM, DrainedError), (signal.SIGUSR1, DrainedError)],
+    [
+        (signal.SIGINT, InterruptedRunError),
+        (signal.SIGTERM, DrainedError),
+        (signal.SIGUSR1, DrainedError),
+        (signal.SIGHUP, DrainedError),
+    ],
 )
 def test_what_forgives_every_failure_does_not_forgive_a_signal(number: int, error: type[Exception]) -> None:
     def forgiving() -> None:
@@ -29,6 +34,16 @@ def test_what_forgives_every_failure_does_not_forgive_a_signal(number: int, erro
 
     with pytest.raises(error), stopping_by_exception():
         forgiving()
+
+
+def test_a_hang_up_that_is_ignored_as_under_nohup_stops_nothing() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stopping_by_exception():
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_deadline_ends_what_runs_at_its_time() -> None:

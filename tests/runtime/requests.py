@@ -87,7 +87,7 @@ BAD: list[tuple[bytes, str]] = [
     (orjson.dumps({key: value for key, value in chat("x").items() if key != "custom_id"}), "invalid_request"),
     (orjson.dumps(chat("plain")), "duplicate_custom_id"),
     (orjson.dumps({**chat("wrong url"), "url": "/v1/imaginary"}), "invalid_request"),
-    (orjson.dumps(chat("stream", stream=True)), "invalid_request"),
+    (orjson.dumps(chat("slip of the pen", max_token=8)), "invalid_request"),
     (orjson.dumps(chat("too long", [{"role": "user", "content": "word " * 9000}])), "context_length_exceeded"),
     # SGLang admits seven tokens less than the context of 8,192.
     (orjson.dumps(completion("just too long", [504] * 8186)), "context_length_exceeded"),

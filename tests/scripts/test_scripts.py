@@ -29,6 +29,7 @@ SMALL = {
     "bench/memory.py --lines 2000": "resumed answers equal those of the whole run: True",
     "bench/page.py --requests 500 --out page": "MiB",
     "make_figures.py figures": "",
+    "fuzz/servers.py --seconds 2": "rounds of 6 lines",
 }
 # They start engines, or answer to nobody but a machine: what they call is tested where it lives.
 WITH_AN_ENGINE = (
@@ -37,6 +38,7 @@ WITH_AN_ENGINE = (
     "bench/live.py",
     "bench/predict.py",
     "compat_row.py",
+    "differential.py",
     "mutants.py",
 )
 # Run by other tests (tests/cost, tests/docs, tests/faults, tests/runtime/test_live.py, tests/scripts/test_gpu.py), or
@@ -45,9 +47,13 @@ ELSEWHERE = {
     "make_cli_reference.py",
     "make_module_list.py",
     "make_examples.py",
+    "make_field_table.py",
     "make_schemas.py",
     "faults/soak.py",
     "faults/soak_job.py",
+    "faults/chaos.py",
+    "faults/chaos_server.py",
+    "faults/system_calls.py",
     "fuzz/json_cases.py",
     "fuzz/lines.py",
     "fuzz/reading.py",
@@ -107,6 +113,10 @@ def test_lengths_of_a_folder_of_workloads(tmp_path: Path) -> None:
 def test_the_cpu_of_hooks(tmp_path: Path) -> None:
     shown = run(tmp_path, "bench/hooks.py --rows 16 --cached 4000 --evict-rows 32")
     assert "| 16 | refused |" in shown and "| 16 | admits 4 |" in shown and "| 4,000 |" in shown
+
+
+def test_some_rounds_of_chaos(tmp_path: Path) -> None:
+    assert "0 lost, 0 doubled, 0 changed" in run(tmp_path, "faults/soak.py --chaos --rounds 3")
 
 
 def test_parts_of_a_job(tmp_path: Path) -> None:

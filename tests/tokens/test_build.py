@@ -162,11 +162,10 @@ class TestLeftOut:
         self, tmp_path: Path, tokenizer: PromptTokenizer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(build_module, "MAX_MESSAGES", 2)
-        wrong = [{"role": "wizard", "content": "x"}]
-        made = build(tmp_path, tokenizer, *(chat(str(n), messages=wrong) for n in range(3)), chat("ok", "w0"))
+        made = build(tmp_path, tokenizer, *(chat(str(n), reasoning_effort="vast") for n in range(3)), chat("ok", "w0"))
         assert made.failed.tolist() == [0, 1, 2]
         assert [row for row, _ in made.messages] == [0, 1]
-        assert "wizard" in made.messages[0][1]
+        assert "vast" in made.messages[0][1]
         assert made.prompts.row.tolist() == [3]
 
     def test_a_job_of_which_nothing_is_left(self, tmp_path: Path) -> None:
@@ -266,7 +265,7 @@ class TestPipeline:
 
 
 def test_text_for_display(tmp_path: Path, tokenizer: PromptTokenizer) -> None:
-    job = make_job(tmp_path, [chat("a", "w0"), completion("b", [5, 6]), chat("c", messages=[{"role": "x"}])])
+    job = make_job(tmp_path, [chat("a", "w0"), completion("b", [5, 6]), chat("c", reasoning_effort="vast")])
     assert render_text(job, 0, tokenizer) == "<s><u>w0<a>"
     assert render_text(job, 1, tokenizer) == "w1 w2"
     with pytest.raises(RenderError):

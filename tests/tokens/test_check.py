@@ -14,6 +14,8 @@ from blendrun.tokens.load import load_tokenizer
 from blendrun.tokens.tokenizer import PromptTokenizer
 from tests.tokens.token_jobs import chat, completion, make_job, word_tokenizer
 
+VAST = "`reasoning_effort` cannot be 'vast'"
+
 
 def check(folder: Path, lines: list[dict[str, Any]], context: int, longest: int) -> RefusedPrompts:
     job = make_job(folder, lines)
@@ -26,19 +28,19 @@ def test_each_row_that_cannot_run_comes_once_with_its_reason(tmp_path: Path) -> 
     lines = [
         completion("good", "w1 w2 w3"),
         completion("over the context", " ".join(["w1"] * 30)),
-        chat("no content", None),
+        chat("odd effort", reasoning_effort="vast"),
         completion("between", " ".join(["w1"] * 17)),
         completion("just fits", " ".join(["w1"] * 15)),
-        chat("odd part", [{"type": {"a": 1}}]),
+        chat("odd variable", chat_template_kwargs={"messages": []}),
     ]
     refused = check(tmp_path, lines, context=20, longest=16)
     assert refused.rows.tolist() == [1, 2, 3, 5]
     errors = [refused.error(row) for row in refused.rows.tolist()]
     long, request = ErrorCode.CONTEXT_LENGTH_EXCEEDED, ErrorCode.INVALID_REQUEST
     assert [error.code for error in errors] == [long, request, long, request]
-    assert [error.custom_id for error in errors] == ["over the context", "no content", "between", "odd part"]
+    assert [error.custom_id for error in errors] == ["over the context", "odd effort", "between", "odd variable"]
     assert errors[0].message == "the prompt has 31 tokens; the context of this model leaves room for 16"
-    assert "user message must have content" in errors[1].message
+    assert errors[1].message == VAST
 
 
 def test_a_sound_job_has_none(tmp_path: Path) -> None:
@@ -46,10 +48,10 @@ def test_a_sound_job_has_none(tmp_path: Path) -> None:
 
 
 def test_reasons_can_be_had_for_more_rows_than_messages_are_kept(tmp_path: Path) -> None:
-    lines = [chat(f"id {row}", None) for row in range(150)]
+    lines = [chat(f"id {row}", reasoning_effort="vast") for row in range(150)]
     refused = check(tmp_path, lines, context=20, longest=16)
     assert len(refused.rows) == 150
-    assert {refused.error(row).message for row in refused.rows.tolist()} == {"a user message must have content"}
+    assert {refused.error(row).message for row in refused.rows.tolist()} == {VAST}
 
 
 def test_an_exception_that_nobody_foresaw_costs_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

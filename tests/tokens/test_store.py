@@ -76,7 +76,7 @@ class TestReuse:
         assert again.reused
 
     def test_left_out_rows_are_remembered(self, made: Fixture) -> None:
-        lines = [chat("a", messages=[{"role": "wizard", "content": "x"}]), chat("b", "w1 " * 99), *LINES[2:]]
+        lines = [chat("a", reasoning_effort="vast"), chat("b", "w1 " * 99), *LINES[2:]]
         first, second = made.build(lines), made.build(lines)
         assert second.reused
         assert second.messages == first.messages

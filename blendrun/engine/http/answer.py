@@ -1,39 +1,113 @@
-"""What a server sent, as a result."""
+"""What a server sent, as a result. Its bytes, numbers, shapes and words are a stranger's."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import orjson
 
-from blendrun.endpoints.base import Endpoint
+from blendrun.endpoints.base import Endpoint, Usage
 from blendrun.engine.base import Result
 from blendrun.engine.failure import failure
 from blendrun.errors import ErrorCode
+from blendrun.text import LONGEST_MESSAGE, cut, printable
 
 # "context length", "context size", "context window": SGLang, vLLM, llama.cpp, OpenAI.
 _TOO_LONG = re.compile(r"context[\w ]{0,12}(?:length|size|window)|exceed_context_size", re.IGNORECASE)
 _NO_SCHEMA = "Failed to compile"
-_LONGEST_MESSAGE = 2000
+# Line ends and tabs stand between JSON's values only: within a string they are written out. So a blank says the same.
+_ONE_LINE = bytes.maketrans(b"\n\r\t", b"   ")
+# Some readers take these for line ends. Within JSON they stand in strings only.
+_LINE_ENDS = {"\x85": b"\\u0085", "\u2028": b"\\u2028", "\u2029": b"\\u2029"}
+# Levels of an answer's JSON: with those of its line below what JSON readers take.
+_DEEPEST, _READERS_DEEPEST = 254, 1024
+# What JSON of a byte takes in memory at most, for each kind of value; a reader of all of an answer would need it.
+_OBJECT_BYTES, _ARRAY_BYTES, _VALUE_BYTES = 232, 64, 40
+_MOST_TIMES = 8
+_LONGEST_REASON = 40
+# What an answer's text is called, and what may stand there.
+_CONTENT: dict[str, tuple[str, type]] = {"/v1/chat/completions": ("message", dict), "/v1/completions": ("text", str)}
 
 
 class NoAnswerError(Exception):
-    """An exchange that should have brought an answer; the message says what came instead."""
+    """An exchange that should have brought an answer; the message says what came instead.
+
+    again: whether another try may bring one. blamed: whether the server is to blame where one comes after another.
+    """
+
+    def __init__(self, message: str, *, again: bool = True, blamed: bool = True) -> None:
+        super().__init__(printable(cut(message)))
+        self.again, self.blamed = again, blamed
 
 
-def answer_of(row: int, endpoint: Endpoint, content: bytes) -> Result:
-    """The result of a response with status 200. Raises NoAnswerError."""
+def answer_of(row: int, endpoint: Endpoint, content: bytes, choices: int = 1, most: int = 64 << 20) -> Result:
+    """The result of a response with status 200. choices: asked for. most: bytes of an answer. Raises NoAnswerError."""
+    body = _read(content, most)
     try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError as error:
-        raise NoAnswerError(f"an answer of {len(content)} bytes that is no JSON") from error
-    try:
-        reasons = endpoint.finish_reasons(body if isinstance(body, dict) else {})
+        reasons = endpoint.finish_reasons(body)
     except ValueError as error:
         raise NoAnswerError(f"{error}: {_message(body)[:200]}") from error
     if "abort" in reasons:
         raise NoAnswerError("the server ended the request before its answer")
-    return Result(row, 200, content, endpoint.usage(body), reasons)
+    _check_shape(endpoint, body, choices)
+    return Result(row, 200, one_line(content), _bounded(endpoint.usage(body)), tuple(map(_reason, reasons)))
+
+
+def one_line(content: bytes) -> bytes:
+    """JSON as one line, all its values as they were."""
+    text = content.translate(_ONE_LINE).strip()
+    for end, written in _LINE_ENDS.items():
+        text = text.replace(end.encode(), written)
+    return text
+
+
+def _read(content: bytes, most: int) -> dict[str, Any]:
+    """Raises NoAnswerError for what is no JSON object, or none that everybody can read."""
+    size = len(content) + _OBJECT_BYTES * content.count(b"{") + _ARRAY_BYTES * content.count(b"[")
+    if size + _VALUE_BYTES * content.count(b",") > _MOST_TIMES * most:
+        raise NoAnswerError(
+            f"an answer of {len(content):,} bytes with too many values to read", again=False, blamed=False
+        )
+    try:
+        body = orjson.loads(content)
+        if content.count(b"[") + content.count(b"{") > _DEEPEST:
+            around = _READERS_DEEPEST - _DEEPEST
+            orjson.loads(b"[" * around + content.strip() + b"]" * around)
+    except orjson.JSONDecodeError as error:
+        if error.msg.startswith("depth limit"):
+            what = f"an answer with more than {_DEEPEST} levels"
+            raise NoAnswerError(what, again=False, blamed=False) from error
+        raise NoAnswerError(f"an answer of {len(content):,} bytes that is no JSON ({error.msg})") from error
+    if not isinstance(body, dict):
+        raise NoAnswerError(f"an answer that is no JSON object: {_message(body)[:200]}")
+    return body
+
+
+def _check_shape(endpoint: Endpoint, body: dict[str, Any], choices: int) -> None:
+    """Raises NoAnswerError for an answer to something else."""
+    if endpoint.url not in _CONTENT:
+        return
+    name, kind = _CONTENT[endpoint.url]
+    answers = endpoint.answers(body)
+    if len(answers) != choices:
+        what = f"an answer with {len(answers)} of the {choices} choices asked for"
+        raise NoAnswerError(what, again=False, blamed=False)
+    for place, answer in enumerate(answers):
+        if not isinstance(answer.get(name), kind):
+            what = cut(str(body.get("object")), _LONGEST_REASON)
+            raise NoAnswerError(f"an answer without `{name}` in choice {place} (its object is {what!r})", blamed=False)
+    if str(body.get("object")).endswith(".chunk"):
+        raise NoAnswerError("a piece of a streamed answer, which was not asked for", blamed=False)
+
+
+def _bounded(usage: Usage) -> Usage:
+    """Of a prompt no more tokens can be cached than it has."""
+    return usage if usage.cached <= usage.prompt else Usage(usage.prompt, usage.prompt, usage.output)
+
+
+def _reason(text: str) -> str:
+    return printable(cut(text, _LONGEST_REASON))
 
 
 def refusal_of(row: int, status: int, content: bytes) -> Result:
@@ -49,14 +123,28 @@ def refusal_of(row: int, status: int, content: bytes) -> Result:
 def message_of(content: bytes) -> str:
     """What an error says: of OpenAI's form, of SGLang's, of FastAPI's, or the text as it stands."""
     try:
-        return _message(orjson.loads(content))[:_LONGEST_MESSAGE]
+        return _message(orjson.loads(content))
     except orjson.JSONDecodeError:
-        return content.decode("utf-8", "replace").strip()[:_LONGEST_MESSAGE]
+        return _shown(content.decode("utf-8", "replace").strip())
 
 
 def _message(body: object) -> str:
-    if isinstance(body, dict):
-        for name in ("error", "message", "detail"):
-            if name in body:
-                return _message(body[name])
-    return body if isinstance(body, str) else orjson.dumps(body).decode()
+    for _ in range(_DEEPEST):
+        names = [name for name in ("error", "message", "detail") if isinstance(body, dict) and name in body]
+        if not names:
+            break
+        assert isinstance(body, dict)
+        body = body[names[0]]
+    return _shown(body if isinstance(body, str) else _json(body))
+
+
+def _json(body: object) -> str:
+    try:
+        return orjson.dumps(body).decode()
+    except TypeError:
+        # Nested deeper than can be written.
+        return type(body).__name__
+
+
+def _shown(text: str) -> str:
+    return cut(printable(text[:LONGEST_MESSAGE], lines=True))

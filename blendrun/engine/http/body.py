@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import orjson
 
@@ -19,7 +19,7 @@ _LOWER, _MOST_LOWERINGS = 0.8, 24
 @dataclass(frozen=True, slots=True)
 class OutgoingRequest:
     """content: the body, UTF-8, of a request to `endpoint`. tokens: prompt and expected answer, estimated where nobody
-    counted.
+    counted. choices: answers asked for.
 
     lowerings: how often the answer's bound may still be lowered, where nobody counted the prompt and the server says
     that both are too long for its context.
@@ -28,6 +28,7 @@ class OutgoingRequest:
     endpoint: Endpoint
     content: bytes
     tokens: int
+    choices: int = 1
     lowerings: int = 0
 
     def less(self) -> OutgoingRequest | None:
@@ -36,7 +37,7 @@ class OutgoingRequest:
         bounds = {name: int(body[name] * _LOWER) for name in self.endpoint.bound_fields if name in body}
         if not self.lowerings or not bounds or min(bounds.values()) < 1:
             return None
-        return OutgoingRequest(self.endpoint, orjson.dumps(body | bounds), self.tokens, self.lowerings - 1)
+        return replace(self, content=orjson.dumps(body | bounds), lowerings=self.lowerings - 1)
 
 
 def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int | None) -> OutgoingRequest:
@@ -61,4 +62,5 @@ def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int
     prompt = counted or endpoint.prompt_characters(body) // _CHARACTERS_PER_TOKEN
     expected = item.plan.output if item.plan is not None and item.plan.output else asked or 0
     lowerings = 0 if counted else _MOST_LOWERINGS
-    return OutgoingRequest(endpoint, orjson.dumps(body), prompt + expected * demand.choices, lowerings)
+    tokens = prompt + expected * demand.choices
+    return OutgoingRequest(endpoint, orjson.dumps(body), tokens, demand.choices, lowerings)

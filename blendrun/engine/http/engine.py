@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.engine.http.answer import NoAnswerError, answer_of, message_of, refusal_of
 from blendrun.engine.http.body import OutgoingRequest, ask
+from blendrun.engine.http.client import http_client, most_connections
+from blendrun.engine.http.exchange import Reply, UnreadableReplyError
+from blendrun.engine.http.exchange import asked as exchange
 from blendrun.engine.http.limit import Limit
 from blendrun.engine.http.retry import NOT_THE_REQUESTS, Verdict, meaning_of, pause, retry_after
 from blendrun.engine.http.server import ServerAwayError, ServerInfo, look, reason_of, refused
-from blendrun.engine.http.settings import HttpSettings, authorization
+from blendrun.engine.http.settings import HttpSettings
+from blendrun.engine.one_large import OneLarge
 from blendrun.errors import EngineUnavailableError, ErrorCode
 from blendrun.events import Listener, PhaseStarted
+from blendrun.text import cut, printable
 
 if TYPE_CHECKING:
     import httpx
 
-_CONNECT_S = 10.0
+_LONGEST_NAMES = 400
 # A server that is awaited is looked for so often at least, in seconds.
 _LOOK_S = 5.0
 _CONCURRENCY = 64
@@ -38,27 +41,10 @@ _STALLS = 2
 _MOST_FAILED = 10
 # An exchange that lasts so many seconds is one that the server works on.
 _AT_WORK_S = 10.0
-# A server whose machine is gone closes nothing: the kernel asks after 60 s of silence, six times, every 10 s.
-_KEEPALIVE = [
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 6),
-]
-
-
-def http_client(server: str) -> httpx.AsyncClient:
-    """For one server; its connections are kept, its redirects are not followed: they would have the key."""
-    import httpx
-
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    return httpx.AsyncClient(
-        base_url=server,
-        headers=authorization(),
-        timeout=httpx.Timeout(None, connect=_CONNECT_S),
-        limits=limits,
-        transport=httpx.AsyncHTTPTransport(limits=limits, socket_options=_KEEPALIVE),
-    )
+# Of what is being read of all answers together, and at least of each; a larger one is read when no other large one is.
+_READING_BYTES, _LEAST_BYTES = 64 << 20, 1 << 16
+# Of a reply that is no answer: what it says is shown to people.
+_ERROR_BYTES = 1 << 16
 
 
 class HttpEngine:
@@ -75,6 +61,7 @@ class HttpEngine:
         self._client: httpx.AsyncClient | None = None
         self._info: ServerInfo | None = None
         self._limit = Limit(1)
+        self._reading = OneLarge(_LEAST_BYTES)
         self._waiting: asyncio.Queue[WorkItem] = asyncio.Queue()
         self._results: asyncio.Queue[Result | EngineUnavailableError | None] = asyncio.Queue()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,9 +84,11 @@ class HttpEngine:
         info = self._info = await self._up(listener)
         settings = self._settings
         if missing := [name for name in self._models if name not in info.models]:
-            raise EngineUnavailableError(f"{self._server} serves {', '.join(info.models)}, not {missing[0]}")
-        at_once = settings.concurrency or self._at_once(info)
+            served = cut(", ".join(info.models), _LONGEST_NAMES)
+            raise EngineUnavailableError(f"{self._server} serves {served}, not {missing[0]}")
+        at_once = min(settings.concurrency or self._at_once(info), most_connections())
         self._limit = Limit(at_once, settings.tokens)
+        self._reading = OneLarge(max(_READING_BYTES // at_once, _LEAST_BYTES))
         self._answered = time.monotonic()
         self._sender = asyncio.ensure_future(self._send())
         return EngineInfo(
@@ -201,7 +190,7 @@ class HttpEngine:
         tried = dict.fromkeys(Verdict, 0)
         away_since = 0.0
         while True:
-            meaning, outcome, asked_for = await self._exchange(item, asked.content)
+            meaning, outcome, asked_for = await self._exchange(item, asked)
             if isinstance(outcome, Result):
                 if outcome.error_code == ErrorCode.CONTEXT_LENGTH_EXCEEDED and (less := asked.less()) is not None:
                     asked = less
@@ -218,7 +207,8 @@ class HttpEngine:
             tries = self._check(meaning, outcome, tried)
             if tries is not None:
                 return self._fail(item.row, meaning, outcome, tries)
-            seconds = pause(tried[meaning], self._settings.backoff, asked_for)
+            # Nobody is waited for longer than a server that is away.
+            seconds = pause(tried[meaning], self._settings.backoff, asked_for, self._settings.wait)
             self._log(f"row {item.row}: {outcome}; again in {seconds:.1f} s")
             await asyncio.sleep(seconds)
 
@@ -231,16 +221,18 @@ class HttpEngine:
             self._blame(f"HTTP {result.status_code}: {result.error_message[:300]}")
         return result
 
-    async def _exchange(self, item: WorkItem, content: bytes) -> tuple[Verdict, Result | str, float | None]:
+    async def _exchange(self, item: WorkItem, asked: OutgoingRequest) -> tuple[Verdict, Result | str, float | None]:
         """One try: what it means; the result, or what went wrong in a clause; seconds that the server asks to wait."""
         import httpx
 
         assert self._client is not None, "asked before start"
         self._begun[item.row] = time.monotonic()
-        headers = {"Content-Type": "application/json"}
         try:
-            async with asyncio.timeout(self._settings.timeout):
-                response = await self._client.post(item.url, content=content, headers=headers)
+            async with (
+                asyncio.timeout(self._settings.timeout),
+                exchange(self._client, "POST", item.url, asked.content) as reply,
+            ):
+                return await self._outcome(item, asked, reply)
         except TimeoutError:
             return Verdict.STALLED, f"no answer within {self._settings.timeout:g} s", None
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
@@ -249,18 +241,36 @@ class HttpEngine:
             return Verdict.FAILED, f"the connection was cut ({reason_of(error)})", None
         finally:
             del self._begun[item.row]
-        meaning = meaning_of(response.status_code)
+
+    async def _outcome(
+        self, item: WorkItem, asked: OutgoingRequest, reply: Reply
+    ) -> tuple[Verdict, Result | str, float | None]:
+        """The same of a reply whose head is there. Raises EngineUnavailableError, httpx.HTTPError."""
+        meaning = meaning_of(reply.status)
         if meaning is Verdict.ANSWERED:
-            try:
-                return meaning, answer_of(item.row, ENDPOINTS[item.url], response.content), None
-            except NoAnswerError as error:
-                return Verdict.FAILED, str(error), None
+            return *await self._answered_with(item.row, asked, reply), None
+        said = await reply.beginning(_ERROR_BYTES)
         if meaning is Verdict.REFUSED:
-            return meaning, refusal_of(item.row, response.status_code, response.content), None
-        said = f"HTTP {response.status_code}: {message_of(response.content)[:300]}".rstrip(": ")
+            return meaning, refusal_of(item.row, reply.status, said), None
         if meaning is Verdict.FORBIDDEN:
-            raise refused(self._client, response.status_code)
-        return meaning, said, retry_after(response.headers.get("Retry-After"))
+            assert self._client is not None, "asked before start"
+            raise refused(self._client, reply.status)
+        text = f"HTTP {reply.status}: {message_of(said)[:300]}".rstrip(": ")
+        return meaning, printable(text), retry_after(reply.retry_after)
+
+    async def _answered_with(self, row: int, asked: OutgoingRequest, reply: Reply) -> tuple[Verdict, Result | str]:
+        """What an answer is; one that is none, and would be none again, is the end of its request."""
+        most = self._settings.answer_bytes
+        async with self._reading.reading() as holder:
+            try:
+                content = await reply.content(most, holder)
+                return Verdict.ANSWERED, answer_of(row, asked.endpoint, content, asked.choices, most)
+            except UnreadableReplyError as error:
+                return Verdict.REFUSED, failure(row, 502, ErrorCode.ENGINE_ERROR, f"the server gave {error}")
+            except NoAnswerError as error:
+                if error.again:
+                    return (Verdict.FAILED if error.blamed else Verdict.MALFORMED), str(error)
+                return Verdict.REFUSED, failure(row, 502, ErrorCode.ENGINE_ERROR, f"the server gave {error}")
 
     def _check(self, meaning: Verdict, reason: str, tried: dict[Verdict, int]) -> int | None:
         """How often it was tried, where it is not tried again. Raises EngineUnavailableError."""
@@ -292,7 +302,8 @@ class HttpEngine:
     def _fail(self, row: int, meaning: Verdict, reason: str, tries: int) -> Result:
         """The error of a request that the server could not answer. Raises EngineUnavailableError."""
         self._log(f"row {row}: {reason}; given up after {tries} tries")
-        self._blame(reason)
+        if meaning is not Verdict.MALFORMED:
+            self._blame(reason)
         if meaning is Verdict.STALLED:
             return failure(row, 504, ErrorCode.REQUEST_TIMEOUT, f"{reason}, {tries} times")
         return failure(row, 500, ErrorCode.ENGINE_ERROR, f"the server failed it {tries} times; the last time: {reason}")
@@ -310,6 +321,6 @@ class HttpEngine:
         with suppress(OSError):
             handle = os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
-                os.write(handle, f"{stamp} {self._server} {text}\n".encode("utf-8", "replace"))
+                os.write(handle, f"{stamp} {self._server} {printable(text)}\n".encode("utf-8", "replace"))
             finally:
                 os.close(handle)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from email.utils import parsedate_to_datetime
@@ -11,7 +12,8 @@ from enum import Enum
 _LONGEST_S, _MOST_DOUBLINGS = 30.0, 10
 # A server may ask for longer; more than that is a mistake of its clock or ours.
 _LONGEST_ASKED_S = 3600.0
-
+# Of a header: no number and no date is longer.
+_LONGEST_HEADER = 64
 
 # Refusals that speak of the server: a redirect, payment, a path that is not there.
 NOT_THE_REQUESTS = (301, 302, 303, 307, 308, 402, 404, 405)
@@ -22,6 +24,7 @@ class Verdict(Enum):
 
     BUSY: the server takes nothing now (too many requests, overload, a gateway without its server behind it).
     FAILED: the request was taken and came to nothing: an error inside, a cut connection, an answer that is none.
+    MALFORMED: the same with an answer of another shape, for which the server is not given up.
     STALLED: no answer in time. AWAY: nobody listens. FORBIDDEN: the key is wrong, for this and all others.
     """
 
@@ -29,6 +32,7 @@ class Verdict(Enum):
     REFUSED = "refused"
     BUSY = "busy"
     FAILED = "failed"
+    MALFORMED = "malformed"
     STALLED = "stalled"
     AWAY = "away"
     FORBIDDEN = "forbidden"
@@ -48,25 +52,26 @@ def meaning_of(status: int) -> Verdict:
     return Verdict.REFUSED
 
 
-def pause(tries: int, first: float, asked: float | None = None) -> float:
-    """Seconds until the next try, of which `tries` were made. asked: what the server asked for.
+def pause(tries: int, first: float, asked: float | None = None, longest_asked: float = _LONGEST_ASKED_S) -> float:
+    """Seconds until the next try, of which `tries` were made. asked: what the server asked for, longest_asked: at most.
 
     first: before the second try at most; twice as long before each one after it. It is drawn from the upper half, so
     that requests that failed together do not come back together.
     """
     longest = min(first * 2 ** min(tries - 1, _MOST_DOUBLINGS), _LONGEST_S)
-    return max(random.uniform(longest / 2, longest), min(asked or 0.0, _LONGEST_ASKED_S))
+    return max(random.uniform(longest / 2, longest), min(asked or 0.0, longest_asked, _LONGEST_ASKED_S))
 
 
 def retry_after(value: str | None) -> float | None:
     """Seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3); None where it cannot be read."""
-    if value is None:
+    if value is None or len(value) > _LONGEST_HEADER:
         return None
     try:
-        return max(float(value), 0.0)
+        seconds = float(value)
+        return max(seconds, 0.0) if math.isfinite(seconds) else None
     except ValueError:
         pass
     try:
         return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except (ValueError, TypeError, OverflowError):
+    except (ValueError, TypeError, OverflowError, OSError):
         return None

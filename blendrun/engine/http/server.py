@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from blendrun.engine.http.exchange import UnreadableReplyError, asked
 from blendrun.engine.http.settings import KEY_VARIABLE
 from blendrun.errors import EngineUnavailableError
+from blendrun.text import cut, printable
 
 if TYPE_CHECKING:
     import httpx
@@ -20,7 +23,14 @@ _KINDS = {"sglang": "sglang", "vllm": "vllm", "llamacpp": "llama.cpp"}
 _CACHE_CONFIG = re.compile(r"^vllm:cache_config_info\{(.*)\}", re.MULTILINE)
 # Tokens; vLLM takes 16 on a GPU.
 _LARGE_BLOCK = 32
-_LABEL = re.compile(r'(\w+)="([^"]*)"')
+_LABEL = re.compile(r'\b(\w{1,64})="([^"]*)"')
+# Of pages that a server says something of itself on, of its metrics, and of the line in which vLLM says how large its
+# pool is: bytes.
+_PAGE_BYTES, _METRICS_BYTES, _LABELS_BYTES = 4 << 20, 16 << 20, 1 << 16
+# What is believed of a server: so many models with names of so many characters, and no number beyond 31 bits.
+_MOST_MODELS, _LONGEST_NAME, _LONGEST_VERSION = 1000, 512, 80
+_MOST, _MOST_DIGITS = 2**31 - 1, 10
+_LONGEST_REASON = 300
 
 
 class ServerAwayError(Exception):
@@ -63,8 +73,8 @@ async def look(client: httpx.AsyncClient) -> ServerInfo:
     if info.kind == "sglang":
         return _of_sglang(info, await _json(client, "/server_info"))
     if info.kind == "vllm":
-        version = (await _json(client, "/version")).get("version")
-        return _of_vllm(replace(info, version=version, mixes=True), await _text(client, "/metrics"))
+        version = _word((await _json(client, "/version")).get("version"))
+        return _of_vllm(replace(info, version=version, mixes=True), await _text(client, "/metrics", _METRICS_BYTES))
     if info.kind == "llama.cpp":
         return _of_llama_cpp(info, await _json(client, "/props"))
     return info
@@ -74,24 +84,41 @@ async def _models(client: httpx.AsyncClient) -> list[dict[str, Any]]:
     """Entries of /v1/models: at least one."""
     import httpx
 
-    try:
-        answer = await client.get("/v1/models", timeout=_SECONDS)
-    except httpx.TransportError as error:
-        raise ServerAwayError(reason_of(error)) from error
     where = f"{client.base_url}v1/models"
-    if answer.status_code in (401, 403):
-        raise refused(client, answer.status_code)
-    if answer.status_code == 429 or answer.status_code >= 500:
-        raise ServerAwayError(f"HTTP {answer.status_code}")
-    if answer.status_code != 200:
-        raise EngineUnavailableError(f"{where} answers HTTP {answer.status_code}: is that a server with OpenAI's API?")
     try:
-        listed = [{**each, "id": str(each["id"])} for each in orjson.loads(answer.content)["data"]]
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        raise EngineUnavailableError(f"{where} does not list models: is that a server with OpenAI's API?") from error
+        status, content = await _page(client, "/v1/models")
+    except TimeoutError as error:
+        raise ServerAwayError(f"no answer within {_SECONDS:g} s") from error
+    except httpx.HTTPError as error:
+        raise ServerAwayError(reason_of(error)) from error
+    except UnreadableReplyError as error:
+        raise EngineUnavailableError(f"{where} does not list models: it gives {error}") from error
+    if status in (401, 403):
+        raise refused(client, status)
+    if status == 429 or status >= 500:
+        raise ServerAwayError(f"HTTP {status}")
+    if status != 200:
+        raise EngineUnavailableError(f"{where} answers HTTP {status}: is that a server with OpenAI's API?")
+    listed = _listed(content)
+    if listed is None:
+        raise EngineUnavailableError(f"{where} does not list models: is that a server with OpenAI's API?")
     if not listed:
         raise ServerAwayError("it serves no model yet")
     return listed
+
+
+def _listed(content: bytes) -> list[dict[str, Any]] | None:
+    """Entries of a list of models; None where it is none."""
+    try:
+        told = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return None
+    entries = told.get("data") if isinstance(told, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(each, dict) and "id" in each for each in entries):
+        return None
+    named = [{**each, "id": str(each["id"])} for each in entries[:_MOST_MODELS]]
+    # None of these was ever a model's name; it would be sent with every request.
+    return [each for each in named if 0 < len(each["id"]) <= _LONGEST_NAME] if named else []
 
 
 def refused(client: httpx.AsyncClient, status: int) -> EngineUnavailableError:
@@ -103,24 +130,25 @@ def refused(client: httpx.AsyncClient, status: int) -> EngineUnavailableError:
 
 def reason_of(error: Exception) -> str:
     """One clause of what a failed exchange was; some of httpx's errors say nothing themselves."""
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    said = printable(cut(str(error), _LONGEST_REASON))
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
 
 
 def _of_sglang(info: ServerInfo, told: dict[str, Any]) -> ServerInfo:
     notes = []
     if told.get("enable_cache_report") is False:
         notes.append("it reports no cached tokens: start it with --enable-cache-report")
-    policy = told.get("schedule_policy", "fcfs")
-    if policy != "fcfs":
+    policy = _word(told.get("schedule_policy", "fcfs"))
+    if policy not in ("fcfs", None):
         notes.append(f"it orders what waits by {policy}: start it with --schedule-policy fcfs to keep the plan's order")
     # One of each data-parallel rank.
-    ranks = [_number(each.get("effective_max_running_requests_per_dp")) for each in told.get("internal_states") or ()]
+    ranks = [_number(each.get("effective_max_running_requests_per_dp")) for each in _objects(told, "internal_states")]
     return replace(
         info,
-        version=told.get("version"),
+        version=_word(told.get("version")),
         context_length=_number(told.get("context_length")) or info.context_length,
         kv_tokens=_number(told.get("max_total_num_tokens")) or _number(told.get("max_total_tokens")),
-        max_running=sum(each or 0 for each in ranks) or _number(told.get("max_running_requests")),
+        max_running=_number(sum(each or 0 for each in ranks)) or _number(told.get("max_running_requests")),
         chunk=_number(told.get("chunked_prefill_size")),
         tensor=_number(told.get("tp_size")),
         stages=_number(told.get("pp_size")),
@@ -131,9 +159,9 @@ def _of_sglang(info: ServerInfo, told: dict[str, Any]) -> ServerInfo:
 
 def _of_vllm(info: ServerInfo, metrics: str) -> ServerInfo:
     found = _CACHE_CONFIG.search(metrics)
-    labels = dict(_LABEL.findall(found.group(1))) if found else {}
+    labels = dict(_LABEL.findall(found.group(1)[:_LABELS_BYTES])) if found else {}
     blocks, size = _number(labels.get("num_gpu_blocks")), _number(labels.get("block_size"))
-    kv_tokens = _number(labels.get("kv_cache_size_tokens")) or (blocks * size if blocks and size else None)
+    kv_tokens = _number(labels.get("kv_cache_size_tokens")) or _number(blocks * size if blocks and size else None)
     notes = []
     if labels.get("enable_prefix_caching") == "False":
         notes.append("its prefix cache is off: start it with --enable-prefix-caching")
@@ -144,14 +172,15 @@ def _of_vllm(info: ServerInfo, metrics: str) -> ServerInfo:
 
 def _of_llama_cpp(info: ServerInfo, told: dict[str, Any]) -> ServerInfo:
     slots = _number(told.get("total_slots"))
-    context = _number((told.get("default_generation_settings") or {}).get("n_ctx"))
+    settings = told.get("default_generation_settings")
+    context = _number(settings.get("n_ctx")) if isinstance(settings, dict) else None
     return replace(
         info,
-        version=told.get("build_info"),
+        version=_word(told.get("build_info")),
         context_length=context,
         max_running=slots,
         # Each slot has a cache of its own.
-        kv_tokens=slots * context if slots and context else None,
+        kv_tokens=_number(slots * context) if slots and context else None,
         mixes=True,
     )
 
@@ -165,18 +194,36 @@ async def _json(client: httpx.AsyncClient, path: str) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-async def _text(client: httpx.AsyncClient, path: str) -> str:
+async def _text(client: httpx.AsyncClient, path: str, most: int = _PAGE_BYTES) -> str:
+    """A page; nothing where there is none that can be read."""
     import httpx
 
     try:
-        answer = await client.get(path, timeout=_SECONDS)
-    except httpx.TransportError:
+        status, content = await _page(client, path, most)
+    except (TimeoutError, UnreadableReplyError, httpx.HTTPError):
         return ""
-    return answer.text if answer.status_code == 200 else ""
+    return content.decode("utf-8", "replace") if status == 200 else ""
+
+
+async def _page(client: httpx.AsyncClient, path: str, most: int = _PAGE_BYTES) -> tuple[int, bytes]:
+    """Status and content. Raises TimeoutError, UnreadableReplyError, httpx.HTTPError."""
+    async with asyncio.timeout(_SECONDS), asked(client, "GET", path) as reply:
+        return reply.status, await reply.content(most)
+
+
+def _objects(told: dict[str, Any], name: str) -> list[dict[str, Any]]:
+    """What of a list is an object."""
+    value = told.get(name)
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def _word(value: object) -> str | None:
+    """A short text, to be shown."""
+    return printable(cut(value, _LONGEST_VERSION)) if isinstance(value, str) and value else None
 
 
 def _number(value: object) -> int | None:
-    """A whole number above 0, also where it is written as text."""
-    if isinstance(value, str) and value.isascii() and value.isdigit():
+    """A whole number above 0 of at most 31 bits, also where it is written as text."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= _MOST_DIGITS:
         value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MOST else None

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 from urllib.parse import urlsplit
 
 import msgspec
 
 from blendrun.errors import UsageError
+
+# Bytes of an answer, unpacked: as long as the longest line that is read.
+ANSWER_BYTES = 64 << 20
+_MOST_ANSWER_BYTES = 256 << 20
+# What nobody means: beyond it a number is a slip of the pen.
+_MOST, _MOST_SECONDS = 2**31 - 1, 3.2e8
 
 # The variable that holds the servers' key: a command line is read by everybody on the machine.
 KEY_VARIABLE = "BLENDRUN_API_KEY"
@@ -21,7 +28,8 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     the one that is served. timeout: seconds for one answer. tries: of a request that the server fails. backoff: seconds
     before the second try at most; twice as long before each one after it. wait: seconds for which a server may be away,
     or refuse everything. max_total_tokens: of its KV pool, max_running_requests: that
-    it decodes at once, where it does not tell. hardware: card of its device, for the plan.
+    it decodes at once, where it does not tell. answer_bytes: of one answer, unpacked, at most; a longer one is an error
+    line. hardware: card of its device, for the plan.
     """
 
     concurrency: int | None = None
@@ -33,6 +41,7 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     wait: float = 300.0
     max_total_tokens: int | None = None
     max_running_requests: int | None = None
+    answer_bytes: int = ANSWER_BYTES
     hardware: str | None = None
 
     def __post_init__(self) -> None:
@@ -44,12 +53,17 @@ class HttpSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             "timeout",
             "tries",
             "backoff",
+            "answer_bytes",
         ):
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is not None and not value > 0:
                 raise ValueError(f"{name} must be above 0")
-        if self.wait < 0:
-            raise ValueError("wait must be 0 or more")
+            if value is not None and not value <= _MOST:
+                raise ValueError(f"{name} must be at most {_MOST:,}")
+        if not 0 <= self.wait <= _MOST_SECONDS or not math.isfinite(self.timeout):
+            raise ValueError("wait must be 0 or more, and nobody waits for ten years")
+        if self.answer_bytes > _MOST_ANSWER_BYTES:
+            raise ValueError(f"answer_bytes must be at most {_MOST_ANSWER_BYTES:,}")
 
     @classmethod
     def from_arguments(cls, arguments: dict[str, object]) -> HttpSettings:

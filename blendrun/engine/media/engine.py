@@ -17,16 +17,17 @@ import orjson
 
 from blendrun.endpoints.media import Place, Reference, place_of, references
 from blendrun.engine.base import Engine, EngineInfo, Result, WorkItem
-from blendrun.engine.media.fetch import Content, Fetcher, MediaAccess, MediaError, read_below
+from blendrun.engine.media.fetch import Content, Fetcher, MediaAccess, MediaError, TooLargeError, read_below
+from blendrun.engine.one_large import Holder, OneLarge
 from blendrun.engine.threads import in_thread
 from blendrun.engine.window import Window
 from blendrun.errors import ErrorCode, LineError
 from blendrun.events import Listener
 
-# Lines whose media are being fetched.
-_AT_ONCE = 16
+# Lines whose media are being fetched, and bytes of each; one with more is fetched when no other such one is.
+_AT_ONCE, _SMALL_BYTES = 16, 4 << 20
 # Bodies with fetched media that the engine has, all together; a larger one goes alone.
-_MOST_BYTES = 256 << 20
+_MOST_BYTES = 128 << 20
 # For all media of a line; a single one has 30 s.
 _LINE_SECONDS = 300.0
 _TYPE = re.compile(r"[\w.+-]+/[\w.+-]+")
@@ -40,6 +41,7 @@ class MediaEngine:
         self._access = access
         self._fetcher = Fetcher(access) if access.urls else None
         self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._fetched = OneLarge(_SMALL_BYTES)
         self._room = Window(2**31, _MOST_BYTES)
         self._sizes: dict[int, int] = {}
         self._fetching: set[asyncio.Task[None]] = set()
@@ -66,10 +68,14 @@ class MediaEngine:
 
     async def _fetch(self, item: WorkItem, body: dict[str, Any], wanted: list[Reference]) -> None:
         try:
-            async with self._slots:
-                async with asyncio.timeout(_LINE_SECONDS):
-                    await self._fill(wanted)
+            async with self._slots, self._fetched.reading() as holder:
+                found = await self._found(wanted, holder)
+                for reference, url in zip(wanted, found, strict=True):
+                    reference.holder["url"] = url
                 data = orjson.dumps(body)
+                # In `data` now, which may have to wait for room.
+                found.clear()
+                body.clear()
                 await self._room.enter(len(data))
             self._sizes[item.row] = len(data)
             await self._inner.submit(msgspec.structs.replace(item, body=data))
@@ -86,17 +92,34 @@ class MediaEngine:
         text = message.encode("utf-8", "replace").decode()
         self._results.put_nowait(Result(row, status, b"", error_code=str(code), error_message=text))
 
-    async def _fill(self, wanted: list[Reference]) -> None:
-        """Put the media themselves in the place of their names. Raises LineError."""
-        left = self._access.largest
-        for reference in wanted:
-            try:
-                content = await self._content(reference, left)
-            except MediaError as error:
-                message = f"`{reference.field}`: {reference.shown} {error}"
-                raise LineError(ErrorCode.MEDIA_UNAVAILABLE, message) from error
-            left -= len(content.data)
-            reference.holder["url"] = _data_url(reference.kind, content)
+    async def _found(self, wanted: list[Reference], holder: Holder) -> list[str]:
+        """Data URLs of all of them. Raises LineError, TimeoutError."""
+        most = self._access.largest
+        try:
+            return await self._fetched_within(wanted, min(_SMALL_BYTES, most))
+        except TooLargeError:
+            # It waits for its turn without a connection, and not in the time that it has.
+            await holder.hold(most)
+        try:
+            return await self._fetched_within(wanted, most)
+        except TooLargeError as error:
+            raise LineError(ErrorCode.MEDIA_UNAVAILABLE, str(error)) from error
+
+    async def _fetched_within(self, wanted: list[Reference], most: int) -> list[str]:
+        """The same. most: bytes of all together. Raises TooLargeError, with the reference that was too much."""
+        found = []
+        async with asyncio.timeout(_LINE_SECONDS):
+            for reference in wanted:
+                try:
+                    content = await self._content(reference, most)
+                except MediaError as error:
+                    message = f"`{reference.field}`: {reference.shown} {error}"
+                    if isinstance(error, TooLargeError):
+                        raise TooLargeError(message) from error
+                    raise LineError(ErrorCode.MEDIA_UNAVAILABLE, message) from error
+                most -= len(content.data)
+                found.append(_data_url(reference.kind, content))
+        return found
 
     async def _content(self, reference: Reference, largest: int) -> Content:
         if place_of(reference) is Place.FILE:

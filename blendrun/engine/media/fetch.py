@@ -7,9 +7,9 @@ checked, so that a name which changes in between leads nowhere; each redirect is
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import mimetypes
 import os
+import re
 import socket
 import stat
 from contextlib import AsyncExitStack
@@ -18,6 +18,9 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
+
+from blendrun.engine.media.addresses import is_public
+from blendrun.text import cut, printable
 
 if TYPE_CHECKING:
     import httpx
@@ -28,14 +31,14 @@ FETCH_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 _REDIRECTS = 5
 _CHUNK_BYTES = 1 << 16
-# Translations of IPv4 addresses (NAT64), whose last 32 bits are the address that is reached.
-_TRANSLATED = ipaddress.IPv6Network("64:ff9b::/96")
-# What `is_global` of Python 3.11 takes for public.
-_NOT_PUBLIC = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "fec0::/10", "::/96")))
 
 
 class MediaError(Exception):
     """What is wrong with a reference: the end of a sentence that begins with it."""
+
+
+class TooLargeError(MediaError):
+    """There are more bytes than were allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def _check_below(folder: Path, path: Path) -> None:
 
 def _check_size(size: int, largest: int) -> None:
     if size > largest:
-        raise MediaError(f"has more than {largest:,} bytes")
+        raise TooLargeError(f"has more than {largest:,} bytes")
 
 
 class Fetcher:
@@ -136,7 +139,7 @@ class Fetcher:
         except TimeoutError:
             raise MediaError(f"has not come within {self._access.seconds:g} s") from None
         except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
-            raise MediaError(f"cannot be fetched: {error or type(error).__name__}") from error
+            raise MediaError(f"cannot be fetched: {printable(cut(str(error), 300)) or type(error).__name__}") from error
 
     async def _follow(self, url: httpx.URL, largest: int) -> Content:
         for _ in range(_REDIRECTS + 1):
@@ -190,21 +193,9 @@ async def _body(response: httpx.Response, largest: int) -> Content:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise MediaError("came compressed, which was not asked for")
     stated = response.headers.get("Content-Length", "")
-    _check_size(int(stated) if stated.isdecimal() else 0, largest)
+    _check_size(int(stated) if re.fullmatch("[0-9]{1,18}", stated) else 0, largest)
     data = bytearray()
     async for chunk in response.aiter_raw(_CHUNK_BYTES):
         data += chunk
         _check_size(len(data), largest)
     return Content(bytes(data), response.headers.get("Content-Type", "").partition(";")[0].strip().lower())
-
-
-def is_public(address: str) -> bool:
-    """Whether the address is one of the public internet: not loopback, private, link-local, multicast or reserved."""
-    ip = ipaddress.ip_address(address)
-    if isinstance(ip, ipaddress.IPv6Address):
-        inner = ip.ipv4_mapped or ip.sixtofour
-        if ip in _TRANSLATED:
-            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-        if inner is not None:
-            return is_public(str(inner))
-    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC)

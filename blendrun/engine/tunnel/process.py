@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import tempfile
 from collections.abc import Callable
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -14,6 +15,7 @@ from types import TracebackType
 from blendrun.engine.settings import process_environment
 from blendrun.engine.tunnel.base import Failed, Poll, Started, TunnelLog, TunnelRequest, TunnelSettings
 from blendrun.errors import EngineUnavailableError
+from blendrun.scratch import sweep
 
 _VARIABLES = {
     "SGLANG_EXTERNAL_MODEL_PACKAGE": "blendrun.engine.tunnel.models",
@@ -65,6 +67,8 @@ class Tunnel:
         self._connection.close()
         self._process.kill()
         self._process.join()
+        # What it could not remove itself.
+        sweep(Path(tempfile.gettempdir()))
 
     def run(self, feed: Callable[[Poll], list[TunnelRequest] | None]) -> TunnelLog:
         """Answer polls until `feed` gives None. feed: requests to hand over at one.

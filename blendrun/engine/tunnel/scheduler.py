@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import array
 import os
+import tempfile
 import time
 import traceback
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
@@ -32,6 +31,7 @@ from blendrun.engine.settings import runtime_versions, server_args, settings_env
 from blendrun.engine.sglang_names import RETRACT, load
 from blendrun.engine.tunnel.base import Failed, Poll, Started, TunnelLog, TunnelRequest, TunnelSettings
 from blendrun.engine.tunnel.models.nothing import END_TOKEN
+from blendrun.scratch import Scratch, closing_scratch
 
 # Imported here, once for all schedulers, which are forked from this process.
 _Scheduler: Any = load(sglang_names.SCHEDULER)
@@ -59,15 +59,18 @@ _CONFIG = {
 def serve(connection: Connection, settings: TunnelSettings) -> None:
     """Run a scheduler until the feeder has no more, then send a `TunnelLog`; a `Failed` where it raises."""
     try:
-        with TemporaryDirectory(prefix="blendrun-tunnel-", ignore_cleanup_errors=True) as folder:
-            connection.send(_run(connection, settings, Path(folder)))
+        with closing_scratch("tunnel") as scratch:
+            # SGLang's sockets, too.
+            tempfile.tempdir = str(scratch.path)
+            connection.send(_run(connection, settings, scratch))
     except BaseException:  # noqa: BLE001  # whatever it is, the feeder must hear of it
         connection.send(Failed(traceback.format_exc()))
     # SGLang's threads would be waited for.
     os._exit(0)
 
 
-def _run(connection: Connection, settings: TunnelSettings, folder: Path) -> TunnelLog:
+def _run(connection: Connection, settings: TunnelSettings, scratch: Scratch) -> TunnelLog:
+    folder = scratch.path
     config = _CONFIG | {"max_position_embeddings": settings.context_length}
     (folder / "config.json").write_bytes(orjson.dumps(config))
     engine = EngineSettings(
@@ -98,6 +101,7 @@ def _run(connection: Connection, settings: TunnelSettings, folder: Path) -> Tunn
     load_plugins()
     arguments = {"chunked_prefill_size": settings.chunk} | server_args(engine)
     scheduler = older.new_scheduler(_Tunnelled, load(sglang_names.SERVER_ARGS)(**arguments))
+    scratch.note_shared([os.getpid()])
     scheduler.connect(connection, cpu)
     scheduler.run_event_loop()
     return TunnelLog(

@@ -9,9 +9,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from blendrun.errors import OutputUnavailableError
+from blendrun.errors import BlendrunError, OutputUnavailableError
 from blendrun.events import Event, Note, Progress
 from blendrun.report.tracker import RUNNING, ProgressTracker
+from blendrun.store.guard import Target, head_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -37,7 +38,7 @@ class Metrics:
         self,
         *,
         port: int | None = None,
-        textfile: Path | None = None,
+        textfile: Target | None = None,
         model: str = "",
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -50,7 +51,7 @@ class Metrics:
         self._last: Progress | None = None
         self._exit_code: int | None = None
         self._written = 0.0
-        self._last_success = _earlier_success(textfile) if textfile is not None else None
+        self._last_success = _earlier_success(textfile.path) if textfile is not None else None
         self.registry = CollectorRegistry()
         self.registry.register(self)
         self.port: int | None = None
@@ -76,19 +77,14 @@ class Metrics:
 
             self._stop = stop
         if self._textfile is not None:
-            try:
-                self._write()
-            except OSError as error:
-                raise OutputUnavailableError(
-                    f"--metrics-textfile {self._textfile}: {error.strerror}; give a folder that can be written"
-                ) from error
+            self._write()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._textfile is not None:
-            with suppress(OSError):
+            with suppress(OSError, BlendrunError):
                 self._write()
         self._stop()
 
@@ -99,7 +95,7 @@ class Metrics:
         elif isinstance(event, Progress) and self.tracker.phase in RUNNING:
             self._last = event
         if self._textfile is not None and time.monotonic() - self._written >= _TEXT_INTERVAL_S:
-            with suppress(OSError):
+            with suppress(OSError, BlendrunError):
                 self._write()
 
     def ended(self, exit_code: int, *, success: bool) -> None:
@@ -184,11 +180,17 @@ class Metrics:
             )
 
     def _write(self) -> None:
-        """By rename: the collector never sees half a file."""
-        from prometheus_client import write_to_textfile
+        """By rename: the collector never sees half a file. Raises OutputUnavailableError."""
+        from prometheus_client import generate_latest
 
         self._written = time.monotonic()
-        write_to_textfile(str(self._textfile), self.registry)
+        if self._textfile is not None:
+            self._textfile.write(generate_latest(self.registry))
+
+
+def is_metrics(path: Path) -> bool:
+    """Whether a file is the textfile of a run."""
+    return head_of(path).startswith((b"# HELP blendrun_", b"# TYPE blendrun_"))
 
 
 def _earlier_success(path: Path) -> float | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blendrun.errors import OutputUnavailableError, UsageError
-from blendrun.files import refuse_overwriting
+from blendrun.errors import UsageError
 from blendrun.names import OrderName
 from blendrun.report.schemas.bench import BenchReport, CellRow
+from blendrun.store.guard import Target, head_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 SUFFIXES = (".png", ".svg")
+# Who made a picture stands in it, as each format has it. Text without a date: the same numbers give the same file.
+_NAME = "blendrun bench"
+_METADATA: dict[str, dict[str, str | None]] = {"png": {"Software": _NAME}, "svg": {"Creator": _NAME, "Date": None}}
 # Orders keep their colours whichever of them are shown: told apart without red and green (Okabe and Ito's palette). One
 # that is beyond the palette takes what Matplotlib gives.
 _PALETTE = ("#999999", "#56B4E9", "#0072B2", "#E69F00", "#D55E00", "#009E73", "#CC79A7", "#F0E442")
@@ -35,21 +39,37 @@ _WRITTEN = 16
 _PAGE = 11.0
 
 
-def check_plot(path: Path, jobs: Iterable[str] = ()) -> None:
-    """Before any work: raises UsageError where the picture would replace a job, its format is unknown, or matplotlib is
-    not installed.
+def picture(path: Path, jobs: Iterable[str] = (), *, overwrite: bool = False) -> Target:
+    """Before any work: what `--plot` names, if it may be written.
+
+    Raises UsageError where the picture would replace a job, its format is unknown, or matplotlib is not installed;
+    OutputUnavailableError where a file is there that is no picture of this command, unless `overwrite`.
     """
-    refuse_overwriting(path, jobs, "--plot")
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {path}: the name must end in {' or '.join(SUFFIXES)}")
     if find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib: pip install 'blendrun[plot]'")
+    target = Target(path, "--plot", tuple(map(Path, jobs)), _is_picture, overwrite)
+    target.check()
+    return target
 
 
-def plot_bench(report: BenchReport, path: Path) -> None:
+def draw(figure: Figure, target: Target) -> None:
+    """Write a figure, and in it that it is from here. Raises OutputUnavailableError."""
+    kind = target.path.suffix.lower().removeprefix(".")
+    content = BytesIO()
+    figure.savefig(content, dpi=150, format=kind, metadata=_METADATA[kind])
+    target.write(content.getvalue())
+
+
+def _is_picture(path: Path) -> bool:
+    return _NAME.encode() in head_of(path)
+
+
+def plot_bench(report: BenchReport, target: Target) -> None:
     """Write the picture. A grid needs the blended order and another one.
 
-    Raises UsageError where there is nothing to compare, OutputUnavailableError where `path` cannot be written.
+    Raises UsageError where there is nothing to compare, OutputUnavailableError where it cannot be written.
     """
     from matplotlib import rc_context
 
@@ -59,11 +79,7 @@ def plot_bench(report: BenchReport, path: Path) -> None:
     # Text of an SVG stays text, and the same numbers give the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": "blendrun", "font.size": 10}):
         figure = _bars(report) if one else _heat_maps(report)
-        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        try:
-            figure.savefig(path, dpi=150, metadata=metadata)
-        except OSError as error:
-            raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another --plot") from error
+        draw(figure, target)
 
 
 def _where(report: BenchReport) -> str:

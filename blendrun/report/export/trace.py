@@ -7,16 +7,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
 import orjson
 
-from blendrun.errors import OutputUnavailableError
 from blendrun.events import Event, Note, PhaseStarted
 from blendrun.report.tracker import ProgressTracker
 from blendrun.store.folder import StateFolder
+from blendrun.store.guard import Target, head_of
 from blendrun.store.steps import logged_steps
 
+_BEGINNING = b'{"displayTimeUnit":"ms","traceEvents":[\n'
 _RUN, _ENGINE = 1, 2
 _PHASES, _STEPS, _PREFILLS = 1, 1, 2
 
@@ -29,20 +30,16 @@ class ChromeTrace:
     the first one's): steps are right to each other, and to the phases within a second or so.
     """
 
-    def __init__(self, path: Path, state: StateFolder, *, appended: bool = True) -> None:
-        self._path, self._state, self._appended = path, state, appended
+    def __init__(self, target: Target, state: StateFolder, *, appended: bool = True) -> None:
+        self._target, self._state, self._appended = target, state, appended
         self._tracker = ProgressTracker()
         self._notes: list[tuple[float, str]] = []
         self._ready: list[float] = []
-        self._file: IO[bytes] | None = None
         self._at: dict[Path, int] = {}
 
     def __enter__(self) -> Self:
         """Raises OutputUnavailableError where the file cannot be written."""
-        try:
-            self._file = self._path.open("wb")
-        except OSError as error:
-            raise OutputUnavailableError(f"--trace {self._path}: {error.strerror}; give another file") from error
+        self._target.check()
         with suppress(OSError):
             self._at = {path: path.stat().st_size for path in self._state.all_steps if self._appended}
         return self
@@ -59,14 +56,12 @@ class ChromeTrace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._file is None:
-            return
         # What cannot be written costs the trace, not the run, whatever the reason.
-        with suppress(Exception), self._file:
-            self._file.write(b'{"displayTimeUnit":"ms","traceEvents":[\n')
+        with suppress(Exception), self._target.opened() as file:
+            file.write(_BEGINNING)
             for number, event in enumerate(self._events()):
-                self._file.write((b",\n" if number else b"") + orjson.dumps(event))
-            self._file.write(b"\n]}\n")
+                file.write((b",\n" if number else b"") + orjson.dumps(event))
+            file.write(b"\n]}\n")
 
     def _events(self) -> Iterator[dict[str, Any]]:
         yield _name("process_name", _RUN, 0, "blendrun")
@@ -99,6 +94,12 @@ class ChromeTrace:
                 parallel = True
                 yield _name("thread_name", process, _PREFILLS, "prefill beside")
             yield from _step(step, at + offset, process)
+
+
+def is_trace(path: Path) -> bool:
+    """Whether a file is the trace of a run."""
+    head = head_of(path)
+    return head.startswith(_BEGINNING) and b'"args":{"name":"blendrun"}' in head
 
 
 def _step(step: dict[str, Any], at: float, process: int) -> Iterator[dict[str, Any]]:

@@ -10,16 +10,21 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from blendrun.files import write_atomically
 from blendrun.report.page import facts
 from blendrun.report.page.charts.registry import SECTIONS
 from blendrun.report.page.subject import Subject
+from blendrun.store.guard import Target, head_of
 from blendrun.version import __version__
 
 
-def make_page(subjects: Sequence[Subject], path: Path) -> None:
-    """Write the page of `subjects`, side by side. Raises OutputUnavailableError."""
-    write_atomically(path, page_html(subjects).encode(errors="replace"))
+def make_page(subjects: Sequence[Subject], target: Target) -> None:
+    """Write the page of `subjects`, side by side. Raises UsageError, OutputUnavailableError."""
+    target.write(page_html(subjects).encode(errors="replace"))
+
+
+def is_page(path: Path) -> bool:
+    """Whether a file is a page that was made here."""
+    return b'<meta name="generator" content="blendrun' in head_of(path)
 
 
 def page_html(subjects: Sequence[Subject]) -> str:

@@ -6,9 +6,23 @@ from collections.abc import Iterable
 from io import StringIO
 from typing import TextIO
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.segment import Segment
+
+from blendrun.text import printable
 
 _LOG_WIDTH = 120
+
+
+class Shown:
+    """What is drawn, with all control characters that come from others written out; rich's own stay."""
+
+    def __init__(self, part: RenderableType) -> None:
+        self._part = part
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self._part, options):
+            yield segment if segment.control else Segment(printable(segment.text, lines=True), segment.style)
 
 
 def print_parts(parts: Iterable[RenderableType], stream: TextIO, *, log_width: int = _LOG_WIDTH) -> None:
@@ -21,6 +35,6 @@ def print_parts(parts: Iterable[RenderableType], stream: TextIO, *, log_width: i
     width = None if terminal else log_width
     console = Console(file=text, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
     for part in parts:
-        console.print(part, soft_wrap=isinstance(part, str))
+        console.print(printable(part) if isinstance(part, str) else Shown(part), soft_wrap=isinstance(part, str))
     stream.write(text.getvalue())
     stream.flush()

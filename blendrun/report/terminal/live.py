@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TextIO
 
 from rich.table import Table
 
-from blendrun.errors import OutputUnavailableError
 from blendrun.names import SIMPLE_ORDERS
+from blendrun.report.export.plot import draw
 from blendrun.report.schemas.live import LiveReport, LiveRow
 from blendrun.report.terminal.console import print_parts
+from blendrun.store.guard import Target
 
 _LOG_WIDTH = 130
 # Okabe and Ito: told apart without red and green.
@@ -64,7 +64,7 @@ def _ratio(row: LiveRow) -> str:
     return f"{row.over_best_simple:.2f}x ({row.lowest:.2f}-{row.highest:.2f})"
 
 
-def plot_live(report: LiveReport, path: Path) -> None:
+def plot_live(report: LiveReport, target: Target) -> None:
     """Bars of seconds with the range of the repeats. Raises OutputUnavailableError."""
     from matplotlib.figure import Figure
 
@@ -81,7 +81,4 @@ def plot_live(report: LiveReport, path: Path) -> None:
     axes.set_title(f"{report.job}: {report.requests:,} requests, {report.model} on {report.platform}", fontsize=10)
     axes.margins(y=0.2)
     axes.spines[["top", "right"]].set_visible(False)
-    try:
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another --plot") from error
+    draw(figure, target)

@@ -16,8 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from blendrun.events import Event, Note, PhaseStarted, Progress
+from blendrun.report.terminal.console import Shown
 from blendrun.report.terminal.duration import span
 from blendrun.report.tracker import RUNNING, ProgressTracker
+from blendrun.text import printable
 
 _REDRAWS_A_SECOND = 4
 _BARS = "▁▂▃▄▅▆▇█"
@@ -50,9 +52,9 @@ class LiveView:
         # A terminal that was closed is no reason to lose the run.
         with suppress(OSError):
             if isinstance(event, Note):
-                self._live.console.print(event.text, style="yellow" if event.warning else "")
+                self._live.console.print(printable(event.text), style="yellow" if event.warning else "")
             elif isinstance(event, PhaseStarted) and self._verbose:
-                self._live.console.print(f"{event.name} {event.detail}".rstrip(), style="dim")
+                self._live.console.print(printable(f"{event.name} {event.detail}".rstrip()), style="dim")
 
     def __enter__(self) -> Self:
         with suppress(OSError):
@@ -67,7 +69,7 @@ class LiveView:
 
     def _draw(self) -> RenderableType:
         with self._lock:
-            return Group(*panel(self._tracker, self._console.width, self._spinner))
+            return Shown(Group(*panel(self._tracker, self._console.width, self._spinner)))
 
 
 def panel(tracker: ProgressTracker, width: int, spinner: RenderableType | None = None) -> Iterator[RenderableType]:

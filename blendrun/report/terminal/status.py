@@ -7,6 +7,7 @@ import platform
 
 from blendrun.report.terminal.duration import span
 from blendrun.store.status import BatchStatus
+from blendrun.text import printable
 
 _STALE_S = 120.0
 
@@ -45,7 +46,7 @@ def status_lines(status: BatchStatus, now: float) -> list[str]:
     for name, path in (("output", status.output_file_id), ("errors", status.error_file_id)):
         if path is not None:
             lines.append(f"{name}: {path}")
-    return lines
+    return [printable(line) for line in lines]
 
 
 def _headline(status: BatchStatus, now: float) -> str:

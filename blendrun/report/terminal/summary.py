@@ -40,6 +40,8 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
         codes = ", ".join(f"{code} {number}" for code, number in sorted(summary.error_codes.items()))
         rows.append(("errors", f"{summary.errors} ({codes})"))
         rows += [("", text) for text in shown(summary.failures)]
+    if summary.unkept:
+        rows.append(("not kept", f"{summary.unkept:,} answers break the form asked for ({summary.unkept_list})"))
     if cut := summary.finish_reasons.get("length"):
         share_cut = 100 * cut / sum(summary.finish_reasons.values())
         rows.append(("cut short", f"{cut} answers ({share_cut:.0f} %) ended at their token limit"))

@@ -1,0 +1,37 @@
+"""Inputs that are what runs have written: the same command with `*.jsonl` finds its own answers beside the requests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from blendrun.jobs.kinds import is_answer
+from blendrun.store.guard import run_of
+
+
+def own_answers(inputs: Sequence[str]) -> tuple[str, ...]:
+    """Those of the inputs that are a run's output or errors file: its state lies beside, and they hold answers.
+
+    What cannot be read is none of them; who reads it says so.
+    """
+    return tuple(name for name in inputs if name != "-" and _holds_answers(Path(name)))
+
+
+def _holds_answers(path: Path) -> bool:
+    try:
+        if not path.is_file() or run_of(path.resolve()) is None:
+            return False
+        with path.open("rb") as file:
+            # An answer may be long; all of it is one line.
+            first = file.readline()
+    except (OSError, ValueError):
+        return False
+    if not first:
+        return True
+    try:
+        line = orjson.loads(first)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(line, dict) and is_answer(line)

@@ -1,0 +1,225 @@
+"""What becomes of each field that a request may have: one table, per place in a body, for SGLang's engine.
+
+SGLang's request models drop what they do not know, and hold some fields that no code of it reads. A line that asks for
+such a field gets an answer that is not what it asked for, so each field has a row here, made from the models less what
+their code does not read (0.5.23). Servers (`--engine http://...`) know themselves what they read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from blendrun.endpoints.fields import REFUSED_FIELDS
+
+
+class Effect(StrEnum):
+    """kept: the runtime does it. done: blendrun puts it into a field that the runtime reads. idle: it promises nothing
+    that a batch could give, so it may stand there. noted: as idle, but the run says how many lines have it. refused: it
+    asks for what nobody does, so the line is an error (or is noted, with `--unknown-fields warn`). forbidden: an error
+    whatever the flags say.
+    """
+
+    KEPT = "kept"
+    DONE = "done"
+    IDLE = "idle"
+    NOTED = "noted"
+    REFUSED = "refused"
+    FORBIDDEN = "forbidden"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """effect: what becomes of the field. note: how, or why not. harmless: values with which a refused field asks for
+    nothing; null never does.
+    """
+
+    effect: Effect
+    note: str = ""
+    harmless: tuple[Any, ...] = ()
+
+
+def _all(effect: Effect, names: str, note: str = "") -> dict[str, Field]:
+    return {name: Field(effect, note) for name in names.split()}
+
+
+def _refused(note: str, *harmless: Any) -> Field:
+    return Field(Effect.REFUSED, note, harmless)
+
+
+def _done(into: str) -> Field:
+    return Field(Effect.DONE, into)
+
+
+_KEPT, _IDLE = Effect.KEPT, Effect.IDLE
+_FORBIDDEN = {name: Field(Effect.FORBIDDEN, reason) for name, reason in REFUSED_FIELDS.items()}
+_OF_A_SERVER = "of a server's bookkeeping; a batch has none"
+
+_BOTH = {
+    **_FORBIDDEN,
+    **_all(
+        _KEPT,
+        "model frequency_penalty presence_penalty repetition_penalty logit_bias logprobs max_tokens n seed stop "
+        "stop_token_ids stop_regex no_stop_trim ignore_eos skip_special_tokens temperature top_p top_k min_p "
+        "min_tokens regex ebnf response_format lora_path watermark images_config mm_processor_kwargs extra_key "
+        "cache_salt return_hidden_states return_routed_experts routed_experts_start_len return_cached_tokens_details "
+        "return_spec_tokens_details return_token_ids",
+    ),
+    "custom_params": Field(_KEPT, "`thinking_budget` alone"),
+    **_all(
+        _IDLE,
+        "user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention request_id",
+        _OF_A_SERVER,
+    ),
+    "custom_labels": Field(_IDLE, "labels of a server's metrics"),
+    "stream_options": Field(_IDLE, "nothing is streamed into a file"),
+    "guided_decoding_backend": Field(_IDLE, "forms are kept by the engine's own grammar backend"),
+    "stream": Field(Effect.NOTED, "the answer is one line of the output; `false` without a word", (False,)),
+    "guided_json": _done("`response_format`"),
+    "guided_regex": _done("`regex`"),
+    "guided_choice": _done("`regex`"),
+    "guided_grammar": _done("`ebnf`"),
+    "structured_outputs": _done("`response_format`, `regex` or `ebnf`"),
+    "include_stop_str_in_output": _done("`no_stop_trim`"),
+    "guided_whitespace_pattern": _refused("JSON is written with any white space"),
+    "structural_tag": _refused("give it as `response_format`"),
+    "best_of": _refused("answers are not ranked; ask for `n`", 1),
+    "use_beam_search": _refused("answers are sampled", False),
+    "length_penalty": _refused("it is for beam search", 1),
+    "early_stopping": _refused("it is for beam search", False),
+    "truncate_prompt_tokens": _refused("prompts are not cut"),
+    "prompt_logprobs": _refused("on /v1/completions `echo` with `logprobs` gives them", False),
+    "allowed_token_ids": _refused("no engine here restricts them; see `logit_bias`", []),
+    "bad_words": _refused("no engine here forbids words; see `logit_bias`", []),
+    "logits_processors": _refused("they are code", []),
+    "spaces_between_special_tokens": _refused("it stays as it is", True),
+    "detokenize": _refused("answers are text", True),
+    "return_tokens_as_token_ids": _refused("see `return_token_ids`", False),
+    "kv_transfer_params": _refused("one engine answers a request", {}),
+    "vllm_xargs": _refused("the engine is SGLang", {}),
+}
+
+_CHAT = {
+    **_BOTH,
+    **_all(
+        _KEPT,
+        "messages top_logprobs max_completion_tokens tools tool_choice parallel_tool_calls reasoning reasoning_effort "
+        "continue_final_message separate_reasoning max_dynamic_patch use_audio_in_video video_config input_ids "
+        "return_prompt_token_ids return_meta_info return_input_ids_in_sglext return_output_ids_in_sglext "
+        "return_sampling_mask sampling_logprobs_mode return_flat_raw_output_top_logprobs "
+        "return_flat_raw_top_logprobs_b64",
+    ),
+    "chat_template_kwargs": Field(_KEPT, "whatever the model's template reads; never `chat_template`"),
+    "thinking": Field(Effect.NOTED, "read by MiniMax-M3 alone; see `chat_template_kwargs`"),
+    "stream_reasoning": Field(_IDLE, "nothing is streamed into a file"),
+    "prediction": Field(_IDLE, "it only makes a server faster"),
+    "functions": _done("`tools`; a call comes back in `tool_calls`"),
+    "function_call": _done("`tool_choice`"),
+    "json_schema": _done("`response_format`"),
+    "include_reasoning": _done("`separate_reasoning`"),
+    "task": _refused("no chat path here reads it"),
+    "min_dynamic_patch": _refused("no processor here reads it"),
+    "verbosity": _refused("no model here has such a setting; ask for it in the messages", "medium"),
+    "modalities": _refused("answers are text", ["text"]),
+    "audio": _refused("answers are text"),
+    "web_search_options": _refused("nothing is looked up"),
+    "documents": _refused("give them as `chat_template_kwargs.documents`", []),
+    "chat_template": _refused("a template is code; give one for all lines with --engine-arg chat_template=FILE"),
+    "add_generation_prompt": _refused("the template is always rendered up to where the assistant begins", True),
+    "add_special_tokens": _refused("the template writes them", False),
+    "echo": _refused("messages are not repeated", False),
+    "thinking_token_budget": _refused("see `custom_params.thinking_budget`"),
+}
+
+_COMPLETIONS = {
+    **_BOTH,
+    **_all(_KEPT, "prompt echo json_schema"),
+    "max_completion_tokens": _done("`max_tokens`"),
+    "suffix": _refused("the engine has no template for filling in", ""),
+    "add_special_tokens": _refused("the tokenizer adds what its model was trained with", True),
+}
+
+# What a tool of Anthropic's, LiteLLM's or vLLM's puts beside the fields of OpenAI; nothing is asked with it.
+_MARKS = _all(_IDLE, "cache_control", "the prefix cache needs no marks")
+_PART = {**_MARKS, "type": Field(_KEPT), "uuid": Field(_IDLE, "media are known by their content")}
+_URL = _all(_KEPT, "url max_dynamic_patch min_dynamic_patch max_long_side_pixel")
+_URL["content_hash"] = Field(Effect.FORBIDDEN, "media are known by their content")
+_FUNCTION = {**_MARKS, **_all(_KEPT, "name description parameters strict defer_loading")}
+_TOOL = {**_MARKS, **_all(_KEPT, "type function defer_loading")}
+_OTHER_ROLE = {
+    **_MARKS,
+    **_all(_KEPT, "role content tool_call_id name phase reasoning_content tool_calls tools prefix"),
+    "reasoning": _done("`reasoning_content`"),
+    "function_call": _done("`tool_calls`"),
+    **_all(_IDLE, "id annotations", "of an earlier answer; no template reads it"),
+    "refusal": _refused("no template reads it; put it into `content`", ""),
+    "audio": _refused("no template reads it"),
+}
+_USER_ROLE = {
+    **_MARKS,
+    **_all(_KEPT, "role content"),
+    "id": Field(_IDLE, "no template reads it"),
+    "name": Field(Effect.NOTED, "no template is shown it; write it into `content`"),
+    # What a dump of a typed message has beside them; with a value it would have no effect.
+    **{name: _refused("a user message has no such field", [], "") for name in ("tool_calls", "refusal")},
+}
+
+# By place in a body. A user's message has rows of its own: SGLang has another model for it.
+PLACES: dict[str, dict[str, Field]] = {
+    "messages[]": _OTHER_ROLE,
+    "messages[] of the user": _USER_ROLE,
+    "messages[].content[]": {
+        **_PART,
+        **_all(_KEPT, "text thinking image_url video_url audio_url input_audio modalities name"),
+        "annotations": Field(_IDLE, "of an earlier answer; no template reads it"),
+    },
+    "messages[].content[].image_url": {**_URL, "detail": Field(_KEPT)},
+    "messages[].content[].video_url": {
+        **_URL,
+        **_all(_KEPT, "fps max_frames max_tokens_per_frame max_image_tokens"),
+    },
+    "messages[].content[].audio_url": _all(_KEPT, "url"),
+    "messages[].content[].input_audio": _all(_KEPT, "data format"),
+    "messages[].tool_calls[]": {**_MARKS, **_all(_KEPT, "id index type function")},
+    "messages[].tool_calls[].function": _all(_KEPT, "name arguments"),
+    "messages[].tools[]": _TOOL,
+    "messages[].tools[].function": _FUNCTION,
+    "tools[]": _TOOL,
+    "tools[].function": _FUNCTION,
+    "tool_choice": _all(_KEPT, "type function"),
+    "tool_choice.function": _all(_KEPT, "name"),
+    "response_format": {
+        **_all(_KEPT, "type json_schema structures triggers at_least_one format"),
+        "schema": _done("`json_schema`"),
+        "pattern": _done("`regex`"),
+        "grammar": _done("`ebnf`"),
+    },
+    "response_format.json_schema": {
+        **_all(_KEPT, "name schema"),
+        "description": Field(_IDLE, "no template is shown it"),
+        "strict": Field(_KEPT, "a schema is kept whether strict or not"),
+    },
+    "response_format.structures[]": _all(_KEPT, "begin schema end"),
+    "reasoning": {
+        **_all(_KEPT, "effort reasoning_effort enabled enable"),
+        "summary": Field(_IDLE, "the reasoning comes whole"),
+        "exclude": _refused("see `separate_reasoning`", False),
+        "max_tokens": _refused("see `custom_params.thinking_budget`"),
+    },
+}
+BODIES: dict[str, dict[str, Field]] = {"/v1/chat/completions": _CHAT, "/v1/completions": _COMPLETIONS}
+UNKNOWN = Field(Effect.REFUSED, "no part of the runtime reads it")
+
+
+def harmless(field: Field, value: Any) -> bool:
+    """Whether the field asks for nothing with this value."""
+    return value is None or any(value == each and type(value) is type(each) for each in field.harmless)
+
+
+def names_near(place: Iterable[str], name: str) -> list[str]:
+    """Fields of a place that `name` may be a slip of the pen for, at most one."""
+    from difflib import get_close_matches
+
+    return get_close_matches(name, list(place), n=1, cutoff=0.8)
