@@ -173,6 +173,11 @@ class TestOutput:
         assert done.returncode == 73
         assert (tmp_path / "a.jsonl").read_bytes() == whole
 
+    def test_a_name_without_room_for_the_state_folders_is_a_sentence(self, jobs: Path, tmp_path: Path) -> None:
+        done = run(jobs, tmp_path / ("x" * 250))
+        assert done.returncode == 73
+        assert "File name too long" in refusal(done)
+
     @pytest.mark.parametrize("ring", ["a.jsonl.blendrun", "ring"])
     def test_links_in_a_ring_are_a_sentence(self, jobs: Path, tmp_path: Path, ring: str) -> None:
         (tmp_path / ring).symlink_to(ring)
