@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +75,9 @@ def own_paths(options: RunOptions) -> tuple[Path, ...]:
     """What a run reads and keeps: inputs, output, errors file, state and all that is in it by whatever name."""
     state = StateFolder(options.output_path)
     whole = StateFolder(options.whole_output_path)
-    kept = sorted(state.path.rglob("*")) if state.path.is_dir() else []
+    kept: list[Path] = []
+    # A state folder that cannot be looked at is refused by the run, in a sentence.
+    with suppress(OSError):
+        kept = sorted(state.path.rglob("*"))
     inputs = [Path(name) for name in options.inputs if name != STDIN]
     return (*inputs, state.output, state.errors, whole.output, whole.errors, state.path, *kept)

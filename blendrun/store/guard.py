@@ -96,9 +96,9 @@ def refuse_files_of_runs(name: str, target: Path, own: Iterable[Path], *, overwr
     name: of the target, for messages. own: files and folders of this command, by any path. Raises UsageError,
     OutputUnavailableError, OSError.
     """
-    place = target.resolve()
+    place = _real(target)
     for each in own:
-        same = place.is_relative_to(each.resolve()) or (target.exists() and each.exists() and target.samefile(each))
+        same = place.is_relative_to(_real(each)) or (target.exists() and each.exists() and target.samefile(each))
         if same:
             raise UsageError(f"{name} is a file of the job itself ({path_text(each)}); give another name")
     refuse_other_runs(name, target, None, overwrite=overwrite)
@@ -109,12 +109,12 @@ def refuse_other_runs(name: str, target: Path, state: StateFolder | None, *, ove
 
     state: of the run that wants to write, if it is one. Raises UsageError, OutputUnavailableError, OSError.
     """
-    place = target.resolve()
+    place = _real(target)
     for folder in (place, *place.parents):
         if folder.name.endswith(SUFFIX) and folder.name != SUFFIX and StateFolder.at(folder).used:
             raise UsageError(f"{name} is in the state folder of a run; give another name")
     run = run_of(place)
-    if run is None or overwrite or (state is not None and run.path == state.path.resolve()):
+    if run is None or overwrite or (state is not None and run.path == _real(state.path)):
         return
     raise OutputUnavailableError(
         f"{name} is what another run wrote (its state is in {path_text(run.path)}); give another name, or --overwrite"
@@ -124,9 +124,17 @@ def refuse_other_runs(name: str, target: Path, state: StateFolder | None, *, ove
 def refuse_inputs(state: StateFolder, inputs: Iterable[Path]) -> None:
     """Refuse a run's output and errors file where they are no regular files, or one of the inputs by any name.
 
+    Refuse inputs in the run's own state folder, too: what is kept there gets the same names.
+
     Raises OutputUnavailableError, OSError.
     """
     given = [path for path in inputs if path.exists()]
+    place = _real(state.path)
+    for path in given:
+        if _real(path).is_relative_to(place):
+            raise OutputUnavailableError(
+                f"the input {path_text(path)} is in the state folder of the output; give another -o"
+            )
     for path, what in ((state.output, "the output"), (state.errors, "the errors file")):
         if not path.exists():
             continue
@@ -134,6 +142,11 @@ def refuse_inputs(state: StateFolder, inputs: Iterable[Path]) -> None:
             raise OutputUnavailableError(f"{path_text(path)} is no regular file; give another -o")
         if any(path.samefile(each) for each in given):
             raise OutputUnavailableError(f"{what} {path_text(path)} is the input; give another -o")
+
+
+def _real(path: Path) -> Path:
+    """The path without links; of a ring of links it stays one, and whoever opens it says so."""
+    return Path(os.path.realpath(path))
 
 
 def run_of(path: Path) -> StateFolder | None:

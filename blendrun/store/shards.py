@@ -146,7 +146,8 @@ def merge_shards(output: Path, *, overwrite: bool = False) -> Merged:
     inputs = _check_together(states, rows)
     whole = StateFolder(output)
     try:
-        refuse_inputs(whole, inputs)
+        # What the shards wrote is read, too.
+        refuse_inputs(whole, [*inputs, *(path for each in states for path in (each.output, each.errors))])
         for path in (whole.output, whole.errors):
             refuse_other_runs(path_text(path), written_through(path), whole, overwrite=overwrite)
         with whole.locked():
@@ -232,7 +233,9 @@ def _check_together(states: list[StateFolder], rows: list[Rows]) -> list[Path]:
                 f"(see {path_text(state.manifest)}); run it again with --no-resume"
             )
     every = np.sort(np.concatenate([each.row for each in rows]))
-    if len({each.division for each in rows}) > 1 or not np.array_equal(every, np.arange(rows[0].rows)):
+    # Compared with its own length first: what a file says of the job may be any number.
+    whole = len(every) == rows[0].rows and np.array_equal(every, np.arange(len(every)))
+    if len({each.division for each in rows}) > 1 or not whole:
         raise ManifestMismatchError(
             "the shards did not divide the job alike (another version of blendrun or of the model's files?); run them "
             "again with --no-resume"

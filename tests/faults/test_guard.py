@@ -173,6 +173,30 @@ class TestOutput:
         assert done.returncode == 73
         assert (tmp_path / "a.jsonl").read_bytes() == whole
 
+    def test_a_name_without_room_for_the_state_folders_is_a_sentence(self, jobs: Path, tmp_path: Path) -> None:
+        done = run(jobs, tmp_path / ("x" * 250))
+        assert done.returncode == 73
+        assert "File name too long" in refusal(done)
+
+    @pytest.mark.parametrize("ring", ["a.jsonl.blendrun", "ring"])
+    def test_links_in_a_ring_are_a_sentence(self, jobs: Path, tmp_path: Path, ring: str) -> None:
+        (tmp_path / ring).symlink_to(ring)
+        done = run(jobs, tmp_path / ("a.jsonl" if ring != "ring" else "ring/a.jsonl"))
+        assert done.returncode == 73
+        assert refusal(done).startswith("blendrun: cannot write ")
+
+    def test_an_input_in_the_state_folder_is_refused(self, jobs: Path, tmp_path: Path) -> None:
+        out = tmp_path / "a.jsonl"
+        kept = tmp_path / "a.jsonl.blendrun" / "status.json"
+        kept.parent.mkdir()
+        text = jobs.read_bytes()
+        jobs.rename(kept)
+        jobs.symlink_to(kept)
+        done = run(jobs, out)
+        assert done.returncode == 73
+        assert refusal(done) == f"blendrun: the input {jobs} is in the state folder of the output; give another -o"
+        assert kept.read_bytes() == text
+
     def test_a_state_folder_through_a_link_is_refused(self, jobs: Path, tmp_path: Path) -> None:
         (tmp_path / "elsewhere").mkdir()
         (tmp_path / "a.jsonl.blendrun").symlink_to("elsewhere")
@@ -302,6 +326,15 @@ class TestMerge:
         out.symlink_to("jobs.jsonl") if link else out.hardlink_to(jobs)
         assert blendrun("merge", out, "--overwrite").returncode == 73
         assert jobs.read_bytes() == text
+
+    @pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.errors.jsonl"])
+    def test_it_never_replaces_what_a_shard_wrote(self, jobs: Path, tmp_path: Path, name: str) -> None:
+        out, shard = tmp_path / "a.jsonl", tmp_path / "a.1-of-2.jsonl"
+        self.shards(jobs, out)
+        text = shard.read_bytes()
+        (tmp_path / name).symlink_to(shard.name)
+        assert blendrun("merge", out, "--overwrite").returncode == 73
+        assert shard.read_bytes() == text
 
     def test_it_replaces_what_a_merge_made_and_no_other_file_unasked(self, jobs: Path, tmp_path: Path) -> None:
         out = tmp_path / "a.jsonl"
