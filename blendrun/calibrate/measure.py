@@ -126,7 +126,7 @@ def _result(
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         versions=info.versions,
         rates=rates,
-        step=_figures(task, fitted),
+        step=_figures(task, rates, fitted),
         round_trip_seconds=fitted.constants.round_trip,
         points=fitted.points,
         held_out=fitted.held_out,
@@ -137,17 +137,22 @@ def _result(
     )
 
 
-def _figures(task: Task, fitted: Fit) -> StepFigures:
+def _figures(task: Task, rates: Rates, fitted: Fit) -> StepFigures:
+    """What was fitted; where noise hid what a token takes, the device's best, which it takes at least: no plan can be
+    made with tokens that take no time."""
     found, given = fitted.constants, task.settings.server_args
+    card, width = task.card, 4 if task.settings.platform == "cpu" else 2
+    prefill_token = found.prefill_token or 2 * card.layer_parameters_active / rates.flops
+    kv_token = found.kv_token or card.kv_bytes_per_token(width) / rates.attention_bandwidth
     return StepFigures(
         model=task.model,
         step_seconds=found.step,
         row_seconds=found.row,
         request_seconds=found.request,
-        prefill_token_seconds=found.prefill_token,
-        decode_token_seconds=found.prefill_token,
+        prefill_token_seconds=prefill_token,
+        decode_token_seconds=prefill_token,
         prefill_square_seconds=found.prefill_square,
-        kv_token_seconds=found.kv_token,
+        kv_token_seconds=kv_token,
         weights_seconds=found.weights,
         fit_error=fitted.mean_error,
         digest=task.card.digest,
@@ -161,6 +166,12 @@ def _notes(task: Task, rates: Rates, fitted: Fit) -> Iterator[str]:
         yield f"decode attention was measured with {rates.attention}: {rates.stand_in}"
     if task.card.mla is not None:
         yield "decode attention was measured with one head of keys and values in place of the latent vectors"
+    if not (fitted.constants.prefill_token and fitted.constants.kv_token):
+        yield (
+            "the measured times do not grow with the tokens of a step: what a token takes is that of a matrix product "
+            "or of a read instead, which is less than in an engine. Calibrate again with nothing else running, without "
+            "--quick; a very small model cannot be measured so"
+        )
     if fitted.mean_error > _POOR_FIT:
         yield (
             f"the step model is {100 * fitted.mean_error:.0f} % off on average: was something else running? "

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from blendrun.errors import ErrorCode, InputInvalidError, InputMissingError, UsageError
+from blendrun.errors import ErrorCode, InputInvalidError, OutputUnavailableError, UsageError
 from blendrun.events import Event, Progress
 from blendrun.jobs.source import open_sources
 from blendrun.jobs.trace import Trace, holds_trace, read_trace
@@ -120,7 +120,7 @@ def test_progress_and_packed_files(tmp_path: Path) -> None:
     assert len(read_trace(sources, listener=seen.append)) == 200_000
     assert len(seen) > 1 and seen[-1] == Progress(sources[0].size, sources[0].size, "bytes")
     sources[0].path.unlink()
-    with pytest.raises(InputMissingError):
+    with pytest.raises(OutputUnavailableError, match="unpacks it again"):
         read_trace(sources)
 
 

@@ -24,7 +24,7 @@ def entry(key: bytes, place: int = 0, *, ok: bool = True) -> Entry:
 
 
 def make_job(folder: str | Path, rows: int) -> Job:
-    lines = [line(f"id {row}") if row % 4 else b"not a request %d" % row for row in range(rows)]
+    lines = [line(f"id {row}") if row % 4 else b'{"custom_id": "no request %d"}' % row for row in range(rows)]
     return index(write(Path(folder) / "jobs", *lines))
 
 
@@ -72,7 +72,7 @@ def test_keys_that_end_in_zero_bytes_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_job_without_one_good_line_loads_any_journal(tmp_path: Path) -> None:
-    with index(write(tmp_path / "jobs", b"no", b"{}")) as job:
+    with index(write(tmp_path / "jobs", b'{"custom_id": "no"}', b"{}")) as job:
         ledger = Ledger(job, SALT)
         ledger.load([entry(bytes(16))])
         assert ledger.finished == 0

@@ -32,8 +32,13 @@ def test_what_forgives_every_failure_does_not_forgive_a_signal(number: int, erro
         except Exception:  # noqa: BLE001  # as code does that must not fail for one odd line
             pytest.fail("the signal was taken for a failure")
 
-    with pytest.raises(error), stopping_by_exception():
-        forgiving()
+    # The tests themselves may run under nohup.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        with pytest.raises(error), stopping_by_exception():
+            forgiving()
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_hang_up_that_is_ignored_as_under_nohup_stops_nothing() -> None:
