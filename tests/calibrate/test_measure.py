@@ -65,7 +65,7 @@ def test_attention_is_measured_by_what_the_engine_decodes_with(asked: list[Reque
     assert engine.stopped
     assert found.notes == (
         "decode attention was measured with flashinfer, 128 x 2048 tokens: no trtllm_mha here",
-        *[note for note in found.notes if note.startswith("the step model is")],
+        *[note for note in found.notes if note.startswith(("the step model is", "the measured times do not grow"))],
     )
     assert dict(found.engine) == {"decode attention": "trtllm_mha", "chunk": "16384"}
 
