@@ -49,14 +49,18 @@ def url_of(given: str) -> str:
 
     What means none comes back as it is.
     """
-    path = given
-    if given.startswith(("http://", "https://")):
-        path = "/" + given.partition("://")[2].partition("/")[2]
+    path = given.strip()
+    whole = path.startswith(("http://", "https://"))
+    if whole:
+        path = "/" + path.partition("://")[2].partition("/")[2]
     path = path.partition("?")[0].rstrip("/")
     if path.startswith(_DEPLOYMENTS):
         path = "/" + path.removeprefix(_DEPLOYMENTS).partition("/")[2]
     for name in ("/chat/completions", "/completions"):
-        if path in (name, name.removeprefix("/"), f"{_V1}{name}", f"v1{name}"):
+        # Gateways have a path of their own before it.
+        if path in (name, name.removeprefix("/"), f"{_V1}{name}", f"v1{name}", f"/openai{_V1}{name}") or (
+            whole and path.endswith(f"{_V1}{name}")
+        ):
             return f"{_V1}{name}"
     return given
 

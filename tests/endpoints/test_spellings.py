@@ -115,6 +115,12 @@ def test_arguments_that_are_no_object_are_named(arguments: object) -> None:
         ("/v1/embeddings", "/v1/embeddings"),
         ("/v2/chat/completions", "/v2/chat/completions"),
         ("https://example.org/", "https://example.org/"),
+        ("/openai/v1/chat/completions", CHAT),
+        ("https://gateway.example.org/api/v1/chat/completions", CHAT),
+        ("https://gateway.example.org/openai/v1/completions?x=1", COMPLETIONS),
+        (" /v1/chat/completions", CHAT),
+        ("https://example.org/api/v2/chat/completions", "https://example.org/api/v2/chat/completions"),
+        ("/api/v1/chat/completions", "/api/v1/chat/completions"),
         ("", ""),
     ],
 )

@@ -80,7 +80,7 @@ def test_ten_thousand_lines_of_a_grammar_are_all_accounted_for(tmp_path: Path) -
     done = blendrun(tmp_path, "jobs", "-o", "out", "--unknown-fields", "warn")
     assert done.returncode == 3, done.stderr
     check_accounts(tmp_path, content)
-    assert len(lines_of(tmp_path / "out")) > 2000, "most of the grammar is no longer tried behind the first check"
+    assert len(lines_of(tmp_path / "out")) > 1500, "most of the grammar is no longer tried behind the first check"
     assert "Traceback" not in done.stderr
     assert len(done.stderr.splitlines()) < 60, "one line a kind of error, not one a request"
 
