@@ -29,4 +29,4 @@ def check_forms(body: dict[str, Any]) -> None:
         chosen = choice.get("function") if isinstance(choice, dict) else None
         named = isinstance(chosen, dict) and chosen.get("name") == function.get("name")
         if named or choice == "required" or function.get("strict") is True:
-            check_schema(function.get("parameters"), f"tools[{number}].function.parameters")
+            check_schema(function.get("parameters"), f"tools[{number}].function.parameters", of_tool=True)

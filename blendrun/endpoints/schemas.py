@@ -29,6 +29,11 @@ _OF_OBJECTS = (
 _OF_ARRAYS = ("items", "prefixItems", "minItems", "maxItems", "unevaluatedItems")
 _ASSERTIONS = (*_OF_STRINGS, *_OF_NUMBERS, *_OF_OBJECTS, *_OF_ARRAYS, "enum", "const")
 _TELL_TYPE = ("properties", "additionalProperties", "patternProperties", "items", "prefixItems")
+# What SGLang refuses of a `response_format` by itself (constrained/json_schema_validation.py), and of a tool does not.
+_REFUSED_ELSEWHERE = (
+    *("contains", "dependentRequired", "dependentSchemas", "else", "if", "maxContains", "minContains"),
+    *("multipleOf", "not", "then", "uniqueItems"),
+)
 # One of these is all that the compiler looks at.
 _ALONE = ("$ref", "anyOf", "oneOf", "allOf")
 # By the two characters that open it.
@@ -50,10 +55,13 @@ _FLAG = re.compile(r"\(\?[aiLmsux-]")
 _BEFORE_START = re.compile(r"(?:\((?:\?:|\?P?<\w+>)?)*")
 
 
-def check_schema(schema: Any, place: str) -> None:
-    """Raises LineError `schema_unsupported` for what an answer would not keep. place: of the schema in its body."""
+def check_schema(schema: Any, place: str, *, of_tool: bool = False) -> None:
+    """Raises LineError `schema_unsupported` for what an answer would not keep. place: of the schema in its body.
+
+    of_tool: whether it is that of a tool's arguments, which nobody looks at behind this.
+    """
     try:
-        found = _unkept(orjson.dumps(schema))
+        found = _unkept(orjson.dumps(schema), of_tool)
     except RecursionError:
         found = "it is nested too deeply"
     if found is not None:
@@ -68,9 +76,12 @@ def check_pattern(pattern: str, place: str) -> None:
 
 # Jobs have few schemas; the bound keeps one with a schema a line from filling the memory.
 @lru_cache(maxsize=1024)
-def _unkept(text: bytes) -> str | None:
+def _unkept(text: bytes, of_tool: bool) -> str | None:
     """The first thing in a schema that is not kept, as a clause; None where all is."""
     for schema, pointer in _subschemas(orjson.loads(text), "#"):
+        refused = (name for name in _REFUSED_ELSEWHERE if of_tool and schema.get(name, False) is not False)
+        if (name := next(refused, None)) is not None:
+            return f"at {pointer}: `{name}` would not be kept by the grammar compiler"
         if (found := _unkept_here(schema)) is not None:
             return f"at {pointer}: {found} would not be kept by the grammar compiler"
     return None

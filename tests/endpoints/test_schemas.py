@@ -141,3 +141,17 @@ def test_the_compiler_does_not_keep_what_is_refused() -> None:
         refusal(schema)
         grammar = xgrammar.Grammar.from_json_schema(json.dumps(schema), any_whitespace=True)
         assert accepts(grammar, json.dumps(value)), f"kept by now: {schema}"
+
+
+@pytest.mark.parametrize("name", ["uniqueItems", "multipleOf", "not", "if", "contains", "dependentRequired"])
+def test_what_sglang_refuses_of_an_answer_is_refused_of_a_tools_arguments_too(name: str) -> None:
+    value: dict[str, Any] = {"uniqueItems": True, "multipleOf": 5}.get(name, {})  # type: ignore[assignment]
+    schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"type": "integer"}, name: value}}}
+    with pytest.raises(LineError, match=f"#/properties/a: `{name}`"):
+        check_schema(schema, "place", of_tool=True)
+    # Of an answer SGLang's own check says it.
+    check_schema(schema, "place")
+
+
+def test_a_keyword_that_asks_for_nothing_is_kept() -> None:
+    check_schema({"type": "array", "uniqueItems": False}, "place", of_tool=True)
