@@ -116,7 +116,10 @@ def _closed(text: bytes) -> bool:
 
 def why_not_json(text: str) -> str:
     """What is wrong with text that is nearly JSON, a clause; empty where that cannot be told."""
-    if _two_values(text):
+    rest = _rest(text)
+    if rest == ",":
+        return "a comma stands behind it, as between the elements of an array; lines have none"
+    if rest:
         return "two values are on the line; each request needs a line of its own"
     if text.startswith("\ufeff"):
         return "a byte order mark stands before it (were files joined?)"
@@ -138,11 +141,13 @@ _SLIPS = (
 )
 
 
-def _two_values(text: str) -> bool:
+def _rest(text: str) -> str:
+    """What stands behind a line's first value; nothing where it has none."""
     import json
 
+    text = text.strip()
     try:
-        _, end = json.JSONDecoder().raw_decode(text.strip())
+        _, end = json.JSONDecoder().raw_decode(text)
     except (ValueError, RecursionError):
-        return False
-    return bool(text.strip()[end:].strip())
+        return ""
+    return text[end:].strip()

@@ -110,6 +110,7 @@ def test_one_file_of_several_without_a_request(tmp_path: Path) -> None:
         ("{'custom_id': 'a'}", "need double quotes"),
         ('{"a": None}', "JSON has null, true and false"),
         ('{"a": 1} // mine', "two values"),
+        ('{"a": 1},', "a comma stands behind it"),
         ('{"a": "it, [\'s]", "b": 1,}', "a comma stands before"),
         ("{a: 1}", "names need double quotes"),
     ],
