@@ -49,7 +49,7 @@ class Reservation:
         found = [
             Hook("reserve", NEW_ADDER, self.drop_guess, "after"),
             Hook("reserve", ADD_REQUEST, self.admit, "around"),
-            Hook("reserve", ADD_CHUNK, self.go_on, "around"),
+            Hook("reserve", ADD_CHUNK, self.go_on, "around", warmed=False),
         ]
         if self._in_turn:
             found.append(Hook("reserve", NEW_PREFILL_BATCH, self.look_once, "around"))
