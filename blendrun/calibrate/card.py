@@ -53,13 +53,7 @@ def make_card(name: str, found: Calibration, base: HardwareCard | None, command:
 
     base: the shipped card of the device, or None where none is known: then what was reached stands for the peak.
     command: what was typed; part of every measured figure's source.
-    Raises UsageError for constants that no plan can use.
     """
-    if not (found.step.prefill_token_seconds and found.step.kv_token_seconds):
-        raise UsageError(
-            "the measured times do not grow with the tokens of a step, so that no plan could use them: run it again "
-            "with nothing else running, without --quick; a very small model cannot be measured so"
-        )
     source = f"{command}, {found.date}, {_with(found)}"
     rates = found.rates
     flops = Figure(rates.flops, f"{source}: matrix product", "measured")

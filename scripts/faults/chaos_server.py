@@ -8,8 +8,10 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
+
+from cut_server import CutServer
 
 # How often a request meets each of these.
 _FAULTS = {"hang up": 2, "500": 3, "429": 3, "garbage": 2, "half": 1, "odd": 3, "good": 86}
@@ -22,7 +24,7 @@ class ChaosServer:
         self.asked: list[str] = []
         self._chance, self._lock = random.Random(seed), threading.Lock()
         self._port = 0
-        self._server: _Server | None = None
+        self._server: CutServer | None = None
         self.come()
 
     @property
@@ -32,7 +34,7 @@ class ChaosServer:
     def come(self) -> None:
         """Be there, at the address of before."""
         if self._server is None:
-            self._server = _Server(("127.0.0.1", self._port), self._handler())
+            self._server = CutServer(("127.0.0.1", self._port), self._handler())
             self._port = self._server.server_port
             threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -102,28 +104,6 @@ class ChaosServer:
                     self.wfile.write(body)
 
         return Handler
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    allow_reuse_address = True
-    request_queue_size = 128
-
-    def __init__(self, *arguments: Any) -> None:
-        self.connections: list[socket.socket] = []
-        super().__init__(*arguments)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is none of ours."""
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.connections.append(request)
-        super().process_request(request, client_address)
-
-    def cut(self) -> None:
-        for connection in self.connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _answer(text: str) -> bytes:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -130,13 +129,3 @@ def test_a_folder_that_cannot_be_written_is_found_before_measuring(tmp_path: Pat
             check_writable(path)
     check_writable(tmp_path / "new" / "x.yaml")
     assert list((tmp_path / "new").iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["prefill_token_seconds", "kv_token_seconds"])
-def test_constants_that_no_plan_can_use_make_no_card(name: str) -> None:
-    """As a tiny model on a busy machine measures: the hand-over's noise and nothing else."""
-    found = calibration()
-    nothing: dict[str, Any] = {name: 0.0}
-    flat = dataclasses.replace(found, step=dataclasses.replace(found.step, **nothing))
-    with pytest.raises(UsageError, match="do not grow with the tokens"):
-        make_card("flat", flat, load_hardware("cpu"), COMMAND)

@@ -9,11 +9,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import MappingProxyType
 from typing import Any
+
+from cut_server import CutServer
 
 MODEL = "served-model"
 
@@ -60,28 +62,6 @@ class Seen:
     most: int = 0
     running: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    request_queue_size = 128
-
-    def __init__(self, *arguments: Any) -> None:
-        self.connections: list[socket.socket] = []
-        super().__init__(*arguments)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is none of ours."""
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self.connections.append(request)
-        super().process_request(request, client_address)
-
-    def cut(self) -> None:
-        """Close what is open, as the end of a process does."""
-        for connection in self.connections:
-            with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -160,7 +140,7 @@ def faulty_server(
             self.end_headers()
             self.wfile.write(body)
 
-    server = _Server(("127.0.0.1", port), Handler)
+    server = CutServer(("127.0.0.1", port), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
     thread.start()
     try:

@@ -6,6 +6,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -68,37 +69,38 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@contextmanager
+def other_journal(out: Path, change: Callable[[bytes, dict[str, Any], bytes], bytes]) -> Iterator[None]:
+    """With something else in the place of a journal's first record, made of its line, what it says, and its answer."""
+    journal = state(out, "journal")
+    whole = journal.read_bytes()
+    header, first, rest = whole.split(b"\n", 2)
+    meta, _, answer = first[9:].partition(b"\t")
+    try:
+        journal.write_bytes(header + b"\n" + change(first + b"\n", json.loads(meta), answer) + rest)
+        yield
+    finally:
+        journal.write_bytes(whole)
+
+
 @pytest.mark.parametrize("odd", _ODD)
 def test_a_record_that_nobody_knows_costs_itself(answered: Path, odd: str) -> None:
     jobs, out = answered / "jobs.jsonl", answered / "out.jsonl"
-    journal, before = state(out, "journal"), out.read_bytes()
-    whole = journal.read_bytes()
-    header, first = whole.split(b"\n")[:2]
-    meta, _, answer = first[9:].partition(b"\t")
-    try:
-        journal.write_bytes(header + b"\n" + _ODD[odd](json.loads(meta), answer) + whole[len(header) + 1 :])
+    before = out.read_bytes()
+    with other_journal(out, lambda first, meta, answer: _ODD[odd](meta, answer) + first):
         out.unlink()
         assert run(out, jobs).notes == ("1 damaged journal records passed over; their requests run again",)
         assert out.read_bytes() == before
-    finally:
-        journal.write_bytes(whole)
 
 
 @pytest.mark.parametrize("counts", [[2**40, 2, 3], [2**63, -5, 3], [-1, -1, -1], [10**40, 0, 0]])
 def test_counts_beyond_what_the_ledger_holds_cost_no_answer(answered: Path, counts: list[int]) -> None:
     jobs, out = answered / "jobs.jsonl", answered / "out.jsonl"
-    journal, before = state(out, "journal"), out.read_bytes()
-    whole = journal.read_bytes()
-    header, first = whole.split(b"\n")[:2]
-    meta, _, answer = first[9:].partition(b"\t")
-    try:
-        odd = record(json.loads(meta) | {"usage": counts}, answer)
-        journal.write_bytes(header + b"\n" + odd + whole[len(header) + len(first) + 2 :])
+    before = out.read_bytes()
+    with other_journal(out, lambda _, meta, answer: record(meta | {"usage": counts}, answer)):
         out.unlink()
         run(out, jobs)
         assert out.read_bytes() == before
-    finally:
-        journal.write_bytes(whole)
 
 
 def test_a_line_longer_than_any_record_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

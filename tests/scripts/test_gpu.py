@@ -36,12 +36,8 @@ def test_the_rehearsal_ends_with_every_round_and_its_tables(tmp_path: Path) -> N
     code, found = rounds(out)
     by_name = {row["round"]: row for row in found}
     assert list(by_name) == [*ROUNDS, "ours-mixed"]
-    calibrated = by_name["calibrate"]
-    # A tiny model on a busy machine may show nothing but noise, which makes no card; plans go by the shipped one then.
-    noise = calibrated["status"] == "failed" and "do not grow with the tokens" in calibrated["why"]
-    assert noise or calibrated["status"] == "done", calibrated
-    assert code == int(noise)
-    assert [row["why"] for row in found if row["status"] != "done" and row is not calibrated] == []
+    assert code == 0
+    assert [row["why"] for row in found if row["status"] != "done"] == []
     run = by_name["run"]
     assert 0 < run["answered when killed"] < run["lines"] == run["counts"]["completed"]
     assert run["each line once and in order"] is True

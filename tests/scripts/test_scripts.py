@@ -53,6 +53,7 @@ ELSEWHERE = {
     "faults/soak_job.py",
     "faults/chaos.py",
     "faults/chaos_server.py",
+    "faults/cut_server.py",
     "faults/system_calls.py",
     "fuzz/json_cases.py",
     "fuzz/lines.py",
