@@ -144,6 +144,7 @@ class LineError(Exception):
     """One request line is refused; it becomes a record of the errors file and costs no other line its answer.
 
     content: digest of the request where the line is one and only what this run allows refuses it.
+    results: whether the line is one of Anthropic's batches, and its error is to be in their words too.
     """
 
     def __init__(self, code: ErrorCode, message: str, custom_id: str | None = None) -> None:
@@ -153,3 +154,4 @@ class LineError(Exception):
         self.code = code
         self.custom_id = custom_id
         self.content: bytes | None = None
+        self.results = False

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from blendrun.endpoints.apis.registry import APIS
 from blendrun.endpoints.effects import BODIES, PLACES, Effect, Field
+from blendrun.endpoints.fields import REFUSED_FIELDS
 
 _BEGIN, _END = "<!-- fields: made by `make docs` -->\n", "<!-- end of fields -->"
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -35,6 +37,8 @@ def _places() -> Iterator[tuple[str, dict[str, Field]]]:
     yield "both", both
     yield "chat", {name: field for name, field in chat.items() if name not in both}
     yield "completions", {name: field for name, field in completions.items() if name not in both}
+    for url in APIS:
+        yield f"`{url}`", {name: field for name, field in BODIES[url].items() if name not in REFUSED_FIELDS}
     told: list[dict[str, Field]] = []
     for place, fields in PLACES.items():
         if not any(fields is each for each in told):

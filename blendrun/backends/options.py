@@ -15,7 +15,7 @@ import numpy as np
 from blendrun.backends.deadline import LONGEST_S, parse_duration
 from blendrun.backends.inputs import own_answers
 from blendrun.backends.shard import SLURM, parse_shard
-from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.endpoints.apis.registry import URLS
 from blendrun.endpoints.spellings import url_of
 from blendrun.engine.http.settings import parse_servers
 from blendrun.errors import UsageError
@@ -260,8 +260,8 @@ def find_module(engine: str) -> str:
 
 def check_endpoint(url: str | None) -> None:
     """Raises UsageError."""
-    if url is not None and url_of(url) not in ENDPOINTS:
-        raise UsageError(f"--endpoint {url}: known are {', '.join(ENDPOINTS)}")
+    if url is not None and url_of(url) not in URLS:
+        raise UsageError(f"--endpoint {url}: known are {', '.join(URLS)}")
 
 
 def _decoded(wanted: type, value: Any) -> Any:

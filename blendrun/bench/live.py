@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.orders import ORDERS
-from blendrun.endpoints.promises import Promise
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSettings
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.scheduler.estimates import Estimates
@@ -26,7 +25,7 @@ from blendrun.names import PLUGGED_ORDERS, LiveOrder, OrderName, Overlap
 from blendrun.planner.feeder import RowFeeder
 from blendrun.planner.run_plan import RunPlan
 from blendrun.planner.run_planner import RunPlanner
-from blendrun.runner.dispatch import Dispatcher, scheduler_settings
+from blendrun.runner.dispatch import Asked, Dispatcher, scheduler_settings
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
 
@@ -242,7 +241,7 @@ class _Totals:
     output: int = 0
     failed: int = 0
 
-    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
+    def receive(self, result: Result, asked: Asked) -> None:
         self.prompt += result.usage.prompt
         self.cached += result.usage.cached
         self.output += result.usage.output

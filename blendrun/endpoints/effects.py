@@ -49,6 +49,10 @@ def _refused(note: str, *harmless: Any) -> Field:
     return Field(Effect.REFUSED, note, harmless)
 
 
+def _forbidden(note: str, *harmless: Any) -> Field:
+    return Field(Effect.FORBIDDEN, note, harmless)
+
+
 def _done(into: str) -> Field:
     return Field(Effect.DONE, into)
 
@@ -141,6 +145,61 @@ _COMPLETIONS = {
     "add_special_tokens": _refused("the tokenizer adds what its model was trained with", True),
 }
 
+# What SGLang's sampler has beside what these APIs document; clients send it as `extra_body`.
+_SAMPLING = (
+    "model temperature top_p top_k min_p frequency_penalty presence_penalty repetition_penalty seed logit_bias "
+    "min_tokens ignore_eos stop_token_ids stop_regex no_stop_trim regex ebnf lora_path chat_template_kwargs "
+    "separate_reasoning cache_salt extra_key custom_params"
+)
+_ALONE = "each line stands alone: write the whole conversation into it"
+
+_RESPONSES = {
+    **_FORBIDDEN,
+    **_all(_KEPT, f"{_SAMPLING} stop parallel_tool_calls"),
+    **_all(
+        _IDLE,
+        "user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention request_id",
+        _OF_A_SERVER,
+    ),
+    "stream_options": Field(_IDLE, "nothing is streamed into a file"),
+    "max_tool_calls": Field(_IDLE, "no tool is run here"),
+    "stream": Field(Effect.NOTED, "the answer is one line of the output; `false` without a word", (False,)),
+    "input": _done("`messages`"),
+    "instructions": _done("the first of the `messages`"),
+    "max_output_tokens": _done("`max_completion_tokens`"),
+    "text": _done("`response_format`"),
+    "include": _done("`logprobs`, for `message.output_text.logprobs`"),
+    "top_logprobs": _done("`top_logprobs`, where `include` asks for log probabilities"),
+    "tools": _done("`tools`, of functions; what a server would run is an error"),
+    "tool_choice": _done("`tool_choice`"),
+    "reasoning": _done("`reasoning`; its `summary` is passed over: the reasoning comes whole"),
+    "background": _refused("every line is answered in its time", False),
+    "previous_response_id": _forbidden(_ALONE, ""),
+    "conversation": _forbidden(_ALONE),
+    "prompt": _forbidden("templates of a server are not here; write the text into `input`"),
+    "truncation": _refused("prompts are not cut", "disabled"),
+    "context_management": _refused("prompts are not cut", []),
+}
+
+_MESSAGES = {
+    **_FORBIDDEN,
+    **_all(_KEPT, f"{_SAMPLING} max_tokens"),
+    **_all(_IDLE, "metadata service_tier inference_geo request_id", _OF_A_SERVER),
+    "cache_control": Field(_IDLE, "the prefix cache needs no marks"),
+    "stream": Field(Effect.NOTED, "the answer is one line of the output; `false` without a word", (False,)),
+    "messages": _done("`messages`"),
+    "system": _done("the first of the `messages`"),
+    "stop_sequences": _done("`stop`"),
+    "tools": _done("`tools`; what a server would run is an error"),
+    "tool_choice": _done("`tool_choice`, `parallel_tool_calls`"),
+    "thinking": _done("`chat_template_kwargs`; its `budget_tokens` bounds nothing"),
+    "output_config": _done("`response_format`, `reasoning_effort`"),
+    "output_format": _done("`response_format`"),
+    "container": _refused("no tool is run here"),
+    "mcp_servers": _forbidden("no tool is run here", []),
+    "context_management": _refused("prompts are not cut", {}),
+}
+
 # What a tool of Anthropic's, LiteLLM's or vLLM's puts beside the fields of OpenAI; nothing is asked with it.
 _MARKS = _all(_IDLE, "cache_control", "the prefix cache needs no marks")
 _PART = {**_MARKS, "type": Field(_KEPT), "uuid": Field(_IDLE, "media are known by their content")}
@@ -209,7 +268,12 @@ PLACES: dict[str, dict[str, Field]] = {
         "max_tokens": _refused("see `custom_params.thinking_budget`"),
     },
 }
-BODIES: dict[str, dict[str, Field]] = {"/v1/chat/completions": _CHAT, "/v1/completions": _COMPLETIONS}
+BODIES: dict[str, dict[str, Field]] = {
+    "/v1/chat/completions": _CHAT,
+    "/v1/completions": _COMPLETIONS,
+    "/v1/responses": _RESPONSES,
+    "/v1/messages": _MESSAGES,
+}
 UNKNOWN = Field(Effect.REFUSED, "no part of the runtime reads it")
 
 

@@ -51,6 +51,10 @@ class Rules:
         check_forms(told)
         return told, noted
 
+    def heed(self, url: str, body: dict[str, Any]) -> tuple[str, ...]:
+        """The fields of another API's body that are passed over with a warning. Raises LineError as `admit`."""
+        return () if self.unknown is None else check_effects(url, body, self.unknown)
+
     def check(self, body: dict[str, Any]) -> None:
         """Raises LineError where a valid body asks for more than these rules allow."""
         if self.adapters is not None:

@@ -11,7 +11,7 @@ from typing import Any
 
 _WHOLE = (
     *("max_tokens", "max_completion_tokens", "n", "seed", "top_k", "min_tokens"),
-    *("logprobs", "top_logprobs", "best_of", "prompt_logprobs"),
+    *("logprobs", "top_logprobs", "best_of", "prompt_logprobs", "max_output_tokens"),
 )
 _IDS = ("stop_token_ids", "input_ids")
 # What is larger cannot be written back as JSON.
@@ -56,7 +56,7 @@ def url_of(given: str) -> str:
     path = path.partition("?")[0].rstrip("/")
     if path.startswith(_DEPLOYMENTS):
         path = "/" + path.removeprefix(_DEPLOYMENTS).partition("/")[2]
-    for name in ("/chat/completions", "/completions"):
+    for name in ("/chat/completions", "/completions", "/responses", "/messages"):
         # Gateways have a path of their own before it.
         if path in (name, name.removeprefix("/"), f"{_V1}{name}", f"v1{name}", f"/openai{_V1}{name}") or (
             whole and path.endswith(f"{_V1}{name}")

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.endpoints.apis.registry import URLS
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
 from blendrun.endpoints.spellings import url_of
@@ -70,8 +71,8 @@ def index_jobs(
     """
     if limit is not None and limit < 1:
         raise UsageError(f"the limit must be 1 line or more, not {limit}")
-    if default_url is not None and url_of(default_url) not in ENDPOINTS:
-        raise UsageError(f"endpoint {default_url!r} is not served; these work: {', '.join(ENDPOINTS)}")
+    if default_url is not None and url_of(default_url) not in URLS:
+        raise UsageError(f"endpoint {default_url!r} is not served; these work: {', '.join(URLS)}")
     reading = Reading(default_url, max_line_bytes, rules or Rules())
     reader = SourceReader(sources)
     try:

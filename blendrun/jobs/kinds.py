@@ -38,7 +38,7 @@ _MAGIC = (
     (b"version https://git-lfs.", "a pointer of Git LFS, not the file itself; fetch it with `git lfs pull`"),
 )
 _PAGE = re.compile(rb"\s*<(?:!doctype|html|\?xml)", re.IGNORECASE)
-_ANSWER = {"custom_id", "response", "error"}
+_ANSWER, _RESULT = {"custom_id", "response", "error"}, {"custom_id", "result"}
 
 
 def foreign(head: bytes) -> str | None:
@@ -89,7 +89,7 @@ def looks_like_request(raw: bytes) -> bool:
 
 def is_answer(line: dict[str, Any]) -> bool:
     """Whether it is a line of a batch's output or errors file."""
-    return line.keys() >= _ANSWER and "body" not in line
+    return (line.keys() >= _ANSWER or line.keys() >= _RESULT) and "body" not in line and "params" not in line
 
 
 def why_no_request(raw: bytes, size: int) -> str:

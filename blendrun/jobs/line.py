@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from blendrun.endpoints.apis.base import Spoken
+from blendrun.endpoints.apis.registry import ANTHROPIC, APIS, URLS
 from blendrun.endpoints.base import Endpoint
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
@@ -33,6 +35,7 @@ GOOD_LINE = (
 )
 _SUCH_AS = f"; a good line: {GOOD_LINE}"
 _OPTIONAL_METHODS = (None, "POST")
+_CHAT = "/v1/chat/completions"
 _NOTHING_ALLOWED = Rules()
 
 
@@ -45,6 +48,7 @@ class RequestLine:
     extra: unknown top-level fields such as `metadata`; they decide nothing.
     content: 16 bytes, `content_digest` of the three fields that make the request what it is, as they are written.
     passed_over: fields of the body that have no effect, and that the run tells of.
+    spoken: how it was written, where that was in another API's words; None where `body` is in the endpoint's own.
     """
 
     custom_id: str
@@ -53,6 +57,7 @@ class RequestLine:
     extra: dict[str, Any]
     content: bytes
     passed_over: tuple[str, ...] = ()
+    spoken: Spoken | None = None
 
 
 def parse_line(
@@ -77,21 +82,30 @@ def parse_line(
     if not isinstance(line, dict):
         raise _no_request(f"a line must be a JSON object, not {_kind(line)}")
     custom_id = line.pop("custom_id", None)
+    results = "params" in line and "body" not in line
     try:
         _check_custom_id(custom_id)
-        endpoint, body = _take_request(line, default_url)
+        url, body = _take_request(line, default_url)
         # Before the validators: their messages print values, and only shallow ones can be printed.
         canonical = canonical_body(body)
+        content = _digest(custom_id.encode(), url.encode(), canonical)
         streamed = body.get("stream") is True
-        body = one_spelling(body)
+        given, body = body, one_spelling(body)
+        passed_over: tuple[str, ...] = ()
+        spoken = None
+        if url in APIS:
+            spoken = Spoken(APIS[url], given, results)
+            passed_over, body = _translated(spoken, rules, body, content)
+        endpoint = ENDPOINTS[url if spoken is None else _CHAT]
         endpoint.validate(body)
         _check_choices(endpoint, body)
-        content = _digest(custom_id.encode(), endpoint.url.encode(), canonical)
-        body, passed_over = _admit(rules, endpoint, body, content)
+        body, more = _admit(rules, endpoint, body, content)
     except LineError as error:
         error.custom_id = custom_id if isinstance(custom_id, str) else None
+        error.results = results
         raise
-    return RequestLine(custom_id, endpoint, body, line, content, ("stream", *passed_over) if streamed else passed_over)
+    noted = dict.fromkeys((*(("stream",) if streamed else ()), *passed_over, *more))
+    return RequestLine(custom_id, endpoint, body, line, content, tuple(noted), spoken)
 
 
 def canonical_body(body: dict[str, Any]) -> bytes:
@@ -161,15 +175,18 @@ def _check_custom_id(custom_id: object) -> None:
         raise _refuse(f"`custom_id` must have 1 to {MAX_CUSTOM_ID_CHARACTERS} characters, not {len(custom_id):,}")
 
 
-def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[Endpoint, dict[str, Any]]:
-    """Take method, url and body out of `line`; what stays in it is extra."""
+def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[str, dict[str, Any]]:
+    """Take method, url and body out of `line`; what stays in it is extra. The url is one of a registry."""
     method, url, body = line.pop("method", None), line.pop("url", None), line.pop("body", None)
+    if body is None and "params" in line:
+        # A line of Anthropic's batches.
+        body, url = line.pop("params"), ANTHROPIC.url if url is None else url
     if method not in _OPTIONAL_METHODS:
         raise _no_request('`method` must be "POST" (or left out)')
     if url is None:
         url = default_url
-    endpoint = ENDPOINTS.get(url_of(url)) if isinstance(url, str) else None
-    if endpoint is None:
+    known = url_of(url) if isinstance(url, str) else ""
+    if known not in URLS:
         given = (
             "is missing"
             if url is None
@@ -177,10 +194,22 @@ def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[Endpoi
             if isinstance(url, str)
             else "is not a string"
         )
-        raise _no_request(f"`url` {given}; these work: {', '.join(ENDPOINTS)}")
+        raise _no_request(f"`url` {given}; these work: {', '.join(URLS)}")
     if not isinstance(body, dict):
         raise _no_request("`body` is missing" if body is None else f"`body` must be an object, not {_kind(body)}")
-    return endpoint, body
+    return known, body
+
+
+def _translated(
+    spoken: Spoken, rules: Rules, body: dict[str, Any], content: bytes
+) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """The fields that are passed over, and the body as a chat."""
+    try:
+        noted = rules.heed(spoken.api.url, body)
+    except LineError as error:
+        error.content = content
+        raise
+    return noted, spoken.api.chat(body)
 
 
 def _check_choices(endpoint: Endpoint, body: dict[str, Any]) -> None:

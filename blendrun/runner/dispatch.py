@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import orjson
 
 from blendrun.blend.base import LEFT, RIGHT
+from blendrun.endpoints.apis.base import Spoken
 from blendrun.endpoints.promises import Promise, promise_of
 from blendrun.engine.base import Engine, EngineInfo, Planned, Result, SchedulerSettings, WorkItem, step_budget
 from blendrun.engine.scheduler.estimates import Estimates
@@ -39,25 +40,35 @@ _MOST_HELD = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """What an answer has to be. promise: which form it was promised to have. spoken: whose words it is to be in, if not
+    those of the endpoint.
+    """
+
+    custom_id: str
+    promise: Promise | None = None
+    spoken: Spoken | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Flight:
     """A request that the engine has. submitted: seconds, as `Records.now` counts; size: bytes of its body.
 
-    plan: whose feeder it came from. promise: what its answer must be.
+    plan: whose feeder it came from.
     """
 
     queued: QueuedRequest
     plan: RunPlan
-    custom_id: str
+    asked: Asked
     submitted: float
     size: int
-    promise: Promise | None = None
 
 
 class Receiver(Protocol):
     """Whom results are for."""
 
-    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
-        """A request has come back, answered or not. promise: what its answer must be."""
+    def receive(self, result: Result, asked: Asked) -> None:
+        """A request has come back, answered or not."""
 
     def show_progress(self) -> None:
         """Some seconds have passed, with or without a result."""
@@ -145,9 +156,8 @@ class Dispatcher:
             item = WorkItem(queued.row, request.endpoint.url, body, _stated_length(request.extra), plan)
             await window.enter(len(body))
             self._inside[queued.side] += 1
-            promise = promise_of(request.body)
-            now = self.records.now()
-            self.flights[queued.row] = Flight(queued, self._source, request.custom_id, now, len(body), promise)
+            asked = Asked(request.custom_id, promise_of(request.body), request.spoken)
+            self.flights[queued.row] = Flight(queued, self._source, asked, self.records.now(), len(body))
             await self.engine.submit(item)
         await self.engine.close_input()
         self.handed_over = True
@@ -240,7 +250,7 @@ class Dispatcher:
             self._inside[flight.queued.side] -= 1
             self.answered += 1
             # Before anything is waited for: this answer is there, and the run may be ended meanwhile.
-            self.receiver.receive(result, flight.custom_id, flight.promise)
+            self.receiver.receive(result, flight.asked)
             await window.leave(flight.size)
             if self.deadline is not None:
                 self.deadline.ended(result.usage.output, self.records.now() - flight.submitted)
@@ -250,7 +260,7 @@ class Dispatcher:
             learning = flight.plan.learning
             if learning is not None and flight.queued.prompt >= 0 and result.error_code is None:
                 learning.learner.ended(flight.queued.prompt, result.usage.output)
-            self.records.add(flight.custom_id, flight.queued, result, flight.submitted)
+            self.records.add(flight.asked.custom_id, flight.queued, result, flight.submitted)
 
     async def _learn(self, learning: Learning) -> None:
         """Plan again by what was seen, in a thread: requests are handed over meanwhile by the plan there is."""

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.endpoints.adapters import other_models
-from blendrun.endpoints.promises import Promise
 from blendrun.engine.base import Result
 from blendrun.engine.failure import failure
 from blendrun.errors import (
@@ -35,6 +34,7 @@ from blendrun.jobs.spool import remove_others
 from blendrun.lengths.history import HistoryUnavailableError
 from blendrun.names import EngineName
 from blendrun.planner.run_plan import Divided, RunPlan
+from blendrun.runner.dispatch import Asked
 from blendrun.runner.failed_lines import FailedLines
 from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.order import divide_rows, plan_rows
@@ -343,12 +343,12 @@ class Invocation:
         """Keep it for the summary."""
         self.restarts.append(restart)
 
-    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
-        """Journal and count a result. promise: what its answer must be."""
+    def receive(self, result: Result, asked: Asked) -> None:
+        """Journal and count a result."""
         if len(result.body) > _LONGEST_ANSWER:
             what = f"an answer of {len(result.body):,} bytes, which is more than is kept of one"
             result = failure(result.row, 500, ErrorCode.ENGINE_ERROR, what)
-        result = self.kept.judged(result, custom_id, promise)
+        result = self.kept.judged(result, asked.custom_id, asked.promise)
         key = self.job.key(result.row, self.salt)
         record = Record(
             key,
@@ -356,7 +356,7 @@ class Invocation:
             result.usage,
             result.finish_reasons,
             result.error_code,
-            answer_line(key, custom_id, result),
+            answer_line(key, asked.custom_id, result, asked.spoken),
         )
         self.ledger.mark(result.row, self.journal.append(record))
         if result.error_code is not None:

@@ -14,7 +14,6 @@ from typing import Protocol, TypeVar
 
 import numpy as np
 
-from blendrun.endpoints.promises import Promise
 from blendrun.engine.base import Engine, EngineInfo, Result
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.scheduler.occupancy import Occupancy
@@ -24,7 +23,7 @@ from blendrun.jobs.job import Job
 from blendrun.names import OrderName
 from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.deadline import Deadline
-from blendrun.runner.dispatch import Dispatcher, Receiver
+from blendrun.runner.dispatch import Asked, Dispatcher, Receiver
 from blendrun.runner.liveness import Liveness
 from blendrun.runner.order import plan_rows
 from blendrun.runner.recovery import Recovery
@@ -147,12 +146,12 @@ class Replica:
         self.ready = ready
         self.pool.up(self.number, ready)
 
-    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
+    def receive(self, result: Result, asked: Asked) -> None:
         """A result is a sign of life; an answer speaks for the engine, too."""
         self._signs.seen()
         if result.error_code is None:
             self._recovery.answered()
-        self.owner.receive(result, custom_id, promise)
+        self.owner.receive(result, asked)
 
     def show_progress(self) -> None:
         """The owner knows how far all of them are."""
@@ -306,7 +305,7 @@ class Replica:
         if blamed is not None:
             message = f"this request ends the engine, alone too: {reason}"
             result = Result(blamed, 500, b"", error_code=str(ErrorCode.ENGINE_ERROR), error_message=message)
-            self.owner.receive(result, flights[blamed].custom_id)
+            self.owner.receive(result, flights[blamed].asked)
         self._dispatcher = None
         self.pool.give_back(self.number, keep=[row for group in recovery.groups for row in group])
         self.listener(Note(self._sentence(reason, blamed), warning=True))

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from blendrun.blend.base import LEFT, RIGHT
-from blendrun.endpoints.promises import Promise
 from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
 from blendrun.engine.scheduler.occupancy import Occupancy
@@ -21,7 +20,7 @@ from blendrun.jobs.source import open_sources
 from blendrun.names import OrderName
 from blendrun.planner.feeder import PlanFeeder
 from blendrun.planner.run_plan import RunPlan
-from blendrun.runner.dispatch import Dispatcher
+from blendrun.runner.dispatch import Asked, Dispatcher
 from blendrun.store.records import Records
 from tests.blend.jobs_of_lengths import Small, small_job
 from tests.runner.runner_job import line, write
@@ -105,7 +104,7 @@ def feed(tmp_path: Path, count: int, admits: int | None, kind: type[Recording] =
 
 
 class Nobody:
-    def receive(self, result: Result, custom_id: str, promise: Promise | None = None) -> None:
+    def receive(self, result: Result, asked: Asked) -> None:
         """Nothing is done with it."""
 
     def show_progress(self) -> None:

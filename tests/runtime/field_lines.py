@@ -35,6 +35,15 @@ def sky(custom_id: str, **body: Any) -> dict[str, Any]:
     return chat(custom_id, SKY, **{"max_tokens": 8, **body})
 
 
+def responses(custom_id: str, given: Any, **body: Any) -> dict[str, Any]:
+    """given: `input`, in any spelling."""
+    return {"custom_id": custom_id, "url": "/v1/responses", "body": {"input": given, "temperature": 0, **body}}
+
+
+def anthropic(custom_id: str, messages: Any, **params: Any) -> dict[str, Any]:
+    return {"custom_id": custom_id, "params": {"messages": messages, "temperature": 0, **params}}
+
+
 def weather(custom_id: str, choice: object, **function: Any) -> dict[str, Any]:
     messages = [{"role": "user", "content": "What is the weather in Paris?"}]
     tool = {"type": "function", "function": {"name": "get_weather", "parameters": CITY, **function}}
@@ -64,12 +73,19 @@ SAME: dict[str, list[dict[str, Any]]] = {
         _line(sky("whole address"), url="https://api.openai.com/v1/chat/completions"),
         sky("streamed", stream=True),
         sky("bookkeeping", user="u", metadata={"a": "b"}, store=False, service_tier="auto"),
+        responses("responses", SKY, max_output_tokens=8),
+        anthropic("anthropic", SKY, max_tokens=8),
     ],
     "completion": [
         completion("prompt", PROMPT, max_tokens=4),
         completion("one prompt", [PROMPT], max_tokens=4),
         completion("one list of ids", [[504, 3575, 282, 4649, 314]], max_tokens=4),
         completion("stop of a completion", PROMPT, max_tokens=4.0, stop=[""]),
+    ],
+    "system": [
+        chat("system", [{"role": "system", "content": "Answer yes or no."}, *SKY], max_tokens=8),
+        responses("instructions", SKY[0]["content"], instructions="Answer yes or no.", max_output_tokens=8),
+        anthropic("system of its own", SKY, system="Answer yes or no.", max_tokens=8),
     ],
     "calls": [clock("arguments", "{}"), clock("no arguments", ""), clock("null arguments", None)],
 }
@@ -79,11 +95,19 @@ YES_OR_NO = [
     sky("guided choice", guided_choice=["yes", "no"]),
     sky("guided regex", guided_regex="(yes|no)"),
     sky("structured outputs", structured_outputs={"choice": ["yes", "no"]}),
+    responses("regex of a response", SKY, regex="(yes|no)", max_output_tokens=8),
 ]
 OBJECTS = [
     sky("guided json", guided_json=BLUE, max_tokens=60),
     sky("object with a schema", response_format={"type": "json_object", "schema": BLUE}, max_tokens=60),
     sky("json schema", json_schema=BLUE, max_tokens=60),
+    responses(
+        "text format",
+        SKY,
+        text={"format": {"type": "json_schema", "name": "sky", "schema": BLUE}},
+        max_output_tokens=60,
+    ),
+    anthropic("output config", SKY, output_config={"format": {"type": "json_schema", "schema": BLUE}}, max_tokens=60),
 ]
 CALLS = [
     weather("required, strict", "required", strict=True),

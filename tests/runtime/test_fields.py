@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anthropic
+import openai
 import orjson
 import pytest
 
@@ -30,6 +32,13 @@ class FieldRun:
         return choices
 
     def text(self, custom_id: str) -> str:
+        """The answer, in the words of whatever API."""
+        record = self.answers[custom_id]
+        if "result" in record:
+            message = anthropic.types.Message.model_validate(record["result"]["message"])
+            return "".join(block.text for block in message.content if block.type == "text")
+        if record["response"]["body"]["object"] == "response":
+            return openai.types.responses.Response.model_validate(record["response"]["body"]).output_text
         choice = self.choices(custom_id)[0]
         text: str = choice["message"]["content"] if "message" in choice else choice["text"]
         return text
