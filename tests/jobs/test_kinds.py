@@ -63,6 +63,7 @@ KINDS = {
     "need double quotes": "".join(f"{json.loads(text)}\n" for text in TEXT.splitlines()).encode(),
     "a comma stands before a closing bracket": TEXT.replace(b"}]", b"},]"),
     "it holds the answers of a batch": b'{"id":"x","custom_id":"a","response":{},"error":null}\n',
+    "it holds the answers of a batch, not requests": b'{"custom_id":"a","result":{"type":"succeeded"}}\n',
 }
 # A tar header whose mark is gone has another sum.
 _OLD = bytearray(KINDS["a tar archive, old"][:512])
