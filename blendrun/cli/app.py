@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from blendrun.cli.answers import answers
 from blendrun.cli.bench import bench
 from blendrun.cli.calibrate import calibrate
 from blendrun.cli.doctor import doctor
@@ -44,6 +45,6 @@ def root(
     """Finish a file of LLM requests in the least time the hardware allows, and lose nothing."""
 
 
-for command in (run, status, merge, report, doctor, calibrate, plan, synth):
+for command in (run, status, answers, merge, report, doctor, calibrate, plan, synth):
     app.command(cls=HomeCommand)(command)
 app.add_typer(bench, name="bench")

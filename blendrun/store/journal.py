@@ -27,11 +27,11 @@ import orjson
 from blendrun.endpoints.base import MOST_TOKENS, Usage
 from blendrun.errors import ManifestMismatchError, OutputUnavailableError, unreadable, unwritable
 
-_HEADER = b"blendrun-journal 1\n"
+HEADER = b"blendrun-journal 1\n"
 _ANY_HEADER = re.compile(rb"blendrun-journal \d+\n")
 # Answers survive the death of the process at once, and a power cut after at most this long.
 _FSYNC_INTERVAL_S = 5.0
-_CRC_BYTES = 9
+CRC_BYTES = 9
 _KEY_BYTES = 16
 # Of a line: no more is written, and where damage has made longer ones no more is held.
 LONGEST_RECORD = 320 << 20
@@ -112,15 +112,15 @@ class Journal:
     def _begin(self, existed: bool) -> None:
         """Check what is there, and write the header where nothing is."""
         size = os.fstat(self._file).st_size
-        self.emptied = existed and size < len(_HEADER)
+        self.emptied = existed and size < len(HEADER)
         if not self.emptied and existed and not self._is_ours():
             raise ManifestMismatchError(
                 f"{self._path} was written by another version; move it away, or use --no-resume"
             )
-        self._end = self._cut_torn_tail(size) if size >= len(_HEADER) else 0
+        self._end = self._cut_torn_tail(size) if size >= len(HEADER) else 0
         if self._end == 0:
             os.ftruncate(self._file, 0)
-            self._write(_HEADER)
+            self._write(HEADER)
 
     def _drop(self) -> None:
         """Close the file of a journal that cannot be used."""
@@ -138,7 +138,7 @@ class Journal:
     @property
     def empty(self) -> bool:
         """Whether nothing has been written yet."""
-        return self._end == len(_HEADER)
+        return self._end == len(HEADER)
 
     def append(self, record: Record) -> Entry:
         """Write one record; it is in the operating system's hands when this returns."""
@@ -153,7 +153,7 @@ class Journal:
             }
         )
         text = meta + b"\t" + record.answer
-        start = self._end + _CRC_BYTES + len(meta) + 1
+        start = self._end + CRC_BYTES + len(meta) + 1
         self._write(b"%b%b\n" % (_checksum(text), text))
         if time.monotonic() - self._synced > _FSYNC_INTERVAL_S:
             self.sync()
@@ -167,9 +167,9 @@ class Journal:
         with self._reading(), self._path.open("rb") as file:
             header = file.readline(LONGEST_RECORD)
             position = len(header)
-            self.damaged = int(header != _HEADER)
+            self.damaged = int(header != HEADER)
             for line, length in _lines(file):
-                entry = _parse(line, position)
+                entry = parse_record(line, position)
                 if entry is None or not known(entry.ok, line[entry.offset - position : -1]):
                     self.damaged += 1
                 else:
@@ -247,9 +247,9 @@ class Journal:
         """A good header, or a damaged one before at least one sound record: no damage costs what it does not touch."""
         with self._path.open("rb") as file:
             header = file.readline(LONGEST_RECORD)
-            if header == _HEADER or _ANY_HEADER.fullmatch(header):
-                return header == _HEADER
-            return any(_parse(line, 0) is not None for line, _ in _lines(file))
+            if header == HEADER or _ANY_HEADER.fullmatch(header):
+                return header == HEADER
+            return any(parse_record(line, 0) is not None for line, _ in _lines(file))
 
     def _cut_torn_tail(self, size: int) -> int:
         """Drop what follows the last newline (a record that was being written when the process died)."""
@@ -279,10 +279,10 @@ def _lines(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
         yield line, length
 
 
-def _parse(line: bytes, position: int) -> Entry | None:
+def parse_record(line: bytes, position: int) -> Entry | None:
     """The record of a line; None for one that is damaged, or says what this version does not know."""
-    text = line[_CRC_BYTES:-1]
-    if not text or line[:_CRC_BYTES] != _checksum(text):
+    text = line[CRC_BYTES:-1]
+    if not text or line[:CRC_BYTES] != _checksum(text):
         return None
     meta_text, _, answer = text.partition(b"\t")
     try:
@@ -298,6 +298,6 @@ def _parse(line: bytes, position: int) -> Entry | None:
         usage=Usage(*(min(max(count, 0), MOST_TOKENS) for count in meta.usage)),
         finish_reasons=meta.finish,
         error_code=meta.code,
-        offset=position + _CRC_BYTES + len(meta_text) + 1,
+        offset=position + CRC_BYTES + len(meta_text) + 1,
         length=len(answer),
     )
