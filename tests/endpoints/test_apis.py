@@ -127,16 +127,15 @@ def test_items_and_blocks_are_the_messages_of_a_chat() -> None:
 def test_tools_and_forms_and_pictures() -> None:
     tool = {"type": "function", "function": FUNCTION}
     form = {"type": "json_schema", "json_schema": {"name": "answer", "schema": SCHEMA}}
-    picture = {"type": "image_url", "image_url": {"url": f"{DATA}{PNG}"}}
+    url = f"{DATA}{PNG}"
+    picture = {"type": "image_url", "image_url": {"url": url}}
     first = response(
         tools=[{"type": "function", **FUNCTION}],
         tool_choice={"type": "function", "name": "weather"},
         text={"format": {"type": "json_schema", "name": "answer", "schema": SCHEMA}, "verbosity": "medium"},
         include=["message.output_text.logprobs"],
         top_logprobs=2,
-        input=user(
-            {"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": picture["image_url"]["url"]}
-        ),
+        input=user({"type": "input_text", "text": "What?"}, {"type": "input_image", "image_url": url}),
     ).body
     second = params(
         tools=[{"name": "weather", "description": "of a city", "input_schema": SCHEMA}],
