@@ -15,6 +15,7 @@ from blendrun.cli.merge import merge
 from blendrun.cli.plan import plan
 from blendrun.cli.report import report
 from blendrun.cli.run import run
+from blendrun.cli.run_batch import run_batch
 from blendrun.cli.status import status
 from blendrun.cli.synth import synth
 from blendrun.version import __version__
@@ -26,6 +27,7 @@ app = typer.Typer(
     # Help without rich: its import alone takes longer than everything else of `--help`.
     rich_markup_mode=None,
     add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -47,4 +49,8 @@ def root(
 
 for command in (run, status, answers, merge, report, doctor, calibrate, plan, synth):
     app.command(cls=HomeCommand)(command)
+# All words are flags of another program: they are read there.
+app.command(
+    "run-batch", cls=HomeCommand, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+)(run_batch)
 app.add_typer(bench, name="bench")

@@ -8,6 +8,8 @@ from typing import Any
 import typer
 import typer.core
 
+from blendrun.cli.foreign_flags import hint
+from blendrun.errors import UsageError
 from blendrun.paths import at_home
 
 # Parameters that are paths, lists of them, or texts that may be paths. A model's name is resolved elsewhere.
@@ -15,14 +17,22 @@ PATHS = (
     *("jobs", "output", "config", "hardware", "tokenizer", "trace", "metrics_textfile", "allow_media_files"),
     *("order_out", "save", "report", "run", "runs", "plan", "plot", "keep"),
 )
+# What typer raises for any words that it cannot take; its own name for it is private.
+_WRONG_WORDS: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 class HomeCommand(typer.core.TyperCommand):
     """As any other, with home folders in place of `~` in all that is a path."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Raises UsageError for the home folder of an unknown user."""
-        rest = super().parse_args(ctx, args)
+        """Raises UsageError for the home of an unknown user, and for flags of other tools, with what to write."""
+        try:
+            rest = super().parse_args(ctx, args)
+        except _WRONG_WORDS as error:
+            unknown = getattr(error, "option_name", None)
+            if self.name == "run" and unknown is not None and (instead := hint(unknown)) is not None:
+                raise UsageError(f"{unknown} is no option of blendrun run; here it is {instead}") from None
+            raise
         for name in PATHS:
             if name in ctx.params:
                 ctx.params[name] = _at_home(name, ctx.params[name])
