@@ -71,6 +71,11 @@ def probe(path: Path) -> None:
     temporary.unlink()
 
 
+def remove_written(path: Path) -> None:
+    """Remove the file that is written where `path` is; a link of the user's own stays. Raises OSError."""
+    written_through(path).unlink()
+
+
 def sweep(parts: Path) -> None:
     """Remove what a kill has left of the files that `parts` names. What cannot be removed stays."""
     with suppress(OSError):
