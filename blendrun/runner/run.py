@@ -96,8 +96,6 @@ def _execute_locked(
 
 def _leave_summary(settings: RunSettings, state: StateFolder, stopwatch: Stopwatch, ends: BaseException) -> None:
     """Of a run that ended before it could write its own; one of a run before, which this one could not touch, stays."""
-    if state.summary.exists():
-        return
     stopped = isinstance(ends, DrainedError | InterruptedRunError)
     summary = summaries.without_job(
         status="drained" if stopped else "failed",
@@ -112,7 +110,8 @@ def _leave_summary(settings: RunSettings, state: StateFolder, stopwatch: Stopwat
     )
     # What ended the run matters more than a summary that cannot be written either.
     with suppress(BlendrunError, OSError):
-        summaries.write(state.summary, summary)
+        if not state.summary.exists():
+            summaries.write(state.summary, summary)
 
 
 def _refuse_missing_input(settings: RunSettings) -> None:

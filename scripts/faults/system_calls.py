@@ -86,22 +86,25 @@ def nothing(folder: Path) -> None:
     """A new output."""
 
 
+def whole(folder: Path, *options: str) -> None:
+    """A run without faults."""
+    code, _, said = in_fork(run_command(folder, *options), folder)
+    if code not in (0, 3):
+        sys.exit(f"a run without faults ended with {code}:\n{said}")
+
+
 def half(folder: Path) -> None:
     """A run that has answered a part, and was killed within a record."""
-    in_fork(run_command(folder), folder)
+    whole(folder)
     journal = folder / "out" / "a.jsonl.blendrun" / "journal"
     content = journal.read_bytes()
     journal.write_bytes(content[: len(content) // 2])
     (folder / "out" / "a.jsonl").unlink()
 
 
-def finished(folder: Path) -> None:
-    in_fork(run_command(folder), folder)
-
-
 def shards(folder: Path) -> None:
     for number in (1, 2):
-        in_fork(run_command(folder, "--shard", f"{number}/2"), folder)
+        whole(folder, "--shard", f"{number}/2")
 
 
 def merge_command(folder: Path) -> list[str]:
@@ -111,7 +114,7 @@ def merge_command(folder: Path) -> list[str]:
 SCENES = {
     "run": Scene(nothing, run_command, run_command),
     "resume": Scene(half, run_command, run_command),
-    "retry": Scene(finished, lambda folder: run_command(folder, "--retry-errors"), lambda folder: run_command(folder)),
+    "retry": Scene(whole, lambda folder: run_command(folder, "--retry-errors"), lambda folder: run_command(folder)),
     "anew": Scene(half, lambda folder: run_command(folder, "--no-resume"), lambda folder: run_command(folder)),
     "shard": Scene(
         nothing,
