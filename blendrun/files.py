@@ -33,10 +33,12 @@ _NEW = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 def replacing(path: Path, mode: int | None, parts: Path | None = None) -> Iterator[BinaryIO]:
     """A file that takes the place of `path` at the end; what fails before leaves nothing. Raises OSError.
 
+    Only a file is replaced: a device, a pipe or a socket would be gone for everybody.
+
     mode: permissions to give; None for those that a new file gets (the umask). parts: a private file that keeps the
     passing name, so that `sweep` can remove what a kill leaves.
     """
-    target = written_through(path)
+    target = _replaceable(path)
     temporary = _temporary_beside(target)
     if parts is not None:
         _note(parts, temporary)
@@ -66,9 +68,14 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def probe(path: Path) -> None:
     """Find out whether `replacing` could replace `path`. Raises OSError."""
-    temporary = _temporary_beside(written_through(path))
+    temporary = _temporary_beside(_replaceable(path))
     os.close(os.open(temporary, os.O_WRONLY | _NEW, PRIVATE))
     temporary.unlink()
+
+
+def remove_written(path: Path) -> None:
+    """Remove the file that is written where `path` is; a link of the user's own stays. Raises OSError."""
+    written_through(path).unlink()
 
 
 def sweep(parts: Path) -> None:
@@ -103,6 +110,18 @@ def written_through(path: Path) -> Path:
             raise OSError(errno.EPERM, "it is a link, which others may have put there")
         path = path.parent / path.readlink()
     raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _replaceable(path: Path) -> Path:
+    """The file that is replaced where `path` is. Raises OSError where something else is there, or a planted link."""
+    target = written_through(path)
+    with suppress(FileNotFoundError):
+        mode = target.lstat().st_mode
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+    return target
 
 
 def file_mode(path: Path) -> int | None:

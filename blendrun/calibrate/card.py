@@ -15,7 +15,7 @@ from blendrun.calibrate.base import Calibration
 from blendrun.cost.base import Figure, HardwareCard
 from blendrun.cost.hardware import load_hardware, user_hardware_folder
 from blendrun.errors import OutputUnavailableError, UsageError
-from blendrun.files import replacing
+from blendrun.files import probe, replacing
 from blendrun.store.guard import Target, begins_with
 
 _HEAD = "# Written by `blendrun calibrate`"
@@ -43,6 +43,7 @@ def check_writable(path: Path, *, overwrite: bool = False) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        probe(path)
     except OSError as error:
         raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another file with -o") from error
     Target(path, "-o", (), begins_with(_HEAD.encode()), overwrite).check()

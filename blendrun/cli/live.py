@@ -67,7 +67,9 @@ def live(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw it: .png or .svg. Needs matplotlib (blendrun[plot]).")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a picture of another program.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a picture of another program, and what a bench before kept.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
     """Run JOBS in one order after the other on the real engine: same requests, settings and cache size.
@@ -76,6 +78,7 @@ def live(
     live at once and the repeats take turns (4 GB each); on a GPU one follows the other. Nothing else should run
     meanwhile.
     """
+    from blendrun.bench.keep import kept_folder
     from blendrun.report.export.plot import picture
     from blendrun.report.schemas.live import live_json
     from blendrun.report.terminal.live import plot_live, print_live
@@ -83,6 +86,8 @@ def live(
     from blendrun.runner.stop import stopping_by_exception
 
     target = None if plot is None else picture(plot, jobs, overwrite=overwrite)
+    if keep is not None:
+        keep = kept_folder(keep, map(Path, jobs), overwrite=overwrite)
     asked = Asked(
         jobs, model, orders, overlap, kv_tokens, limit, repeat, hardware, engine_arg or [], device, threads, keep
     )
@@ -103,8 +108,7 @@ def _measure(asked: Asked, listener: Listener) -> LiveReport:
 
     orders, overlaps = _choices(asked)
     with scratch_folder("bench") as scratch:
-        folder = Path(asked.keep or scratch)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = asked.keep or scratch
         sources = open_sources(asked.jobs, scratch)
         with index_jobs(sources, limit=asked.limit) as job:
             return _of_job(job, orders, overlaps, folder, asked, listener)

@@ -46,7 +46,7 @@ def synth(
     from blendrun.store.guard import Target
     from blendrun.synth.recipe import Recipe
     from blendrun.synth.workload import synthesise
-    from blendrun.synth.write import is_workload, write_workload
+    from blendrun.synth.write import is_workload, write_lines
 
     target = Target(output, "-o", (), is_workload, overwrite)
     target.check()
@@ -56,7 +56,8 @@ def synth(
         listener(PhaseStarted("synthesise", f"{requests:,} requests"))
         made = synthesise(recipe, planned.card, peak)
         listener(PhaseStarted("write", str(output)))
-        write_workload(made, output, listener)
+        with target.opened() as file:
+            write_lines(made, file, output.suffix, listener)
         report = synth_report(made, planned.name, planned.card, on)
     if json:
         sys.stdout.write(synth_json(report).decode() + "\n")

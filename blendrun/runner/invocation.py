@@ -36,6 +36,7 @@ from blendrun.names import EngineName
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.dispatch import Asked
 from blendrun.runner.failed_lines import FailedLines
+from blendrun.runner.finished import finished_before, same_input
 from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import MakeEngine
@@ -49,7 +50,7 @@ from blendrun.store.folder import StateFolder, path_text, remove
 from blendrun.store.journal import LONGEST_RECORD, Journal, Record
 from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.own_files import OwnFiles, WrittenFile
-from blendrun.store.shards import Rows, read_rows, write_rows
+from blendrun.store.shards import Rows, write_rows
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tokens
 from blendrun.store.unkept import UnkeptAnswers
@@ -89,6 +90,7 @@ class Invocation:
     supervisor: Supervisor | None = field(default=None, init=False)
     plan: RunPlan | None = field(default=None, init=False)
     rejected: int = field(default=0, init=False)
+    unkept: int = field(default=0, init=False)
     new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
 
     def execute(self, make_engine: MakeEngine) -> Summary:
@@ -108,8 +110,8 @@ class Invocation:
             self.journal = journal
             # Without a finished request there is nothing to mix: a failed first start binds nobody to its settings.
             if old is not None and (not journal.empty or self.state.output.exists()):
-                accept = self.settings.accept_changes
-                manifests.check(old, self.manifest, accept_changes=accept, same_input=self._same_input(old))
+                same = same_input(old, self.lines, self.state)
+                manifests.check(old, self.manifest, accept_changes=self.settings.accept_changes, same_input=same)
             if self.settings.retry_errors:
                 journal.drop_errors()
             self.ledger = Ledger(self.job, self.salt)
@@ -132,8 +134,10 @@ class Invocation:
                     f"{journal.damaged} damaged journal records passed over; their requests run again", warning=True
                 )
             todo = self.ledger.unfinished()
-            if not len(todo) and self._unchanged(old) and (done := self._finished_before(before)) is not None:
-                return done
+            done = finished_before(old, self.manifest, self.rows, before, self.files) if not len(todo) else None
+            if done is not None:
+                self._note("finished before; nothing to do")
+                return msgspec.structs.replace(done, exit_code=self._exit_code(done.counts.failed))
             if len(todo):
                 self.files.check(trusted=before is not None and before.status == "completed")
             write_atomically(self.state.lines, self.lines.data)
@@ -147,10 +151,13 @@ class Invocation:
             try:
                 with stops_as_errors():
                     self._finish(todo, make_engine)
+                    self._settle()
             except BaseException as error:
                 ends = unusable(self.state.path, error) if isinstance(error, OSError) else error
                 stopped = isinstance(ends, DrainedError | InterruptedRunError)
                 # What ended the run matters more than a summary that cannot be written either.
+                with suppress(BlendrunError, OSError):
+                    self._settle()
                 with suppress(BlendrunError, OSError):
                     self.failed.show_counts()
                     self._summary("drained" if stopped else "failed", exit_code_of(ends))
@@ -276,30 +283,6 @@ class Invocation:
         self.manifest = msgspec.structs.replace(self.manifest, written=records)
         manifests.write(self.state.manifest, self.manifest)
 
-    def _unchanged(self, old: manifests.Manifest | None) -> bool:
-        """Whether the manifest of before is that of now, and all that goes with it is there."""
-        if old is None or old != msgspec.structs.replace(self.manifest, written=old.written):
-            return False
-        kept = read_rows(self.state) if self.rows is not None else None
-        return self.rows is None or (kept is not None and kept.finished)
-
-    def _same_input(self, old: manifests.Manifest) -> bool:
-        """Whether the lines that were read then are those of now, as far as both go."""
-        try:
-            kept = LinesRead.kept(self.state.lines.read_bytes(), old.limit)
-        except OSError:
-            return False
-        return kept is not None and kept.same_input(self.lines)
-
-    def _finished_before(self, summary: Summary | None) -> Summary | None:
-        """The summary of the run that finished this very job, if its files are still as it wrote them."""
-        if summary is None or summary.status != "completed":
-            return None
-        if not self.files.whole(failed=summary.errors is not None):
-            return None
-        self._note("finished before; nothing to do")
-        return msgspec.structs.replace(summary, exit_code=self._exit_code(summary.counts.failed))
-
     def hear(self, event: Event) -> None:
         """Pass an event on; what notes say is for the summary, too."""
         if isinstance(event, Note):
@@ -384,6 +367,9 @@ class Invocation:
             )
         )
 
+    def _settle(self) -> None:
+        self.unkept = self.kept.listed.settle(self.job, self.ledger, self.salt)
+
     def _summary(self, status: str, exit_code: int) -> Summary:
         summary = summaries.summarise(
             self.job,
@@ -401,7 +387,7 @@ class Invocation:
             notes=tuple(self.notes),
             failures=self.failed.failures,
             restarts=tuple(self.restarts),
-            unkept=self.kept.listed.settle(self.job, self.ledger, self.salt),
+            unkept=self.unkept,
             unkept_list=self.state.unkept,
         )
         summaries.write(self.state.summary, summary)

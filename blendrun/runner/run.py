@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from blendrun.errors import (
+    BlendrunError,
+    DrainedError,
     InputMissingError,
+    InterruptedRunError,
     OutputUnavailableError,
     exit_code_of,
     unusable,
@@ -22,12 +26,14 @@ from blendrun.runner.invocation import Invocation
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
 from blendrun.runner.stop import stops_as_errors
+from blendrun.store import summary as summaries
 from blendrun.store.answers import check_writable
 from blendrun.store.folder import StateFolder, path_text
 from blendrun.store.guard import refuse_inputs, refuse_other_runs
 from blendrun.store.shards import read_rows, take_shard
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import Stopwatch, Summary
+from blendrun.text import cut, printable
 
 
 def execute(settings: RunSettings, make_engine: MakeEngine, listener: Listener) -> Summary:
@@ -53,6 +59,7 @@ def execute(settings: RunSettings, make_engine: MakeEngine, listener: Listener) 
             ends = unusable(state.path, error) if isinstance(error, OSError) else error
             if not status.ended:
                 status.fail(exit_code_of(ends))
+                _leave_summary(settings, state, stopwatch, ends)
             if ends is not error:
                 raise ends from error
             raise
@@ -85,6 +92,26 @@ def _execute_locked(
             with stopwatch.phase("divide"):
                 job, rows = take_shard(job, settings.shard, read_rows(state) if goes_on else None, listener)
         return Invocation(settings, state, job, stopwatch, listener, status, lines, rows).execute(make_engine)
+
+
+def _leave_summary(settings: RunSettings, state: StateFolder, stopwatch: Stopwatch, ends: BaseException) -> None:
+    """Of a run that ended before it could write its own; one of a run before, which this one could not touch, stays."""
+    stopped = isinstance(ends, DrainedError | InterruptedRunError)
+    summary = summaries.without_job(
+        status="drained" if stopped else "failed",
+        exit_code=exit_code_of(ends),
+        reason=printable(cut(str(ends) or type(ends).__name__)),
+        output=settings.output,
+        inputs=tuple(map(path_text, settings.inputs)),
+        model=path_text(settings.model),
+        engine=settings.engine,
+        order=str(settings.order),
+        seconds=stopwatch.read(),
+    )
+    # What ended the run matters more than a summary that cannot be written either.
+    with suppress(BlendrunError, OSError):
+        if not state.summary.exists():
+            summaries.write(state.summary, summary)
 
 
 def _refuse_missing_input(settings: RunSettings) -> None:

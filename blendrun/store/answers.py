@@ -9,7 +9,7 @@ from blendrun.endpoints.apis.anthropic import failed as anthropic_error
 from blendrun.endpoints.apis.base import Spoken
 from blendrun.engine.base import Result
 from blendrun.errors import LineError, OutputUnavailableError, unwritable
-from blendrun.files import file_mode, probe, replacing
+from blendrun.files import file_mode, probe, remove_written, replacing
 from blendrun.jobs.job import Job
 from blendrun.store.folder import StateFolder
 from blendrun.store.journal import Journal
@@ -144,9 +144,11 @@ def write_answers(job: Job, ledger: Ledger, journal: Journal, state: StateFolder
                     failed += 1
             files.replace({OUTPUT: output, ERRORS: errors})
         if not failed:
-            state.errors.unlink()
+            remove_written(state.errors)
     except OSError as error:
         then = f"the same command writes the answers, all of which are in {state.path}"
+        if not journal.there:
+            then = f"the same command begins anew: {state.path} is not there any more, and what it held is lost"
         raise unwritable(state.output, error, then) from error
 
 

@@ -207,6 +207,8 @@ class StateFolder:
     def clear(self, *, keep: Collection[Path] = ()) -> None:
         """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held.
 
+        The manifest stays until the new run writes its own: it knows which files beside it are the run's.
+
         Raises OutputUnavailableError for a file that cannot be removed.
         """
         replicas = [
@@ -216,7 +218,6 @@ class StateFolder:
         replicas += self.path.glob("*-steps*.jsonl")
         spooled = [path for path in self.spool.glob("*") if path not in keep]
         for path in (
-            self.manifest,
             self.summary,
             self.status,
             self.engine_log,

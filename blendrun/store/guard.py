@@ -53,6 +53,8 @@ class Target:
 
     def check(self) -> None:
         """Refuse now what `write` would refuse. Raises UsageError, OutputUnavailableError."""
+        if str(self.path) == "-":
+            raise UsageError(f"{self.option} - names no file; give /dev/stdout for the standard output")
         if not self.file:
             return
         name = f"{self.option} {path_text(self.path)}"

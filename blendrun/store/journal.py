@@ -32,7 +32,7 @@ _ANY_HEADER = re.compile(rb"blendrun-journal \d+\n")
 # Answers survive the death of the process at once, and a power cut after at most this long.
 _FSYNC_INTERVAL_S = 5.0
 CRC_BYTES = 9
-_KEY_BYTES = 16
+KEY_BYTES = 16
 # Of a line: no more is written, and where damage has made longer ones no more is held.
 LONGEST_RECORD = 320 << 20
 _RESUMES = "the same command resumes: what is in it is kept"
@@ -134,6 +134,15 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def there(self) -> bool:
+        """Whether what is written can be found again: a folder may be taken away while a run works in it."""
+        try:
+            ours, named = os.fstat(self._file), self._path.stat()
+        except OSError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (named.st_dev, named.st_ino)
 
     @property
     def empty(self) -> bool:
@@ -290,7 +299,7 @@ def parse_record(line: bytes, position: int) -> Entry | None:
         key = bytes.fromhex(meta.key)
     except (msgspec.DecodeError, ValueError):
         return None
-    if len(key) != _KEY_BYTES:
+    if len(key) != KEY_BYTES:
         return None
     return Entry(
         key=key,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from blendrun.endpoints.base import MOST_TOKENS
 from blendrun.jobs.job import Job
 from blendrun.store.journal import Entry
+from blendrun.store.row_keys import RowKeys
 
 _BATCH = 8192
 # Reasons and codes told apart: they are words of servers.
@@ -60,18 +61,11 @@ class Ledger:
 
     def load(self, entries: Iterable[Entry]) -> None:
         """Mark the rows that a journal has finished. Work of other jobs or settings is passed over."""
-        accepted = self._job.accepted
-        # Fixed width of 16: NumPy's stripping of trailing zero bytes cannot make two keys equal.
-        keys = np.frombuffer(b"".join(self._job.key(int(row), self._salt) for row in accepted), "S16")
-        order = np.argsort(keys, kind="stable")
-        keys, rows = keys[order], accepted[order]
-        stream = iter(entries)
+        keys, stream = RowKeys(self._job, self._job.accepted, self._salt), iter(entries)
         while len(keys) and (batch := list(islice(stream, _BATCH))):
-            wanted = np.frombuffer(b"".join(entry.key for entry in batch), "S16")
-            places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-            for entry, place, found in zip(batch, places, keys[places] == wanted, strict=True):
-                if found and self.state[rows[place]] == UNFINISHED:
-                    self.mark(int(rows[place]), entry)
+            for entry, row in zip(batch, keys.rows(entry.key for entry in batch).tolist(), strict=True):
+                if row >= 0 and self.state[row] == UNFINISHED:
+                    self.mark(row, entry)
 
 
 def _count(words: Counter[str], word: str) -> None:

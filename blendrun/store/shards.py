@@ -27,7 +27,7 @@ from blendrun.errors import (
     unwritable,
 )
 from blendrun.events import Listener
-from blendrun.files import file_mode, replacing, write_atomically, written_through
+from blendrun.files import file_mode, remove_written, replacing, write_atomically, written_through
 from blendrun.jobs.job import Job
 from blendrun.store import manifest as manifests
 from blendrun.store.folder import StateFolder, path_text
@@ -181,7 +181,7 @@ def _write(states: list[StateFolder], rows: list[Rows], files: OwnFiles) -> Merg
         failed = _copy(errors, [_lines(each.errors, of.row[of.failed]) for each, of in zip(states, rows, strict=True)])
         files.replace({OUTPUT: answers, ERRORS: errors})
     if not failed:
-        whole.errors.unlink()
+        remove_written(whole.errors)
     return Merged(len(states), answered, failed)
 
 

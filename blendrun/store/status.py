@@ -92,10 +92,11 @@ class StatusFile:
 
     def __init__(self, path: Path, *, model: str, inputs: tuple[str, ...], output: Path) -> None:
         self._path = path
-        # An invocation that is refused says nothing of the run before.
-        self._open = not os.path.lexists(path)
         now = int(time.time())
         before = read(path)
+        # An invocation that is refused says nothing of the run before, but that a kill ended it.
+        self._open = not os.path.lexists(path)
+        self._killed = before if before is not None and before.blendrun.exit_code is None else None
         self._status = BatchStatus(
             id=f"batch_{blake2b(str(output.absolute()).encode(errors='replace'), digest_size=12).hexdigest()}",
             model=model,
@@ -158,10 +159,13 @@ class StatusFile:
         self._write()
 
     def fail(self, exit_code: int) -> None:
-        """The invocation ended without a summary."""
-        invocation = msgspec.structs.replace(self._status.blendrun, exit_code=exit_code)
+        """The invocation ended without counts of its own."""
+        if not self._open and self._killed is not None:
+            self._open, self._status = True, self._killed
+        status = _OF_EXIT.get(exit_code, "failed")
+        invocation = msgspec.structs.replace(self._status.blendrun, in_flight=0, exit_code=exit_code)
         self._status = msgspec.structs.replace(
-            self._status, status="failed", failed_at=int(time.time()), blendrun=invocation
+            self._status, status=status, blendrun=invocation, **{f"{status}_at": int(time.time())}
         )
         self._write()
 

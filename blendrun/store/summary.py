@@ -186,7 +186,43 @@ def summarise(
     )
 
 
+def without_job(
+    *,
+    status: str,
+    exit_code: int,
+    reason: str,
+    output: Path,
+    inputs: tuple[str, ...],
+    model: str,
+    engine: str,
+    order: str,
+    seconds: dict[str, float],
+) -> Summary:
+    """Of an invocation that ended before its lines were known: none is counted. reason: what it says last."""
+    return Summary(
+        schema_version=SCHEMA_VERSION,
+        status=status,
+        exit_code=exit_code,
+        output=path_text(output),
+        errors=None,
+        inputs=inputs,
+        model=model,
+        engine=engine,
+        platform=None,
+        order=order,
+        counts=Counts(0, 0, 0),
+        tokens=Tokens(0, 0, 0),
+        seconds=seconds,
+        throughput={},
+        finish_reasons={},
+        error_codes={},
+        versions={"blendrun": __version__},
+        notes=(reason,),
+    )
+
+
 def write(path: Path, summary: Summary) -> None:
+    """Raises OutputUnavailableError."""
     write_atomically(path, msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
 
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
+from blendrun.engine.scheduler.log_file import torn
 from blendrun.errors import unwritable
-from blendrun.files import write_atomically
+from blendrun.files import PRIVATE, replacing
 from blendrun.jobs.job import Job
+from blendrun.store.journal import KEY_BYTES
 from blendrun.store.ledger import ANSWERED, Ledger
+from blendrun.store.row_keys import RowKeys
+
+_HEAD = "batch_req_"
+# Bytes of a line: an id of 512 characters and a reason, written out, are far less.
+_LONGEST = 1 << 20
+_BATCH = 8192
 
 
 class UnkeptAnswers:
@@ -22,43 +34,61 @@ class UnkeptAnswers:
     def add(self, job: Job, row: int, key: bytes, custom_id: str, reason: str) -> None:
         """Row `row`, whose work `key` names, has an answer that breaks its promise. Raises OutputUnavailableError."""
         name, number = job.where(row)
-        entry = {"id": f"batch_req_{key.hex()}", "custom_id": custom_id, "reason": reason, "line": number}
+        entry = {"id": f"{_HEAD}{key.hex()}", "custom_id": custom_id, "reason": reason, "line": number}
         if len(job.sources) > 1:
             entry["file"] = name
         try:
+            # What a kill has cut short stays a line of its own.
+            begin = b"\n" if torn(self._path) else b""
             with self._path.open("ab") as file:
-                file.write(orjson.dumps(entry) + b"\n")
+                file.write(begin + orjson.dumps(entry) + b"\n")
         except OSError as error:
             raise unwritable(self._path, error, "the same command resumes") from error
 
     def settle(self, job: Job, ledger: Ledger, salt: bytes) -> int:
         """Put the list into input order, without answers that are no longer this job's. Returns how many are left.
 
-        Raises OutputUnavailableError.
+        What is kept of it meanwhile is a place a row. Raises OutputUnavailableError.
         """
-        entries = self._read()
-        if not entries:
-            return 0
-        live = []
-        for row in range(len(job)):
-            if ledger.state[row] == ANSWERED:
-                entry = entries.get(f"batch_req_{job.key(row, salt).hex()}")
-                if entry is not None:
-                    live.append(orjson.dumps(entry) + b"\n")
-        write_atomically(self._path, b"".join(live))
-        return len(live)
-
-    def _read(self) -> dict[str, dict[str, Any]]:
-        """By id. What a crash has cut short is passed over: its request runs again."""
-        found = {}
         try:
             with self._path.open("rb") as file:
-                for line in file:
-                    try:
-                        entry = orjson.loads(line)
-                        found[entry["id"]] = entry
-                    except (orjson.JSONDecodeError, KeyError, TypeError):
-                        continue
+                answered = RowKeys(job, np.flatnonzero(ledger.state == ANSWERED), salt)
+                place: NDArray[np.int64] = np.full(len(job), -1, np.int64)
+                entries = _entries(file)
+                while len(answered) and (batch := list(islice(entries, _BATCH))):
+                    rows = answered.rows(key for key, _ in batch)
+                    # Of several lines of a row the last one is of the answer that is kept.
+                    for row, (_, start) in zip(rows.tolist(), batch, strict=True):
+                        if row >= 0:
+                            place[row] = start
+                listed = np.flatnonzero(place >= 0)
+                with replacing(self._path, PRIVATE) as ordered:
+                    for start in place[listed].tolist():
+                        file.seek(start)
+                        ordered.write(file.readline(_LONGEST))
         except FileNotFoundError:
-            return {}
-        return found
+            return 0
+        except OSError as error:
+            raise unwritable(self._path, error, "the same command resumes") from error
+        return len(listed)
+
+
+def _entries(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    """Keys of the answers that a list names, and where its lines begin.
+
+    What a crash has cut short is passed over: its request runs again. So is what is longer than any line of ours.
+    """
+    start, whole = 0, True
+    while line := file.readline(_LONGEST):
+        ends = line.endswith(b"\n")
+        if whole and ends and (key := _key(line)) is not None:
+            yield key, start
+        start, whole = start + len(line), ends
+
+
+def _key(line: bytes) -> bytes | None:
+    try:
+        key = bytes.fromhex(orjson.loads(line)["id"].removeprefix(_HEAD))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return key if len(key) == KEY_BYTES else None

@@ -41,13 +41,19 @@ def write_workload(made: Synthesis, path: Path, listener: Listener = ignore) -> 
     The file is whole or not there. listener: told the progress in lines. Raises OutputUnavailableError.
     """
     try:
-        with replacing(path, file_mode(path)) as raw, _packed(raw, path.suffix) as file:
-            for done, lines in enumerate(_lines(made)):
-                file.write(lines)
-                written = min((done + 1) * _LINES_AT_ONCE, len(made.prompts))
-                listener(Progress(written, len(made.prompts), "lines"))
+        with replacing(path, file_mode(path)) as file:
+            write_lines(made, file, path.suffix, listener)
     except OSError as error:
         raise OutputUnavailableError(f"cannot write {path}: {error.strerror}; give another --output") from error
+
+
+def write_lines(made: Synthesis, raw: BinaryIO, suffix: str, listener: Listener) -> None:
+    """The same into an open file. suffix: .gz or .zst packs the lines. Raises OSError."""
+    with _packed(raw, suffix) as file:
+        for done, lines in enumerate(_lines(made)):
+            file.write(lines)
+            written = min((done + 1) * _LINES_AT_ONCE, len(made.prompts))
+            listener(Progress(written, len(made.prompts), "lines"))
 
 
 def is_workload(path: Path) -> bool:

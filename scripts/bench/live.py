@@ -47,7 +47,7 @@ def main() -> None:
         path = write_cut(job, folder, scale)
         command = [
             BLENDRUN, "bench", "live", str(path), "-m", MODEL, "--orders", asked.orders, "--overlap", asked.overlap,
-            "--kv-tokens", str(pool), "--repeat", str(asked.repeat), "--keep", str(folder), "--json",
+            "--kv-tokens", str(pool), "--repeat", str(asked.repeat), "--keep", str(folder), "--overwrite", "--json",
             "--plot", str(folder / "live.png"),
         ]  # fmt: skip
         report = subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout

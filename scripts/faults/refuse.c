@@ -3,6 +3,7 @@
    gcc -shared -fPIC -o refuse.so refuse.c -ldl; LD_PRELOAD=./refuse.so; then `arm` is called (system_calls.py). */
 
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -101,8 +102,21 @@ BY_PATH(int, mkdir, "mkdir", path, (const char *path, mode_t mode), (path, mode)
 BY_PATH(int, unlink, "unlink", path, (const char *path), (path))
 BY_PATH(int, rmdir, "unlink", path, (const char *path), (path))
 BY_PATH(int, rename, "rename", to, (const char *from, const char *to), (from, to))
-BY_PATH(int, link, "link", to, (const char *from, const char *to), (from, to))
-BY_PATH(int, symlink, "link", to, (const char *from, const char *to), (from, to))
+BY_PATH(ssize_t, readlink, "readlink", path, (const char *path, char *into, size_t size), (path, into, size))
+BY_PATH(int, truncate, "ftruncate", path, (const char *path, off_t size), (path, size))
+BY_DESCRIPTOR(int, unlinkat, "unlink", (int fd, const char *path, int flags), (fd, path, flags))
+BY_DESCRIPTOR(ssize_t, pwrite, "write", (int fd, const void *data, size_t size, off_t at), (fd, data, size, at))
+BY_DESCRIPTOR(ssize_t, pwrite64, "write", (int fd, const void *data, size_t size, off64_t at), (fd, data, size, at))
+
+DIR *opendir(const char *path) {
+    REAL(opendir);
+    return fails("list", path) ? NULL : real(path);
+}
+
+DIR *fdopendir(int fd) {
+    REAL(fdopendir);
+    return fails_at("list", fd) ? NULL : real(fd);
+}
 
 int close(int fd) {
     REAL(close);

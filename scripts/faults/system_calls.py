@@ -17,6 +17,8 @@ from __future__ import annotations
 import argparse
 import ctypes
 import errno
+import gzip
+import importlib
 import json
 import os
 import shutil
@@ -26,25 +28,27 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 KINDS = {
-    "open": (errno.EIO, errno.EMFILE, errno.EACCES),
-    "write": (errno.EIO, errno.ENOSPC),
+    "open": (errno.EIO, errno.EMFILE, errno.EACCES, errno.ESTALE, errno.ENOSPC),
+    "write": (errno.EIO, errno.ENOSPC, errno.ESTALE),
     "read": (errno.EIO, errno.ESTALE),
-    "fsync": (errno.EIO,),
-    "rename": (errno.EIO, errno.EACCES),
-    "unlink": (errno.EIO, errno.EACCES),
-    "mkdir": (errno.EIO, errno.ENOSPC),
-    "ftruncate": (errno.EIO,),
-    "link": (errno.EIO,),
-    "stat": (errno.EIO,),
+    "fsync": (errno.EIO, errno.ENOSPC),
+    "rename": (errno.EIO, errno.EACCES, errno.ENOSPC, errno.ESTALE),
+    "unlink": (errno.EIO, errno.EACCES, errno.ESTALE),
+    "mkdir": (errno.EIO, errno.EACCES, errno.ENOSPC),
+    "ftruncate": (errno.EIO, errno.ESTALE),
+    "stat": (errno.EIO, errno.EACCES, errno.ESTALE),
+    "list": (errno.EIO, errno.EMFILE, errno.EACCES),
+    "readlink": (errno.EIO, errno.ESTALE),
     "seek": (errno.EIO,),
-    "chmod": (errno.EPERM,),
-    "flock": (errno.EIO,),
-    "close": (errno.EIO,),
+    "chmod": (errno.EIO, errno.EPERM),
+    "flock": (errno.EIO, errno.ENOSYS, errno.ENOLCK),
+    "close": (errno.EIO, errno.ENOSPC),
 }
 ENDS = (0, 3, 73, 75)
 LINES = 8
@@ -82,22 +86,25 @@ def nothing(folder: Path) -> None:
     """A new output."""
 
 
+def whole(folder: Path, *options: str) -> None:
+    """A run without faults."""
+    code, _, said = in_fork(run_command(folder, *options), folder)
+    if code not in (0, 3):
+        sys.exit(f"a run without faults ended with {code}:\n{said}")
+
+
 def half(folder: Path) -> None:
     """A run that has answered a part, and was killed within a record."""
-    in_fork(run_command(folder), folder)
+    whole(folder)
     journal = folder / "out" / "a.jsonl.blendrun" / "journal"
     content = journal.read_bytes()
     journal.write_bytes(content[: len(content) // 2])
     (folder / "out" / "a.jsonl").unlink()
 
 
-def finished(folder: Path) -> None:
-    in_fork(run_command(folder), folder)
-
-
 def shards(folder: Path) -> None:
     for number in (1, 2):
-        in_fork(run_command(folder, "--shard", f"{number}/2"), folder)
+        whole(folder, "--shard", f"{number}/2")
 
 
 def merge_command(folder: Path) -> list[str]:
@@ -107,7 +114,7 @@ def merge_command(folder: Path) -> list[str]:
 SCENES = {
     "run": Scene(nothing, run_command, run_command),
     "resume": Scene(half, run_command, run_command),
-    "retry": Scene(finished, lambda folder: run_command(folder, "--retry-errors"), lambda folder: run_command(folder)),
+    "retry": Scene(whole, lambda folder: run_command(folder, "--retry-errors"), lambda folder: run_command(folder)),
     "anew": Scene(half, lambda folder: run_command(folder, "--no-resume"), lambda folder: run_command(folder)),
     "shard": Scene(
         nothing,
@@ -156,6 +163,28 @@ def _command(words: list[str], folder: Path, told: Path, fault: tuple[str, int, 
     return code
 
 
+def warm(folder: Path) -> None:
+    """Import here what the commands import, so that no fork does it again."""
+    reader, writer = os.pipe()
+    if os.fork() == 0:
+        try:
+            for scene in ("run", "shard", "merge"):
+                shutil.rmtree(folder / "warm", ignore_errors=True)
+                make_folder(folder / "warm")
+                SCENES[scene].prepare(folder / "warm")
+                with suppress(SystemExit):
+                    _command(SCENES[scene].command(folder / "warm"), folder, folder / "told", None)
+            os.write(writer, "\n".join(sys.modules).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as names:
+        for name in set(names.read().split("\n")) - {"__main__"}:
+            with suppress(ImportError):
+                importlib.import_module(name)
+    os.wait()
+
+
 def check(folder: Path) -> None:
     """Every line once."""
     out = folder / "out" / "a.jsonl"
@@ -167,10 +196,10 @@ def check(folder: Path) -> None:
         raise Broken(f"not every line once: {sorted(ids)}")
 
 
-def try_all(scene: Scene, kind: str, error: int, *, always: bool, folder: Path, row: Row, most: int) -> None:
-    """Let each call of a kind fail in turn. most: calls at most. Raises Broken."""
+def try_all(scene: Scene, kind: str, error: int, *, always: bool, folder: Path, row: Row, calls: range) -> None:
+    """Let each call of a kind fail in turn. calls: their numbers, from 1. Raises Broken."""
     template = folder / "template"
-    for nth in range(1, most + 1):
+    for nth in calls:
         work = folder / "work"
         shutil.rmtree(work, ignore_errors=True)
         shutil.copytree(template, work, symlinks=True)
@@ -193,20 +222,23 @@ def try_all(scene: Scene, kind: str, error: int, *, always: bool, folder: Path, 
 
 def prepare(name: str, folder: Path) -> None:
     """The template that each try begins with. Two folders of one name must be alike: paths are in the state."""
-    import gzip
-
     work = folder / "work"
     shutil.rmtree(work, ignore_errors=True)
+    make_folder(work)
+    SCENES[name].prepare(work)
+    template = folder / "template"
+    shutil.rmtree(template, ignore_errors=True)
+    shutil.copytree(work, template, symlinks=True)
+
+
+def make_folder(work: Path) -> None:
+    """A job, and an empty folder for its output."""
     (work / "out").mkdir(parents=True)
     body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
     lines = [{"custom_id": str(row), "url": "/v1/chat/completions", "body": body} for row in range(LINES)]
     # Packed, so that the spool is a part of it.
     (work / "jobs.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))
     os.utime(work / "jobs.jsonl.gz", (1e9, 1e9))
-    SCENES[name].prepare(work)
-    template = folder / "template"
-    shutil.rmtree(template, ignore_errors=True)
-    shutil.copytree(work, template, symlinks=True)
 
 
 def preload() -> None:
@@ -230,32 +262,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", default=",".join(KINDS))
     parser.add_argument("--scenes", default=",".join(SCENES))
+    parser.add_argument("--errors", help="Names of errors that are tried, comma-separated; default: all of the kind.")
+    parser.add_argument("--first", type=int, default=1, help="The first call of a kind that is tried.")
     parser.add_argument("--most", type=int, default=10_000, help="Calls of a kind that are tried, at most.")
     parser.add_argument("--once", action="store_true", help="EIO alone, and never from then on.")
     asked = parser.parse_args()
     preload()
-    from blendrun.cli import main as _  # noqa: F401  # once, for all forks
-
-    begun, broken, lines = time.monotonic(), 0, []
+    begun, broken = time.monotonic(), 0
+    rows = {kind: Row() for kind in asked.kinds.split(",")}
     with TemporaryDirectory(prefix="blendrun-refused-") as text:
         folder = Path(text).resolve()
-        for kind in asked.kinds.split(","):
-            row = Row()
-            for name in asked.scenes.split(","):
-                prepare(name, folder)
-                for error in KINDS[kind][:1] if asked.once else KINDS[kind]:
-                    for always in (False,) if asked.once else (False, True):
-                        try:
-                            try_all(SCENES[name], kind, error, always=always, folder=folder, row=row, most=asked.most)
-                        except Broken as found:
-                            broken += 1
-                            sys.stderr.write(f"BROKEN: {name}: {found}\n\n")
-            ends = ", ".join(f"{code}: {count}" for code, count in sorted(row.ends.items())) or "none"
-            lines.append(f"| {kind} | {row.calls} | {ends} |")
-            sys.stderr.write(f"{kind}: {row.calls} calls refused, {time.monotonic() - begun:.0f} s\n")
+        warm(folder)
+        for name in asked.scenes.split(","):
+            prepare(name, folder)
+            for kind, row in rows.items():
+                for error, always in _faults(kind, asked.errors, once=asked.once):
+                    calls = range(asked.first, asked.first + asked.most)
+                    try:
+                        try_all(SCENES[name], kind, error, always=always, folder=folder, row=row, calls=calls)
+                    except Broken as found:
+                        broken += 1
+                        sys.stderr.write(f"BROKEN: {name}: {found}\n\n")
     sys.stdout.write(f"{time.monotonic() - begun:.0f} s, {broken} broken\n\n")
-    sys.stdout.write("| call | refused | ended with |\n|---|---|---|\n" + "\n".join(lines) + "\n")
+    sys.stdout.write("| call | refused | ended with |\n|---|---|---|\n")
+    for kind, row in rows.items():
+        ends = ", ".join(f"{code}: {count}" for code, count in sorted(row.ends.items())) or "none"
+        sys.stdout.write(f"| {kind} | {row.calls} | {ends} |\n")
     sys.exit(broken > 0)
+
+
+def _faults(kind: str, names: str | None, *, once: bool) -> list[tuple[int, bool]]:
+    """Errors of a kind (names: only these), each with whether it lasts."""
+    errors = [each for each in KINDS[kind] if names is None or errno.errorcode[each] in names.split(",")]
+    return [(errors[0], False)] if once else [(error, always) for error in errors for always in (False, True)]
 
 
 if __name__ == "__main__":

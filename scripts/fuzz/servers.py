@@ -5,7 +5,8 @@ python scripts/fuzz/servers.py --seconds 600
 Each round is a run of a few lines on a server that answers a good answer changed once or several times: values, shapes,
 bytes, heads, packing. It must end with 0, 3 or 69, with each line once in the output or the errors file where it ends
 with 0 or 3, with JSON that can be read, and without more memory than the rounds before. The rounds run in one process,
-so that what is kept shows. Exit code 1 where a promise was broken; the seed gives the same answers again.
+so that what is kept shows, and the servers in another: each thread of theirs has a heap of its own, which grows. Exit
+code 1 where a promise was broken; the seed gives the same answers again.
 """
 
 from __future__ import annotations
@@ -14,13 +15,15 @@ import argparse
 import gzip
 import json
 import resource
+import subprocess
 import sys
 import threading
 import time
 import traceback
 import zlib
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
@@ -176,7 +179,44 @@ class _Handler(BaseHTTPRequestHandler):
                 self.close_connection = True
 
 
-def one(seed: int, folder: Path) -> tuple[int, str]:
+def serve() -> None:
+    """The process of the servers: for each seed that it reads a line of, a new one, whose port it says."""
+    for line in sys.stdin:
+        server = Server(int(line))
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        sys.stdout.write(f"{server.server_port}\n")
+        sys.stdout.flush()
+        # Whatever comes then says that it is not wanted any more.
+        sys.stdin.readline()
+        server.shutdown()
+        server.server_close()
+
+
+class Servers:
+    """That process, from here."""
+
+    def __init__(self) -> None:
+        words = [sys.executable, __file__, "--serve"]
+        self._process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    @contextmanager
+    def server(self, seed: int) -> Iterator[str]:
+        """The address of one of that seed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{seed}\n")
+        self._process.stdin.flush()
+        try:
+            yield f"http://127.0.0.1:{int(self._process.stdout.readline())}"
+        finally:
+            self._process.stdin.write("\n")
+            self._process.stdin.flush()
+
+    def end(self) -> None:
+        self._process.communicate()
+
+
+def one(seed: int, folder: Path, servers: Servers) -> tuple[int, str]:
     """Exit code of a round, and what is broken: "" for nothing."""
     jobs, out = folder / "jobs.jsonl", folder / "a.jsonl"
     chance = Random(seed)
@@ -188,21 +228,16 @@ def one(seed: int, folder: Path) -> tuple[int, str]:
                 "n": chance.choice((1, 1, 3)),
             }
             file.write(json.dumps({"custom_id": str(row), "url": "/v1/chat/completions", "body": fields}) + "\n")
-    server = Server(seed)
-    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     settings = ("wait=0.2", "tries=2", "backoff=0.01", "timeout=5", "answer_bytes=1000000")
     words = [word for setting in settings for word in ("--engine-arg", setting)]
-    address = f"http://127.0.0.1:{server.server_port}"
-    try:
-        blendrun(["run", "-q", str(jobs), "-o", str(out), "--engine", address, "--max-restarts", "0", *words])
-        code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else 1
-    except BaseException:  # noqa: BLE001  # as the interpreter does
-        return 1, traceback.format_exc()
-    finally:
-        server.shutdown()
-        server.server_close()
+    with servers.server(seed) as address:
+        try:
+            blendrun(["run", "-q", str(jobs), "-o", str(out), "--engine", address, "--max-restarts", "0", *words])
+            code = 0
+        except SystemExit as ended:
+            code = ended.code if isinstance(ended.code, int) else 1
+        except BaseException:  # noqa: BLE001  # as the interpreter does
+            return 1, traceback.format_exc()
     return code, _wrong(code, out)
 
 
@@ -229,12 +264,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     asked = parser.parse_args()
+    if asked.serve:
+        serve()
+        return
+    servers = Servers()
     begun, rounds, ends, early = time.monotonic(), 0, Counter[int](), 0.0
     while time.monotonic() - begun < asked.seconds:
         seed = asked.seed * 1_000_000 + rounds
         with TemporaryDirectory(prefix="blendrun-fuzz-") as folder:
-            code, wrong = one(seed, Path(folder))
+            code, wrong = one(seed, Path(folder), servers)
         ends[code] += 1
         rounds += 1
         if wrong:
@@ -242,6 +282,7 @@ def main() -> None:
         # By then all is imported, and the allocator has what it needs.
         if rounds == 50:
             early = _resident_mib()
+    servers.end()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.write(
         f"{rounds} rounds of {LINES} lines in {time.monotonic() - begun:.0f} s, ended with "

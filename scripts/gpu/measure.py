@@ -216,7 +216,8 @@ def live(orders: str, overlap: str, repeat: int = 1) -> Callable[[Place, Diary],
         words = place.blendrun(
             "bench", "live", str(place.job), "--model", str(place.model), "--orders", orders, "--overlap", overlap,
             "--repeat", str(repeat), "--kv-tokens", str(place.pool), "--device", place.device, "--json",
-            "--keep", str(diary.logs / name), *(["--hardware", str(card)] if card.exists() else _hardware(place)),
+            "--keep", str(diary.logs / name), "--overwrite",
+            *(["--hardware", str(card)] if card.exists() else _hardware(place)),
             *place.engine(f"max_running_requests={place.rows}", *([] if place.rehearse else _GRAPHS)),
         )  # fmt: skip
         mixed_rows = {"BLENDRUN_MIXED_ROWS": "1"} if place.carried and overlap == "mixed" else {}
