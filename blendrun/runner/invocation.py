@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,8 +33,11 @@ from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.jobs.lines_read import LinesRead
 from blendrun.jobs.spool import remove_others
+from blendrun.learned.outlook import Outlook
+from blendrun.learned.sample import StepSample
+from blendrun.learned.store import StepsUnavailableError
 from blendrun.lengths.history import HistoryUnavailableError
-from blendrun.names import EngineName
+from blendrun.names import EngineName, Overlap
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.failed_lines import FailedLines
 from blendrun.runner.kept import AnswerCheck
@@ -42,6 +46,7 @@ from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
 from blendrun.runner.stop import handlers_kept, stops_as_errors
 from blendrun.runner.supervise import Supervisor
+from blendrun.simulate.price import StepPrice, step_price
 from blendrun.store import manifest as manifests
 from blendrun.store import summary as summaries
 from blendrun.store.answers import answer_line, is_line, write_answers
@@ -90,6 +95,8 @@ class Invocation:
     plan: RunPlan | None = field(default=None, init=False)
     rejected: int = field(default=0, init=False)
     new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
+    outlook: Outlook = field(default_factory=Outlook, init=False)
+    samples: list[StepSample] = field(default_factory=list, init=False)
 
     def execute(self, make_engine: MakeEngine) -> Summary:
         self.manifest = self._manifest()
@@ -183,12 +190,30 @@ class Invocation:
             owner=self,
             listener=self.hear,
             stopwatch=self.stopwatch,
+            price=self._price(),
         )
         try:
             with handlers_kept():
                 asyncio.run(self.supervisor.run())
         finally:
             self.journal.sync()
+            self._learn_steps()
+
+    def _price(self) -> StepPrice | None:
+        """What is expected of a step; steps of pdmux overlap, and have no price of their own."""
+        speed = self.settings.speed
+        return None if speed is None else step_price(speed.step, Overlap.EXCLUSIVE)
+
+    def _learn_steps(self) -> None:
+        """Leave to later runs how long steps take. Whatever happens, the run is what it was."""
+        if self.settings.speed is None:
+            return
+        try:
+            self.settings.speed.record(self.samples, time.time())
+        except StepsUnavailableError as error:
+            self._note(str(error), warning=True)
+        except Exception as error:  # noqa: BLE001  # what was answered is worth more than what was learned
+            self._note(f"nothing is learned of this run's steps: {type(error).__name__}: {error}", warning=True)
 
     def _divided(self, rows: NDArray[np.int64]) -> Divided:
         """A plan for each replica."""
@@ -216,8 +241,15 @@ class Invocation:
     def _tell_plan(self, plan: RunPlan) -> None:
         if plan.why:
             self._note(plan.why)
-        self.listener(
-            Expected(plan.predicted_seconds, plan.prompt_tokens, plan.predicted_hit_tokens, plan.output_tokens)
+        self.hear(
+            Expected(
+                plan.predicted_seconds,
+                plan.prompt_tokens,
+                plan.predicted_hit_tokens,
+                plan.output_tokens,
+                plan.decode_share,
+                self.settings.replicas,
+            )
         )
         if self.settings.keep_plan is not None and plan.simulated is not None:
             with self.stopwatch.phase("plan"):
@@ -304,6 +336,7 @@ class Invocation:
         """Pass an event on; what notes say is for the summary, too."""
         if isinstance(event, Note):
             self.notes.append(event.text)
+        self.outlook.take(event)
         self.listener(event)
 
     def _note(self, text: str, *, warning: bool = False) -> None:
@@ -338,6 +371,10 @@ class Invocation:
             plan.learning.remember(self.settings.model_identity)
         except HistoryUnavailableError as error:
             self._note(str(error), warning=True)
+
+    def took_steps(self, sample: StepSample) -> None:
+        """Keep them until the end of the run."""
+        self.samples.append(sample)
 
     def died(self, restart: Restart) -> None:
         """Keep it for the summary."""
@@ -396,7 +433,7 @@ class Invocation:
             output=self.state.output,
             errors=self.state.errors,
             order=str(self.plan.order if self.plan else self.settings.order),
-            plan=_planned(self.plan),
+            plan=_planned(self.plan, self.outlook.corrected),
             new_tokens=Tokens(*self.new_tokens),
             notes=tuple(self.notes),
             failures=self.failed.failures,
@@ -409,7 +446,8 @@ class Invocation:
         return summary
 
 
-def _planned(plan: RunPlan | None) -> PlanSummary | None:
+def _planned(plan: RunPlan | None, corrected: float | None) -> PlanSummary | None:
     if plan is None or not plan.planned:
         return None
-    return PlanSummary(plan.order, plan.overlap, plan.why, plan.predicted_seconds, plan.predicted_hit_tokens)
+    predicted, times = plan.predicted_seconds, plan.times
+    return PlanSummary(plan.order, plan.overlap, plan.why, predicted, plan.predicted_hit_tokens, corrected, times)
