@@ -17,7 +17,7 @@ from blendrun.engine.sizes import engine_limits
 from blendrun.errors import BlendrunError, UsageError
 from blendrun.events import Listener, Note
 from blendrun.learned.base import EngineKey
-from blendrun.learned.own import OwnSpeed, own_speed
+from blendrun.learned.own import OwnSpeed, card_speed, own_speed
 from blendrun.learned.store import StepsUnavailableError
 from blendrun.models.card import ModelCard
 
@@ -84,12 +84,13 @@ def taught(
         found = _known(key, card, on if runs == "cpu" else on.some(key.gpus), listener)
     except BlendrunError:
         return on
-    return on if found is None else replace(on, learned=found.machine.learned)
+    return replace(on, learned=found.machine.learned)
 
 
-def _known(key: EngineKey, card: ModelCard, on: Machine, listener: Listener) -> OwnSpeed | None:
+def _known(key: EngineKey, card: ModelCard, on: Machine, listener: Listener) -> OwnSpeed:
+    """Raises UsageError."""
     try:
         return own_speed(key, card, on)
     except StepsUnavailableError as error:
         listener(Note(str(error), warning=True))
-        return None
+        return card_speed(key, card, on)

@@ -124,10 +124,11 @@ class _Problem:
         """From which steps are bound by the weights to constants, and back."""
         found, scale = self._before, self._seconds
         shares = self._weight * self._seconds
-        misses = np.ones(len(shares))
+        misses, noise = np.ones(len(shares)), 2 * _LEAST_NOISE
         for number in range(_ROUNDS):
             rows = np.where(bound[:, None], self._reading, self._arithmetic) / scale[:, None]
-            found = self._solved(rows, self._seconds / scale, shares * misses / shares.sum())
+            weight = self._count / noise**2 * shares * misses / shares.sum()
+            found = self._solved(rows, self._seconds / scale, weight)
             predicted = self.predict(found)
             if number < _FIRST_ROUNDS:
                 # Least absolute errors, whatever the steps look like from what was believed.
@@ -136,12 +137,11 @@ class _Problem:
                 continue
             # By what is predicted: a step that was held up is to count neither for less nor for more than others.
             bound = self._reading @ found > self._arithmetic @ found
-            scale, shares = predicted, self._weight * predicted
+            scale, shares, noise = predicted, self._weight * predicted, self._noise(predicted)
             misses = np.minimum(_STALL / np.maximum(np.abs(self._seconds / predicted - 1.0), 1e-9), 1.0)
         return found
 
-    def _solved(self, rows: Floats, target: Floats, share: Floats) -> Floats:
-        weight = self._information * share
+    def _solved(self, rows: Floats, target: Floats, weight: Floats) -> Floats:
         normal = (rows * weight[:, None]).T @ rows + self._precision
         right = (rows * weight[:, None]).T @ target + self._precision @ self._before
         root = np.linalg.cholesky(normal).astype(np.float64)
@@ -151,20 +151,24 @@ class _Problem:
         return np.maximum(found, least)
 
     @property
-    def _information(self) -> float:
-        """Precision of all steps together, at the noise that most engines have."""
-        return min(float(self._weight.sum()), _INDEPENDENT) / (2 * _LEAST_NOISE) ** 2
+    def _count(self) -> float:
+        """As how many independent steps the run counts."""
+        return min(float(self._weight.sum()), _INDEPENDENT)
+
+    def _noise(self, predicted: Floats) -> float:
+        """Relative, of a step."""
+        share = self._weight * predicted
+        misses = np.minimum(np.abs(self._seconds / predicted - 1.0), _STALL)
+        return float(np.clip(np.sqrt(share @ misses**2 / share.sum()), _LEAST_NOISE, _MOST_NOISE))
 
     def information(self, found: Floats) -> Floats:
         """Precision of the constants: of the run, at the noise that it had, and of what was believed before."""
         predicted = self.predict(found)
         share = self._weight * predicted / (self._weight @ predicted)
-        misses = np.abs(self._seconds / predicted - 1.0)
-        noise = float(np.clip(np.sqrt(share @ np.minimum(misses, _STALL) ** 2), _LEAST_NOISE, _MOST_NOISE))
         bound = self._reading @ found > self._arithmetic @ found
         rows = np.where(bound[:, None], self._reading, self._arithmetic) / predicted[:, None]
-        steps = min(float(self._weight.sum()), _INDEPENDENT) / noise**2
-        own: Floats = (rows * (steps * share)[:, None]).T @ rows
+        weight = self._count / self._noise(predicted) ** 2 * share
+        own: Floats = (rows * weight[:, None]).T @ rows
         return own + self._precision
 
     def _cost(self, found: Floats) -> float:
@@ -174,4 +178,5 @@ class _Problem:
         bounded = np.where(misses < _STALL, misses**2, _STALL * (2 * misses - _STALL))
         share = self._weight * self._seconds
         away = found - self._before
-        return float(self._information * (share @ bounded) / share.sum() + away @ self._precision @ away)
+        precision = self._count / (2 * _LEAST_NOISE) ** 2
+        return float(precision * (share @ bounded) / share.sum() + away @ self._precision @ away)

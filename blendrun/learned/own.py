@@ -67,15 +67,21 @@ class OwnSpeed:
         return StepStore.open().update(self.key, change)
 
 
+def card_speed(key: EngineKey, model: ModelCard, machine: Machine) -> OwnSpeed:
+    """What the card of an engine's machine says. Raises UsageError for one that gives no times."""
+    step = step_time(model, machine, gpus=key.gpus)
+    return OwnSpeed(key, model, machine, step, step)
+
+
 def own_speed(key: EngineKey, model: ModelCard, machine: Machine) -> OwnSpeed:
     """What is known of an engine of this machine. machine: by its card.
 
     Raises StepsUnavailableError, and UsageError for a card that gives no times.
     """
-    card_step = step_time(model, machine, gpus=key.gpus)
+    by_card = card_speed(key, model, machine)
     found = StepStore.open().recall(key) if learns() else None
-    if found is None or found.updated < _calibrated(machine, card_step):
-        return OwnSpeed(key, model, machine, card_step, card_step)
+    if found is None or found.updated < _calibrated(machine, by_card.step):
+        return by_card
     told = tuple(name for name, known in zip(CONSTANTS, sure(found.belief), strict=True) if known)
     figures = LearnedSteps(
         seconds=dict(zip(CONSTANTS, found.belief.constants.tolist(), strict=True)),
@@ -87,7 +93,7 @@ def own_speed(key: EngineKey, model: ModelCard, machine: Machine) -> OwnSpeed:
         error=found.error,
     )
     taught = replace(machine, learned=figures)
-    return OwnSpeed(key, model, taught, card_step, step_time(model, taught, gpus=key.gpus))
+    return OwnSpeed(key, model, taught, by_card.step, step_time(model, taught, gpus=key.gpus))
 
 
 def _values(step: StepTime) -> Floats:

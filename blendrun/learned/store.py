@@ -126,10 +126,11 @@ def _unpacked(blob: bytes, count: int) -> Floats:
 def _check(belief: Belief, runs: int, updated: float) -> None:
     """Raises ValueError."""
     numbers = np.concatenate((belief.constants, belief.covariance.ravel(), [float(runs), float(updated)]))
-    if not (np.isfinite(numbers).all() and (belief.constants >= 0).all() and runs > 0):
+    variance = np.diag(belief.covariance)
+    if not (np.isfinite(numbers).all() and (belief.constants >= 0).all() and (variance > 0).all() and runs > 0):
         raise ValueError("it holds impossible numbers")
-    spread = np.sqrt(np.diag(belief.covariance))
-    if not (spread > 0).all() or np.linalg.eigvalsh(belief.covariance / np.outer(spread, spread)).min() <= 0:
+    spread = np.sqrt(variance)
+    if np.linalg.eigvalsh(belief.covariance / np.outer(spread, spread)).min() <= 0:
         raise ValueError("it holds impossible numbers")
 
 

@@ -2,9 +2,9 @@
 
     python scripts/bench/learned_steps.py [JOB ...] [--beside 4,5]
 
-Each job runs once, by the real command on the CPU runtime, with an empty folder of hardware cards and one folder of what
-was learned, which is empty before the first run. Answers have known lengths (`cuts.py`), so that what is judged is the
-time of steps. Predicted: before the engine starts; corrected: once a tenth of the run had shown its speed; real: the
+Each job runs once, by the real command on the CPU runtime, with an empty folder of hardware cards, and one folder of
+what was learned, which is empty before the first run. Answers have known lengths (`cuts.py`), so that the time of steps is
+judged. Predicted: before the engine starts; corrected: once a tenth of the run had shown its speed; real: the
 phase `run` of the summary, from the first request handed over to the last answer (loading the engine is not in it).
 """
 
@@ -17,8 +17,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,8 +26,16 @@ from cuts import pool_of, write_cut
 MODEL = "smollm2-135m"
 # Name of a cut, and the part of its groups that keeps a run below 90 s.
 JOBS = {"xquad-qa": 0.5, "smoke-mix": 0.4, "instruct": 0.6, "mmlu": 0.6, "translate": 0.4}
-# Keeps one core at work until it is ended.
-_BUSY = "while True: sum(range(100_000))"
+# Runs a command while another process keeps one core at work.
+_BESIDE = """
+import subprocess, sys
+busy = subprocess.Popen([sys.executable, "-c", "while True: sum(range(100_000))"])
+try:
+    done = subprocess.run(sys.argv[1:])
+finally:
+    busy.kill()
+raise SystemExit(done.returncode)
+"""
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,7 @@ def main() -> None:
         folder = asked.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
         for number, job in enumerate(asked.jobs or JOBS, start=1):
-            with beside(number in slow):
-                found.append(run(job, number, folder, shlex.split(asked.prefix), number in slow))
+            found.append(run(job, number, folder, shlex.split(asked.prefix), number in slow))
             show(number, found[-1])
     later = [abs(each.error) for each in found[1:]]
     if later:
@@ -76,24 +81,23 @@ def main() -> None:
         asked.json.write_text(json.dumps([vars(each) for each in found], indent=1))
 
 
-@contextmanager
-def beside(wanted: bool) -> Iterator[None]:
-    """While another process keeps a core busy, if that is wanted."""
-    if not wanted:
-        yield
-        return
-    busy = subprocess.Popen([sys.executable, "-c", _BUSY])
-    try:
-        yield
-    finally:
-        busy.kill()
-        busy.wait()
-
-
 def run(job: str, number: int, folder: Path, prefix: list[str], slow: bool) -> Found:
     path = write_cut(job, folder, JOBS[job])
     output = folder / f"{number}-{job}.out.jsonl"
-    command = [*prefix, sys.executable, "-m", "blendrun", "run", str(path), "--model", MODEL, "--device", "cpu"]
+    beside = [sys.executable, "-c", _BESIDE] if slow else []
+    command = [
+        *prefix,
+        *beside,
+        sys.executable,
+        "-m",
+        "blendrun",
+        "run",
+        str(path),
+        "--model",
+        MODEL,
+        "--device",
+        "cpu",
+    ]
     command += ["-o", str(output), "--quiet", "--engine-arg", f"max_total_tokens={pool_of(job)}"]
     own = {"BLENDRUN_DATA": str(folder / "data"), "XDG_CONFIG_HOME": str(folder / "config")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | own)
