@@ -2,9 +2,9 @@
 
     python scripts/bench/learned_steps.py [JOB ...] [--beside 4,5]
 
-Each job runs once, by the real command on the CPU runtime, with an empty folder of hardware cards, and one folder of
-what was learned, which is empty before the first run. Answers have known lengths (`cuts.py`), so that the time of steps is
-judged. Predicted: before the engine starts; corrected: once a tenth of the run had shown its speed; real: the
+Each job runs once, by the real command on the CPU runtime, with an empty folder of hardware cards and a folder of what
+was learned that is empty before the first run. Answers have known lengths (`cuts.py`): what is judged is the time of
+steps. Predicted: before the engine starts; corrected: once a tenth of the run had shown its speed; real: the
 phase `run` of the summary, from the first request handed over to the last answer (loading the engine is not in it).
 """
 
