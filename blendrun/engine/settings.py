@@ -85,6 +85,8 @@ _CAPACITY_ARGS = frozenset(
         "watchdog_timeout",
     )
 )
+# What it is where nothing is said.
+_ALONE = [("tp_size", 1), ("pp_size", 1), ("ep_size", 1)]
 # SGLang arguments that leave the time of a step with so many tokens as it is.
 _NO_STEP_ARGS = frozenset(
     (
@@ -129,7 +131,8 @@ def answer_settings(arguments: dict[str, Any]) -> dict[str, Any]:
 def step_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """Those of an engine's arguments that can change how long a step takes: all but those that say how much runs at
     once, in which order, or what is made of the answers."""
-    return {name: value for name, value in sorted(arguments.items()) if name not in _NO_STEP_ARGS}
+    changed = {name: value for name, value in arguments.items() if (name, value) not in _ALONE}
+    return {name: value for name, value in sorted(changed.items()) if name not in _NO_STEP_ARGS}
 
 
 def needs_weights(arguments: dict[str, Any]) -> bool:
