@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,18 +34,17 @@ from blendrun.jobs.lines_read import LinesRead
 from blendrun.jobs.spool import remove_others
 from blendrun.learned.outlook import Outlook
 from blendrun.learned.sample import StepSample
-from blendrun.learned.store import StepsUnavailableError
 from blendrun.lengths.history import HistoryUnavailableError
-from blendrun.names import EngineName, Overlap
+from blendrun.names import EngineName
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.failed_lines import FailedLines
 from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
+from blendrun.runner.step_lessons import StepLessons
 from blendrun.runner.stop import handlers_kept, stops_as_errors
 from blendrun.runner.supervise import Supervisor
-from blendrun.simulate.price import StepPrice, step_price
 from blendrun.store import manifest as manifests
 from blendrun.store import summary as summaries
 from blendrun.store.answers import answer_line, is_line, write_answers
@@ -96,9 +94,10 @@ class Invocation:
     rejected: int = field(default=0, init=False)
     new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
     outlook: Outlook = field(default_factory=Outlook, init=False)
-    samples: list[StepSample] = field(default_factory=list, init=False)
+    lessons: StepLessons = field(init=False)
 
     def execute(self, make_engine: MakeEngine) -> Summary:
+        self.lessons = StepLessons(self.settings.speed, lambda text: self._note(text, warning=True))
         self.manifest = self._manifest()
         self.salt = self.manifest.salt
         self.rejected = int(self.job.rejected.sum())
@@ -190,30 +189,14 @@ class Invocation:
             owner=self,
             listener=self.hear,
             stopwatch=self.stopwatch,
-            price=self._price(),
+            price=self.lessons.price,
         )
         try:
             with handlers_kept():
                 asyncio.run(self.supervisor.run())
         finally:
             self.journal.sync()
-            self._learn_steps()
-
-    def _price(self) -> StepPrice | None:
-        """What is expected of a step; steps of pdmux overlap, and have no price of their own."""
-        speed = self.settings.speed
-        return None if speed is None else step_price(speed.step, Overlap.EXCLUSIVE)
-
-    def _learn_steps(self) -> None:
-        """Leave to later runs how long steps take. Whatever happens, the run is what it was."""
-        if self.settings.speed is None:
-            return
-        try:
-            self.settings.speed.record(self.samples, time.time())
-        except StepsUnavailableError as error:
-            self._note(str(error), warning=True)
-        except Exception as error:  # noqa: BLE001  # what was answered is worth more than what was learned
-            self._note(f"nothing is learned of this run's steps: {type(error).__name__}: {error}", warning=True)
+            self.lessons.learn()
 
     def _divided(self, rows: NDArray[np.int64]) -> Divided:
         """A plan for each replica."""
@@ -374,7 +357,7 @@ class Invocation:
 
     def took_steps(self, sample: StepSample) -> None:
         """Keep them until the end of the run."""
-        self.samples.append(sample)
+        self.lessons.take(sample)
 
     def died(self, restart: Restart) -> None:
         """Keep it for the summary."""

@@ -11,7 +11,7 @@ import pytest
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.engine.base import Result
 from blendrun.engine.replay import ReplayEngine, ReplaySettings
-from blendrun.errors import EngineUnavailableError
+from blendrun.errors import EngineUnavailableError, InterruptedRunError
 from blendrun.learned.base import EngineKey
 from blendrun.learned.own import OwnSpeed, own_speed
 from blendrun.learned.store import StepStore
@@ -126,3 +126,14 @@ def test_neither_does_a_fit_that_fails(tmp_path: Path, monkeypatch: pytest.Monke
     assert (summary.exit_code, summary.counts.completed) == (0, COUNT)
     assert "nothing is learned of this run's steps: ZeroDivisionError: a fit" in summary.notes
     assert runs() == 0
+
+
+def test_a_signal_while_it_learns_ends_the_run_as_any_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise InterruptedRunError("stopped")
+
+    monkeypatch.setattr("blendrun.learned.own.learned", interrupted)
+    with pytest.raises(InterruptedRunError):
+        finished(tmp_path, "out.jsonl")
+    assert runs() == 0
+    assert finished(tmp_path, "out.jsonl").counts.completed == COUNT
