@@ -46,9 +46,9 @@ class Logging(ReplayEngine):
             for number in range(STEPS):
                 rows, context = 1 + number % 8, 400 * (1 + number % 8)
                 seconds = 4 * (max(step.decode_token * rows, step.weights) + step.kv_token * context)
-                what = {"prefill_tokens": 0, "prefill_square": 0, "begun": 0, "decode_rows": rows}
-                what |= {"context_tokens": context, "step": number, "time": time, "seconds": seconds}
-                file.write(json.dumps(known | what) + "\n")
+                what = {"prefill_tokens": 0, "prefill_square": 0, "begun": 0, "decode_rows": rows, "step": number}
+                when = {"context_tokens": context, "time": time, "seconds": seconds}
+                file.write(json.dumps(known | what | when) + "\n")
                 time += seconds
 
 
