@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -40,8 +41,6 @@ def jobs(tmp_path: Path) -> Path:
 
 
 def test_a_plan_goes_by_it_and_says_so(jobs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import sys
-
     report = blendrun.plan(str(jobs), model=MODEL)
     by_card = blendrun.plan(str(jobs), model=MODEL, hardware="cpu")
     assert (report.times, by_card.times) == ("learned", "prior")
