@@ -156,7 +156,7 @@ def _square(batch: Any, count: int) -> int:
     """What attention of the first `count` requests of a batch, its prefill, looks at: sum of b^2 - a^2."""
     if not count:
         return 0
-    chunks = zip(batch.prefix_lens[:count], batch.extend_lens[:count], strict=False)
+    chunks = zip((batch.prefix_lens or ())[:count], (batch.extend_lens or ())[:count], strict=False)
     return sum(int(added) * (int(added) + 2 * int(known)) for known, added in chunks)
 
 
