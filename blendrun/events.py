@@ -43,13 +43,16 @@ class Note:
 class Expected:
     """What the plan says of all that this invocation is to do; None where it says nothing. Seconds and tokens.
 
-    hit_tokens: prompt tokens from the prefix cache.
+    hit_tokens: prompt tokens from the prefix cache. decode_share: part of the seconds that depends on the output
+    tokens, the rest on the prompts. engines: side by side.
     """
 
     seconds: float | None
     prompt_tokens: int | None
     hit_tokens: int | None
     output_tokens: float | None
+    decode_share: float = 0.5
+    engines: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,9 @@ class EngineStats:
     """What the engine's step log says, every few seconds: totals since the engine came up, and how it is now.
 
     prefill_seconds: of steps that prefilled, mixed ones too; decode_seconds: of the others. kv_used: tokens of the pool
-    of pool_tokens. running: answers being decoded. waiting: requests in the engine's queue.
+    of pool_tokens. running: answers being decoded. waiting: requests in the engine's queue. paced_seconds: from the
+    begin of each step to that of the next one; priced_seconds: what the plan's model says of the same steps; both 0
+    where it says nothing.
     """
 
     steps: int
@@ -69,9 +74,25 @@ class EngineStats:
     pool_tokens: int
     running: int
     waiting: int
+    paced_seconds: float = 0.0
+    priced_seconds: float = 0.0
 
 
-Event = PhaseStarted | Progress | Note | Expected | EngineStats
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Tokens behind the engines of this invocation and before them, by what is expected now, every few seconds.
+
+    done_*: of answers, and of what runs, as far as its output is known. left_*: of what runs and waits. Requests that
+    failed are in neither.
+    """
+
+    done_prompt: float
+    done_output: float
+    left_prompt: float
+    left_output: float
+
+
+Event = PhaseStarted | Progress | Note | Expected | EngineStats | Work
 Listener = Callable[[Event], None]
 
 

@@ -11,6 +11,7 @@ from blendrun.endpoints.rules import Rules
 from blendrun.engine.base import Platform
 from blendrun.engine.child import EarlyChildren
 from blendrun.events import Listener
+from blendrun.learned.own import OwnSpeed
 from blendrun.models.resolve import ResolvedModel
 from blendrun.planner.run_planner import RunPlanner
 from blendrun.runner.replica import MakeEngine
@@ -54,7 +55,8 @@ class Backend:
     engine, model, identity: for the manifest. rules: what lines may ask for. answer_settings: those that can change an
     answer. versions: of the engine's packages. planner: None where rows are fed as they stand. check: of prompts, for
     `--strict`. shows_tools: whether the model's chat template does; None where nobody knows. stall: seconds of silence
-    that mean a hung engine; load: while it comes up. resolved: the model, where its tokenizer is here.
+    that mean a hung engine; load: while it comes up. resolved: the model, where its tokenizer is here. speed: of the
+    engines, where they are this machine's.
     """
 
     engine: str
@@ -71,6 +73,7 @@ class Backend:
     check: JobCheck | None = None
     resolved: ResolvedModel | None = None
     shows_tools: bool | None = None
+    speed: OwnSpeed | None = None
 
 
 # Raises UsageError, InputMissingError, EngineUnavailableError.

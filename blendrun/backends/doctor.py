@@ -7,15 +7,18 @@ import re
 import shutil
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from platform import node as platform_name
 
 from blendrun.cost.detect import CALIBRATED, compute_capability, detect_hardware, own_hardware
+from blendrun.database import data_folder, learns
 from blendrun.engine.base import Platform
 from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
 from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import BlendrunError, InputMissingError, UsageError
-from blendrun.lengths.history import data_folder
+from blendrun.learned.store import StepStore, StepsUnavailableError
 from blendrun.models.resolve import cache_folder, resolve_model
 from blendrun.report.schemas.doctor import SCHEMA_VERSION, Check, Checkup
 from blendrun.version import __version__
@@ -24,6 +27,8 @@ _SMALL_MODEL = "smollm2-135m"
 _GIB = 1 << 30
 # Free memory and disk below which a run of any size is in doubt.
 _LEAST_MEMORY, _LEAST_DISK = 4, 2
+# Engines that are named, the last ones that ran.
+_ENGINES_TOLD = 3
 _RUNTIME = ("sglang", "torch")
 _GPU_ONLY = ("flashinfer-python",)
 # What each is for.
@@ -111,11 +116,31 @@ def _rates(platform: Platform) -> Check:
         name = own_hardware(platform)
     except BlendrunError as error:
         return Check("rates", "missing", str(error), f"blendrun calibrate --model {_SMALL_MODEL}")
+    taught = _taught()
     if name == CALIBRATED:
-        return Check("rates", "ok", "measured on this machine")
-    return Check(
-        "rates", "missing", f"published ones of {name}: predicted times are rough", "blendrun calibrate --model MODEL"
-    )
+        return Check("rates", "ok", f"measured on this machine{taught}")
+    if taught:
+        return Check("rates", "ok", f"published ones of {name}{taught}")
+    fix = "blendrun calibrate --model MODEL, or any run" if learns() else "blendrun calibrate --model MODEL"
+    return Check("rates", "missing", f"published ones of {name}: predicted times are rough", fix)
+
+
+def _taught() -> str:
+    """Whose steps runs on this machine have taught."""
+    if not learns():
+        return ""
+    try:
+        found = StepStore.open().engines(platform_name())
+    except StepsUnavailableError as error:
+        return f"; {error}"
+    if not found:
+        return ""
+    listed = []
+    for name, runs, updated, _ in found[:_ENGINES_TOLD]:
+        last = datetime.fromtimestamp(updated, UTC)
+        listed.append(f"{name} from {runs} run{'s' * (runs != 1)}, last on {last:%Y-%m-%d}")
+    more = f" and {len(found) - _ENGINES_TOLD} more" if len(found) > _ENGINES_TOLD else ""
+    return f"; step times learned: {'; '.join(listed)}{more}"
 
 
 def _model() -> Check:

@@ -13,8 +13,10 @@ import numpy as np
 
 from blendrun.backends.machines import machines_of
 from blendrun.backends.options import STDIN, AtLeast1, check_endpoint, convert_options
+from blendrun.backends.speed import taught
 from blendrun.cost.base import Machine
 from blendrun.cost.hardware import STAND_IN
+from blendrun.engine.settings import available_cores
 from blendrun.engine.sizes import limits_to_plan
 from blendrun.errors import UsageError
 from blendrun.events import Listener, PhaseStarted
@@ -172,6 +174,9 @@ def _on_machine(
     structure: Structure, workload: Workload, on: Machine, options: PlanOptions, listener: Listener
 ) -> Plan:
     limits = limits_to_plan("cpu" if on.card.kind == "cpu" else "gpu", options.arguments)
+    if options.hardware is None:
+        card, name, threads = workload.model.card, workload.model_name, available_cores()
+        on = taught(on, card, name, options.arguments, listener, threads=threads)
     costed = cost_structure(structure, workload.model.card, on, keep=options.keep_sharing, limits=limits)
     return make_plan(costed, options.choice(on.card.name), listener)
 

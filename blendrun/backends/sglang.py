@@ -10,6 +10,7 @@ import msgspec
 from blendrun.backends.base import STALL_S, Backend, Opening, Placement
 from blendrun.backends.permissions import rules_of
 from blendrun.backends.ray import on_node
+from blendrun.backends.speed import speed_of
 from blendrun.blend.orders import needs_prompts
 from blendrun.cost.detect import compute_capability
 from blendrun.engine.base import Engine, EngineSettings, Platform
@@ -27,7 +28,8 @@ from blendrun.engine.settings import (
 )
 from blendrun.engine.sizes import PlannedSize, engine_limits, limits_to_plan, shrunk_arguments, sized_arguments
 from blendrun.errors import UsageError
-from blendrun.events import Note
+from blendrun.events import Listener, Note
+from blendrun.learned.own import OwnSpeed
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import EngineName, OrderName, Overlap
 from blendrun.planner.run_plan import RunPlan
@@ -57,6 +59,7 @@ def open_backend(opening: Opening) -> Backend:
     arguments = settings.server_args
     if place.needs is None:
         _refuse_too_many(place, arguments)
+    speed = _speed(resolved, place, arguments, opening.listener)
     return Backend(
         engine=str(EngineName.SGLANG),
         model=options.model,
@@ -68,11 +71,20 @@ def open_backend(opening: Opening) -> Backend:
         # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
         answer_settings=answer_settings(arguments) | {"platform": place.platform},
         versions=runtime_versions(),
-        planner=planner_of(resolved, place, arguments, options.order, options.overlap),
+        planner=planner_of(resolved, place, arguments, options.order, options.overlap, speed),
         check=_check(resolved, place.platform, arguments) if options.strict else None,
         resolved=resolved,
         shows_tools=template_shows_tools(resolved.path, arguments.get("chat_template")),
+        speed=speed,
     )
+
+
+def _speed(model: ResolvedModel, place: Placement, arguments: dict[str, Any], listener: Listener) -> OwnSpeed | None:
+    """How fast the engines are, where they are this machine's."""
+    if place.needs is not None or place.hardware is not None:
+        return None
+    size = {"threads": place.threads, "replicas": place.replicas}
+    return speed_of(model.card, model.name, place.platform, arguments, listener, **size)
 
 
 def engine_settings(
@@ -125,8 +137,12 @@ def planner_of(
     arguments: dict[str, Any],
     order: OrderName | None,
     overlap: Overlap | None,
+    speed: OwnSpeed | None = None,
 ) -> RunPlanner | None:
-    """What plans the run; None where rows are fed as they stand. Raises UsageError."""
+    """What plans the run; None where rows are fed as they stand. speed: of the engines, where it is known.
+
+    Raises UsageError.
+    """
     if order is not None and not needs_prompts(order):
         return None
     policy = arguments.get("schedule_policy", "fcfs")
@@ -159,6 +175,7 @@ def planner_of(
         limits=limits,
         hardware=place.hardware,
         platform=place.platform,
+        own=speed,
     )
 
 

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.calibrate.base import Constants, Fit, Observation, Point, Step
-from blendrun.calibrate.nnls import nnls
 from blendrun.errors import UsageError
+from blendrun.learned.nnls import nnls
 
 _ROUNDS = 20
 # Errors below this count alike.

@@ -119,14 +119,15 @@ def _result(
     fitted: Fit,
     seconds: float,
 ) -> Calibration:
+    date = datetime.now(UTC).isoformat(timespec="seconds")
     return Calibration(
         model=task.model,
         platform=task.settings.platform,
         threads=task.settings.threads if task.settings.platform == "cpu" else None,
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        date=date,
         versions=info.versions,
         rates=rates,
-        step=_figures(task, rates, fitted),
+        step=_figures(task, rates, fitted, date),
         round_trip_seconds=fitted.constants.round_trip,
         points=fitted.points,
         held_out=fitted.held_out,
@@ -137,7 +138,7 @@ def _result(
     )
 
 
-def _figures(task: Task, rates: Rates, fitted: Fit) -> StepFigures:
+def _figures(task: Task, rates: Rates, fitted: Fit, date: str) -> StepFigures:
     """What was fitted; where noise hid what a token takes, the device's best, which it takes at least: no plan can be
     made with tokens that take no time."""
     found, given = fitted.constants, task.settings.server_args
@@ -157,6 +158,7 @@ def _figures(task: Task, rates: Rates, fitted: Fit) -> StepFigures:
         fit_error=fitted.mean_error,
         digest=task.card.digest,
         gpus=int(given.get("tp_size", 1)) * int(given.get("pp_size", 1)),
+        date=date,
     )
 
 

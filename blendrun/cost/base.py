@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,7 +27,7 @@ class StepFigures:
 
     `blendrun.simulate.base.StepTime` has their meaning. fit_error: mean relative error over the batches measured.
     digest: `ModelCard.digest` of that model; None in cards of earlier versions, which go by its name alone. gpus: that
-    held one copy of it.
+    held one copy of it. date: ISO 8601, UTC; None in cards of earlier versions.
     """
 
     model: str
@@ -41,6 +42,31 @@ class StepFigures:
     fit_error: float
     digest: str | None = None
     gpus: int = 1
+    date: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedSteps:
+    """Constants of an engine step for one model as earlier runs on this machine taught them (`blendrun.learned`).
+
+    seconds: by their names in `blendrun.simulate.base.StepTime`. told: those that the runs told from the others; the
+    rest stay in proportion to the card. digest, gpus: as in `StepFigures`. runs: so many. date: of the last one, ISO
+    8601, UTC. error: mean relative error of that one's steps.
+    """
+
+    seconds: Mapping[str, float]
+    told: tuple[str, ...]
+    digest: str
+    gpus: int
+    runs: int
+    date: str
+    error: float
+
+    @property
+    def sentence(self) -> str:
+        """Where the constants are from, for people."""
+        runs = "1 run" if self.runs == 1 else f"{self.runs:,} runs"
+        return f"learned from {runs} on this machine, last on {self.date[:10]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +102,7 @@ class Machine:
     """What one plan runs on: `gpus` equal devices. Rates and memory are sums over them.
 
     flops: FLOP/s. bandwidth: byte/s. memory: bytes. value_bytes: of a weight and of a cached value.
+    learned: where it is this machine, and runs on it have taught how long its steps take.
     """
 
     card: HardwareCard
@@ -84,6 +111,7 @@ class Machine:
     bandwidth: float
     memory: float
     value_bytes: int
+    learned: LearnedSteps | None = None
 
     def some(self, gpus: int) -> Machine:
         """`gpus` of its devices."""

@@ -85,11 +85,54 @@ _CAPACITY_ARGS = frozenset(
         "watchdog_timeout",
     )
 )
+# What it is where nothing is said.
+_ALONE = [("tp_size", 1), ("pp_size", 1), ("ep_size", 1)]
+# SGLang arguments that leave the time of a step with so many tokens as it is.
+_NO_STEP_ARGS = frozenset(
+    (
+        "base_gpu_id",
+        "chat_template",
+        "chunked_prefill_size",
+        "context_length",
+        "cuda_graph_max_bs_decode",
+        "decode_log_interval",
+        "device",
+        "disable_radix_cache",
+        "enable_mixed_chunk",
+        "enable_priority_scheduling",
+        "gpu_id_step",
+        "log_level",
+        "max_prefill_tokens",
+        "max_running_requests",
+        "max_total_tokens",
+        "mem_fraction_static",
+        "prefill_max_requests",
+        "radix_eviction_policy",
+        "random_seed",
+        "reasoning_parser",
+        "retraction_policy",
+        "schedule_conservativeness",
+        "schedule_low_priority_values_first",
+        "schedule_policy",
+        "served_model_name",
+        "sleep_on_idle",
+        "tool_call_parser",
+        "trust_remote_code",
+        "watchdog_timeout",
+    )
+)
 
 
 def answer_settings(arguments: dict[str, Any]) -> dict[str, Any]:
     """Those of the user's engine arguments that can change an answer."""
     return {name: value for name, value in sorted(arguments.items()) if name not in _CAPACITY_ARGS}
+
+
+def step_settings(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Those of an engine's arguments that can change how long a step takes: all but those that say how much runs at
+    once, in which order, or what is made of the answers."""
+    changed = {name: value for name, value in arguments.items() if (name, value) not in _ALONE}
+    return {name: value for name, value in sorted(changed.items()) if name not in _NO_STEP_ARGS}
 
 
 def needs_weights(arguments: dict[str, Any]) -> bool:

@@ -6,7 +6,6 @@ The file holds counts and sums only, no text. It serves the plan and nothing els
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.database import check_version, connected, data_folder, immediate, read_only
 from blendrun.lengths.evidence import BINS, Recalled, octave
 from blendrun.lengths.survival import Floats, Observations, kaplan_meier
 
@@ -45,19 +45,10 @@ _HALF_LIFE_ANSWERS = 4096.0
 # A job in which every request is a kind of its own (each with its own max_tokens) must not fill the disk.
 _KINDS_A_RUN = 4096
 _KINDS_KEPT = 65536
-_WAIT_SECONDS = 5.0
 
 
 class HistoryUnavailableError(Exception):
     """The history cannot be read or written. Never ends a command: the message is a note for the user."""
-
-
-def data_folder() -> Path:
-    """Where blendrun keeps what it learned: $BLENDRUN_DATA, $XDG_DATA_HOME/blendrun or ~/.local/share/blendrun."""
-    given = os.environ.get("BLENDRUN_DATA")
-    if given:
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "blendrun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +100,8 @@ class History:
             return
         with _reported(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with _connected(str(self.path)) as connection, _immediate(connection):
-                _check_version(connection)
+            with connected(str(self.path)) as connection, immediate(connection):
+                check_version(connection, _VERSION)
                 connection.execute(_TABLE)
                 connection.execute(f"pragma user_version = {_VERSION}")
                 _merge(connection, model, batch, moment)
@@ -119,9 +110,8 @@ class History:
     def _rows(self, model: str) -> list[tuple[int, float, bytes]]:
         if not self.path.exists():
             return []
-        # Read-only: a plan writes nothing, and a shared history may lie where the user cannot write.
-        with _connected(f"{self.path.absolute().as_uri()}?mode=ro") as connection:
-            if _check_version(connection) == 0:
+        with connected(read_only(self.path)) as connection:
+            if check_version(connection, _VERSION) == 0:
                 return []
             query = "select cluster, updated, octaves from kinds where model = ?"
             return connection.execute(query, (model,)).fetchall()
@@ -181,37 +171,6 @@ def _unpacked(octaves: bytes) -> Floats:
     if not (np.isfinite(values).all() and (values >= 0).all()):
         raise ValueError("it holds impossible numbers")
     return values
-
-
-def _check_version(connection: sqlite3.Connection) -> int:
-    version: int = connection.execute("pragma user_version").fetchone()[0]
-    if version not in (0, _VERSION):
-        raise ValueError(f"it was written by another version of blendrun (format {version}, not {_VERSION})")
-    return version
-
-
-@contextmanager
-def _connected(database: str) -> Iterator[sqlite3.Connection]:
-    # The rollback journal, not WAL: home folders of clusters lie on network file systems, where WAL does not work.
-    connection = sqlite3.connect(
-        database, timeout=_WAIT_SECONDS, isolation_level=None, uri=database.startswith("file:")
-    )
-    try:
-        yield connection
-    finally:
-        connection.close()
-
-
-@contextmanager
-def _immediate(connection: sqlite3.Connection) -> Iterator[None]:
-    # Not deferred: two that read first and write later would lock each other out.
-    connection.execute("begin immediate")
-    try:
-        yield
-    except BaseException:
-        connection.execute("rollback")
-        raise
-    connection.execute("commit")
 
 
 @contextmanager

@@ -82,6 +82,12 @@ class Feeder(Protocol):
         ...
 
     @property
+    def to_come(self) -> tuple[float, float] | None:
+        """Prompt tokens, and output tokens that are expected, of the requests that were not taken yet; None where
+        nobody knows."""
+        ...
+
+    @property
     def rows(self) -> NDArray[np.int64]:
         """Of the Job, of the requests that were not taken yet: i64."""
         ...
@@ -102,6 +108,10 @@ class RowFeeder:
     @property
     def unfed(self) -> int:
         return len(self._rows) - self._taken
+
+    @property
+    def to_come(self) -> tuple[float, float] | None:
+        return None
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -226,6 +236,12 @@ class PlanFeeder:
     def unfed(self) -> int:
         """Requests that were not taken yet, those without a prompt included."""
         return int(self._left_to_feed.sum()) + len(self._unplanned)
+
+    @property
+    def to_come(self) -> tuple[float, float] | None:
+        left, prompts = self._left_to_feed, self._prompts
+        output = (self._expected[left] * prompts.choices[left]).sum()
+        return float(prompts.prompt_tokens[left].sum(dtype=np.int64)), float(output)
 
     @property
     def rows(self) -> NDArray[np.int64]:

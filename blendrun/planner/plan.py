@@ -18,6 +18,7 @@ from blendrun.cost.capacity import NO_LIMITS, EngineLimits, KvPool, kv_pool
 from blendrun.cost.formulas import demand
 from blendrun.cost.reserve import engine_chunk
 from blendrun.cost.step import step_budget
+from blendrun.database import learns
 from blendrun.events import Event, Listener, Note, PhaseStarted, Progress, ignore
 from blendrun.lengths.base import Lengths
 from blendrun.lengths.estimate import estimate
@@ -251,7 +252,7 @@ def recall(prompts: Prompts, identity: str, listener: Listener) -> Recalled | No
 
     identity: of the weights (`ResolvedModel.identity`).
     """
-    if prompts.known.all():
+    if prompts.known.all() or not learns():
         return None
     try:
         return History.open().recall(identity, prompts.cluster)

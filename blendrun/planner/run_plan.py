@@ -8,6 +8,7 @@ import numpy as np
 
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import Budget
+from blendrun.database import learns
 from blendrun.lengths.base import Lengths
 from blendrun.lengths.evidence import Samples
 from blendrun.lengths.history import History
@@ -39,6 +40,7 @@ class RunPlan:
     planned: whether requests carry what the scheduler plug-in admits and evicts by. reserve: whether it admits by
         expected lengths at every step to come, or as SGLang does.
     predicted_seconds, predicted_hit_tokens: of all that is to be fed; None where nothing was simulated.
+    decode_share: part of those seconds that depends on the output tokens. times: what they rest on, a sentence.
     prompt_tokens, output_tokens: of all that is to be fed, the latter expected; None where nothing was tokenised.
     queue_depth: requests that wait in the engine beside those that run: enough that it never starves.
     max_running: answers that a GPU's engine is to allow at once; None where nothing was simulated.
@@ -55,6 +57,8 @@ class RunPlan:
     reserve: bool = False
     predicted_seconds: float | None = None
     predicted_hit_tokens: int | None = None
+    decode_share: float = 0.5
+    times: str = ""
     prompt_tokens: int | None = None
     output_tokens: float | None = None
     queue_depth: int = _DEEPEST_QUEUE
@@ -116,7 +120,7 @@ class Learning:
     def remember(self, identity: str) -> None:
         """Leave the answers' lengths to later runs of the model. Raises HistoryUnavailableError."""
         learner = self.learner
-        if not learner.prompt:
+        if not learner.prompt or not learns():
             return
         clusters = learner.prompts.cluster[np.array(learner.prompt, dtype=np.int64)]
         tokens, finished = np.array(learner.tokens), np.array(learner.finished)

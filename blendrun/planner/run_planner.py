@@ -18,6 +18,7 @@ from blendrun.cost.hardware import STAND_IN, load_hardware, machine
 from blendrun.errors import InputMissingError, OverlapRefusedError, UsageError
 from blendrun.events import Listener, Note, PhaseStarted, ignore
 from blendrun.jobs.job import Job
+from blendrun.learned.own import OwnSpeed
 from blendrun.models.resolve import ResolvedModel
 from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.feeder import PlanFeeder, RowFeeder, parents
@@ -45,6 +46,7 @@ from blendrun.planner.run_plan import (
 )
 from blendrun.planner.workload import PlannedModel
 from blendrun.simulate.portfolio import Candidate
+from blendrun.simulate.steptime import step_time, times_rest_on
 from blendrun.tokens.build import build_prompts
 from blendrun.tokens.load import load_tokenizer
 
@@ -62,6 +64,7 @@ class RunPlanner:
     limits: of the engine, as far as they are known before it starts, its devices among them.
     hardware: a card's name; None for this machine's.
     platform: what the engine runs on; None where nobody says.
+    own: how fast the engine is, where it is this machine's; it has the machine, too.
     """
 
     model: ResolvedModel
@@ -73,6 +76,7 @@ class RunPlanner:
     lengths: LengthMode = LengthMode.AUTO
     hardware: str | None = None
     platform: Runs | None = None
+    own: OwnSpeed | None = None
 
     def plan(self, job: Job, rows: NDArray[np.int64], listener: Listener = ignore) -> RunPlan:
         """A plan for `rows` (i64) of the job. What cannot be tokenised is fed last.
@@ -150,6 +154,8 @@ class RunPlanner:
             predicted_hit_tokens=chosen.outcome.hit_tokens,
             prompt_tokens=sum(plan.prompt_tokens or 0 for plan in every),
             output_tokens=sum(plan.output_tokens or 0.0 for plan in every),
+            decode_share=plans[0].decode_share,
+            times=plans[0].times,
             simulated=whole,
         )
         return Divided(told, (*plans, *[empty] * (replicas - len(plans))), reserve)
@@ -195,6 +201,8 @@ class RunPlanner:
 
     def _machine(self, listener: Listener) -> Machine:
         """The devices of one replica."""
+        if self.own is not None:
+            return self.own.machine
         devices = self.limits.devices or 1
         try:
             return machine(load_hardware(self.hardware or own_hardware(self.platform)), devices)
@@ -227,7 +235,7 @@ class RunPlanner:
         subtree: NDArray[np.int64] | None = None,
     ) -> RunPlan:
         """rows: to be fed. otherwise: the mode where nothing was simulated. subtree: see `PlanFeeder`."""
-        prompts = costed.structure.prompts
+        prompts, learned = costed.structure.prompts, costed.machine.learned
         order = chosen.order if chosen else self.order or OrderName.GIVEN
         scattered = chosen is not None and chosen.fed is costed.scattered
         fed = chosen.fed if chosen else order_to_feed(costed, order, scattered)
@@ -257,6 +265,8 @@ class RunPlanner:
             plan,
             prompt_tokens=int(prompts.prompt_tokens[wanted].sum(dtype=np.int64)),
             output_tokens=float((costed.structure.lengths.mean * prompts.choices)[wanted].sum()),
+            decode_share=_decode_share(costed, chosen),
+            times=learned.sentence if learned is not None else "",
             learning=Learning(costed, order, scattered, learner, feeder) if learner.needed else None,
             costed=costed,
             scattered=scattered,
@@ -264,8 +274,10 @@ class RunPlanner:
 
     def _tell_uncalibrated(self, plan: Plan, listener: Listener) -> None:
         """Before any time is told. Of a GPU: on a CPU nobody relies on times."""
-        card = plan.costed.machine.card
-        if card.kind == "gpu" and set(plan.portfolio.step.origin.values()) != {"measured"}:
+        card, learned = plan.costed.machine.card, plan.costed.machine.learned
+        if learned is not None:
+            listener(Note(f"times: {learned.sentence}"))
+        elif card.kind == "gpu" and times_rest_on(plan.portfolio.step) != "measured":
             listener(
                 Note(
                     f"times are not calibrated: they rest on the rates of {card.name}, and real steps take longer; "
@@ -281,6 +293,15 @@ class RunPlanner:
 def _divided_as_given(rows: NDArray[np.int64], replicas: int, overlap: Overlap) -> Divided:
     given = [RunPlan(RowFeeder(part), OrderName.GIVEN, overlap) for part in np.array_split(rows, replicas)]
     return Divided(RunPlan(RowFeeder(rows), OrderName.GIVEN, overlap), tuple(given))
+
+
+def _decode_share(costed: Costed, chosen: Candidate | None) -> float:
+    """Part of the predicted seconds that is not of prompts."""
+    if chosen is None or chosen.outcome.seconds <= 0:
+        return 0.5
+    step = step_time(costed.model, costed.machine, gpus=costed.pool.gpus)
+    prompts = step.prefill_token * chosen.outcome.prefill_tokens + step.request * len(costed.structure.prompts)
+    return float(np.clip(1 - prompts / chosen.outcome.seconds, 0.0, 1.0))
 
 
 def _learner(costed: Costed, identity: str, mode: LengthMode, listener: Listener) -> Learner:

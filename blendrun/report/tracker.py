@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from blendrun.events import EngineStats, Event, Expected, Note, PhaseStarted, Progress
+from blendrun.events import EngineStats, Event, Expected, Note, PhaseStarted, Progress, Work
+from blendrun.learned.outlook import Outlook
 
 # Rates are of the last seconds; pictures of the last minute.
 _RATE_S, _PICTURE_S = 10.0, 60.0
@@ -36,6 +37,7 @@ class ProgressTracker:
     progress: Progress | None = None
     expected: Expected | None = None
     stats: EngineStats | None = None
+    outlook: Outlook = field(default_factory=Outlook)
     begun: float = field(init=False)
     _first: Progress | None = None
     _before: Progress | None = None
@@ -48,6 +50,7 @@ class ProgressTracker:
     def take(self, event: Event) -> None:
         """Take in an event."""
         now = self.clock()
+        self.outlook.take(event)
         if isinstance(event, PhaseStarted):
             self._begin(event, now)
         elif isinstance(event, Expected):
@@ -58,7 +61,7 @@ class ProgressTracker:
             self._stats.append((now, event))
             while now - self._stats[0][0] > _PICTURE_S:
                 self._stats.popleft()
-        elif not isinstance(event, Note):
+        elif not isinstance(event, Note | Work):
             self.progress = event
             if self.phase in RUNNING and self._first is None:
                 self._first = event
@@ -122,13 +125,19 @@ class ProgressTracker:
         return plan.hit_tokens / plan.prompt_tokens
 
     def left(self) -> tuple[float, float] | None:
-        """Least and most seconds to the end of the phase, by the pace of requests, prompt tokens and answers' tokens so
-        far; by the plan before there is a pace. None where nothing can be said."""
+        """Least and most seconds to the end of the phase; None where nothing can be said.
+
+        By the plan at the speed of the steps so far; else by the pace of what is expected of what runs and waits; else
+        by that of answers and their tokens, to which failures do not belong; by the plan alone before there is a pace.
+        """
         found, first = self.progress, self._first
         if self._run_begun is None or found is None or first is None:
             return None
         passed = self.clock() - self._run_begun
-        done: list[tuple[int, float]] = [((found.done - first.done), (found.total - first.done))]
+        if (left := self.outlook.left(passed)) is not None:
+            return left
+        failed = found.failed - first.failed
+        done: list[tuple[int, float]] = [(found.done - first.done - failed, found.total - first.done - failed)]
         if self.expected is not None:
             earlier = self._before
             prompt, output = (earlier.prompt_tokens, earlier.output_tokens) if earlier is not None else (0, 0)

@@ -19,7 +19,7 @@ from blendrun.engine.scheduler.occupancy import Occupancy
 from blendrun.engine.threads import in_thread
 from blendrun.engine.window import Window, side_to_feed
 from blendrun.errors import BlendrunError
-from blendrun.events import Listener, Note
+from blendrun.events import Listener, Note, Work
 from blendrun.jobs.job import Job
 from blendrun.planner.feeder import QueuedRequest
 from blendrun.planner.run_plan import Learning, RunPlan
@@ -106,6 +106,8 @@ class Dispatcher:
     _depth: int = field(init=False)
     # Of the flights, by side of the blend.
     _inside: list[int] = field(default_factory=lambda: [0, 0])
+    # Prompt and output tokens of what is answered.
+    _done: list[int] = field(default_factory=lambda: [0, 0])
     _fed: int = 0
     _fed_before: int = 0
     _held: list[QueuedRequest] = field(default_factory=list)
@@ -252,6 +254,8 @@ class Dispatcher:
             # Before anything is waited for: this answer is there, and the run may be ended meanwhile.
             self.receiver.receive(result, flight.asked)
             await window.leave(flight.size)
+            if result.error_code is None:
+                self._done = [self._done[0] + result.usage.prompt, self._done[1] + result.usage.output]
             if self.deadline is not None:
                 self.deadline.ended(result.usage.output, self.records.now() - flight.submitted)
             flight.plan.feeder.ended(flight.queued)
@@ -270,9 +274,10 @@ class Dispatcher:
             if self.answered == seen or not learning.feeder.unfed:
                 continue
             seen, begun = self.answered, loop.time()
-            await self._read_steps()
-            own = (each.queued for each in self.flights.values() if each.plan is self.plan)
-            running = self.steps.answered(own) if self.steps else {}
+            async with self._reading:
+                await self._read_steps()
+                own = (each.queued for each in self.flights.values() if each.plan is self.plan)
+                running = self.steps.answered(own) if self.steps else {}
             try:
                 found = await in_thread(learning.plan_again, learning.learner.samples(running))
             except BlendrunError as error:
@@ -296,17 +301,38 @@ class Dispatcher:
             await asyncio.sleep(_TICK_SECONDS)
             self.receiver.show_progress()
             self.records.flush()
-            if self.steps is None or not self.stats:
+            if not self.stats:
                 continue
-            await self._read_steps()
-            if (stats := self.steps.stats(self.info.kv_tokens)) is not None:
+            async with self._reading:
+                await self._read_steps()
+                work = self._work()
+            if work is not None:
+                self.listener(work)
+            if self.steps is not None and (stats := self.steps.stats(self.info.kv_tokens)) is not None:
                 self.listener(stats)
 
+    def _work(self) -> Work | None:
+        """What is behind the engine and before it; None where nothing is expected of what is fed."""
+        if (to_come := self._source.feeder.to_come) is None:
+            return None
+        done, left = [float(tokens) for tokens in self._done], list(to_come)
+        running = self.steps.answered(each.queued for each in self.flights.values()) if self.steps else {}
+        for flight in self.flights.values():
+            queued = flight.queued
+            made = running.get(queued.prompt)
+            learning = flight.plan.learning
+            known = learning is not None and queued.prompt >= 0
+            expected = learning.feeder.expected(queued.prompt) if learning and known else queued.output
+            (left if made is None else done)[0] += queued.tokens
+            done[1] += made or 0
+            # Whatever was expected, an answer that has not ended gets one more token.
+            left[1] += max(expected - (made or 0), 1)
+        return Work(*done, *left)
+
     async def _read_steps(self) -> None:
-        """One reader at a time: two would count the same lines."""
+        """For one reader at a time: two would count the same lines."""
         if self.steps is not None:
-            async with self._reading:
-                await in_thread(self.steps.read)
+            await in_thread(self.steps.read)
 
 
 def scheduler_settings(

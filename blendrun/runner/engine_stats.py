@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 
-from blendrun.events import EngineStats
+from blendrun.events import EngineStats, Work
 
 # What only grows while an engine lives.
-_TOTALS = ("steps", "prefill_tokens", "decode_tokens", "prefill_seconds", "decode_seconds")
+_TOTALS = (
+    "steps",
+    "prefill_tokens",
+    "decode_tokens",
+    "prefill_seconds",
+    "decode_seconds",
+    "paced_seconds",
+    "priced_seconds",
+)
 
 
 @dataclass(slots=True)
@@ -16,6 +24,7 @@ class CombinedStats:
 
     _last: dict[int, EngineStats] = field(default_factory=dict)
     _before: dict[int, list[EngineStats]] = field(default_factory=dict)
+    _work: dict[int, Work] = field(default_factory=dict)
 
     def combine(self, replica: int, stats: EngineStats) -> EngineStats:
         """Take in a replica's figures, and return those of all: sums; seconds are those of all engines."""
@@ -33,3 +42,8 @@ class CombinedStats:
             for each in fields(EngineStats)
         }
         return replace(stats, **sums)
+
+    def combine_work(self, replica: int, work: Work) -> Work:
+        """Take in what is behind a replica's engine and before it, and return the same of all."""
+        self._work[replica] = work
+        return Work(*(sum(getattr(one, each.name) for one in self._work.values()) for each in fields(Work)))

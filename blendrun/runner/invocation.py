@@ -31,6 +31,8 @@ from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.jobs.lines_read import LinesRead
 from blendrun.jobs.spool import remove_others
+from blendrun.learned.outlook import Outlook
+from blendrun.learned.sample import StepSample
 from blendrun.lengths.history import HistoryUnavailableError
 from blendrun.names import EngineName
 from blendrun.planner.run_plan import Divided, RunPlan
@@ -41,6 +43,7 @@ from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
+from blendrun.runner.step_lessons import StepLessons
 from blendrun.runner.stop import handlers_kept, stops_as_errors
 from blendrun.runner.supervise import Supervisor
 from blendrun.store import manifest as manifests
@@ -92,8 +95,11 @@ class Invocation:
     rejected: int = field(default=0, init=False)
     unkept: int = field(default=0, init=False)
     new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
+    outlook: Outlook = field(default_factory=Outlook, init=False)
+    lessons: StepLessons = field(init=False)
 
     def execute(self, make_engine: MakeEngine) -> Summary:
+        self.lessons = StepLessons(self.settings.speed, lambda text: self._note(text, warning=True))
         self.manifest = self._manifest()
         self.salt = self.manifest.salt
         self.rejected = int(self.job.rejected.sum())
@@ -190,12 +196,14 @@ class Invocation:
             owner=self,
             listener=self.hear,
             stopwatch=self.stopwatch,
+            price=self.lessons.price,
         )
         try:
             with handlers_kept():
                 asyncio.run(self.supervisor.run())
         finally:
             self.journal.sync()
+            self.lessons.learn()
 
     def _divided(self, rows: NDArray[np.int64]) -> Divided:
         """A plan for each replica."""
@@ -223,8 +231,15 @@ class Invocation:
     def _tell_plan(self, plan: RunPlan) -> None:
         if plan.why:
             self._note(plan.why)
-        self.listener(
-            Expected(plan.predicted_seconds, plan.prompt_tokens, plan.predicted_hit_tokens, plan.output_tokens)
+        self.hear(
+            Expected(
+                plan.predicted_seconds,
+                plan.prompt_tokens,
+                plan.predicted_hit_tokens,
+                plan.output_tokens,
+                plan.decode_share,
+                self.settings.replicas,
+            )
         )
         if self.settings.keep_plan is not None and plan.simulated is not None:
             with self.stopwatch.phase("plan"):
@@ -287,6 +302,7 @@ class Invocation:
         """Pass an event on; what notes say is for the summary, too."""
         if isinstance(event, Note):
             self.notes.append(event.text)
+        self.outlook.take(event)
         self.listener(event)
 
     def _note(self, text: str, *, warning: bool = False) -> None:
@@ -321,6 +337,10 @@ class Invocation:
             plan.learning.remember(self.settings.model_identity)
         except HistoryUnavailableError as error:
             self._note(str(error), warning=True)
+
+    def took_steps(self, sample: StepSample) -> None:
+        """Keep them until the end of the run."""
+        self.lessons.take(sample)
 
     def died(self, restart: Restart) -> None:
         """Keep it for the summary."""
@@ -382,7 +402,7 @@ class Invocation:
             output=self.state.output,
             errors=self.state.errors,
             order=str(self.plan.order if self.plan else self.settings.order),
-            plan=_planned(self.plan),
+            plan=_planned(self.plan, self.outlook.corrected),
             new_tokens=Tokens(*self.new_tokens),
             notes=tuple(self.notes),
             failures=self.failed.failures,
@@ -395,7 +415,8 @@ class Invocation:
         return summary
 
 
-def _planned(plan: RunPlan | None) -> PlanSummary | None:
+def _planned(plan: RunPlan | None, corrected: float | None) -> PlanSummary | None:
     if plan is None or not plan.planned:
         return None
-    return PlanSummary(plan.order, plan.overlap, plan.why, plan.predicted_seconds, plan.predicted_hit_tokens)
+    predicted, times = plan.predicted_seconds, plan.times
+    return PlanSummary(plan.order, plan.overlap, plan.why, predicted, plan.predicted_hit_tokens, corrected, times)

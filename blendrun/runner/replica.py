@@ -20,6 +20,7 @@ from blendrun.engine.scheduler.occupancy import Occupancy
 from blendrun.errors import EngineUnavailableError, ErrorCode
 from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.jobs.job import Job
+from blendrun.learned.sample import StepSample
 from blendrun.names import OrderName
 from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.deadline import Deadline
@@ -28,6 +29,7 @@ from blendrun.runner.liveness import Liveness
 from blendrun.runner.order import plan_rows
 from blendrun.runner.recovery import Recovery
 from blendrun.runner.work_stealing import WorkPool
+from blendrun.simulate.price import StepPrice
 from blendrun.store.folder import StateFolder
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
@@ -64,6 +66,9 @@ class Owner(Receiver, Protocol):
     def remember(self, plan: RunPlan) -> None:
         """A plan has been fed as far as it will be."""
 
+    def took_steps(self, sample: StepSample) -> None:
+        """An engine is done, or has died; these are steps that it took."""
+
     def died(self, restart: Restart) -> None:
         """An engine has died."""
 
@@ -73,7 +78,7 @@ class Replica:
     """number: from 1. state: paths, with files of the replica's own. plan: what it begins with; what comes then is the
     pool's. listener: told the phases of this replica (load, run, isolate), its notes and how its engine is.
 
-    info: of its engine, once one is up. ready: whether it can be drained.
+    price: what the plan's model says of a step. info: of its engine, once one is up. ready: whether it can be drained.
     """
 
     number: int
@@ -88,6 +93,7 @@ class Replica:
     listener: Listener
     stopwatch: Stopwatch
     deadline: Deadline | None = None
+    price: StepPrice | None = None
     info: EngineInfo | None = None
     ready: bool = False
     _dispatcher: Dispatcher | None = None
@@ -163,7 +169,7 @@ class Replica:
         """One engine's life."""
         recovery = self._recovery
         self._signs = Liveness(self.state.engine_log, self.state.steps)
-        steps = StepTail(self.state.steps)
+        steps = StepTail(self.state.steps, self.price)
         self._dispatcher = None
         with self.stopwatch.phase("load"):
             self.listener(PhaseStarted("load", "engine"))
@@ -199,6 +205,8 @@ class Replica:
                 await self._feed(engine, plan, estimates, occupancy, records, steps, last=True)
             finally:
                 records.close()
+                steps.finish()
+                self.owner.took_steps(steps.sample)
                 if plan is not None:
                     self.owner.remember(plan)
 

@@ -15,6 +15,7 @@ from blendrun.events import Listener
 from blendrun.jobs.job import Job
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.jobs.spool import LONGEST_WINDOW
+from blendrun.learned.own import OwnSpeed
 from blendrun.names import OrderName, Overlap
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.replica import Patience
@@ -34,7 +35,8 @@ class RunSettings:
     for several `replicas`. keep_plan: leaves it in a file. max_errors: lines that may fail, None for all. strict:
     refuse a job with a bad line before there is an engine; check: finds those that only a tokenizer can find.
     check_answers: an answer that breaks its promise is an error line; without it such answers are only counted.
-    shows_tools: whether the model's chat template shows tools to it; None where nobody knows.
+    shows_tools: whether the model's chat template shows tools to it; None where nobody knows. speed: of the engines,
+    where they are this machine's: what their steps are compared with, and what learns from them.
     """
 
     inputs: tuple[str, ...]
@@ -65,6 +67,7 @@ class RunSettings:
     accept_changes: bool = False
     retry_errors: bool = False
     overwrite: bool = False
+    speed: OwnSpeed | None = None
     patience: Patience = field(default_factory=Patience)
     versions: dict[str, str] = field(default_factory=dict)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from blendrun.engine.base import EngineInfo
 from blendrun.errors import BlendrunError, DrainedError, EngineUnavailableError
-from blendrun.events import EngineStats, Event, Listener, Note, PhaseStarted
+from blendrun.events import EngineStats, Event, Listener, Note, PhaseStarted, Work
 from blendrun.jobs.job import Job
 from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.deadline import Deadline
@@ -22,6 +22,7 @@ from blendrun.runner.engine_stats import CombinedStats
 from blendrun.runner.replica import MakeEngine, Owner, Patience, Replica
 from blendrun.runner.stop import stop_error, stop_signals
 from blendrun.runner.work_stealing import WorkPool
+from blendrun.simulate.price import StepPrice
 from blendrun.store.folder import StateFolder
 from blendrun.store.summary import Stopwatch
 
@@ -31,7 +32,8 @@ class Supervisor:
     """One job on one or several replicas.
 
     plans: what each of them begins with; what is given back is planned by make_plan. reserve: for those who are done
-    first. unfinished: all rows without an answer. stopped: why the run ends before all is answered.
+    first. unfinished: all rows without an answer. price: see `Replica`. stopped: why the run ends before all is
+    answered.
     """
 
     job: Job
@@ -47,6 +49,7 @@ class Supervisor:
     reserve: RunPlan | None = None
     stopped: BlendrunError | None = None
     deadline: Deadline | None = None
+    price: StepPrice | None = None
     _replicas: list[Replica] = field(default_factory=list)
     _working: int = 0
     _tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
@@ -138,6 +141,7 @@ class Supervisor:
                 listener=partial(self._hear, number),
                 stopwatch=self.stopwatch,
                 deadline=self.deadline,
+                price=self.price,
             )
             for number, plan in enumerate(self.plans, start=1)
         ]
@@ -169,6 +173,8 @@ class Supervisor:
         """What a replica tells, as it stands among the others."""
         if isinstance(event, EngineStats):
             event = self._stats.combine(replica, event)
+        elif isinstance(event, Work):
+            event = self._stats.combine_work(replica, event)
         elif isinstance(event, PhaseStarted) and len(self.plans) > 1:
             ready = sum(each.ready for each in self._replicas)
             if event.name == "load":

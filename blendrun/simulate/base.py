@@ -14,8 +14,9 @@ from blendrun.blend.budget import Budget, ConstantBudget
 from blendrun.names import Overlap
 
 EXACT = -1.0
-# measured: fitted by a calibration with this model. model: from rates by the cost model. prior: guessed.
-StepOrigin = Literal["measured", "model", "prior"]
+# learned: from earlier runs of this model on this machine. measured: fitted by a calibration with this model. model:
+# from rates by the cost model. prior: guessed.
+StepOrigin = Literal["learned", "measured", "model", "prior"]
 
 
 class Eviction(IntEnum):

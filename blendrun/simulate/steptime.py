@@ -1,26 +1,29 @@
-"""The constants of a step's time for a model on a machine: fitted by a calibration, else from the cost model."""
+"""The constants of a step's time for a model on a machine: learned from runs, measured, or from the cost model."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
-from blendrun.cost.base import Figure, Machine, StepFigures
+from blendrun.cost.base import Figure, LearnedSteps, Machine, StepFigures
 from blendrun.cost.step import weight_bytes
 from blendrun.errors import UsageError
 from blendrun.models.card import ModelCard
 from blendrun.simulate.base import StepOrigin, StepTime
 
-_CONSTANTS = (
+CONSTANTS = (
     *("prefill_token", "decode_token", "prefill_square", "kv_token", "weights"),
     *("row", "step", "request"),
 )
+_WEAKEST_FIRST: tuple[StepOrigin, ...] = ("prior", "model", "measured")
 
 
 def step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) -> StepTime:
     """Seconds of a step of one replica on `gpus` of the machine's devices (`KvPool.gpus`; None for all of them).
 
-    A card that was calibrated with this model on as many devices has its fitted constants (by whatever name the model
-    was given: `ModelCard.digest`); all others follow from the rates:
+    What runs of this model on as many devices of this machine taught (`Machine.learned`) goes first; a card that was
+    calibrated with this model on as many devices has its fitted constants (by whatever name the model was given:
+    `ModelCard.digest`); all others follow from the rates:
     two FLOP a parameter and token, half of the pairs of the attention triangle (`cost.formulas`), one read of the
     cache a decode step and of the weights a step. What rates do not tell (seconds a step, seconds a row) is 0 then.
     Raises UsageError, naming the rate, where one is missing or 0.
@@ -30,10 +33,33 @@ def step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) ->
         rate = getattr(machine, name)
         if not (math.isfinite(rate) and rate > 0):
             raise UsageError(f"{machine.card.name}: a {name} of {rate:g} a second gives no time; fix the hardware card")
-    fitted = machine.card.step
+    fitted, learned = machine.card.step, machine.learned
     if fitted is not None and _is_of(fitted, model) and devices == fitted.gpus:
-        return _fitted(fitted, model)
-    return _modelled(model, machine, devices / machine.gpus)
+        found = _fitted(fitted, model)
+    else:
+        found = _modelled(model, machine, devices / machine.gpus)
+    if learned is None or (learned.digest, learned.gpus) != (model.digest, devices):
+        return found
+    return _learned(found, learned, model)
+
+
+def modelled_step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) -> StepTime:
+    """The same by the rates alone, whatever was measured or learned."""
+    return step_time(model, replace(machine, card=replace(machine.card, step=None), learned=None), gpus=gpus)
+
+
+def times_rest_on(step: StepTime) -> StepOrigin:
+    """What kind of number a predicted time is: learned where anything is, else the weakest of what it rests on."""
+    origins = set(step.origin.values())
+    if "learned" in origins:
+        return "learned"
+    return next((origin for origin in _WEAKEST_FIRST if origin in origins), "model")
+
+
+def _learned(otherwise: StepTime, learned: LearnedSteps, model: ModelCard) -> StepTime:
+    missing, miss = _experts(model, learned.seconds["weights"])
+    told: dict[str, StepOrigin] = dict.fromkeys(learned.told, "learned")
+    return StepTime(**learned.seconds, experts=missing, expert_miss=miss, origin={**otherwise.origin, **told})
 
 
 def _is_of(figures: StepFigures, model: ModelCard) -> bool:
@@ -41,14 +67,14 @@ def _is_of(figures: StepFigures, model: ModelCard) -> bool:
 
 
 def _fitted(figures: StepFigures, model: ModelCard) -> StepTime:
-    values = {name: getattr(figures, f"{name}_seconds") for name in _CONSTANTS}
+    values = {name: getattr(figures, f"{name}_seconds") for name in CONSTANTS}
     for name, value in values.items():
         if not (math.isfinite(value) and value >= 0):
             raise UsageError(f"step.{name}_seconds of {value:g} for {model.alias} is no time; calibrate again")
     if values["prefill_token"] == 0 or values["kv_token"] == 0:
         raise UsageError(f"the step constants for {model.alias} have tokens that take no time; calibrate again")
     missing, miss = _experts(model, figures.weights_seconds)
-    return StepTime(**values, experts=missing, expert_miss=miss, origin=dict.fromkeys(_CONSTANTS, "measured"))
+    return StepTime(**values, experts=missing, expert_miss=miss, origin=dict.fromkeys(CONSTANTS, "measured"))
 
 
 def _modelled(model: ModelCard, machine: Machine, part: float) -> StepTime:

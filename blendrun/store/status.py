@@ -12,8 +12,9 @@ from pathlib import Path
 import msgspec
 
 from blendrun.errors import BlendrunError
-from blendrun.events import EngineStats, Event, Expected, Listener, Note, PhaseStarted, Progress
+from blendrun.events import EngineStats, Event, Expected, Listener, Note, PhaseStarted, Progress, Work
 from blendrun.files import write_atomically
+from blendrun.learned.outlook import Outlook
 from blendrun.store.summary import Summary
 
 _INTERVAL_S = 2.0
@@ -48,7 +49,8 @@ class BatchUsage(msgspec.Struct, frozen=True):
 
 class ProcessStatus(msgspec.Struct, frozen=True):
     """What OpenAI's object has no place for. phase: index, tokenise, ..., run, drain, write. exit_code: null while it
-    works. updated_at: Unix seconds, of this file.
+    works. updated_at: Unix seconds, of this file. left_seconds: least and most that the phase `run` will still take;
+    null where nobody knows.
     """
 
     pid: int
@@ -58,6 +60,7 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     in_flight: int
     updated_at: float
     exit_code: int | None = None
+    left_seconds: tuple[float, float] | None = None
 
 
 class BatchStatus(msgspec.Struct, frozen=True):
@@ -106,6 +109,8 @@ class StatusFile:
             blendrun=ProcessStatus(os.getpid(), platform.node(), "index", "", 0, time.time()),
         )
         self._written = 0.0
+        self._outlook = Outlook()
+        self._run_begun: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -128,7 +133,8 @@ class StatusFile:
 
     def take(self, event: Event) -> None:
         """Take in an event; phases are written at once, progress every two seconds."""
-        if isinstance(event, Note | Expected | EngineStats):
+        self._outlook.take(event)
+        if isinstance(event, Note | Expected | EngineStats | Work):
             return
         before = self._status
         if isinstance(event, PhaseStarted):
@@ -152,7 +158,12 @@ class StatusFile:
             request_counts=RequestCounts(summary.counts.total, summary.counts.completed, summary.counts.failed),
             usage=_usage(tokens.prompt, tokens.cached, tokens.output),
             blendrun=msgspec.structs.replace(
-                self._status.blendrun, phase="end", detail="", in_flight=0, exit_code=summary.exit_code
+                self._status.blendrun,
+                phase="end",
+                detail="",
+                in_flight=0,
+                exit_code=summary.exit_code,
+                left_seconds=None,
             ),
             **{f"{status}_at": now},
         )
@@ -170,6 +181,8 @@ class StatusFile:
         self._write()
 
     def _begin(self, event: PhaseStarted) -> None:
+        if event.name == "run" and self._run_begun is None:
+            self._run_begun = time.monotonic()
         status = _OF_PHASE.get(event.name, "in_progress")
         if self._status.status == "cancelling" and status == "in_progress":
             status = "cancelling"
@@ -178,7 +191,7 @@ class StatusFile:
             changed = {f"{status}_at": int(time.time())}
         # A file's name need not be Unicode.
         detail = event.detail.encode(errors="replace").decode()
-        invocation = msgspec.structs.replace(self._status.blendrun, phase=event.name, detail=detail)
+        invocation = msgspec.structs.replace(self._status.blendrun, phase=event.name, detail=detail, left_seconds=None)
         self._status = msgspec.structs.replace(self._status, status=status, blendrun=invocation, **changed)
 
     def _advance(self, event: Progress) -> None:
@@ -188,8 +201,17 @@ class StatusFile:
             self._status,
             request_counts=RequestCounts(event.total, event.done - event.failed, event.failed),
             usage=_usage(event.prompt_tokens, event.cached_tokens, event.output_tokens),
-            blendrun=msgspec.structs.replace(self._status.blendrun, in_flight=event.in_flight),
+            blendrun=msgspec.structs.replace(
+                self._status.blendrun, in_flight=event.in_flight, left_seconds=self._left()
+            ),
         )
+
+    def _left(self) -> tuple[float, float] | None:
+        """To a tenth of a second."""
+        if self._run_begun is None:
+            return None
+        found = self._outlook.left(time.monotonic() - self._run_begun)
+        return None if found is None else (round(found[0], 1), round(found[1], 1))
 
     def _write(self) -> None:
         if not self._open:

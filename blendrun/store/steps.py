@@ -1,4 +1,4 @@
-"""Reads the engine's step log, also while it grows: how far the answers are that still run."""
+"""Reads the engine's step log, also while it grows: how far the answers are that still run, how long steps take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from typing import Any
 import orjson
 
 from blendrun.events import EngineStats
+from blendrun.learned.sample import StepSample
 from blendrun.planner.feeder import QueuedRequest
+from blendrun.simulate.price import StepPrice
+
+# Between two steps the engine answers and builds the next batch; what goes beyond that is no step's: there was nothing
+# to do. Seconds, and a part of the step.
+_BETWEEN, _BETWEEN_SHARE = 0.05, 0.5
 
 
 def logged_steps(path: Path, at: int = 0) -> Iterator[dict[str, Any]]:
@@ -38,13 +44,19 @@ def _step(line: bytes) -> dict[str, Any] | None:
 class StepTail:
     """The lines that this invocation's engine adds to the log."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, price: StepPrice | None = None) -> None:
+        """price: what the plan's model says of a step, to compare it with."""
         self._path = path
         self._at = _size(path)
         self._decoded = 0
         self._steps = self._prefill_tokens = self._decode_tokens = 0
         self._prefill_seconds = self._decode_seconds = 0.0
         self._last: dict[str, Any] | None = None
+        self._price = price
+        self._paced = self._priced = 0.0
+        # Of the last step, when it began and what is known of it: its time ends where the next one begins.
+        self._under_way: tuple[float, float, tuple[int, int, int, int, int]] | None = None
+        self.sample = StepSample()
         # Place in the plan to the decode steps that were done when its prefill began.
         self._admitted: dict[int, int] = {}
 
@@ -84,7 +96,28 @@ class StepTail:
             pool_tokens=pool_tokens,
             running=self._last["decode_rows"],
             waiting=self._last["waiting"],
+            paced_seconds=self._paced,
+            priced_seconds=self._priced,
         )
+
+    def finish(self) -> None:
+        """The engine takes no more steps: read the rest, and count the last one."""
+        self.read()
+        self._book(None)
+
+    def _book(self, begun: float | None) -> None:
+        """The step under way is over. begun: when the next one began; None where there is none."""
+        if self._under_way is None:
+            return
+        began, seconds, what = self._under_way
+        self._under_way = None
+        between = 0.0 if begun is None else begun - began - seconds
+        seconds += min(max(between, 0.0), max(_BETWEEN, _BETWEEN_SHARE * seconds))
+        prefill, square, rows, context, new = what
+        self.sample.add(prefill, square, rows, context, new, seconds)
+        if self._price is not None:
+            self._paced += seconds
+            self._priced += self._price(prefill, square, rows, context, new)
 
     def _count(self, step: dict[str, Any]) -> None:
         self._steps += 1
@@ -95,6 +128,8 @@ class StepTail:
             self._prefill_seconds += step["seconds"]
         else:
             self._decode_seconds += step["seconds"]
+        self._book(step["time"])
+        self._under_way = _what(step)
 
     def answered(self, queued_requests: Iterable[QueuedRequest]) -> dict[int, int]:
         """Tokens that the answers of running requests have, by prompt; those not admitted yet are left out.
@@ -108,6 +143,17 @@ class StepTail:
     def forget(self, queued: QueuedRequest) -> None:
         """A request has ended."""
         self._admitted.pop(queued.index, None)
+
+
+def _what(step: dict[str, Any]) -> tuple[float, float, tuple[int, int, int, int, int]] | None:
+    """When a step began, its seconds, and what was in it; None where the log does not say, or steps go on side by side
+    on parts of the device.
+    """
+    if step.get("parallel") or "prefill_square" not in step:
+        return None
+    prefill, rows = step["prefill_tokens"], step["decode_rows"]
+    what = prefill, step["prefill_square"], rows, step["context_tokens"], step["begun"]
+    return step["time"], step["seconds"], what
 
 
 def _size(path: Path) -> int:

@@ -39,13 +39,19 @@ class Tokens(msgspec.Struct, frozen=True):
 
 
 class PlanSummary(msgspec.Struct, frozen=True):
-    """What was planned. predicted_*: of the phase `run`; null where the plan was not of the whole job."""
+    """What was planned. predicted_*: of the phase `run`; null where the plan was not of the whole job.
+
+    corrected_seconds: the same as it looked when a tenth of the run, two minutes at most, had shown how long steps
+    really take; null where it ended before. times: what the prediction rests on, a sentence; empty without one.
+    """
 
     order: str
     overlap: str
     why: str
     predicted_seconds: float | None
     predicted_hit_tokens: int | None
+    corrected_seconds: float | None = None
+    times: str = ""
 
 
 class Restart(msgspec.Struct, frozen=True):

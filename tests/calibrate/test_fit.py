@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from blendrun.calibrate.base import Constants, Observation, Step
 from blendrun.calibrate.design import Room
 from blendrun.calibrate.fit import fit, step_seconds
-from blendrun.calibrate.nnls import nnls
 from blendrun.errors import UsageError
+from blendrun.learned.nnls import nnls
 from tests.calibrate.known import A100, CPU, GPU, GPU_ROOM, sweep
 
 MACHINES = {"cpu": CPU, "gpu": GPU}

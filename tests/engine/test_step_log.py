@@ -112,6 +112,7 @@ class TestOnTheLoop:
         assert [line["step"] for line in lines] == list(range(len(lines)))
         assert [line["mode"] for line in lines] == ["prefill", *["decode"] * 5]
         assert lines[0]["admitted"] == [0, 1, 2, 3]
+        assert [(line["begun"], line["prefill_square"]) for line in lines] == [(4, 4 * 50**2), *[(0, 0)] * 5]
         # The first token comes with the prefill; a step attends to what was in the cache before it.
         assert [line["context_tokens"] for line in lines[1:]] == [4 * (50 + step) for step in range(5)]
         assert [line["decode_rows"] for line in lines] == [0, 4, 4, 4, 4, 4]

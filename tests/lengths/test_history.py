@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blendrun.database import data_folder
 from blendrun.lengths.evidence import Recalled, octave
-from blendrun.lengths.history import History, HistoryUnavailableError, data_folder
+from blendrun.lengths.history import History, HistoryUnavailableError
 
 DAY = 86400.0
 MODEL = "0123456789abcdef"
@@ -144,7 +145,7 @@ class TestTrouble:
 
     def test_a_file_locked_for_long_is_reported(self, history: History, monkeypatch: pytest.MonkeyPatch) -> None:
         record(history, [10])
-        monkeypatch.setattr("blendrun.lengths.history._WAIT_SECONDS", 0.05)
+        monkeypatch.setattr("blendrun.database._WAIT_SECONDS", 0.05)
         connection = sqlite3.connect(history.path, isolation_level=None)
         connection.execute("begin exclusive")
         with pytest.raises(HistoryUnavailableError, match="locked"):

@@ -147,3 +147,22 @@ def test_after_a_restart_what_is_left_is_counted_from_there(tracker: ProgressTra
     at(82, stats(200, 40, 5))
     at(84, stats(220, 60, 7))
     assert tracker.rates() == (10.0, 1.0)
+
+
+def test_failures_are_no_pace(tracker: ProgressTracker, at: At) -> None:
+    at(0, PhaseStarted("run"))
+    at(0, Progress(0, 100, "requests"))
+    at(10, Progress(60, 100, "requests", 50))
+    # Ten answers in ten seconds, and forty that are left.
+    assert tracker.left() == (40.0, 40.0)
+
+
+def test_time_left_follows_the_speed_of_the_steps(tracker: ProgressTracker, at: At) -> None:
+    at(0, Expected(100.0, 10_000, None, 1_000))
+    at(0, PhaseStarted("run"))
+    at(0, Progress(0, 100, "requests"))
+    at(100, EngineStats(50, 100, 10, 90.0, 10.0, 5, 10, 2, 0, 100.0, 25.0))
+    at(100, Progress(0, 100, "requests"))
+    low, high = tracker.left() or (0.0, 0.0)
+    assert low == pytest.approx(75 * 4, rel=0.15)
+    assert low <= high < 75 * 4.1

@@ -79,3 +79,50 @@ def test_a_step_is_booked_with_its_own_seconds(tmp_path: Path) -> None:
     assert (stats.steps, stats.prefill_tokens, stats.decode_tokens, stats.kv_used) == (4, 100, 12, 5)
     assert stats.prefill_seconds == pytest.approx(1.0)
     assert stats.decode_seconds == pytest.approx(1.01)
+
+
+def logged(
+    step: int, time: float, seconds: float, *, prefill: int = 0, rows: int = 0, **more: object
+) -> dict[str, object]:
+    known = {"admitted": [], "kv_used": 5, "waiting": 0, "parallel": False, "prefill_square": prefill**2}
+    what = {"step": step, "time": time, "seconds": seconds, "prefill_tokens": prefill, "decode_rows": rows}
+    return known | what | {"begun": int(prefill > 0), "context_tokens": 10 * rows} | more
+
+
+def tail_of(folder: Path, *lines: dict[str, object]) -> StepTail:
+    log = folder / "steps.jsonl"
+    tail = StepTail(log, lambda prefill, square, rows, context, new: 0.1)
+    log.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    tail.finish()
+    return tail
+
+
+def test_what_lies_between_two_steps_is_of_the_first_one_but_no_idle_time(tmp_path: Path) -> None:
+    tail = tail_of(
+        tmp_path,
+        logged(0, 0.0, 0.2, prefill=8),
+        logged(1, 0.25, 0.1, rows=2),
+        # Nothing to do for ten seconds.
+        logged(2, 10.35, 0.1, rows=2),
+    )
+    found = tail.sample.evidence
+    assert sorted(found.seconds.tolist()) == pytest.approx([0.1, 0.15, 0.25])
+    assert found.steps[found.steps[:, 0] > 0].tolist() == [[8, 64, 0, 0, 1]]
+    stats = tail.stats(10)
+    assert stats is not None
+    assert (stats.paced_seconds, stats.priced_seconds) == pytest.approx((0.5, 0.3))
+
+
+def test_a_new_engine_counts_its_time_from_zero(tmp_path: Path) -> None:
+    tail = tail_of(tmp_path, logged(0, 50.0, 0.2, rows=2), logged(0, 0.0, 0.2, rows=2))
+    assert tail.sample.evidence.seconds.tolist() == [0.2, 0.2]
+
+
+def test_steps_side_by_side_and_logs_of_earlier_versions_teach_nothing(tmp_path: Path) -> None:
+    earlier = logged(1, 1.0, 0.2, prefill=8)
+    del earlier["prefill_square"]
+    tail = tail_of(tmp_path, logged(0, 0.0, 0.2, prefill=8, parallel=True), earlier)
+    assert len(tail.sample.evidence.seconds) == 0
+    stats = tail.stats(10)
+    assert stats is not None
+    assert (stats.steps, stats.priced_seconds) == (2, 0.0)

@@ -34,6 +34,7 @@ SMALL = {
 # They start engines, or answer to nobody but a machine: what they call is tested where it lives.
 WITH_AN_ENGINE = (
     "bench/feeding.py",
+    "bench/learned_steps.py",
     "bench/learning.py",
     "bench/live.py",
     "bench/predict.py",

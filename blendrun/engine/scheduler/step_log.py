@@ -25,15 +25,16 @@ class StepLog:
     """Writes one line a step, made of these fields.
 
     step: number, from 0, in the order in which they were done. time: seconds since the scheduler began to run, when the
-    step began on the device. mode: "prefill", "decode" or "mixed". prefill_tokens: computed;
-    recomputed_tokens: of these, what requests that were sent back cost again. prefill_requests: that took part.
-    hit_tokens: found in the cache by those admitted for the first time. admitted: places in the plan of those whose
-    prefill begins. decode_rows: answers that grow by a token. context_tokens: their tokens in the cache before the
-    step. kv_used: tokens of the pool that something runs on. evictable: cached tokens that nothing runs on. waiting:
-    requests in the engine's queue. retracted: sent back for want of room, so far. sent_back: places in the plan of
-    those sent back just before this step. seconds: that it took. parallel: whether prefill and decode have parts of the
-    device of their own, so that steps of the two do not come one after the other. budget: most prefill tokens of the
-    step, null without a budget.
+    step began on the device. mode: "prefill", "decode" or "mixed". prefill_tokens: computed. begun: requests whose
+    prefill begins. prefill_square: sum of b^2 - a^2 over the chunks, each from token a to token b of its prompt.
+    recomputed_tokens: of the computed ones, what requests that were sent back cost again. prefill_requests: that took
+    part. hit_tokens: found in the cache by those admitted for the first time. admitted: places in the plan of those
+    whose prefill begins. decode_rows: answers that grow by a token. context_tokens: their tokens in the cache before
+    the step. kv_used: tokens of the pool that something runs on. evictable: cached tokens that nothing runs on.
+    waiting: requests in the engine's queue. retracted: sent back for want of room, so far. sent_back: places in the
+    plan of those sent back just before this step. seconds: that it took. parallel: whether prefill and decode have
+    parts of the device of their own, so that steps of the two do not come one after the other. budget: most prefill
+    tokens of the step, null without a budget.
     """
 
     def __init__(self, path: str, budget: StepBudget | None, *, every_rank: bool = False) -> None:
@@ -113,6 +114,7 @@ class StepLog:
         prefills = not batch.forward_mode.is_decode()
         beside = (getattr(batch, "decoding_reqs", None) or []) if prefills else batch.reqs
         filling = batch.reqs[: len(batch.reqs) - len(beside)] if prefills else []
+        begun = [request for request in filling if request is not self._chunked]
         stats = batch.prefill_stats if prefills else None
         free = scheduler.token_to_kv_pool_allocator.available_size()
         evictable = scheduler.tree_cache.evictable_size()
@@ -121,10 +123,12 @@ class StepLog:
             "time": 0.0,
             "mode": "decode" if not prefills else "mixed" if beside else "prefill",
             "prefill_tokens": batch.extend_num_tokens - len(beside) if prefills else 0,
+            "prefill_square": _square(batch, len(filling)),
             "recomputed_tokens": stats.reprocessed_log_input_tokens if stats else 0,
             "prefill_requests": len(filling),
             "hit_tokens": stats.log_hit_tokens - stats.reprocessed_log_hit_tokens if stats else 0,
-            "admitted": _places([request for request in filling if request is not self._chunked]),
+            "admitted": _places(begun),
+            "begun": len(begun),
             "decode_rows": len(beside),
             "context_tokens": _context(batch, beside),
             "kv_used": scheduler.max_total_num_tokens - free - evictable,
@@ -146,6 +150,14 @@ def _places(requests: list[Any]) -> list[int]:
     """Places in the plan of those that have one."""
     plans = [plan_of(request) for request in requests]
     return [plan.index for plan in plans if plan is not None]
+
+
+def _square(batch: Any, count: int) -> int:
+    """What attention of the first `count` requests of a batch, its prefill, looks at: sum of b^2 - a^2."""
+    if not count:
+        return 0
+    chunks = zip((batch.prefix_lens or ())[:count], (batch.extend_lens or ())[:count], strict=False)
+    return sum(int(added) * (int(added) + 2 * int(known)) for known, added in chunks)
 
 
 def _context(batch: Any, rows: list[Any]) -> int:

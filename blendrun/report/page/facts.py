@@ -85,6 +85,8 @@ def _run_tiles(subject: Subject) -> list[Tile]:
     if seconds is not None:
         predicted = _predicted(subject)
         beside = f"predicted {duration(predicted)}" if predicted else ""
+        if (corrected := _corrected(subject)) is not None:
+            beside += f", {duration(corrected)} by its first steps"
         tiles.append(Tile("run time", duration(seconds), beside))
         if plan is not None and plan.bound_seconds > 0 and seconds > 0:
             tiles.append(
@@ -117,6 +119,11 @@ def _run_tiles(subject: Subject) -> list[Tile]:
 def _predicted(subject: Subject) -> float | None:
     summary = subject.summary
     return summary.plan.predicted_seconds if summary is not None and summary.plan is not None else None
+
+
+def _corrected(subject: Subject) -> float | None:
+    summary = subject.summary
+    return summary.plan.corrected_seconds if summary is not None and summary.plan is not None else None
 
 
 def _plan_tiles(subject: Subject) -> list[Tile]:
@@ -157,6 +164,7 @@ def _settings(subject: Subject) -> list[tuple[str, str]]:
         rows += [
             ("machine", f"{hardware.gpus} x {hardware.name} (rates: {hardware.rates})"),
             ("KV pool", f"{hardware.pool_tokens:,} tokens"),
+            ("times", plan.learned.sentence if plan.learned is not None else plan.times),
         ]
     if manifest is not None:
         rows += [(name, str(value)) for name, value in sorted(manifest.answer_settings.items())]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -16,6 +16,7 @@ from blendrun.planner.workload import Described
 from blendrun.report.schemas.icicle import IcicleNode, icicle
 from blendrun.report.schemas.series import Series, planned_series
 from blendrun.simulate.portfolio import Candidate
+from blendrun.simulate.steptime import CONSTANTS, times_rest_on
 from blendrun.tree.heavy import heaviest_prefixes
 from blendrun.version import __version__
 
@@ -124,14 +125,35 @@ class BlendFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LearnedFacts:
+    """Runs on this machine that the times rest on. date: of the last one. error: mean relative error of its steps, once
+    they were learned from. sentence: for people."""
+
+    runs: int
+    date: str
+    error: float
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Constant:
+    """One of the constants of a step's time (`blendrun.simulate.base.StepTime`). origin: "learned", "measured", "model"
+    or "prior"; those that runs could not tell apart keep what they were before, and go with the others."""
+
+    seconds: float
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
 class PlanReport:
     """What `blendrun plan --json` prints. Tokens and seconds throughout.
 
     shared_tokens: what an infinite prefix cache saves. output_tokens: expected. density: compute over memory seconds of
     the whole job, null where nothing is decoded. step_budget: T*. bound_seconds, serial_seconds: with perfect overlap
     and with none, every shared token computed once. why: of the choice. plain_seconds: the given order on SGLang as it
-    comes. times: what the predicted seconds rest on: "measured" (calibrate, on this very machine and model), "model"
-    (published rates), or "prior". machines: every machine asked for, the first of which the rest of the plan is for.
+    comes. times: what the predicted seconds rest on: "learned" (earlier runs, on this very machine and model: `learned`
+    says which), "measured" (calibrate, as well), "model" (published rates), or "prior". constants: of a step's time, by
+    name. machines: every machine asked for, the first of which the rest of the plan is for.
     icicle: the prefix tree, for pictures. timeline: of the chosen order, simulated. partition: null for one replica.
     """
 
@@ -164,6 +186,8 @@ class PlanReport:
     icicle: tuple[IcicleNode, ...] = ()
     timeline: Series | None = None
     partition: PartitionFacts | None = None
+    learned: LearnedFacts | None = None
+    constants: dict[str, Constant] = field(default_factory=dict)
 
 
 def plan_report(plan: Plan, workload: Described, machines: tuple[MachineRow, ...] = ()) -> PlanReport:
@@ -205,7 +229,21 @@ def plan_report(plan: Plan, workload: Described, machines: tuple[MachineRow, ...
         icicle=icicle(tree, plan.costed.demand, costed.machine, workload.name),
         timeline=planned_series(plan.portfolio.chosen.outcome.timeline),
         partition=_partition(plan),
+        learned=_learned(plan),
+        constants=_constants(plan),
     )
+
+
+def _learned(plan: Plan) -> LearnedFacts | None:
+    found = plan.costed.machine.learned
+    if found is None or _times(plan) != "learned":
+        return None
+    return LearnedFacts(found.runs, found.date, found.error, found.sentence)
+
+
+def _constants(plan: Plan) -> dict[str, Constant]:
+    step = plan.portfolio.step
+    return {name: Constant(getattr(step, name), str(step.origin.get(name, "prior"))) for name in CONSTANTS}
 
 
 def _partition(plan: Plan) -> PartitionFacts | None:
@@ -293,10 +331,7 @@ def _order_row(candidate: Candidate, chosen: bool) -> OrderRow:
 
 
 def _times(plan: Plan) -> str:
-    # The weakest of what it rests on.
-    known = ("measured", "model", "prior")
-    origins = [str(origin) for origin in plan.portfolio.step.origin.values()]
-    return max((origin if origin in known else "model" for origin in origins), key=known.index, default="model")
+    return times_rest_on(plan.portfolio.step)
 
 
 def _hardware(plan: Costed) -> Hardware:

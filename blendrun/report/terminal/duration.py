@@ -9,3 +9,9 @@ def span(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def span_range(low: float, high: float) -> str:
+    """Seconds that are not known exactly."""
+    least, most = span(low), span(high)
+    return f"about {least}" if least == most else f"{least} to {most}"

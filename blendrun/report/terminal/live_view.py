@@ -17,7 +17,7 @@ from rich.text import Text
 
 from blendrun.events import Event, Note, PhaseStarted, Progress
 from blendrun.report.terminal.console import Shown
-from blendrun.report.terminal.duration import span
+from blendrun.report.terminal.duration import span, span_range
 from blendrun.report.tracker import RUNNING, ProgressTracker
 from blendrun.text import printable
 
@@ -111,7 +111,7 @@ def panel(tracker: ProgressTracker, width: int, spinner: RenderableType | None =
 def _figures(tracker: ProgressTracker, found: Progress, width: int) -> Iterator[tuple[str, str]]:
     yield "requests", _requests(found)
     if (left := tracker.left()) is not None:
-        yield "time left", _range(*left)
+        yield "time left", span_range(*left)
     rates = tracker.rates()
     if rates is not None:
         yield "tokens/s", f"{rates[0]:,.0f} prefill, {rates[1]:,.0f} decode"
@@ -148,11 +148,6 @@ def _amount(found: Progress) -> str:
     if found.unit == "bytes":
         return f"{found.done / 1e6:,.1f} of {found.total / 1e6:,.1f} MB"
     return f"{found.done:,} of {found.total:,} {found.unit}"
-
-
-def _range(low: float, high: float) -> str:
-    least, most = span(low), span(high)
-    return f"about {least}" if least == most else f"{least} to {most}"
 
 
 def _meter(share: float) -> str:

@@ -22,6 +22,7 @@ _TIMES = {
     "measured": "calibrated: steps of this model were measured on this card",
     "model": _UNCALIBRATED,
     "prior": _UNCALIBRATED,
+    "learned": "learned from runs on this machine",
 }
 
 
@@ -80,7 +81,7 @@ def _machine(report: PlanReport) -> Table:
     table.add_row("machine", f"{shape}, {hardware.pool_tokens:,} KV tokens each")
     rates = f"{hardware.flops / 1e12:.3g} TFLOP/s, {hardware.bandwidth / 1e12:.3g} TB/s ({hardware.rates})"
     table.add_row("rates", rates)
-    table.add_row("times", _TIMES[report.times])
+    table.add_row("times", report.learned.sentence if report.learned is not None else _TIMES[report.times])
     table.add_row("step budget", f"{report.step_budget:,} tokens (T*)")
     table.add_row("bound", f"{_time(report.bound_seconds)} overlapped, {_time(report.serial_seconds)} in turns")
     table.add_row("blend", f"{100 * blend.kept_sharing:.1f} % of the sharing kept, in {blend.units:,} units")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 
-from blendrun.report.terminal.duration import span
+from blendrun.report.terminal.duration import span, span_range
 from blendrun.store.status import BatchStatus
 from blendrun.text import printable
 
@@ -43,6 +43,8 @@ def status_lines(status: BatchStatus, now: float) -> list[str]:
         lines.append(f"tokens: {usage.input_tokens:,} in ({cached:.0f} % cached), {usage.output_tokens:,} out")
     if status.in_progress_at is not None and run.exit_code is None:
         lines.append(f"phase {run.phase} {run.detail}".rstrip() + f", running for {span(now - status.in_progress_at)}")
+    if run.left_seconds is not None and run.exit_code is None:
+        lines[-1] += f", {span_range(*run.left_seconds)} left"
     for name, path in (("output", status.output_file_id), ("errors", status.error_file_id)):
         if path is not None:
             lines.append(f"{name}: {path}")

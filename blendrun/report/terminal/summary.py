@@ -26,6 +26,16 @@ def print_summary(summary: Summary, stream: TextIO) -> None:
         print_parts([table], stream, log_width=_LOG_WIDTH)
 
 
+def _predicted(summary: Summary) -> list[tuple[str, str]]:
+    """What the run phase was predicted to take, beside what it took."""
+    plan, real = summary.plan, summary.seconds.get("run")
+    if plan is None or plan.predicted_seconds is None or real is None or summary.status != "completed":
+        return []
+    corrected = f", {plan.corrected_seconds:.1f} by its first steps" if plan.corrected_seconds is not None else ""
+    rests = f" ({plan.times})" if plan.times else ""
+    return [("run", f"{plan.predicted_seconds:.1f} predicted{rests}{corrected}; {real:.1f} real")]
+
+
 def _rows(summary: Summary) -> list[tuple[str, str]]:
     counts, tokens = summary.counts, summary.tokens
     share = f" ({100 * tokens.cached / tokens.prompt:.1f} % from the prefix cache)" if tokens.prompt else ""
@@ -34,6 +44,7 @@ def _rows(summary: Summary) -> list[tuple[str, str]]:
         ("requests", f"{counts.total:,}: {counts.completed:,} answered, {counts.failed:,} failed"),
         ("tokens", f"{tokens.prompt:,} prompt{share}, {tokens.output:,} output"),
         ("seconds", seconds),
+        *_predicted(summary),
         ("answers", summary.output),
     ]
     if summary.errors is not None:
