@@ -21,7 +21,6 @@ from typing import Any
 import orjson
 from fastapi import HTTPException
 from pydantic import ValidationError
-from sglang.srt.environ import ToolStrictLevel, envs
 
 from blendrun.endpoints.adapters import adapter_of
 from blendrun.endpoints.base import Endpoint, ServingPath
@@ -210,13 +209,13 @@ def _tools_kept(body: dict[str, Any]) -> Iterator[None]:
 
     Only the thread that prepares requests reads the level.
     """
-    choice = body.get("tool_choice")
-    if choice != "required" and not isinstance(choice, dict):
+    choice, strictest = body.get("tool_choice"), sglang_names.strictest_tools()
+    if strictest is None or (choice != "required" and not isinstance(choice, dict)):
         yield
         return
-    name = envs.SGLANG_TOOL_STRICT_LEVEL.name
+    name, level = strictest
     before = os.environ.get(name)
-    os.environ[name] = str(int(ToolStrictLevel.PARAMETER))
+    os.environ[name] = level
     try:
         yield
     finally:

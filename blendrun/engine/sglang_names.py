@@ -45,6 +45,8 @@ SERVING_METHODS = tuple(
     for serving in (_CHAT, _COMPLETIONS)
     for method in ("_validate_request", "_convert_to_internal_request", "_handle_non_streaming_request")
 )
+# How strictly a tool's schema binds a call: the levels, and the variable that says which.
+TOOL_LEVELS, TOOL_LEVEL = f"{_SRT}.environ.ToolStrictLevel", f"{_SRT}.environ.envs.SGLANG_TOOL_STRICT_LEVEL"
 # Its file is read alone, without SGLang.
 SCHEMA_REFUSAL = f"{_SRT}.constrained.json_schema_validation.validate_xgrammar_json_schema"
 
@@ -121,6 +123,7 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "the engine process": (ENGINE, SIGNAL_HANDLER, SIGQUIT_HANDLER, SIGTERM_HANDLER),
     "forks": (LAUNCH_SCHEDULER, LAUNCH_DETOKENIZER, SERVING_SETTINGS, MODEL_SETTINGS, *LOAD_TOKENIZER),
     "requests": SERVING_METHODS,
+    "tools that must be called": (TOOL_LEVELS, TOOL_LEVEL),
     "schemas": (SCHEMA_REFUSAL,),
     "the CPU platform": (PLATFORM, KV_POOL, TOKEN_ALLOCATOR, ALLOCATE_MASK, APPLY_MASK),
     "attention on the CPU": (EXTEND_ATTENTION, DECODE_ATTENTION),
@@ -234,6 +237,18 @@ def tells_dead_ends() -> bool:
 def nan_check() -> str:
     """The variable that has the engine end where logits are no numbers. The older one turns on other checks, too."""
     return "SGLANG_ENABLE_NAN_LOGITS_CHECK" if reaches("0.5.22") else "SGLANG_ENABLE_ASYNC_ASSERT"
+
+
+@cache
+def strictest_tools() -> tuple[str, str] | None:
+    """The variable that says how strictly a tool's schema binds, and its value for every tool; None where it is gone.
+
+    All versions that were tried have it; without it a call that must come is bound as its tool says itself.
+    """
+    try:
+        return str(load(TOOL_LEVEL).name), str(int(load(TOOL_LEVELS).PARAMETER))
+    except (ImportError, AttributeError):
+        return None
 
 
 def _release(found: str) -> tuple[int, ...]:

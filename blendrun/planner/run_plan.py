@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.budget import Budget
+from blendrun.blend.budget import AdaptiveBudget, Budget
 from blendrun.database import learns
 from blendrun.lengths.base import Lengths
 from blendrun.lengths.evidence import Samples
@@ -26,7 +26,7 @@ from blendrun.simulate.portfolio import Candidate
 
 _DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16
 # What a request's way to the engine's queue may take while others are admitted.
-_QUEUED_STEPS, _QUEUED_SECONDS = 4, 0.25
+_QUEUED_STEPS, _QUEUED_SECONDS, _FULL_STEPS = 4, 0.25, 2
 # A pool that differs by less from the planned one divides a blend as well.
 _SAME_POOL = 0.03
 
@@ -150,18 +150,21 @@ def candidate_plan(costed: Costed, chosen: Candidate, feeder: Feeder) -> RunPlan
 
 
 def queue_depth_of(costed: Costed, chosen: Candidate | None) -> int:
-    """So many may be admitted before the next ones arrive: in some steps of the plan, or tenths of a second.
+    """So many may be admitted before the next ones arrive: two steps full of prefill, as prompts come in bursts.
 
-    Without a plan, two steps full of prefill.
+    With a plan, in some of its steps, or tenths of a second, where that is more.
     """
     tree = costed.structure.tree
     prompts = max(tree.prompts, 1)
-    if chosen is None:
-        fresh = (tree.prompt_tokens - tree.shared_tokens) / prompts
-        wanted = 2 * costed.chunk / max(fresh, 1.0)
-    else:
-        outcome = chosen.outcome
-        wanted = prompts * max(_QUEUED_STEPS / max(outcome.steps, 1), _QUEUED_SECONDS / max(outcome.seconds, 1e-9))
+    fresh, step = (tree.prompt_tokens - tree.shared_tokens) / prompts, costed.chunk
+    if chosen is not None:
+        outcome, budget = chosen.outcome, chosen.budget
+        fresh = (outcome.prefill_tokens - outcome.recomputed_tokens) / prompts
+        step = budget.most if isinstance(budget, AdaptiveBudget) else budget.tokens
+    wanted = _FULL_STEPS * step / max(fresh, 1.0)
+    if chosen is not None:
+        often = max(_QUEUED_STEPS / max(outcome.steps, 1), _QUEUED_SECONDS / max(outcome.seconds, 1e-9))
+        wanted = max(wanted, prompts * often)
     return int(min(max(wanted, _SHALLOWEST_QUEUE), _DEEPEST_QUEUE))
 
 

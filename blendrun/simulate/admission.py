@@ -9,7 +9,8 @@ import numpy as np
 from blendrun.blend.base import LEFT, RIGHT
 from blendrun.blend.scan import first_side, left_share
 from blendrun.simulate.batch import admit, fits
-from blendrun.simulate.pool import is_coming
+from blendrun.simulate.own import refresh_prefixes, shut_out
+from blendrun.simulate.pool import evict, is_coming
 from blendrun.simulate.state import Number, Truth
 from blendrun.tree.compiled import inlined
 
@@ -18,13 +19,20 @@ from blendrun.tree.compiled import inlined
 def fill(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any, filling: Any, budget: Number) -> Number:
     """Admit requests until their prefill takes `budget` tokens. Returns how many."""
     new = 0
-    while state.pending < budget:
+    if state.shut and state.pending == 0:
+        return new
+    if anything_waits(state, back):
+        refresh_prefixes(state, nodes, work)
+    while state.pending < budget and not state.shut:
         request = _choose(state, nodes, work, agenda, row, back)
         if request < 0:
             break
         admit(state, nodes, work, agenda, request)
         filling.append(np.int64(request))
         new += 1
+    if new > 0:
+        # What one that came in later will use stays.
+        evict(state, nodes)
     return new
 
 
@@ -37,8 +45,12 @@ def anything_waits(state: Any, back: Any) -> Truth:
 def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any) -> Number:
     """The request to admit next, taken from where it waited; -1 where none may be."""
     if len(back) > 0:
-        enters = not _is_gated(state, nodes, work, back[-1]) and fits(state, nodes, work, agenda, back[-1])
-        return back.pop() if enters else -1
+        if _is_gated(state, nodes, work, back[-1]):
+            return -1
+        if fits(state, nodes, work, agenda, back[-1]):
+            return back.pop()
+        shut_out(state, nodes, work, back[-1])
+        return -1
     _find_share(state, row)
     keep_left, keep_right = _stays(state, row, LEFT), _stays(state, row, RIGHT)
     first = first_side(keep_left, keep_right, state.holding_right, _part(state, RIGHT))
@@ -54,8 +66,9 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any)
         if fits(state, nodes, work, agenda, request):
             _step(state, work, row, request, side)
             return request
-        if _stays(state, row, side):
+        if _stays(state, row, side) or not state.sided:
             # What is begun is finished first: another's prefix in its place might push out its own.
+            shut_out(state, nodes, work, request)
             return -1
     return -1
 

@@ -65,9 +65,11 @@ class SimulatedEngine:
     budget: tokens of a step; in exclusive mode, prefill tokens of a step that decodes nothing.
     gate: a request waits, and all behind it, while a prefill in flight computes a prefix that it could reuse, of
         `gate_tokens` or more; else it computes it again.
-    reserve: share of what running requests are still expected to answer that admission keeps free (0 to 1), and the
-        newcomer's own, `clip` tokens at most, as SGLang does; EXACT admits what fits at every step to come, by the
-        expected ends of all that runs.
+    reserve: share of what running requests may still answer that admission keeps free (0 to 1) at first, `clip` tokens
+        of each at most, as SGLang does (`own`); EXACT admits what fits at every step to come, by the expected ends of
+        all that runs.
+    refresh: at every so-and-so-manyth look for newcomers, prefixes of those that wait first count as just used; 0
+        where they do not.
     late: the scheduler builds a step before it has the result of the one before, as SGLang's overlapped one does: a
         prefix can be used from the second step behind the one that computes it. On pdmux it never does.
     paced: a side of a blend admits at the even pace that keeps its part of the pool filled, so that requests of one
@@ -82,6 +84,7 @@ class SimulatedEngine:
     gate_tokens: int = 1
     reserve: float = EXACT
     clip: int = 1 << 30
+    refresh: int = 0
     eviction: Eviction = Eviction.NEXT_USE
     late: bool = True
     paced: bool = False

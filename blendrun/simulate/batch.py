@@ -9,7 +9,8 @@ import numpy as np
 
 from blendrun.blend.base import LEFT
 from blendrun.blend.scan import fits_until_its_end, insert_end
-from blendrun.simulate.pool import evict, lock, publish, unheld_tokens, unlock, usable_tokens
+from blendrun.simulate.own import is_own, kept_of_newcomer, note_retracted, own_fits
+from blendrun.simulate.pool import absent_tokens, evict, lock, publish, unheld_tokens, unlock, usable_tokens
 from blendrun.simulate.state import EXCLUSIVE, Number, Truth
 from blendrun.tree.compiled import inlined
 
@@ -43,9 +44,8 @@ def fits(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> Tru
         return False
     held = state.used - state.evictable + unheld_tokens(nodes, work[request].leaf)
     held += choices * work[request].answered
-    if state.reserve >= 0.0:
-        own = choices * min(max(work[request].expected - work[request].answered, 0), state.clip)
-        return held + own + state.reserve * max(state.to_come, 0) <= state.pool
+    if is_own(state):
+        return own_fits(state, work, request, held)
     return fits_until_its_end(
         agenda[0],
         agenda[1],
@@ -64,6 +64,11 @@ def fits(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> Tru
 def admit(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> None:
     choices, answered = work[request].choices, work[request].answered
     hit, own = hit_tokens(nodes, work, request), unheld_tokens(nodes, work[request].leaf) + choices * answered
+    if is_own(state):
+        state.kept += kept_of_newcomer(state, work, request)
+        # What another computes at the same time is held twice until the tree has it.
+        work[request].twice = max(work[request].length - hit - absent_tokens(nodes, work[request].leaf), 0)
+        state.twice += work[request].twice
     if answered == 0:
         state.hits += hit
     else:
@@ -72,7 +77,6 @@ def admit(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> No
     lock(state, nodes, work[request].leaf)
     state.running += 1
     state.all_rows += choices
-    state.to_come += choices * (work[request].expected - answered)
     work[request].at = hit
     work[request].rest = work[request].length - hit + choices * answered
     state.pending += work[request].rest
@@ -162,7 +166,6 @@ def begin_decode(state: Any, work: Any, agenda: Any, ends: Any, request: Number)
     choices, answered = work[request].choices, work[request].answered
     state.rows += choices
     state.context += choices * (work[request].length + answered)
-    state.to_come -= choices
     leaves_at = float(state.decoded + steps_expected(work, request))
     if leaves_at != work[request].leaves_at:
         _forget_end(state, work, agenda, request)
@@ -180,7 +183,6 @@ def decode(state: Any, nodes: Any, steps: Number) -> None:
     state.emitted += grown
     state.used += grown
     state.context += grown
-    state.to_come -= grown
     evict(state, nodes)
 
 
@@ -188,10 +190,7 @@ def decode(state: Any, nodes: Any, steps: Number) -> None:
 def end_requests(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, finished: Any) -> None:
     """End every request that has its last token."""
     while len(ends) > 0 and ends[0] // len(work) <= state.decoded:
-        key = heapq.heappop(ends)
-        request = key % len(work)
-        if work[request].ends_at != key // len(work):
-            continue
+        request = heapq.heappop(ends) % len(work)
         work[request].answered = work[request].output
         cached = _leave(state, work, agenda, request)
         if not state.next_use:
@@ -214,7 +213,6 @@ def _leave(state: Any, work: Any, agenda: Any, request: Number) -> Number:
     state.rows -= choices
     state.all_rows -= choices
     state.context -= choices * work[request].length + cached
-    state.to_come -= choices * (work[request].expected - max(work[request].answered, 1))
     state.running -= 1
     work[request].ends_at = -1
     _forget_end(state, work, agenda, request)
@@ -228,19 +226,22 @@ def retract(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, back: Any
 
     First those with the fewest answered tokens, of these the longest prompt, of these the latest in order.
     """
+    retracted = state.retracted
     while state.used - state.evictable + state.rows > state.pool and state.running > 1 and state.rows > 0:
         victim, fewest = np.int64(-1), np.int64(0)
         for key in ends:
             request, end = key % len(work), key // len(work)
-            if work[request].ends_at != end:
-                continue
             answered = work[request].output - (end - state.decoded)
             longest = work[victim].length if victim >= 0 else 0
             further = (work[request].length, request) > (longest, victim)
             if victim < 0 or answered < fewest or (answered == fewest and further):
                 victim, fewest = request, answered
         work[victim].answered = fewest
+        ends.remove(work[victim].ends_at * len(work) + victim)
+        heapq.heapify(ends)
         _leave(state, work, agenda, victim)
         unlock(state, nodes, work[victim].leaf, 1)
         state.retracted += 1
         back.append(np.int64(victim))
+    if state.retracted > retracted:
+        note_retracted(state, work, ends)

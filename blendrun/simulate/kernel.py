@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 
 from blendrun.simulate.admission import anything_waits, fill
 from blendrun.simulate.batch import begin_decode, decode, end_requests, forget_overdue, prefill, retract
+from blendrun.simulate.own import note_decoded, note_kept, open_again
 from blendrun.simulate.pool import publish
 from blendrun.simulate.seconds import prefill_budget, record, step_seconds
-from blendrun.simulate.state import EXCLUSIVE, NODE, REQUEST, STATE, Number
+from blendrun.simulate.state import EXCLUSIVE, NODE, PDMUX, REQUEST, STATE, Number
 from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, compiled, inlined
 
 BUCKETS = 512
@@ -26,10 +27,11 @@ COLUMNS = 9
 def _alike(state: Any, ends: Any, waits: bool) -> Number:
     """Decode steps from here that differ in nothing but the context's growth.
 
-    Until an end nothing can change but what depends on time itself: look-ahead, pace and an adaptive budget.
+    Until an end nothing can change but what depends on time itself: look-ahead, SGLang's own guess at what is to come
+    where it still looks, pace and an adaptive budget.
     waits: whether anything waits for admission or for its next chunk.
     """
-    if waits and (state.reserve < 0.0 or state.paced or state.most > 0):
+    if waits and (not state.shut or state.opens or state.most > 0):
         return 1
     room = (state.pool - state.used + state.evictable) // max(state.rows, 1)
     return max(min(ends[0] // state.requests - state.decoded, room), 1)
@@ -77,20 +79,26 @@ def run(
     row, agenda = (unit, compute, memory, density, reads, keep_left, keep_right), (expected_ends, freed, alive)
     ends, back, filling = _empty_list(), _empty_list(), _empty_list()
     while True:
+        held, over = state.used - state.evictable, state.done
+        waits = anything_waits(state, back)
+        if state.late:
+            note_kept(state, work, ends, filling, waits)
         end_requests(state, nodes, work, agenda, ends, finished)
         if state.done == len(work):
             return
+        if not state.late:
+            note_kept(state, work, ends, filling, waits)
+        open_again(state, state.done > over, held)
         forget_overdue(state, agenda)
         hits, budget = state.hits, prefill_budget(state)
         new = fill(state, nodes, work, agenda, row, back, filling, budget)
         taken, square, done = prefill(state, nodes, work, filling, budget)
-        rows, steps = np.int64(0), np.int64(1)
+        rows, steps, back_before = np.int64(0), np.int64(1), state.retracted
         if state.rows > 0 and (taken == 0 or state.mode != EXCLUSIVE):
-            retracted = state.retracted
             retract(state, nodes, work, agenda, ends, back)
             rows = state.rows
             # The rows sent back leave room, in the pool and in the budget, for what this step could not take.
-            if taken == 0 and rows > 0 and state.retracted == retracted and state.published == state.filled:
+            if taken == 0 and rows > 0 and state.retracted == back_before and state.published == state.filled:
                 steps = _alike(state, ends, state.pending > 0 or anything_waits(state, back))
         context = state.context + rows * (steps + 1) / 2 if rows > 0 else 0.0
         seconds, arithmetic, reading = 0.0, 0.0, 0.0
@@ -102,11 +110,18 @@ def run(
         state.memory += reading * steps
         if rows > 0:
             decode(state, nodes, steps)
+            if (taken == 0 or state.mode == PDMUX) and state.retracted == back_before:
+                note_decoded(state, steps)
+        if taken > 0 and state.filled + done < len(filling):
+            # SGLang takes a prompt that is half in out of the step's rows, and looks again.
+            state.opens = 1
         for place in range(state.filled, state.filled + done):
             begin_decode(state, work, agenda, ends, filling[place])
         known = state.filled if state.late else state.filled + done
         for place in range(state.published, known):
             publish(nodes, work[filling[place]].leaf, work[filling[place]].length)
+            state.twice -= work[filling[place]].twice
+            work[filling[place]].twice = 0
         state.published = known
         state.filled += done
         if taken == 0 and rows == 0:

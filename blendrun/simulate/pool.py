@@ -60,7 +60,7 @@ def evict(state: Any, nodes: Any) -> None:
 
 @inlined
 def lock(state: Any, nodes: Any, leaf: Number) -> None:
-    """Hold the path of a request; what is absent begins to come."""
+    """Hold the path of a request; what is absent begins to come. Room for it is made when all of a step are chosen."""
     node = leaf
     while node > 0:
         if nodes[node].refs == 0:
@@ -74,7 +74,6 @@ def lock(state: Any, nodes: Any, leaf: Number) -> None:
         nodes[node].refs += 1
         nodes[node].waiting -= 1
         node = nodes[node].parent
-    evict(state, nodes)
 
 
 @inlined
@@ -92,6 +91,19 @@ def unlock(state: Any, nodes: Any, leaf: Number, again: Number) -> None:
 
 
 @inlined
+def touch(nodes: Any, leaf: Number) -> None:
+    """Count what is usable of a path as just used."""
+    node = leaf
+    while node > 0 and nodes[node].state != READY:
+        node = nodes[node].parent
+    while node > 0 and nodes[node].refs == 0:
+        older, newer = nodes[node].older, nodes[node].newer
+        nodes[older].newer, nodes[newer].older = newer, older
+        put_newest(nodes, useful(nodes), node)
+        node = nodes[node].parent
+
+
+@inlined
 def publish(nodes: Any, leaf: Number, depth: Number) -> None:
     """Make usable what is computed of a path: its first `depth` tokens."""
     node = leaf
@@ -100,6 +112,15 @@ def publish(nodes: Any, leaf: Number, depth: Number) -> None:
         if nodes[node].state == COMING and nodes[node].depth <= depth:
             nodes[node].state = READY
         node = nodes[node].parent
+
+
+@inlined
+def absent_tokens(nodes: Any, leaf: Number) -> Number:
+    """Prompt tokens of a path that are neither in the pool nor being computed."""
+    node = leaf
+    while node > 0 and nodes[node].state == ABSENT:
+        node = nodes[node].parent
+    return nodes[leaf].depth - nodes[node].depth
 
 
 @inlined

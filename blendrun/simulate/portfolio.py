@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +29,7 @@ from blendrun.names import OrderName, Overlap
 from blendrun.simulate.base import EXACT, Eviction, Outcome, SimulatedEngine, StepTime
 from blendrun.simulate.budgets import budgets_to_try
 from blendrun.simulate.draw import draw_outputs
+from blendrun.simulate.own import REFRESH_LOOKS
 from blendrun.simulate.simulator import overlapped_seconds, simulate
 from blendrun.simulate.steptime import step_time
 from blendrun.tokens.base import Prompts
@@ -54,17 +55,16 @@ class AdmissionPolicy:
 
 # blendrun knows what comes next, and what each request needs until its end.
 BLENDRUN = AdmissionPolicy(gate=True, reserve=EXACT, eviction=Eviction.NEXT_USE)
-# Share of what running requests may still answer that SGLang itself keeps free: it falls from 0.7 to 0.1 with the
-# steps; of requests that nothing but their bound can end it keeps all.
-_OWN_RESERVE, _OWN_RESERVE_FIXED = 0.4, 1.0
+# Share of what running requests may still answer that SGLang itself keeps free at first.
+OWN_RESERVE = 0.7
 # Tokens of an answer that SGLang reserves at most (`CLIP_MAX_NEW_TOKENS`).
 OWN_CLIP = 4096
 # The same with SGLang's own reserve: more comes in than fits if all answers are as long as expected, and some is sent
 # back. Where steps are bound by reading the weights, fuller steps are worth that. Answers of fixed length come in later
 # than they would fit, in fewer and fuller steps.
-EAGER = AdmissionPolicy(gate=True, reserve=_OWN_RESERVE, eviction=Eviction.NEXT_USE)
+EAGER = AdmissionPolicy(gate=True, reserve=OWN_RESERVE, eviction=Eviction.NEXT_USE)
 # SGLang as it comes.
-STOCK = AdmissionPolicy(gate=False, reserve=_OWN_RESERVE, eviction=Eviction.LRU)
+STOCK = AdmissionPolicy(gate=False, reserve=OWN_RESERVE, eviction=Eviction.LRU)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,8 +145,7 @@ def simulate_portfolio(
     max_running: answers that are decoded at once; None for as many as the pool holds.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
         means of `lengths`.
-    admissions: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough, with the
-        reserve that SGLang has for this job (`own_reserve`).
+    admissions: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough.
     gpu_hour: price of an hour of one device.
     listener: told the progress in simulations.
 
@@ -160,19 +159,18 @@ def simulate_portfolio(
     chunk = chunk or engine_chunk(machine.card)
     truth = _within(pool, prompts, draw_outputs(lengths) if outputs is None else outputs)
     expected = np.rint(lengths.mean).astype(np.int64)
-    job = _Job(tree, prompts, truth, expected, step, pool, machine.gpus, gpu_hour, max_running)
+    limits = np.where(prompts.known, truth, np.maximum(prompts.bound, truth))
+    job = _Job(tree, prompts, truth, expected, limits, step, pool, machine.gpus, gpu_hour, max_running)
     thorough = len(prompts) <= _LARGE if thorough is None else thorough
     paces = (False, True) if thorough else (False,)
     bound = bound_seconds(demand, machine)
     decoded = float((lengths.mean * prompts.choices).sum())
-    own = own_reserve(prompts, expected)
-    eager, stock = replace(EAGER, reserve=own), replace(STOCK, reserve=own)
     wanted = budgets_to_try(demand, pool, step, bound, decoded, chunk, thorough=thorough)
-    trials = [_Trial(_plain(orders, len(prompts)), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, stock)]
+    trials = [_Trial(_plain(orders, len(prompts)), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, STOCK)]
     for overlap in overlaps:
         tried = list(budgets or wanted[overlap]) if overlap is not Overlap.EXCLUSIVE else wanted[overlap]
         for budget in tried:
-            for admission in admissions or ((BLENDRUN, eager) if thorough else (BLENDRUN,)):
+            for admission in admissions or ((BLENDRUN, EAGER) if thorough else (BLENDRUN,)):
                 trials += [_Trial(order, overlap, budget, False, admission) for order in orders]
                 trials += [_Trial(blend, overlap, budget, paced, admission) for blend in blends for paced in paces]
     plain, *found = job.run(trials, listener)
@@ -188,20 +186,6 @@ def simulate_portfolio(
         bound=bound,
         practical_seconds=overlapped_seconds(bound.compute, bound.memory),
     )
-
-
-def own_reserve(prompts: Prompts, expected: NDArray[np.int64]) -> float:
-    """Share of what is still to be answered that SGLang's own admission keeps free, on the mean of a job.
-
-    expected: i64 (M,), output tokens of one choice. Of a request it counts no more than `OWN_CLIP` tokens at any time.
-    """
-    tokens = expected.astype(np.float64)
-    # Tokens that are to come, summed over the steps of an answer; and so much of them as is counted.
-    to_come = tokens * tokens / 2 * prompts.choices
-    over = np.maximum(tokens - OWN_CLIP, 0.0)
-    counted = to_come - over * over / 2 * prompts.choices
-    share = np.where(prompts.known, _OWN_RESERVE_FIXED, _OWN_RESERVE)
-    return float((share * counted).sum()) / max(float(to_come.sum()), 1.0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,6 +205,7 @@ class _Job:
     prompts: Prompts
     outputs: NDArray[np.int64]
     expected: NDArray[np.int64]
+    limits: NDArray[np.int64]
     step: StepTime
     pool: KvPool
     gpus: int
@@ -246,10 +231,16 @@ class _Job:
             gate_tokens=GATE_TOKENS,
             reserve=trial.admission.reserve,
             clip=OWN_CLIP,
+            refresh=REFRESH_LOOKS if trial.admission.eviction is Eviction.LRU else 0,
             eviction=trial.admission.eviction,
             paced=trial.paced,
         )
-        outcome = simulate(self.tree, self.prompts, trial.fed, self.outputs, self.step, engine, expected=self.expected)
+        outcome = simulate(
+            *(self.tree, self.prompts, trial.fed, self.outputs, self.step, engine),
+            expected=self.expected,
+            limits=self.limits,
+            fixed=self.prompts.known,
+        )
         seconds = max(outcome.seconds, 1e-9)
         tokens = self.prompts.prompt_tokens.sum(dtype=np.int64) + (self.outputs * self.prompts.choices).sum()
         return Candidate(

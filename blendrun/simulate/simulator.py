@@ -44,23 +44,31 @@ def simulate(
     engine: SimulatedEngine,
     *,
     expected: NDArray[np.int64] | None = None,
+    limits: NDArray[np.int64] | None = None,
+    fixed: NDArray[np.bool_] | None = None,
 ) -> Outcome:
     """Feed an order from its front, or a blend from both of its ends, to the engine's model.
 
     outputs: i64 (M,), true output tokens of one choice of each prompt, in input order.
     expected: i64 (M,), what admission believes; None where it knows.
+    limits: i64 (M,), output tokens of one choice at most, by which SGLang's own admission goes; None for `expected`.
+    fixed: bool (M,), whose answers nothing else can end; None for none.
     """
     prompt = fed.row_prompt if isinstance(fed, Blend) else fed.prompt
     count = len(prompt)
     believed = outputs if expected is None else expected
     ends = _cursor(fed.row) if isinstance(fed, Blend) else _one_end(count)
     unit, compute, memory, density, reads, keep_left, keep_right = ends
+    work = _work(tree, prompts, prompt, outputs, believed)
+    work["limit"] = believed[prompt] if limits is None else limits[prompt]
+    work["fixed"] = 0 if fixed is None else fixed[prompt]
     states = _state(engine, step, count)
+    states["sided"] = isinstance(fed, Blend)
     states["rest_compute"], states["rest_memory"] = compute.sum(), memory.sum()
     finished, line = np.zeros(count), np.zeros((kernel.BUCKETS, kernel.COLUMNS))
     kernel.run(
         _nodes(tree),
-        _work(tree, prompts, prompt, outputs, believed),
+        work,
         states,
         *(unit, compute, memory, density, reads, keep_left, keep_right),
         *(np.empty(count), np.empty(count), np.empty(count)),
@@ -134,6 +142,8 @@ def _state(engine: SimulatedEngine, step: StepTime, count: int) -> NDArray[np.vo
         "paced": engine.paced,
         "late": engine.late and engine.overlap is not Overlap.PDMUX,
         "reserve": engine.reserve,
+        "guess": engine.reserve,
+        "refresh": engine.refresh,
         "clip": engine.clip,
         "requests": count,
         "right_at": count - 1,

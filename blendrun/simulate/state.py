@@ -27,20 +27,28 @@ def _record(**columns: str) -> np.dtype[np.void]:
 # kept: tokens of answers kept behind a leaf.
 NODE = _record(i4="parent start depth state refs waiting newer older", i8="kept")
 
-# A request. expected: output tokens of a choice that admission believes in. answered: tokens of a choice there were
-# when it was last admitted. at, rest: where its next chunk begins, prefill tokens left. ends_at: decode step after
-# which it ends, -1 where it does not decode. side: LEFT or RIGHT. What admission took it for: leaves_at: decode step of
-# its end; own: tokens that are held for it alone; frees: tokens that come back at its end.
-REQUEST = _record(i8="leaf length output expected choices answered at rest ends_at side", f8="leaves_at own frees")
+# A request. expected: output tokens of a choice that admission believes in. limit: that it may have at most, by which
+# SGLang's own admission goes; fixed: whether nothing else can end it. answered: tokens of a choice there were when it
+# was last admitted. at, rest: where its next chunk begins, prefill tokens left; twice: of these, what another computes
+# too. ends_at: decode step after which it ends, -1 where it does not decode. side: LEFT or RIGHT. What admission took
+# it for: leaves_at: decode step of its end; own: tokens that are held for it alone; frees: tokens that come back at its
+# end.
+REQUEST = _record(
+    i8="leaf length output expected limit fixed choices answered at rest twice ends_at side",
+    f8="leaves_at own frees",
+)
 
 # Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
 # used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with
-# those of requests in prefill. context: cached tokens the rows read. to_come: output tokens still expected of what
-# runs. pending: prefill tokens admitted and not computed. filled: requests whose prefill is over, of those ever in
-# the queue; published: of these, those whose prefix can be used. decoded: decode steps so far. first, last: live part
-# of the expected ends. left_at, right_at: next of each side. share: of the left side, for the units share_left and
-# share_right. holding_, due_: tokens that count as a side's, and the step at which it may admit. rest_: seconds of
-# compute and memory not yet admitted. now, compute, memory: seconds so far.
+# those of requests in prefill. context: cached tokens the rows read. pending: prefill tokens admitted and not
+# computed. filled: requests whose prefill is over, of those ever in the queue; published: of these, those whose prefix
+# can be used. decoded: decode steps so far. first, last: live part of the expected ends. sided: whether it is a blend.
+# Of SGLang's own admission (`own`): looks: for newcomers, so far; shut: whether it does not look; opens: whether it
+# looks again at the next step; leaving: tokens that are free and that it does not see yet; twice: tokens that are held
+# for a second time; kept: tokens that it keeps free; guess: the share of what is to come that these are. left_at,
+# right_at: next of each side. share: of the left side, for the units share_left and share_right. holding_, due_: tokens
+# that count as a side's, and the step at which it may admit. rest_: seconds of compute and memory not yet admitted.
+# now, compute, memory: seconds so far.
 POLICY = ("most", "ratio", "weight_tokens", "row_tokens", "cached_tokens")
 CONSTANTS = (
     *("prefill_token", "decode_token", "prefill_square", "kv_token", "weights", "experts", "expert_miss"),
@@ -48,9 +56,10 @@ CONSTANTS = (
 )
 STATE = _record(
     i8="pool mode tokens max_running gate next_use paced late clip most "
-    "used evictable rows all_rows context to_come running pending filled published decoded first last "
-    "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket",
-    f8="reserve ratio weight_tokens row_tokens cached_tokens "
+    "used evictable rows all_rows context running pending filled published decoded first last "
+    "sided refresh looks shut opens leaving twice requests left_at right_at share_left share_right "
+    "hits prefilled recomputed emitted retracted steps done bucket",
+    f8="reserve kept guess ratio weight_tokens row_tokens cached_tokens "
     "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request "
     "share holding_left holding_right due_left due_right rest_compute rest_memory now compute memory",
 )

@@ -7,7 +7,8 @@ steps. "refused": a request waits and does not come in. "admits 4": four rows ha
 SGLang: its own part of looking for a prefill batch in that step.
 eviction: a full pool from which each step takes a token a row, which publishes what it took as prompts of 300 tokens
 with answers of 100 that nothing will use again; the Rust core with SGLang's LRU beside it.
-PYTHONPATH chooses the code that is measured.
+PYTHONPATH chooses the code that is measured. So SGLang's names are not taken from that code (`engine.sglang_names`):
+those here and in the tests' loop are where 0.5.23 has them.
 """
 
 from __future__ import annotations

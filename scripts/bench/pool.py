@@ -6,6 +6,9 @@ SGLang's functions run as they are, told that a device of the card's memory is t
 of captured graphs and the share of the memory, and make tokens of what the weights leave. Two numbers are given to both
 sides: what is free of a device before anything is loaded (`cost.reserve.free_bytes`, from start-up logs), and the
 weights, for SGLang as transformers counts them.
+
+What is called here is no part of blendrun, and stands where SGLang 0.5.23 has it (before 0.5.20 it is in one file), so
+it is not among `engine.sglang_names`: another version is refused.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from blendrun.cost.base import HardwareCard
 from blendrun.cost.capacity import EngineLimits, kv_pool
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.cost.reserve import free_bytes
+from blendrun.engine.sglang_names import LAST, installed
 from blendrun.engine.sizes import engine_limits
 from blendrun.errors import UsageError
 from blendrun.models.card import ModelCard
@@ -67,6 +71,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     out = parser.parse_args().json
+    if installed() != LAST:
+        raise SystemExit(f"this calls functions of SGLang {LAST} by name, and {installed()} is installed")
     print("| card | model | GPUs | told | share | SGLang tokens | planned | error |\n|---|---|---|---|---|---|---|---|")
     rows = []
     with TemporaryDirectory(prefix="blendrun-pool-") as folder:

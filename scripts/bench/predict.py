@@ -134,7 +134,8 @@ def predict(path: Path, order: OrderName, pool: int) -> tuple[float, int, int]:
         eviction=Eviction.LRU,
     )
     outputs = prompts.reference.astype(np.int64)
-    outcome = simulate(structure.tree, prompts, fed, outputs, step_time(workload.model.card, on), engine)
+    step = step_time(workload.model.card, on)
+    outcome = simulate(structure.tree, prompts, fed, outputs, step, engine, fixed=prompts.known)
     return outcome.seconds, outcome.hit_tokens, len(prompts)
 
 

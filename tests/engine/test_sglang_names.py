@@ -39,6 +39,12 @@ class TestInstalled:
         assert said is not None
         assert said.endswith("these find no longer what they touch: requests, schemas")
 
+    def test_a_tools_schema_binds_by_sglangs_own_word_or_not_at_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        strictest = sglang_names.strictest_tools.__wrapped__
+        assert strictest() == ("SGLANG_TOOL_STRICT_LEVEL", "2")
+        monkeypatch.setattr(sglang_names, "TOOL_LEVELS", "sglang.srt.environ.no_longer_there")
+        assert strictest() is None
+
     def test_seeds_are_honoured_only_where_all_they_take_is_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert seeds.can_be_honoured()
         monkeypatch.setattr(seeds, "SEEDED_DRAW", "sglang.srt.layers.sampler.no_longer_there")

@@ -28,12 +28,15 @@ class Request:
     output: int
     expected: int
     choices: int
+    limit: int
+    fixed: bool
     side: str = LEFT
     answered: int = 0  # Tokens of each choice, first tokens counted.
     cached_answers: int = 0
     computed: int = 0  # Prompt and lost answers in the pool.
     to_compute: int = 0
     decoding: bool = False
+    twice: int = 0
     own: int = 0
     steps: int = 0
     expected_end: int = 0
@@ -57,6 +60,8 @@ class Reference:
     expected: Sequence[int]
     step_time: StepTime
     engine: SimulatedEngine
+    limits: Sequence[int] | None = None
+    fixed: Sequence[bool] | None = None
     now: float = 0.0
     compute: float = 0.0
     memory: float = 0.0
@@ -77,6 +82,12 @@ class Reference:
     due: dict[str, float] = field(default_factory=lambda: {LEFT: 0.0, RIGHT: 0.0})
     share: float = 1.0
     share_units: tuple[int, int] = (-1, -1)
+    # Of SGLang's own admission: what it sees of the last step, whether it looks, and whether it will again.
+    kept: float = 0.0
+    leaving: int = 0
+    shut: bool = False
+    opens: bool = False
+    looks: int = 0
 
     def __post_init__(self) -> None:
         order = self.fed.row_prompt if isinstance(self.fed, Blend) else self.fed.prompt
@@ -96,9 +107,12 @@ class Reference:
                     int(self.outputs[prompt]),
                     int(self.expected[prompt]),
                     int(self.prompts.choices[prompt]),
+                    int((self.expected if self.limits is None else self.limits)[prompt]),
+                    self.fixed is not None and bool(self.fixed[prompt]),
                 )
             )
         self.row = list(self.all)
+        self.guess = self.engine.reserve
         self.last_step: dict[int, int] = {}
         blend = self.fed if isinstance(self.fed, Blend) else None
         self.unit = blend.row.unit.tolist() if blend else [0] * len(self.all)
@@ -193,10 +207,9 @@ class Reference:
             return False
         held = self.held() + self.unheld(request) + request.choices * request.answered
         pool = self.engine.pool_tokens
-        if self.engine.reserve != EXACT:
-            own = request.choices * min(max(request.expected - request.answered, 0), self.engine.clip)
-            to_come = sum(each.choices * (each.expected - each.answered) for each in self.running)
-            return held + own + self.engine.reserve * max(to_come, 0) <= pool
+        if self.own:
+            asked = request.choices * (min(max(request.limit - request.answered, 0), self.engine.clip) + 1)
+            return held + self.leaving + sum(each.twice for each in self.all) + asked + self.kept < pool
         rows += request.choices
         for ahead in range(self.remaining(request) + self.delay() + 1):
             if held + ahead * rows > pool:
@@ -208,8 +221,63 @@ class Reference:
                     rows -= each.choices
         return True
 
+    @property
+    def own(self) -> bool:
+        """Whether SGLang admits by itself."""
+        return self.engine.reserve != EXACT
+
+    @property
+    def late(self) -> bool:
+        return self.engine.late and self.engine.overlap is not Overlap.PDMUX
+
+    def in_full(self, request: Request) -> int:
+        return request.choices * (min(request.limit, self.engine.clip) + 1)
+
+    def find_kept(self) -> None:
+        """What SGLang keeps free; those that have just ended run on, where it does not know that yet."""
+        self.kept = 0.0
+        if not self.own:
+            return
+        for each in self.decoding:
+            answered = each.answered - (1 if self.late else 0)
+            left = each.choices * min(each.limit - answered, self.engine.clip)
+            self.kept += left * (1.0 if each.fixed else self.guess)
+        self.kept += sum(self.in_full(each) for each in self.prefilling)
+        if self.engine.overlap is Overlap.MIXED:
+            self.kept += self.rows()
+
+    def refuse(self, request: Request) -> None:
+        if self.engine.refresh:
+            self.use(request)
+        if self.own and self.decoding:
+            self.shut = True
+
+    def refresh(self) -> None:
+        """SGLang counts the prefixes of the first 128 that wait as just used, the first one's as the last."""
+        if not self.engine.refresh or not self.row:
+            return
+        if self.looks % self.engine.refresh == 0:
+            for request in reversed(self.row[:128]):
+                self.use(request)
+        self.looks += 1
+
+    def use(self, request: Request) -> None:
+        """What a request finds in the cache counts as just used."""
+        self.tick += 1
+        locked = self.locked()
+        for node in request.path:
+            entry = self.cache.get(node)
+            if entry is None or not entry.usable:
+                break
+            if node not in locked:
+                entry.used_at = self.tick
+
     def admit(self, request: Request) -> None:
         hit = max(min(self.usable(request), request.prompt - 1), 0)
+        if self.own:
+            self.kept += self.in_full(request)
+            new = sum(self.size(node) for node in request.path if node not in self.cache)
+            request.twice = max(request.prompt - hit - new, 0)
         lost = request.choices * request.answered
         if request.answered == 0:
             self.hits += hit
@@ -224,7 +292,6 @@ class Reference:
         for node in request.path:
             self.cache.setdefault(node, Cached(self.size(node)))
         self.prefilling.append(request)
-        self.make_room()
 
     def part(self, side: str) -> float:
         return (self.share if side == LEFT else 1.0 - self.share) * self.engine.pool_tokens
@@ -254,8 +321,12 @@ class Reference:
 
     def next_request(self) -> Request | None:
         if self.back:
-            enters = not self.is_gated(self.back[-1]) and self.fits(self.back[-1])
-            return self.back.pop() if enters else None
+            if self.is_gated(self.back[-1]):
+                return None
+            if self.fits(self.back[-1]):
+                return self.back.pop()
+            self.refuse(self.back[-1])
+            return None
         self.find_share()
         sides = (RIGHT, LEFT) if self.holding(RIGHT) < self.part(RIGHT) else (LEFT, RIGHT)
         begun = [side for side in (RIGHT, LEFT) if self.row and self.stays[side][self.next_of(side).place]]
@@ -270,7 +341,8 @@ class Reference:
             if self.fits(head):
                 self.take(head, side)
                 return head
-            if self.stays[side][head.place]:
+            if self.stays[side][head.place] or not isinstance(self.fed, Blend):
+                self.refuse(head)
                 return None
         return None
 
@@ -332,6 +404,9 @@ class Reference:
             self.touch(victim)
             self.back.append(victim)
             self.retractions += 1
+            self.opens = True
+            answered = sum(each.choices * (each.answered + 20) for each in self.decoding)
+            self.guess = min(answered / (sum(each.choices * each.limit for each in self.decoding) + 1), 1.0)
 
     def touch(self, request: Request) -> None:
         """Note the use of what nobody else uses."""
@@ -380,21 +455,36 @@ class Reference:
 
     def run(self) -> Reference:
         while True:
+            if self.late:
+                self.find_kept()
+            held, before = self.held(), len(self.decoding)
             self.end()
+            if not self.late:
+                self.find_kept()
+            ended = len(self.decoding) < before
+            if self.opens or not self.decoding or (ended and not self.late):
+                self.shut = False
+            self.opens = ended and self.late
+            self.leaving = held - self.held() if self.late else 0
             if all(request.ended_at >= 0 for request in self.all):
                 return self
             self.one_step()
 
     def one_step(self) -> None:
         budget, new = self.budget(), 0
-        while sum(request.to_compute for request in self.prefilling) < budget:
+        chunk_waits = any(request.to_compute for request in self.prefilling)
+        if (self.row or self.back) and not (self.shut and not chunk_waits):
+            self.refresh()
+        while not self.shut and sum(request.to_compute for request in self.prefilling) < budget:
             request = self.next_request()
             if request is None:
                 break
             self.admit(request)
             new += 1
+        if new:
+            self.make_room()
         taken, squares, done = self.prefill(budget)
-        rows, reads = 0, 0
+        rows, reads, retractions = 0, 0, self.retractions
         if self.decoding and not (taken and self.engine.overlap is Overlap.EXCLUSIVE):
             self.retract()
             rows, reads = self.rows(), self.context() + self.rows()
@@ -412,9 +502,15 @@ class Reference:
                 request.answered += 1
                 request.cached_answers += request.choices
             self.make_room()
-        late = self.engine.late and self.engine.overlap is not Overlap.PDMUX
-        for request in self.computed if late else done:
+            alone = not taken or self.engine.overlap is Overlap.PDMUX
+            if alone and self.retractions == retractions:
+                least = 0.14 * self.engine.reserve
+                self.guess = max(self.guess - (self.engine.reserve - least) / 600, least)
+        if taken and len(done) < len(self.prefilling):
+            self.opens = True
+        for request in self.computed if self.late else done:
             self.publish(request, request.prompt)
+            request.twice = 0
         self.computed = done
         for request in done:
             self.prefilling.remove(request)

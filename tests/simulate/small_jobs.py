@@ -113,5 +113,6 @@ def engines(draw: Any) -> SimulatedEngine:
         eviction=draw(st.sampled_from(Eviction)),
         clip=draw(st.sampled_from((3, 1 << 30))),
         late=draw(st.booleans()),
+        refresh=draw(st.sampled_from((0, 2))),
         paced=draw(st.booleans()),
     )

@@ -21,11 +21,20 @@ SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
 
 
 def compare(
-    job: Job, fed: Order | Blend, engine: SimulatedEngine, step: StepTime = STEP, expected: np.ndarray | None = None
+    job: Job,
+    fed: Order | Blend,
+    engine: SimulatedEngine,
+    step: StepTime = STEP,
+    expected: np.ndarray | None = None,
+    limits: np.ndarray | None = None,
+    fixed: np.ndarray | None = None,
 ) -> None:
     believed = job.outputs if expected is None else expected
-    slow = Reference(job.tree, job.prompts, fed, job.outputs.tolist(), believed.tolist(), step, engine).run()
-    fast = simulate(job.tree, job.prompts, fed, job.outputs, step, engine, expected=expected)
+    known = [None if each is None else each.tolist() for each in (limits, fixed)]
+    slow = Reference(job.tree, job.prompts, fed, job.outputs.tolist(), believed.tolist(), step, engine, *known).run()
+    fast = simulate(
+        *(job.tree, job.prompts, fed, job.outputs, step, engine), expected=expected, limits=limits, fixed=fixed
+    )
     assert (fast.hit_tokens, fast.prefill_tokens, fast.recomputed_tokens, fast.decode_tokens, fast.retractions) == (
         slow.hits,
         slow.prefilled,
@@ -55,6 +64,17 @@ def test_wrong_expectations(job: Job, engine: SimulatedEngine, blended: bool, da
     count = len(job.outputs)
     believed = np.array(data.draw(st.lists(st.integers(0, 20), min_size=count, max_size=count)), dtype=np.int64)
     compare(job, job.blend(engine.pool_tokens) if blended else job.order(OrderName.GIVEN), engine, expected=believed)
+
+
+@given(jobs(), engines(), st.booleans(), st.data())
+def test_sglangs_own_admission(job: Job, engine: SimulatedEngine, blended: bool, data: st.DataObject) -> None:
+    count = len(job.outputs)
+    more = data.draw(st.lists(st.integers(0, 30), min_size=count, max_size=count))
+    fixed = np.array(data.draw(st.lists(st.booleans(), min_size=count, max_size=count)))
+    limits = np.where(fixed, job.outputs, job.outputs + np.array(more, dtype=np.int64))
+    own = replace(engine, reserve=max(engine.reserve, 0.0))
+    fed = job.blend(engine.pool_tokens) if blended else job.order(OrderName.GIVEN)
+    compare(job, fed, own, limits=limits, fixed=fixed)
 
 
 def mixed_job(count: int, seed: int, most_choices: int = 1) -> Job:

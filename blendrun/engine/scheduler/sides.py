@@ -20,7 +20,15 @@ from blendrun.engine.scheduler.gate import Gate
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.occupancy import Occupancy
 from blendrun.engine.scheduler.planned import plan_of
-from blendrun.engine.sglang_names import ADD_REQUEST, ADD_RESULT, NEW_PREFILL_BATCH, RUN_BATCH, SORT_WAITING, load
+from blendrun.engine.sglang_names import (
+    ADD_REQUEST,
+    ADD_RESULT,
+    NEW_PREFILL_BATCH,
+    RETRACT,
+    RUN_BATCH,
+    SORT_WAITING,
+    load,
+)
 
 _NONE = Turn(LEFT)
 
@@ -32,12 +40,14 @@ class Sides:
         """choose: whether sides decide; else they are only counted. gate: what it holds back, holds back all."""
         self._occupancy, self._choose, self._gate = occupancy, choose, gate
         self._live: list[tuple[Any, Turn]] = []
-        self._holding, self._pool = [0.0, 0.0], 0.0
+        self._running, self._holding, self._pool = [0.0, 0.0], [0.0, 0.0], 0.0
         # Decode steps so far, and the one at which a side may admit again.
         self._decoded, self._due = 0, [0.0, 0.0]
-        # Sides whose head found no room in this step, and the side that is looked at last in it.
-        self._blocked: set[int] = set()
-        self._last = LEFT
+        # The queue of this step, the side that is looked at last in it, and the one whose head did not come in.
+        self._waiting: list[Any] = []
+        self._last, self._passed = LEFT, -1
+        # Whether any was ever sent back.
+        self._sent_back = False
         # The left side's share of the pool, for the units at both heads.
         self._share, self._units = 1.0, (-1, -1)
         # Whether the ends of the row have met in one unit, and what waits was taken from its right: the left side has
@@ -49,6 +59,7 @@ class Sides:
             Hook("sides", RUN_BATCH, self._telling(self.count_decode), "after"),
             Hook("sides", NEW_PREFILL_BATCH, self._telling(self.open_step), "around"),
             Hook("sides", ADD_REQUEST, self._telling(self.admit), "around"),
+            Hook("sides", RETRACT, self._telling(self.let_go), "after", warmed=False),
         ]
         if self._choose:
             found.append(Hook("sides", SORT_WAITING, self._telling(self.put_in_turn), "after"))
@@ -75,33 +86,43 @@ class Sides:
     def open_step(self, original: Callable[..., Any], scheduler: Any, *args: Any, **kwargs: Any) -> Any:
         """SGLang's `get_new_batch_prefill`, between a look at what has ended and a word to the runner."""
         self._pool = float(scheduler.max_total_num_tokens)
-        # What was sent back waits again.
-        back = {id(request) for request in scheduler.waiting_queue if len(request.output_ids)}
-        self._live = [each for each in self._live if not each[0].finished() and id(each[0]) not in back]
-        running, self._holding = [0.0, 0.0], [0.0, 0.0]
-        for request, turn in self._live:
-            share = _part_of(request)
-            running[turn.side] += share
-            self._holding[turn.side] += turn.holds * share
-        self._blocked.clear()
+        if any(request.finished_reason is not None for request, _ in self._live):
+            self._count([each for each in self._live if each[0].finished_reason is None])
         if self._gate is not None:
             self._gate.held = None
         before = len(self._live)
         result = original(scheduler, *args, **kwargs)
+        if len(self._live) > before:
+            self._count(self._live)
         if self._occupancy is not None:
-            for request, turn in self._live[before:]:
-                running[turn.side] += _part_of(request)
-            self._occupancy.tell(*running)
+            self._occupancy.tell(*self._running)
         return result
 
+    def let_go(self, result: Any, *args: Any, **kwargs: Any) -> None:
+        """What was sent back waits again."""
+        self._sent_back = True
+        back = {id(request) for request in result[0]}
+        self._count([each for each in self._live if id(each[0]) not in back])
+
+    def _count(self, live: list[tuple[Any, Turn]]) -> None:
+        self._live = live
+        self._running, self._holding = [0.0, 0.0], [0.0, 0.0]
+        for request, turn in live:
+            share = _part_of(request)
+            self._running[turn.side] += share
+            self._holding[turn.side] += turn.holds * share
+
     def put_in_turn(self, _: None, policy: Any, waiting: list[Any], *args: Any, **kwargs: Any) -> None:
-        """Sort what waits by whose turn it is now; `admit` passes over those whose turn it is not when they come."""
+        """Sort what waits by whose turn it is now; where a side's head does not come in, `admit` puts it last."""
+        self._waiting, self._passed = waiting, -1
         lanes: tuple[list[Any], list[Any]] = ([], [])
-        back: list[Any] = []
-        for request in waiting:
-            # What was sent back comes first, as ever.
-            (back if len(request.output_ids) else lanes[_turn(request).side]).append(request)
+        for request, turn in zip(waiting, map(_turn, waiting), strict=True):
+            lanes[turn.side].append(request)
+        # What was sent back comes first, as ever.
+        back = [request for request in waiting if len(request.output_ids)] if self._sent_back else []
         left, right = lanes
+        if back:
+            left, right = ([request for request in lane if not len(request.output_ids)] for lane in lanes)
         self._find_share(left, right)
         self._met = not left and self._part(RIGHT) <= 0.0
         begun = list(takewhile(lambda request: _turn(request).stays, left))
@@ -122,21 +143,34 @@ class Sides:
             result = original(adder, request, *args, **kwargs)
             self._note(adder, request, _turn(request))
             return result
-        turn, (go_on, stop) = _turn(request), _words()
-        # The other side may find room where this one does not, if it is still to be looked at.
-        pass_over = stop if turn.side == self._last else go_on
+        turn = own = _turn(request)
+        if own.side == self._passed:
+            return _words()[1]
         if self._met:
             turn = replace(turn, side=LEFT)
-        if not self._may_enter(turn):
-            return pass_over
-        result = original(adder, request, *args, **kwargs)
-        if self._note(adder, request, turn):
-            return result
-        gated = self._gate is not None and self._gate.held is request
-        if gated or turn.stays or result == go_on:
-            return result
-        self._blocked.add(turn.side)
-        return pass_over
+        if self._may_enter(turn):
+            result = original(adder, request, *args, **kwargs)
+            if self._note(adder, request, turn):
+                return result
+            gated = self._gate is not None and self._gate.held is request
+            if gated or turn.stays:
+                return result
+        return self._pass_over(request, own.side)
+
+    def _pass_over(self, request: Any, side: int) -> Any:
+        """A side's head does not come in, so nothing of it does: the other side is next, if it was not looked at yet.
+
+        SGLang walks the queue and would look into the cache for each that stands between.
+        """
+        go_on, stop = _words()
+        if side == self._last:
+            return stop
+        self._passed = side
+        begin = self._waiting.index(request) + 1
+        rest = self._waiting[begin:]
+        ahead = sum(1 for _ in takewhile(lambda other: _turn(other).side == side, rest))
+        self._waiting[begin:] = rest[ahead:] + rest[:ahead]
+        return go_on
 
     def _note(self, adder: Any, request: Any, turn: Turn) -> bool:
         """Count a request that was admitted. Returns whether it was."""
@@ -151,8 +185,6 @@ class Sides:
         return True
 
     def _may_enter(self, turn: Turn) -> bool:
-        if turn.side in self._blocked:
-            return False
         if not self._live or turn.stays:
             return True
         if turn.area and self._due[turn.side] > self._decoded:
@@ -181,8 +213,13 @@ class Sides:
 
 
 def _turn(request: Any) -> Turn:
-    plan = plan_of(request)
-    return _NONE if plan is None or plan.turn is None else plan.turn
+    try:
+        # For all that wait, at each step.
+        turn: Turn = request._blendrun_turn
+    except AttributeError:
+        plan = plan_of(request)
+        turn = request._blendrun_turn = _NONE if plan is None or plan.turn is None else plan.turn
+    return turn
 
 
 def _part_of(request: Any) -> float:
