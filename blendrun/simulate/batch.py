@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from blendrun.blend.base import LEFT
-from blendrun.blend.scan import fits_until_its_end, insert_end
+from blendrun.simulate.agenda import fits_at_every_step, forget_end, note_end
 from blendrun.simulate.pool import evict, lock, publish, unheld_tokens, unlock, usable_tokens
 from blendrun.simulate.state import EXCLUSIVE, Number, Truth
 from blendrun.tree.compiled import inlined
@@ -46,18 +46,8 @@ def fits(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> Tru
     if state.reserve >= 0.0:
         own = choices * min(max(work[request].expected - work[request].answered, 0), state.clip)
         return held + own + state.reserve * max(state.to_come, 0) <= state.pool
-    return fits_until_its_end(
-        agenda[0],
-        agenda[1],
-        agenda[2],
-        state.first,
-        state.last,
-        float(state.decoded),
-        float(held),
-        float(state.all_rows + choices),
-        float(state.pool),
-        float(steps_held(state, work, request)),
-    )
+    steps = steps_held(state, work, request)
+    return fits_at_every_step(agenda, state.decoded, held, state.all_rows + choices, state.pool, steps)
 
 
 @inlined
@@ -77,11 +67,11 @@ def admit(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> No
     work[request].rest = work[request].length - hit + choices * answered
     state.pending += work[request].rest
     # A shared prefix comes back with the last request that holds it; here, with the first.
-    steps = float(steps_expected(work, request))
+    steps = steps_expected(work, request)
     work[request].own = own
     work[request].frees = own + choices * steps
     work[request].leaves_at = state.decoded + steps_held(state, work, request)
-    _note_end(state, agenda, work[request].leaves_at, work[request].frees, float(choices))
+    note_end(state, agenda, work[request].leaves_at, work[request].frees, choices)
     _hold(state, work, request, 1.0)
 
 
@@ -93,43 +83,6 @@ def _hold(state: Any, work: Any, request: Number, sign: float) -> None:
         state.holding_left += tokens
     else:
         state.holding_right += tokens
-
-
-@inlined
-def _note_end(state: Any, agenda: Any, end: float, frees: float, rows: float) -> None:
-    ends, freed, alive = agenda
-    if state.last == len(ends):
-        live = state.last - state.first
-        for place in range(live):
-            old = state.first + place
-            ends[place], freed[place], alive[place] = ends[old], freed[old], alive[old]
-        state.first, state.last = 0, live
-    insert_end(ends, freed, alive, state.first, state.last, end, frees, rows)
-    state.last += 1
-
-
-@inlined
-def _forget_end(state: Any, work: Any, agenda: Any, request: Number) -> None:
-    """Take a request out of what admission looks ahead to, unless its expected end is past."""
-    ends, freed, alive = agenda
-    end, frees, rows = work[request].leaves_at, work[request].frees, work[request].choices
-    place = state.first
-    # Of several that end then, any that gives back as much will do.
-    while place < state.last and ends[place] <= end:
-        if ends[place] == end and freed[place] == frees and alive[place] == rows:
-            break
-        place += 1
-    if place < state.last and ends[place] == end:
-        for later in range(place + 1, state.last):
-            ends[later - 1], freed[later - 1], alive[later - 1] = ends[later], freed[later], alive[later]
-        state.last -= 1
-
-
-@inlined
-def forget_overdue(state: Any, agenda: Any) -> None:
-    """Drop expected ends that are past: when those requests really end, nobody knows."""
-    while state.first < state.last and agenda[0][state.first] <= state.decoded:
-        state.first += 1
 
 
 @inlined
@@ -163,11 +116,11 @@ def begin_decode(state: Any, work: Any, agenda: Any, ends: Any, request: Number)
     state.rows += choices
     state.context += choices * (work[request].length + answered)
     state.to_come -= choices
-    leaves_at = float(state.decoded + steps_expected(work, request))
+    leaves_at = state.decoded + steps_expected(work, request)
     if leaves_at != work[request].leaves_at:
-        _forget_end(state, work, agenda, request)
+        forget_end(state, agenda, work[request].leaves_at, work[request].frees, choices)
         work[request].leaves_at = leaves_at
-        _note_end(state, agenda, leaves_at, work[request].frees, float(choices))
+        note_end(state, agenda, leaves_at, work[request].frees, choices)
     work[request].ends_at = state.decoded + max(work[request].output - answered - 1, 0)
     heapq.heappush(ends, work[request].ends_at * len(work) + np.int64(request))
 
@@ -217,7 +170,7 @@ def _leave(state: Any, work: Any, agenda: Any, request: Number) -> Number:
     state.to_come -= choices * (work[request].expected - max(work[request].answered, 1))
     state.running -= 1
     work[request].ends_at = -1
-    _forget_end(state, work, agenda, request)
+    forget_end(state, agenda, work[request].leaves_at, work[request].frees, choices)
     _hold(state, work, request, -1.0)
     return cached
 

@@ -12,6 +12,7 @@ from blendrun.blend.budget import AdaptiveBudget
 from blendrun.blend.scan_row import ScanRow
 from blendrun.names import Overlap
 from blendrun.simulate import kernel, state
+from blendrun.simulate.agenda import empty_agenda
 from blendrun.simulate.base import Eviction, Outcome, SimulatedEngine, StepTime, Timeline
 from blendrun.simulate.seconds import overlapped
 from blendrun.tokens.base import Prompts
@@ -63,7 +64,7 @@ def simulate(
         _work(tree, prompts, prompt, outputs, believed),
         states,
         *(unit, compute, memory, density, reads, keep_left, keep_right),
-        *(np.empty(count), np.empty(count), np.empty(count)),
+        *empty_agenda(int(believed.max(initial=0))),
         *(SHARES, RATES, finished, np.zeros(kernel.COLUMNS), line),
     )
     end = states[0]

@@ -31,15 +31,20 @@ NODE = _record(i4="parent start depth state refs waiting newer older", i8="kept"
 # when it was last admitted. at, rest: where its next chunk begins, prefill tokens left. ends_at: decode step after
 # which it ends, -1 where it does not decode. side: LEFT or RIGHT. What admission took it for: leaves_at: decode step of
 # its end; own: tokens that are held for it alone; frees: tokens that come back at its end.
-REQUEST = _record(i8="leaf length output expected choices answered at rest ends_at side", f8="leaves_at own frees")
+REQUEST = _record(i8="leaf length output expected choices answered at rest ends_at side leaves_at own frees")
+
+# What is expected to end at a step (`agenda`): tokens it gives back, rows. Of a block of steps: the tokens by which the
+# pool is emptier at its last one, rows; top: most tokens there can be more than before it, where `top_rows` then run.
+END = _record(i8="frees rows")
+BLOCK = _record(i8="frees rows top top_rows")
 
 # Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
 # used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with
 # those of requests in prefill. context: cached tokens the rows read. to_come: output tokens still expected of what
 # runs. pending: prefill tokens admitted and not computed. filled: requests whose prefill is over, of those ever in
-# the queue; published: of these, those whose prefix can be used. decoded: decode steps so far. first, last: live part
-# of the expected ends. left_at, right_at: next of each side. share: of the left side, for the units share_left and
-# share_right. holding_, due_: tokens that count as a side's, and the step at which it may admit. rest_: seconds of
+# the queue; published: of these, those whose prefix can be used. decoded: decode steps so far. forgotten: those up to
+# which expected ends are past. left_at, right_at: next of each side. share: of the left side, for the units share_left
+# and share_right. holding_, due_: tokens that count as a side's, and the step at which it may admit. rest_: seconds of
 # compute and memory not yet admitted. now, compute, memory: seconds so far.
 POLICY = ("most", "ratio", "weight_tokens", "row_tokens", "cached_tokens")
 CONSTANTS = (
@@ -48,7 +53,7 @@ CONSTANTS = (
 )
 STATE = _record(
     i8="pool mode tokens max_running gate next_use paced late clip most "
-    "used evictable rows all_rows context to_come running pending filled published decoded first last "
+    "used evictable rows all_rows context to_come running pending filled published decoded forgotten "
     "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket",
     f8="reserve ratio weight_tokens row_tokens cached_tokens "
     "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request "
