@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.blend.pieces import Pieces
 from blendrun.cost.balance import path_sum
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.compiled import BOOL_IN, F64_IN, I32_IN, I64_IN, compiled
@@ -113,39 +114,48 @@ class _Splitter:
     def finest(self, keep: float) -> UnitRow:
         """Binary search over the thresholds at which something changes."""
         candidates = np.unique(self.critical[np.isfinite(self.critical)])
-        wanted = keep * self.tree.shared_tokens
+        pieces = self._pieces(candidates)
+        wanted = keep * self.tree.shared_tokens - self._ever_kept()
         # Below the first candidate only the root is cut, which costs nothing.
         low, high, found = 0, len(candidates), 0
         while low < high:
             middle = (low + high) // 2
-            if self._kept_tokens(self._units(candidates[middle])) >= wanted:
+            if pieces.kept_tokens(middle, self.prefix) >= wanted:
                 found, low = middle, middle + 1
             else:
                 high = middle
         threshold = float(candidates[found]) if len(candidates) else 0.0
-        return self._row(self._units(threshold), threshold)
+        units = pieces.units(found)
+        return self._row(units if len(units) else np.zeros(1, dtype=np.int32), threshold)
 
-    def _units(self, threshold: float) -> NDArray[np.int64]:
-        """Nodes of the units, in the order of the row."""
-        cut = self.critical <= threshold
-        # The root's parent is -1: its own row is dropped, as it is cut wherever it has children.
-        units = np.flatnonzero(cut[self.tree.parent[1:]] & ~cut[1:]) + 1
-        if not len(units):
-            units = np.zeros(1, dtype=np.int64)
-        return units[np.argsort(-self.rank[units], kind="stable")]
+    def _pieces(self, candidates: NDArray[np.float64]) -> Pieces:
+        """What may be a unit at one of these thresholds, in the order of the row. candidates: ascending."""
+        tree = self.tree
+        cut = np.searchsorted(candidates, self.critical).astype(np.int32)
+        # The root's parent is -1: it is a unit only where it has no children.
+        node = np.flatnonzero(cut[tree.parent[1:]] < cut[1:]) + 1
+        node = node[np.argsort(-self.rank[node], kind="stable")].astype(np.int32)
+        head = tree.leaf_begin[node]
+        return Pieces(
+            node=node,
+            cut=cut[node],
+            cut_above=cut[tree.parent[node]],
+            inside=self._shared_inside(node),
+            stem=_stems(tree.parent, tree.start, self.always_resident)[node],
+            head=head,
+            resident=self.always_resident[tree.leaf[head]].astype(np.int32),
+        )
 
-    def _kept_tokens(self, units: NDArray[np.int64]) -> int:
-        """Shared tokens that are in use at any time, or shared inside a unit, or by the heads of neighbours."""
+    def _shared_inside(self, node: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Tokens beyond those in use at any time that each node's sub-tree saves when it is fed as a whole."""
         tree = self.tree
         beyond = np.where(tree.depth > self.always_resident, tree.segment, 0)
         depths = np.concatenate(([0], np.cumsum((tree.depth - self.always_resident)[tree.leaf], dtype=np.int64)))
         segments = np.concatenate(([0], np.cumsum(beyond, dtype=np.int64)))
-        above = np.maximum(tree.start[units] - self.always_resident[units], 0)
-        whole = depths[tree.leaf_end[units]] - depths[tree.leaf_begin[units]]
-        distinct = segments[tree.end[units]] - segments[units] + above
-        heads = tree.leaf_begin[units].astype(np.int64)
-        between = np.maximum(self.prefix(heads[:-1], heads[1:]) - self.always_resident[tree.leaf[heads[1:]]], 0)
-        return self._ever_kept() + int((whole - distinct).sum() + between.sum(dtype=np.int64))
+        above = np.maximum(tree.start[node] - self.always_resident[node], 0)
+        whole = depths[tree.leaf_end[node]] - depths[tree.leaf_begin[node]]
+        saved: NDArray[np.int64] = whole - (segments[tree.end[node]] - segments[node] + above)
+        return saved
 
     def _ever_kept(self) -> int:
         """Tokens saved by what is in use at any time: all uses but the first."""
@@ -153,7 +163,7 @@ class _Splitter:
         again = (tree.leaf_end - tree.leaf_begin).astype(np.int64) - 1
         return int((tree.segment * again)[tree.depth <= self.always_resident].sum())
 
-    def _row(self, units: NDArray[np.int64], threshold: float) -> UnitRow:
+    def _row(self, units: NDArray[np.int32], threshold: float) -> UnitRow:
         tree = self.tree
         sizes = (tree.leaf_end[units] - tree.leaf_begin[units]).astype(np.int64)
         first = np.concatenate(([0], np.cumsum(sizes)))
@@ -208,6 +218,18 @@ def _critical_thresholds(tree: PrefixTree, cost: NDArray[np.int64], alike: NDArr
     """
     children = np.bincount(tree.parent[1:], minlength=len(tree)).astype(np.float64)
     return _critical(tree.parent, np.maximum(cost, 0), children, alike)
+
+
+@compiled(I32_IN, I32_IN, I64_IN)
+def _stems(
+    parent: NDArray[np.int32], start: NDArray[np.int32], always_resident: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """The first node on each node's path that is not in use at any time; itself where all above it are. i32 (K,)."""
+    stem = np.arange(len(parent)).astype(np.int32)
+    for node in range(1, len(parent)):
+        if start[node] > always_resident[node]:
+            stem[node] = stem[parent[node]]
+    return stem
 
 
 @compiled(I32_IN, I64_IN)
