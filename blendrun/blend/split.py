@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.pieces import Pieces
+from blendrun.blend.stable import stable_order
 from blendrun.cost.balance import path_sum
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.compiled import BOOL_IN, F64_IN, I32_IN, I64_IN, compiled
@@ -134,7 +135,7 @@ class _Splitter:
         cut = np.searchsorted(candidates, self.critical).astype(np.int32)
         # The root's parent is -1: it is a unit only where it has no children.
         node = np.flatnonzero(cut[tree.parent[1:]] < cut[1:]) + 1
-        node = node[np.argsort(-self.rank[node], kind="stable")].astype(np.int32)
+        node = node[stable_order(-self.rank[node])].astype(np.int32)
         head = tree.leaf_begin[node]
         return Pieces(
             node=node,
@@ -191,15 +192,8 @@ def _sorted_positions(tree: PrefixTree, density: NDArray[np.float64]) -> NDArray
 
     Ties keep the tree's order. i64 (K,).
     """
-    order = np.lexsort((-density[1:], tree.parent[1:])) + 1
-    sizes = (tree.leaf_end - tree.leaf_begin)[order].astype(np.int64)
-    before = np.concatenate(([0], np.cumsum(sizes)[:-1])) if len(sizes) else np.zeros(0, dtype=np.int64)
-    parents = tree.parent[order]
-    heads = np.concatenate(([True], parents[1:] != parents[:-1])) if len(parents) else np.zeros(0, dtype=bool)
-    group = np.cumsum(heads) - 1
-    offset = np.zeros(len(tree), dtype=np.int64)
-    offset[order] = before - before[heads][group]
-    return _descend_places(tree.parent, offset)
+    leaves = tree.leaf_end - tree.leaf_begin
+    return _places(tree.parent, leaves, stable_order(-density[1:]))
 
 
 def _alike(tree: PrefixTree, leaf_density: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -232,10 +226,18 @@ def _stems(
     return stem
 
 
-@compiled(I32_IN, I64_IN)
-def _descend_places(parent: NDArray[np.int32], offset: NDArray[np.int64]) -> NDArray[np.int64]:
-    place = offset.copy()
-    for node in range(1, len(offset)):
+@compiled(I32_IN, I32_IN, I64_IN)
+def _places(parent: NDArray[np.int32], leaves: NDArray[np.int32], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """First leaf place of each node. leaves: of its sub-tree; order: i64 (K - 1,), siblings as they are to stand, each
+    less 1, for the root is none."""
+    place = np.zeros(len(parent), dtype=np.int64)
+    taken = np.zeros(len(parent), dtype=np.int64)
+    for before in order:
+        node = before + 1
+        above = parent[node]
+        place[node] = taken[above]
+        taken[above] += leaves[node]
+    for node in range(1, len(parent)):
         place[node] += place[parent[node]]
     return place
 
