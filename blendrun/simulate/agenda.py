@@ -19,32 +19,35 @@ from blendrun.tree.compiled import inlined
 _STEPS = 64
 
 
-def empty_agenda(longest: int) -> tuple[NDArray[np.void], NDArray[np.void]]:
-    """Nothing runs. longest: most output tokens of a choice that admission expects.
+def empty_agenda(longest: int, pool: int) -> tuple[NDArray[np.void], NDArray[np.void]]:
+    """Nothing runs. longest: most output tokens of a choice that admission expects. pool: tokens of it.
 
     Records END (S,), of each step modulo S, and BLOCK (S / 64,), of each 64 of these.
     """
     # Of the block of steps that is just passing, the ring holds all, and of the last one to come too.
     size = _STEPS
-    while size < longest + 3 * _STEPS:
+    while size < min(longest, pool) + 3 * _STEPS:
         size *= 2
     return np.zeros(size, dtype=END), np.zeros(size // _STEPS, dtype=BLOCK)
 
 
 @inlined
-def note_end(state: Any, agenda: Any, end: Number, frees: Number, rows: Number) -> None:
+def note_end(state: Any, agenda: Any, end: Number, frees: Number, rows: Number) -> Number:
     """Expect a request to end at a step to come; one that is due already may run for ever.
 
-    Admission by a reserve looks at no end.
+    Admission by a reserve looks at no end, and what ends in more steps than the pool has tokens is never looked at:
+    whoever is to run as long does not fit beside it. Returns what `forget_end` is to be told.
     """
-    if end > state.forgotten and state.reserve < 0.0:
-        _add(agenda, end, frees, rows)
+    if state.reserve >= 0.0 or end <= state.forgotten or end - state.forgotten > len(agenda[0]) - 2 * _STEPS:
+        return -1
+    _add(agenda, end, frees, rows)
+    return end
 
 
 @inlined
 def forget_end(state: Any, agenda: Any, end: Number, frees: Number, rows: Number) -> None:
-    """Take back what `note_end` was told, unless that end is past."""
-    if end > state.forgotten and state.reserve < 0.0:
+    """Take back what was noted, unless that end is past."""
+    if end > state.forgotten:
         _add(agenda, end, -frees, -rows)
         # Without it there is so much more at the block's other steps, at most.
         ends, blocks = agenda

@@ -63,15 +63,14 @@ def admit(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> No
     state.running += 1
     state.all_rows += choices
     state.to_come += choices * (work[request].expected - answered)
-    work[request].at = hit
     work[request].rest = work[request].length - hit + choices * answered
     state.pending += work[request].rest
     # A shared prefix comes back with the last request that holds it; here, with the first.
     steps = steps_expected(work, request)
     work[request].own = own
     work[request].frees = own + choices * steps
-    work[request].leaves_at = state.decoded + steps_held(state, work, request)
-    note_end(state, agenda, work[request].leaves_at, work[request].frees, choices)
+    leaves_at = state.decoded + steps_held(state, work, request)
+    work[request].leaves_at = note_end(state, agenda, leaves_at, work[request].frees, choices)
     _hold(state, work, request, 1.0)
 
 
@@ -86,6 +85,12 @@ def _hold(state: Any, work: Any, request: Number, sign: float) -> None:
 
 
 @inlined
+def computed_tokens(work: Any, request: Number) -> Number:
+    """Tokens of a request that are in the pool: its prompt and the answers it was sent back with, less what is left."""
+    return work[request].length + work[request].choices * work[request].answered - work[request].rest
+
+
+@inlined
 def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> tuple[Number, float, Number]:
     """Give the step's tokens to the requests in prefill, first come first.
 
@@ -95,13 +100,12 @@ def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> 
     while taken < budget and state.filled + done < len(filling):
         request = filling[state.filled + done]
         tokens = min(work[request].rest, budget - taken)
-        begin = float(work[request].at)
+        begin = float(computed_tokens(work, request))
         square += (begin + tokens) ** 2 - begin**2
-        work[request].at += tokens
         work[request].rest -= tokens
         taken += tokens
         if work[request].rest > 0:
-            publish(nodes, work[request].leaf, work[request].at)
+            publish(nodes, work[request].leaf, computed_tokens(work, request))
         else:
             done += 1
     state.pending -= taken
@@ -119,8 +123,7 @@ def begin_decode(state: Any, work: Any, agenda: Any, ends: Any, request: Number)
     leaves_at = state.decoded + steps_expected(work, request)
     if leaves_at != work[request].leaves_at:
         forget_end(state, agenda, work[request].leaves_at, work[request].frees, choices)
-        work[request].leaves_at = leaves_at
-        note_end(state, agenda, leaves_at, work[request].frees, choices)
+        work[request].leaves_at = note_end(state, agenda, leaves_at, work[request].frees, choices)
     work[request].ends_at = state.decoded + max(work[request].output - answered - 1, 0)
     heapq.heappush(ends, work[request].ends_at * len(work) + np.int64(request))
 

@@ -249,7 +249,9 @@ class _Job:
             eviction=trial.admission.eviction,
             paced=trial.paced,
         )
-        outcome = simulate(self.tree, self.prompts, trial.fed, self.outputs, self.step, engine, expected=self.expected)
+        outcome = simulate(
+            self.tree, self.prompts, trial.fed, self.outputs, self.step, engine, expected=self.expected, ends=False
+        )
         seconds = max(outcome.seconds, 1e-9)
         tokens = self.prompts.prompt_tokens.sum(dtype=np.int64) + (self.outputs * self.prompts.choices).sum()
         return Candidate(

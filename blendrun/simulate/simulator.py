@@ -45,17 +45,19 @@ def simulate(
     engine: SimulatedEngine,
     *,
     expected: NDArray[np.int64] | None = None,
+    ends: bool = True,
 ) -> Outcome:
     """Feed an order from its front, or a blend from both of its ends, to the engine's model.
 
     outputs: i64 (M,), true output tokens of one choice of each prompt, in input order.
     expected: i64 (M,), what admission believes; None where it knows.
+    ends: whether to keep when each request ended.
     """
     prompt = fed.row_prompt if isinstance(fed, Blend) else fed.prompt
     count = len(prompt)
     believed = outputs if expected is None else expected
-    ends = _cursor(fed.row) if isinstance(fed, Blend) else _one_end(count)
-    unit, compute, memory, density, reads, keep_left, keep_right = ends
+    row = _cursor(fed.row) if isinstance(fed, Blend) else _one_end(count)
+    unit, compute, memory, density, reads, keep_left, keep_right = row
     states = _state(engine, step, count)
     states["rest_compute"], states["rest_memory"] = compute.sum(), memory.sum()
     finished, line = np.zeros(count), np.zeros((kernel.BUCKETS, kernel.COLUMNS))
@@ -64,7 +66,7 @@ def simulate(
         _work(tree, prompts, prompt, outputs, believed),
         states,
         *(unit, compute, memory, density, reads, keep_left, keep_right),
-        *empty_agenda(int(believed.max(initial=0))),
+        *empty_agenda(int(believed.max(initial=0)), engine.pool_tokens),
         *(SHARES, RATES, finished, np.zeros(kernel.COLUMNS), line),
     )
     end = states[0]
@@ -80,7 +82,7 @@ def simulate(
         steps=int(end["steps"]),
         retractions=int(end["retracted"]),
         timeline=Timeline(*(np.ascontiguousarray(column) for column in used.T)),
-        finished=finished,
+        finished=finished if ends else finished[:0].copy(),
     )
 
 
@@ -99,7 +101,7 @@ def _nodes(tree: PrefixTree) -> NDArray[np.void]:
     """The tree's nodes and, behind them, the two rings of `pool`."""
     count = len(tree)
     nodes = np.zeros(count + 2, dtype=state.NODE)
-    nodes["parent"][:count], nodes["start"][:count], nodes["depth"][:count] = tree.parent, tree.start, tree.depth
+    nodes["parent"][:count], nodes["depth"][:count] = tree.parent, tree.depth
     nodes["waiting"][:count] = tree.leaf_end - tree.leaf_begin
     nodes["state"][0] = state.READY
     rings = np.array([count, count + 1], dtype=np.int32)

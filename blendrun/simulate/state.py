@@ -22,16 +22,19 @@ def _record(**columns: str) -> np.dtype[np.void]:
     return np.dtype(list(names))
 
 
+# There are as many nodes and requests as the job has, looked up all over memory: a node is half a line of the cache, a
+# request a whole one.
+
 # A node of the tree; after the last one stand the two rings of `pool`.
 # refs: running requests below. waiting: requests below that are not admitted. newer, older: neighbours in a ring.
 # kept: tokens of answers kept behind a leaf.
-NODE = _record(i4="parent start depth state refs waiting newer older", i8="kept")
+NODE = _record(i4="parent depth state refs waiting newer older kept")
 
 # A request. expected: output tokens of a choice that admission believes in. answered: tokens of a choice there were
-# when it was last admitted. at, rest: where its next chunk begins, prefill tokens left. ends_at: decode step after
-# which it ends, -1 where it does not decode. side: LEFT or RIGHT. What admission took it for: leaves_at: decode step of
-# its end; own: tokens that are held for it alone; frees: tokens that come back at its end.
-REQUEST = _record(i8="leaf length output expected choices answered at rest ends_at side leaves_at own frees")
+# when it was last admitted. rest: prefill tokens left. side: LEFT or RIGHT. ends_at: decode step after which it ends,
+# -1 where it does not decode. What admission took it for: leaves_at: decode step of its end, as noted; own: tokens that
+# are held for it alone; frees: tokens that come back at its end.
+REQUEST = _record(i4="leaf length output expected choices answered rest side", i8="ends_at leaves_at own frees")
 
 # What is expected to end at a step (`agenda`): tokens it gives back, rows. Of a block of steps: the tokens by which the
 # pool is emptier at its last one, rows; top: most tokens there can be more than before it, where `top_rows` then run.
