@@ -6,8 +6,8 @@
 
 Prompts are synthetic (`synthetic.py`), their ids memory-mapped from a file. Each size is a process of its own; seconds
 are the processor's, of all threads; memory is the peak of anonymous pages up to that stage, over what was there before
-but for the columns of the prompts. The last row is by the clock, of all cores, cutting left out. --cuts: the workloads cut
-into 8 parts without a tree, beside `blend.partition`: consecutive lines, and lines by a hash of their first tokens.
+but for the columns of the prompts. The last row is by the clock, cutting left out. --cuts: the workloads cut into 8
+parts without a tree, beside `blend.partition`: consecutive lines, and lines by a hash of their first tokens.
 """
 
 from __future__ import annotations
@@ -59,12 +59,13 @@ def show_growth(asked: argparse.Namespace) -> None:
     sizes = sorted(found)
     print("| stage |" + "".join(f" {size:,}: us, bytes a request |" for size in sizes) + " seconds grow as |")
     print("|---|" + "---|" * (len(sizes) + 1))
-    for stage in found[sizes[0]]["stages"]:
+    stages = {size: found[size]["stages"] for size in sizes}
+    for stage in stages[sizes[0]]:
         cells = "".join(
-            f" {found[size]['stages'][stage][0] / size * 1e6:.2f}, {found[size]['stages'][stage][1] * 1024 / size:,.0f} |"
+            f" {stages[size][stage][0] / size * 1e6:.2f}, {stages[size][stage][1] * 1024 / size:,.0f} |"
             for size in sizes
         )
-        first, last = (found[size]["stages"][stage][0] for size in (sizes[0], sizes[-1]))
+        first, last = (stages[size][stage][0] for size in (sizes[0], sizes[-1]))
         power = math.log(max(last, 1e-9) / max(first, 1e-9)) / math.log(sizes[-1] / sizes[0]) if len(sizes) > 1 else 1
         print(f"| {stage} |{cells} n^{power:.2f} |")
     cells = "".join(f" {found[size]['clock']:.1f} s |" for size in sizes)
