@@ -77,7 +77,10 @@ def arrange_units(
         alike from the first step to the last, and requests of many lengths stand together, which fill a pool more
         evenly than requests of one length do: those grow and end together.
     """
-    return _Splitter(tree, compute, memory, running, scattered).finest(keep)
+    splitter = _Splitter(tree, compute, memory, running, scattered)
+    # Of a large job each of these is tens of megabytes, and not needed any more.
+    del compute, memory, running
+    return splitter.finest(keep)
 
 
 class _Splitter:
@@ -100,12 +103,12 @@ class _Splitter:
         total_compute, total_memory = tree.subtree_sum(compute), tree.subtree_sum(memory)
         # A unit visited alone computes the path above it too.
         alone = total_compute + path_sum(tree, np.where(always_resident, 0.0, compute))
-        self.unit_density = _log_ratio(alone, total_memory)
         # What units stand by, and siblings in a unit: their density, or chance (units within the halves of the job).
-        self.rank, beside = self.unit_density, _log_ratio(total_compute, total_memory)
-        self.half: NDArray[np.int64] | None = None
+        self.rank, beside = _log_ratio(alone, total_memory), _log_ratio(total_compute, total_memory)
+        del alone, total_compute, total_memory
+        self.half: NDArray[np.bool_] | None = None
         if scattered:
-            self.half = (self.unit_density < beside[0]).astype(np.int64)
+            self.half = self.rank < beside[0]
             chance = np.random.default_rng(_SEED).random(len(tree))
             self.rank, beside = chance - self.half, chance
         self.position = _sorted_positions(tree, beside)
@@ -150,12 +153,11 @@ class _Splitter:
     def _shared_inside(self, node: NDArray[np.int32]) -> NDArray[np.int64]:
         """Tokens beyond those in use at any time that each node's sub-tree saves when it is fed as a whole."""
         tree = self.tree
-        beyond = np.where(tree.depth > self.always_resident, tree.segment, 0)
-        depths = np.concatenate(([0], np.cumsum((tree.depth - self.always_resident)[tree.leaf], dtype=np.int64)))
-        segments = np.concatenate(([0], np.cumsum(beyond, dtype=np.int64)))
-        above = np.maximum(tree.start[node] - self.always_resident[node], 0)
-        whole = depths[tree.leaf_end[node]] - depths[tree.leaf_begin[node]]
-        saved: NDArray[np.int64] = whole - (segments[tree.end[node]] - segments[node] + above)
+        depths = _running_sum((tree.depth - self.always_resident)[tree.leaf])
+        saved: NDArray[np.int64] = depths[tree.leaf_end[node]] - depths[tree.leaf_begin[node]]
+        segments = _running_sum(np.where(tree.depth > self.always_resident, tree.segment, 0))
+        saved -= segments[tree.end[node]] - segments[node]
+        saved -= np.maximum(tree.start[node] - self.always_resident[node], 0)
         return saved
 
     def _ever_kept(self) -> int:
@@ -171,14 +173,23 @@ class _Splitter:
         # `position` is a depth-first place with sorted children, so a unit's leaves lie side by side in it.
         by_position = np.empty(tree.prompts, dtype=np.int64)
         by_position[self.position[tree.leaf]] = np.arange(tree.prompts)
-        within = np.arange(first[-1]) - np.repeat(first[:-1], sizes)
-        leaf = by_position[np.repeat(self.position[units], sizes) + within]
+        place = np.repeat(self.position[units] - first[:-1], sizes)
+        place += np.arange(first[-1])
+        leaf = by_position[place]
+        del place, by_position
         shared = np.concatenate(([0], self.prefix(leaf[:-1], leaf[1:]))).astype(np.int32)
         always_resident = self.always_resident[tree.leaf[leaf]].astype(np.int32)
         total = tree.shared_tokens
-        alike = np.arange(len(units)) if self.half is None else self.half[units]
+        alike = np.arange(len(units)) if self.half is None else self.half[units].astype(np.int64)
         saved = self._ever_kept() + int(np.maximum(shared - always_resident, 0).sum(dtype=np.int64))
         return UnitRow(leaf, first, alike, shared, always_resident, saved / total if total else 1.0, threshold)
+
+
+def _running_sum(values: NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.int64]:
+    """Sum of all before each, and of all: i64 (n + 1,)."""
+    sums = np.zeros(len(values) + 1, dtype=np.int64)
+    np.cumsum(values, out=sums[1:])
+    return sums
 
 
 def _log_ratio(compute: NDArray[np.float64], memory: NDArray[np.float64]) -> NDArray[np.float64]:
