@@ -9,7 +9,7 @@ from blendrun.blend.base import Blend, Order
 from blendrun.blend.scan import dual_scan, feed_tail_longest_first
 from blendrun.blend.scan_row import Footprint, ScanRow
 from blendrun.blend.split import UnitRow, arrange_units
-from blendrun.cost.balance import path_sum
+from blendrun.cost.balance import bound_seconds, path_sum
 from blendrun.cost.base import Demand, Machine
 from blendrun.lengths.base import Lengths
 from blendrun.names import OrderName
@@ -37,19 +37,23 @@ def blend(
         prefix cache saves.
     scattered: see `arrange_units`.
     """
-    compute = demand.flops / machine.flops
-    memory = demand.kv_bytes / machine.bandwidth
-    running = _running(tree, prompts, lengths, pool_tokens)
-    units = arrange_units(tree, compute, memory, running, keep=keep, scattered=scattered)
+    units = arrange_units(
+        tree,
+        demand.flops / machine.flops,
+        demand.kv_bytes / machine.bandwidth,
+        _running(tree, prompts, lengths, pool_tokens),
+        keep=keep,
+        scattered=scattered,
+    )
     row = ScanRow.of(units, _held(tree, units, prompts, lengths, demand, machine))
     scan = feed_tail_longest_first(dual_scan(row, pool_tokens), row, pool_tokens)
-    total = float(memory.sum())
+    bound = bound_seconds(demand, machine)
     return Blend(
         row=row,
         row_prompt=tree.prompt[units.leaf],
         order=Order(OrderName.BLENDED, tree.prompt[units.leaf[scan.place]], scan.side),
         left_share=scan.left_share,
-        density=float(compute.sum()) / total if total > 0 else float("inf"),
+        density=bound.compute / bound.memory if bound.memory > 0 else float("inf"),
         kept_sharing=units.kept,
         units=units.units,
         kv_peak=scan.kv_peak,

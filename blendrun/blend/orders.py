@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, Order
+from blendrun.blend.stable import stable_order
 from blendrun.lengths.base import Lengths
 from blendrun.names import OrderName
 from blendrun.tokens.base import Prompts
@@ -54,7 +55,7 @@ def put_longest_first(_: Prompts, tree: PrefixTree, lengths: Lengths) -> NDArray
     Choices run side by side, so one choice's length decides how long the request stays. Equal lengths stay depth first,
     which keeps what sharing a sort by length can keep.
     """
-    return tree.prompt[np.argsort(-lengths.mean[tree.prompt], kind="stable")]
+    return tree.prompt[stable_order(-lengths.mean[tree.prompt])]
 
 
 # Simplest first: of orders that are equally fast the first one is chosen.

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.blend.pieces import Pieces
+from blendrun.blend.stable import stable_order
 from blendrun.cost.balance import path_sum
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.compiled import BOOL_IN, F64_IN, I32_IN, I64_IN, compiled
@@ -75,7 +77,10 @@ def arrange_units(
         alike from the first step to the last, and requests of many lengths stand together, which fill a pool more
         evenly than requests of one length do: those grow and end together.
     """
-    return _Splitter(tree, compute, memory, running, scattered).finest(keep)
+    splitter = _Splitter(tree, compute, memory, running, scattered)
+    # Of a large job each of these is tens of megabytes, and not needed any more.
+    del compute, memory, running
+    return splitter.finest(keep)
 
 
 class _Splitter:
@@ -98,12 +103,12 @@ class _Splitter:
         total_compute, total_memory = tree.subtree_sum(compute), tree.subtree_sum(memory)
         # A unit visited alone computes the path above it too.
         alone = total_compute + path_sum(tree, np.where(always_resident, 0.0, compute))
-        self.unit_density = _log_ratio(alone, total_memory)
         # What units stand by, and siblings in a unit: their density, or chance (units within the halves of the job).
-        self.rank, beside = self.unit_density, _log_ratio(total_compute, total_memory)
-        self.half: NDArray[np.int64] | None = None
+        self.rank, beside = _log_ratio(alone, total_memory), _log_ratio(total_compute, total_memory)
+        del alone, total_compute, total_memory
+        self.half: NDArray[np.bool_] | None = None
         if scattered:
-            self.half = (self.unit_density < beside[0]).astype(np.int64)
+            self.half = self.rank < beside[0]
             chance = np.random.default_rng(_SEED).random(len(tree))
             self.rank, beside = chance - self.half, chance
         self.position = _sorted_positions(tree, beside)
@@ -113,39 +118,47 @@ class _Splitter:
     def finest(self, keep: float) -> UnitRow:
         """Binary search over the thresholds at which something changes."""
         candidates = np.unique(self.critical[np.isfinite(self.critical)])
-        wanted = keep * self.tree.shared_tokens
+        pieces = self._pieces(candidates)
+        wanted = keep * self.tree.shared_tokens - self._ever_kept()
         # Below the first candidate only the root is cut, which costs nothing.
         low, high, found = 0, len(candidates), 0
         while low < high:
             middle = (low + high) // 2
-            if self._kept_tokens(self._units(candidates[middle])) >= wanted:
+            if pieces.kept_tokens(middle, self.prefix) >= wanted:
                 found, low = middle, middle + 1
             else:
                 high = middle
         threshold = float(candidates[found]) if len(candidates) else 0.0
-        return self._row(self._units(threshold), threshold)
+        units = pieces.units(found)
+        return self._row(units if len(units) else np.zeros(1, dtype=np.int32), threshold)
 
-    def _units(self, threshold: float) -> NDArray[np.int64]:
-        """Nodes of the units, in the order of the row."""
-        cut = self.critical <= threshold
-        # The root's parent is -1: its own row is dropped, as it is cut wherever it has children.
-        units = np.flatnonzero(cut[self.tree.parent[1:]] & ~cut[1:]) + 1
-        if not len(units):
-            units = np.zeros(1, dtype=np.int64)
-        return units[np.argsort(-self.rank[units], kind="stable")]
-
-    def _kept_tokens(self, units: NDArray[np.int64]) -> int:
-        """Shared tokens that are in use at any time, or shared inside a unit, or by the heads of neighbours."""
+    def _pieces(self, candidates: NDArray[np.float64]) -> Pieces:
+        """What may be a unit at one of these thresholds, in the order of the row. candidates: ascending."""
         tree = self.tree
-        beyond = np.where(tree.depth > self.always_resident, tree.segment, 0)
-        depths = np.concatenate(([0], np.cumsum((tree.depth - self.always_resident)[tree.leaf], dtype=np.int64)))
-        segments = np.concatenate(([0], np.cumsum(beyond, dtype=np.int64)))
-        above = np.maximum(tree.start[units] - self.always_resident[units], 0)
-        whole = depths[tree.leaf_end[units]] - depths[tree.leaf_begin[units]]
-        distinct = segments[tree.end[units]] - segments[units] + above
-        heads = tree.leaf_begin[units].astype(np.int64)
-        between = np.maximum(self.prefix(heads[:-1], heads[1:]) - self.always_resident[tree.leaf[heads[1:]]], 0)
-        return self._ever_kept() + int((whole - distinct).sum() + between.sum(dtype=np.int64))
+        cut = np.searchsorted(candidates, self.critical).astype(np.int32)
+        # The root's parent is -1: it is a unit only where it has no children.
+        node = np.flatnonzero(cut[tree.parent[1:]] < cut[1:]) + 1
+        node = node[stable_order(-self.rank[node])].astype(np.int32)
+        head = tree.leaf_begin[node]
+        return Pieces(
+            node=node,
+            cut=cut[node],
+            cut_above=cut[tree.parent[node]],
+            inside=self._shared_inside(node),
+            stem=_stems(tree.parent, tree.start, self.always_resident)[node],
+            head=head,
+            resident=self.always_resident[tree.leaf[head]].astype(np.int32),
+        )
+
+    def _shared_inside(self, node: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Tokens beyond those in use at any time that each node's sub-tree saves when it is fed as a whole."""
+        tree = self.tree
+        depths = _running_sum((tree.depth - self.always_resident)[tree.leaf])
+        saved: NDArray[np.int64] = depths[tree.leaf_end[node]] - depths[tree.leaf_begin[node]]
+        segments = _running_sum(np.where(tree.depth > self.always_resident, tree.segment, 0))
+        saved -= segments[tree.end[node]] - segments[node]
+        saved -= np.maximum(tree.start[node] - self.always_resident[node], 0)
+        return saved
 
     def _ever_kept(self) -> int:
         """Tokens saved by what is in use at any time: all uses but the first."""
@@ -153,21 +166,30 @@ class _Splitter:
         again = (tree.leaf_end - tree.leaf_begin).astype(np.int64) - 1
         return int((tree.segment * again)[tree.depth <= self.always_resident].sum())
 
-    def _row(self, units: NDArray[np.int64], threshold: float) -> UnitRow:
+    def _row(self, units: NDArray[np.int32], threshold: float) -> UnitRow:
         tree = self.tree
         sizes = (tree.leaf_end[units] - tree.leaf_begin[units]).astype(np.int64)
         first = np.concatenate(([0], np.cumsum(sizes)))
         # `position` is a depth-first place with sorted children, so a unit's leaves lie side by side in it.
         by_position = np.empty(tree.prompts, dtype=np.int64)
         by_position[self.position[tree.leaf]] = np.arange(tree.prompts)
-        within = np.arange(first[-1]) - np.repeat(first[:-1], sizes)
-        leaf = by_position[np.repeat(self.position[units], sizes) + within]
+        place = np.repeat(self.position[units] - first[:-1], sizes)
+        place += np.arange(first[-1])
+        leaf = by_position[place]
+        del place, by_position
         shared = np.concatenate(([0], self.prefix(leaf[:-1], leaf[1:]))).astype(np.int32)
         always_resident = self.always_resident[tree.leaf[leaf]].astype(np.int32)
         total = tree.shared_tokens
-        alike = np.arange(len(units)) if self.half is None else self.half[units]
+        alike = np.arange(len(units)) if self.half is None else self.half[units].astype(np.int64)
         saved = self._ever_kept() + int(np.maximum(shared - always_resident, 0).sum(dtype=np.int64))
         return UnitRow(leaf, first, alike, shared, always_resident, saved / total if total else 1.0, threshold)
+
+
+def _running_sum(values: NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.int64]:
+    """Sum of all before each, and of all: i64 (n + 1,)."""
+    sums = np.zeros(len(values) + 1, dtype=np.int64)
+    np.cumsum(values, out=sums[1:])
+    return sums
 
 
 def _log_ratio(compute: NDArray[np.float64], memory: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -181,15 +203,8 @@ def _sorted_positions(tree: PrefixTree, density: NDArray[np.float64]) -> NDArray
 
     Ties keep the tree's order. i64 (K,).
     """
-    order = np.lexsort((-density[1:], tree.parent[1:])) + 1
-    sizes = (tree.leaf_end - tree.leaf_begin)[order].astype(np.int64)
-    before = np.concatenate(([0], np.cumsum(sizes)[:-1])) if len(sizes) else np.zeros(0, dtype=np.int64)
-    parents = tree.parent[order]
-    heads = np.concatenate(([True], parents[1:] != parents[:-1])) if len(parents) else np.zeros(0, dtype=bool)
-    group = np.cumsum(heads) - 1
-    offset = np.zeros(len(tree), dtype=np.int64)
-    offset[order] = before - before[heads][group]
-    return _descend_places(tree.parent, offset)
+    leaves = tree.leaf_end - tree.leaf_begin
+    return _places(tree.parent, leaves, stable_order(-density[1:]))
 
 
 def _alike(tree: PrefixTree, leaf_density: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -210,10 +225,30 @@ def _critical_thresholds(tree: PrefixTree, cost: NDArray[np.int64], alike: NDArr
     return _critical(tree.parent, np.maximum(cost, 0), children, alike)
 
 
-@compiled(I32_IN, I64_IN)
-def _descend_places(parent: NDArray[np.int32], offset: NDArray[np.int64]) -> NDArray[np.int64]:
-    place = offset.copy()
-    for node in range(1, len(offset)):
+@compiled(I32_IN, I32_IN, I64_IN)
+def _stems(
+    parent: NDArray[np.int32], start: NDArray[np.int32], always_resident: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """The first node on each node's path that is not in use at any time; itself where all above it are. i32 (K,)."""
+    stem = np.arange(len(parent)).astype(np.int32)
+    for node in range(1, len(parent)):
+        if start[node] > always_resident[node]:
+            stem[node] = stem[parent[node]]
+    return stem
+
+
+@compiled(I32_IN, I32_IN, I64_IN)
+def _places(parent: NDArray[np.int32], leaves: NDArray[np.int32], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """First leaf place of each node. leaves: of its sub-tree; order: i64 (K - 1,), siblings as they are to stand, each
+    less 1, for the root is none."""
+    place = np.zeros(len(parent), dtype=np.int64)
+    taken = np.zeros(len(parent), dtype=np.int64)
+    for before in order:
+        node = before + 1
+        above = parent[node]
+        place[node] = taken[above]
+        taken[above] += leaves[node]
+    for node in range(1, len(parent)):
         place[node] += place[parent[node]]
     return place
 

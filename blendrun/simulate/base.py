@@ -118,7 +118,8 @@ class Outcome:
     hit_tokens: prompt tokens found in the cache when a request was first admitted.
     prefill_tokens, decode_tokens: computed. An answer's first token comes with its prefill, so decoding computes one
     less. recomputed_tokens: of the prefill, what requests that were sent back cost again. steps: engine steps.
-    retractions: requests sent back for want of room. finished: f64 (M,), in feed order, the second each request ended.
+    retractions: requests sent back for want of room. finished: f64 (M,), in feed order, the second each request ended;
+    empty where that was not to be kept.
     """
 
     seconds: float

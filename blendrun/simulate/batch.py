@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from blendrun.blend.base import LEFT
-from blendrun.blend.scan import fits_until_its_end, insert_end
+from blendrun.simulate.agenda import fits_at_every_step, forget_end, note_end
 from blendrun.simulate.own import is_own, kept_of_newcomer, note_retracted, own_fits
 from blendrun.simulate.pool import absent_tokens, evict, lock, publish, unheld_tokens, unlock, usable_tokens
 from blendrun.simulate.state import EXCLUSIVE, Number, Truth
@@ -46,18 +46,8 @@ def fits(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> Tru
     held += choices * work[request].answered
     if is_own(state):
         return own_fits(state, work, request, held)
-    return fits_until_its_end(
-        agenda[0],
-        agenda[1],
-        agenda[2],
-        state.first,
-        state.last,
-        float(state.decoded),
-        float(held),
-        float(state.all_rows + choices),
-        float(state.pool),
-        float(steps_held(state, work, request)),
-    )
+    steps = steps_held(state, work, request)
+    return fits_at_every_step(agenda, state.decoded, held, state.all_rows + choices, state.pool, steps)
 
 
 @inlined
@@ -77,15 +67,14 @@ def admit(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> No
     lock(state, nodes, work[request].leaf)
     state.running += 1
     state.all_rows += choices
-    work[request].at = hit
     work[request].rest = work[request].length - hit + choices * answered
     state.pending += work[request].rest
     # A shared prefix comes back with the last request that holds it; here, with the first.
-    steps = float(steps_expected(work, request))
+    steps = steps_expected(work, request)
     work[request].own = own
     work[request].frees = own + choices * steps
-    work[request].leaves_at = state.decoded + steps_held(state, work, request)
-    _note_end(state, agenda, work[request].leaves_at, work[request].frees, float(choices))
+    leaves_at = state.decoded + steps_held(state, work, request)
+    work[request].leaves_at = note_end(state, agenda, leaves_at, work[request].frees, choices)
     _hold(state, work, request, 1.0)
 
 
@@ -100,40 +89,9 @@ def _hold(state: Any, work: Any, request: Number, sign: float) -> None:
 
 
 @inlined
-def _note_end(state: Any, agenda: Any, end: float, frees: float, rows: float) -> None:
-    ends, freed, alive = agenda
-    if state.last == len(ends):
-        live = state.last - state.first
-        for place in range(live):
-            old = state.first + place
-            ends[place], freed[place], alive[place] = ends[old], freed[old], alive[old]
-        state.first, state.last = 0, live
-    insert_end(ends, freed, alive, state.first, state.last, end, frees, rows)
-    state.last += 1
-
-
-@inlined
-def _forget_end(state: Any, work: Any, agenda: Any, request: Number) -> None:
-    """Take a request out of what admission looks ahead to, unless its expected end is past."""
-    ends, freed, alive = agenda
-    end, frees, rows = work[request].leaves_at, work[request].frees, work[request].choices
-    place = state.first
-    # Of several that end then, any that gives back as much will do.
-    while place < state.last and ends[place] <= end:
-        if ends[place] == end and freed[place] == frees and alive[place] == rows:
-            break
-        place += 1
-    if place < state.last and ends[place] == end:
-        for later in range(place + 1, state.last):
-            ends[later - 1], freed[later - 1], alive[later - 1] = ends[later], freed[later], alive[later]
-        state.last -= 1
-
-
-@inlined
-def forget_overdue(state: Any, agenda: Any) -> None:
-    """Drop expected ends that are past: when those requests really end, nobody knows."""
-    while state.first < state.last and agenda[0][state.first] <= state.decoded:
-        state.first += 1
+def computed_tokens(work: Any, request: Number) -> Number:
+    """Tokens of a request that are in the pool: its prompt and the answers it was sent back with, less what is left."""
+    return work[request].length + work[request].choices * work[request].answered - work[request].rest
 
 
 @inlined
@@ -146,13 +104,12 @@ def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> 
     while taken < budget and state.filled + done < len(filling):
         request = filling[state.filled + done]
         tokens = min(work[request].rest, budget - taken)
-        begin = float(work[request].at)
+        begin = float(computed_tokens(work, request))
         square += (begin + tokens) ** 2 - begin**2
-        work[request].at += tokens
         work[request].rest -= tokens
         taken += tokens
         if work[request].rest > 0:
-            publish(nodes, work[request].leaf, work[request].at)
+            publish(nodes, work[request].leaf, computed_tokens(work, request))
         else:
             done += 1
     state.pending -= taken
@@ -166,11 +123,10 @@ def begin_decode(state: Any, work: Any, agenda: Any, ends: Any, request: Number)
     choices, answered = work[request].choices, work[request].answered
     state.rows += choices
     state.context += choices * (work[request].length + answered)
-    leaves_at = float(state.decoded + steps_expected(work, request))
+    leaves_at = state.decoded + steps_expected(work, request)
     if leaves_at != work[request].leaves_at:
-        _forget_end(state, work, agenda, request)
-        work[request].leaves_at = leaves_at
-        _note_end(state, agenda, leaves_at, work[request].frees, float(choices))
+        forget_end(state, agenda, work[request].leaves_at, work[request].frees, choices)
+        work[request].leaves_at = note_end(state, agenda, leaves_at, work[request].frees, choices)
     work[request].ends_at = state.decoded + max(work[request].output - answered - 1, 0)
     heapq.heappush(ends, work[request].ends_at * len(work) + np.int64(request))
 
@@ -215,7 +171,7 @@ def _leave(state: Any, work: Any, agenda: Any, request: Number) -> Number:
     state.context -= choices * work[request].length + cached
     state.running -= 1
     work[request].ends_at = -1
-    _forget_end(state, work, agenda, request)
+    forget_end(state, agenda, work[request].leaves_at, work[request].frees, choices)
     _hold(state, work, request, -1.0)
     return cached
 

@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.simulate.admission import anything_waits, fill
-from blendrun.simulate.batch import begin_decode, decode, end_requests, forget_overdue, prefill, retract
+from blendrun.simulate.agenda import forget_overdue
+from blendrun.simulate.batch import begin_decode, decode, end_requests, prefill, retract
 from blendrun.simulate.own import note_decoded, note_kept, open_again
 from blendrun.simulate.pool import publish
 from blendrun.simulate.seconds import prefill_budget, record, step_seconds
-from blendrun.simulate.state import EXCLUSIVE, NODE, PDMUX, REQUEST, STATE, Number
+from blendrun.simulate.state import BLOCK, END, EXCLUSIVE, NODE, PDMUX, REQUEST, STATE, Number
 from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, compiled, inlined
 
 BUCKETS = 512
@@ -47,7 +48,7 @@ def _empty_list() -> Any:
 
 @compiled(
     *(NODE, REQUEST, STATE, I64_IN, F64_IN, F64_IN, F64_IN, F64_IN, BOOL_IN, BOOL_IN),
-    *(F64_OUT, F64_OUT, F64_OUT, F64_IN, F64_IN, F64_OUT, F64_OUT, F64_TABLE_OUT),
+    *(END, BLOCK, F64_IN, F64_IN, F64_OUT, F64_OUT, F64_TABLE_OUT),
 )
 def run(
     nodes: NDArray[np.void],
@@ -60,9 +61,8 @@ def run(
     reads: NDArray[np.float64],
     keep_left: NDArray[np.bool_],
     keep_right: NDArray[np.bool_],
-    expected_ends: NDArray[np.float64],
-    freed: NDArray[np.float64],
-    alive: NDArray[np.float64],
+    expected_ends: NDArray[np.void],
+    blocks: NDArray[np.void],
     shares: NDArray[np.float64],
     rates: NDArray[np.float64],
     finished: NDArray[np.float64],
@@ -72,11 +72,11 @@ def run(
     """Feed the M requests of `work` to the engine of `states`, an array of one; what came of it is in there afterwards.
 
     nodes (K + 2,), work (M,), states (1,): records of `state`, as `simulator` makes them. unit to keep_right: of a
-    blend's `ScanRow`. expected_ends, freed, alive: room for M each. shares, rates: the table of `overlapped`.
+    blend's `ScanRow`. expected_ends, blocks: of `empty_agenda`. shares, rates: the table of `overlapped`.
     finished: f64 (M,), the second each request ended. bucket (COLUMNS,): room. line: f64 (BUCKETS, COLUMNS), time line.
     """
     state = states[0]
-    row, agenda = (unit, compute, memory, density, reads, keep_left, keep_right), (expected_ends, freed, alive)
+    row, agenda = (unit, compute, memory, density, reads, keep_left, keep_right), (expected_ends, blocks)
     ends, back, filling = _empty_list(), _empty_list(), _empty_list()
     while True:
         held, over = state.used - state.evictable, state.done

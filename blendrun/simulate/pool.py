@@ -26,7 +26,7 @@ def useful(nodes: Any) -> Number:
 
 @inlined
 def size_of(nodes: Any, node: Number) -> Number:
-    return nodes[node].depth - nodes[node].start
+    return nodes[node].depth - nodes[nodes[node].parent].depth
 
 
 @inlined

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from blendrun.blend.base import LEFT, Blend, Order
 from blendrun.blend.budget import Budget, ConstantBudget
 from blendrun.blend.orders import SIMPLEST_FIRST
+from blendrun.blend.portion import Portion
 from blendrun.cost.balance import Bound, bound_seconds
 from blendrun.cost.base import Demand, Machine
 from blendrun.cost.capacity import KvPool, kv_pool
@@ -34,11 +35,15 @@ from blendrun.simulate.simulator import overlapped_seconds, simulate
 from blendrun.simulate.steptime import step_time
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
+from blendrun.tree.restrict import restrict
 
 # Tokens that the gate of blendrun's scheduler plug-in waits for.
 GATE_TOKENS = 32
-# Larger jobs are simulated with fewer step budgets.
+# Larger jobs are simulated with fewer step budgets: those that are best on so many of their requests.
 _LARGE = 200_000
+_PART = 50_000
+# Of each order on each mode so many, if they are so near to the best.
+_PROMISING, _NEAR = 2, 0.03
 # Simulated times closer than this are equal, and the simpler order is chosen.
 _TIE = 0.005
 _MODES = tuple(Overlap)
@@ -100,6 +105,8 @@ class Portfolio:
     step: the constants simulated with. outputs: i64 (M,), the answer lengths simulated with.
     bound: of the job; practical_seconds: its compute and memory overlapped as well as one device can
     (docs/paper.md#the-practical-optimum).
+    part: requests on which budgets, reserve and pace were compared, where only what was best there was simulated whole
+    (all `candidates` are); else 0.
     """
 
     candidates: tuple[Candidate, ...]
@@ -110,6 +117,7 @@ class Portfolio:
     outputs: NDArray[np.int64]
     bound: Bound
     practical_seconds: float
+    part: int = 0
 
 
 def simulate_portfolio(
@@ -140,7 +148,8 @@ def simulate_portfolio(
     pool, demand, step: of model and machine; worked out where None.
     overlaps: modes that the engine can be run in; the choice is among these.
     budgets: tried on mixed and pdmux; None for those of `budgets_to_try`.
-    thorough: try more budgets, and blends with pace too; None for jobs of no more than 200,000 prompts.
+    thorough: try more budgets, and blends with pace too; None for jobs of no more than 200,000 prompts. Of larger ones
+        all that are tried in a part of 50,000, and whole the usual budget and what was best there, by order and mode.
     chunk: the engine's own prefill chunk, which exclusive mode keeps; None for the card's.
     max_running: answers that are decoded at once; None for as many as the pool holds.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
@@ -161,30 +170,38 @@ def simulate_portfolio(
     expected = np.rint(lengths.mean).astype(np.int64)
     limits = np.where(prompts.known, truth, np.maximum(prompts.bound, truth))
     job = _Job(tree, prompts, truth, expected, limits, step, pool, machine.gpus, gpu_hour, max_running)
-    thorough = len(prompts) <= _LARGE if thorough is None else thorough
-    paces = (False, True) if thorough else (False,)
     bound = bound_seconds(demand, machine)
     decoded = float((lengths.mean * prompts.choices).sum())
-    wanted = budgets_to_try(demand, pool, step, bound, decoded, chunk, thorough=thorough)
-    trials = [_Trial(_plain(orders, len(prompts)), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, STOCK)]
-    for overlap in overlaps:
-        tried = list(budgets or wanted[overlap]) if overlap is not Overlap.EXCLUSIVE else wanted[overlap]
-        for budget in tried:
-            for admission in admissions or ((BLENDRUN, EAGER) if thorough else (BLENDRUN,)):
-                trials += [_Trial(order, overlap, budget, False, admission) for order in orders]
-                trials += [_Trial(blend, overlap, budget, paced, admission) for blend in blends for paced in paces]
-    plain, *found = job.run(trials, listener)
+    plain = _Trial(_plain(orders, len(prompts)), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, STOCK)
+
+    def variants(thorough: bool) -> list[_Trial]:
+        wanted = budgets_to_try(demand, pool, step, bound, decoded, chunk, thorough=thorough)
+        every, paces = ((BLENDRUN, EAGER), (False, True)) if thorough else ((BLENDRUN,), (False,))
+        trials = []
+        for overlap in overlaps:
+            for budget in list(budgets or wanted[overlap]) if overlap is not Overlap.EXCLUSIVE else wanted[overlap]:
+                for admission in admissions or every:
+                    trials += [_Trial(order, overlap, budget, False, admission) for order in orders]
+                    trials += [_Trial(blend, overlap, budget, paced, admission) for blend in blends for paced in paces]
+        return trials
+
+    trials, part = variants(len(prompts) <= _LARGE if thorough is None else thorough), 0
+    if thorough is None and len(prompts) > _LARGE:
+        more, part = job.promising(variants(True), listener)
+        trials += [trial for trial in more if trial.ways not in {each.ways for each in trials}]
+    shown, *found = job.run([plain, *trials], listener)
     best = best_of_each(found)
     chosen = choose(best)
     return Portfolio(
         candidates=best,
         chosen=chosen,
-        why=why_of(chosen, best, plain),
-        plain=plain,
+        why=why_of(chosen, best, shown, part),
+        plain=shown,
         step=step,
         outputs=truth,
         bound=bound,
         practical_seconds=overlapped_seconds(bound.compute, bound.memory),
+        part=part,
     )
 
 
@@ -195,6 +212,16 @@ class _Trial:
     budget: Budget
     paced: bool
     admission: AdmissionPolicy
+
+    @property
+    def row(self) -> tuple[OrderName, Overlap]:
+        """What it is a variant of."""
+        return self.fed.order.name if isinstance(self.fed, Blend) else self.fed.name, self.overlap
+
+    @property
+    def ways(self) -> tuple[object, ...]:
+        """The same for two that are alike."""
+        return id(self.fed), self.overlap, self.budget, self.paced, self.admission
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -221,6 +248,35 @@ class _Job:
                 listener(Progress(done, len(trials), "simulations"))
         return found
 
+    def promising(self, trials: Sequence[_Trial], listener: Listener) -> tuple[list[_Trial], int]:
+        """Of each order on each mode the variants that are soonest on a part of the job; and the part's requests.
+
+        None and 0 where there is no blend to divide the job by, or no part like it.
+        """
+        feeds = {id(trial.fed): trial.fed for trial in trials}
+        blends = [fed for fed in feeds.values() if isinstance(fed, Blend)]
+        portion = Portion.like_whole(blends[0], self.prompts, self.expected, _PART) if blends else None
+        if portion is None:
+            return [], 0
+        numbers, parts = portion.numbers, {key: portion.of(fed) for key, fed in feeds.items()}
+        job = replace(
+            self,
+            tree=restrict(self.tree, numbers),
+            prompts=self.prompts.take(numbers),
+            outputs=self.outputs[numbers],
+            expected=self.expected[numbers],
+            limits=self.limits[numbers],
+        )
+        found = job.run([replace(trial, fed=parts[id(trial.fed)]) for trial in trials], listener)
+        rows: dict[tuple[OrderName, Overlap], list[tuple[float, _Trial]]] = {}
+        for trial, candidate in zip(trials, found, strict=True):
+            rows.setdefault(trial.row, []).append((candidate.seconds, trial))
+        best = []
+        for row in rows.values():
+            row.sort(key=lambda each: each[0])
+            best += [trial for seconds, trial in row[:_PROMISING] if seconds <= row[0][0] * (1 + _NEAR)]
+        return best, len(numbers)
+
     def _simulate(self, trial: _Trial) -> Candidate:
         engine = SimulatedEngine(
             pool_tokens=self.pool.tokens,
@@ -240,11 +296,12 @@ class _Job:
             expected=self.expected,
             limits=self.limits,
             fixed=self.prompts.known,
+            ends=False,
         )
         seconds = max(outcome.seconds, 1e-9)
         tokens = self.prompts.prompt_tokens.sum(dtype=np.int64) + (self.outputs * self.prompts.choices).sum()
         return Candidate(
-            order=trial.fed.order.name if isinstance(trial.fed, Blend) else trial.fed.name,
+            order=trial.row[0],
             overlap=trial.overlap,
             fed=trial.fed,
             admission=trial.admission,
@@ -292,7 +349,13 @@ def choose(candidates: Sequence[Candidate]) -> Candidate:
     return min(ties, key=lambda each: (SIMPLEST_FIRST.index(each.order), _MODES.index(each.overlap), each.seconds))
 
 
-def why_of(chosen: Candidate, candidates: Sequence[Candidate], plain: Candidate) -> str:
+def why_of(chosen: Candidate, candidates: Sequence[Candidate], plain: Candidate, part: int = 0) -> str:
+    """part: as of `Portfolio`."""
+    compared = f"; budgets and admission compared on {part:,} of its requests" if part else ""
+    return _why(chosen, candidates, plain) + compared
+
+
+def _why(chosen: Candidate, candidates: Sequence[Candidate], plain: Candidate) -> str:
     others = [each for each in candidates if each.order is not chosen.order]
     if not others:
         return f"{chosen.order} on {chosen.overlap} is the only order simulated"

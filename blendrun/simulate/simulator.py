@@ -12,6 +12,7 @@ from blendrun.blend.budget import AdaptiveBudget
 from blendrun.blend.scan_row import ScanRow
 from blendrun.names import Overlap
 from blendrun.simulate import kernel, state
+from blendrun.simulate.agenda import empty_agenda
 from blendrun.simulate.base import Eviction, Outcome, SimulatedEngine, StepTime, Timeline
 from blendrun.simulate.seconds import overlapped
 from blendrun.tokens.base import Prompts
@@ -46,6 +47,7 @@ def simulate(
     expected: NDArray[np.int64] | None = None,
     limits: NDArray[np.int64] | None = None,
     fixed: NDArray[np.bool_] | None = None,
+    ends: bool = True,
 ) -> Outcome:
     """Feed an order from its front, or a blend from both of its ends, to the engine's model.
 
@@ -53,15 +55,16 @@ def simulate(
     expected: i64 (M,), what admission believes; None where it knows.
     limits: i64 (M,), output tokens of one choice at most, by which SGLang's own admission goes; None for `expected`.
     fixed: bool (M,), whose answers nothing else can end; None for none.
+    ends: whether to keep when each request ended.
     """
     prompt = fed.row_prompt if isinstance(fed, Blend) else fed.prompt
     count = len(prompt)
     believed = outputs if expected is None else expected
-    ends = _cursor(fed.row) if isinstance(fed, Blend) else _one_end(count)
-    unit, compute, memory, density, reads, keep_left, keep_right = ends
     work = _work(tree, prompts, prompt, outputs, believed)
     work["limit"] = believed[prompt] if limits is None else limits[prompt]
     work["fixed"] = 0 if fixed is None else fixed[prompt]
+    row = _cursor(fed.row) if isinstance(fed, Blend) else _one_end(count)
+    unit, compute, memory, density, reads, keep_left, keep_right = row
     states = _state(engine, step, count)
     states["sided"] = isinstance(fed, Blend)
     states["rest_compute"], states["rest_memory"] = compute.sum(), memory.sum()
@@ -71,7 +74,7 @@ def simulate(
         work,
         states,
         *(unit, compute, memory, density, reads, keep_left, keep_right),
-        *(np.empty(count), np.empty(count), np.empty(count)),
+        *empty_agenda(int(believed.max(initial=0)), engine.pool_tokens),
         *(SHARES, RATES, finished, np.zeros(kernel.COLUMNS), line),
     )
     end = states[0]
@@ -87,7 +90,7 @@ def simulate(
         steps=int(end["steps"]),
         retractions=int(end["retracted"]),
         timeline=Timeline(*(np.ascontiguousarray(column) for column in used.T)),
-        finished=finished,
+        finished=finished if ends else finished[:0].copy(),
     )
 
 
@@ -106,7 +109,7 @@ def _nodes(tree: PrefixTree) -> NDArray[np.void]:
     """The tree's nodes and, behind them, the two rings of `pool`."""
     count = len(tree)
     nodes = np.zeros(count + 2, dtype=state.NODE)
-    nodes["parent"][:count], nodes["start"][:count], nodes["depth"][:count] = tree.parent, tree.start, tree.depth
+    nodes["parent"][:count], nodes["depth"][:count] = tree.parent, tree.depth
     nodes["waiting"][:count] = tree.leaf_end - tree.leaf_begin
     nodes["state"][0] = state.READY
     rings = np.array([count, count + 1], dtype=np.int32)

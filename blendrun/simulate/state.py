@@ -22,27 +22,34 @@ def _record(**columns: str) -> np.dtype[np.void]:
     return np.dtype(list(names))
 
 
+# There are as many nodes and requests as the job has, looked up all over memory: a node is half a line of the cache, a
+# request a whole one.
+
 # A node of the tree; after the last one stand the two rings of `pool`.
 # refs: running requests below. waiting: requests below that are not admitted. newer, older: neighbours in a ring.
 # kept: tokens of answers kept behind a leaf.
-NODE = _record(i4="parent start depth state refs waiting newer older", i8="kept")
+NODE = _record(i4="parent depth state refs waiting newer older kept")
 
 # A request. expected: output tokens of a choice that admission believes in. limit: that it may have at most, by which
 # SGLang's own admission goes; fixed: whether nothing else can end it. answered: tokens of a choice there were when it
-# was last admitted. at, rest: where its next chunk begins, prefill tokens left; twice: of these, what another computes
-# too. ends_at: decode step after which it ends, -1 where it does not decode. side: LEFT or RIGHT. What admission took
-# it for: leaves_at: decode step of its end; own: tokens that are held for it alone; frees: tokens that come back at its
-# end.
+# was last admitted. rest: prefill tokens left; twice: of these, what another computes too. side: LEFT or RIGHT.
+# ends_at: decode step after which it ends, -1 where it does not decode. What admission took it for: leaves_at: decode
+# step of its end, as noted; own: tokens that are held for it alone; frees: tokens that come back at its end.
 REQUEST = _record(
-    i8="leaf length output expected limit fixed choices answered at rest twice ends_at side",
-    f8="leaves_at own frees",
+    i4="leaf length output expected limit fixed choices answered rest twice side", i8="ends_at leaves_at own frees"
 )
+
+# What is expected to end at a step (`agenda`): tokens it gives back, rows. Of a block of steps: the tokens by which the
+# pool is emptier at its last one, rows; top: most tokens there can be more than before it, where `top_rows` then run.
+END = _record(i8="frees rows")
+BLOCK = _record(i8="frees rows top top_rows")
 
 # Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
 # used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with
 # those of requests in prefill. context: cached tokens the rows read. pending: prefill tokens admitted and not
 # computed. filled: requests whose prefill is over, of those ever in the queue; published: of these, those whose prefix
-# can be used. decoded: decode steps so far. first, last: live part of the expected ends. sided: whether it is a blend.
+# can be used. decoded: decode steps so far. forgotten: those up to which expected ends are past. sided: whether it is
+# a blend.
 # Of SGLang's own admission (`own`): looks: for newcomers, so far; shut: whether it does not look; opens: whether it
 # looks again at the next step; leaving: tokens that are free and that it does not see yet; twice: tokens that are held
 # for a second time; kept: tokens that it keeps free; guess: the share of what is to come that these are. left_at,
@@ -56,7 +63,7 @@ CONSTANTS = (
 )
 STATE = _record(
     i8="pool mode tokens max_running gate next_use paced late clip most "
-    "used evictable rows all_rows context running pending filled published decoded first last "
+    "used evictable rows all_rows context running pending filled published decoded forgotten "
     "sided refresh looks shut opens leaving twice requests left_at right_at share_left share_right "
     "hits prefilled recomputed emitted retracted steps done bucket",
     f8="reserve kept guess ratio weight_tokens row_tokens cached_tokens "

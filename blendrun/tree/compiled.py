@@ -17,6 +17,9 @@ cache can be written (neither __pycache__ beside the source nor the user's cache
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from threading import Lock
@@ -34,6 +37,8 @@ I32_IN, I64_IN, U64_IN, F64_IN, BOOL_IN = (f"Array({kind}, 1, 'C', True)" for ki
 I32_OUT, I64_OUT, U64_OUT, F64_OUT, BOOL_OUT = (f"{kind}[::1]" for kind in ("i4", "i8", "u8", "f8", "b1"))
 I32_TABLE_IN = "Array(i4, 2, 'C', True)"
 F64_TABLE_OUT = "f8[:, ::1]"
+
+_NOTHING = subprocess.DEVNULL
 
 _KERNELS: list[Kernel[..., Any]] = []
 _LOCK = Lock()
@@ -58,7 +63,7 @@ class Kernel(Generic[P, R]):
             if self._code is None:
                 code = _with_inner_functions(self.function)
                 code.__qualname__ += f"_{_digest(self.function)}"
-                dispatcher = _jit(code, cache=True)
+                dispatcher = _jit(code, kernel=True)
                 dispatcher.compile(_signature(self.arguments))
                 dispatcher.disable_compile()
                 self._code = dispatcher
@@ -98,6 +103,23 @@ def needs_compiling() -> bool:
 
     Where this is True, say so and call `load_kernels`, which then takes seconds.
     """
+    return bool(_missing())
+
+
+def load_kernels() -> None:
+    """Load every kernel of the modules imported so far, compiling what is in no cache: some of it in a process beside
+    this one, for the compiler is never in two threads at once."""
+    mine, others = _divided(_missing())
+    beside = _start_compiling(others) if others else None
+    for kernel in mine:
+        kernel.load()
+    if beside is not None:
+        beside.wait()
+    for kernel in _KERNELS:
+        kernel.load()
+
+
+def _missing() -> list[Kernel[..., Any]]:
     from numba.core import event  # Numba takes half a second to import.
 
     class Refusal(event.Listener):  # type: ignore[misc]
@@ -108,14 +130,32 @@ def needs_compiling() -> bool:
             pass
 
     with event.install_listener("numba:compile", Refusal()):
-        missing = [kernel for kernel in _KERNELS if not _try_load(kernel)]
-    return bool(missing)
+        return [kernel for kernel in _KERNELS if not _try_load(kernel)]
 
 
-def load_kernels() -> None:
-    """Load every kernel of the modules imported so far, compiling what is in no cache."""
-    for kernel in _KERNELS:
-        kernel.load()
+def _divided(kernels: list[Kernel[..., Any]]) -> tuple[list[Kernel[..., Any]], list[Kernel[..., Any]]]:
+    """Two lists that take about as long to compile; one where there is one core or one kernel."""
+    if _cores() < 2 or len(kernels) < 2:
+        return kernels, []
+    sizes = {id(kernel): sum(map(len, _ingredients(kernel.function, seen=set()))) for kernel in kernels}
+    lists: tuple[list[Kernel[..., Any]], list[Kernel[..., Any]]] = [], []
+    for kernel in sorted(kernels, key=lambda each: -sizes[id(each)]):
+        min(lists, key=lambda each: sum(sizes[id(one)] for one in each)).append(kernel)
+    return lists
+
+
+def _start_compiling(kernels: list[Kernel[..., Any]]) -> subprocess.Popen[bytes] | None:
+    names = [f"{kernel.function.__module__}:{kernel.function.__name__}" for kernel in kernels]
+    command = [sys.executable, "-P", "-m", "blendrun.tree.compiling", *names]
+    try:
+        return subprocess.Popen(command, stdin=_NOTHING, stdout=_NOTHING, stderr=_NOTHING)
+    except OSError:
+        # Then they are compiled here, as all that such a process did not leave in the cache.
+        return None
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _WouldCompileError(Exception):
@@ -139,14 +179,17 @@ def _signature(arguments: tuple[str | np.dtype[np.void], ...]) -> tuple[Any, ...
     return tuple(next(named) if isinstance(each, str) else from_dtype(each)[::1] for each in arguments)
 
 
-def _jit(function: FunctionType, cache: bool) -> Any:
+def _jit(function: FunctionType, *, kernel: bool) -> Any:
     from numba import njit
 
+    # What only kernels call needs no way in from Python, which takes longer to compile than most of it; none is called
+    # from C.
+    options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": not kernel, "no_cfunc_wrapper": True}
     try:
-        return njit(function, nogil=True, cache=cache, error_model="numpy")
+        return njit(function, cache=kernel, **options)
     except RuntimeError:
         # Numba found no folder to keep code in.
-        return njit(function, nogil=True, cache=False, error_model="numpy")
+        return njit(function, cache=False, **options)
 
 
 def _with_inner_functions(function: FunctionType) -> FunctionType:
@@ -160,7 +203,7 @@ def _with_inner_functions(function: FunctionType) -> FunctionType:
 
 def _inner(value: Inlined[..., Any]) -> Any:
     if value.code is None:
-        value.code = _jit(_with_inner_functions(value.function), cache=False)
+        value.code = _jit(_with_inner_functions(value.function), kernel=False)
     return value.code
 
 

@@ -14,6 +14,10 @@ from blendrun.tree.shared import SharedPrefix
 
 Int32s = NDArray[np.int32]
 
+# A node and what the cache has of it, half a line of the processor's cache: nodes are looked up all over memory.
+_COLUMNS = ("parent", "start", "depth", "leaf_begin", "leaf_end", "cached", "newer", "older")
+_NODE = np.dtype([(name, "i4") for name in _COLUMNS])
+
 
 def path_hits(tree: PrefixTree, order: NDArray[Any], *, compute_last: bool = False) -> NDArray[np.int32]:
     """Tokens that each request finds in a cache that keeps the prompt of the request before, and nothing else.
@@ -46,17 +50,11 @@ def lru_hits(
     """
     place = np.ascontiguousarray(tree.position[np.asarray(order, dtype=np.int64)])
     hits = np.empty(len(place), dtype=np.int32)
-    lru(
-        tree.parent,
-        tree.start,
-        tree.depth,
-        tree.leaf_begin,
-        tree.leaf_end,
-        tree.leaf,
-        place,
-        max(int(capacity_tokens), 0),
-        hits,
-    )
+    nodes = np.zeros(len(tree) + 1, dtype=_NODE)
+    for name in ("parent", "start", "depth", "leaf_begin", "leaf_end"):
+        nodes[name][:-1] = getattr(tree, name)
+    nodes["newer"], nodes["older"] = len(tree), len(tree)
+    lru(nodes, tree.leaf[place], place, max(int(capacity_tokens), 0), hits)
     return _capped(tree, place, hits) if compute_last else hits
 
 
@@ -66,72 +64,59 @@ def _capped(tree: PrefixTree, place: NDArray[np.int64], hits: Int32s) -> Int32s:
 
 
 @inlined
-def put_before(newer: Int32s, older: Int32s, node: int, anchor: int) -> None:
+def put_before(nodes: Any, node: int, anchor: int) -> None:
     """Put a node into the ring as the next older one of `anchor`."""
-    before = older[anchor]
-    newer[before], older[node] = node, before
-    newer[node], older[anchor] = anchor, node
+    before = nodes[anchor].older
+    nodes[before].newer, nodes[node].older = node, before
+    nodes[node].newer, nodes[anchor].older = anchor, node
 
 
 @inlined
-def take_out(newer: Int32s, older: Int32s, node: int) -> None:
-    newer[older[node]] = newer[node]
-    older[newer[node]] = older[node]
+def take_out(nodes: Any, node: int) -> None:
+    newer, older = nodes[node].newer, nodes[node].older
+    nodes[older].newer, nodes[newer].older = newer, older
 
 
-@compiled(I32_IN, I32_IN, I32_IN, I32_IN, I32_IN, I32_IN, I64_IN, I64, I32_OUT)
-def lru(
-    parent: Int32s,
-    start: Int32s,
-    depth: Int32s,
-    leaf_begin: Int32s,
-    leaf_end: Int32s,
-    leaf: Int32s,
-    place: NDArray[np.int64],
-    capacity: int,
-    hits: Int32s,
-) -> None:
-    """`lru_hits` of the leaves at `place` (i64 (n,)), into `hits` (i32 (n,)).
+@compiled(_NODE, I32_IN, I64_IN, I64, I32_OUT)
+def lru(nodes: NDArray[np.void], leaf: Int32s, place: NDArray[np.int64], capacity: int, hits: Int32s) -> None:
+    """`lru_hits` of leaves in the order fed, by node (i32 (n,)) and place (i64 (n,)), into `hits` (i32 (n,)).
 
-    Nodes with cached tokens form a ring by age that ends in a sentinel; a parent is always newer than its children, so
-    the oldest node has no cached child. What the request before has used is newest, in this order already, so a walk up
-    from the leaf ends at the first such node, and all that was walked goes in just behind it.
+    Nodes with cached tokens form a ring by age that ends in a sentinel, the last of `nodes`; a parent is always newer
+    than its children, so the oldest node has no cached child. What the request before has used is newest, in this order
+    already, so a walk up from the leaf ends at the first such node, and all that was walked goes in just behind it.
     """
-    sentinel = len(parent)
-    newer, older = np.empty(sentinel + 1, np.int32), np.empty(sentinel + 1, np.int32)
-    newer[sentinel], older[sentinel] = sentinel, sentinel
-    cached = np.zeros(sentinel, np.int32)
+    sentinel = len(nodes) - 1
     total = 0
     before = -1
     for request in range(len(place)):
-        last = leaf[place[request]]
-        hit = depth[last]
+        last = leaf[request]
+        hit = nodes[last].depth
         top = last
         while top > 0:
-            own = depth[top] - start[top]
+            own = nodes[top].depth - nodes[top].start
             # The root and leaves with empty segments hold nothing, so they do not tell whether those above are cached.
-            if own > 0 and cached[top] == own and leaf_begin[top] <= before < leaf_end[top]:
+            if own > 0 and nodes[top].cached == own and nodes[top].leaf_begin <= before < nodes[top].leaf_end:
                 break
-            if cached[top] < own:
-                hit = start[top] + cached[top]
-            top = parent[top]
+            if nodes[top].cached < own:
+                hit = nodes[top].start + nodes[top].cached
+            top = nodes[top].parent
         hits[request] = hit
         before = place[request]
         anchor = top if top > 0 else sentinel
         node = last
         while node != top:
-            own = depth[node] - start[node]
+            own = nodes[node].depth - nodes[node].start
             if own > 0:
-                if cached[node] > 0:
-                    take_out(newer, older, node)
-                put_before(newer, older, node, anchor)
-                total += own - cached[node]
-                cached[node] = own
-            node = parent[node]
+                if nodes[node].cached > 0:
+                    take_out(nodes, node)
+                put_before(nodes, node, anchor)
+                total += own - nodes[node].cached
+                nodes[node].cached = own
+            node = nodes[node].parent
         while total > capacity:
-            oldest = newer[sentinel]
-            gone = min(cached[oldest], total - capacity)
+            oldest = nodes[sentinel].newer
+            gone = min(nodes[oldest].cached, total - capacity)
             total -= gone
-            cached[oldest] -= gone
-            if cached[oldest] == 0:
-                take_out(newer, older, oldest)
+            nodes[oldest].cached -= gone
+            if nodes[oldest].cached == 0:
+                take_out(nodes, oldest)

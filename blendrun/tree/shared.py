@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.tree.base import PrefixTree
-from blendrun.tree.compiled import I32_IN, I32_OUT, I32_TABLE_IN, I64_IN, compiled
+from blendrun.tree.compiled import I32_IN, I32_OUT, I32_TABLE_IN, I64_IN, compiled, inlined
 
 _BLOCK = 32
 
@@ -20,9 +20,8 @@ class SharedPrefix:
     """
 
     def __init__(self, tree: PrefixTree) -> None:
-        self._shared = tree.shared
-        self._length = np.ascontiguousarray(tree.depth[tree.leaf])
-        self._table = _block_minima(tree.shared)
+        # shared, length, table: what `least_between` takes.
+        self.columns = (tree.shared, np.ascontiguousarray(tree.depth[tree.leaf]), _block_minima(tree.shared))
 
     def __call__(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int32]:
         """Tokens shared by the leaves at places a and b of the depth-first order, a leaf with itself all of its own.
@@ -31,10 +30,10 @@ class SharedPrefix:
         """
         a, b = np.broadcast_arrays(np.asarray(a, dtype=np.int64), np.asarray(b, dtype=np.int64))
         low, high = np.ascontiguousarray(np.minimum(a, b)), np.ascontiguousarray(np.maximum(a, b))
-        if low.size and (low.min() < 0 or high.max() >= len(self._shared)):
-            raise IndexError(f"a leaf's place must be from 0 to {len(self._shared) - 1}")
+        if low.size and (low.min() < 0 or high.max() >= len(self.columns[0])):
+            raise IndexError(f"a leaf's place must be from 0 to {len(self.columns[0]) - 1}")
         result = np.empty(low.shape, dtype=np.int32)
-        range_minima(self._shared, self._length, self._table, low.reshape(-1), high.reshape(-1), result.reshape(-1))
+        range_minima(*self.columns, low.reshape(-1), high.reshape(-1), result.reshape(-1))
         return result
 
 
@@ -56,6 +55,33 @@ def _block_minima(shared: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.stack(rows)
 
 
+@inlined
+def least_between(
+    shared: NDArray[np.int32], length: NDArray[np.int32], table: NDArray[np.int32], low: int, high: int
+) -> np.int32:
+    """What the leaves at two places share, low <= high. Arrays as of `range_minima`."""
+    first, last = low + 1, high
+    if first > last:
+        return np.int32(length[last])
+    first_block, last_block = first // _BLOCK, last // _BLOCK
+    least = shared[first]
+    if first_block == last_block:
+        for place in range(first, last + 1):
+            least = min(least, shared[place])
+        return np.int32(least)
+    for place in range(first, (first_block + 1) * _BLOCK):
+        least = min(least, shared[place])
+    for place in range(last_block * _BLOCK, last + 1):
+        least = min(least, shared[place])
+    between = last_block - first_block - 1
+    if between > 0:
+        level = 0
+        while 2 << level <= between:
+            level += 1
+        least = min(least, table[level, first_block + 1], table[level, last_block - (1 << level)])
+    return np.int32(least)
+
+
 @compiled(I32_IN, I32_IN, I32_TABLE_IN, I64_IN, I64_IN, I32_OUT)
 def range_minima(
     shared: NDArray[np.int32],
@@ -67,24 +93,4 @@ def range_minima(
 ) -> None:
     """Least of shared[low + 1 : high + 1]; `length` where low is high. shared, length: i32 (M,); the rest: (n,)."""
     for query in range(len(low)):
-        first, last = low[query] + 1, high[query]
-        if first > last:
-            result[query] = length[last]
-            continue
-        first_block, last_block = first // _BLOCK, last // _BLOCK
-        least = shared[first]
-        if first_block == last_block:
-            for place in range(first, last + 1):
-                least = min(least, shared[place])
-        else:
-            for place in range(first, (first_block + 1) * _BLOCK):
-                least = min(least, shared[place])
-            for place in range(last_block * _BLOCK, last + 1):
-                least = min(least, shared[place])
-            between = last_block - first_block - 1
-            if between > 0:
-                level = 0
-                while 2 << level <= between:
-                    level += 1
-                least = min(least, table[level, first_block + 1], table[level, last_block - (1 << level)])
-        result[query] = least
+        result[query] = least_between(shared, length, table, low[query], high[query])

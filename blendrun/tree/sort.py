@@ -22,8 +22,8 @@ from blendrun.events import Listener, Progress, ignore
 from blendrun.tree.compiled import Kernel
 from blendrun.tree.merge import Int32s, Int64s, join_pieces, lower_bound, merge_runs, sort_run
 
-# Prompts sorted by one call: enough to be worth a thread, few enough to report progress.
-_RUN = 65_536
+# Prompts sorted by one call: enough to be worth a thread, few enough that what is read of them fits a core's cache.
+_RUN = 8_192
 _MAX_THREADS = 16
 
 

@@ -6,8 +6,8 @@
 
 Prompts are synthetic (`synthetic.py`), their ids memory-mapped from a file. Each size is a process of its own; seconds
 are the processor's, of all threads; memory is the peak of anonymous pages up to that stage, over what was there before
-but for the columns of the prompts. --cuts: the workloads cut
-into 8 parts without a tree, beside `blend.partition`: consecutive lines, and lines by a hash of their first tokens.
+but for the columns of the prompts. The last row is by the clock, cutting left out. --cuts: the workloads cut into 8
+parts without a tree, beside `blend.partition`: consecutive lines, and lines by a hash of their first tokens.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 
 SIZES, TOKENS = "250000,1000000,4000000", 100
 PARTS = 8
+CUTTING = f"cutting in {PARTS}"
 FIRST_TOKENS = (32, 128, 512)
 
 
@@ -58,17 +59,21 @@ def show_growth(asked: argparse.Namespace) -> None:
     sizes = sorted(found)
     print("| stage |" + "".join(f" {size:,}: us, bytes a request |" for size in sizes) + " seconds grow as |")
     print("|---|" + "---|" * (len(sizes) + 1))
-    for stage in found[sizes[0]]:
+    stages = {size: found[size]["stages"] for size in sizes}
+    for stage in stages[sizes[0]]:
         cells = "".join(
-            f" {found[size][stage][0] / size * 1e6:.2f}, {found[size][stage][1] * 1024 / size:,.0f} |" for size in sizes
+            f" {stages[size][stage][0] / size * 1e6:.2f}, {stages[size][stage][1] * 1024 / size:,.0f} |"
+            for size in sizes
         )
-        first, last = (found[size][stage][0] for size in (sizes[0], sizes[-1]))
+        first, last = (stages[size][stage][0] for size in (sizes[0], sizes[-1]))
         power = math.log(max(last, 1e-9) / max(first, 1e-9)) / math.log(sizes[-1] / sizes[0]) if len(sizes) > 1 else 1
         print(f"| {stage} |{cells} n^{power:.2f} |")
+    cells = "".join(f" {found[size]['clock']:.1f} s |" for size in sizes)
+    print(f"| from ids to plan, by the clock |{cells} |")
 
 
-def measure(requests: int, tokens: int, folder: Path) -> dict[str, tuple[float, float]]:
-    """Processor seconds and peak KiB of each stage."""
+def measure(requests: int, tokens: int, folder: Path) -> dict[str, Any]:
+    """stages: processor seconds and peak KiB of each; clock: seconds of all but cutting."""
     from dataclasses import fields
 
     import numpy as np
@@ -95,19 +100,21 @@ def measure(requests: int, tokens: int, folder: Path) -> dict[str, tuple[float, 
     stages: dict[str, tuple[float, float]] = {"columns of the prompts": (0.0, columns / 1024)}
     before = OwnMemory.now_kib()
     with OwnMemory() as memory:
+        clock = {}
 
         def stage(name: str, work: Callable[[], Any]) -> Any:
-            begun = time.process_time()
+            begun, clock[name] = time.process_time(), -time.perf_counter()
             result = work()
             stages[name] = (time.process_time() - begun, columns / 1024 + memory.peak_kib - before)
+            clock[name] += time.perf_counter()
             return result
 
         tree = stage("tree", lambda: build_tree(prompts))
         lengths = stage("lengths", lambda: estimate(prompts, tree))
         costed = stage("cost and both blends", lambda: cost_structure(Structure(prompts, tree, lengths), card, on))
-        stage("cutting in 8", lambda: partition(tree, costed.demand, PARTS))
+        stage(CUTTING, lambda: partition(tree, costed.demand, PARTS))
         stage("simulating, as run does", lambda: make_plan(costed, Choice(orders, modes)))
-    return stages
+    return {"stages": stages, "clock": sum(seconds for name, seconds in clock.items() if name != CUTTING)}
 
 
 def show_cuts(asked: argparse.Namespace) -> None:

@@ -17,6 +17,7 @@ from blendrun.cost.formulas import demand
 from blendrun.errors import UsageError
 from blendrun.models.cards import load_card
 from blendrun.names import OrderName, Overlap
+from blendrun.simulate import portfolio as portfolio_module
 from blendrun.simulate.base import StepTime
 from blendrun.simulate.budgets import adaptive_budget, budgets_to_try
 from blendrun.simulate.portfolio import BLENDRUN, EAGER, Portfolio, simulate_portfolio
@@ -147,3 +148,23 @@ def test_rates_that_give_no_time_are_refused_by_name(rate: str, value: float) ->
     change: dict[str, Any] = {rate: value}
     with pytest.raises(UsageError, match=f"a100-80g: a {rate} of .* gives no time; fix the hardware card"):
         step_time(MODEL, replace(MACHINE, **change))
+
+
+def test_large_jobs_compare_budgets_and_admission_on_a_part_and_show_whole_runs_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(1)
+    units = [[document] * 30 + [question] for document in range(200) for question in range(3)]
+    made = job_of(units, rng.integers(1, 60, len(units)).tolist())
+    whole, few = portfolio(made, thorough=True), portfolio(made, thorough=False)
+    assert (whole.part, few.part) == (0, 0)
+    monkeypatch.setattr(portfolio_module, "_LARGE", 300)
+    monkeypatch.setattr(portfolio_module, "_PART", 200)
+    found = portfolio(made)
+    assert 150 < found.part < 250
+    assert f"compared on {found.part} of its requests" in found.why
+    for mine, least, most in zip(found.candidates, whole.candidates, few.candidates, strict=True):
+        assert (mine.order, mine.overlap) == (least.order, least.overlap)
+        # Never worse than the few alone, and a run of the whole job.
+        assert least.seconds <= mine.seconds <= most.seconds
+        assert mine.outcome.decode_tokens == least.outcome.decode_tokens

@@ -169,3 +169,45 @@ def test_without_a_folder_for_the_cache_kernels_work_all_the_same() -> None:
 
 def test_importing_the_tree_does_not_import_numba() -> None:
     assert "numba" not in loaded_by("blendrun.tree")
+
+
+TWO = """
+from blendrun.tree.compiled import I64, compiled
+
+@compiled(I64)
+def more(value):
+    return value + 1
+
+@compiled(I64)
+def twice(value):
+    return 2 * value
+"""
+
+
+@pytest.mark.parametrize("found", [True, False])
+def test_some_kernels_are_compiled_beside_and_here_where_that_fails(
+    found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"two_kernels_{found}.py"
+    path.write_text(TWO)
+    monkeypatch.setattr(machinery, "_cores", lambda: 2)
+    if found:
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *filter(None, sys.path)]))
+    module = fresh(path)
+    monkeypatch.setitem(sys.modules, path.stem, module)
+    mine, others = machinery._divided(machinery._missing())
+    assert (len(mine), len(others)) == (1, 1)
+    beside = machinery._start_compiling(others)
+    assert beside is not None
+    assert (beside.wait() == 0) is found
+    assert len(machinery._missing()) == (1 if found else 2)
+    machinery.load_kernels()
+    assert (module.more(1), module.twice(4)) == (2, 8)
+
+
+def test_one_core_compiles_all_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machinery, "_cores", lambda: 1)
+    path = tmp_path / "two_kernels.py"
+    path.write_text(TWO)
+    fresh(path)
+    assert machinery._divided(machinery._KERNELS) == (machinery._KERNELS, [])
