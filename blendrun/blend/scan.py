@@ -65,7 +65,7 @@ def feed_tail_longest_first(scan: Scan, row: ScanRow, pool_tokens: float) -> Sca
     All of it is resident together anyway, so neither the mix nor the sharing suffers (docs/paper.md#the-tail).
     """
     held = row.held
-    sizes = (row.own_left + held.rows * held.steps)[scan.place]
+    sizes = row.size[scan.place]
     from_end = np.cumsum(sizes[::-1])
     count = int(np.searchsorted(from_end, pool_tokens, side="right"))
     begin = len(scan.place) - count

@@ -57,6 +57,12 @@ class ScanRow:
     keep_left: NDArray[np.bool_]
     keep_right: NDArray[np.bool_]
 
+    @property
+    def size(self) -> NDArray[np.float64]:
+        """Tokens of each leaf at its expected end: f64 (M,). What is left is fed longest first once it fits the pool."""
+        sizes: NDArray[np.float64] = self.own_left + self.held.rows * self.held.steps
+        return sizes
+
     @classmethod
     def of(cls, units: UnitRow, held: Footprint) -> ScanRow:
         own = held.prompt - np.maximum(units.shared, units.always_resident)

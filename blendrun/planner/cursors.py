@@ -60,7 +60,7 @@ class DualCursor:
         rest = left_to_feed[self._prompt]
         self._compute, self._memory = float(held.compute[rest].sum()), float(held.memory[rest].sum())
         # Tokens of each at its end.
-        self._size = row.own_left + held.rows * held.steps
+        self._size = row.size
         self._size_left = float(self._size[rest].sum())
         self._size_running = 0.0
         self._tail: list[int] | None = None

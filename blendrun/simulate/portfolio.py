@@ -6,7 +6,7 @@ The blend is one candidate among simple orders, so what is chosen is never predi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -29,7 +29,8 @@ from blendrun.names import OrderName, Overlap
 from blendrun.simulate.base import EXACT, Eviction, Outcome, SimulatedEngine, StepTime
 from blendrun.simulate.budgets import budgets_to_try
 from blendrun.simulate.draw import draw_outputs
-from blendrun.simulate.simulator import overlapped_seconds, simulate
+from blendrun.simulate.practical import practical_bound
+from blendrun.simulate.simulator import simulate
 from blendrun.simulate.steptime import step_time
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
@@ -98,8 +99,8 @@ class Portfolio:
     chosen: one of `candidates`. why: a sentence. plain: the given order on the engine as it comes, which nobody chose:
     what the job would take without blendrun.
     step: the constants simulated with. outputs: i64 (M,), the answer lengths simulated with.
-    bound: of the job; practical_seconds: its compute and memory overlapped as well as one device can
-    (docs/paper.md#the-practical-optimum).
+    bound: of the job. practical_seconds: the least of any order on these modes
+    (docs/paper.md#the-practical-bound).
     """
 
     candidates: tuple[Candidate, ...]
@@ -123,7 +124,7 @@ def simulate_portfolio(
     *,
     pool: KvPool | None = None,
     demand: Demand | None = None,
-    overlaps: Iterable[Overlap] = (Overlap.EXCLUSIVE, Overlap.MIXED),
+    overlaps: Sequence[Overlap] = (Overlap.EXCLUSIVE, Overlap.MIXED),
     budgets: Sequence[Budget] | None = None,
     thorough: bool | None = None,
     chunk: int | None = None,
@@ -175,6 +176,7 @@ def simulate_portfolio(
             for admission in admissions or ((BLENDRUN, eager) if thorough else (BLENDRUN,)):
                 trials += [_Trial(order, overlap, budget, False, admission) for order in orders]
                 trials += [_Trial(blend, overlap, budget, paced, admission) for blend in blends for paced in paces]
+    least = practical_bound(tree, prompts, truth, step, pool_tokens=pool.tokens, max_running=max_running)
     plain, *found = job.run(trials, listener)
     best = best_of_each(found)
     chosen = choose(best)
@@ -186,7 +188,7 @@ def simulate_portfolio(
         step=step,
         outputs=truth,
         bound=bound,
-        practical_seconds=overlapped_seconds(bound.compute, bound.memory),
+        practical_seconds=least.seconds(overlaps),
     )
 
 

@@ -13,7 +13,6 @@ from blendrun.blend.scan_row import ScanRow
 from blendrun.names import Overlap
 from blendrun.simulate import kernel, state
 from blendrun.simulate.base import Eviction, Outcome, SimulatedEngine, StepTime, Timeline
-from blendrun.simulate.seconds import overlapped
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 
@@ -25,14 +24,6 @@ _GIVEN_UP = np.array([0.0, 0.1, 0.2, 0.4, 0.8, 0.9, 1.0])
 _RATE = np.array([0.0, 0.2, 0.3, 0.8, 0.85, 0.95, 1.0])
 SHARES = np.linspace(0.0, 1.0, 41)
 RATES = np.interp(SHARES, _GIVEN_UP, _RATE)
-
-
-def overlapped_seconds(compute: float, memory: float) -> float:
-    """Arithmetic and KV reads side by side on one device, as well as its parts allow.
-
-    docs/paper.md#the-practical-optimum.
-    """
-    return float(overlapped(compute, memory, SHARES, RATES))
 
 
 def simulate(
@@ -56,13 +47,17 @@ def simulate(
     ends = _cursor(fed.row) if isinstance(fed, Blend) else _one_end(count)
     unit, compute, memory, density, reads, keep_left, keep_right = ends
     states = _state(engine, step, count)
+    work = _work(tree, prompts, prompt, outputs, believed)
     states["rest_compute"], states["rest_memory"] = compute.sum(), memory.sum()
+    if isinstance(fed, Blend):
+        states["tail"], work["size"] = state.TAIL_TO_COME, fed.row.size
+        states["rest_size"] = fed.row.size.sum()
     finished, line = np.zeros(count), np.zeros((kernel.BUCKETS, kernel.COLUMNS))
     kernel.run(
         _nodes(tree),
-        _work(tree, prompts, prompt, outputs, believed),
+        work,
         states,
-        *(unit, compute, memory, density, reads, keep_left, keep_right),
+        *(unit, compute, memory, density, reads, keep_left, keep_right, np.arange(count)),
         *(np.empty(count), np.empty(count), np.empty(count)),
         *(SHARES, RATES, finished, np.zeros(kernel.COLUMNS), line),
     )

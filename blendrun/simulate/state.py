@@ -14,6 +14,8 @@ Truth = Any
 EXCLUSIVE, MIXED, PDMUX = range(3)
 # State of a node: not in the pool, being computed, usable.
 ABSENT, COMING, READY = range(3)
+# Whether a blend's last pool-full is fed longest first: never, once it is the last, now.
+NO_TAIL, TAIL_TO_COME, TAIL = range(3)
 
 
 def _record(**columns: str) -> np.dtype[np.void]:
@@ -30,8 +32,9 @@ NODE = _record(i4="parent start depth state refs waiting newer older", i8="kept"
 # A request. expected: output tokens of a choice that admission believes in. answered: tokens of a choice there were
 # when it was last admitted. at, rest: where its next chunk begins, prefill tokens left. ends_at: decode step after
 # which it ends, -1 where it does not decode. side: LEFT or RIGHT. What admission took it for: leaves_at: decode step of
-# its end; own: tokens that are held for it alone; frees: tokens that come back at its end.
-REQUEST = _record(i8="leaf length output expected choices answered at rest ends_at side", f8="leaves_at own frees")
+# its end; own: tokens that are held for it alone; frees: tokens that come back at its end. size: of a
+# blend, its tokens at its end, as expected.
+REQUEST = _record(i8="leaf length output expected choices answered at rest ends_at side", f8="leaves_at own frees size")
 
 # Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
 # used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with
@@ -40,7 +43,8 @@ REQUEST = _record(i8="leaf length output expected choices answered at rest ends_
 # the queue; published: of these, those whose prefix can be used. decoded: decode steps so far. first, last: live part
 # of the expected ends. left_at, right_at: next of each side. share: of the left side, for the units share_left and
 # share_right. holding_, due_: tokens that count as a side's, and the step at which it may admit. rest_: seconds of
-# compute and memory not yet admitted. now, compute, memory: seconds so far.
+# compute and memory not yet admitted. rest_size: tokens at their ends of all that has not ended; tail: whether what is
+# left is fed longest first (NO_TAIL, TAIL_TO_COME, TAIL). now, compute, memory: seconds so far.
 POLICY = ("most", "ratio", "weight_tokens", "row_tokens", "cached_tokens")
 CONSTANTS = (
     *("prefill_token", "decode_token", "prefill_square", "kv_token", "weights", "experts", "expert_miss"),
@@ -49,8 +53,8 @@ CONSTANTS = (
 STATE = _record(
     i8="pool mode tokens max_running gate next_use paced late clip most "
     "used evictable rows all_rows context to_come running pending filled published decoded first last "
-    "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket",
+    "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket tail",
     f8="reserve ratio weight_tokens row_tokens cached_tokens "
     "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request "
-    "share holding_left holding_right due_left due_right rest_compute rest_memory now compute memory",
+    "share holding_left holding_right due_left due_right rest_compute rest_memory rest_size now compute memory",
 )
