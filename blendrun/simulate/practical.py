@@ -106,9 +106,7 @@ def practical_bound(
     )
 
 
-def _steps_of_area(
-    tree: PrefixTree, choices: NDArray[np.float64], steps: NDArray[np.float64], pool_tokens: int
-) -> int:
+def _steps_of_area(tree: PrefixTree, choices: NDArray[np.float64], steps: NDArray[np.float64], pool_tokens: int) -> int:
     """Tokens held times steps of the whole job, over the pool. A prefix stays as long as the longest answer behind it."""
     longest = np.zeros(len(tree))
     longest[tree.leaf] = steps[tree.prompt]

@@ -22,13 +22,13 @@ SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
 
 def seconds(job: Job, engine: SimulatedEngine, step: StepTime = STEP) -> float:
     most = engine.max_running
-    bound = practical_bound(
-        job.tree, job.prompts, job.outputs, step, pool_tokens=engine.pool_tokens, max_running=most
-    )
+    bound = practical_bound(job.tree, job.prompts, job.outputs, step, pool_tokens=engine.pool_tokens, max_running=most)
     return bound.seconds([engine.overlap])
 
 
-@given(jobs(), engines(), st.sampled_from(SIMPLE), st.sampled_from((None, False, True)), st.sampled_from((STEP, SPARSE)))
+@given(
+    jobs(), engines(), st.sampled_from(SIMPLE), st.sampled_from((None, False, True)), st.sampled_from((STEP, SPARSE))
+)
 def test_no_order_is_faster(
     job: Job, engine: SimulatedEngine, name: OrderName, scattered: bool | None, step: StepTime
 ) -> None:
