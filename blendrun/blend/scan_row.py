@@ -59,7 +59,7 @@ class ScanRow:
 
     @property
     def size(self) -> NDArray[np.float64]:
-        """Tokens of each leaf at its expected end: f64 (M,). What is left is fed longest first once it fits the pool."""
+        """Tokens of each leaf at its end: f64 (M,). Once all that is left fits the pool, it is fed longest first."""
         sizes: NDArray[np.float64] = self.own_left + self.held.rows * self.held.steps
         return sizes
 

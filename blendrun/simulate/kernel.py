@@ -71,7 +71,8 @@ def run(
     """Feed the M requests of `work` to the engine of `states`, an array of one; what came of it is in there afterwards.
 
     nodes (K + 2,), work (M,), states (1,): records of `state`, as `simulator` makes them. unit to keep_right: of a
-    blend's `ScanRow`. place: i64 (M,), 0 to M - 1; the tail is sorted in it. expected_ends, freed, alive: room for M each. shares, rates: the table of `overlapped`.
+    blend's `ScanRow`. place: i64 (M,), 0 to M - 1; the tail is sorted in it. expected_ends, freed, alive: room for M
+    each. shares, rates: the table of `overlapped`.
     finished: f64 (M,), the second each request ended. bucket (COLUMNS,): room. line: f64 (BUCKETS, COLUMNS), time line.
     """
     state = states[0]

@@ -107,7 +107,7 @@ def practical_bound(
 
 
 def _steps_of_area(tree: PrefixTree, choices: NDArray[np.float64], steps: NDArray[np.float64], pool_tokens: int) -> int:
-    """Tokens held times steps of the whole job, over the pool. A prefix stays as long as the longest answer behind it."""
+    """Tokens held times steps of the whole job, over the pool. A prefix stays with the longest answer behind it."""
     longest = np.zeros(len(tree))
     longest[tree.leaf] = steps[tree.prompt]
     _most_below(tree.parent, longest)
@@ -129,7 +129,7 @@ def _steps_of_overlap(
     own = tree.segment[tree.leaf[tree.position[order]]].astype(np.float64)
     need = np.cumsum(own + many * long)
     least = np.minimum(long + (need - pool_tokens) / np.cumsum(many), 2 * long)
-    return int(math.ceil(least.max(initial=0.0) - 1e-9))
+    return math.ceil(float(least.max(initial=0.0)) - 1e-9)
 
 
 @compiled(I32_IN, F64_OUT)

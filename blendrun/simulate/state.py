@@ -53,7 +53,8 @@ CONSTANTS = (
 STATE = _record(
     i8="pool mode tokens max_running gate next_use paced late clip most "
     "used evictable rows all_rows context to_come running pending filled published decoded first last "
-    "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket tail",
+    "requests left_at right_at share_left share_right tail "
+    "hits prefilled recomputed emitted retracted steps done bucket",
     f8="reserve ratio weight_tokens row_tokens cached_tokens "
     "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request "
     "share holding_left holding_right due_left due_right rest_compute rest_memory rest_size now compute memory",
