@@ -22,6 +22,7 @@ class Footprint:
     rows: f64 (M,), answers decoded side by side; each grows by a token a step.
     steps: f64 (M,), expected decode steps, at least 1: a prefill holds its prompt for a step too.
     reads: f64 (M,), KV tokens read over its life.
+    reach: f64 (M,), tokens that its answer may well have (`Lengths.reach`).
     compute, memory: f64 (M,), seconds at the machine's rates, prefix shared with the neighbour on its left not counted.
     """
 
@@ -29,6 +30,7 @@ class Footprint:
     rows: NDArray[np.float64]
     steps: NDArray[np.float64]
     reads: NDArray[np.float64]
+    reach: NDArray[np.float64]
     compute: NDArray[np.float64]
     memory: NDArray[np.float64]
 

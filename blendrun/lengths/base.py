@@ -16,6 +16,11 @@ _LEVELS = np.linspace(0.0, 1.0, 4097)[1:-1]
 _NORMAL = np.array([NormalDist().inv_cdf(level) for level in _LEVELS.tolist()])
 
 
+# Of the answers of a prompt's like, so many are no longer than what a long answer is taken to be. Of levels from 0.5 to
+# 0.97, of the mean and of the mean square this ordered heavy-tailed kinds best (`scripts/bench/tails.py`).
+_REACH = 0.97
+
+
 class LengthSource(IntEnum):
     """Where a length came from, best first. The number is what `Lengths.source` holds."""
 
@@ -61,6 +66,14 @@ class Lengths:
     def certain(self) -> NDArray[np.bool_]:
         """Lengths without variance: bool (M,)."""
         return self.square <= self.mean * self.mean * (1 + 1e-9)
+
+    @property
+    def reach(self) -> NDArray[np.float64]:
+        """How long an answer may well be, f64 (M,), in tokens: what may reach far has to begin early.
+
+        Of two kinds with one mean, that with the heavier tail reaches further (docs/paper.md#long-tails-begin-early).
+        """
+        return self.quantile(np.full(len(self), _REACH))
 
     def quantile(self, level: NDArray[np.float64]) -> NDArray[np.float64]:
         """The length that `level` of the answers (0 to 1) do not exceed, f64 (M,) -> f64 (M,), in tokens.

@@ -66,9 +66,9 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any)
 def _begin_tail(state: Any, work: Any, row: Any) -> None:
     """All that is left fits together with what runs: from now on one side feeds it, longest first (`TAIL`)."""
     place, count = row[7], max(state.right_at + 1 - state.left_at, 0)
-    keys = np.empty(count, dtype=np.int64)
+    keys = np.empty(count)
     for ahead in range(count):
-        keys[ahead] = -work[place[state.left_at + ahead]].expected
+        keys[ahead] = -work[place[state.left_at + ahead]].reach
     longest_first = np.argsort(keys, kind="mergesort")
     rest = place[state.left_at : state.right_at + 1].copy()
     for ahead in range(count):

@@ -50,8 +50,8 @@ def simulate(
     work = _work(tree, prompts, prompt, outputs, believed)
     states["rest_compute"], states["rest_memory"] = compute.sum(), memory.sum()
     if isinstance(fed, Blend):
-        states["tail"], work["size"] = state.TAIL_TO_COME, fed.row.size
-        states["rest_size"] = fed.row.size.sum()
+        work["size"], work["reach"] = fed.row.size, fed.row.held.reach
+        states["tail"], states["rest_size"] = state.TAIL_TO_COME, fed.row.size.sum()
     finished, line = np.zeros(count), np.zeros((kernel.BUCKETS, kernel.COLUMNS))
     kernel.run(
         _nodes(tree),

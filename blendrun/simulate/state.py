@@ -33,8 +33,10 @@ NODE = _record(i4="parent start depth state refs waiting newer older", i8="kept"
 # when it was last admitted. at, rest: where its next chunk begins, prefill tokens left. ends_at: decode step after
 # which it ends, -1 where it does not decode. side: LEFT or RIGHT. What admission took it for: leaves_at: decode step of
 # its end; own: tokens that are held for it alone; frees: tokens that come back at its end. size: of a
-# blend, its tokens at its end, as expected.
-REQUEST = _record(i8="leaf length output expected choices answered at rest ends_at side", f8="leaves_at own frees size")
+# blend, its tokens at its end, as expected, and those that its answer may well have (reach).
+REQUEST = _record(
+    i8="leaf length output expected choices answered at rest ends_at side", f8="leaves_at own frees size reach"
+)
 
 # Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
 # used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with

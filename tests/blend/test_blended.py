@@ -113,7 +113,7 @@ def test_the_last_pool_full_is_fed_longest_first_and_no_more_than_that(job: Smal
     row = job.blend(pool_tokens=pool).row
     scan = dual_scan(row, pool)
     fed = feed_tail_longest_first(scan, row, pool)
-    size, steps = row.own_left + row.held.rows * row.held.steps, row.held.steps
+    size, steps = row.size, row.held.reach
     count = 0
     while count < len(scan.place) and size[scan.place[len(scan.place) - count - 1 :]].sum() <= pool:
         count += 1

@@ -111,6 +111,7 @@ class Reference:
             RIGHT: blend.row.keep_right.tolist() if blend else never,
         }
         self.at_end = blend.row.size.tolist() if blend else []
+        self.reach = blend.row.held.reach.tolist() if blend else []
         self.own_compute = blend.row.held.compute.tolist() if blend else [0.0] * len(self.all)
         self.own_memory = blend.row.held.memory.tolist() if blend else [0.0] * len(self.all)
         self.rest_compute = float(blend.row.held.compute.sum()) if blend else 0.0
@@ -286,7 +287,7 @@ class Reference:
             left = sum(size for size, each in zip(self.at_end, self.all, strict=True) if each.ended_at < 0)
             self.in_tail = left <= self.engine.pool_tokens
             if self.in_tail:
-                self.row.sort(key=lambda each: -each.expected)
+                self.row.sort(key=lambda each: -self.reach[each.place])
         return self.in_tail
 
     def head(self, side: str, borrows: bool) -> Request | None:
