@@ -89,6 +89,7 @@ def _held(
         rows=choices,
         steps=np.maximum(mean, 1.0),
         reads=choices * (tokens * mean + square / 2),
+        reach=lengths.reach[prompt],
         compute=(demand.flops[node] + inner) / machine.flops,
         memory=demand.kv_bytes[node] / machine.bandwidth,
     )

@@ -50,12 +50,12 @@ def walk_tree(_: Prompts, tree: PrefixTree, __: Lengths) -> NDArray[np.int64]:
 
 
 def put_longest_first(_: Prompts, tree: PrefixTree, lengths: Lengths) -> NDArray[np.int64]:
-    """Longest expected output first.
+    """Longest output first, by how far it may reach (`Lengths.reach`): a known length, or a long one of its kind.
 
     Choices run side by side, so one choice's length decides how long the request stays. Equal lengths stay depth first,
     which keeps what sharing a sort by length can keep.
     """
-    return tree.prompt[stable_order(-lengths.mean[tree.prompt])]
+    return tree.prompt[stable_order(-lengths.reach[tree.prompt])]
 
 
 # Simplest first: of orders that are equally fast the first one is chosen.

@@ -64,12 +64,11 @@ def feed_tail_longest_first(scan: Scan, row: ScanRow, pool_tokens: float) -> Sca
 
     All of it is resident together anyway, so neither the mix nor the sharing suffers (docs/paper.md#the-tail).
     """
-    held = row.held
-    sizes = (row.own_left + held.rows * held.steps)[scan.place]
+    sizes = row.size[scan.place]
     from_end = np.cumsum(sizes[::-1])
     count = int(np.searchsorted(from_end, pool_tokens, side="right"))
     begin = len(scan.place) - count
-    tail = begin + np.argsort(-held.steps[scan.place[begin:]], kind="stable")
+    tail = begin + np.argsort(-row.held.reach[scan.place[begin:]], kind="stable")
     order = np.concatenate((np.arange(begin), tail))
     return Scan(scan.place[order], scan.side[order], scan.left_share[order], scan.kv_peak)
 

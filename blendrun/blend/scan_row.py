@@ -22,6 +22,7 @@ class Footprint:
     rows: f64 (M,), answers decoded side by side; each grows by a token a step.
     steps: f64 (M,), expected decode steps, at least 1: a prefill holds its prompt for a step too.
     reads: f64 (M,), KV tokens read over its life.
+    reach: f64 (M,), tokens that its answer may well have (`Lengths.reach`).
     compute, memory: f64 (M,), seconds at the machine's rates, prefix shared with the neighbour on its left not counted.
     """
 
@@ -29,6 +30,7 @@ class Footprint:
     rows: NDArray[np.float64]
     steps: NDArray[np.float64]
     reads: NDArray[np.float64]
+    reach: NDArray[np.float64]
     compute: NDArray[np.float64]
     memory: NDArray[np.float64]
 
@@ -56,6 +58,12 @@ class ScanRow:
     reads: NDArray[np.float64]
     keep_left: NDArray[np.bool_]
     keep_right: NDArray[np.bool_]
+
+    @property
+    def size(self) -> NDArray[np.float64]:
+        """Tokens of each leaf at its end: f64 (M,). Once all that is left fits the pool, it is fed longest first."""
+        sizes: NDArray[np.float64] = self.own_left + self.held.rows * self.held.steps
+        return sizes
 
     @classmethod
     def of(cls, units: UnitRow, held: Footprint) -> ScanRow:

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from blendrun.lengths.base import Lengths, LengthSource
 from blendrun.lengths.evidence import Recalled, Samples
-from blendrun.lengths.kinds import Kinds, learn_kinds
+from blendrun.lengths.kinds import PRIOR_ANSWERS, Kinds, learn_kinds
 from blendrun.lengths.prior import prior_moments
+from blendrun.lengths.spread import Spread
 from blendrun.lengths.subtrees import SHRINKAGE, subtree_factors
 from blendrun.lengths.survival import Floats
 from blendrun.names import LengthMode
@@ -37,14 +38,16 @@ def estimate(
     moments = np.column_stack(prior_moments(prompts.bound))
     source = np.full(len(prompts), LengthSource.PRIOR, dtype=np.uint8)
     if mode is LengthMode.PRIOR:
-        return _bounded(prompts, moments, source)
+        return _bounded(prompts, moments, source, None)
+    kinds = None
     if len(prompts) and (samples or history):
         seen = _NO_SAMPLES if samples is None else samples
-        moments, source = _learned(prompts, tree, seen, learn_kinds(prompts, seen, history), shrinkage)
+        kinds = learn_kinds(prompts, seen, history)
+        moments, source = _learned(prompts, tree, seen, kinds, shrinkage)
     if mode is LengthMode.REFERENCE:
         _set_facts(moments, source, prompts, prompts.reference >= 0, LengthSource.REFERENCE)
     _set_facts(moments, source, prompts, prompts.known & (prompts.reference >= 0), LengthSource.KNOWN)
-    return _bounded(prompts, moments, source)
+    return _bounded(prompts, moments, source, kinds)
 
 
 def length_report(lengths: Lengths) -> dict[str, int]:
@@ -110,8 +113,19 @@ def _set_facts(
     source[where] = name
 
 
-def _bounded(prompts: Prompts, moments: Floats, source: NDArray[np.uint8]) -> Lengths:
+def _bounded(prompts: Prompts, moments: Floats, source: NDArray[np.uint8], kinds: Kinds | None) -> Lengths:
     """0 <= mean <= bound, and mean^2 <= square <= mean * bound as it must be of numbers between 0 and the bound."""
     mean = np.clip(moments[:, 0], 0.0, prompts.bound)
     square = np.clip(moments[:, 1], mean**2, np.maximum(mean * prompts.bound, mean**2))
-    return Lengths(mean, square, prompts.bound, source)
+    return Lengths(mean, square, prompts.bound, source, _spread(prompts, mean, kinds))
+
+
+def _spread(prompts: Prompts, mean: Floats, kinds: Kinds | None) -> Spread:
+    """What was seen of each kind, or only the prior of each bound, stretched to the means: f64 (M,)."""
+    if kinds is None:
+        usual = prior_moments(prompts.bound)[0]
+        scale = np.divide(mean, usual, out=np.zeros_like(mean), where=usual > 0)
+        return Spread(np.arange(len(mean)), scale, prompts.bound, prompts.bound)
+    of = kinds.of
+    usual = kinds.expected[of, 0]
+    return Spread(of, mean / usual, prompts.bound, kinds.limit, kinds.curves, PRIOR_ANSWERS, float(kinds.job[0]))

@@ -33,7 +33,7 @@ class Kinds:
     source: u8 (C,), SAMPLES where this run has seen any answer, HISTORY where earlier runs have, else PRIOR.
     expected: f64 (C, 2), mean of d and of d^2, > 0; what prior, history and samples say together.
     job: f64 (2,), how the answers seen compare to their kinds' priors.
-    curves: of samples and history, a group a kind.
+    curves: of samples and history, a group a kind. limit: i32 (C,), most tokens of an answer of the kind.
     """
 
     of: Groups
@@ -41,6 +41,7 @@ class Kinds:
     expected: Floats
     job: Floats
     curves: Curves
+    limit: NDArray[np.int32]
 
 
 def learn_kinds(prompts: Prompts, samples: Samples, history: Recalled | None) -> Kinds:
@@ -66,7 +67,7 @@ def learn_kinds(prompts: Prompts, samples: Samples, history: Recalled | None) ->
     weight, shown = curves.seen[:, None], np.column_stack((curves.mean, curves.square))
     job = ((weight * shown / prior).sum(axis=0) + _JOB_ANSWERS) / (weight.sum() + _JOB_ANSWERS)
     expected = (weight * shown + PRIOR_ANSWERS * prior * job) / (weight + PRIOR_ANSWERS)
-    return Kinds(of, source, np.maximum(expected, _TINY), job, curves)
+    return Kinds(of, source, np.maximum(expected, _TINY), job, curves, limit)
 
 
 def _matches(keys: NDArray[np.uint64], history: Recalled) -> tuple[Groups, Groups]:

@@ -13,6 +13,19 @@ _SHARE = np.array([0.6, 0.4])
 _MEAN = np.array([16.0, 800.0])
 
 
+# Lengths at which the unbounded prior's distribution is tabulated, ten an octave and more.
+_PLACES = np.unique(np.rint(np.geomspace(1.0, 40_000.0, 240)))
+
+
+def prior_quantile(level: NDArray[np.float64], bound: NDArray[np.int32]) -> NDArray[np.float64]:
+    """The length that `level` (0 to 1) of the answers do not exceed, given only the bound: (M,), i32 (M,) -> (M,)."""
+    reached = 1.0 - (1.0 - 1.0 / _MEAN) ** _PLACES[:, None] @ _SHARE
+    # A whole number of tokens holds all levels up to its own; in between, half a token off is nothing.
+    tokens = np.interp(level, np.concatenate(([0.0], reached)), np.concatenate(([0.5], _PLACES + 0.5)))
+    within: NDArray[np.float64] = np.minimum(tokens, np.maximum(bound, 0))
+    return within
+
+
 def prior_moments(bound: NDArray[np.int32]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Mean of d and of d^2, in tokens, given only the bound: i32 (M,) -> f64 (M,), f64 (M,).
 

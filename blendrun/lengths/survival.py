@@ -43,6 +43,8 @@ class Curves:
     seen: Floats
     mean: Floats
     square: Floats
+    _value: Floats
+    _begun: Floats
     _key: Floats
     _width: float
     _end: Groups
@@ -60,6 +62,27 @@ class Curves:
         mass = np.where(inside, mass, 1.0)
         mean = np.clip(np.where(inside, first / mass, tail), tokens, np.maximum(limit, tokens))
         return mean, np.maximum(np.where(inside, second / mass, tail_square), mean**2)
+
+    def quantile(self, group: Groups, level: Floats) -> Floats:
+        """The length that `level` of a group's answers (0 to 1) do not exceed: (Q,), (Q,) -> f64 (Q,).
+
+        0 without a curve. Behind the longest answer, where that still runs, lives are exponential up to the limit, as
+        in the means.
+        """
+        found = np.zeros(len(group))
+        some = np.flatnonzero(self.seen[group] > 0)
+        group, level = group[some], level[some]
+        # Mass behind each place, that of all later groups included, which is 1 each: it falls along the places.
+        beyond, behind = self._suffix[0, 1:], self._suffix[0, self._end[group]]
+        place = np.searchsorted(-beyond, -(behind + 1.0 - level) - _NO_MASS)
+        place = np.clip(place, np.concatenate(([0], self._end[:-1]))[group], self._end[group] - 1)
+        found[some] = self._value[place]
+        open_end = np.flatnonzero((place == self._end[group] - 1) & (self._begun[group] >= 0))
+        mine = group[open_end]
+        left = (1.0 - level[open_end]) / np.maximum(self._suffix[0, place[open_end]] - behind[open_end], _NO_MASS)
+        life = -self._life[mine] * np.log(np.clip(left, _NO_MASS, 1.0))
+        found[some[open_end]] = np.minimum(self._begun[mine] + life, np.maximum(self._limit[mine], self._begun[mine]))
+        return found
 
 
 def kaplan_meier(seen: Observations, limit: Floats, guess: Floats) -> Curves:
@@ -84,6 +107,8 @@ def kaplan_meier(seen: Observations, limit: Floats, guess: Floats) -> Curves:
     life = _life(exposure, events, longest, guess)
     square = value**2
     still = last[~finished[last]]
+    begun = np.full(groups, -1.0)
+    begun[group[still]] = value[still]
     value[still], square[still] = _tail(value[still], limit[group[still]], life[group[still]])
 
     moments = np.stack((mass, mass * value, mass * square))
@@ -92,7 +117,7 @@ def kaplan_meier(seen: Observations, limit: Floats, guess: Floats) -> Curves:
     width = float(max(value.max(initial=0.0), limit.max(initial=0.0))) + 1.0
     mean, second = _by_group(group, moments[1], groups), _by_group(group, moments[2], groups)
     total = _by_group(group, weight, groups)
-    return Curves(total, mean, second, group * width + value, width, end, suffix, limit, life)
+    return Curves(total, mean, second, value, begun, group * width + value, width, end, suffix, limit, life)
 
 
 def _by_group(group: Groups, values: Floats, groups: int) -> Floats:

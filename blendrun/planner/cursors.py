@@ -60,7 +60,7 @@ class DualCursor:
         rest = left_to_feed[self._prompt]
         self._compute, self._memory = float(held.compute[rest].sum()), float(held.memory[rest].sum())
         # Tokens of each at its end.
-        self._size = row.own_left + held.rows * held.steps
+        self._size = row.size
         self._size_left = float(self._size[rest].sum())
         self._size_running = 0.0
         self._tail: list[int] | None = None
@@ -86,7 +86,7 @@ class DualCursor:
             rest = np.arange(self._left, self._right + 1)
             rest = rest[left_to_feed[self._prompt[rest]]]
             # Of equal ones, those at the front first; the list is taken from its end.
-            self._tail = rest[np.argsort(-self._row.held.steps[rest], kind="stable")][::-1].tolist()
+            self._tail = rest[np.argsort(-self._row.held.reach[rest], kind="stable")][::-1].tolist()
         if self._tail is not None:
             place, side = self._tail.pop(), LEFT
         else:

@@ -17,7 +17,9 @@ from blendrun.tree.base import PrefixTree
 # Of the expected tokens that are left: a smaller change moves nothing worth planning for.
 _WORTH_CHANGE = 0.05
 # Prompts of one kind to feed first, at most, and of all its prompts at most this share.
-_SAMPLE, _SAMPLE_SHARE = 24, 0.02
+_SAMPLE, _SAMPLE_SHARE = 24, 0.1
+# The golden ratio: its multiples, taken modulo 1, are spread evenly however many of them there are.
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 @dataclass(slots=True)
@@ -69,7 +71,8 @@ def sample_first(prompts: Prompts, tree: PrefixTree, lengths: Lengths) -> NDArra
     """Prompts whose answers tell most, to be fed first: i64.
 
     Of each kind of which nothing was ever seen, a few that stand far apart in the tree, so that its sub-trees are all
-    heard (docs/paper.md#lengths-are-never-waited-for).
+    heard (docs/paper.md#lengths-are-never-waited-for); the first of them are as far apart as all are. Without them a
+    plan's own first requests are the sample: neighbours, whose answers say little of the others'.
     """
     guessed = (lengths.source == LengthSource.PRIOR)[tree.prompt]
     kinds = prompts.cluster[tree.prompt][guessed]
@@ -79,7 +82,8 @@ def sample_first(prompts: Prompts, tree: PrefixTree, lengths: Lengths) -> NDArra
         own = places[kinds == kind]
         count = min(_SAMPLE, int(_SAMPLE_SHARE * len(own)))
         if count:
-            found.append(own[(np.arange(count) * len(own) + len(own) // 2) // count])
+            spread = np.argsort(np.argsort(np.arange(count) * _GOLDEN % 1.0))
+            found.append(own[(spread * len(own) + len(own) // 2) // count])
     if not found:
         return np.zeros(0, dtype=np.int64)
-    return tree.prompt[np.sort(np.concatenate(found))]
+    return tree.prompt[np.concatenate(found)]

@@ -11,7 +11,7 @@ from blendrun.blend.scan import first_side, left_share
 from blendrun.simulate.batch import admit, fits
 from blendrun.simulate.own import refresh_prefixes, shut_out
 from blendrun.simulate.pool import evict, is_coming
-from blendrun.simulate.state import Number, Truth
+from blendrun.simulate.state import TAIL, TAIL_TO_COME, Number, Truth
 from blendrun.tree.compiled import inlined
 
 
@@ -51,6 +51,8 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any)
             return back.pop()
         shut_out(state, nodes, work, back[-1])
         return -1
+    if state.tail == TAIL_TO_COME and state.rest_size <= state.pool:
+        _begin_tail(state, work, row)
     _find_share(state, row)
     keep_left, keep_right = _stays(state, row, LEFT), _stays(state, row, RIGHT)
     first = first_side(keep_left, keep_right, state.holding_right, _part(state, RIGHT))
@@ -59,18 +61,33 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any)
         side = (first, 1 - first, LEFT)[turn]
         if not (_stays(state, row, side) or _may_feed(state, side, turn == 2)):
             continue
-        request = state.left_at if side == LEFT else state.right_at
+        request = row[7][state.left_at if side == LEFT else state.right_at]
         if _is_gated(state, nodes, work, request):
             # The engine's gate keeps the order: what stands behind waits too.
             return -1
         if fits(state, nodes, work, agenda, request):
             _step(state, work, row, request, side)
             return request
-        if _stays(state, row, side) or not state.sided:
+        if _stays(state, row, side) or not state.sided or state.tail == TAIL:
             # What is begun is finished first: another's prefix in its place might push out its own.
             shut_out(state, nodes, work, request)
             return -1
     return -1
+
+
+@inlined
+def _begin_tail(state: Any, work: Any, row: Any) -> None:
+    """All that is left fits together with what runs: from now on one side feeds it, longest first (`TAIL`)."""
+    place, count = row[7], max(state.right_at + 1 - state.left_at, 0)
+    keys = np.empty(count)
+    for ahead in range(count):
+        keys[ahead] = -work[place[state.left_at + ahead]].reach
+    longest_first = np.argsort(keys, kind="mergesort")
+    rest = place[state.left_at : state.right_at + 1].copy()
+    for ahead in range(count):
+        place[state.left_at + ahead] = rest[longest_first[ahead]]
+    state.tail = TAIL
+    state.share = 1.0
 
 
 @inlined
@@ -81,7 +98,7 @@ def _is_gated(state: Any, nodes: Any, work: Any, request: Number) -> Truth:
 @inlined
 def _stays(state: Any, row: Any, side: Number) -> Truth:
     """Whether the head of a side is the rest of what it has begun (`blend.scan_row`)."""
-    if state.left_at > state.right_at:
+    if state.left_at > state.right_at or state.tail == TAIL:
         return False
     return row[5][state.left_at] if side == LEFT else row[6][state.right_at]
 
@@ -89,7 +106,7 @@ def _stays(state: Any, row: Any, side: Number) -> Truth:
 @inlined
 def _find_share(state: Any, row: Any) -> None:
     """The left side's share of the pool for the units at both ends (`blend.scan`), kept until one of them changes."""
-    if state.left_at > state.right_at:
+    if state.left_at > state.right_at or state.tail == TAIL:
         return
     unit, density, reads = row[0], row[3], row[4]
     left, right = unit[state.left_at], unit[state.right_at]
@@ -111,6 +128,8 @@ def _may_feed(state: Any, side: Number, borrow: Truth) -> Truth:
     """Whether a side has its turn: its pace not ahead of time and less in the pool than its part, unless it borrows."""
     if state.left_at > state.right_at:
         return False
+    if state.tail == TAIL:
+        return side == LEFT
     if state.running == 0:
         return True
     holding, due = state.holding_left, state.due_left

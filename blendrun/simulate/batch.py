@@ -157,6 +157,7 @@ def end_requests(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, fini
         unlock(state, nodes, work[request].leaf, 0)
         evict(state, nodes)
         finished[request] = state.now
+        state.rest_size -= work[request].size
         state.done += 1
 
 

@@ -13,17 +13,12 @@ _SEED = 0
 def draw_outputs(lengths: Lengths) -> NDArray[np.int64]:
     """One length a prompt: i64 (M,), the same at every call.
 
-    A length without variance (mean^2 = square) is its mean. Every other is drawn from the log-normal distribution with
-    that mean and mean square, of which real answers remind (many short ones, few very long ones), and clipped to its
-    bound, which lowers the mean of lengths near it; an answer has at least one token where its bound allows.
+    A length without variance (mean^2 = square) is its mean. Every other is drawn from its distribution
+    (`Lengths.quantile`): that of the answers seen of its kind, of which few are very long; where only moments are
+    known, the log-normal one. It is clipped to its bound, which lowers the mean of lengths near it; an answer has at
+    least one token where its bound allows.
     """
-    mean, square = lengths.mean, lengths.square
-    certain = square <= mean * mean * (1 + 1e-9)
-    ratio = np.divide(square, mean * mean, out=np.ones_like(mean), where=~certain)
-    spread = np.log(ratio)
-    normal = np.random.default_rng(_SEED).standard_normal(len(mean))
-    with np.errstate(divide="ignore"):
-        drawn = np.exp(np.log(mean) - spread / 2 + normal * np.sqrt(spread))
-    tokens = np.where(certain, mean, np.clip(drawn, 1.0, np.inf))
+    level = np.random.default_rng(_SEED).random(len(lengths))
+    tokens = np.where(lengths.certain, lengths.mean, np.maximum(lengths.quantile(level), 1.0))
     outputs: NDArray[np.int64] = np.minimum(np.rint(tokens).astype(np.int64), lengths.bound)
     return outputs

@@ -18,7 +18,7 @@ from blendrun.simulate.own import note_decoded, note_kept, open_again
 from blendrun.simulate.pool import publish
 from blendrun.simulate.seconds import prefill_budget, record, step_seconds
 from blendrun.simulate.state import BLOCK, END, EXCLUSIVE, NODE, PDMUX, REQUEST, STATE, Number
-from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, compiled, inlined
+from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, I64_OUT, compiled, inlined
 
 BUCKETS = 512
 COLUMNS = 9
@@ -47,7 +47,7 @@ def _empty_list() -> Any:
 
 
 @compiled(
-    *(NODE, REQUEST, STATE, I64_IN, F64_IN, F64_IN, F64_IN, F64_IN, BOOL_IN, BOOL_IN),
+    *(NODE, REQUEST, STATE, I64_IN, F64_IN, F64_IN, F64_IN, F64_IN, BOOL_IN, BOOL_IN, I64_OUT),
     *(END, BLOCK, F64_IN, F64_IN, F64_OUT, F64_OUT, F64_TABLE_OUT),
 )
 def run(
@@ -61,6 +61,7 @@ def run(
     reads: NDArray[np.float64],
     keep_left: NDArray[np.bool_],
     keep_right: NDArray[np.bool_],
+    place: NDArray[np.int64],
     expected_ends: NDArray[np.void],
     blocks: NDArray[np.void],
     shares: NDArray[np.float64],
@@ -72,11 +73,12 @@ def run(
     """Feed the M requests of `work` to the engine of `states`, an array of one; what came of it is in there afterwards.
 
     nodes (K + 2,), work (M,), states (1,): records of `state`, as `simulator` makes them. unit to keep_right: of a
-    blend's `ScanRow`. expected_ends, blocks: of `empty_agenda`. shares, rates: the table of `overlapped`.
+    blend's `ScanRow`. place: i64 (M,), 0 to M - 1; the tail is sorted in it. expected_ends, blocks: of `empty_agenda`.
+    shares, rates: the table of `overlapped`.
     finished: f64 (M,), the second each request ended. bucket (COLUMNS,): room. line: f64 (BUCKETS, COLUMNS), time line.
     """
     state = states[0]
-    row, agenda = (unit, compute, memory, density, reads, keep_left, keep_right), (expected_ends, blocks)
+    row, agenda = (unit, compute, memory, density, reads, keep_left, keep_right, place), (expected_ends, blocks)
     ends, back, filling = _empty_list(), _empty_list(), _empty_list()
     while True:
         held, over = state.used - state.evictable, state.done

@@ -6,7 +6,7 @@ The blend is one candidate among simple orders, so what is chosen is never predi
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -31,7 +31,8 @@ from blendrun.simulate.base import EXACT, Eviction, Outcome, SimulatedEngine, St
 from blendrun.simulate.budgets import budgets_to_try
 from blendrun.simulate.draw import draw_outputs
 from blendrun.simulate.own import REFRESH_LOOKS
-from blendrun.simulate.simulator import overlapped_seconds, simulate
+from blendrun.simulate.practical import practical_bound
+from blendrun.simulate.simulator import simulate
 from blendrun.simulate.steptime import step_time
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
@@ -103,8 +104,8 @@ class Portfolio:
     chosen: one of `candidates`. why: a sentence. plain: the given order on the engine as it comes, which nobody chose:
     what the job would take without blendrun.
     step: the constants simulated with. outputs: i64 (M,), the answer lengths simulated with.
-    bound: of the job; practical_seconds: its compute and memory overlapped as well as one device can
-    (docs/paper.md#the-practical-optimum).
+    bound: of the job. practical_seconds: the least of any order on these modes
+    (docs/paper.md#the-practical-bound).
     part: requests on which budgets, reserve and pace were compared, where only what was best there was simulated whole
     (all `candidates` are); else 0.
     """
@@ -131,7 +132,7 @@ def simulate_portfolio(
     *,
     pool: KvPool | None = None,
     demand: Demand | None = None,
-    overlaps: Iterable[Overlap] = (Overlap.EXCLUSIVE, Overlap.MIXED),
+    overlaps: Sequence[Overlap] = (Overlap.EXCLUSIVE, Overlap.MIXED),
     budgets: Sequence[Budget] | None = None,
     thorough: bool | None = None,
     chunk: int | None = None,
@@ -172,6 +173,7 @@ def simulate_portfolio(
     job = _Job(tree, prompts, truth, expected, limits, step, pool, machine.gpus, gpu_hour, max_running)
     bound = bound_seconds(demand, machine)
     decoded = float((lengths.mean * prompts.choices).sum())
+    least = practical_bound(tree, prompts, truth, step, pool_tokens=pool.tokens, max_running=max_running)
     plain = _Trial(_plain(orders, len(prompts)), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, STOCK)
 
     def variants(thorough: bool) -> list[_Trial]:
@@ -200,7 +202,7 @@ def simulate_portfolio(
         step=step,
         outputs=truth,
         bound=bound,
-        practical_seconds=overlapped_seconds(bound.compute, bound.memory),
+        practical_seconds=least.seconds(overlaps),
         part=part,
     )
 

@@ -14,7 +14,6 @@ from blendrun.names import Overlap
 from blendrun.simulate import kernel, state
 from blendrun.simulate.agenda import empty_agenda
 from blendrun.simulate.base import Eviction, Outcome, SimulatedEngine, StepTime, Timeline
-from blendrun.simulate.seconds import overlapped
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 
@@ -26,14 +25,6 @@ _GIVEN_UP = np.array([0.0, 0.1, 0.2, 0.4, 0.8, 0.9, 1.0])
 _RATE = np.array([0.0, 0.2, 0.3, 0.8, 0.85, 0.95, 1.0])
 SHARES = np.linspace(0.0, 1.0, 41)
 RATES = np.interp(SHARES, _GIVEN_UP, _RATE)
-
-
-def overlapped_seconds(compute: float, memory: float) -> float:
-    """Arithmetic and KV reads side by side on one device, as well as its parts allow.
-
-    docs/paper.md#the-practical-optimum.
-    """
-    return float(overlapped(compute, memory, SHARES, RATES))
 
 
 def simulate(
@@ -68,12 +59,15 @@ def simulate(
     states = _state(engine, step, count)
     states["sided"] = isinstance(fed, Blend)
     states["rest_compute"], states["rest_memory"] = compute.sum(), memory.sum()
+    if isinstance(fed, Blend):
+        work["size"], work["reach"] = fed.row.size, fed.row.held.reach
+        states["tail"], states["rest_size"] = state.TAIL_TO_COME, fed.row.size.sum()
     finished, line = np.zeros(count), np.zeros((kernel.BUCKETS, kernel.COLUMNS))
     kernel.run(
         _nodes(tree),
         work,
         states,
-        *(unit, compute, memory, density, reads, keep_left, keep_right),
+        *(unit, compute, memory, density, reads, keep_left, keep_right, np.arange(count)),
         *empty_agenda(int(believed.max(initial=0)), engine.pool_tokens),
         *(SHARES, RATES, finished, np.zeros(kernel.COLUMNS), line),
     )

@@ -14,6 +14,8 @@ Truth = Any
 EXCLUSIVE, MIXED, PDMUX = range(3)
 # State of a node: not in the pool, being computed, usable.
 ABSENT, COMING, READY = range(3)
+# Whether a blend's last pool-full is fed longest first: never, once it is the last, now.
+NO_TAIL, TAIL_TO_COME, TAIL = range(3)
 
 
 def _record(**columns: str) -> np.dtype[np.void]:
@@ -34,9 +36,12 @@ NODE = _record(i4="parent depth state refs waiting newer older kept")
 # SGLang's own admission goes; fixed: whether nothing else can end it. answered: tokens of a choice there were when it
 # was last admitted. rest: prefill tokens left; twice: of these, what another computes too. side: LEFT or RIGHT.
 # ends_at: decode step after which it ends, -1 where it does not decode. What admission took it for: leaves_at: decode
-# step of its end, as noted; own: tokens that are held for it alone; frees: tokens that come back at its end.
+# step of its end, as noted; own: tokens that are held for it alone; frees: tokens that come back at its end. size: of a
+# blend, its tokens at its end, as expected, and those that its answer may well have (reach).
 REQUEST = _record(
-    i4="leaf length output expected limit fixed choices answered rest twice side", i8="ends_at leaves_at own frees"
+    i4="leaf length output expected limit fixed choices answered rest twice side",
+    i8="ends_at leaves_at own frees",
+    f8="size reach",
 )
 
 # What is expected to end at a step (`agenda`): tokens it gives back, rows. Of a block of steps: the tokens by which the
@@ -55,7 +60,8 @@ BLOCK = _record(i8="frees rows top top_rows")
 # for a second time; kept: tokens that it keeps free; guess: the share of what is to come that these are. left_at,
 # right_at: next of each side. share: of the left side, for the units share_left and share_right. holding_, due_: tokens
 # that count as a side's, and the step at which it may admit. rest_: seconds of compute and memory not yet admitted.
-# now, compute, memory: seconds so far.
+# rest_size: tokens at their ends of all that has not ended; tail: whether what is left is fed longest first (NO_TAIL,
+# TAIL_TO_COME, TAIL). now, compute, memory: seconds so far.
 POLICY = ("most", "ratio", "weight_tokens", "row_tokens", "cached_tokens")
 CONSTANTS = (
     *("prefill_token", "decode_token", "prefill_square", "kv_token", "weights", "experts", "expert_miss"),
@@ -64,9 +70,9 @@ CONSTANTS = (
 STATE = _record(
     i8="pool mode tokens max_running gate next_use paced late clip most "
     "used evictable rows all_rows context running pending filled published decoded forgotten "
-    "sided refresh looks shut opens leaving twice requests left_at right_at share_left share_right "
+    "sided refresh looks shut opens leaving twice requests left_at right_at share_left share_right tail "
     "hits prefilled recomputed emitted retracted steps done bucket",
     f8="reserve kept guess ratio weight_tokens row_tokens cached_tokens "
     "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request "
-    "share holding_left holding_right due_left due_right rest_compute rest_memory now compute memory",
+    "share holding_left holding_right due_left due_right rest_compute rest_memory rest_size now compute memory",
 )

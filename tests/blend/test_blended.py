@@ -89,6 +89,16 @@ def test_a_scattered_row_is_the_denser_half_and_the_rest_each_by_chance() -> Non
     assert job.blend().row_prompt.tolist()[:100] == list(range(100))
 
 
+def test_chance_leans_towards_early_long_answers() -> None:
+    outputs = [10 + place for place in range(100)] + [1000 + place for place in range(100)]
+    job = small_job([[place] * 100 for place in range(200)], outputs)
+    row = job.blend(scattered=True).row_prompt
+    memory_heavy = row[row >= 100]
+    # Read from its end: the longest quarter comes well before the shortest.
+    place = np.argsort(memory_heavy[::-1])
+    assert place[75:].mean() + 10 < place[:25].mean()
+
+
 def test_the_less_sharing_must_be_kept_the_finer_the_cut() -> None:
     # Groups whose members differ in density: only a cut through a group puts them where they belong.
     units = [[group] * 40 + [number] for group in range(8) for number in range(6)]
@@ -103,7 +113,7 @@ def test_the_last_pool_full_is_fed_longest_first_and_no_more_than_that(job: Smal
     row = job.blend(pool_tokens=pool).row
     scan = dual_scan(row, pool)
     fed = feed_tail_longest_first(scan, row, pool)
-    size, steps = row.own_left + row.held.rows * row.held.steps, row.held.steps
+    size, steps = row.size, row.held.reach
     count = 0
     while count < len(scan.place) and size[scan.place[len(scan.place) - count - 1 :]].sum() <= pool:
         count += 1

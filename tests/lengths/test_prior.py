@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blendrun.lengths.prior import prior_moments
+from blendrun.lengths.prior import prior_moments, prior_quantile
 
 
 def prior(*bounds: int) -> tuple[np.ndarray, np.ndarray]:
@@ -46,3 +46,12 @@ def test_it_is_the_sum_over_all_lengths() -> None:
     mean, square = prior(50)
     assert mean[0] == pytest.approx(survive.sum())
     assert square[0] == pytest.approx(((2 * lengths - 1) * survive).sum())
+
+
+@pytest.mark.parametrize("bound", [1, 16, 256, 4_096, 131_072])
+def test_quantiles_average_to_the_mean(bound: int) -> None:
+    level = (np.arange(20_000) + 0.5) / 20_000
+    tokens = prior_quantile(level, np.full(len(level), bound, dtype=np.int32))
+    assert (np.diff(tokens) >= 0).all()
+    assert tokens.max() <= bound
+    assert tokens.mean() == pytest.approx(prior(bound)[0][0], rel=0.02)

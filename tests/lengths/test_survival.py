@@ -109,3 +109,25 @@ def test_a_group_without_answers_has_no_weight() -> None:
     assert found.mean.tolist() == [0, 5, 0]
     (mean,), _ = found.beyond(np.array([0]), np.array([7.0]))
     assert 7 < mean <= 7 + GUESS
+
+
+@given(st.lists(answers, min_size=1, max_size=4))
+def test_quantiles_average_to_the_mean(groups: list[list[tuple[int, bool]]]) -> None:
+    found = curves(*groups)
+    level = (np.arange(20_000) + 0.5) / 20_000
+    for group in range(len(groups)):
+        tokens = found.quantile(np.full(len(level), group), level)
+        assert (np.diff(tokens) >= 0).all()
+        assert tokens.mean() == pytest.approx(found.mean[group], rel=0.01, abs=0.01)
+
+
+def test_quantiles_are_those_of_the_sample() -> None:
+    found = curves([(tokens, True) for tokens in (1, 2, 3, 4, 100)], [(7, True)])
+    group = np.array([0, 0, 0, 0, 1])
+    assert found.quantile(group, np.array([0.0, 0.2, 0.5, 1.0, 0.5])).tolist() == [1, 1, 3, 100, 7]
+
+
+def test_quantiles_of_a_group_without_answers_are_nothing() -> None:
+    assert kaplan_meier(
+        Observations(np.zeros(0, np.int64), np.zeros(0), np.zeros(0, np.bool_), np.zeros(0)), np.ones(2), np.ones(2)
+    ).quantile(np.array([0, 1]), np.array([0.5, 0.9])).tolist() == [0, 0]

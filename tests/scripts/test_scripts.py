@@ -26,6 +26,8 @@ SMALL = {
     "bench/plan.py 2000:1e5": "blend",
     "bench/scale.py --requests 2000 --tokens 20": "simulating",
     "bench/simulate.py mix-1 --scale 0.005": "pdmux",
+    "bench/short.py mix-1:1000:0": "| mix-1:1000:0 | 1,000 |",
+    "bench/tails.py --seeds 1 --requests 200": "longest first by mean",
     "bench/memory.py --lines 2000": "resumed answers equal those of the whole run: True",
     "bench/page.py --requests 500 --out page": "MiB",
     "make_figures.py figures": "",

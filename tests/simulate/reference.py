@@ -88,6 +88,7 @@ class Reference:
     shut: bool = False
     opens: bool = False
     looks: int = 0
+    in_tail: bool = False
 
     def __post_init__(self) -> None:
         order = self.fed.row_prompt if isinstance(self.fed, Blend) else self.fed.prompt
@@ -123,6 +124,8 @@ class Reference:
             LEFT: blend.row.keep_left.tolist() if blend else never,
             RIGHT: blend.row.keep_right.tolist() if blend else never,
         }
+        self.at_end = blend.row.size.tolist() if blend else []
+        self.reach = blend.row.held.reach.tolist() if blend else []
         self.own_compute = blend.row.held.compute.tolist() if blend else [0.0] * len(self.all)
         self.own_memory = blend.row.held.memory.tolist() if blend else [0.0] * len(self.all)
         self.rest_compute = float(blend.row.held.compute.sum()) if blend else 0.0
@@ -327,6 +330,13 @@ class Reference:
                 return self.back.pop()
             self.refuse(self.back[-1])
             return None
+        if self.fed_longest_first():
+            if not self.row or self.is_gated(self.row[0]):
+                return None
+            if self.fits(self.row[0]):
+                return self.row.pop(0)
+            self.refuse(self.row[0])
+            return None
         self.find_share()
         sides = (RIGHT, LEFT) if self.holding(RIGHT) < self.part(RIGHT) else (LEFT, RIGHT)
         begun = [side for side in (RIGHT, LEFT) if self.row and self.stays[side][self.next_of(side).place]]
@@ -345,6 +355,15 @@ class Reference:
                 self.refuse(head)
                 return None
         return None
+
+    def fed_longest_first(self) -> bool:
+        """Whether all that is left of a blend fits together with what runs; sorts it when it begins to."""
+        if not self.in_tail and self.at_end:
+            left = sum(size for size, each in zip(self.at_end, self.all, strict=True) if each.ended_at < 0)
+            self.in_tail = left <= self.engine.pool_tokens
+            if self.in_tail:
+                self.row.sort(key=lambda each: -self.reach[each.place])
+        return self.in_tail
 
     def head(self, side: str, borrows: bool) -> Request | None:
         if not self.row:

@@ -13,7 +13,8 @@ from blendrun.blend.budget import ConstantBudget
 from blendrun.names import OrderName, Overlap
 from blendrun.simulate.base import EXACT, Eviction, SimulatedEngine
 from blendrun.simulate.kernel import BUCKETS
-from blendrun.simulate.simulator import overlapped_seconds, simulate
+from blendrun.simulate.seconds import overlapped
+from blendrun.simulate.simulator import RATES, SHARES, simulate
 from tests.imports import loaded_by
 from tests.simulate.reference import Reference
 from tests.simulate.small_jobs import STEP, Job, engines, job_of, jobs
@@ -180,10 +181,10 @@ def test_long_runs_join_the_buckets_of_their_timeline() -> None:
 
 def test_side_by_side_is_between_perfect_overlap_and_none() -> None:
     for compute, memory in ((1.0, 1.0), (2.0, 0.5), (0.3, 3.0), (1.0, 0.0), (0.0, 1.0)):
-        seconds = overlapped_seconds(compute, memory)
+        seconds = overlapped(compute, memory, SHARES, RATES)
         assert max(compute, memory) <= seconds <= compute + memory
     # 0.4 of the device given up for 0.8 of the full rate: 1/0.8 s for the reads, and 1 - 0.6/0.8 s of arithmetic left.
-    assert overlapped_seconds(1.0, 1.0) == pytest.approx(1.25 + 0.25)
+    assert overlapped(1.0, 1.0, SHARES, RATES) == pytest.approx(1.25 + 0.25)
 
 
 def test_importing_the_simulator_imports_no_engine_and_no_compiler() -> None:

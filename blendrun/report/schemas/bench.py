@@ -26,7 +26,8 @@ class CellRow:
     what the workload has. Of a file they are the same. density: compute over memory at the machine's achieved rates, as
     `blendrun plan` has it; null where nothing is decoded.
     kinds: requests of each kind; empty for a file.
-    bound_seconds: compute and memory perfectly overlapped. practical_seconds: overlapped as well as one device can.
+    bound_seconds: compute and memory perfectly overlapped. practical_seconds: the least of any order on this mode,
+    longest answer, pool and reads of the weights counted (docs/paper.md#the-practical-bound).
     seconds: makespan of each order, with the best step budget of those tried. plain_seconds: the given order on SGLang
     as it comes. gpus: the machine's. parts_sharing: tokens that a prefix cache for each replica saves over what one for
     all would; null for one replica.
