@@ -121,7 +121,7 @@ def _read(path: Path) -> HardwareCard:
 
 def _refuse_unknown_keys(data: dict[Any, Any], path: Path) -> None:
     blocks = [("", data, HardwareCard), *((f"{key}.", data.get(key), Figure) for key in _FIGURES)]
-    blocks.append(("step.", data.get("step"), StepFigures))
+    blocks += [("step.", data.get("step"), StepFigures), ("mixed_attention.", data.get("mixed_attention"), Figure)]
     for prefix, block, cls in blocks:
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = [key for key in block if key not in known] if isinstance(block, dict) else []
@@ -136,6 +136,9 @@ def _refuse_impossible(card: HardwareCard, path: Path) -> None:
             raise UsageError(f"{path}: `{key}.value` must be a positive number, not {figure.value:g}")
         if not figure.source.strip():
             raise UsageError(f"{path}: `{key}.source` must say where the number is from")
+    mixed = card.mixed_attention
+    if mixed is not None and not (math.isfinite(mixed.value) and mixed.value >= 0 and mixed.source.strip()):
+        raise UsageError(f"{path}: `mixed_attention` must be a share of 0 or more and say where it is from")
     for field in dataclasses.fields(StepFigures) if card.step is not None else ():
         value = getattr(card.step, field.name)
         if isinstance(value, float) and not (math.isfinite(value) and value >= 0):

@@ -31,7 +31,8 @@ class StepTime:
 
     products = max(prefill_token * p + decode_token * rows, reading the weights), p and rows the tokens of the step.
     attention of prefill = prefill_square * sum (b^2 - a^2) over the chunks, each from token a to token b.
-    attention of decode = kv_token * KV tokens read + row * rows.
+    attention of decode = kv_token * KV tokens read + row * rows; where the same pass prefills (mixed steps), the reads
+    take `mixed` times as long again, because rows that decode then go through the kernel made for prefill.
     Each step costs `step` more, each newly admitted request `request`.
 
     weights: seconds to read all of them. experts, expert_miss: of a mixture of experts, a step of t tokens reads
@@ -49,6 +50,7 @@ class StepTime:
     row: float = 0.0
     step: float = 0.0
     request: float = 0.0
+    mixed: float = 0.0
     origin: Mapping[str, StepOrigin] = field(default_factory=dict)
 
 
@@ -61,7 +63,7 @@ class SimulatedEngine:
 
     pool_tokens: KV tokens it can hold. max_running: answers decoding at once.
     overlap: what runs beside what.
-    budget: tokens of a step; in exclusive mode, prefill tokens of a step that decodes nothing.
+    budget: tokens of a step, and whether it may mix; in exclusive mode, prefill tokens of a step that decodes nothing.
     gate: a request waits, and all behind it, while a prefill in flight computes a prefix that it could reuse, of
         `gate_tokens` or more; else it computes it again.
     reserve: share of what running requests are still expected to answer that admission keeps free (0 to 1), and the

@@ -10,7 +10,7 @@ import numpy as np
 from blendrun.blend.base import LEFT
 from blendrun.blend.scan import fits_until_its_end, insert_end
 from blendrun.simulate.pool import evict, lock, publish, unheld_tokens, unlock, usable_tokens
-from blendrun.simulate.state import EXCLUSIVE, Number, Truth
+from blendrun.simulate.state import Number, Truth
 from blendrun.tree.compiled import inlined
 
 
@@ -23,7 +23,7 @@ def steps_expected(work: Any, request: Number) -> Number:
 @inlined
 def steps_held(state: Any, work: Any, request: Number) -> Number:
     """Decode steps from now until a newcomer ends, if its prefill takes one step, in which the rest decodes on."""
-    decoding = state.rows > 0 and state.mode != EXCLUSIVE
+    decoding = state.rows > 0 and state.apart == 0
     return steps_expected(work, request) + (1 if decoding else 0)
 
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from blendrun.simulate.admission import anything_waits, fill
 from blendrun.simulate.batch import begin_decode, decode, end_requests, forget_overdue, prefill, retract
 from blendrun.simulate.pool import publish
-from blendrun.simulate.seconds import prefill_budget, record, step_seconds
-from blendrun.simulate.state import EXCLUSIVE, NODE, REQUEST, STATE, Number
+from blendrun.simulate.seconds import end_turn, prefill_budget, record, step_seconds
+from blendrun.simulate.state import NODE, REQUEST, STATE, Number
 from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, compiled, inlined
 
 BUCKETS = 512
@@ -29,7 +29,8 @@ def _alike(state: Any, ends: Any, waits: bool) -> Number:
     Until an end nothing can change but what depends on time itself: look-ahead, pace and an adaptive budget.
     waits: whether anything waits for admission or for its next chunk.
     """
-    if waits and (state.reserve < 0.0 or state.paced or state.most > 0):
+    looks = state.turns == 0 or state.filling > 0 or state.rows <= state.drained * state.most_rows
+    if waits and looks and (state.reserve < 0.0 or state.paced or state.most > 0 or state.crossing > 0.0):
         return 1
     room = (state.pool - state.used + state.evictable) // max(state.rows, 1)
     return max(min(ends[0] // state.requests - state.decoded, room), 1)
@@ -85,7 +86,8 @@ def run(
         new = fill(state, nodes, work, agenda, row, back, filling, budget)
         taken, square, done = prefill(state, nodes, work, filling, budget)
         rows, steps = np.int64(0), np.int64(1)
-        if state.rows > 0 and (taken == 0 or state.mode != EXCLUSIVE):
+        end_turn(state, taken)
+        if state.rows > 0 and (taken == 0 or state.apart == 0):
             retracted = state.retracted
             retract(state, nodes, work, agenda, ends, back)
             rows = state.rows

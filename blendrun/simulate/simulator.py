@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.budget import AdaptiveBudget
+from blendrun.blend.budget import AdaptiveBudget, CrossoverBudget, TurnsBudget
 from blendrun.blend.scan_row import ScanRow
 from blendrun.names import Overlap
 from blendrun.simulate import kernel, state
@@ -143,8 +143,14 @@ def _state(engine: SimulatedEngine, step: StepTime, count: int) -> NDArray[np.vo
         "bucket": 1,
     }
     values |= {name: float(getattr(step, name)) for name in state.CONSTANTS}
-    if isinstance(budget, AdaptiveBudget):
-        values |= {name: getattr(budget, name) for name in state.POLICY}
+    match budget:
+        case AdaptiveBudget():
+            values |= {name: getattr(budget, name) for name in state.POLICY}
+        case TurnsBudget():
+            values |= {"turns": 1, "filling": 1, "drained": budget.drained}
+        case CrossoverBudget():
+            values |= {"crossing": budget.mixed}
+            values |= {name: getattr(budget, name) for name in ("weight_tokens", "row_tokens", "cached_tokens")}
     for name, value in values.items():
         states[name] = value
     return states

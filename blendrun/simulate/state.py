@@ -41,16 +41,20 @@ REQUEST = _record(i8="leaf length output expected choices answered at rest ends_
 # of the expected ends. left_at, right_at: next of each side. share: of the left side, for the units share_left and
 # share_right. holding_, due_: tokens that count as a side's, and the step at which it may admit. rest_: seconds of
 # compute and memory not yet admitted. now, compute, memory: seconds so far.
+# turns: 1 where prefill and decoding take turns; filling: 1 while it is that of prefill; most_rows: when the last one
+# ended. crossing: what mixing costs by a `CrossoverBudget`, 0 for other policies. apart: 1 where rows do not decode in
+# a step that prefills.
 POLICY = ("most", "ratio", "weight_tokens", "row_tokens", "cached_tokens")
 CONSTANTS = (
     *("prefill_token", "decode_token", "prefill_square", "kv_token", "weights", "experts", "expert_miss"),
-    *("row", "step", "request"),
+    *("row", "step", "request", "mixed"),
 )
 STATE = _record(
     i8="pool mode tokens max_running gate next_use paced late clip most "
     "used evictable rows all_rows context to_come running pending filled published decoded first last "
-    "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket",
-    f8="reserve ratio weight_tokens row_tokens cached_tokens "
-    "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request "
+    "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket "
+    "turns filling most_rows apart",
+    f8="reserve ratio weight_tokens row_tokens cached_tokens drained crossing "
+    "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request mixed "
     "share holding_left holding_right due_left due_right rest_compute rest_memory now compute memory",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from blendrun.cost.base import Figure, Machine, StepFigures
 from blendrun.cost.step import weight_bytes
@@ -22,7 +23,8 @@ def step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) ->
     A card that was calibrated with this model on as many devices has its fitted constants (by whatever name the model
     was given: `ModelCard.digest`); all others follow from the rates:
     two FLOP a parameter and token, half of the pairs of the attention triangle (`cost.formulas`), one read of the
-    cache a decode step and of the weights a step. What rates do not tell (seconds a step, seconds a row) is 0 then.
+    cache a decode step and of the weights a step. What mixing costs decode attention is the card's in any case, and
+    nothing where the card does not say. What rates do not tell (seconds a step, seconds a row) is 0 then.
     Raises UsageError, naming the rate, where one is missing or 0.
     """
     devices = machine.gpus if gpus is None else gpus
@@ -32,8 +34,11 @@ def step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) ->
             raise UsageError(f"{machine.card.name}: a {name} of {rate:g} a second gives no time; fix the hardware card")
     fitted = machine.card.step
     if fitted is not None and _is_of(fitted, model) and devices == fitted.gpus:
-        return _fitted(fitted, model)
-    return _modelled(model, machine, devices / machine.gpus)
+        step = _fitted(fitted, model)
+    else:
+        step = _modelled(model, machine, devices / machine.gpus)
+    mixed = machine.card.mixed_attention
+    return step if mixed is None else replace(step, mixed=mixed.value, origin={**step.origin, "mixed": _origin(mixed)})
 
 
 def _is_of(figures: StepFigures, model: ModelCard) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.budget import ConstantBudget
+from blendrun.blend.budget import CrossoverBudget, TurnsBudget
 from blendrun.names import Overlap
 from blendrun.simulate.base import EXACT, Eviction, SimulatedEngine, StepTime
 from blendrun.simulate.simulator import RATES, SHARES
@@ -77,6 +77,9 @@ class Reference:
     due: dict[str, float] = field(default_factory=lambda: {LEFT: 0.0, RIGHT: 0.0})
     share: float = 1.0
     share_units: tuple[int, int] = (-1, -1)
+    apart: bool = False  # Of the step that is being built: rows do not decode in it if it prefills.
+    turn_of_prefill: bool = True
+    rows_then: int = 0  # When the last turn of prefill ended.
 
     def __post_init__(self) -> None:
         order = self.fed.row_prompt if isinstance(self.fed, Blend) else self.fed.prompt
@@ -183,7 +186,7 @@ class Reference:
 
     def delay(self) -> int:
         """Decode steps of the others while a newcomer is in prefill."""
-        return int(bool(self.decoding) and self.engine.overlap is not Overlap.EXCLUSIVE)
+        return int(bool(self.decoding) and not self.apart)
 
     def fits(self, request: Request) -> bool:
         if not self.running:
@@ -297,11 +300,18 @@ class Reference:
     # One step of the engine.
 
     def budget(self) -> int:
-        budget = self.engine.budget
-        if self.engine.overlap is Overlap.EXCLUSIVE:
-            assert isinstance(budget, ConstantBudget)
-            return budget.tokens
-        return budget.prefill_tokens(self.rows(), self.context())
+        budget, rows, context = self.engine.budget, self.rows(), self.context()
+        exclusive, pdmux = (self.engine.overlap is each for each in (Overlap.EXCLUSIVE, Overlap.PDMUX))
+        self.apart = exclusive or (not pdmux and not budget.mixes(rows, context))
+        if isinstance(budget, TurnsBudget):
+            self.turn_of_prefill = self.turn_of_prefill or budget.is_due(rows, self.rows_then)
+            if not self.turn_of_prefill:
+                return 0
+        if exclusive:
+            return budget.prefill_tokens(0, 0)
+        if pdmux and isinstance(budget, CrossoverBudget):
+            return max(budget.tokens - rows, 0)
+        return budget.prefill_tokens(rows, context)
 
     def prefill(self, budget: int) -> tuple[int, float, list[Request]]:
         taken, squares, done = 0, 0.0, []
@@ -375,6 +385,8 @@ class Reference:
                     else:
                         best = min(best, slow_one + two - rate * slow_one)
             return other + best
+        if prefill and rows:
+            read *= 1 + step.mixed
         products = max(step.prefill_token * prefill + step.decode_token * rows, weights(prefill + rows))
         return other + products + square + read
 
@@ -394,8 +406,11 @@ class Reference:
             self.admit(request)
             new += 1
         taken, squares, done = self.prefill(budget)
+        late = self.engine.late and self.engine.overlap is not Overlap.PDMUX
+        if not taken and not (late and self.computed) and self.turn_of_prefill:
+            self.turn_of_prefill, self.rows_then = False, self.rows()
         rows, reads = 0, 0
-        if self.decoding and not (taken and self.engine.overlap is Overlap.EXCLUSIVE):
+        if self.decoding and not (taken and self.apart):
             self.retract()
             rows, reads = self.rows(), self.context() + self.rows()
         step = self.step_time
@@ -412,7 +427,6 @@ class Reference:
                 request.answered += 1
                 request.cached_answers += request.choices
             self.make_room()
-        late = self.engine.late and self.engine.overlap is not Overlap.PDMUX
         for request in self.computed if late else done:
             self.publish(request, request.prompt)
         self.computed = done

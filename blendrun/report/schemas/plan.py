@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from blendrun.blend.budget import ConstantBudget
+from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.cost.base import Figure
 from blendrun.lengths.estimate import length_report
 from blendrun.planner.plan import Costed, Plan
@@ -45,8 +45,9 @@ class OrderRow:
     """One order on one overlap mode, with the best step budget of those tried. Simulated: a model's numbers.
 
     hit_tokens: prompt tokens found in the prefix cache. predicted_seconds: makespan. bound_seconds: the least time for
-    the work that this order does. step_budget: tokens a step, null where each step sets its own. cost: null without a
-    price.
+    the work that this order does. step_budget: tokens a step, null where each step sets its own. policy: "constant",
+    "adaptive", "turns, N %" (prefill begins when N % of the rows are left) or "crossover" (a step mixes where that
+    is sooner). cost: null without a price.
     """
 
     name: str
@@ -56,6 +57,7 @@ class OrderRow:
     bound_seconds: float
     tokens_per_second: float
     step_budget: int | None
+    policy: str
     cost: float | None
     chosen: bool
 
@@ -286,10 +288,24 @@ def _order_row(candidate: Candidate, chosen: bool) -> OrderRow:
         predicted_seconds=candidate.seconds,
         bound_seconds=candidate.outcome.bound_seconds,
         tokens_per_second=candidate.tokens_per_second,
-        step_budget=budget.tokens if isinstance(budget, ConstantBudget) else None,
+        step_budget=None if isinstance(budget, AdaptiveBudget) else budget.tokens,
+        policy=policy_of(budget),
         cost=candidate.cost,
         chosen=chosen,
     )
+
+
+def policy_of(budget: Budget) -> str:
+    """The name of a policy of steps, with its setting."""
+    match budget:
+        case ConstantBudget():
+            return "constant"
+        case AdaptiveBudget():
+            return "adaptive"
+        case TurnsBudget():
+            return f"turns, {budget.drained:.0%}"
+        case CrossoverBudget():
+            return "crossover"
 
 
 def _times(plan: Plan) -> str:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from blendrun.report.schemas.plan import MachineRow, PlanReport, Prefix
+from blendrun.report.schemas.plan import MachineRow, OrderRow, PlanReport, Prefix
 from blendrun.report.terminal.console import print_parts
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -109,7 +109,7 @@ def _orders(report: PlanReport) -> Table:
         cells = [
             f"{row.name} *" if row.chosen else row.name,
             row.overlap,
-            "adaptive" if row.step_budget is None else f"{row.step_budget:,}",
+            _step(row),
             f"{row.hit_tokens:,}",
             share,
             _time(row.predicted_seconds),
@@ -119,6 +119,13 @@ def _orders(report: PlanReport) -> Table:
         cells += [f"{row.cost:,.2f}"] if row.cost is not None else []
         table.add_row(*cells, style="bold" if row.chosen else "")
     return table
+
+
+def _step(row: OrderRow) -> str:
+    """Tokens of a step, and how they are used where that is no constant mix."""
+    if row.step_budget is None:
+        return row.policy
+    return f"{row.step_budget:,}" if row.policy == "constant" else f"{row.step_budget:,} ({row.policy})"
 
 
 def _machines(report: PlanReport) -> Table:
