@@ -91,32 +91,34 @@ class TurnsBudget:
 
 @dataclass(frozen=True, slots=True)
 class CrossoverBudget:
-    """Steps of `tokens`, prefill and decode together, where mixing wins; else prefill alone, of as many tokens.
+    """Steps of `tokens`, prefill and decode together, where mixing wins; else prefill alone, `alone` tokens a step.
 
-    Mixing reads the weights once instead of twice. It costs what decode attention loses in a mixed step, where rows
-    that decode go through the kernel made for prefill: `mixed` times the seconds of reading the cache.
+    Mixing hides prefill under the reading of the weights that decoding needs anyway. It costs what decode attention
+    loses in a mixed step, where rows that decode go through the kernel made for prefill: `mixed` times the seconds of
+    reading the cache.
     In prefill tokens, over the seconds of one: weight_tokens, row_tokens and cached_tokens as of `AdaptiveBudget`.
     """
 
     tokens: int
+    alone: int
     mixed: float
     weight_tokens: float
     row_tokens: float
     cached_tokens: float
 
     def __post_init__(self) -> None:
-        if self.tokens < 1 or self.mixed < 0:
+        if self.tokens < 1 or self.alone < 1 or self.mixed < 0:
             raise ValueError(f"{self} would leave steps without work")
 
     def prefill_tokens(self, rows: int, context_tokens: int) -> int:
         """Most prefill tokens of a step, beside `rows` answers being decoded or without them (`mixes`)."""
-        return max(self.tokens - rows, 0) if self.mixes(rows, context_tokens) else self.tokens
+        return max(self.tokens - rows, 0) if self.mixes(rows, context_tokens) else self.alone
 
     def mixes(self, rows: int, context_tokens: int) -> bool:
-        """Whether one step of both takes no longer than two steps of one each."""
+        """Whether one step of both takes no longer than decoding and that part of a step of prefill alone."""
         prefill, decode = max(self.tokens - rows, 0), self.row_tokens * rows
-        saved = max(prefill, self.weight_tokens) + max(decode, self.weight_tokens)
-        saved -= max(prefill + decode, self.weight_tokens)
+        saved = prefill * max(1.0, self.weight_tokens / self.alone)
+        saved += max(decode, self.weight_tokens) - max(prefill + decode, self.weight_tokens)
         return self.mixed * self.cached_tokens * (context_tokens + rows) <= saved
 
 

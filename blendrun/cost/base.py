@@ -109,8 +109,10 @@ class Demand:
         decoding is left out: its arithmetic hides under its reads.
     kv_bytes: f64 (K,), bytes of KV cache that decoding reads; on leaves only, unless decode kernels share prefixes.
         The paper's Mem times the bandwidth.
+    shares_reads: whether they do.
     """
 
     compute_tokens: NDArray[np.float64]
     flops: NDArray[np.float64]
     kv_bytes: NDArray[np.float64]
+    shares_reads: bool = False

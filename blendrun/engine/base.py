@@ -117,6 +117,7 @@ class CrossoverStep(msgspec.Struct, frozen=True, tag="crossover"):
     """`CrossoverBudget` on its way to the scheduler process; the fields are that class's own."""
 
     tokens: int
+    alone: int
     mixed: float
     weight_tokens: float
     row_tokens: float

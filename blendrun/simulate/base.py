@@ -71,6 +71,8 @@ class SimulatedEngine:
         expected ends of all that runs.
     late: the scheduler builds a step before it has the result of the one before, as SGLang's overlapped one does: a
         prefix can be used from the second step behind the one that computes it. On pdmux it never does.
+    shared_reads: a decode step reads a segment of the tree of so many tokens or more once for all rows behind it; None
+        where each row reads it, as in all of SGLang's own backends.
     paced: a side of a blend admits at the even pace that keeps its part of the pool filled, so that requests of one
         length do not begin, grow and end together.
     """
@@ -85,6 +87,7 @@ class SimulatedEngine:
     clip: int = 1 << 30
     eviction: Eviction = Eviction.NEXT_USE
     late: bool = True
+    shared_reads: int | None = None
     paced: bool = False
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from blendrun.blend.base import LEFT
 from blendrun.blend.scan import fits_until_its_end, insert_end
-from blendrun.simulate.pool import evict, lock, publish, unheld_tokens, unlock, usable_tokens
+from blendrun.simulate.pool import evict, lock, publish, share_reads, unheld_tokens, unlock, usable_tokens
 from blendrun.simulate.state import Number, Truth
 from blendrun.tree.compiled import inlined
 
@@ -157,10 +157,11 @@ def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> 
 
 
 @inlined
-def begin_decode(state: Any, work: Any, agenda: Any, ends: Any, request: Number) -> None:
+def begin_decode(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, request: Number) -> None:
     """A prefill ended with this step: its next token is there."""
     choices, answered = work[request].choices, work[request].answered
     state.rows += choices
+    share_reads(state, nodes, work[request].leaf, choices)
     state.context += choices * (work[request].length + answered)
     state.to_come -= choices
     leaves_at = float(state.decoded + steps_expected(work, request))
@@ -193,7 +194,7 @@ def end_requests(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, fini
         if work[request].ends_at != key // len(work):
             continue
         work[request].answered = work[request].output
-        cached = _leave(state, work, agenda, request)
+        cached = _leave(state, nodes, work, agenda, request)
         if not state.next_use:
             # The engine keeps an answer behind its prompt until eviction takes it. Its next use is known: there is
             # none.
@@ -206,13 +207,14 @@ def end_requests(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, fini
 
 
 @inlined
-def _leave(state: Any, work: Any, agenda: Any, request: Number) -> Number:
+def _leave(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> Number:
     """Take a request out of the batch, and its answers out of the pool; returns the tokens of these."""
     choices = work[request].choices
     cached = choices * max(work[request].answered - 1, 0)
     state.used -= cached
     state.rows -= choices
     state.all_rows -= choices
+    share_reads(state, nodes, work[request].leaf, -choices)
     state.context -= choices * work[request].length + cached
     state.to_come -= choices * (work[request].expected - max(work[request].answered, 1))
     state.running -= 1
@@ -240,7 +242,7 @@ def retract(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, back: Any
             if victim < 0 or answered < fewest or (answered == fewest and further):
                 victim, fewest = request, answered
         work[victim].answered = fewest
-        _leave(state, work, agenda, victim)
+        _leave(state, nodes, work, agenda, victim)
         unlock(state, nodes, work[victim].leaf, 1)
         state.retracted += 1
         back.append(np.int64(victim))

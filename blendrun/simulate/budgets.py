@@ -12,9 +12,9 @@ from blendrun.cost.step import LARGEST_STEP, RESIDENT_SHARE, TILE, step_budget
 from blendrun.names import Overlap
 from blendrun.simulate.base import StepTime
 
-# Shares of the rows with which a turn of prefill begins. More than a few per cent of an empty pool cost more than small
-# steps of prefill do (docs/benchmarks.md#prefill-by-turns).
-_DRAINED = (0.98, 0.95, 0.9)
+# Share of the rows with which a turn of prefill begins. Fewer rows cost more than small steps of prefill do, more rows
+# save nothing (docs/benchmarks.md#the-mode-of-each-step).
+_DRAINED = 0.95
 # A full pool lets steps pass without prefill, and others have to make up for them.
 _HASTE = 1.25
 
@@ -38,8 +38,8 @@ def budgets_to_try(
     hasty = replace(adaptive, ratio=_HASTE * adaptive.ratio)
     fixed: list[Budget] = [ConstantBudget(tokens) for tokens in constant]
     adapting: list[Budget] = [adaptive, hasty] if thorough else [hasty]
-    turns: list[Budget] = [TurnsBudget(chunk, drained) for drained in _DRAINED] if thorough else []
-    crossing: list[Budget] = [crossover_budget(tokens, step) for tokens in constant] if step.mixed > 0 else []
+    turns: list[Budget] = [TurnsBudget(chunk, _DRAINED)] if thorough else []
+    crossing: list[Budget] = [crossover_budget(tokens, chunk, step) for tokens in constant] if step.mixed > 0 else []
     return {
         Overlap.EXCLUSIVE: [ConstantBudget(chunk), *turns],
         Overlap.MIXED: fixed + crossing + (adapting if thorough else []),
@@ -62,10 +62,11 @@ def adaptive_budget(pool: KvPool, step: StepTime, bound: Bound, decoded: float, 
     )
 
 
-def crossover_budget(tokens: int, step: StepTime) -> CrossoverBudget:
-    """Steps of `tokens` that mix where that is sooner."""
+def crossover_budget(tokens: int, chunk: int, step: StepTime) -> CrossoverBudget:
+    """Steps of `tokens` that mix where that is sooner, else of prefill alone, the engine's own chunk."""
     return CrossoverBudget(
         tokens=tokens,
+        alone=chunk,
         mixed=step.mixed,
         weight_tokens=step.weights / step.prefill_token,
         row_tokens=step.decode_token / step.prefill_token,

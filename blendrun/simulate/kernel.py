@@ -94,7 +94,7 @@ def run(
             # The rows sent back leave room, in the pool and in the budget, for what this step could not take.
             if taken == 0 and rows > 0 and state.retracted == retracted and state.published == state.filled:
                 steps = _alike(state, ends, state.pending > 0 or anything_waits(state, back))
-        context = state.context + rows * (steps + 1) / 2 if rows > 0 else 0.0
+        context = state.context - state.spared + rows * (steps + 1) / 2 if rows > 0 else 0.0
         seconds, arithmetic, reading = 0.0, 0.0, 0.0
         if taken > 0 or rows > 0:
             seconds, arithmetic, reading = step_seconds(state, taken, square, rows, context, new, shares, rates)
@@ -105,7 +105,7 @@ def run(
         if rows > 0:
             decode(state, nodes, steps)
         for place in range(state.filled, state.filled + done):
-            begin_decode(state, work, agenda, ends, filling[place])
+            begin_decode(state, nodes, work, agenda, ends, filling[place])
         known = state.filled if state.late else state.filled + done
         for place in range(state.published, known):
             publish(nodes, work[filling[place]].leaf, work[filling[place]].length)

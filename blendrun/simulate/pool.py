@@ -92,6 +92,19 @@ def unlock(state: Any, nodes: Any, leaf: Number, again: Number) -> None:
 
 
 @inlined
+def share_reads(state: Any, nodes: Any, leaf: Number, rows: Number) -> None:
+    """Count rows that decode behind a path, or (below 0) no longer do: of a segment, all but one read nothing."""
+    node = leaf
+    while state.shared > 0 and node > 0:
+        size = size_of(nodes, node)
+        if size >= state.shared:
+            before = nodes[node].rows
+            nodes[node].rows = before + rows
+            state.spared += size * (max(before + rows - 1, 0) - max(before - 1, 0))
+        node = nodes[node].parent
+
+
+@inlined
 def publish(nodes: Any, leaf: Number, depth: Number) -> None:
     """Make usable what is computed of a path: its first `depth` tokens."""
     node = leaf

@@ -128,6 +128,7 @@ def simulate_portfolio(
     thorough: bool | None = None,
     chunk: int | None = None,
     max_running: int | None = None,
+    shared_reads: int | None = None,
     step: StepTime | None = None,
     outputs: NDArray[np.int64] | None = None,
     admissions: Sequence[AdmissionPolicy] | None = None,
@@ -143,6 +144,7 @@ def simulate_portfolio(
     thorough: try more budgets, and blends with pace too; None for jobs of no more than 200,000 prompts.
     chunk: the engine's own prefill chunk, which exclusive mode keeps; None for the card's.
     max_running: answers that are decoded at once; None for as many as the pool holds.
+    shared_reads: see `SimulatedEngine`; a `demand` that is given counts as it does.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
         means of `lengths`.
     admissions: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough, with the
@@ -155,12 +157,12 @@ def simulate_portfolio(
     Raises UsageError for a request that does not fit the pool, and for rates that give no time.
     """
     pool = pool or kv_pool(model, machine)
-    demand = demand or demand_of(tree, prompts, lengths, model, machine)
+    demand = demand or demand_of(tree, prompts, lengths, model, machine, shared_reads=shared_reads)
     step = step or step_time(model, machine, gpus=pool.gpus)
     chunk = chunk or engine_chunk(machine.card)
     truth = _within(pool, prompts, draw_outputs(lengths) if outputs is None else outputs)
     expected = np.rint(lengths.mean).astype(np.int64)
-    job = _Job(tree, prompts, truth, expected, step, pool, machine.gpus, gpu_hour, max_running)
+    job = _Job(tree, prompts, truth, expected, step, pool, machine.gpus, gpu_hour, max_running, shared_reads)
     thorough = len(prompts) <= _LARGE if thorough is None else thorough
     paces = (False, True) if thorough else (False,)
     bound = bound_seconds(demand, machine)
@@ -226,6 +228,7 @@ class _Job:
     gpus: int
     gpu_hour: float | None
     max_running: int | None
+    shared_reads: int | None
 
     def run(self, trials: Sequence[_Trial], listener: Listener) -> list[Candidate]:
         """In threads: the simulator's kernel runs without the interpreter's lock."""
@@ -248,6 +251,7 @@ class _Job:
             clip=OWN_CLIP,
             eviction=trial.admission.eviction,
             paced=trial.paced,
+            shared_reads=self.shared_reads,
         )
         outcome = simulate(self.tree, self.prompts, trial.fed, self.outputs, self.step, engine, expected=self.expected)
         seconds = max(outcome.seconds, 1e-9)

@@ -55,10 +55,10 @@ def prefill_budget(state: Any) -> Number:
         tokens = max(tokens, min(int(state.ratio * beside), state.most))
     elif state.crossing > 0.0 and state.mode == MIXED:
         prefill, rows = max(tokens, 0), state.row_tokens * state.rows
-        saved = max(prefill, state.weight_tokens) + max(rows, state.weight_tokens)
-        saved -= max(prefill + rows, state.weight_tokens)
+        saved = prefill * max(1.0, state.weight_tokens / state.alone)
+        saved += max(rows, state.weight_tokens) - max(prefill + rows, state.weight_tokens)
         if state.crossing * state.cached_tokens * (state.context + state.rows) > saved:
-            state.apart, tokens = 1, state.tokens
+            state.apart, tokens = 1, state.alone
     return max(tokens, 0)
 
 

@@ -132,6 +132,7 @@ def _state(engine: SimulatedEngine, step: StepTime, count: int) -> NDArray[np.vo
         "gate": engine.gate_tokens if engine.gate else 0,
         "next_use": engine.eviction is Eviction.NEXT_USE,
         "paced": engine.paced,
+        "shared": engine.shared_reads or 0,
         "late": engine.late and engine.overlap is not Overlap.PDMUX,
         "reserve": engine.reserve,
         "clip": engine.clip,
@@ -149,7 +150,7 @@ def _state(engine: SimulatedEngine, step: StepTime, count: int) -> NDArray[np.vo
         case TurnsBudget():
             values |= {"turns": 1, "filling": 1, "drained": budget.drained}
         case CrossoverBudget():
-            values |= {"crossing": budget.mixed}
+            values |= {"crossing": budget.mixed, "alone": budget.alone}
             values |= {name: getattr(budget, name) for name in ("weight_tokens", "row_tokens", "cached_tokens")}
     for name, value in values.items():
         states[name] = value

@@ -23,9 +23,9 @@ def _record(**columns: str) -> np.dtype[np.void]:
 
 
 # A node of the tree; after the last one stand the two rings of `pool`.
-# refs: running requests below. waiting: requests below that are not admitted. newer, older: neighbours in a ring.
+# refs: running requests below. rows: answers being decoded below, where reads are shared. waiting: requests below that are not admitted. newer, older: neighbours in a ring.
 # kept: tokens of answers kept behind a leaf.
-NODE = _record(i4="parent start depth state refs waiting newer older", i8="kept")
+NODE = _record(i4="parent start depth state refs waiting newer older rows", i8="kept")
 
 # A request. expected: output tokens of a choice that admission believes in. answered: tokens of a choice there were
 # when it was last admitted. at, rest: where its next chunk begins, prefill tokens left. ends_at: decode step after
@@ -35,14 +35,15 @@ REQUEST = _record(i8="leaf length output expected choices answered at rest ends_
 
 # Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
 # used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with
-# those of requests in prefill. context: cached tokens the rows read. to_come: output tokens still expected of what
+# those of requests in prefill. context: cached tokens the rows have; spared: of these, what is read for another row.
+# shared: least tokens of a segment that is read once, 0 for none. to_come: output tokens still expected of what
 # runs. pending: prefill tokens admitted and not computed. filled: requests whose prefill is over, of those ever in
 # the queue; published: of these, those whose prefix can be used. decoded: decode steps so far. first, last: live part
 # of the expected ends. left_at, right_at: next of each side. share: of the left side, for the units share_left and
 # share_right. holding_, due_: tokens that count as a side's, and the step at which it may admit. rest_: seconds of
 # compute and memory not yet admitted. now, compute, memory: seconds so far.
 # turns: 1 where prefill and decoding take turns; filling: 1 while it is that of prefill; most_rows: when the last one
-# ended. crossing: what mixing costs by a `CrossoverBudget`, 0 for other policies. apart: 1 where rows do not decode in
+# ended. crossing: what mixing costs by a `CrossoverBudget`, 0 for other policies; alone: as there. apart: 1 where rows do not decode in
 # a step that prefills.
 POLICY = ("most", "ratio", "weight_tokens", "row_tokens", "cached_tokens")
 CONSTANTS = (
@@ -53,7 +54,7 @@ STATE = _record(
     i8="pool mode tokens max_running gate next_use paced late clip most "
     "used evictable rows all_rows context to_come running pending filled published decoded first last "
     "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket "
-    "turns filling most_rows apart",
+    "turns filling most_rows apart alone shared spared",
     f8="reserve ratio weight_tokens row_tokens cached_tokens drained crossing "
     "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request mixed "
     "share holding_left holding_right due_left due_right rest_compute rest_memory now compute memory",

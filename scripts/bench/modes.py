@@ -108,7 +108,7 @@ def crossover(name: str, bench: Bench) -> None:
         apart = bench.seconds(fed, Overlap.EXCLUSIVE, ConstantBudget(bench.chunk))
         cells = []
         for mixed in MIXED:
-            crossing = crossover_budget(bench.tokens, replace(bench.step, mixed=mixed))
+            crossing = crossover_budget(bench.tokens, bench.chunk, replace(bench.step, mixed=mixed))
             both = bench.seconds(fed, Overlap.MIXED, ConstantBudget(bench.tokens), mixed)
             cells.append(f"{both:,.1f} / {bench.seconds(fed, Overlap.MIXED, crossing, mixed):,.1f}")
         print(f"| {name} | {fed} | {apart:,.1f} | {' | '.join(cells)} |", flush=True)

@@ -30,17 +30,17 @@ def test_an_adaptive_budget_has_a_floor() -> None:
 
 
 def test_a_crossover_that_costs_nothing_is_a_constant_budget() -> None:
-    crossing, constant = CrossoverBudget(512, 0.0, 150.0, 1.1, 0.01), ConstantBudget(512)
+    crossing, constant = CrossoverBudget(512, 4096, 0.0, 150.0, 1.1, 0.01), ConstantBudget(512)
     for rows, context in ((0, 0), (10, 100), (500, 10_000_000), (900, 10)):
         assert crossing.mixes(rows, context)
         assert crossing.prefill_tokens(rows, context) == constant.prefill_tokens(rows, context)
 
 
 def test_a_crossover_mixes_up_to_the_context_at_which_both_ways_take_as_long() -> None:
-    # 100 rows and 156 tokens would read weights worth 150 tokens twice: 50 are saved, 0.5 * 0.01 a cached token lost.
-    budget = CrossoverBudget(256, 0.5, 150.0, 1.0, 0.01)
+    # 100 rows leave room for 50 tokens under the reading of the weights; 0.5 * 0.01 a cached token is lost.
+    budget = CrossoverBudget(256, 512, 0.5, 150.0, 1.0, 0.01)
     assert [budget.mixes(100, context) for context in (9_900, 9_901)] == [True, False]
-    assert [budget.prefill_tokens(100, context) for context in (9_900, 9_901)] == [156, 256]
+    assert [budget.prefill_tokens(100, context) for context in (9_900, 9_901)] == [156, 512]
 
 
 def test_turns_never_mix() -> None:
@@ -58,8 +58,9 @@ def test_turns_never_mix() -> None:
         lambda: AdaptiveBudget(1, 0, 1, 1, 1, 1),
         lambda: TurnsBudget(0, 0.5),
         lambda: TurnsBudget(1, 1.5),
-        lambda: CrossoverBudget(0, 1, 1, 1, 1),
-        lambda: CrossoverBudget(1, -1, 1, 1, 1),
+        lambda: CrossoverBudget(0, 1, 1, 1, 1, 1),
+        lambda: CrossoverBudget(1, 0, 1, 1, 1, 1),
+        lambda: CrossoverBudget(1, 1, -1, 1, 1, 1),
     ],
 )
 def test_budgets_that_stop_the_engine_are_refused(wrong: object) -> None:

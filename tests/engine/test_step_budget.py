@@ -19,7 +19,7 @@ from blendrun.engine.scheduler.budget import StepBudget
         ConstantBudget(7),
         AdaptiveBudget(64, 512, 0.5, 100.0, 2.0, 0.25),
         TurnsBudget(4096, 0.9),
-        CrossoverBudget(512, 0.3, 100.0, 2.0, 0.25),
+        CrossoverBudget(512, 4096, 0.3, 100.0, 2.0, 0.25),
     ],
 )
 def test_a_budget_survives_the_way_to_the_scheduler(budget: Budget) -> None:
@@ -75,16 +75,16 @@ class TestStepBudget:
 class TestCrossover:
     """Reading a cached token is worth 0.01 prefill tokens, and half as much again where a step mixes."""
 
-    POLICY = CrossoverBudget(256, mixed=0.5, weight_tokens=150.0, row_tokens=1.0, cached_tokens=0.01)
+    POLICY = CrossoverBudget(256, 512, mixed=0.5, weight_tokens=150.0, row_tokens=1.0, cached_tokens=0.01)
 
     def test_mixes_where_that_saves_more_weights_than_it_costs_attention(self) -> None:
-        # 100 rows and 156 tokens of prefill read the weights once instead of twice: 50 of 150 are saved.
+        # 100 rows leave room for 50 tokens under the reading of the weights.
         few = SimpleNamespace(reqs=[request(90)] * 100)
         assert StepBudget(self.POLICY).look(scheduler_of(mixed=True), few) == (156, True)
 
     def test_prefills_alone_where_it_does_not(self) -> None:
         many = SimpleNamespace(reqs=[request(110)] * 100)
-        assert StepBudget(self.POLICY).look(scheduler_of(mixed=True), many) == (256, False)
+        assert StepBudget(self.POLICY).look(scheduler_of(mixed=True), many) == (512, False)
 
     def test_exclusive_mode_cannot_mix(self) -> None:
         few = SimpleNamespace(reqs=[request(9)] * 100)

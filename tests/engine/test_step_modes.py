@@ -59,14 +59,14 @@ def test_turns_prefill_less_often_and_never_mix(mixed: bool) -> None:
 
 def test_a_crossover_mixes_or_does_not_step_by_step() -> None:
     constants = {"weight_tokens": 20.0, "row_tokens": 1.0, "cached_tokens": 0.1}
-    always, _ = steps_of(CrossoverStep(128, mixed=0.0, **constants), mixed=True)
+    always, _ = steps_of(CrossoverStep(128, 128, mixed=0.0, **constants), mixed=True)
     usual, _ = steps_of(ConstantStep(128), mixed=True)
     assert always == usual
     assert "mixed" in usual
-    never, _ = steps_of(CrossoverStep(128, mixed=1e9, **constants), mixed=True)
+    never, _ = steps_of(CrossoverStep(128, 128, mixed=1e9, **constants), mixed=True)
     assert set(never) == {"extend", "decode"}
     # Few rows mix, many do not.
-    some, loop = steps_of(CrossoverStep(128, mixed=0.5, **constants), mixed=True)
+    some, loop = steps_of(CrossoverStep(128, 128, mixed=0.5, **constants), mixed=True)
     assert {"extend", "mixed"} <= set(some)
     assert came_in_order(loop)
     assert loop.scheduler.is_mixed_chunk is True

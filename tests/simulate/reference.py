@@ -147,6 +147,15 @@ class Reference:
     def context(self) -> int:
         return sum(request.choices * request.prompt + request.cached_answers for request in self.decoding)
 
+    def cached_reads(self) -> int:
+        """Cached tokens that a step reads before it adds its own."""
+        least = self.engine.shared_reads
+        tokens = 0
+        for node in {node for request in self.decoding for node in request.path}:
+            rows = sum(request.choices for request in self.decoding if node in request.path)
+            tokens += self.size(node) * (1 if least is not None and self.size(node) >= least else rows)
+        return tokens + sum(request.cached_answers for request in self.decoding)
+
     def usable(self, request: Request) -> int:
         tokens = 0
         for node in request.path:
@@ -412,7 +421,7 @@ class Reference:
         rows, reads = 0, 0
         if self.decoding and not (taken and self.apart):
             self.retract()
-            rows, reads = self.rows(), self.context() + self.rows()
+            rows, reads = self.rows(), self.cached_reads() + self.rows()
         step = self.step_time
         if taken or rows:
             self.now += self.seconds(taken, squares, rows, reads, new)

@@ -102,6 +102,7 @@ turns_budgets = st.builds(TurnsBudget, tokens=st.integers(1, 12), drained=st.sam
 crossover_budgets = st.builds(
     CrossoverBudget,
     tokens=st.integers(1, 12),
+    alone=st.integers(1, 20),
     mixed=st.sampled_from((0.0, 0.5, 3.0)),
     weight_tokens=st.just(4.0),
     row_tokens=st.just(1.25),
@@ -126,4 +127,5 @@ def engines(draw: Any) -> SimulatedEngine:
         clip=draw(st.sampled_from((3, 1 << 30))),
         late=draw(st.booleans()),
         paced=draw(st.booleans()),
+        shared_reads=draw(st.sampled_from((None, 1, 3))),
     )

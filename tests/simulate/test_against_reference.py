@@ -87,10 +87,11 @@ def test_every_way_of_scheduling(overlap: Overlap, eviction: Eviction, gate: boo
         made = job.blend(700, scattered=scattered)
         compare(job, made, engine)
         compare(job, made, replace(engine, paced=True))
+        compare(job, made, replace(engine, shared_reads=20))
     for drained in (0.5, 0.9):
         compare(job, made, replace(engine, budget=TurnsBudget(40, drained)))
     if overlap is not Overlap.EXCLUSIVE:
-        compare(job, made, replace(engine, budget=CrossoverBudget(40, 0.1, 4.0, 1.25, 0.2)), NARROW)
+        compare(job, made, replace(engine, budget=CrossoverBudget(40, 60, 0.1, 4.0, 1.25, 0.2)), NARROW)
         compare(job, made, replace(engine, budget=AdaptiveBudget(8, 100, 0.7, 4.0, 1.25, 0.2)))
 
 
