@@ -54,6 +54,39 @@ class StepTime:
     origin: Mapping[str, StepOrigin] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Drafts:
+    """Tokens guessed ahead and checked in one step, in steps that prefill nothing and decode few rows.
+
+    count: a row and step. acceptance: chance that one is right where those before it were (0 to 1). rows: most in a step
+    with drafts. Guessing takes no time, as looking up n-grams takes none on the device.
+    """
+
+    count: int
+    acceptance: float
+    rows: int = 1 << 30
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or not 0 <= self.acceptance <= 1:
+            raise ValueError(f"{self} says nothing about drafts")
+
+    @property
+    def tokens(self) -> float:
+        """Of an answer in a step, on the mean: the drafts that are right up to the first wrong one, and one more."""
+        return float(sum(self.acceptance**place for place in range(self.count + 1)))
+
+
+@dataclass(frozen=True, slots=True)
+class HostCache:
+    """KV cache in the host's memory: what is evicted and used again goes there, and comes back before it is used.
+
+    tokens: it holds. token_seconds: to bring one back; nothing hides it. Bringing them there costs nothing.
+    """
+
+    tokens: int
+    token_seconds: float
+
+
 _BUDGET = ConstantBudget(2048)
 
 
@@ -73,6 +106,7 @@ class SimulatedEngine:
         prefix can be used from the second step behind the one that computes it. On pdmux it never does.
     shared_reads: a decode step reads a segment of the tree of so many tokens or more once for all rows behind it; None
         where each row reads it, as in all of SGLang's own backends.
+    drafts: speculation, None for none; an answer then grows by the mean of tokens a step. host: cache in host memory.
     paced: a side of a blend admits at the even pace that keeps its part of the pool filled, so that requests of one
         length do not begin, grow and end together.
     """
@@ -88,6 +122,8 @@ class SimulatedEngine:
     eviction: Eviction = Eviction.NEXT_USE
     late: bool = True
     shared_reads: int | None = None
+    drafts: Drafts | None = None
+    host: HostCache | None = None
     paced: bool = False
 
 
@@ -116,9 +152,11 @@ class Outcome:
     """What a simulated run came to.
 
     seconds: makespan. compute_seconds, memory_seconds: of all arithmetic and of all KV reads, each as if alone.
-    hit_tokens: prompt tokens found in the cache when a request was first admitted.
+    hit_tokens: prompt tokens found in the cache when a request was first admitted, in the host's too. loaded_tokens: that
+    came from there, in all.
     prefill_tokens, decode_tokens: computed. An answer's first token comes with its prefill, so decoding computes one
-    less. recomputed_tokens: of the prefill, what requests that were sent back cost again. steps: engine steps.
+    less. recomputed_tokens: of the prefill, what requests that were sent back cost again. steps: engine steps, as if none
+    had drafts.
     retractions: requests sent back for want of room. finished: f64 (M,), in feed order, the second each request ended.
     """
 
@@ -133,6 +171,7 @@ class Outcome:
     retractions: int
     timeline: Timeline
     finished: NDArray[np.float64] = field(repr=False)
+    loaded_tokens: int = 0
 
     @property
     def bound_seconds(self) -> float:

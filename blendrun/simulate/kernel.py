@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blendrun.simulate.admission import anything_waits, fill
 from blendrun.simulate.batch import begin_decode, decode, end_requests, forget_overdue, prefill, retract
 from blendrun.simulate.pool import publish
-from blendrun.simulate.seconds import end_turn, prefill_budget, record, step_seconds
+from blendrun.simulate.seconds import draft_seconds, end_turn, prefill_budget, record, step_seconds
 from blendrun.simulate.state import NODE, REQUEST, STATE, Number
 from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, compiled, inlined
 
@@ -98,6 +98,11 @@ def run(
         seconds, arithmetic, reading = 0.0, 0.0, 0.0
         if taken > 0 or rows > 0:
             seconds, arithmetic, reading = step_seconds(state, taken, square, rows, context, new, shares, rates)
+            if state.drafts > 0 and taken == 0 and rows <= state.draft_rows:
+                seconds, arithmetic, reading = draft_seconds(state, rows, context)
+            seconds += state.host_token * state.loading
+            state.loaded += state.loading
+            state.loading = 0
             state.steps += steps
         state.now += seconds * steps
         state.compute += arithmetic * steps

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from blendrun.simulate.state import ABSENT, COMING, READY, Number, Truth
+from blendrun.simulate.state import ABSENT, COMING, HOSTED, READY, Number, Truth
 from blendrun.tree.compiled import inlined
 
 # What nothing runs on stands in one of two rings by age, the oldest next to the ring's head. A node's last use is never
@@ -52,6 +52,9 @@ def evict(state: Any, nodes: Any) -> None:
         else:
             gone = size_of(nodes, node)
             nodes[node].state = ABSENT
+            if nodes[node].waiting > 0 and state.hosted + gone <= state.host:
+                nodes[node].state = HOSTED
+                state.hosted += gone
             older, newer = nodes[node].older, nodes[node].newer
             nodes[older].newer, nodes[newer].older = newer, older
         state.used -= gone
@@ -60,12 +63,18 @@ def evict(state: Any, nodes: Any) -> None:
 
 @inlined
 def lock(state: Any, nodes: Any, leaf: Number) -> None:
-    """Hold the path of a request; what is absent begins to come."""
-    node = leaf
+    """Hold the path of a request; what is absent begins to come, and what the host has comes back."""
+    node, usable = leaf, usable_tokens(nodes, leaf)
     while node > 0:
         if nodes[node].refs == 0:
-            if nodes[node].state == ABSENT:
-                nodes[node].state = COMING
+            if nodes[node].state == ABSENT or nodes[node].state == HOSTED:
+                if nodes[node].state == HOSTED:
+                    state.hosted -= size_of(nodes, node)
+                if nodes[node].depth <= usable:
+                    nodes[node].state = READY
+                    state.loading += size_of(nodes, node)
+                else:
+                    nodes[node].state = COMING
                 state.used += size_of(nodes, node)
             else:
                 older, newer = nodes[node].older, nodes[node].newer
@@ -117,11 +126,13 @@ def publish(nodes: Any, leaf: Number, depth: Number) -> None:
 
 @inlined
 def usable_tokens(nodes: Any, leaf: Number) -> Number:
-    """Prompt tokens of a path that are in the pool and computed."""
-    node = leaf
+    """Prompt tokens of a path that are computed and in the pool, or behind that in the host's memory."""
+    node, end = leaf, leaf
     while node > 0 and nodes[node].state != READY:
+        if nodes[node].state != HOSTED:
+            end = nodes[node].parent
         node = nodes[node].parent
-    return nodes[node].depth
+    return nodes[end].depth
 
 
 @inlined

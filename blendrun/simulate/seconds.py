@@ -89,6 +89,16 @@ def step_seconds(
 
 
 @inlined
+def draft_seconds(state: Any, rows: Number, context: float) -> tuple[float, float, float]:
+    """The same of a step that decodes with drafts, over the tokens by which an answer grows in it."""
+    checked = rows * (1 + state.drafts)
+    compute, memory = state.decode_token * checked, state.kv_token * context
+    gemm = max(compute, weight_seconds(state, checked))
+    seconds = state.step + state.row * rows + gemm + memory
+    return seconds / state.draft_tokens, compute / state.draft_tokens, memory / state.draft_tokens
+
+
+@inlined
 def record(state: Any, line: Any, step: Any) -> None:
     """Add a step, or several alike, to the timeline; where its buckets run out, pairs are joined.
 

@@ -90,6 +90,7 @@ def _outcome(each: Sequence[Outcome]) -> Outcome:
         retractions=total("retractions"),
         timeline=_timeline([outcome.timeline for outcome in each]),
         finished=np.concatenate([outcome.finished for outcome in each]),
+        loaded_tokens=total("loaded_tokens"),
     )
 
 

@@ -80,6 +80,7 @@ def simulate(
         retractions=int(end["retracted"]),
         timeline=Timeline(*(np.ascontiguousarray(column) for column in used.T)),
         finished=finished,
+        loaded_tokens=int(end["loaded"]),
     )
 
 
@@ -143,6 +144,11 @@ def _state(engine: SimulatedEngine, step: StepTime, count: int) -> NDArray[np.vo
         "share_right": -1,
         "bucket": 1,
     }
+    if engine.drafts is not None:
+        drafts = engine.drafts
+        values |= {"drafts": drafts.count, "draft_rows": drafts.rows, "draft_tokens": drafts.tokens}
+    if engine.host is not None:
+        values |= {"host": engine.host.tokens, "host_token": engine.host.token_seconds}
     values |= {name: float(getattr(step, name)) for name in state.CONSTANTS}
     match budget:
         case AdaptiveBudget():

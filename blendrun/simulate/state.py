@@ -12,8 +12,8 @@ Number = Any
 Truth = Any
 
 EXCLUSIVE, MIXED, PDMUX = range(3)
-# State of a node: not in the pool, being computed, usable.
-ABSENT, COMING, READY = range(3)
+# State of a node: not in the pool, being computed, usable, in the host's memory.
+ABSENT, COMING, READY, HOSTED = range(4)
 
 
 def _record(**columns: str) -> np.dtype[np.void]:
@@ -36,7 +36,9 @@ REQUEST = _record(i8="leaf length output expected choices answered at rest ends_
 # Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
 # used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with
 # those of requests in prefill. context: cached tokens the rows have; spared: of these, what is read for another row.
-# shared: least tokens of a segment that is read once, 0 for none. to_come: output tokens still expected of what
+# shared: least tokens of a segment that is read once, 0 for none. drafts: a row and step, draft_rows: most rows beside
+# them, draft_tokens: an answer's tokens in such a step. host: tokens that the host holds, hosted: does; loading: come
+# back in this step, loaded: so far; host_token: seconds of one. to_come: output tokens still expected of what
 # runs. pending: prefill tokens admitted and not computed. filled: requests whose prefill is over, of those ever in
 # the queue; published: of these, those whose prefix can be used. decoded: decode steps so far. first, last: live part
 # of the expected ends. left_at, right_at: next of each side. share: of the left side, for the units share_left and
@@ -54,8 +56,8 @@ STATE = _record(
     i8="pool mode tokens max_running gate next_use paced late clip most "
     "used evictable rows all_rows context to_come running pending filled published decoded first last "
     "requests left_at right_at share_left share_right hits prefilled recomputed emitted retracted steps done bucket "
-    "turns filling most_rows apart alone shared spared",
-    f8="reserve ratio weight_tokens row_tokens cached_tokens drained crossing "
+    "turns filling most_rows apart alone shared spared drafts draft_rows host hosted loading loaded",
+    f8="reserve ratio weight_tokens row_tokens cached_tokens drained crossing draft_tokens host_token "
     "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request mixed "
     "share holding_left holding_right due_left due_right rest_compute rest_memory now compute memory",
 )

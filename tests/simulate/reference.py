@@ -77,6 +77,9 @@ class Reference:
     due: dict[str, float] = field(default_factory=lambda: {LEFT: 0.0, RIGHT: 0.0})
     share: float = 1.0
     share_units: tuple[int, int] = (-1, -1)
+    host: set[int] = field(default_factory=set)
+    loading: int = 0
+    loaded: int = 0
     apart: bool = False  # Of the step that is being built: rows do not decode in it if it prefills.
     turn_of_prefill: bool = True
     rows_then: int = 0  # When the last turn of prefill ended.
@@ -160,9 +163,9 @@ class Reference:
         tokens = 0
         for node in request.path:
             entry = self.cache.get(node)
-            if entry is None or not entry.usable:
+            if node not in self.host and (entry is None or not entry.usable):
                 break
-            tokens += entry.size
+            tokens += self.size(node)
         return tokens
 
     def unheld(self, request: Request) -> int:
@@ -187,6 +190,10 @@ class Reference:
                 self.cache[node].answers = 0
             else:
                 del self.cache[node]
+                host = self.engine.host
+                kept = sum(self.size(each) for each in self.host) + self.size(node)
+                if host is not None and node in self.wanted() and kept <= host.tokens:
+                    self.host.add(node)
 
     # Admission.
 
@@ -233,7 +240,13 @@ class Reference:
         request.expected_end = self.decode_steps + request.steps + self.delay()
         request.computed = hit
         request.to_compute = request.prompt - hit + lost
+        tokens, usable = 0, self.usable(request)
         for node in request.path:
+            tokens += self.size(node)
+            if node in self.host:
+                self.host.remove(node)
+                self.cache[node] = Cached(self.size(node), usable=tokens <= usable)
+                self.loading += self.size(node) if tokens <= usable else 0
             self.cache.setdefault(node, Cached(self.size(node)))
         self.prefilling.append(request)
         self.make_room()
@@ -422,12 +435,20 @@ class Reference:
         if self.decoding and not (taken and self.apart):
             self.retract()
             rows, reads = self.rows(), self.cached_reads() + self.rows()
-        step = self.step_time
+        step, drafts = self.step_time, self.engine.drafts
+        checked, grown = rows, 1.0
+        if drafts is not None and rows and not taken and rows <= drafts.rows:
+            checked, grown = rows * (1 + drafts.count), sum(drafts.acceptance**each for each in range(drafts.count + 1))
         if taken or rows:
-            self.now += self.seconds(taken, squares, rows, reads, new)
+            seconds = self.seconds(taken, squares, checked, reads, new) + step.row * (rows - checked)
+            host = self.engine.host
+            self.now += seconds / grown + (host.token_seconds * self.loading if host else 0.0)
+            self.loaded += self.loading
+            self.loading = 0
             self.steps += 1
-        self.compute += step.prefill_token * taken + step.decode_token * rows + step.prefill_square * squares
-        self.memory += step.kv_token * reads
+        computed = step.prefill_token * taken + step.decode_token * checked + step.prefill_square * squares
+        self.compute += computed / grown
+        self.memory += step.kv_token * reads / grown
         self.prefilled += taken
         if rows:
             self.decode_steps += 1

@@ -20,7 +20,7 @@ from blendrun.cost.hardware import load_hardware, machine
 from blendrun.lengths.base import Lengths
 from blendrun.models.cards import load_card
 from blendrun.names import OrderName, Overlap
-from blendrun.simulate.base import EXACT, Eviction, SimulatedEngine, StepTime
+from blendrun.simulate.base import EXACT, Drafts, Eviction, HostCache, SimulatedEngine, StepTime
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
@@ -128,4 +128,6 @@ def engines(draw: Any) -> SimulatedEngine:
         late=draw(st.booleans()),
         paced=draw(st.booleans()),
         shared_reads=draw(st.sampled_from((None, 1, 3))),
+        drafts=draw(st.sampled_from((None, Drafts(3, 0.6, rows=4), Drafts(2, 1.0)))),
+        host=draw(st.sampled_from((None, HostCache(5, 1e-4), HostCache(100, 1e-4)))),
     )

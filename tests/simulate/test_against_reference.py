@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import AdaptiveBudget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.names import OrderName, Overlap
-from blendrun.simulate.base import EXACT, Eviction, SimulatedEngine, StepTime
+from blendrun.simulate.base import EXACT, Drafts, Eviction, HostCache, SimulatedEngine, StepTime
 from blendrun.simulate.simulator import simulate
 from tests.simulate.reference import Reference
 from tests.simulate.small_jobs import NARROW, SPARSE, STEP, Job, engines, job_of, jobs
@@ -33,7 +33,7 @@ def compare(
         slow.decoded,
         slow.retractions,
     )
-    assert fast.steps == slow.steps
+    assert (fast.steps, fast.loaded_tokens) == (slow.steps, slow.loaded)
     assert fast.seconds == pytest.approx(slow.now, rel=1e-9)
     assert fast.compute_seconds == pytest.approx(slow.compute, rel=1e-9)
     assert fast.memory_seconds == pytest.approx(slow.memory, rel=1e-9)
@@ -87,7 +87,8 @@ def test_every_way_of_scheduling(overlap: Overlap, eviction: Eviction, gate: boo
         made = job.blend(700, scattered=scattered)
         compare(job, made, engine)
         compare(job, made, replace(engine, paced=True))
-        compare(job, made, replace(engine, shared_reads=20))
+        compare(job, made, replace(engine, shared_reads=20, drafts=Drafts(3, 0.6, rows=12)))
+        compare(job, made, replace(engine, host=HostCache(200, 1e-4)))
     for drained in (0.5, 0.9):
         compare(job, made, replace(engine, budget=TurnsBudget(40, drained)))
     if overlap is not Overlap.EXCLUSIVE:

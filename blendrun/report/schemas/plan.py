@@ -28,7 +28,8 @@ _PREFIXES = 20
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """The machine. pool_tokens: KV cache of one replica. rates: whether the rates are measured, from a datasheet or a
-    prior; the weaker of the two rates decides."""
+    prior; the weaker of the two rates decides. shared_reads: least tokens of a prefix that a decode step reads once for
+    all rows; null where each row reads it."""
 
     name: str
     gpus: int
@@ -38,6 +39,7 @@ class Hardware:
     flops: float
     bandwidth: float
     rates: str
+    shared_reads: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -328,6 +330,7 @@ def _hardware(plan: Costed) -> Hardware:
         flops=plan.machine.flops,
         bandwidth=plan.machine.bandwidth,
         rates=max((figure.origin for figure in figures), key=order.index),
+        shared_reads=plan.limits.shared_reads,
     )
 
 

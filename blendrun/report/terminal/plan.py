@@ -81,6 +81,8 @@ def _machine(report: PlanReport) -> Table:
     rates = f"{hardware.flops / 1e12:.3g} TFLOP/s, {hardware.bandwidth / 1e12:.3g} TB/s ({hardware.rates})"
     table.add_row("rates", rates)
     table.add_row("times", _TIMES[report.times])
+    if hardware.shared_reads is not None:
+        table.add_row("decoding", f"reads a shared prefix of {hardware.shared_reads:,} tokens or more once a step")
     table.add_row("step budget", f"{report.step_budget:,} tokens (T*)")
     table.add_row("bound", f"{_time(report.bound_seconds)} overlapped, {_time(report.serial_seconds)} in turns")
     table.add_row("blend", f"{100 * blend.kept_sharing:.1f} % of the sharing kept, in {blend.units:,} units")
