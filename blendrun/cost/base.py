@@ -53,6 +53,7 @@ class HardwareCard:
     value_bytes: bytes of a weight and of a cached value as the runtime holds them here (2, or 4 on a CPU).
     matches: what devices of this card are called, as regular expressions that the whole name fits: the product as the
         driver has it without "NVIDIA ", "1002:" and the PCI device id of an AMD device, "accelerator_type:" and Ray's.
+    host_bandwidth: byte/s from the host's memory to the device; None where nobody said.
     mixed_attention: share by which decode attention takes longer in a pass that prefills too, with the attention
         backend that SGLang chooses for the device; None where nobody has measured it, which counts as 0.
     step: what a calibration with one model found. host: name of the machine that was calibrated. device: of its GPU.
@@ -72,6 +73,7 @@ class HardwareCard:
     host: str | None = None
     device: str | None = None
     mixed_attention: Figure | None = None
+    host_bandwidth: Figure | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,8 @@ class StepTime:
 class Drafts:
     """Tokens guessed ahead and checked in one step, in steps that prefill nothing and decode few rows.
 
-    count: a row and step. acceptance: chance that one is right where those before it were (0 to 1). rows: most in a step
-    with drafts. Guessing takes no time, as looking up n-grams takes none on the device.
+    count: a row and step. acceptance: chance that one is right where those before it were (0 to 1). rows: most in a
+    step with drafts. Guessing takes no time, as looking up n-grams takes none on the device.
     """
 
     count: int
@@ -152,11 +152,11 @@ class Outcome:
     """What a simulated run came to.
 
     seconds: makespan. compute_seconds, memory_seconds: of all arithmetic and of all KV reads, each as if alone.
-    hit_tokens: prompt tokens found in the cache when a request was first admitted, in the host's too. loaded_tokens: that
-    came from there, in all.
+    hit_tokens: prompt tokens found in the cache when a request was first admitted, in the host's too. loaded_tokens:
+    that came from there, in all.
     prefill_tokens, decode_tokens: computed. An answer's first token comes with its prefill, so decoding computes one
-    less. recomputed_tokens: of the prefill, what requests that were sent back cost again. steps: engine steps, as if none
-    had drafts.
+    less. recomputed_tokens: of the prefill, what requests that were sent back cost again. steps: engine steps, as if
+    none had drafts.
     retractions: requests sent back for want of room. finished: f64 (M,), in feed order, the second each request ended.
     """
 

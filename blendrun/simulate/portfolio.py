@@ -71,7 +71,7 @@ STOCK = AdmissionPolicy(gate=False, reserve=_OWN_RESERVE, eviction=Eviction.LRU)
 class Candidate:
     """One order on one overlap mode, with the best budget of those tried.
 
-    fed: what was fed: an order from its front, or a blend from both ends. paced: see `Engine`.
+    fed: what was fed: an order from its front, or a blend from both ends. paced: see `Engine`. engine: simulated.
     tokens_per_second: prompt (cached ones too) and output tokens, as the paper counts throughput.
     cost: in the currency of the price; None without one.
     """
@@ -82,6 +82,7 @@ class Candidate:
     admission: AdmissionPolicy
     budget: Budget
     paced: bool
+    engine: SimulatedEngine
     outcome: Outcome
     tokens_per_second: float
     cost: float | None
@@ -97,7 +98,8 @@ class Portfolio:
 
     chosen: one of `candidates`. why: a sentence. plain: the given order on the engine as it comes, which nobody chose:
     what the job would take without blendrun.
-    step: the constants simulated with. outputs: i64 (M,), the answer lengths simulated with.
+    step: the constants simulated with. outputs: i64 (M,), the answer lengths simulated with; expected: those that
+    admission believed in.
     bound: of the job; practical_seconds: its compute and memory overlapped as well as one device can
     (docs/paper.md#the-practical-optimum).
     """
@@ -108,6 +110,7 @@ class Portfolio:
     plain: Candidate
     step: StepTime
     outputs: NDArray[np.int64]
+    expected: NDArray[np.int64]
     bound: Bound
     practical_seconds: float
 
@@ -187,6 +190,7 @@ def simulate_portfolio(
         plain=plain,
         step=step,
         outputs=truth,
+        expected=expected,
         bound=bound,
         practical_seconds=overlapped_seconds(bound.compute, bound.memory),
     )
@@ -263,6 +267,7 @@ class _Job:
             admission=trial.admission,
             budget=trial.budget,
             paced=trial.paced,
+            engine=engine,
             outcome=outcome,
             tokens_per_second=float(tokens) / seconds,
             cost=None if self.gpu_hour is None else self.gpu_hour * self.gpus * outcome.seconds / 3600,

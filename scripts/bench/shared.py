@@ -65,8 +65,9 @@ def main() -> None:
             once = best(tree, prompts, asked.model, hardware, asked.least)
             cells = [f"{each[order].seconds:,.1f} / {once[order].seconds:,.1f}" for order in orders]
             first, second = (min(found.values(), key=lambda one: one.seconds) for found in (each, once))
-            gain = f"{first.order} {first.overlap} / {second.order} {second.overlap}: {first.seconds / second.seconds:.2f}x"
-            print(f"| {name} | {hardware} | {' | '.join(cells)} | {gain} |", flush=True)
+            gain = f"{first.seconds / second.seconds:.2f}x"
+            ways = f"{first.order} {first.overlap} / {second.order} {second.overlap}: {gain}"
+            print(f"| {name} | {hardware} | {' | '.join(cells)} | {ways} |", flush=True)
 
 
 def load(name: str, folder: Path, tokenizer: str) -> Prompts:
@@ -74,7 +75,8 @@ def load(name: str, folder: Path, tokenizer: str) -> Prompts:
     with TemporaryDirectory() as spool:
         prompts = load_workload(open_sources([str(folder / FILES[job])], Path(spool)), Wanted(tokenizer)).prompts
     if job == "few-shot":
-        prompts = replace(prompts, reference=np.full_like(prompts.reference, 128), bound=np.full_like(prompts.bound, 128))
+        answers = np.full_like(prompts.reference, 128)
+        prompts = replace(prompts, reference=answers, bound=answers)
     return replace(prompts, choices=np.full_like(prompts.choices, int(choices or 1)))
 
 

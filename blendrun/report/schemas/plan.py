@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,6 +13,7 @@ from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget, Crosso
 from blendrun.cost.base import Figure
 from blendrun.lengths.estimate import length_report
 from blendrun.planner.plan import Costed, Plan
+from blendrun.planner.what_if import WhatIf
 from blendrun.planner.workload import Described
 from blendrun.report.schemas.icicle import IcicleNode, icicle
 from blendrun.report.schemas.series import Series, planned_series
@@ -128,6 +130,22 @@ class BlendFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class WhatIfRow:
+    """What one thing more would bring, which blendrun does not turn on. Simulated, on what was assumed of it.
+
+    setting: a sentence. overlap: mode. seconds: of the whole job with it. gain: times as fast as the plan, less 1.
+    engine_args: what turns it on; null where it does not pay or cannot be had: why_not says why.
+    """
+
+    setting: str
+    overlap: str
+    seconds: float
+    gain: float
+    engine_args: dict[str, Any] | None
+    why_not: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class PlanReport:
     """What `blendrun plan --json` prints. Tokens and seconds throughout.
 
@@ -137,6 +155,7 @@ class PlanReport:
     comes. times: what the predicted seconds rest on: "measured" (calibrate, on this very machine and model), "model"
     (published rates), or "prior". machines: every machine asked for, the first of which the rest of the plan is for.
     icicle: the prefix tree, for pictures. timeline: of the chosen order, simulated. partition: null for one replica.
+    what_ifs: what was asked for of what blendrun does not turn on.
     """
 
     schema_version: int
@@ -168,9 +187,15 @@ class PlanReport:
     icicle: tuple[IcicleNode, ...] = ()
     timeline: Series | None = None
     partition: PartitionFacts | None = None
+    what_ifs: tuple[WhatIfRow, ...] = ()
 
 
-def plan_report(plan: Plan, workload: Described, machines: tuple[MachineRow, ...] = ()) -> PlanReport:
+def plan_report(
+    plan: Plan,
+    workload: Described,
+    machines: tuple[MachineRow, ...] = (),
+    what_ifs: tuple[WhatIfRow, ...] = (),
+) -> PlanReport:
     """Everything the plan says, as one value. machines: where other machines were asked for too."""
     costed = plan.costed
     tree = costed.structure.tree
@@ -209,7 +234,16 @@ def plan_report(plan: Plan, workload: Described, machines: tuple[MachineRow, ...
         icicle=icicle(tree, plan.costed.demand, costed.machine, workload.name),
         timeline=planned_series(plan.portfolio.chosen.outcome.timeline),
         partition=_partition(plan),
+        what_ifs=what_ifs,
     )
+
+
+def what_if_row(found: WhatIf, arguments: dict[str, Any] | str) -> WhatIfRow:
+    """arguments: of the engine that has it, or why there is none."""
+    if found.gain <= 0:
+        arguments = "it does not pay"
+    row = (found.setting, str(found.overlap), found.seconds, found.gain)
+    return WhatIfRow(*row, None, arguments) if isinstance(arguments, str) else WhatIfRow(*row, arguments, None)
 
 
 def _partition(plan: Plan) -> PartitionFacts | None:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from blendrun.report.schemas.plan import MachineRow, OrderRow, PlanReport, Prefix
+from blendrun.report.schemas.plan import MachineRow, OrderRow, PlanReport, Prefix, WhatIfRow
 from blendrun.report.terminal.console import print_parts
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -37,6 +37,8 @@ def _sections(report: PlanReport, first_prompt: str | None) -> Iterator[Renderab
     yield Text()
     yield _orders(report)
     yield Text(report.why)
+    for row in report.what_ifs:
+        yield Text(_what_if(row))
     if len(report.machines) > 1:
         yield Text()
         yield _machines(report)
@@ -121,6 +123,15 @@ def _orders(report: PlanReport) -> Table:
         cells += [f"{row.cost:,.2f}"] if row.cost is not None else []
         table.add_row(*cells, style="bold" if row.chosen else "")
     return table
+
+
+def _what_if(row: WhatIfRow) -> str:
+    """One line: what it would take, and what turns it on."""
+    compared = f"{row.gain:.1%} faster" if row.gain >= 0 else f"{-row.gain:.1%} slower"
+    taken = f"with {row.setting}, {row.overlap}: {_time(row.seconds)} ({compared} than planned)"
+    if row.engine_args is None:
+        return f"{taken}; {row.why_not}"
+    return f"{taken}; {' '.join(f'--engine-arg {name}={value}' for name, value in row.engine_args.items())}"
 
 
 def _step(row: OrderRow) -> str:
