@@ -104,8 +104,8 @@ class SimulatedEngine:
         expected ends of all that runs.
     late: the scheduler builds a step before it has the result of the one before, as SGLang's overlapped one does: a
         prefix can be used from the second step behind the one that computes it. On pdmux it never does.
-    shared_reads: a decode step reads a segment of the tree of so many tokens or more once for all rows behind it; None
-        where each row reads it, as in all of SGLang's own backends.
+    shared_reads: a step that decodes reads a segment of the tree of so many tokens or more once for all rows behind it,
+        unless it prefills in the same pass; None where each row reads it, as in all of SGLang's own backends.
     drafts: speculation, None for none; an answer then grows by the mean of tokens a step. host: cache in host memory.
     paced: a side of a blend admits at the even pace that keeps its part of the pool filled, so that requests of one
         length do not begin, grow and end together.

@@ -15,7 +15,7 @@ from blendrun.simulate.admission import anything_waits, fill
 from blendrun.simulate.batch import begin_decode, decode, end_requests, forget_overdue, prefill, retract
 from blendrun.simulate.pool import publish
 from blendrun.simulate.seconds import draft_seconds, end_turn, prefill_budget, record, step_seconds
-from blendrun.simulate.state import NODE, REQUEST, STATE, Number
+from blendrun.simulate.state import MIXED, NODE, REQUEST, STATE, Number
 from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, compiled, inlined
 
 BUCKETS = 512
@@ -94,7 +94,9 @@ def run(
             # The rows sent back leave room, in the pool and in the budget, for what this step could not take.
             if taken == 0 and rows > 0 and state.retracted == retracted and state.published == state.filled:
                 steps = _alike(state, ends, state.pending > 0 or anything_waits(state, back))
-        context = state.context - state.spared + rows * (steps + 1) / 2 if rows > 0 else 0.0
+        # Rows that share a pass with prefill go through the kernel made for prefill, and share nothing.
+        spared = state.spared if taken == 0 or state.mode != MIXED else np.int64(0)
+        context = state.context - spared + rows * (steps + 1) / 2 if rows > 0 else 0.0
         seconds, arithmetic, reading = 0.0, 0.0, 0.0
         if taken > 0 or rows > 0:
             seconds, arithmetic, reading = step_seconds(state, taken, square, rows, context, new, shares, rates)

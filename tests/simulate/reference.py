@@ -150,9 +150,9 @@ class Reference:
     def context(self) -> int:
         return sum(request.choices * request.prompt + request.cached_answers for request in self.decoding)
 
-    def cached_reads(self) -> int:
+    def cached_reads(self, taken: int) -> int:
         """Cached tokens that a step reads before it adds its own."""
-        least = self.engine.shared_reads
+        least = None if taken and self.engine.overlap is Overlap.MIXED else self.engine.shared_reads
         tokens = 0
         for node in {node for request in self.decoding for node in request.path}:
             rows = sum(request.choices for request in self.decoding if node in request.path)
@@ -434,7 +434,7 @@ class Reference:
         rows, reads = 0, 0
         if self.decoding and not (taken and self.apart):
             self.retract()
-            rows, reads = self.rows(), self.cached_reads() + self.rows()
+            rows, reads = self.rows(), self.cached_reads(taken) + self.rows()
         step, drafts = self.step_time, self.engine.drafts
         checked, grown = rows, 1.0
         if drafts is not None and rows and not taken and rows <= drafts.rows:
