@@ -26,8 +26,9 @@ def parse_drafts(text: str | None) -> Drafts | None:
 
 
 def what_ifs(plan: Plan, drafts: str | None, host_memory: float | None, given: dict[str, Any]) -> tuple[WhatIfRow, ...]:
-    """A row for each thing asked about. drafts: as of `parse_drafts`. host_memory: GB a device. given: engine arguments.
+    """A row for each thing asked about.
 
+    drafts: as of `parse_drafts`. host_memory: GB a device. given: engine arguments.
     Raises UsageError where the card does not say how fast the host is.
     """
     guessed, found = parse_drafts(drafts), []

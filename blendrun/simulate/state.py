@@ -45,8 +45,8 @@ REQUEST = _record(i8="leaf length output expected choices answered at rest ends_
 # share_right. holding_, due_: tokens that count as a side's, and the step at which it may admit. rest_: seconds of
 # compute and memory not yet admitted. now, compute, memory: seconds so far.
 # turns: 1 where prefill and decoding take turns; filling: 1 while it is that of prefill; most_rows: when the last one
-# ended. crossing: what mixing costs by a `CrossoverBudget`, 0 for other policies; alone: as there. apart: 1 where rows do
-# not decode in a step that prefills.
+# ended. crossing: what mixing costs by a `CrossoverBudget`, 0 for other policies; alone: as there. apart: 1 where rows
+# do not decode in a step that prefills.
 POLICY = ("most", "ratio", "weight_tokens", "row_tokens", "cached_tokens")
 CONSTANTS = (
     *("prefill_token", "decode_token", "prefill_square", "kv_token", "weights", "experts", "expert_miss"),
