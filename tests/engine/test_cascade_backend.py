@@ -53,7 +53,10 @@ def test_only_an_engine_on_a_gpu_that_was_told_so_has_it(tmp_path: Path) -> None
     assert settings_environment(gpu)[CASCADE_VARIABLE] == "1"
     # A captured step knows nothing of groups.
     assert server_args(gpu)["cuda_graph_backend_decode"] == "disabled"
-    for settings in (EngineSettings(str(tmp_path), "gpu", 1), EngineSettings(str(tmp_path), "cpu", 1, server_args=asked)):
+    for settings in (
+        EngineSettings(str(tmp_path), "gpu", 1),
+        EngineSettings(str(tmp_path), "cpu", 1, server_args=asked),
+    ):
         assert CASCADE_VARIABLE not in settings_environment(settings)
         assert "cuda_graph_backend_decode" not in server_args(settings)
 
@@ -156,7 +159,9 @@ def test_steps_that_decode_answer_as_attention_of_each_row_does(monkeypatch: pyt
     from sglang.srt.mem_cache import memory_pool
 
     monkeypatch.setattr(
-        memory_pool.KVWriteLoc, "for_layer", staticmethod(lambda batch, layer, **_: SimpleNamespace(loc=batch.out_cache_loc))
+        memory_pool.KVWriteLoc,
+        "for_layer",
+        staticmethod(lambda batch, layer, **_: SimpleNamespace(loc=batch.out_cache_loc)),
     )
     torch.manual_seed(0)
     slots = iter(torch.randperm(SLOTS).tolist())
