@@ -64,7 +64,9 @@ def evict(state: Any, nodes: Any) -> None:
 @inlined
 def lock(state: Any, nodes: Any, leaf: Number) -> None:
     """Hold the path of a request; what is absent begins to come, and what the host has comes back."""
-    node, usable = leaf, usable_tokens(nodes, leaf)
+    node, usable = leaf, np.int32(0)
+    if state.host > 0:
+        usable = usable_tokens(nodes, leaf)
     while node > 0:
         if nodes[node].refs == 0:
             if nodes[node].state == ABSENT or nodes[node].state == HOSTED:
