@@ -8,7 +8,7 @@ from blendrun.engine.extras import draft_arguments, host_arguments
 from blendrun.errors import UsageError
 from blendrun.planner.plan import Plan
 from blendrun.planner.what_if import cache_in_host_memory, drafts_at_the_tail, drafts_in_every_step
-from blendrun.report.schemas.plan import WhatIfRow, what_if_row
+from blendrun.report.schemas.what_if import WhatIfRow, what_if_row
 from blendrun.simulate.base import Drafts
 
 _NO_TAIL = "SGLang's n-gram drafts have no tail: they are there in every step (EAGLE's adapt, and need a draft model)"

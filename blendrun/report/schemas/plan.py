@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -13,10 +12,10 @@ from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget, Crosso
 from blendrun.cost.base import Figure
 from blendrun.lengths.estimate import length_report
 from blendrun.planner.plan import Costed, Plan
-from blendrun.planner.what_if import WhatIf
 from blendrun.planner.workload import Described
 from blendrun.report.schemas.icicle import IcicleNode, icicle
 from blendrun.report.schemas.series import Series, planned_series
+from blendrun.report.schemas.what_if import WhatIfRow
 from blendrun.simulate.portfolio import Candidate
 from blendrun.tree.heavy import heaviest_prefixes
 from blendrun.version import __version__
@@ -130,22 +129,6 @@ class BlendFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class WhatIfRow:
-    """What one thing more would bring, which blendrun does not turn on. Simulated, on what was assumed of it.
-
-    setting: a sentence. overlap: mode. seconds: of the whole job with it. gain: times as fast as the plan, less 1.
-    engine_args: what turns it on; null where it does not pay or cannot be had: why_not says why.
-    """
-
-    setting: str
-    overlap: str
-    seconds: float
-    gain: float
-    engine_args: dict[str, Any] | None
-    why_not: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class PlanReport:
     """What `blendrun plan --json` prints. Tokens and seconds throughout.
 
@@ -236,14 +219,6 @@ def plan_report(
         partition=_partition(plan),
         what_ifs=what_ifs,
     )
-
-
-def what_if_row(found: WhatIf, arguments: dict[str, Any] | str) -> WhatIfRow:
-    """arguments: of the engine that has it, or why there is none."""
-    if found.gain <= 0:
-        arguments = "it does not pay"
-    row = (found.setting, str(found.overlap), found.seconds, found.gain)
-    return WhatIfRow(*row, None, arguments) if isinstance(arguments, str) else WhatIfRow(*row, arguments, None)
 
 
 def _partition(plan: Plan) -> PartitionFacts | None:

@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from blendrun.report.schemas.plan import MachineRow, OrderRow, PlanReport, Prefix, WhatIfRow
+from blendrun.report.schemas.plan import MachineRow, OrderRow, PlanReport, Prefix
+from blendrun.report.schemas.what_if import WhatIfRow
 from blendrun.report.terminal.console import print_parts
 
 _BARS = "▁▂▃▄▅▆▇█"
