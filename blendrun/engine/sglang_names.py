@@ -168,9 +168,11 @@ SINCE = {
     BACKENDS: "0.5.19",
     EVICTION_START: "0.5.20",
     EVICTION_NEXT: "0.5.20",
+    ATTENTION_CHOICES: "0.5.20",
     SCHEMA_REFUSAL: "0.5.21",
     SPAWN_RANKS: "0.5.21",
     CHECKPOINT: "0.5.22",
+    WRITE_PLACE: "0.5.22",
 }
 
 # Words by which a failure is known; they reach a request's answer.

@@ -17,6 +17,7 @@ from blendrun.engine.cascade.register import CASCADE_VARIABLE
 from blendrun.engine.scheduler import plugin
 from blendrun.engine.settings import server_args, settings_environment
 from blendrun.engine.shared_reads import CASCADE
+from blendrun.errors import UsageError
 from tests.engine.test_cascade_levels import HEADS, WIDTH, attend
 
 pytestmark = pytest.mark.runtime
@@ -53,12 +54,11 @@ def test_only_an_engine_on_a_gpu_that_was_told_so_has_it(tmp_path: Path) -> None
     assert settings_environment(gpu)[CASCADE_VARIABLE] == "1"
     # A captured step knows nothing of groups.
     assert server_args(gpu)["cuda_graph_backend_decode"] == "disabled"
-    for settings in (
-        EngineSettings(str(tmp_path), "gpu", 1),
-        EngineSettings(str(tmp_path), "cpu", 1, server_args=asked),
-    ):
-        assert CASCADE_VARIABLE not in settings_environment(settings)
-        assert "cuda_graph_backend_decode" not in server_args(settings)
+    plain, cpu = EngineSettings(str(tmp_path), "gpu", 1), EngineSettings(str(tmp_path), "cpu", 1, server_args=asked)
+    assert "cuda_graph_backend_decode" not in server_args(plain)
+    assert CASCADE_VARIABLE not in {*settings_environment(plain), *settings_environment(cpu)}
+    with pytest.raises(UsageError, match="for GPUs"):
+        server_args(cpu)
 
 
 def test_models_with_latent_attention_are_refused() -> None:

@@ -43,7 +43,7 @@ _MISSED = {
 
 def register() -> None:
     """Hook in what the environment asks for. Raises nothing that SGLang would not log and go on."""
-    if os.environ.get(CASCADE_VARIABLE):
+    if os.environ.get(CASCADE_VARIABLE) and has("cascade"):
         cascade.register()
     asked = os.environ.get(SETTINGS_VARIABLE)
     if asked:
