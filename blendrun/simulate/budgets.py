@@ -12,8 +12,8 @@ from blendrun.cost.step import LARGEST_STEP, RESIDENT_SHARE, TILE, step_budget
 from blendrun.names import Overlap
 from blendrun.simulate.base import StepTime
 
-# Share of the rows with which a turn of prefill begins. Fewer rows cost more than small steps of prefill do, more rows
-# save nothing (docs/benchmarks.md#the-mode-of-each-step).
+# Share of the rows with which a turn of prefill begins. Fewer rows cost more than small steps of prefill do, and those
+# cost next to nothing where a step by itself does (docs/benchmarks.md#the-mode-of-each-step).
 _DRAINED = 0.95
 # A full pool lets steps pass without prefill, and others have to make up for them.
 _HASTE = 1.25
@@ -26,7 +26,8 @@ def budgets_to_try(
 
     bound: of its job. decoded: its output tokens. chunk: the engine's own.
     thorough: T*, T* of the pool's usual filling (RESIDENT_SHARE), half of that, the engine's chunk, the adaptive one
-        as it is and hastier, and in exclusive mode turns; else only the second, on pdmux the last, and no turns.
+        as it is and hastier, and in exclusive mode turns, where a step has a cost of its own; else only the second, on
+        pdmux the last, and no turns.
     Where mixing costs something (`StepTime.mixed`), each constant budget of mixed steps is tried with a crossover too.
     """
     compute, reads = float(demand.compute_tokens.sum()), float(demand.kv_bytes.sum())
@@ -38,7 +39,7 @@ def budgets_to_try(
     hasty = replace(adaptive, ratio=_HASTE * adaptive.ratio)
     fixed: list[Budget] = [ConstantBudget(tokens) for tokens in constant]
     adapting: list[Budget] = [adaptive, hasty] if thorough else [hasty]
-    turns: list[Budget] = [TurnsBudget(chunk, _DRAINED)] if thorough else []
+    turns: list[Budget] = [TurnsBudget(chunk, _DRAINED)] if thorough and step.step > 0 else []
     crossing: list[Budget] = [crossover_budget(tokens, chunk, step) for tokens in constant] if step.mixed > 0 else []
     return {
         Overlap.EXCLUSIVE: [ConstantBudget(chunk), *turns],

@@ -123,8 +123,7 @@ def test_budgets_of_each_mode() -> None:
     asked = demand(made.tree, made.prompts, made.lengths, MODEL, MACHINE)
     find = partial(budgets_to_try, asked, POOL, step, bound_seconds(asked, MACHINE), 25e3, 8192)
     few, many = find(thorough=False), find(thorough=True)
-    assert few[Overlap.EXCLUSIVE] == many[Overlap.EXCLUSIVE][:1] == [ConstantBudget(8192)]
-    assert {type(budget) for budget in many[Overlap.EXCLUSIVE][1:]} == {TurnsBudget}
+    assert few[Overlap.EXCLUSIVE] == many[Overlap.EXCLUSIVE] == [ConstantBudget(8192)]
     assert [type(budget) for budget in few[Overlap.MIXED]] == [ConstantBudget]
     assert [type(budget) for budget in few[Overlap.PDMUX]] == [ConstantBudget, AdaptiveBudget]
     assert many[Overlap.MIXED] == many[Overlap.PDMUX]
@@ -135,6 +134,17 @@ def test_budgets_of_each_mode() -> None:
     assert isinstance(hasty, AdaptiveBudget)
     assert hasty.ratio > adaptive.ratio > 0
     assert few[Overlap.PDMUX][-1] == hasty
+
+
+def test_turns_are_tried_where_a_step_costs_something_by_itself() -> None:
+    made, step = job(), replace(step_time(MODEL, MACHINE), step=1e-3)
+    asked = demand(made.tree, made.prompts, made.lengths, MODEL, MACHINE)
+    find = partial(budgets_to_try, asked, POOL, step, bound_seconds(asked, MACHINE), 25e3, 8192)
+    assert find(thorough=False)[Overlap.EXCLUSIVE] == [ConstantBudget(8192)]
+    constant, turns = find(thorough=True)[Overlap.EXCLUSIVE]
+    assert constant == ConstantBudget(8192)
+    assert isinstance(turns, TurnsBudget)
+    assert turns.tokens == 8192
 
 
 def test_mixed_steps_are_tried_with_a_crossover_where_mixing_costs_something() -> None:
