@@ -31,7 +31,8 @@ def what_ifs(plan: Plan, drafts: str | None, host_memory: float | None, given: d
     drafts: as of `parse_drafts`. host_memory: GB a device. given: engine arguments.
     Raises UsageError where the card does not say how fast the host is.
     """
-    guessed, found = parse_drafts(drafts), []
+    guessed = parse_drafts(drafts)
+    found: list[WhatIfRow] = []
     if guessed is not None:
         found.append(what_if_row(drafts_at_the_tail(plan, guessed.count, guessed.acceptance), _NO_TAIL))
         always = drafts_in_every_step(plan, guessed.count, guessed.acceptance)

@@ -122,17 +122,13 @@ def _read(path: Path) -> HardwareCard:
 
 
 def _refuse_unknown_keys(data: dict[Any, Any], path: Path) -> None:
-    blocks = [("", data, HardwareCard), *((f"{key}.", data.get(key), Figure) for key in _FIGURES)]
-    blocks += [("step.", data.get("step"), StepFigures), *_optional_blocks(data)]
+    blocks = [("", data, HardwareCard), *((f"{key}.", data.get(key), Figure) for key in (*_FIGURES, *_OPTIONAL))]
+    blocks.append(("step.", data.get("step"), StepFigures))
     for prefix, block, cls in blocks:
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = [key for key in block if key not in known] if isinstance(block, dict) else []
         if unknown:
             raise UsageError(f"{path}: unknown key `{prefix}{unknown[0]}`; known here: {', '.join(known)}")
-
-
-def _optional_blocks(data: dict[Any, Any]) -> list[tuple[str, Any, type]]:
-    return [(f"{key}.", data.get(key), Figure) for key in _OPTIONAL]
 
 
 def _refuse_impossible(card: HardwareCard, path: Path) -> None:
