@@ -97,7 +97,7 @@ def _shared_kv_tokens(
     own = np.zeros(len(tree))
     own[tree.leaf] = choices * mean
     each = np.where(tree.segment >= least, _largest_below(tree, steps), tree.subtree_sum(own))
-    total = model.full_attention_layers * tree.segment * each
+    total: Array = model.full_attention_layers * tree.segment * each
     total[tree.leaf] += choices * (
         model.full_attention_layers * square / 2 + _window_token_layers(model, prompt, mean, square)
     )

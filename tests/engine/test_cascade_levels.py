@@ -18,9 +18,12 @@ def batch(seed: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, list[np.
     """A request table with rows of documents and answers, which of it decode, and their lengths."""
     rng = np.random.default_rng(seed)
     slots = iter(rng.permutation(2000))
-    take = lambda count: [int(next(slots)) for _ in range(count)]  # noqa: E731
+
+    def take(count: int) -> list[int]:
+        return [int(next(slots)) for _ in range(count)]
+
     documents = [take(30), take(50)]
-    lines = [documents[rng.integers(2)][: rng.integers(1, 51)] + take(rng.integers(1, 20)) for _ in range(8)]
+    lines = [documents[rng.integers(2)][: rng.integers(1, 51)] + take(int(rng.integers(1, 20))) for _ in range(8)]
     lines += [take(2), take(40)]
     table = torch.zeros((16, 80), dtype=torch.int32)
     rows = torch.from_numpy(rng.permutation(16)[: len(lines)])

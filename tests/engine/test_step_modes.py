@@ -30,7 +30,7 @@ def steps_of(budget: StepBudget, *, mixed: bool) -> tuple[list[str], Loop]:
     for number in range(COUNT):
         prompt, answer = [number * 1000 + place for place in range(30 + number % 30)], 5 + 7 * number % 40
         loop.submit(f"{number}", prompt, answer, Planned(number, answer, 0), most=100)
-    modes = []
+    modes: list[str] = []
     scheduler = loop.scheduler
     with hooked(plugin.hooks(SchedulerSettings(gate=True, reserve=True, plan_order=True, budget=budget))):
         while scheduler.waiting_queue or scheduler.last_batch or not modes:
