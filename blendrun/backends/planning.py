@@ -14,6 +14,7 @@ import numpy as np
 from blendrun.backends.machines import machines_of
 from blendrun.backends.options import STDIN, AtLeast1, check_endpoint, convert_options
 from blendrun.backends.speed import taught
+from blendrun.backends.what_ifs import parse_drafts, what_ifs
 from blendrun.cost.base import Machine
 from blendrun.cost.hardware import STAND_IN
 from blendrun.engine.settings import available_cores
@@ -44,6 +45,8 @@ class PlanArguments(TypedDict, total=False):
     price: str | float | Iterable[str]
     engine_args: dict[str, Any]
     keep_sharing: float
+    drafts: str | None
+    host_memory: float | None
     limit: int | None
     endpoint: str | None
     order_out: Path | str | None
@@ -56,7 +59,8 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What a plan is asked for, one field for each option of `blendrun plan` (docs/cli.md says what each does).
 
     hardware, gpus: comma-separated; gpus None for those of one engine. tp: GPUs of one engine, None to leave that open.
-    overlap: None for exclusive or mixed. price: of a GPU hour, "X" or "CARD=X".
+    overlap: None for exclusive or mixed. price: of a GPU hour, "X" or "CARD=X". drafts: "COUNT:ACCEPTANCE".
+    host_memory: GB a device.
     """
 
     inputs: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
@@ -71,6 +75,8 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     price: tuple[str, ...] = ()
     engine_args: dict[str, Any] = {}
     keep_sharing: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.99
+    drafts: str | None = None
+    host_memory: Annotated[float, msgspec.Meta(gt=0)] | None = None
     limit: AtLeast1 | None = None
     endpoint: str | None = None
     order_out: Path | None = None
@@ -85,6 +91,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         joined = {name: _joined(given[name]) for name in ("gpus", "hardware") if given.get(name) is not None}
         found = convert_options({**given, **listed, **joined}, cls, "a plan")
         check_endpoint(found.endpoint)
+        parse_drafts(found.drafts)
         if found.model is None:
             raise UsageError("which model? Give --model, for example --model llama-3-8b")
         return found
@@ -133,7 +140,9 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
     # Unpacked copies of the input are needed to the end: names are read from them.
     with scratch_folder("plan") as spool:
         workload, made, machines = _plan(options, spool, listener)
-        report = plan_report(made, workload, machines)
+        report = plan_report(
+            made, workload, machines, what_ifs(made, options.drafts, options.host_memory, options.engine_args)
+        )
         if order_out is not None:
             listener(PhaseStarted("write", str(order_out.path)))
             _write_order(order_out, workload, made)

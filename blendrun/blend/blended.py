@@ -83,13 +83,19 @@ def _held(
     # who that is: they are charged by the share of the path above that is not the left neighbour's.
     above = tree.start[node].astype(np.float64)
     fresh = np.maximum(tokens - np.maximum(row.shared, row.always_resident) - tree.segment[node], 0.0)
-    inner = path_sum(tree, demand.flops)[node] * np.divide(fresh, above, out=np.zeros_like(above), where=above > 0)
+    part = np.divide(fresh, above, out=np.zeros_like(above), where=above > 0)
+    inner = path_sum(tree, demand.flops)[node] * part
+    memory, reads = demand.kv_bytes[node], choices * (tokens * mean + square / 2)
+    if demand.shares_reads:
+        memory = memory + path_sum(tree, demand.kv_bytes)[node] * part
+        # In any unit: only proportions of reads to tokens held count.
+        reads = memory
     return Footprint(
         prompt=tokens,
         rows=choices,
         steps=np.maximum(mean, 1.0),
-        reads=choices * (tokens * mean + square / 2),
+        reads=reads,
         reach=lengths.reach[prompt],
         compute=(demand.flops[node] + inner) / machine.flops,
-        memory=demand.kv_bytes[node] / machine.bandwidth,
+        memory=memory / machine.bandwidth,
     )

@@ -75,6 +75,8 @@ def make_card(name: str, found: Calibration, base: HardwareCard | None, command:
         step=found.step,
         host=platform.node(),
         device=found.rates.device if found.platform == "gpu" else None,
+        mixed_attention=base.mixed_attention if base else None,
+        host_bandwidth=base.host_bandwidth if base else None,
     )
 
 

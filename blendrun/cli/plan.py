@@ -60,6 +60,17 @@ def plan(
     keep_sharing: Annotated[
         float, typer.Option(min=0, max=1, help="Share of the prefix sharing that the blend keeps.")
     ] = 0.99,
+    drafts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COUNT:ACCEPTANCE",
+            help="Also say what speculation would bring: drafts a step, and the chance that one is right; say 4:0.6.",
+        ),
+    ] = None,
+    host_memory: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="GB", help="Also say what so much host memory a device would bring as KV cache."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/plan.json).")] = False,

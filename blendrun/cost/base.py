@@ -79,6 +79,9 @@ class HardwareCard:
     value_bytes: bytes of a weight and of a cached value as the runtime holds them here (2, or 4 on a CPU).
     matches: what devices of this card are called, as regular expressions that the whole name fits: the product as the
         driver has it without "NVIDIA ", "1002:" and the PCI device id of an AMD device, "accelerator_type:" and Ray's.
+    host_bandwidth: byte/s from the host's memory to the device; None where nobody said.
+    mixed_attention: share by which decode attention takes longer in a pass that prefills too, with the attention
+        backend that SGLang chooses for the device; None where nobody has measured it, which counts as 0.
     step: what a calibration with one model found. host: name of the machine that was calibrated. device: of its GPU.
     """
 
@@ -95,6 +98,8 @@ class HardwareCard:
     step: StepFigures | None = None
     host: str | None = None
     device: str | None = None
+    mixed_attention: Figure | None = None
+    host_bandwidth: Figure | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +139,10 @@ class Demand:
         decoding is left out: its arithmetic hides under its reads.
     kv_bytes: f64 (K,), bytes of KV cache that decoding reads; on leaves only, unless decode kernels share prefixes.
         The paper's Mem times the bandwidth.
+    shares_reads: whether they do.
     """
 
     compute_tokens: NDArray[np.float64]
     flops: NDArray[np.float64]
     kv_bytes: NDArray[np.float64]
+    shares_reads: bool = False

@@ -45,6 +45,8 @@ class EngineLimits:
 
     pool_tokens: of the KV pool. max_running: answers decoding at once. chunk: prefill tokens of a step.
     tensor, stages: ranks of tensor and of pipeline parallelism; tensor None leaves the devices of a replica open.
+    shared_reads: least tokens of a prefix that a decode step reads once for all rows that share it, where its attention
+        does that at all.
     fraction: share of a device's free memory for weights and pool. graph_rows: that decode graphs are captured for.
     """
 
@@ -55,6 +57,7 @@ class EngineLimits:
     stages: int = 1
     fraction: float | None = None
     graph_rows: int | None = None
+    shared_reads: int | None = None
 
     @property
     def devices(self) -> int | None:

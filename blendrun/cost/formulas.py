@@ -37,7 +37,7 @@ def demand(
     model: ModelCard,
     machine: Machine,
     *,
-    shared_prefix_decode: bool = False,
+    shared_reads: int | None = None,
 ) -> Demand:
     """The demand of each of the K nodes on its own. Of `machine` only the bytes of a cached value count.
 
@@ -45,7 +45,8 @@ def demand(
     last token is computed again for its logits. So a copy of the prompt before it in depth-first order computes one
     token at its leaf, and so does each choice after a request's first. (A prompt that only begins another comes before
     it in that order and computes its own last token, which the tree holds at the node above.)
-    shared_prefix_decode: the engine's decode kernels read a prefix once for all who share it; see `_shared_kv_tokens`.
+    shared_reads: the engine's decode kernels read a segment of so many tokens or more once for all who share it; see
+        `_shared_kv_tokens`. None: they do not.
     """
     rows = tree.prompt
     choices = prompts.choices[rows].astype(np.float64)
@@ -63,9 +64,11 @@ def demand(
     # (docs/paper.md#parameters-that-a-token-is-multiplied-with).
     flops[tree.leaf] += 2.0 * model.head_parameters * choices * (mean + 1)
 
-    read = _shared_kv_tokens if shared_prefix_decode else _kv_tokens
     layer_bytes = model.kv_bytes_per_token(machine.value_bytes) / model.layers
-    return Demand(tokens, flops, layer_bytes * read(tree, model, choices, mean, square))
+    if shared_reads is None:
+        return Demand(tokens, flops, layer_bytes * _kv_tokens(tree, model, choices, mean, square))
+    read = _shared_kv_tokens(tree, model, choices, mean, square, shared_reads)
+    return Demand(tokens, flops, layer_bytes * read, shares_reads=True)
 
 
 def _kv_tokens(tree: PrefixTree, model: ModelCard, choices: Array, mean: Array, square: Array) -> Array:
@@ -79,17 +82,22 @@ def _kv_tokens(tree: PrefixTree, model: ModelCard, choices: Array, mean: Array, 
     return total
 
 
-def _shared_kv_tokens(tree: PrefixTree, model: ModelCard, choices: Array, mean: Array, square: Array) -> Array:
+def _shared_kv_tokens(
+    tree: PrefixTree, model: ModelCard, choices: Array, mean: Array, square: Array, least: int
+) -> Array:
     """Token-layers that decoding reads with shared-prefix kernels: f64 (K,), inner nodes included.
 
     A segment is read once a step while any answer below it is being decoded: all below are taken to be resident
     together, which is the least that can be read. What the answers themselves add is read by each alone, and so are
-    sliding windows, which soon leave the prefix behind.
+    segments of fewer than `least` tokens, and sliding windows, which soon leave the prefix behind.
     """
     prompt = tree.depth[tree.leaf].astype(np.float64)
     steps = np.zeros(len(tree))
     steps[tree.leaf] = mean
-    total = model.full_attention_layers * tree.segment * _largest_below(tree, steps)
+    own = np.zeros(len(tree))
+    own[tree.leaf] = choices * mean
+    each = np.where(tree.segment >= least, _largest_below(tree, steps), tree.subtree_sum(own))
+    total: Array = model.full_attention_layers * tree.segment * each
     total[tree.leaf] += choices * (
         model.full_attention_layers * square / 2 + _window_token_layers(model, prompt, mean, square)
     )

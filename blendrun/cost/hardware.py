@@ -24,6 +24,8 @@ Rates = Literal["achieved", "peak"]
 # (docs/paper.md#the-step-budget).
 STAND_IN = "h100-sxm"
 
+# Figures that a card may leave out, and the least that each may be.
+_OPTIONAL = {"mixed_attention": 0.0, "host_bandwidth": 1.0}
 _FIGURES = ("memory", "peak_flops", "peak_bandwidth", "achieved_flops", "achieved_bandwidth")
 
 
@@ -120,7 +122,7 @@ def _read(path: Path) -> HardwareCard:
 
 
 def _refuse_unknown_keys(data: dict[Any, Any], path: Path) -> None:
-    blocks = [("", data, HardwareCard), *((f"{key}.", data.get(key), Figure) for key in _FIGURES)]
+    blocks = [("", data, HardwareCard), *((f"{key}.", data.get(key), Figure) for key in (*_FIGURES, *_OPTIONAL))]
     blocks.append(("step.", data.get("step"), StepFigures))
     for prefix, block, cls in blocks:
         known = [field.name for field in dataclasses.fields(cls)]
@@ -136,6 +138,10 @@ def _refuse_impossible(card: HardwareCard, path: Path) -> None:
             raise UsageError(f"{path}: `{key}.value` must be a positive number, not {figure.value:g}")
         if not figure.source.strip():
             raise UsageError(f"{path}: `{key}.source` must say where the number is from")
+    for key, least in _OPTIONAL.items():
+        told: Figure | None = getattr(card, key)
+        if told is not None and not (math.isfinite(told.value) and told.value >= least and told.source.strip()):
+            raise UsageError(f"{path}: `{key}` must be {least:g} or more and say where it is from")
     for field in dataclasses.fields(StepFigures) if card.step is not None else ():
         value = getattr(card.step, field.name)
         if isinstance(value, float) and not (math.isfinite(value) and value >= 0):

@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from blendrun.blend.base import Turn
-from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget
+from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.endpoints.base import Usage
 from blendrun.events import Listener
 
@@ -106,19 +106,53 @@ class AdaptiveStep(msgspec.Struct, frozen=True, tag="adaptive"):
     cached_tokens: float
 
 
-StepBudget = ConstantStep | AdaptiveStep
+class TurnsStep(msgspec.Struct, frozen=True, tag="turns"):
+    """`TurnsBudget` on its way to the scheduler process; the fields are that class's own."""
+
+    tokens: int
+    drained: float
+
+
+class CrossoverStep(msgspec.Struct, frozen=True, tag="crossover"):
+    """`CrossoverBudget` on its way to the scheduler process; the fields are that class's own."""
+
+    tokens: int
+    alone: int
+    mixed: float
+    weight_tokens: float
+    row_tokens: float
+    cached_tokens: float
+
+
+StepBudget = ConstantStep | AdaptiveStep | TurnsStep | CrossoverStep
 
 
 def step_budget(budget: Budget) -> StepBudget:
     """A budget of the planner as a message."""
     fields = {name: getattr(budget, name) for name in budget.__dataclass_fields__}
-    return ConstantStep(**fields) if isinstance(budget, ConstantBudget) else AdaptiveStep(**fields)
+    match budget:
+        case ConstantBudget():
+            return ConstantStep(**fields)
+        case AdaptiveBudget():
+            return AdaptiveStep(**fields)
+        case TurnsBudget():
+            return TurnsStep(**fields)
+        case CrossoverBudget():
+            return CrossoverStep(**fields)
 
 
 def budget_policy(step: StepBudget) -> Budget:
     """The policy that a message names. Raises ValueError for one that leaves steps without work."""
     fields = msgspec.structs.asdict(step)
-    return ConstantBudget(**fields) if isinstance(step, ConstantStep) else AdaptiveBudget(**fields)
+    match step:
+        case ConstantStep():
+            return ConstantBudget(**fields)
+        case AdaptiveStep():
+            return AdaptiveBudget(**fields)
+        case TurnsStep():
+            return TurnsBudget(**fields)
+        case CrossoverStep():
+            return CrossoverBudget(**fields)
 
 
 class SchedulerSettings(msgspec.Struct, frozen=True):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from blendrun.engine.base import AdaptiveStep, OverlapMode, Platform, StepBudget
+from blendrun.engine.base import AdaptiveStep, CrossoverStep, OverlapMode, Platform, StepBudget
 
 # Speculative algorithms that SGLang mixes with prefill chunks (speculative/spec_info.py, supports_mixed_chunk).
 _MIXED_SPECULATION = frozenset(("EAGLE", "EAGLE3", "DFLASH", "DSPARK"))
@@ -93,6 +93,8 @@ def _chunk(budget: StepBudget, rows: int | None) -> int:
     """Tokens of the largest step that a budget allows: SGLang counts decode rows against its chunk too."""
     if isinstance(budget, AdaptiveStep):
         tokens = max(budget.floor, budget.most + (_MOST_ROWS if rows is None else rows))
+    elif isinstance(budget, CrossoverStep):
+        tokens = max(budget.tokens, budget.alone)
     else:
         tokens = budget.tokens
     return -(-tokens // _CHUNK_STEP) * _CHUNK_STEP

@@ -17,9 +17,11 @@ import msgspec
 import orjson
 
 from blendrun.engine.base import EngineSettings, Platform
+from blendrun.engine.cascade.register import CASCADE_VARIABLE
 from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
 from blendrun.engine.scheduler.plugin import SETTINGS_VARIABLE
-from blendrun.engine.sglang_names import TREE, TREE_VARIABLE, has, nan_check
+from blendrun.engine.sglang_names import TREE, TREE_VARIABLE, has, nan_check, since
+from blendrun.engine.shared_reads import CASCADE, shared_reads
 from blendrun.engine.sizes import CPU_KV_TOKENS, CPU_MAX_RUNNING
 from blendrun.errors import UsageError
 from blendrun.models.resolve import cache_folder
@@ -243,6 +245,8 @@ def settings_environment(settings: EngineSettings) -> dict[str, str]:
     changed = {SETTINGS_VARIABLE: msgspec.json.encode(settings.scheduler).decode()}
     if settings.scheduler.next_use and has("next_use"):
         changed[TREE_VARIABLE] = TREE
+    if settings.platform == "gpu" and shared_reads("gpu", settings.server_args) is not None:
+        changed[CASCADE_VARIABLE] = "1"
     if settings.platform == "cpu" and (skipped := _models_not_needed(Path(settings.model_path))):
         changed["SGLANG_DISABLED_MODEL_ARCHS"] = ",".join(skipped)
     return changed
@@ -309,6 +313,13 @@ def server_args(settings: EngineSettings) -> dict[str, Any]:
             # An idle scheduler spins on a whole core otherwise.
             "sleep_on_idle": True,
         }
+    if CASCADE in (settings.server_args.get(name) for name in ("attention_backend", "decode_attention_backend")):
+        if settings.platform == "cpu":
+            raise UsageError(f"attention_backend={CASCADE} is for GPUs")
+        if not has("cascade"):
+            raise UsageError(f"attention_backend={CASCADE} takes SGLang {since('cascade')}")
+        # A captured step knows how many rows there are, and not which share what.
+        chosen["cuda_graph_backend_decode"] = "disabled"
     if settings.scheduler.plan_order:
         policy = settings.server_args.get("schedule_policy", chosen["schedule_policy"])
         if policy != chosen["schedule_policy"]:

@@ -108,6 +108,20 @@ FLASH_ATTENTION = f"{_ATTENTION}.flash_attention.flash_attn_with_kvcache"
 TRITON_ATTENTION = f"{_ATTENTION}.decode_attention.decode_attention_fwd"
 KV_SPLITS = f"{_ATTENTION}.metadata.get_num_kv_splits_triton"
 
+# Attention backends of others (`engine.cascade`).
+REGISTER_ATTENTION = f"{_SRT}.layers.attention.attention_registry.register_attention_backend"
+ATTENTION_CHOICES = f"{_SRT}.arg_groups.choices.add_attention_backend_choices"
+_FLASHINFER = f"{_SRT}.layers.attention.flashinfer_backend"
+FLASHINFER_ATTENTION = tuple(
+    f"{_FLASHINFER}.{name}"
+    for name in (
+        *("FlashInferAttnBackend.init_forward_metadata", "FlashInferAttnBackend.forward_decode", "DecodeMetadata"),
+        "FlashInferAttnBackend._kv_write_scales",
+    )
+)
+WRITE_PLACE = f"{_CACHE}.memory_pool.KVWriteLoc.for_layer"
+RADIX_ATTENTION = f"{_SRT}.layers.radix_attention.RadixAttention"
+
 # The tree of prefixes: the one in Python, which is chosen by a variable.
 TREE_VARIABLE, TREE = "SGLANG_UNIFIED_RADIX_TREE_CORE_BACKEND", "python"
 NEW_TREE = f"{_CACHE}.unified_cache.unified_tree_core.UnifiedTreeCore.__init__"
@@ -145,6 +159,7 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "dead_end": (FILL_MASK,),
     "step_log": (RUN_BATCH, BATCH_RESULT, RETRACT, PARALLEL),
     "what an engine settled on": (SETTLED, BACKENDS),
+    "cascade": (REGISTER_ATTENTION, ATTENTION_CHOICES, *FLASHINFER_ATTENTION, WRITE_PLACE, RADIX_ATTENTION),
     "bench tunnel": (
         *(SCHEDULER, RETRACT, TOKENIZED, SAMPLING_PARAMS, LOGITS_OUTPUT),
         *(SERVER_ARGS, PORT_ARGS, PUBLISH, SPAWN_RANKS),
@@ -156,9 +171,11 @@ SINCE = {
     BACKENDS: "0.5.19",
     EVICTION_START: "0.5.20",
     EVICTION_NEXT: "0.5.20",
+    ATTENTION_CHOICES: "0.5.20",
     SCHEMA_REFUSAL: "0.5.21",
     SPAWN_RANKS: "0.5.21",
     CHECKPOINT: "0.5.22",
+    WRITE_PLACE: "0.5.22",
 }
 
 # Words by which a failure is known; they reach a request's answer.

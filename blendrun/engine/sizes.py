@@ -8,6 +8,7 @@ from typing import Any
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.reserve import graph_size
 from blendrun.engine.base import Platform
+from blendrun.engine.shared_reads import shared_reads
 from blendrun.errors import UsageError
 
 # Tokens. 1.5 GB for SmolLM2-135M in float32; a larger pool takes seconds to allocate and a CPU does not fill it.
@@ -59,7 +60,7 @@ def engine_limits(platform: Platform, arguments: dict[str, Any]) -> EngineLimits
         chunk = _LARGEST_PREFILL
     if platform == "cpu":
         # All ranks are on one device there, and its memory bounds nothing.
-        return EngineLimits(pool, running, chunk or _CPU_CHUNK)
+        return EngineLimits(pool, running, chunk or _CPU_CHUNK, shared_reads=shared_reads(platform, arguments))
     fraction = arguments.get("mem_fraction_static")
     if fraction is not None and not isinstance(fraction, int | float):
         raise UsageError(f"--engine-arg mem_fraction_static={fraction}: give a share of the memory, such as 0.85")
@@ -72,6 +73,7 @@ def engine_limits(platform: Platform, arguments: dict[str, Any]) -> EngineLimits
         stages=stages or 1,
         fraction=fraction,
         graph_rows=_told_graph_rows(arguments),
+        shared_reads=shared_reads(platform, arguments),
     )
 
 

@@ -169,7 +169,7 @@ def cost_structure(
     prompts, tree, lengths = structure.prompts, structure.tree, structure.lengths
     graphs = graphs_for(structure.prompts, tree, lengths, kv_pool(model, machine, limits), machine.card, limits)
     pool = kv_pool(model, machine, replace(limits, graph_rows=graphs))
-    costs = demand(tree, prompts, lengths, model, machine)
+    costs = demand(tree, prompts, lengths, model, machine, shared_reads=limits.shared_reads)
     cut = partial(blend, tree, prompts, lengths, costs, machine, pool_tokens=pool.tokens, keep=keep)
     compute_tokens, kv_bytes = float(costs.compute_tokens.sum()), float(costs.kv_bytes.sum())
     return Costed(
@@ -241,6 +241,7 @@ def _portfolio(costed: Costed, choice: Choice, outputs: NDArray[np.int64], liste
         overlaps=choice.overlaps,
         chunk=costed.chunk,
         max_running=costed.limits.max_running,
+        shared_reads=costed.limits.shared_reads,
         outputs=outputs,
         gpu_hour=choice.gpu_hour,
         listener=listener,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.budget import AdaptiveBudget, Budget
+from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget
 from blendrun.database import learns
 from blendrun.lengths.base import Lengths
 from blendrun.lengths.evidence import Samples
@@ -142,7 +142,10 @@ def candidate_plan(costed: Costed, chosen: Candidate, feeder: Feeder) -> RunPlan
         feeder=feeder,
         order=chosen.order,
         overlap=chosen.overlap,
-        budget=None if chosen.overlap is Overlap.EXCLUSIVE else chosen.budget,
+        # A constant one of exclusive mode is the engine's own chunk.
+        budget=None
+        if chosen.overlap is Overlap.EXCLUSIVE and isinstance(chosen.budget, ConstantBudget)
+        else chosen.budget,
         planned=True,
         reserve=chosen.admission.reserve == EXACT,
         queue_depth=queue_depth_of(costed, chosen),

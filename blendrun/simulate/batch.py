@@ -10,8 +10,17 @@ import numpy as np
 from blendrun.blend.base import LEFT
 from blendrun.simulate.agenda import fits_at_every_step, forget_end, note_end
 from blendrun.simulate.own import is_own, kept_of_newcomer, note_retracted, own_fits
-from blendrun.simulate.pool import absent_tokens, evict, lock, publish, unheld_tokens, unlock, usable_tokens
-from blendrun.simulate.state import EXCLUSIVE, Number, Truth
+from blendrun.simulate.pool import (
+    absent_tokens,
+    evict,
+    lock,
+    publish,
+    share_reads,
+    unheld_tokens,
+    unlock,
+    usable_tokens,
+)
+from blendrun.simulate.state import Number, Truth
 from blendrun.tree.compiled import inlined
 
 
@@ -24,7 +33,7 @@ def steps_expected(work: Any, request: Number) -> Number:
 @inlined
 def steps_held(state: Any, work: Any, request: Number) -> Number:
     """Decode steps from now until a newcomer ends, if its prefill takes one step, in which the rest decodes on."""
-    decoding = state.rows > 0 and state.mode != EXCLUSIVE
+    decoding = state.rows > 0 and state.apart == 0
     return steps_expected(work, request) + (1 if decoding else 0)
 
 
@@ -118,10 +127,11 @@ def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> 
 
 
 @inlined
-def begin_decode(state: Any, work: Any, agenda: Any, ends: Any, request: Number) -> None:
+def begin_decode(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, request: Number) -> None:
     """A prefill ended with this step: its next token is there."""
     choices, answered = work[request].choices, work[request].answered
     state.rows += choices
+    share_reads(state, nodes, work[request].leaf, choices)
     state.context += choices * (work[request].length + answered)
     leaves_at = state.decoded + steps_expected(work, request)
     if leaves_at != work[request].leaves_at:
@@ -148,7 +158,7 @@ def end_requests(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, fini
     while len(ends) > 0 and ends[0] // len(work) <= state.decoded:
         request = heapq.heappop(ends) % len(work)
         work[request].answered = work[request].output
-        cached = _leave(state, work, agenda, request)
+        cached = _leave(state, nodes, work, agenda, request)
         if not state.next_use:
             # The engine keeps an answer behind its prompt until eviction takes it. Its next use is known: there is
             # none.
@@ -162,13 +172,14 @@ def end_requests(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, fini
 
 
 @inlined
-def _leave(state: Any, work: Any, agenda: Any, request: Number) -> Number:
+def _leave(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> Number:
     """Take a request out of the batch, and its answers out of the pool; returns the tokens of these."""
     choices = work[request].choices
     cached = choices * max(work[request].answered - 1, 0)
     state.used -= cached
     state.rows -= choices
     state.all_rows -= choices
+    share_reads(state, nodes, work[request].leaf, -choices)
     state.context -= choices * work[request].length + cached
     state.running -= 1
     work[request].ends_at = -1
@@ -196,7 +207,7 @@ def retract(state: Any, nodes: Any, work: Any, agenda: Any, ends: Any, back: Any
         work[victim].answered = fewest
         ends.remove(work[victim].ends_at * len(work) + victim)
         heapq.heapify(ends)
-        _leave(state, work, agenda, victim)
+        _leave(state, nodes, work, agenda, victim)
         unlock(state, nodes, work[victim].leaf, 1)
         state.retracted += 1
         back.append(np.int64(victim))

@@ -1,10 +1,10 @@
-"""Step budgets worth trying for a job on a machine: constant ones around T*, and the adaptive one."""
+"""Step budgets worth trying for a job on a machine: constant ones around T*, the adaptive one, and those by turns."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget
+from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.cost.balance import Bound
 from blendrun.cost.base import Demand
 from blendrun.cost.capacity import KvPool
@@ -12,6 +12,9 @@ from blendrun.cost.step import LARGEST_STEP, RESIDENT_SHARE, TILE, step_budget
 from blendrun.names import Overlap
 from blendrun.simulate.base import StepTime
 
+# Share of the rows with which a turn of prefill begins. Fewer rows cost more than small steps of prefill do, and those
+# cost next to nothing where a step by itself does (docs/benchmarks.md#the-mode-of-each-step).
+_DRAINED = 0.95
 # A full pool lets steps pass without prefill, and others have to make up for them.
 _HASTE = 1.25
 
@@ -19,11 +22,13 @@ _HASTE = 1.25
 def budgets_to_try(
     demand: Demand, pool: KvPool, step: StepTime, bound: Bound, decoded: float, chunk: int, *, thorough: bool
 ) -> dict[Overlap, list[Budget]]:
-    """Budgets of one engine by mode; exclusive mode keeps the engine's own chunk.
+    """Budgets of one engine by mode; steps of exclusive mode keep the engine's own chunk.
 
     bound: of its job. decoded: its output tokens. chunk: the engine's own.
     thorough: T*, T* of the pool's usual filling (RESIDENT_SHARE), half of that, the engine's chunk, the adaptive one
-        as it is and hastier; else only the second, and on pdmux the last.
+        as it is and hastier, and in exclusive mode turns, where a step has a cost of its own; else only the second, on
+        pdmux the last, and no turns.
+    Where mixing costs something (`StepTime.mixed`), each constant budget of mixed steps is tried with a crossover too.
     """
     compute, reads = float(demand.compute_tokens.sum()), float(demand.kv_bytes.sum())
     usual = step_budget(compute, reads, pool.bytes, resident=RESIDENT_SHARE)
@@ -34,9 +39,11 @@ def budgets_to_try(
     hasty = replace(adaptive, ratio=_HASTE * adaptive.ratio)
     fixed: list[Budget] = [ConstantBudget(tokens) for tokens in constant]
     adapting: list[Budget] = [adaptive, hasty] if thorough else [hasty]
+    turns: list[Budget] = [TurnsBudget(chunk, _DRAINED)] if thorough and step.step > 0 else []
+    crossing: list[Budget] = [crossover_budget(tokens, chunk, step) for tokens in constant] if step.mixed > 0 else []
     return {
-        Overlap.EXCLUSIVE: [ConstantBudget(chunk)],
-        Overlap.MIXED: fixed + adapting if thorough else fixed,
+        Overlap.EXCLUSIVE: [ConstantBudget(chunk), *turns],
+        Overlap.MIXED: fixed + crossing + (adapting if thorough else []),
         Overlap.PDMUX: fixed + adapting,
     }
 
@@ -50,6 +57,18 @@ def adaptive_budget(pool: KvPool, step: StepTime, bound: Bound, decoded: float, 
         floor=TILE,
         most=most,
         ratio=_streams_ratio(pool, step, bound, decoded),
+        weight_tokens=step.weights / step.prefill_token,
+        row_tokens=step.decode_token / step.prefill_token,
+        cached_tokens=step.kv_token / step.prefill_token,
+    )
+
+
+def crossover_budget(tokens: int, chunk: int, step: StepTime) -> CrossoverBudget:
+    """Steps of `tokens` that mix where that is sooner, else of prefill alone, the engine's own chunk."""
+    return CrossoverBudget(
+        tokens=tokens,
+        alone=chunk,
+        mixed=step.mixed,
         weight_tokens=step.weights / step.prefill_token,
         row_tokens=step.decode_token / step.prefill_token,
         cached_tokens=step.kv_token / step.prefill_token,

@@ -16,8 +16,8 @@ from blendrun.simulate.agenda import forget_overdue
 from blendrun.simulate.batch import begin_decode, decode, end_requests, prefill, retract
 from blendrun.simulate.own import note_decoded, note_kept, open_again
 from blendrun.simulate.pool import publish
-from blendrun.simulate.seconds import prefill_budget, record, step_seconds
-from blendrun.simulate.state import BLOCK, END, EXCLUSIVE, NODE, PDMUX, REQUEST, STATE, Number
+from blendrun.simulate.seconds import draft_seconds, end_turn, prefill_budget, record, step_seconds
+from blendrun.simulate.state import BLOCK, END, MIXED, NODE, PDMUX, REQUEST, STATE, Number
 from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, I64_OUT, compiled, inlined
 
 BUCKETS = 512
@@ -32,7 +32,8 @@ def _alike(state: Any, ends: Any, waits: bool) -> Number:
     where it still looks, pace and an adaptive budget.
     waits: whether anything waits for admission or for its next chunk.
     """
-    if waits and (not state.shut or state.opens or state.most > 0):
+    looks = state.turns == 0 or state.filling > 0 or state.rows <= state.drained * state.most_rows
+    if waits and looks and (not state.shut or state.opens or state.most > 0 or state.crossing > 0.0):
         return 1
     room = (state.pool - state.used + state.evictable) // max(state.rows, 1)
     return max(min(ends[0] // state.requests - state.decoded, room), 1)
@@ -96,16 +97,24 @@ def run(
         new = fill(state, nodes, work, agenda, row, back, filling, budget)
         taken, square, done = prefill(state, nodes, work, filling, budget)
         rows, steps, back_before = np.int64(0), np.int64(1), state.retracted
-        if state.rows > 0 and (taken == 0 or state.mode != EXCLUSIVE):
+        end_turn(state, taken)
+        if state.rows > 0 and (taken == 0 or state.apart == 0):
             retract(state, nodes, work, agenda, ends, back)
             rows = state.rows
             # The rows sent back leave room, in the pool and in the budget, for what this step could not take.
             if taken == 0 and rows > 0 and state.retracted == back_before and state.published == state.filled:
                 steps = _alike(state, ends, state.pending > 0 or anything_waits(state, back))
-        context = state.context + rows * (steps + 1) / 2 if rows > 0 else 0.0
+        # Rows that share a pass with prefill go through the kernel made for prefill, and share nothing.
+        spared = state.spared if taken == 0 or state.mode != MIXED else np.int64(0)
+        context = state.context - spared + rows * (steps + 1) / 2 if rows > 0 else 0.0
         seconds, arithmetic, reading = 0.0, 0.0, 0.0
         if taken > 0 or rows > 0:
             seconds, arithmetic, reading = step_seconds(state, taken, square, rows, context, new, shares, rates)
+            if state.drafts > 0 and taken == 0 and rows <= state.draft_rows:
+                seconds, arithmetic, reading = draft_seconds(state, rows, context)
+            seconds += state.host_token * state.loading
+            state.loaded += state.loading
+            state.loading = 0
             state.steps += steps
         state.now += seconds * steps
         state.compute += arithmetic * steps
@@ -118,7 +127,7 @@ def run(
             # SGLang takes a prompt that is half in out of the step's rows, and looks again.
             state.opens = 1
         for place in range(state.filled, state.filled + done):
-            begin_decode(state, work, agenda, ends, filling[place])
+            begin_decode(state, nodes, work, agenda, ends, filling[place])
         known = state.filled if state.late else state.filled + done
         for place in range(state.published, known):
             publish(nodes, work[filling[place]].leaf, work[filling[place]].length)

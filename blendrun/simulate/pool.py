@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from blendrun.simulate.state import ABSENT, COMING, READY, Number, Truth
+from blendrun.simulate.state import ABSENT, COMING, HOSTED, READY, Number, Truth
 from blendrun.tree.compiled import inlined
 
 # What nothing runs on stands in one of two rings by age, the oldest next to the ring's head. A node's last use is never
@@ -52,6 +52,9 @@ def evict(state: Any, nodes: Any) -> None:
         else:
             gone = size_of(nodes, node)
             nodes[node].state = ABSENT
+            if nodes[node].waiting > 0 and state.hosted + gone <= state.host:
+                nodes[node].state = HOSTED
+                state.hosted += gone
             older, newer = nodes[node].older, nodes[node].newer
             nodes[older].newer, nodes[newer].older = newer, older
         state.used -= gone
@@ -60,12 +63,23 @@ def evict(state: Any, nodes: Any) -> None:
 
 @inlined
 def lock(state: Any, nodes: Any, leaf: Number) -> None:
-    """Hold the path of a request; what is absent begins to come. Room for it is made when all of a step are chosen."""
-    node = leaf
+    """Hold the path of a request; what is absent begins to come, and what the host has comes back.
+
+    Room for it is made when all of a step are chosen.
+    """
+    node, usable = leaf, np.int32(0)
+    if state.host > 0:
+        usable = usable_tokens(nodes, leaf)
     while node > 0:
         if nodes[node].refs == 0:
-            if nodes[node].state == ABSENT:
-                nodes[node].state = COMING
+            if nodes[node].state == ABSENT or nodes[node].state == HOSTED:
+                if nodes[node].state == HOSTED:
+                    state.hosted -= size_of(nodes, node)
+                if nodes[node].depth <= usable:
+                    nodes[node].state = READY
+                    state.loading += size_of(nodes, node)
+                else:
+                    nodes[node].state = COMING
                 state.used += size_of(nodes, node)
             else:
                 older, newer = nodes[node].older, nodes[node].newer
@@ -104,6 +118,19 @@ def touch(nodes: Any, leaf: Number) -> None:
 
 
 @inlined
+def share_reads(state: Any, nodes: Any, leaf: Number, rows: Number) -> None:
+    """Count rows that decode behind a path, or (below 0) no longer do: of a segment, all but one read nothing."""
+    node = leaf
+    while state.shared > 0 and node > 0:
+        size = size_of(nodes, node)
+        if size >= state.shared:
+            before = nodes[node].rows
+            nodes[node].rows = before + rows
+            state.spared += size * (max(before + rows - 1, 0) - max(before - 1, 0))
+        node = nodes[node].parent
+
+
+@inlined
 def publish(nodes: Any, leaf: Number, depth: Number) -> None:
     """Make usable what is computed of a path: its first `depth` tokens."""
     node = leaf
@@ -125,11 +152,13 @@ def absent_tokens(nodes: Any, leaf: Number) -> Number:
 
 @inlined
 def usable_tokens(nodes: Any, leaf: Number) -> Number:
-    """Prompt tokens of a path that are in the pool and computed."""
-    node = leaf
+    """Prompt tokens of a path that are computed and in the pool, or behind that in the host's memory."""
+    node, end = leaf, leaf
     while node > 0 and nodes[node].state != READY:
+        if nodes[node].state != HOSTED:
+            end = nodes[node].parent
         node = nodes[node].parent
-    return nodes[node].depth
+    return nodes[end].depth
 
 
 @inlined

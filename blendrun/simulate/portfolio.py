@@ -77,7 +77,7 @@ STOCK = AdmissionPolicy(gate=False, reserve=OWN_RESERVE, eviction=Eviction.LRU)
 class Candidate:
     """One order on one overlap mode, with the best budget of those tried.
 
-    fed: what was fed: an order from its front, or a blend from both ends. paced: see `Engine`.
+    fed: what was fed: an order from its front, or a blend from both ends. paced: see `Engine`. engine: simulated.
     tokens_per_second: prompt (cached ones too) and output tokens, as the paper counts throughput.
     cost: in the currency of the price; None without one.
     """
@@ -88,6 +88,7 @@ class Candidate:
     admission: AdmissionPolicy
     budget: Budget
     paced: bool
+    engine: SimulatedEngine
     outcome: Outcome
     tokens_per_second: float
     cost: float | None
@@ -103,7 +104,8 @@ class Portfolio:
 
     chosen: one of `candidates`. why: a sentence. plain: the given order on the engine as it comes, which nobody chose:
     what the job would take without blendrun.
-    step: the constants simulated with. outputs: i64 (M,), the answer lengths simulated with.
+    step: the constants simulated with. outputs: i64 (M,), the answer lengths simulated with; expected: those that
+    admission believed in.
     bound: of the job. practical_seconds: the least of any order on these modes
     (docs/paper.md#the-practical-bound).
     part: requests on which budgets, reserve and pace were compared, where only what was best there was simulated whole
@@ -116,6 +118,7 @@ class Portfolio:
     plain: Candidate
     step: StepTime
     outputs: NDArray[np.int64]
+    expected: NDArray[np.int64]
     bound: Bound
     practical_seconds: float
     part: int = 0
@@ -137,6 +140,7 @@ def simulate_portfolio(
     thorough: bool | None = None,
     chunk: int | None = None,
     max_running: int | None = None,
+    shared_reads: int | None = None,
     step: StepTime | None = None,
     outputs: NDArray[np.int64] | None = None,
     admissions: Sequence[AdmissionPolicy] | None = None,
@@ -153,6 +157,7 @@ def simulate_portfolio(
         all that are tried in a part of 50,000, and whole the usual budget and what was best there, by order and mode.
     chunk: the engine's own prefill chunk, which exclusive mode keeps; None for the card's.
     max_running: answers that are decoded at once; None for as many as the pool holds.
+    shared_reads: see `SimulatedEngine`; a `demand` that is given counts as it does.
     outputs: i64 (M,), true answer lengths; drawn from `lengths` where None (`draw_outputs`). Admission believes the
         means of `lengths`.
     admissions: how candidates may be admitted, `plain` excepted; None for BLENDRUN, and EAGER too if thorough.
@@ -164,16 +169,18 @@ def simulate_portfolio(
     Raises UsageError for a request that does not fit the pool, and for rates that give no time.
     """
     pool = pool or kv_pool(model, machine)
-    demand = demand or demand_of(tree, prompts, lengths, model, machine)
+    demand = demand or demand_of(tree, prompts, lengths, model, machine, shared_reads=shared_reads)
     step = step or step_time(model, machine, gpus=pool.gpus)
     chunk = chunk or engine_chunk(machine.card)
     truth = _within(pool, prompts, draw_outputs(lengths) if outputs is None else outputs)
     expected = np.rint(lengths.mean).astype(np.int64)
     limits = np.where(prompts.known, truth, np.maximum(prompts.bound, truth))
-    job = _Job(tree, prompts, truth, expected, limits, step, pool, machine.gpus, gpu_hour, max_running)
+    job = _Job(tree, prompts, truth, expected, limits, step, pool, machine.gpus, gpu_hour, max_running, shared_reads)
     bound = bound_seconds(demand, machine)
     decoded = float((lengths.mean * prompts.choices).sum())
-    least = practical_bound(tree, prompts, truth, step, pool_tokens=pool.tokens, max_running=max_running)
+    least = practical_bound(
+        tree, prompts, truth, step, pool_tokens=pool.tokens, max_running=max_running, shared_reads=shared_reads
+    )
     plain = _Trial(_plain(orders, len(prompts)), Overlap.EXCLUSIVE, ConstantBudget(chunk), False, STOCK)
 
     def variants(thorough: bool) -> list[_Trial]:
@@ -201,6 +208,7 @@ def simulate_portfolio(
         plain=shown,
         step=step,
         outputs=truth,
+        expected=expected,
         bound=bound,
         practical_seconds=least.seconds(overlaps),
         part=part,
@@ -240,6 +248,7 @@ class _Job:
     gpus: int
     gpu_hour: float | None
     max_running: int | None
+    shared_reads: int | None
 
     def run(self, trials: Sequence[_Trial], listener: Listener) -> list[Candidate]:
         """In threads: the simulator's kernel runs without the interpreter's lock."""
@@ -292,6 +301,7 @@ class _Job:
             refresh=REFRESH_LOOKS if trial.admission.eviction is Eviction.LRU else 0,
             eviction=trial.admission.eviction,
             paced=trial.paced,
+            shared_reads=self.shared_reads,
         )
         outcome = simulate(
             *(self.tree, self.prompts, trial.fed, self.outputs, self.step, engine),
@@ -309,6 +319,7 @@ class _Job:
             admission=trial.admission,
             budget=trial.budget,
             paced=trial.paced,
+            engine=engine,
             outcome=outcome,
             tokens_per_second=float(tokens) / seconds,
             cost=None if self.gpu_hour is None else self.gpu_hour * self.gpus * outcome.seconds / 3600,

@@ -71,23 +71,26 @@ def practical_bound(
     *,
     pool_tokens: int,
     max_running: int | None = None,
+    shared_reads: int | None = None,
 ) -> PracticalBound:
     """The bound of a job of M prompts on one engine, whose answers are as long as `outputs` says: i64 (M,).
 
-    Every prefix is computed once and held once. pool_tokens, max_running: as of `SimulatedEngine`.
+    Every prefix is computed once and held once, and, where reads are shared, read as often as its longest answer has
+    steps. pool_tokens, max_running, shared_reads: as of `SimulatedEngine`; of an engine without drafts.
     """
     choices = prompts.choices.astype(np.float64)
     steps = np.maximum(outputs - 1, 0).astype(np.float64)
-    length = prompts.prompt_tokens.astype(np.float64)
     rows = float((choices * steps).sum())
-    reads = float((choices * steps * (length + (steps + 1) / 2)).sum())
+    longest = _longest_below(tree, steps)
+    reads = float((choices * steps * (steps + 1) / 2).sum())
+    reads += float((tree.segment * _steps_that_read(tree, choices * steps, longest, shared_reads)).sum())
     depth, start = tree.depth.astype(np.float64), tree.start.astype(np.float64)
     prefill = step.prefill_token * float((depth - start).sum())
     square = step.prefill_square * float((depth**2 - start**2).sum())
     decode, memory = step.decode_token * rows, step.kv_token * reads
     path = int(steps.max(initial=0.0))
     pool = max(
-        _steps_of_area(tree, choices, steps, pool_tokens),
+        _steps_of_area(tree, choices, steps, longest, pool_tokens),
         _steps_of_overlap(tree, choices, steps, pool_tokens),
         0 if max_running is None else math.ceil(rows / max_running),
     )
@@ -106,11 +109,32 @@ def practical_bound(
     )
 
 
-def _steps_of_area(tree: PrefixTree, choices: NDArray[np.float64], steps: NDArray[np.float64], pool_tokens: int) -> int:
-    """Tokens held times steps of the whole job, over the pool. A prefix stays with the longest answer behind it."""
+def _longest_below(tree: PrefixTree, steps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Decode steps of the longest answer behind each node: f64 (K,)."""
     longest = np.zeros(len(tree))
-    longest[tree.leaf] = steps[tree.prompt]
+    np.maximum.at(longest, tree.leaf, steps[tree.prompt])
     _most_below(tree.parent, longest)
+    return longest
+
+
+def _steps_that_read(
+    tree: PrefixTree, rows: NDArray[np.float64], longest: NDArray[np.float64], shared_reads: int | None
+) -> NDArray[np.float64]:
+    """How often the segment of each node is read at least: f64 (K,). rows: f64 (M,), decode steps times choices."""
+    below = tree.subtree_sum(np.bincount(tree.leaf, weights=rows[tree.prompt], minlength=len(tree)))
+    if shared_reads is None:
+        return below
+    return np.where(tree.segment >= shared_reads, longest, below)
+
+
+def _steps_of_area(
+    tree: PrefixTree,
+    choices: NDArray[np.float64],
+    steps: NDArray[np.float64],
+    longest: NDArray[np.float64],
+    pool_tokens: int,
+) -> int:
+    """Tokens held times steps of the whole job, over the pool. A prefix stays with the longest answer behind it."""
     prompts = float((tree.segment * longest).sum())
     answers = float((choices * steps * (steps + 1) / 2).sum())
     return math.ceil((prompts + answers) / pool_tokens - 1e-9)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from blendrun.simulate.state import EXCLUSIVE, PDMUX, Number
+from blendrun.simulate.state import EXCLUSIVE, MIXED, PDMUX, Number
 from blendrun.tree.compiled import inlined
 
 
@@ -40,7 +40,12 @@ def weight_seconds(state: Any, tokens: Number) -> float:
 
 @inlined
 def prefill_budget(state: Any) -> Number:
-    """Most prefill tokens of the next step: the policies of `blend.budget`."""
+    """Most prefill tokens of the next step, and whether rows decode in it too: the policies of `blend.budget`."""
+    state.apart = 1 if state.mode == EXCLUSIVE or (state.turns > 0 and state.mode != PDMUX) else 0
+    if state.turns > 0:
+        if state.rows <= state.drained * state.most_rows:
+            state.filling = 1
+        return state.tokens * state.filling
     if state.mode == EXCLUSIVE:
         return state.tokens
     tokens = state.tokens - state.rows
@@ -48,7 +53,20 @@ def prefill_budget(state: Any) -> Number:
         beside = max(state.weight_tokens, state.row_tokens * state.rows)
         beside += state.cached_tokens * (state.context + state.rows)
         tokens = max(tokens, min(int(state.ratio * beside), state.most))
+    elif state.crossing > 0.0 and state.mode == MIXED:
+        prefill, rows = max(tokens, 0), state.row_tokens * state.rows
+        saved = prefill * max(1.0, state.weight_tokens / state.alone)
+        saved += max(rows, state.weight_tokens) - max(prefill + rows, state.weight_tokens)
+        if state.crossing * state.cached_tokens * (state.context + state.rows) > saved:
+            state.apart, tokens = 1, state.alone
     return max(tokens, 0)
+
+
+@inlined
+def end_turn(state: Any, taken: Number) -> None:
+    """Prefill's turn is over where nothing came in, unless what is computed just then is about to let others in."""
+    if state.turns > 0 and state.filling > 0 and taken == 0 and state.published == state.filled:
+        state.filling, state.most_rows = 0, state.rows
 
 
 @inlined
@@ -64,7 +82,20 @@ def step_seconds(
         two = max(state.decode_token * rows, weight_seconds(state, rows)) + memory
         return other + overlapped(one, two, shares, rates), compute, memory
     gemm = max(state.prefill_token * prefill + state.decode_token * rows, weight_seconds(state, prefill + rows))
-    return other + gemm + state.prefill_square * square + memory, compute, memory
+    reads = memory
+    if prefill > 0 and rows > 0:
+        reads += state.mixed * memory
+    return other + gemm + state.prefill_square * square + reads, compute, memory
+
+
+@inlined
+def draft_seconds(state: Any, rows: Number, context: float) -> tuple[float, float, float]:
+    """The same of a step that decodes with drafts, over the tokens by which an answer grows in it."""
+    checked = rows * (1 + state.drafts)
+    compute, memory = state.decode_token * checked, state.kv_token * context
+    gemm = max(compute, weight_seconds(state, checked))
+    seconds = state.step + state.row * rows + gemm + memory
+    return seconds / state.draft_tokens, compute / state.draft_tokens, memory / state.draft_tokens
 
 
 @inlined

@@ -32,9 +32,9 @@ def side_by_side(parts: Sequence[PartPortfolio], bound: Bound) -> Portfolio:
     """
     portfolios = [part.portfolio for part in parts]
     count = sum(len(part.numbers) for part in parts)
-    outputs = np.zeros(count, dtype=np.int64)
+    outputs, expected = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
     for part in parts:
-        outputs[part.numbers] = part.portfolio.outputs
+        outputs[part.numbers], expected[part.numbers] = part.portfolio.outputs, part.portfolio.expected
     candidates = tuple(_together(parts, of) for of in zip(*(each.candidates for each in portfolios), strict=True))
     plain = _together(parts, [each.plain for each in portfolios])
     chosen, part = choose(candidates), sum(each.part for each in portfolios)
@@ -45,6 +45,7 @@ def side_by_side(parts: Sequence[PartPortfolio], bound: Bound) -> Portfolio:
         plain=plain,
         step=portfolios[0].step,
         outputs=outputs,
+        expected=expected,
         bound=bound,
         practical_seconds=max(each.practical_seconds for each in portfolios),
         part=part,
@@ -91,6 +92,7 @@ def _outcome(each: Sequence[Outcome]) -> Outcome:
         retractions=total("retractions"),
         timeline=_timeline([outcome.timeline for outcome in each]),
         finished=np.concatenate([outcome.finished for outcome in each]),
+        loaded_tokens=total("loaded_tokens"),
     )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.budget import AdaptiveBudget
+from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.blend.scan_row import ScanRow
 from blendrun.names import Overlap
 from blendrun.simulate import kernel, state
@@ -85,6 +85,7 @@ def simulate(
         retractions=int(end["retracted"]),
         timeline=Timeline(*(np.ascontiguousarray(column) for column in used.T)),
         finished=finished if ends else finished[:0].copy(),
+        loaded_tokens=int(end["loaded"]),
     )
 
 
@@ -128,15 +129,14 @@ def _work(
 
 def _state(engine: SimulatedEngine, step: StepTime, count: int) -> NDArray[np.void]:
     states = np.zeros(1, dtype=state.STATE)
-    budget = engine.budget
     values: dict[str, float] = {
         "pool": engine.pool_tokens,
         "mode": MODES[engine.overlap],
-        "tokens": budget.floor if isinstance(budget, AdaptiveBudget) else budget.tokens,
         "max_running": engine.max_running,
         "gate": engine.gate_tokens if engine.gate else 0,
         "next_use": engine.eviction is Eviction.NEXT_USE,
         "paced": engine.paced,
+        "shared": engine.shared_reads or 0,
         "late": engine.late and engine.overlap is not Overlap.PDMUX,
         "reserve": engine.reserve,
         "guess": engine.reserve,
@@ -149,9 +149,25 @@ def _state(engine: SimulatedEngine, step: StepTime, count: int) -> NDArray[np.vo
         "share_right": -1,
         "bucket": 1,
     }
+    if engine.drafts is not None:
+        drafts = engine.drafts
+        values |= {"drafts": drafts.count, "draft_rows": drafts.rows, "draft_tokens": drafts.tokens}
+    if engine.host is not None:
+        values |= {"host": engine.host.tokens, "host_token": engine.host.token_seconds}
     values |= {name: float(getattr(step, name)) for name in state.CONSTANTS}
-    if isinstance(budget, AdaptiveBudget):
-        values |= {name: getattr(budget, name) for name in state.POLICY}
-    for name, value in values.items():
+    for name, value in (values | _policy(engine.budget)).items():
         states[name] = value
     return states
+
+
+def _policy(budget: Budget) -> dict[str, float]:
+    match budget:
+        case ConstantBudget():
+            return {"tokens": budget.tokens}
+        case AdaptiveBudget():
+            return {"tokens": budget.floor} | {name: getattr(budget, name) for name in state.POLICY}
+        case TurnsBudget():
+            return {"tokens": budget.tokens, "turns": 1, "filling": 1, "drained": budget.drained}
+        case CrossoverBudget():
+            rates = {name: getattr(budget, name) for name in ("weight_tokens", "row_tokens", "cached_tokens")}
+            return rates | {"tokens": budget.tokens, "alone": budget.alone, "crossing": budget.mixed}

@@ -12,8 +12,8 @@ Number = Any
 Truth = Any
 
 EXCLUSIVE, MIXED, PDMUX = range(3)
-# State of a node: not in the pool, being computed, usable.
-ABSENT, COMING, READY = range(3)
+# State of a node: not in the pool, being computed, usable, in the host's memory.
+ABSENT, COMING, READY, HOSTED = range(4)
 # Whether a blend's last pool-full is fed longest first: never, once it is the last, now.
 NO_TAIL, TAIL_TO_COME, TAIL = range(3)
 
@@ -28,9 +28,9 @@ def _record(**columns: str) -> np.dtype[np.void]:
 # request a whole one.
 
 # A node of the tree; after the last one stand the two rings of `pool`.
-# refs: running requests below. waiting: requests below that are not admitted. newer, older: neighbours in a ring.
-# kept: tokens of answers kept behind a leaf.
-NODE = _record(i4="parent depth state refs waiting newer older kept")
+# refs: running requests below. rows: answers being decoded below, where reads are shared. waiting: requests below that
+# are not admitted. newer, older: neighbours in a ring. kept: tokens of answers kept behind a leaf.
+NODE = _record(i4="parent depth state refs waiting newer older kept rows")
 
 # A request. expected: output tokens of a choice that admission believes in. limit: that it may have at most, by which
 # SGLang's own admission goes; fixed: whether nothing else can end it. answered: tokens of a choice there were when it
@@ -51,7 +51,10 @@ BLOCK = _record(i8="frees rows top top_rows")
 
 # Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
 # used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with
-# those of requests in prefill. context: cached tokens the rows read. pending: prefill tokens admitted and not
+# those of requests in prefill. context: cached tokens the rows have; spared: of these, what is read for another row.
+# shared: least tokens of a segment that is read once, 0 for none. drafts: a row and step, draft_rows: most rows beside
+# them, draft_tokens: an answer's tokens in such a step. host: tokens that the host holds, hosted: does; loading: come
+# back in this step, loaded: so far; host_token: seconds of one. pending: prefill tokens admitted and not
 # computed. filled: requests whose prefill is over, of those ever in the queue; published: of these, those whose prefix
 # can be used. decoded: decode steps so far. forgotten: those up to which expected ends are past. sided: whether it is
 # a blend.
@@ -62,17 +65,21 @@ BLOCK = _record(i8="frees rows top top_rows")
 # that count as a side's, and the step at which it may admit. rest_: seconds of compute and memory not yet admitted.
 # rest_size: tokens at their ends of all that has not ended; tail: whether what is left is fed longest first (NO_TAIL,
 # TAIL_TO_COME, TAIL). now, compute, memory: seconds so far.
+# turns: 1 where prefill and decoding take turns; filling: 1 while it is that of prefill; most_rows: when the last one
+# ended. crossing: what mixing costs by a `CrossoverBudget`, 0 for other policies; alone: as there. apart: 1 where rows
+# do not decode in a step that prefills.
 POLICY = ("most", "ratio", "weight_tokens", "row_tokens", "cached_tokens")
 CONSTANTS = (
     *("prefill_token", "decode_token", "prefill_square", "kv_token", "weights", "experts", "expert_miss"),
-    *("row", "step", "request"),
+    *("row", "step", "request", "mixed"),
 )
 STATE = _record(
     i8="pool mode tokens max_running gate next_use paced late clip most "
     "used evictable rows all_rows context running pending filled published decoded forgotten "
     "sided refresh looks shut opens leaving twice requests left_at right_at share_left share_right tail "
-    "hits prefilled recomputed emitted retracted steps done bucket",
-    f8="reserve kept guess ratio weight_tokens row_tokens cached_tokens "
-    "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request "
+    "hits prefilled recomputed emitted retracted steps done bucket "
+    "turns filling most_rows apart alone shared spared drafts draft_rows host hosted loading loaded",
+    f8="reserve kept guess ratio weight_tokens row_tokens cached_tokens drained crossing draft_tokens host_token "
+    "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request mixed "
     "share holding_left holding_right due_left due_right rest_compute rest_memory rest_size now compute memory",
 )

@@ -25,7 +25,8 @@ def step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) ->
     calibrated with this model on as many devices has its fitted constants (by whatever name the model was given:
     `ModelCard.digest`); all others follow from the rates:
     two FLOP a parameter and token, half of the pairs of the attention triangle (`cost.formulas`), one read of the
-    cache a decode step and of the weights a step. What rates do not tell (seconds a step, seconds a row) is 0 then.
+    cache a decode step and of the weights a step. What mixing costs decode attention is the card's in any case, and
+    nothing where the card does not say. What rates do not tell (seconds a step, seconds a row) is 0 then.
     Raises UsageError, naming the rate, where one is missing or 0.
     """
     devices = machine.gpus if gpus is None else gpus
@@ -38,9 +39,12 @@ def step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) ->
         found = _fitted(fitted, model)
     else:
         found = _modelled(model, machine, devices / machine.gpus)
-    if learned is None or (learned.digest, learned.gpus) != (model.digest, devices):
+    if learned is not None and (learned.digest, learned.gpus) == (model.digest, devices):
+        found = _learned(found, learned, model)
+    mixed = machine.card.mixed_attention
+    if mixed is None:
         return found
-    return _learned(found, learned, model)
+    return replace(found, mixed=mixed.value, origin={**found.origin, "mixed": _origin(mixed)})
 
 
 def modelled_step_time(model: ModelCard, machine: Machine, *, gpus: int | None = None) -> StepTime:

@@ -132,6 +132,7 @@ def predict(path: Path, order: OrderName, pool: int) -> tuple[float, int, int]:
         gate_tokens=GATE_TOKENS,
         reserve=_RESERVE,
         eviction=Eviction.LRU,
+        shared_reads=limits.shared_reads,
     )
     outputs = prompts.reference.astype(np.int64)
     step = step_time(workload.model.card, on)

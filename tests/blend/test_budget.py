@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
+from blendrun.blend.budget import AdaptiveBudget, ConstantBudget, CrossoverBudget, TurnsBudget
 
 
 def test_a_constant_budget_counts_decode_rows() -> None:
@@ -29,9 +29,39 @@ def test_an_adaptive_budget_has_a_floor() -> None:
     assert budget.prefill_tokens(500, 0) == int(0.1 * (550 + 1))
 
 
+def test_a_crossover_that_costs_nothing_is_a_constant_budget() -> None:
+    crossing, constant = CrossoverBudget(512, 4096, 0.0, 150.0, 1.1, 0.01), ConstantBudget(512)
+    for rows, context in ((0, 0), (10, 100), (500, 10_000_000), (900, 10)):
+        assert crossing.mixes(rows, context)
+        assert crossing.prefill_tokens(rows, context) == constant.prefill_tokens(rows, context)
+
+
+def test_a_crossover_mixes_up_to_the_context_at_which_both_ways_take_as_long() -> None:
+    # 100 rows leave room for 50 tokens under the reading of the weights; 0.5 * 0.01 a cached token is lost.
+    budget = CrossoverBudget(256, 512, 0.5, 150.0, 1.0, 0.01)
+    assert [budget.mixes(100, context) for context in (9_900, 9_901)] == [True, False]
+    assert [budget.prefill_tokens(100, context) for context in (9_900, 9_901)] == [156, 512]
+
+
+def test_turns_never_mix() -> None:
+    budget = TurnsBudget(512, 0.75)
+    assert not budget.mixes(1, 1)
+    assert budget.prefill_tokens(900, 10**6) == 512
+    assert [budget.is_due(rows, 40) for rows in (31, 30, 0)] == [False, True, True]
+
+
 @pytest.mark.parametrize(
     "wrong",
-    [lambda: ConstantBudget(0), lambda: AdaptiveBudget(0, 1, 1, 1, 1, 1), lambda: AdaptiveBudget(1, 0, 1, 1, 1, 1)],
+    [
+        lambda: ConstantBudget(0),
+        lambda: AdaptiveBudget(0, 1, 1, 1, 1, 1),
+        lambda: AdaptiveBudget(1, 0, 1, 1, 1, 1),
+        lambda: TurnsBudget(0, 0.5),
+        lambda: TurnsBudget(1, 1.5),
+        lambda: CrossoverBudget(0, 1, 1, 1, 1, 1),
+        lambda: CrossoverBudget(1, 0, 1, 1, 1, 1),
+        lambda: CrossoverBudget(1, 1, -1, 1, 1, 1),
+    ],
 )
 def test_budgets_that_stop_the_engine_are_refused(wrong: object) -> None:
     assert callable(wrong)

@@ -218,3 +218,38 @@ def test_a_compressed_trace_and_stdin_are_the_same_plan(tmp_path: Path) -> None:
     packed.write_bytes(gzip.compress(trace.read_bytes()))
     piped = blendrun("plan", "-", *LLAMA, "--json", "-q", input=trace.read_text())
     assert json.loads(piped.stdout) == planned(packed, *LLAMA) == planned(trace, *LLAMA)
+
+
+def test_drafts_and_host_memory_are_what_ifs_with_the_arguments_that_would_turn_them_on(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "trace.jsonl", rows=12)
+    asked = ("--drafts", "4:0.6", "--host-memory", "64", "--engine-arg", "max_running_requests=8")
+    report = planned(trace, *LLAMA, *asked, "--overlap", "exclusive")
+    tail, always, host = report["what_ifs"]
+    assert "4 drafts at 60% acceptance" in tail["setting"]
+    assert tail["gain"] > 0.1
+    assert tail["engine_args"] is None
+    # So few rows decode that every step is the tail.
+    assert always["seconds"] == pytest.approx(tail["seconds"])
+    assert always["engine_args"]["speculative_algorithm"] == "NGRAM"
+    assert always["engine_args"]["max_running_requests"] == 8
+    # The pool holds all of it.
+    assert (host["gain"], host["why_not"]) == (0.0, "it does not pay")
+    assert planned(trace, *LLAMA)["what_ifs"] == []
+    shown = blendrun("plan", trace, *LLAMA, *asked, "--overlap", "exclusive", "-q").stdout
+    assert "--engine-arg speculative_algorithm=NGRAM" in " ".join(shown.split())
+
+
+@pytest.mark.parametrize("value", ["four", "4:1.5", "0:0.5"])
+def test_drafts_that_are_none_are_refused(tmp_path: Path, value: str) -> None:
+    done = blendrun("plan", write_trace(tmp_path / "trace.jsonl"), *LLAMA, "--drafts", value)
+    assert done.returncode == 2
+    assert "--drafts takes COUNT:ACCEPTANCE" in done.stderr
+
+
+def test_an_engine_that_reads_shared_prefixes_once_is_planned_so(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "trace.jsonl")
+    cascade = planned(trace, *LLAMA, "--engine-arg", "attention_backend=blendrun_cascade")
+    assert cascade["hardware"]["shared_reads"] == 256
+    plain = planned(trace, *LLAMA)
+    assert plain["hardware"]["shared_reads"] is None
+    assert cascade["density"] > plain["density"]

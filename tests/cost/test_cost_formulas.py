@@ -208,8 +208,17 @@ def test_bounds_are_the_larger_and_the_sum() -> None:
 def test_shared_prefix_kernels_read_a_prefix_once_for_all_below() -> None:
     prompts = [[1] * 50 + [2], [1] * 50 + [3]]
     tree, columns, lengths = make_tree(prompts), make_prompts(prompts), make_lengths([10, 20])
-    asked = demand(tree, columns, lengths, LLAMA, A100, shared_prefix_decode=True)
+    asked = demand(tree, columns, lengths, LLAMA, A100, shared_reads=1)
     assert asked.kv_bytes / 131072 == pytest.approx([0, 50 * 20, 1 * 10 + 50, 1 * 20 + 200])
+
+
+def test_short_segments_are_read_by_each() -> None:
+    prompts = [[1] * 50 + [2], [1] * 50 + [3]]
+    tree, columns, lengths = make_tree(prompts), make_prompts(prompts), make_lengths([10, 20])
+    kernels = [demand(tree, columns, lengths, LLAMA, A100, shared_reads=least).kv_bytes for least in (50, 51, None)]
+    assert kernels[0] / 131072 == pytest.approx([0, 50 * 20, 1 * 10 + 50, 1 * 20 + 200])
+    assert kernels[1] / 131072 == pytest.approx([0, 50 * 30, 1 * 10 + 50, 1 * 20 + 200])
+    assert kernels[2].sum() == pytest.approx(kernels[1].sum())
 
 
 @given(prompts=prompt_lists)
@@ -217,7 +226,7 @@ def test_shared_prefix_kernels_never_read_more(prompts: list[list[int]]) -> None
     tree, columns = make_tree(prompts), make_prompts(prompts)
     lengths = make_lengths([3.0 * i for i in range(len(prompts))])
     each, shared = (
-        demand(tree, columns, lengths, LLAMA, A100, shared_prefix_decode=on).kv_bytes.sum() for on in (False, True)
+        demand(tree, columns, lengths, LLAMA, A100, shared_reads=least).kv_bytes.sum() for least in (None, 1)
     )
     assert shared <= each * (1 + 1e-12)
 

@@ -137,3 +137,31 @@ def test_a_wrong_card_is_refused_by_file_and_key(own_folder: Path, old: str, new
     with pytest.raises(UsageError, match=complaint) as refused:
         load_hardware("mine")
     assert str(path) in str(refused.value)
+
+
+def test_figures_that_a_card_may_leave_out(own_folder: Path) -> None:
+    (own_folder / "plain.yaml").write_text(CARD, encoding="utf-8")
+    plain = load_hardware("plain")
+    assert (plain.mixed_attention, plain.host_bandwidth) == (None, None)
+    told = "mixed_attention: {value: 0.3, source: tried, origin: measured}\n"
+    told += "host_bandwidth: {value: 3.2e+10, source: sheet, origin: datasheet}\n"
+    (own_folder / "told.yaml").write_text(CARD + told, encoding="utf-8")
+    card = load_hardware("told")
+    assert card.mixed_attention is not None
+    assert card.host_bandwidth is not None
+    assert (card.mixed_attention.value, card.host_bandwidth.value) == (0.3, 3.2e10)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("mixed_attention: {value: -0.1, source: tried, origin: measured}", "`mixed_attention` must be 0 or more"),
+        ("host_bandwidth: {value: 0.0, source: sheet, origin: datasheet}", "`host_bandwidth` must be 1 or more"),
+        ("host_bandwidth: {value: 1.0e+9, source: ' ', origin: datasheet}", "`host_bandwidth` must be 1 or more"),
+        ("mixed_attention: {value: 0.1, sauce: here, origin: prior}", "unknown key `mixed_attention.sauce`"),
+    ],
+)
+def test_such_figures_are_looked_at(own_folder: Path, line: str, said: str) -> None:
+    (own_folder / "odd.yaml").write_text(CARD + line + "\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=said):
+        load_hardware("odd")

@@ -6,7 +6,9 @@ import pytest
 
 from blendrun.engine import settings, sizes
 from blendrun.engine.base import AdaptiveStep, EngineSettings, SchedulerSettings
+from blendrun.engine.extras import draft_arguments, host_arguments
 from blendrun.engine.settings import server_args
+from blendrun.engine.shared_reads import CASCADE
 from blendrun.engine.sizes import PlannedSize, shrunk_arguments, sized_arguments
 
 pytestmark = pytest.mark.runtime
@@ -23,5 +25,10 @@ def test_all_are_arguments_of_sglang() -> None:
         asked = {} if overlap == "pdmux" else sized
         made = EngineSettings("m", platform, 1, server_args=asked, scheduler=scheduler, overlap=overlap)  # type: ignore[arg-type]
         named |= set(server_args(made))
+    for extra in (draft_arguments("exclusive", {}, 4, 300), host_arguments("gpu", {}, 64)):
+        assert isinstance(extra, dict)
+        named |= set(extra)
+    cascade = EngineSettings("m", "gpu", 1, server_args={"attention_backend": CASCADE})
+    named |= set(server_args(cascade))
     assert len(known) > 300
     assert sorted(named - known) == []

@@ -9,6 +9,7 @@ import pytest
 from blendrun.cost.capacity import EngineLimits
 from blendrun.engine.base import AdaptiveStep, EngineSettings, Platform, SchedulerSettings
 from blendrun.engine.settings import server_args
+from blendrun.engine.shared_reads import CASCADE, LEAST_SHARED
 from blendrun.engine.sizes import (
     PlannedSize,
     engine_limits,
@@ -48,6 +49,14 @@ class TestWhatIsKnown:
     )
     def test_graphs(self, arguments: dict[str, Any], rows: int | None) -> None:
         assert engine_limits("gpu", arguments).graph_rows == rows
+
+    def test_what_reads_a_shared_prefix_once(self) -> None:
+        assert engine_limits("gpu", {"attention_backend": "fa3"}).shared_reads is None
+        assert engine_limits("gpu", {"attention_backend": CASCADE}).shared_reads == LEAST_SHARED
+        split = {"attention_backend": "fa3", "decode_attention_backend": CASCADE}
+        assert engine_limits("gpu", split).shared_reads == LEAST_SHARED
+        assert engine_limits("gpu", split | {"decode_attention_backend": "fa3"}).shared_reads is None
+        assert engine_limits("cpu", {"attention_backend": "intel_amx"}).shared_reads is None
 
     @pytest.mark.parametrize(
         "arguments", [{"tp_size": 0}, {"pp_size": "two"}, {"max_running_requests": 0}, {"mem_fraction_static": "half"}]

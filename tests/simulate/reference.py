@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.budget import ConstantBudget
+from blendrun.blend.budget import CrossoverBudget, TurnsBudget
 from blendrun.names import Overlap
 from blendrun.simulate.base import EXACT, Eviction, SimulatedEngine, StepTime
 from blendrun.simulate.simulator import RATES, SHARES
@@ -89,6 +89,12 @@ class Reference:
     opens: bool = False
     looks: int = 0
     in_tail: bool = False
+    host: set[int] = field(default_factory=set)
+    loading: int = 0
+    loaded: int = 0
+    apart: bool = False  # Of the step that is being built: rows do not decode in it if it prefills.
+    turn_of_prefill: bool = True
+    rows_then: int = 0  # When the last turn of prefill ended.
 
     def __post_init__(self) -> None:
         order = self.fed.row_prompt if isinstance(self.fed, Blend) else self.fed.prompt
@@ -161,13 +167,22 @@ class Reference:
     def context(self) -> int:
         return sum(request.choices * request.prompt + request.cached_answers for request in self.decoding)
 
+    def cached_reads(self, taken: int) -> int:
+        """Cached tokens that a step reads before it adds its own."""
+        least = None if taken and self.engine.overlap is Overlap.MIXED else self.engine.shared_reads
+        tokens = 0
+        for node in {node for request in self.decoding for node in request.path}:
+            rows = sum(request.choices for request in self.decoding if node in request.path)
+            tokens += self.size(node) * (1 if least is not None and self.size(node) >= least else rows)
+        return tokens + sum(request.cached_answers for request in self.decoding)
+
     def usable(self, request: Request) -> int:
         tokens = 0
         for node in request.path:
             entry = self.cache.get(node)
-            if entry is None or not entry.usable:
+            if node not in self.host and (entry is None or not entry.usable):
                 break
-            tokens += entry.size
+            tokens += self.size(node)
         return tokens
 
     def unheld(self, request: Request) -> int:
@@ -192,6 +207,10 @@ class Reference:
                 self.cache[node].answers = 0
             else:
                 del self.cache[node]
+                host = self.engine.host
+                kept = sum(self.size(each) for each in self.host) + self.size(node)
+                if host is not None and node in self.wanted() and kept <= host.tokens:
+                    self.host.add(node)
 
     # Admission.
 
@@ -200,7 +219,7 @@ class Reference:
 
     def delay(self) -> int:
         """Decode steps of the others while a newcomer is in prefill."""
-        return int(bool(self.decoding) and self.engine.overlap is not Overlap.EXCLUSIVE)
+        return int(bool(self.decoding) and not self.apart)
 
     def fits(self, request: Request) -> bool:
         if not self.running:
@@ -292,7 +311,13 @@ class Reference:
         request.expected_end = self.decode_steps + request.steps + self.delay()
         request.computed = hit
         request.to_compute = request.prompt - hit + lost
+        tokens, usable = 0, self.usable(request)
         for node in request.path:
+            tokens += self.size(node)
+            if node in self.host:
+                self.host.remove(node)
+                self.cache[node] = Cached(self.size(node), usable=tokens <= usable)
+                self.loading += self.size(node) if tokens <= usable else 0
             self.cache.setdefault(node, Cached(self.size(node)))
         self.prefilling.append(request)
 
@@ -388,11 +413,18 @@ class Reference:
     # One step of the engine.
 
     def budget(self) -> int:
-        budget = self.engine.budget
-        if self.engine.overlap is Overlap.EXCLUSIVE:
-            assert isinstance(budget, ConstantBudget)
-            return budget.tokens
-        return budget.prefill_tokens(self.rows(), self.context())
+        budget, rows, context = self.engine.budget, self.rows(), self.context()
+        exclusive, pdmux = (self.engine.overlap is each for each in (Overlap.EXCLUSIVE, Overlap.PDMUX))
+        self.apart = exclusive or (not pdmux and not budget.mixes(rows, context))
+        if isinstance(budget, TurnsBudget):
+            self.turn_of_prefill = self.turn_of_prefill or budget.is_due(rows, self.rows_then)
+            if not self.turn_of_prefill:
+                return 0
+        if exclusive:
+            return budget.prefill_tokens(0, 0)
+        if pdmux and isinstance(budget, CrossoverBudget):
+            return max(budget.tokens - rows, 0)
+        return budget.prefill_tokens(rows, context)
 
     def prefill(self, budget: int) -> tuple[int, float, list[Request]]:
         taken, squares, done = 0, 0.0, []
@@ -469,6 +501,8 @@ class Reference:
                     else:
                         best = min(best, slow_one + two - rate * slow_one)
             return other + best
+        if prefill and rows:
+            read *= 1 + step.mixed
         products = max(step.prefill_token * prefill + step.decode_token * rows, weights(prefill + rows))
         return other + products + square + read
 
@@ -503,16 +537,26 @@ class Reference:
         if new:
             self.make_room()
         taken, squares, done = self.prefill(budget)
+        if not taken and not (self.late and self.computed) and self.turn_of_prefill:
+            self.turn_of_prefill, self.rows_then = False, self.rows()
         rows, reads, retractions = 0, 0, self.retractions
-        if self.decoding and not (taken and self.engine.overlap is Overlap.EXCLUSIVE):
+        if self.decoding and not (taken and self.apart):
             self.retract()
-            rows, reads = self.rows(), self.context() + self.rows()
-        step = self.step_time
+            rows, reads = self.rows(), self.cached_reads(taken) + self.rows()
+        step, drafts = self.step_time, self.engine.drafts
+        checked, grown = rows, 1.0
+        if drafts is not None and rows and not taken and rows <= drafts.rows:
+            checked, grown = rows * (1 + drafts.count), sum(drafts.acceptance**each for each in range(drafts.count + 1))
         if taken or rows:
-            self.now += self.seconds(taken, squares, rows, reads, new)
+            seconds = self.seconds(taken, squares, checked, reads, new) + step.row * (rows - checked)
+            host = self.engine.host
+            self.now += seconds / grown + (host.token_seconds * self.loading if host else 0.0)
+            self.loaded += self.loading
+            self.loading = 0
             self.steps += 1
-        self.compute += step.prefill_token * taken + step.decode_token * rows + step.prefill_square * squares
-        self.memory += step.kv_token * reads
+        computed = step.prefill_token * taken + step.decode_token * checked + step.prefill_square * squares
+        self.compute += computed / grown
+        self.memory += step.kv_token * reads / grown
         self.prefilled += taken
         if rows:
             self.decode_steps += 1

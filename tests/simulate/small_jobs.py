@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.blended import blend
-from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
+from blendrun.blend.budget import AdaptiveBudget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.blend.orders import simple_order
 from blendrun.cost.formulas import demand
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.lengths.base import Lengths
 from blendrun.models.cards import load_card
 from blendrun.names import OrderName, Overlap
-from blendrun.simulate.base import EXACT, Eviction, SimulatedEngine, StepTime
+from blendrun.simulate.base import EXACT, Drafts, Eviction, HostCache, SimulatedEngine, StepTime
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
@@ -37,6 +37,8 @@ STEP = StepTime(
     request=3e-4,
 )
 SPARSE = replace(STEP, experts=3e-3, expert_miss=0.5)
+# Mixing costs decode attention half as much again.
+NARROW = replace(STEP, mixed=0.5)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,16 +98,27 @@ adaptive_budgets = st.builds(
     row_tokens=st.just(1.25),
     cached_tokens=st.just(0.2),
 )
+turns_budgets = st.builds(TurnsBudget, tokens=st.integers(1, 12), drained=st.sampled_from((0.0, 0.5, 0.8, 1.0)))
+crossover_budgets = st.builds(
+    CrossoverBudget,
+    tokens=st.integers(1, 12),
+    alone=st.integers(1, 20),
+    mixed=st.sampled_from((0.0, 0.5, 3.0)),
+    weight_tokens=st.just(4.0),
+    row_tokens=st.just(1.25),
+    cached_tokens=st.just(0.2),
+)
 
 
 @st.composite
 def engines(draw: Any) -> SimulatedEngine:
     overlap = draw(st.sampled_from(Overlap))
-    both = st.one_of(constant_budgets, adaptive_budgets)
+    both = st.one_of(constant_budgets, adaptive_budgets, turns_budgets, crossover_budgets)
+    alone = st.one_of(constant_budgets, turns_budgets)
     return SimulatedEngine(
         pool_tokens=draw(st.integers(4, 60)),
         overlap=overlap,
-        budget=draw(constant_budgets if overlap is Overlap.EXCLUSIVE else both),
+        budget=draw(alone if overlap is Overlap.EXCLUSIVE else both),
         max_running=draw(st.sampled_from((1 << 30, 1 << 30, 4))),
         gate=draw(st.booleans()),
         gate_tokens=draw(st.integers(1, 12)),
@@ -115,4 +128,7 @@ def engines(draw: Any) -> SimulatedEngine:
         late=draw(st.booleans()),
         refresh=draw(st.sampled_from((0, 2))),
         paced=draw(st.booleans()),
+        shared_reads=draw(st.sampled_from((None, 1, 3))),
+        drafts=draw(st.sampled_from((None, Drafts(3, 0.6, rows=4), Drafts(2, 1.0)))),
+        host=draw(st.sampled_from((None, HostCache(5, 1e-4), HostCache(100, 1e-4)))),
     )

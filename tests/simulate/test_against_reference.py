@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
+from blendrun.blend.budget import AdaptiveBudget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.names import OrderName, Overlap
-from blendrun.simulate.base import EXACT, Eviction, SimulatedEngine, StepTime
+from blendrun.simulate.base import EXACT, Drafts, Eviction, HostCache, SimulatedEngine, StepTime
 from blendrun.simulate.simulator import simulate
 from tests.simulate.reference import Reference
-from tests.simulate.small_jobs import SPARSE, STEP, Job, engines, job_of, jobs
+from tests.simulate.small_jobs import NARROW, SPARSE, STEP, Job, engines, job_of, jobs
 
 SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
 
@@ -42,14 +42,14 @@ def compare(
         slow.decoded,
         slow.retractions,
     )
-    assert fast.steps == slow.steps
+    assert (fast.steps, fast.loaded_tokens) == (slow.steps, slow.loaded)
     assert fast.seconds == pytest.approx(slow.now, rel=1e-9)
     assert fast.compute_seconds == pytest.approx(slow.compute, rel=1e-9)
     assert fast.memory_seconds == pytest.approx(slow.memory, rel=1e-9)
     assert fast.finished == pytest.approx([request.ended_at for request in slow.all], rel=1e-9)
 
 
-@given(jobs(), engines(), st.sampled_from(SIMPLE), st.sampled_from((STEP, SPARSE)))
+@given(jobs(), engines(), st.sampled_from(SIMPLE), st.sampled_from((STEP, SPARSE, NARROW)))
 def test_orders(job: Job, engine: SimulatedEngine, name: OrderName, step: StepTime) -> None:
     compare(job, job.order(name), engine, step)
 
@@ -107,7 +107,12 @@ def test_every_way_of_scheduling(overlap: Overlap, eviction: Eviction, gate: boo
         made = job.blend(700, scattered=scattered)
         compare(job, made, engine)
         compare(job, made, replace(engine, paced=True))
+        compare(job, made, replace(engine, shared_reads=20, drafts=Drafts(3, 0.6, rows=12)))
+        compare(job, made, replace(engine, host=HostCache(200, 1e-4)))
+    for drained in (0.5, 0.9):
+        compare(job, made, replace(engine, budget=TurnsBudget(40, drained)))
     if overlap is not Overlap.EXCLUSIVE:
+        compare(job, made, replace(engine, budget=CrossoverBudget(40, 60, 0.1, 4.0, 1.25, 0.2)), NARROW)
         compare(job, made, replace(engine, budget=AdaptiveBudget(8, 100, 0.7, 4.0, 1.25, 0.2)))
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from blendrun.blend.base import Blend
-from blendrun.blend.budget import AdaptiveBudget, ConstantBudget
+from blendrun.blend.budget import AdaptiveBudget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.cost.balance import bound_seconds
+from blendrun.cost.base import Figure
 from blendrun.cost.capacity import KvPool, kv_pool
 from blendrun.cost.formulas import demand
 from blendrun.errors import UsageError
@@ -132,6 +133,31 @@ def test_budgets_of_each_mode() -> None:
     assert isinstance(hasty, AdaptiveBudget)
     assert hasty.ratio > adaptive.ratio > 0
     assert few[Overlap.PDMUX][-1] == hasty
+
+
+def test_turns_are_tried_where_a_step_costs_something_by_itself() -> None:
+    made, step = job(), replace(step_time(MODEL, MACHINE), step=1e-3)
+    asked = demand(made.tree, made.prompts, made.lengths, MODEL, MACHINE)
+    find = partial(budgets_to_try, asked, POOL, step, bound_seconds(asked, MACHINE), 25e3, 8192)
+    assert find(thorough=False)[Overlap.EXCLUSIVE] == [ConstantBudget(8192)]
+    constant, turns = find(thorough=True)[Overlap.EXCLUSIVE]
+    assert constant == ConstantBudget(8192)
+    assert isinstance(turns, TurnsBudget)
+    assert turns.tokens == 8192
+
+
+def test_mixed_steps_are_tried_with_a_crossover_where_mixing_costs_something() -> None:
+    made = job()
+    asked = demand(made.tree, made.prompts, made.lengths, MODEL, MACHINE)
+    step = step_time(
+        MODEL, replace(MACHINE, card=replace(MACHINE.card, mixed_attention=Figure(0.4, "a test", "prior")))
+    )
+    assert (step.mixed, step.origin["mixed"]) == (0.4, "prior")
+    for thorough in (False, True):
+        tried = budgets_to_try(asked, POOL, step, bound_seconds(asked, MACHINE), 25e3, 8192, thorough=thorough)
+        constant = {each.tokens for each in tried[Overlap.MIXED] if isinstance(each, ConstantBudget)}
+        assert {each.tokens for each in tried[Overlap.MIXED] if isinstance(each, CrossoverBudget)} == constant
+        assert not any(isinstance(each, CrossoverBudget) for each in tried[Overlap.PDMUX])
 
 
 def test_a_model_of_sliding_windows_alone_has_a_budget() -> None:

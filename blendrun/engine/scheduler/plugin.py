@@ -9,6 +9,8 @@ from pathlib import Path
 import msgspec
 
 from blendrun.engine.base import SchedulerSettings, budget_policy
+from blendrun.engine.cascade import register as cascade
+from blendrun.engine.cascade.register import CASCADE_VARIABLE
 from blendrun.engine.scheduler import dead_end
 from blendrun.engine.scheduler.budget import StepBudget
 from blendrun.engine.scheduler.estimates import Estimates
@@ -41,6 +43,8 @@ _MISSED = {
 
 def register() -> None:
     """Hook in what the environment asks for. Raises nothing that SGLang would not log and go on."""
+    if os.environ.get(CASCADE_VARIABLE) and has("cascade"):
+        cascade.register()
     asked = os.environ.get(SETTINGS_VARIABLE)
     if asked:
         settings = msgspec.json.decode(asked, type=SchedulerSettings)

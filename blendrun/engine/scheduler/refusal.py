@@ -36,17 +36,20 @@ class Refusal:
     rows: list[Any] = field(default_factory=list)
     _queue: list[Any] = field(default_factory=list)
     _free: int = 0
+    _mixed: bool = False
 
     def noted(self, scheduler: Any, running_batch: Any) -> Refusal:
         """With what the step was like."""
         self.rows, self._queue = running(running_batch.reqs), list(scheduler.waiting_queue)
-        self._free = free_tokens(scheduler)
+        self._free, self._mixed = free_tokens(scheduler), bool(scheduler.is_mixed_chunk)
         return self
 
     def is_same_step(self, scheduler: Any, running_batch: Any) -> bool:
         """Whether nothing has come, gone or been prefilled since."""
         return (
             scheduler.waiting_queue == self._queue
+            # A budget may take it off for a step (`scheduler.budget`), and then `beside` is another.
+            and bool(scheduler.is_mixed_chunk) == self._mixed
             and running(running_batch.reqs) == self.rows
             and not running_batch.batch_is_full
             and not scheduler.grammar_manager.has_waiting_grammars()

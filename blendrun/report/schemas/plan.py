@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 import msgspec
 import numpy as np
 
-from blendrun.blend.budget import ConstantBudget
+from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.cost.base import Figure
 from blendrun.lengths.estimate import length_report
 from blendrun.planner.plan import Costed, Plan
 from blendrun.planner.workload import Described
 from blendrun.report.schemas.icicle import IcicleNode, icicle
 from blendrun.report.schemas.series import Series, planned_series
+from blendrun.report.schemas.what_if import WhatIfRow
 from blendrun.simulate.portfolio import Candidate
 from blendrun.simulate.steptime import CONSTANTS, times_rest_on
 from blendrun.tree.heavy import heaviest_prefixes
@@ -29,7 +30,8 @@ _PREFIXES = 20
 @dataclass(frozen=True, slots=True)
 class Hardware:
     """The machine. pool_tokens: KV cache of one replica. rates: whether the rates are measured, from a datasheet or a
-    prior; the weaker of the two rates decides."""
+    prior; the weaker of the two rates decides. shared_reads: least tokens of a prefix that a decode step reads once for
+    all rows; null where each row reads it."""
 
     name: str
     gpus: int
@@ -39,6 +41,7 @@ class Hardware:
     flops: float
     bandwidth: float
     rates: str
+    shared_reads: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +49,9 @@ class OrderRow:
     """One order on one overlap mode, with the best step budget of those tried. Simulated: a model's numbers.
 
     hit_tokens: prompt tokens found in the prefix cache. predicted_seconds: makespan. bound_seconds: the least time for
-    the work that this order does. step_budget: tokens a step, null where each step sets its own. cost: null without a
-    price.
+    the work that this order does. step_budget: tokens a step, null where each step sets its own. policy: "constant",
+    "adaptive", "turns, N %" (prefill begins when N % of the rows are left) or "crossover" (a step mixes where that
+    is sooner). cost: null without a price.
     """
 
     name: str
@@ -57,6 +61,7 @@ class OrderRow:
     bound_seconds: float
     tokens_per_second: float
     step_budget: int | None
+    policy: str
     cost: float | None
     chosen: bool
 
@@ -155,6 +160,7 @@ class PlanReport:
     says which), "measured" (calibrate, as well), "model" (published rates), or "prior". constants: of a step's time, by
     name. machines: every machine asked for, the first of which the rest of the plan is for.
     icicle: the prefix tree, for pictures. timeline: of the chosen order, simulated. partition: null for one replica.
+    what_ifs: what was asked for of what blendrun does not turn on.
     """
 
     schema_version: int
@@ -188,9 +194,15 @@ class PlanReport:
     partition: PartitionFacts | None = None
     learned: LearnedFacts | None = None
     constants: dict[str, Constant] = field(default_factory=dict)
+    what_ifs: tuple[WhatIfRow, ...] = ()
 
 
-def plan_report(plan: Plan, workload: Described, machines: tuple[MachineRow, ...] = ()) -> PlanReport:
+def plan_report(
+    plan: Plan,
+    workload: Described,
+    machines: tuple[MachineRow, ...] = (),
+    what_ifs: tuple[WhatIfRow, ...] = (),
+) -> PlanReport:
     """Everything the plan says, as one value. machines: where other machines were asked for too."""
     costed = plan.costed
     tree = costed.structure.tree
@@ -231,6 +243,7 @@ def plan_report(plan: Plan, workload: Described, machines: tuple[MachineRow, ...
         partition=_partition(plan),
         learned=_learned(plan),
         constants=_constants(plan),
+        what_ifs=what_ifs,
     )
 
 
@@ -324,10 +337,24 @@ def _order_row(candidate: Candidate, chosen: bool) -> OrderRow:
         predicted_seconds=candidate.seconds,
         bound_seconds=candidate.outcome.bound_seconds,
         tokens_per_second=candidate.tokens_per_second,
-        step_budget=budget.tokens if isinstance(budget, ConstantBudget) else None,
+        step_budget=None if isinstance(budget, AdaptiveBudget) else budget.tokens,
+        policy=policy_of(budget),
         cost=candidate.cost,
         chosen=chosen,
     )
+
+
+def policy_of(budget: Budget) -> str:
+    """The name of a policy of steps, with its setting."""
+    match budget:
+        case ConstantBudget():
+            return "constant"
+        case AdaptiveBudget():
+            return "adaptive"
+        case TurnsBudget():
+            return f"turns, {budget.drained:.0%}"
+        case CrossoverBudget():
+            return "crossover"
 
 
 def _times(plan: Plan) -> str:
@@ -347,6 +374,7 @@ def _hardware(plan: Costed) -> Hardware:
         flops=plan.machine.flops,
         bandwidth=plan.machine.bandwidth,
         rates=max((figure.origin for figure in figures), key=order.index),
+        shared_reads=plan.limits.shared_reads,
     )
 
 

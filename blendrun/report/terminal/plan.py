@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
-from blendrun.report.schemas.plan import MachineRow, PlanReport, Prefix
+from blendrun.report.schemas.plan import MachineRow, OrderRow, PlanReport, Prefix
+from blendrun.report.schemas.what_if import WhatIfRow
 from blendrun.report.terminal.console import print_parts
 
 _BARS = "▁▂▃▄▅▆▇█"
@@ -38,6 +39,8 @@ def _sections(report: PlanReport, first_prompt: str | None) -> Iterator[Renderab
     yield Text()
     yield _orders(report)
     yield Text(report.why)
+    for row in report.what_ifs:
+        yield Text(_what_if(row))
     if len(report.machines) > 1:
         yield Text()
         yield _machines(report)
@@ -82,6 +85,8 @@ def _machine(report: PlanReport) -> Table:
     rates = f"{hardware.flops / 1e12:.3g} TFLOP/s, {hardware.bandwidth / 1e12:.3g} TB/s ({hardware.rates})"
     table.add_row("rates", rates)
     table.add_row("times", report.learned.sentence if report.learned is not None else _TIMES[report.times])
+    if hardware.shared_reads is not None:
+        table.add_row("decoding", f"reads a shared prefix of {hardware.shared_reads:,} tokens or more once a step")
     table.add_row("step budget", f"{report.step_budget:,} tokens (T*)")
     table.add_row("bound", f"{_time(report.bound_seconds)} overlapped, {_time(report.serial_seconds)} in turns")
     table.add_row("blend", f"{100 * blend.kept_sharing:.1f} % of the sharing kept, in {blend.units:,} units")
@@ -110,7 +115,7 @@ def _orders(report: PlanReport) -> Table:
         cells = [
             f"{row.name} *" if row.chosen else row.name,
             row.overlap,
-            "adaptive" if row.step_budget is None else f"{row.step_budget:,}",
+            _step(row),
             f"{row.hit_tokens:,}",
             share,
             _time(row.predicted_seconds),
@@ -120,6 +125,22 @@ def _orders(report: PlanReport) -> Table:
         cells += [f"{row.cost:,.2f}"] if row.cost is not None else []
         table.add_row(*cells, style="bold" if row.chosen else "")
     return table
+
+
+def _what_if(row: WhatIfRow) -> str:
+    """One line: what it would take, and what turns it on."""
+    compared = f"{row.gain:.1%} faster" if row.gain >= 0 else f"{-row.gain:.1%} slower"
+    taken = f"with {row.setting}, {row.overlap}: {_time(row.seconds)} ({compared} than planned)"
+    if row.engine_args is None:
+        return f"{taken}; {row.why_not}"
+    return f"{taken}; {' '.join(f'--engine-arg {name}={value}' for name, value in row.engine_args.items())}"
+
+
+def _step(row: OrderRow) -> str:
+    """Tokens of a step, and how they are used where that is no constant mix."""
+    if row.step_budget is None:
+        return row.policy
+    return f"{row.step_budget:,}" if row.policy == "constant" else f"{row.step_budget:,} ({row.policy})"
 
 
 def _machines(report: PlanReport) -> Table:
