@@ -6,10 +6,13 @@
     @inlined
     def part_of_total(value: int) -> int: ...
 
+    @reordered
+    def largest(values: NDArray[np.float32]) -> float: ...
+
 A kernel (`compiled`) names its argument types, so exactly one machine code of it exists, found in the cache by the next
-process. `inlined` marks what kernels call, in any file; it is compiled as part of each of them. Numba's cache by itself
-notices changes of the kernel's own file only, so the name a kernel is cached under holds a digest of all code and all
-constants that it is made of.
+process. `inlined` marks what kernels call, in any file; it is compiled as part of each of them. So does `reordered`,
+for sums and largest values that may be taken in any order. Numba's cache by itself notices changes of the kernel's own
+file only, so the name a kernel is cached under holds a digest of all code and all constants that it is made of.
 
 Importing a module of kernels does not import Numba, which takes longer than all of blendrun's command line. Where no
 cache can be written (neither __pycache__ beside the source nor the user's cache folder), every process compiles.
@@ -18,6 +21,7 @@ cache can be written (neither __pycache__ beside the source nor the user's cache
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from hashlib import blake2b
 from threading import Lock
 from types import CodeType, FunctionType, ModuleType
@@ -34,6 +38,9 @@ I32_IN, I64_IN, U64_IN, F64_IN, BOOL_IN = (f"Array({kind}, 1, 'C', True)" for ki
 I32_OUT, I64_OUT, U64_OUT, F64_OUT, BOOL_OUT = (f"{kind}[::1]" for kind in ("i4", "i8", "u8", "f8", "b1"))
 I32_TABLE_IN = "Array(i4, 2, 'C', True)"
 F64_TABLE_OUT = "f8[:, ::1]"
+
+# In LLVM's words: what `reordered` allows.
+_ANY_ORDER = {"reassoc", "nnan", "nsz", "contract"}
 
 _KERNELS: list[Kernel[..., Any]] = []
 _LOCK = Lock()
@@ -64,12 +71,24 @@ class Kernel(Generic[P, R]):
                 self._code = dispatcher
             return cast(Callable[P, R], self._code)
 
+    @cached_property
+    def address(self) -> int:
+        """Where its machine code begins, for C code that calls it with arguments as C has them."""
+        self.load()
+        code: Any = self._code
+        [compilation] = code.overloads.values()
+        return int(compilation.library.get_pointer_to_function(compilation.fndesc.llvm_cfunc_wrapper_name))
+
 
 class Inlined(Generic[P, R]):
-    """A function that kernels call. Called from Python it is plain Python."""
+    """A function that kernels call. Called from Python it is plain Python.
 
-    def __init__(self, function: Callable[P, R]) -> None:
+    reordered: whether its sums and largest values may be taken in any order, which makes them vectors' work.
+    """
+
+    def __init__(self, function: Callable[P, R], reordered: bool = False) -> None:
         self.function = cast(FunctionType, function)
+        self.reordered = reordered
         self.code: Any = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -93,6 +112,14 @@ def inlined(function: Callable[P, R]) -> Inlined[P, R]:
     return Inlined(function)
 
 
+def reordered(function: Callable[P, R]) -> Inlined[P, R]:
+    """Decorator of a function that kernels call, whose result may differ by rounding from that of the order written.
+
+    It must not meet a NaN.
+    """
+    return Inlined(function, reordered=True)
+
+
 def needs_compiling() -> bool:
     """Whether a kernel of the modules imported so far must be compiled; those in the cache are loaded.
 
@@ -112,10 +139,11 @@ def needs_compiling() -> bool:
     return bool(missing)
 
 
-def load_kernels() -> None:
-    """Load every kernel of the modules imported so far, compiling what is in no cache."""
+def load_kernels(package: str = "") -> None:
+    """Load every kernel of the modules imported so far, or of those in a package, compiling what is in no cache."""
     for kernel in _KERNELS:
-        kernel.load()
+        if kernel.function.__module__.startswith(package):
+            kernel.load()
 
 
 class _WouldCompileError(Exception):
@@ -139,14 +167,15 @@ def _signature(arguments: tuple[str | np.dtype[np.void], ...]) -> tuple[Any, ...
     return tuple(next(named) if isinstance(each, str) else from_dtype(each)[::1] for each in arguments)
 
 
-def _jit(function: FunctionType, cache: bool) -> Any:
+def _jit(function: FunctionType, cache: bool, reordered: bool = False) -> Any:
     from numba import njit
 
+    options = {"nogil": True, "error_model": "numpy", "fastmath": _ANY_ORDER if reordered else False}
     try:
-        return njit(function, nogil=True, cache=cache, error_model="numpy")
+        return njit(function, cache=cache, **options)
     except RuntimeError:
         # Numba found no folder to keep code in.
-        return njit(function, nogil=True, cache=False, error_model="numpy")
+        return njit(function, cache=False, **options)
 
 
 def _with_inner_functions(function: FunctionType) -> FunctionType:
@@ -160,7 +189,7 @@ def _with_inner_functions(function: FunctionType) -> FunctionType:
 
 def _inner(value: Inlined[..., Any]) -> Any:
     if value.code is None:
-        value.code = _jit(_with_inner_functions(value.function), cache=False)
+        value.code = _jit(_with_inner_functions(value.function), cache=False, reordered=value.reordered)
     return value.code
 
 
@@ -178,10 +207,20 @@ def _ingredients(function: FunctionType, seen: set[FunctionType]) -> Iterator[st
     for name in function.__code__.co_names:
         value = function.__globals__.get(name)
         if isinstance(value, Inlined):
+            yield str(value.reordered)
             yield from _ingredients(value.function, seen)
+        elif hasattr(value, "_defn"):
+            # One of Numba's intrinsics: a function that writes the machine's instructions.
+            yield from _written(value._defn)
         else:
             # Numba freezes globals. Modules and builtins come with Python and Numba, whose versions its cache knows.
             yield name if callable(value) or isinstance(value, ModuleType) else f"{name} = {value!r}"
+
+
+def _written(definition: FunctionType) -> Iterator[str]:
+    yield from _bytecode(definition.__code__)
+    for cell in definition.__closure__ or ():
+        yield repr(cell.cell_contents)
 
 
 def _bytecode(code: CodeType) -> Iterator[str]:
