@@ -118,9 +118,7 @@ def test_large_scores_do_not_overflow() -> None:
     query = torch.randn(1, 4, 64) * 300
     output = torch.empty_like(query)
     decode_together(stock, None, query, output, keys, values, slots, torch.tensor([0]), torch.tensor([300]))
-    torch.testing.assert_close(
-        output.double(), expected(query, keys, values, slots[0, :300]), rtol=1e-3, atol=1e-3
-    )
+    torch.testing.assert_close(output.double(), expected(query, keys, values, slots[0, :300]), rtol=1e-3, atol=1e-3)
 
 
 def test_layers_of_a_step_share_a_plan_and_steps_do_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,6 +26,7 @@ SMALL = {
     "bench/plan.py 2000:1e5": "blend",
     "bench/scale.py --requests 2000 --tokens 20": "simulating",
     "bench/simulate.py mix-1 --scale 0.005": "pdmux",
+    "bench/attention.py --rows 2 --contexts 40 --prefills 9:7 --repeats 1": "| 9 | 7 |",
     "bench/memory.py --lines 2000": "resumed answers equal those of the whole run: True",
     "bench/page.py --requests 500 --out page": "MiB",
     "make_figures.py figures": "",
