@@ -193,8 +193,8 @@ def loops(batch: Batch) -> Call:
     from blendrun.engine.cpu.attention_step import Step
 
     query, output, keys, values, table = _of_loops(batch)
-    places = (each.long().numpy() for each in (batch.count(batch.rows), batch.all(batch.context)))
-    plan = attention_plan.decode(table.numpy(), *places, batch.kv_heads, torch.get_num_threads())
+    requests, lengths = (each.long().numpy() for each in (batch.count(batch.rows), batch.all(batch.context)))
+    plan = attention_plan.decode(table.numpy(), requests, lengths, batch.kv_heads, torch.get_num_threads())
     step = Step(plan, batch.heads, batch.kv_heads, batch.head_dim, batch.scale)
     return lambda: step.run(query, output, keys, values)
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from hashlib import blake2b
+from pathlib import Path
 from threading import Lock
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
@@ -209,18 +210,12 @@ def _ingredients(function: FunctionType, seen: set[FunctionType]) -> Iterator[st
         if isinstance(value, Inlined):
             yield str(value.reordered)
             yield from _ingredients(value.function, seen)
-        elif hasattr(value, "_defn"):
-            # One of Numba's intrinsics: a function that writes the machine's instructions.
-            yield from _written(value._defn)
+        elif (definition := getattr(value, "_defn", None)) is not None:
+            # One of Numba's intrinsics, a function that writes instructions: with whatever helpers its file has.
+            yield Path(definition.__code__.co_filename).read_text(encoding="utf-8")
         else:
             # Numba freezes globals. Modules and builtins come with Python and Numba, whose versions its cache knows.
             yield name if callable(value) or isinstance(value, ModuleType) else f"{name} = {value!r}"
-
-
-def _written(definition: FunctionType) -> Iterator[str]:
-    yield from _bytecode(definition.__code__)
-    for cell in definition.__closure__ or ():
-        yield repr(cell.cell_contents)
 
 
 def _bytecode(code: CodeType) -> Iterator[str]:

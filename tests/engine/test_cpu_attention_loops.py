@@ -47,8 +47,10 @@ def expected(query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, plac
     """Attention of the last rows of a sequence in float64: (rows, heads, size)."""
     new, length, times = query.shape[0], places.shape[0], query.shape[1] // keys.shape[1]
     mask = torch.ones(new, length, dtype=torch.bool).tril(length - new)
-    read = (each[places.long()].double().repeat_interleave(times, dim=1).movedim(0, 1) for each in (keys, values))
-    return scaled_dot_product_attention(query.double().movedim(0, 1), *read, attn_mask=mask).movedim(1, 0)
+    keys, values = (
+        each[places.long()].double().repeat_interleave(times, dim=1).movedim(0, 1) for each in (keys, values)
+    )
+    return scaled_dot_product_attention(query.double().movedim(0, 1), keys, values, attn_mask=mask).movedim(1, 0)
 
 
 def check(found: torch.Tensor, wanted: torch.Tensor) -> None:
@@ -122,9 +124,14 @@ def test_large_scores_do_not_overflow() -> None:
 
 
 def test_layers_of_a_step_share_a_plan_and_steps_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[int] = []
+    made: list[attention_plan.Plan] = []
     plan = attention_plan.decode
-    monkeypatch.setattr(attention_plan, "decode", lambda *args, **named: made.append(1) or plan(*args, **named))
+
+    def counted(*arguments: Any) -> attention_plan.Plan:
+        made.append(plan(*arguments))
+        return made[-1]
+
+    monkeypatch.setattr(attention_plan, "decode", counted)
     slots, (keys, values), backend = table([]), pool(2, 64), Backend()
     lengths, requests, query = torch.tensor([10, 20]), torch.tensor([0, 1]), torch.randn(2, 4, 64)
 

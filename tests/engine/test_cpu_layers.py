@@ -47,7 +47,7 @@ def test_weights_of_16_bits_stay_as_they_are() -> None:
     layer = SimpleNamespace(weight=torch.nn.Parameter(torch.randn(96, 40).bfloat16(), requires_grad=False))
     products.pack(lambda method, layer: None, None, layer)
     assert not layer.weight.is_mkldnn
-    assert products.linear(is_stock, None, layer, torch.randn(2, 40).bfloat16()) == "stock"  # type: ignore[comparison-overlap]
+    assert products.linear(is_stock, None, layer, torch.randn(2, 40).bfloat16()) == "stock"
 
 
 def test_logits_and_the_embedding_share_a_weight() -> None:
@@ -60,7 +60,7 @@ def test_logits_and_the_embedding_share_a_weight() -> None:
 
 def test_adapters_on_the_logits_are_left_to_sglang() -> None:
     head = SimpleNamespace(weight=torch.randn(300, 40), set_lora=None)
-    assert products.lm_head(is_stock, None, torch.randn(3, 40), head) == "stock"  # type: ignore[comparison-overlap]
+    assert products.lm_head(is_stock, None, torch.randn(3, 40), head) == "stock"
 
 
 @pytest.mark.parametrize("rows", ROWS)

@@ -215,7 +215,9 @@ def test_instructions_and_the_freedom_to_reorder_are_part_of_the_name(
 
 def test_c_code_can_call_a_kernel(tmp_path: Path) -> None:
     path = tmp_path / "kernels.py"
-    path.write_text("from blendrun.tree.compiled import I64, compiled\n@compiled(I64)\ndef double(x):\n    return 2 * x\n")
+    path.write_text(
+        "from blendrun.tree.compiled import I64, compiled\n@compiled(I64)\ndef double(x):\n    return 2 * x\n"
+    )
     address = fresh(path).double.address
     assert ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address)(21) == 42
 

@@ -25,4 +25,5 @@ def exp_of_negative(x: np.float32) -> np.float32:
     whole = _F(n)
     r = x - whole * _LN2 - whole * _LN2_REST
     p = ((((_P0 * r + _P1) * r + _P2) * r + _P3) * r + _P4) * r + _P5
-    return (p * r * r + r + _ONE) * real_of(np.int32((n + _BIAS) << _FRACTION))
+    result: np.float32 = (p * r * r + r + _ONE) * real_of(np.int32((n + _BIAS) << _FRACTION))
+    return result

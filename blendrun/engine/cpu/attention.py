@@ -11,11 +11,13 @@ together, the query heads that share a key head as the rows of one product.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
 from blendrun.engine.cpu import attention_plan, layers, products
@@ -81,8 +83,8 @@ def extend_new_rows(
         table = req_to_token.numpy()
 
         def prefill() -> Plan:
-            places = (each.numpy().astype("i8") for each in (req_pool_indices, seq_lens, extend_seq_lens))
-            return attention_plan.prefill(table, *places, kv_heads=k_cache.shape[1])
+            requests, lengths, new = _integers(req_pool_indices, seq_lens, extend_seq_lens)
+            return attention_plan.prefill(table, requests, lengths, new, k_cache.shape[1])
 
         _step(backend, seq_lens, prefill, query, k_cache, scaling).run(query, output, k_cache, v_cache)
         return output
@@ -144,8 +146,8 @@ def decode_together(
         table = req_to_token.numpy()
 
         def decode() -> Plan:
-            places = (each.numpy().astype("i8") for each in (req_pool_indices, seq_lens))
-            return attention_plan.decode(table, *places, kv_heads=k_cache.shape[1], threads=torch.get_num_threads())
+            requests, lengths = _integers(req_pool_indices, seq_lens)
+            return attention_plan.decode(table, requests, lengths, k_cache.shape[1], torch.get_num_threads())
 
         _step(backend, seq_lens, decode, query, k_cache, scaling).run(query, output, k_cache, v_cache)
         return output
@@ -169,6 +171,10 @@ def decode_together(
         )
         output[picked] = attended.reshape(len(rows), query.shape[1], -1)
     return output
+
+
+def _integers(*tensors: torch.Tensor) -> Iterator[NDArray[np.int64]]:
+    return (each.numpy().astype(np.int64) for each in tensors)
 
 
 def begin(backend: Any, *_: Any, **__: Any) -> None:

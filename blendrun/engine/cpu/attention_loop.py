@@ -29,7 +29,8 @@ from blendrun.engine.cpu.instructions import (
 )
 from blendrun.tree.compiled import I64, compiled, inlined, reordered
 
-Numbers, Reals = NDArray[np.int64], NDArray[np.float32]
+Numbers = NDArray[np.int64]
+Reals = NDArray[np.float32]
 
 # Keys that are looked at together; the columns of a product.
 BLOCK = WIDE

@@ -18,7 +18,7 @@ _REAL, _WORD, _SHORT = ir.FloatType(), ir.IntType(64), ir.IntType(32)
 _VECTOR = ir.VectorType(_REAL, LANES)
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]  # Numba has no types
 def fetch_add(_: Any, address: Any, more: Any) -> Any:
     """The integer at `address` (of 64 bits), to which `more` is added at the same moment, whichever threads do so."""
 
@@ -29,7 +29,7 @@ def fetch_add(_: Any, address: Any, more: Any) -> Any:
     return types.int64(types.int64, types.int64), write
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]  # Numba has no types
 def pointer(_: Any, address: Any) -> Any:
     """The address, for `numba.carray`."""
 
@@ -39,7 +39,7 @@ def pointer(_: Any, address: Any) -> Any:
     return types.voidptr(types.int64), write
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]  # Numba has no types
 def prefetch(_: Any, address: Any) -> Any:
     """Have the processor fetch the 64 bytes around the address; an address of nothing does no harm."""
 
@@ -54,7 +54,7 @@ def prefetch(_: Any, address: Any) -> Any:
     return types.int64(types.int64), write
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]  # Numba has no types
 def real_of(_: Any, bits: Any) -> Any:
     """The float32 that has these bits (i32)."""
 
@@ -64,7 +64,7 @@ def real_of(_: Any, bits: Any) -> Any:
     return types.float32(types.int32), write
 
 
-@intrinsic
+@intrinsic  # type: ignore[untyped-decorator]  # Numba has no types
 def turn(_: Any, columns: Any, stride: Any, rows: Any, row_stride: Any, places: Any, last: Any) -> Any:
     """16 rows, cut to 16 values, become columns: columns[j * stride + i] = rows[places[i] * row_stride + j].
 
@@ -101,7 +101,7 @@ def _at(builder: Any, base: Any, offset: Any, kind: Any, width: int = 4) -> Any:
 
 
 def _product(vectors: int) -> Any:
-    @intrinsic
+    @intrinsic  # type: ignore[untyped-decorator]  # Numba has no types
     def product(
         _: Any, c: Any, c_stride: Any, a: Any, a_stride: Any, b: Any, places: Any, b_stride: Any, n: Any
     ) -> Any:

@@ -130,7 +130,7 @@ def _run(loop: Kernel[..., Any], rows: int, *arguments: int) -> None:
     """A loop over `rows`, whose width is the first argument: here, or on all threads where that pays."""
     job = team.new_job(_JOB)
     job[_ROWS] = rows
-    job[_FIRST : _FIRST + len(arguments)] = arguments
+    job[_FIRST : _FIRST + len(arguments)] = list(arguments)
     if rows * arguments[0] < _ALONE:
         job[_PIECE] = rows
         team.run_alone(loop.address, job)

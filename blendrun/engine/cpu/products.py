@@ -33,7 +33,7 @@ def works() -> bool:
     with torch.inference_mode():
         rows, weight = torch.arange(12.0).view(3, 4), torch.arange(20.0).view(5, 4)
         try:
-            return torch.allclose(product(rows, packed(weight), None), rows @ weight.T)
+            return bool(torch.allclose(product(rows, packed(weight), None), rows @ weight.T))
         except (AttributeError, RuntimeError, NotImplementedError):
             return False
 

@@ -27,7 +27,7 @@ def starter() -> Callable[[int, int, int, int], None] | None:
         return None
     start.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)
     start.restype = None
-    return start  # type: ignore[no-any-return]
+    return start
 
 
 def run(loop: int, job: ctypes.Array[ctypes.c_int64]) -> None:
