@@ -56,8 +56,7 @@ _NATIVE_ATTENTION = f"{_SRT}.layers.attention.torch_native_backend.TorchNativeAt
 BEGIN_ATTENTION = f"{_NATIVE_ATTENTION}.init_forward_metadata"
 EXTEND_ATTENTION = f"{_NATIVE_ATTENTION}._run_sdpa_forward_extend"
 DECODE_ATTENTION = f"{_NATIVE_ATTENTION}._run_sdpa_forward_decode"
-_LINEAR = f"{_SRT}.layers.quantization.unquant.UnquantizedLinearMethod"
-LINEAR, LINEAR_LOADED = f"{_LINEAR}.apply", f"{_LINEAR}.process_weights_after_loading"
+LINEAR = f"{_SRT}.layers.quantization.unquant.UnquantizedLinearMethod.apply"
 NORM, SILU = f"{_SRT}.layers.layernorm.RMSNorm.forward_native", f"{_SRT}.layers.activation.SiluAndMul.forward_native"
 ROTARY = f"{_SRT}.layers.rotary_embedding.base.RotaryEmbedding.forward_native"
 LM_HEAD = f"{_SRT}.layers.logits_processor.LogitsProcessor._compute_lm_head"
@@ -130,7 +129,7 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "schemas": (SCHEMA_REFUSAL,),
     "the CPU platform": (PLATFORM, KV_POOL, TOKEN_ALLOCATOR, ALLOCATE_MASK, APPLY_MASK),
     "attention on the CPU": (BEGIN_ATTENTION, EXTEND_ATTENTION, DECODE_ATTENTION),
-    "products on the CPU": (LINEAR, LINEAR_LOADED, LM_HEAD),
+    "products on the CPU": (LINEAR, LM_HEAD),
     "layers on the CPU": (NORM, SILU, ROTARY),
     "seeds on the CPU": (BATCH_INFO, MERGE_BATCH_INFO, SAMPLE, SEEDED_DRAW),
     "gate": (NEW_PREFILL_BATCH, ADD_REQUEST, ADD_RESULT),

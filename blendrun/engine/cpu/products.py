@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import torch
 
-from blendrun.engine.sglang_names import LINEAR, LINEAR_LOADED, LM_HEAD
+from blendrun.engine.sglang_names import LINEAR, LM_HEAD
 
 # oneDNN's order is for a number of rows; that for this many is as fast for any other.
 _ROWS = 64
@@ -24,7 +24,7 @@ _SHARE = 0.25
 
 def hooks() -> dict[str, Callable[..., Any]]:
     """By what they go around."""
-    return {LINEAR_LOADED: pack, LINEAR: linear, LM_HEAD: lm_head}
+    return {LINEAR: linear, LM_HEAD: lm_head}
 
 
 @cache
@@ -50,23 +50,20 @@ def product(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None)
     return result
 
 
-def pack(original: Callable[..., None], method: Any, layer: Any) -> None:
-    """A linear layer that was loaded: its weight gives way to the packed one.
-
-    Who reads the weight otherwise than through `linear` gets an error of torch's, not wrong numbers.
-    """
-    original(method, layer)
-    weight = layer.weight
-    if _plain(weight):
-        with torch.inference_mode(False), torch.no_grad():
-            layer.weight = torch.nn.Parameter(packed(weight.data), requires_grad=False)
-
-
 def linear(
     original: Callable[..., torch.Tensor], method: Any, layer: Any, x: torch.Tensor, bias: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """x (..., in) to (..., out)."""
-    return product(x, layer.weight, bias) if layer.weight.is_mkldnn else original(method, layer, x, bias)
+    """x (..., in) to (..., out). The first time the layer's weight gives way to the packed one.
+
+    By then whatever SGLang makes of weights once they are loaded is made. Who reads this one otherwise from then on gets
+    an error of torch's, not wrong numbers.
+    """
+    if not layer.weight.is_mkldnn:
+        if not _plain(layer.weight) or x.dtype != torch.float32:
+            return original(method, layer, x, bias)
+        with torch.inference_mode(False), torch.no_grad():
+            layer.weight = torch.nn.Parameter(packed(layer.weight.data), requires_grad=False)
+    return product(x, layer.weight, bias)
 
 
 def lm_head(
