@@ -55,8 +55,8 @@ def linear(
 ) -> torch.Tensor:
     """x (..., in) to (..., out). The first time the layer's weight gives way to the packed one.
 
-    By then whatever SGLang makes of weights once they are loaded is made. Who reads this one otherwise from then on gets
-    an error of torch's, not wrong numbers.
+    By then whatever SGLang makes of loaded weights is made. Who reads this one otherwise from then on gets an error of
+    torch's, not wrong numbers.
     """
     if not layer.weight.is_mkldnn:
         if not _plain(layer.weight) or x.dtype != torch.float32:
