@@ -65,7 +65,7 @@ def import_runtime() -> None:
     import_module("sglang.srt.entrypoints.engine")
     import_module("blendrun.engine.serving")
     if os.environ.get("SGLANG_PLATFORM") == CPU_PLATFORM:
-        # Its loops, too: compiled the first time on a machine (half a minute), loaded in a second from then on.
+        # Its loops, too: compiled the first time on a machine (8 s), loaded in a second from then on.
         import_module("blendrun.engine.cpu.attention")
         load_kernels("blendrun.engine.cpu")
     gc.freeze()
