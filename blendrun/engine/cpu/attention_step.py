@@ -45,10 +45,10 @@ class Step:
         self.scale = scale
         job = team.new_job(Job.SIZE)
         each = heads // kv_heads
-        threads = torch.get_num_threads()
+        self._threads = torch.get_num_threads()
         size = scratch_size(plan.most_rows, each, kv_heads, head_size)
         parts = _room("parts", plan.stored * heads * (head_size + 2))
-        scratch = _room("scratch", threads * size)
+        scratch = _room("scratch", self._threads * size)
         self._kept = (plan, parts, scratch)
         job[Job.PIECES], job[Job.PIECES_S] = len(plan.pieces), plan.pieces.ctypes.data
         job[Job.ROWS_S], job[Job.LIMITS_S] = plan.rows.ctypes.data, plan.limits.ctypes.data
@@ -68,9 +68,9 @@ class Step:
         job[Job.OUTPUT_S], job[Job.OUTPUT_STRIDE] = output.data_ptr(), output.stride(0)
         job[Job.KEYS_S], job[Job.VALUES_S] = k_cache.data_ptr(), v_cache.data_ptr()
         job[Job.THREADS_IN] = 0
-        team.run(attend.address, job)
+        team.run(attend.address, job, self._threads)
         if job[Job.MERGES]:
-            team.run(merge.address, job)
+            team.run(merge.address, job, self._threads)
 
 
 # A turned key's rows, one after another.

@@ -135,8 +135,9 @@ def _run(loop: Kernel[..., Any], rows: int, *arguments: int) -> None:
         job[_PIECE] = rows
         team.run_alone(loop.address, job)
     else:
-        job[_PIECE] = -(-rows // (_PIECES_A_THREAD * torch.get_num_threads()))
-        team.run(loop.address, job)
+        threads = torch.get_num_threads()
+        job[_PIECE] = -(-rows // (_PIECES_A_THREAD * threads))
+        team.run(loop.address, job, threads)
 
 
 def _bits(value: float) -> int:

@@ -16,7 +16,7 @@ import torch
 
 @cache
 def starter() -> Callable[[int, int, int, int], None] | None:
-    """OpenMP's function that has all its threads call (address of a function, its argument, threads or 0, 0).
+    """OpenMP's function that has all its threads call (address of a function, its argument, threads, 0).
 
     None where torch does not run on an OpenMP that has it: no Linux, or a build of somebody's own.
     """
@@ -30,13 +30,13 @@ def starter() -> Callable[[int, int, int, int], None] | None:
     return start
 
 
-def run(loop: int, job: ctypes.Array[ctypes.c_int64]) -> None:
-    """Have all threads call the loop at this address with the address of the job, and wait for them.
+def run(loop: int, job: ctypes.Array[ctypes.c_int64], threads: int) -> None:
+    """Have so many threads, or fewer, call the loop at this address with the address of the job, and wait for them.
 
     Raises TypeError where there is no `starter`.
     """
     job[0] = 0
-    starter()(loop, ctypes.addressof(job), 0, 0)  # type: ignore[misc]
+    starter()(loop, ctypes.addressof(job), threads, 0)  # type: ignore[misc]
 
 
 def run_alone(loop: int, job: ctypes.Array[ctypes.c_int64]) -> None:
