@@ -1,4 +1,5 @@
-"""Decode attention by the code that SGLang's backends call, for one layer and one batch of equal contexts.
+"""Decode attention by the code that SGLang's backends and the CPU runtime call, for one layer and one batch of equal
+contexts.
 
 Each function makes the inputs and gives the call to time. The arguments are those of the backends' own `forward_decode`
 (SGLang 0.5.23: layers/attention/), for plain keys and values without windows.
@@ -18,6 +19,8 @@ from blendrun.engine.sglang_names import FLASH_ATTENTION, KV_SPLITS, TRITON_ATTE
 Call = Callable[[], Any]
 # SGLang's defaults (`triton_attention_num_kv_splits`, DEFAULT_WORKSPACE_SIZE_MB).
 _KV_SPLITS, _WORKSPACE = 8, 512 << 20
+# SGLang's name for the backend that the CPU runtime puts its own code behind.
+LOOPS = "torch_native"
 # Tables of fewer sequences are compiled as if for this many.
 _LEAST_SEQUENCES = 256
 
@@ -171,8 +174,33 @@ def triton(batch: Batch) -> Call:
     return call
 
 
+def takes_loops(batch: Batch) -> bool:
+    """Whether the CPU runtime attends to such a batch with loops of its own; else it takes torch's."""
+    from blendrun.engine.cpu.attention_step import fits
+
+    return fits(*_of_loops(batch))
+
+
+def _of_loops(batch: Batch) -> tuple[torch.Tensor, ...]:
+    keys, values = (each.flatten(0, 1) for each in batch.cache(1))
+    query = batch.query()
+    return query, torch.empty_like(query), keys, values, batch.table(1)
+
+
+def loops(batch: Batch) -> Call:
+    """The CPU runtime's own."""
+    from blendrun.engine.cpu import attention_plan
+    from blendrun.engine.cpu.attention_step import Step
+
+    query, output, keys, values, table = _of_loops(batch)
+    requests, lengths = (each.long().numpy() for each in (batch.count(batch.rows), batch.all(batch.context)))
+    plan = attention_plan.decode(table.numpy(), requests, lengths, batch.kv_heads, torch.get_num_threads())
+    step = Step(plan, batch.heads, batch.kv_heads, batch.head_dim, batch.scale)
+    return lambda: step.run(query, output, keys, values)
+
+
 def plain(batch: Batch) -> Call:
-    """torch's own attention on keys and values without pages, as the CPU runtime does it."""
+    """torch's own attention on keys and values without pages."""
     # The query heads that share a key head are the rows of one product.
     query = batch.query().view(batch.rows, batch.kv_heads, batch.heads // batch.kv_heads, batch.head_dim)
     shape = (batch.rows, batch.context, batch.kv_heads, batch.head_dim)
@@ -186,6 +214,7 @@ KERNELS: Mapping[str, Callable[[Batch], Call]] = {
     "flashinfer": flashinfer,
     "trtllm_mha": trtllm_mha,
     "triton": triton,
+    LOOPS: loops,
 }
 # Where the engine's own does not run, in this order.
 STAND_INS = ("flashinfer", "triton")

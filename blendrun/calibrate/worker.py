@@ -1,4 +1,4 @@
-"""Raw rates of the device in plain torch: `python -m blendrun.calibrate.worker JSON`, one JSON line on stdout.
+"""Raw rates of the device: `python -m blendrun.calibrate.worker JSON`, one JSON line on stdout.
 
 Runs in a process of its own, which imports torch so that the command does not, and gives all its memory back.
 """
@@ -16,9 +16,10 @@ import psutil
 import torch
 
 from blendrun.calibrate.base import Rates
-from blendrun.calibrate.kernels import KERNELS, STAND_INS, Batch, plain
+from blendrun.calibrate.kernels import KERNELS, LOOPS, STAND_INS, Batch, plain, takes_loops
 from blendrun.calibrate.rates import PLAIN, Request
 from blendrun.calibrate.timing import by_device, by_host
+from blendrun.engine.cpu import products
 
 # Bytes of keys and values that are more than the caches of a GPU hold, several times over (B200: 126 MiB).
 _LEAST_READ = 512 << 20
@@ -59,7 +60,11 @@ def _seconds(run: Callable[[], Any], device: torch.device, repeats: int) -> floa
 def _matrix_product(size: int, device: torch.device, kind: torch.dtype, repeats: int) -> float:
     """FLOP/s of a product of two square matrices."""
     left, right = (torch.randn(size, size, device=device, dtype=kind) for _ in range(2))
-    return float(2 * size**3 / _seconds(lambda: left @ right, device, repeats))
+    multiply = partial(torch.matmul, left, right)
+    if device.type == "cpu" and products.works():
+        # As the CPU runtime does it.
+        multiply = partial(products.product, left, products.packed(right), None)
+    return float(2 * size**3 / _seconds(multiply, device, repeats))
 
 
 def _copy(size: int, device: torch.device, repeats: int) -> float:
@@ -77,7 +82,8 @@ def decode_attention(request: Request, device: torch.device, kind: torch.dtype) 
         made = plain(batch) if name == PLAIN else KERNELS[name](batch)
         return _seconds(made, device, request.repeats)
 
-    wanted = request.attention if device.type == "cuda" else PLAIN
+    on_cpu = LOOPS if device.type == "cpu" and takes_loops(batch) else PLAIN
+    wanted = request.attention if device.type == "cuda" else on_cpu
     taken, name, why = first_that_runs(wanted, seconds)
     return batch.read / taken, f"{name}, {batch.rows} x {batch.context} tokens", why
 

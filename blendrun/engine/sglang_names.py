@@ -55,8 +55,13 @@ PLATFORM = f"{_SRT}.platforms.interface.SRTPlatform"
 KV_POOL = f"{_CACHE}.memory_pool.MHATokenToKVPool"
 TOKEN_ALLOCATOR = f"{_CACHE}.allocator.token.TokenToKVPoolAllocator"
 _NATIVE_ATTENTION = f"{_SRT}.layers.attention.torch_native_backend.TorchNativeAttnBackend"
+BEGIN_ATTENTION = f"{_NATIVE_ATTENTION}.init_forward_metadata"
 EXTEND_ATTENTION = f"{_NATIVE_ATTENTION}._run_sdpa_forward_extend"
 DECODE_ATTENTION = f"{_NATIVE_ATTENTION}._run_sdpa_forward_decode"
+LINEAR = f"{_SRT}.layers.quantization.unquant.UnquantizedLinearMethod.apply"
+NORM, SILU = f"{_SRT}.layers.layernorm.RMSNorm.forward_native", f"{_SRT}.layers.activation.SiluAndMul.forward_native"
+ROTARY = f"{_SRT}.layers.rotary_embedding.base.RotaryEmbedding.forward_native"
+LM_HEAD = f"{_SRT}.layers.logits_processor.LogitsProcessor._compute_lm_head"
 
 # What SGLang's platform for CPUs would bring; ours brings it itself, before the version that does (cpu/older.py).
 XGRAMMAR = f"{_SRT}.constrained.xgrammar_backend"
@@ -140,7 +145,9 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "tools that must be called": (TOOL_LEVELS, TOOL_LEVEL),
     "schemas": (SCHEMA_REFUSAL,),
     "the CPU platform": (PLATFORM, KV_POOL, TOKEN_ALLOCATOR, ALLOCATE_MASK, APPLY_MASK),
-    "attention on the CPU": (EXTEND_ATTENTION, DECODE_ATTENTION),
+    "attention on the CPU": (BEGIN_ATTENTION, EXTEND_ATTENTION, DECODE_ATTENTION),
+    "products on the CPU": (LINEAR, LM_HEAD),
+    "layers on the CPU": (NORM, SILU, ROTARY),
     "seeds on the CPU": (BATCH_INFO, MERGE_BATCH_INFO, SAMPLE, SEEDED_DRAW),
     "gate": (NEW_PREFILL_BATCH, ADD_REQUEST, ADD_RESULT),
     "budget": (NEW_PREFILL_BATCH, NEW_ADDER, BATCH_PLAN),

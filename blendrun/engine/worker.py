@@ -30,8 +30,9 @@ from blendrun.engine.orphans import end_with_parent
 from blendrun.engine.resolved import resolved
 from blendrun.engine.scheduler import plugin
 from blendrun.engine.scheduler.planned import WARM_UP_ID
-from blendrun.engine.settings import runtime_versions, server_args
+from blendrun.engine.settings import CPU_PLATFORM, runtime_versions, server_args
 from blendrun.errors import ErrorCode
+from blendrun.tree.compiled import load_kernels
 
 
 def main() -> None:
@@ -63,6 +64,10 @@ def import_runtime() -> None:
     gc.disable()
     import_module("sglang.srt.entrypoints.engine")
     import_module("blendrun.engine.serving")
+    if os.environ.get("SGLANG_PLATFORM") == CPU_PLATFORM:
+        # Its loops, too: compiled the first time on a machine (8 s), loaded in a second from then on.
+        import_module("blendrun.engine.cpu.attention")
+        load_kernels("blendrun.engine.cpu")
     gc.freeze()
     gc.enable()
 

@@ -6,10 +6,13 @@
     @inlined
     def part_of_total(value: int) -> int: ...
 
+    @reordered
+    def largest(values: NDArray[np.float32]) -> float: ...
+
 A kernel (`compiled`) names its argument types, so exactly one machine code of it exists, found in the cache by the next
-process. `inlined` marks what kernels call, in any file; it is compiled as part of each of them. Numba's cache by itself
-notices changes of the kernel's own file only, so the name a kernel is cached under holds a digest of all code and all
-constants that it is made of.
+process. `inlined` marks what kernels call, in any file; it is compiled as part of each of them. So does `reordered`,
+for sums and largest values that may be taken in any order. Numba's cache by itself notices changes of the kernel's own
+file only, so the name a kernel is cached under holds a digest of all code and all constants that it is made of.
 
 Importing a module of kernels does not import Numba, which takes longer than all of blendrun's command line. Where no
 cache can be written (neither __pycache__ beside the source nor the user's cache folder), every process compiles.
@@ -21,7 +24,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from hashlib import blake2b
+from pathlib import Path
 from threading import Lock
 from types import CodeType, FunctionType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
@@ -39,6 +44,8 @@ I32_TABLE_IN = "Array(i4, 2, 'C', True)"
 F64_TABLE_OUT = "f8[:, ::1]"
 
 _NOTHING = subprocess.DEVNULL
+# In LLVM's words: what `reordered` allows.
+_ANY_ORDER = {"reassoc", "nnan", "nsz", "contract"}
 
 _KERNELS: list[Kernel[..., Any]] = []
 _LOCK = Lock()
@@ -69,12 +76,24 @@ class Kernel(Generic[P, R]):
                 self._code = dispatcher
             return cast(Callable[P, R], self._code)
 
+    @cached_property
+    def address(self) -> int:
+        """Where its machine code begins, for C code that calls it with arguments as C has them."""
+        self.load()
+        code: Any = self._code
+        [compilation] = code.overloads.values()
+        return int(compilation.library.get_pointer_to_function(compilation.fndesc.llvm_cfunc_wrapper_name))
+
 
 class Inlined(Generic[P, R]):
-    """A function that kernels call. Called from Python it is plain Python."""
+    """A function that kernels call. Called from Python it is plain Python.
 
-    def __init__(self, function: Callable[P, R]) -> None:
+    reordered: whether its sums and largest values may be taken in any order, which makes them vectors' work.
+    """
+
+    def __init__(self, function: Callable[P, R], reordered: bool = False) -> None:
         self.function = cast(FunctionType, function)
+        self.reordered = reordered
         self.code: Any = None
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -98,6 +117,14 @@ def inlined(function: Callable[P, R]) -> Inlined[P, R]:
     return Inlined(function)
 
 
+def reordered(function: Callable[P, R]) -> Inlined[P, R]:
+    """Decorator of a function that kernels call, whose result may differ by rounding from that of the order written.
+
+    It must not meet a NaN.
+    """
+    return Inlined(function, reordered=True)
+
+
 def needs_compiling() -> bool:
     """Whether a kernel of the modules imported so far must be compiled; those in the cache are loaded.
 
@@ -106,9 +133,15 @@ def needs_compiling() -> bool:
     return bool(_missing())
 
 
-def load_kernels() -> None:
+def load_kernels(package: str = "") -> None:
     """Load every kernel of the modules imported so far, compiling what is in no cache: some of it in a process beside
-    this one, for the compiler is never in two threads at once."""
+    this one, for the compiler is never in two threads at once. package: load only those below it, all in this process.
+    """
+    if package:
+        for kernel in _KERNELS:
+            if kernel.function.__module__.startswith(package):
+                kernel.load()
+        return
     mine, others = _divided(_missing())
     beside = _start_compiling(others) if others else None
     for kernel in mine:
@@ -179,12 +212,17 @@ def _signature(arguments: tuple[str | np.dtype[np.void], ...]) -> tuple[Any, ...
     return tuple(next(named) if isinstance(each, str) else from_dtype(each)[::1] for each in arguments)
 
 
-def _jit(function: FunctionType, *, kernel: bool) -> Any:
+def _jit(function: FunctionType, *, kernel: bool, reordered: bool = False) -> Any:
     from numba import njit
 
-    # What only kernels call needs no way in from Python, which takes longer to compile than most of it; none is called
-    # from C.
-    options = {"nogil": True, "error_model": "numpy", "no_cpython_wrapper": not kernel, "no_cfunc_wrapper": True}
+    # What only kernels call needs no way in from Python or C, which takes longer to compile than most of it.
+    options = {
+        "nogil": True,
+        "error_model": "numpy",
+        "no_cpython_wrapper": not kernel,
+        "no_cfunc_wrapper": not kernel,
+        "fastmath": _ANY_ORDER if reordered else False,
+    }
     try:
         return njit(function, cache=kernel, **options)
     except RuntimeError:
@@ -203,7 +241,7 @@ def _with_inner_functions(function: FunctionType) -> FunctionType:
 
 def _inner(value: Inlined[..., Any]) -> Any:
     if value.code is None:
-        value.code = _jit(_with_inner_functions(value.function), kernel=False)
+        value.code = _jit(_with_inner_functions(value.function), kernel=False, reordered=value.reordered)
     return value.code
 
 
@@ -221,7 +259,11 @@ def _ingredients(function: FunctionType, seen: set[FunctionType]) -> Iterator[st
     for name in function.__code__.co_names:
         value = function.__globals__.get(name)
         if isinstance(value, Inlined):
+            yield str(value.reordered)
             yield from _ingredients(value.function, seen)
+        elif (definition := getattr(value, "_defn", None)) is not None:
+            # One of Numba's intrinsics, a function that writes instructions: with whatever helpers its file has.
+            yield Path(definition.__code__.co_filename).read_text(encoding="utf-8")
         else:
             # Numba freezes globals. Modules and builtins come with Python and Numba, whose versions its cache knows.
             yield name if callable(value) or isinstance(value, ModuleType) else f"{name} = {value!r}"

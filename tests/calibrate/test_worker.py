@@ -51,7 +51,12 @@ def test_the_cpu_is_timed_by_what_its_runtime_does() -> None:
     request = Request("cpu", *SHAPE, repeats=1, attention="torch_native")
     bandwidth, ran, why = decode_attention(request, torch.device("cpu"), torch.float32)
     assert bandwidth > 0
-    assert (ran, why) == ("torch, 16 x 1024 tokens", "")
+    assert (ran, why) == ("torch_native, 16 x 1024 tokens", "")
+
+
+def test_what_the_cpus_loops_do_not_take_is_timed_by_torch() -> None:
+    request = Request("cpu", *SHAPE, repeats=1, attention="torch_native")
+    assert decode_attention(request, torch.device("cpu"), torch.bfloat16)[1:] == ("torch, 16 x 1024 tokens", "")
 
 
 def test_a_kernel_that_breaks_its_process_costs_only_its_own_figure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,6 +66,20 @@ def test_decode_together_is_decode_one_by_one(lengths: list[int]) -> None:
         torch.testing.assert_close(output[row : row + 1], reference(query[row : row + 1], keys[places], values[places]))
 
 
+@pytest.mark.parametrize("hook", ["decode", "extend"])
+def test_a_pool_of_16_bits_goes_through_torch(hook: str) -> None:
+    keys, values, slots = pool()
+    keys, values, slots = keys.bfloat16(), values.bfloat16(), slots.to(torch.int32)
+    query = torch.randn(1, HEADS, HEAD_SIZE, generator=torch.Generator().manual_seed(3))
+    given = (stock, None, query, torch.empty_like(query), keys, values, slots, torch.tensor([2]), torch.tensor([40]))
+    if hook == "decode":
+        output = decode_together(*given)
+    else:
+        output = extend_new_rows(*given, torch.tensor([39]), torch.tensor([1]), enable_gqa=True, causal=True)
+    places = slots[2, :40]
+    torch.testing.assert_close(output, reference(query, keys[places].float(), values[places].float()))
+
+
 def test_lengths_go_in_groups_of_a_bounded_spread() -> None:
     groups = _alike([100, 10, 140, 14, 16, 1000])
     assert sorted(place for group in groups for place in group) == list(range(6))

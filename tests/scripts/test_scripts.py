@@ -28,6 +28,7 @@ SMALL = {
     "bench/simulate.py mix-1 --scale 0.005": "pdmux",
     "bench/short.py mix-1:1000:0": "| mix-1:1000:0 | 1,000 |",
     "bench/tails.py --seeds 1 --requests 200": "longest first by mean",
+    "bench/attention.py --rows 2 --contexts 40 --prefills 9:7 --repeats 1": "| 9 | 7 |",
     "bench/memory.py --lines 2000": "resumed answers equal those of the whole run: True",
     "bench/page.py --requests 500 --out page": "MiB",
     "make_figures.py figures": "",

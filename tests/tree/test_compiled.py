@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import sys
@@ -211,3 +212,63 @@ def test_one_core_compiles_all_itself(tmp_path: Path, monkeypatch: pytest.Monkey
     path.write_text(TWO)
     fresh(path)
     assert machinery._divided(machinery._KERNELS) == (machinery._KERNELS, [])
+
+
+REORDERED = """
+import numpy as np
+from numba.core import types
+from numba.extending import intrinsic
+from blendrun.tree.compiled import I32_IN, I64, compiled, {mark}
+
+@intrinsic
+def more(_, value):
+    def write(context, builder, signature, arguments):
+        return builder.add(arguments[0], arguments[0].type({step}))
+    return types.int64(types.int64), write
+
+@{mark}
+def total_of(values, limit):
+    result = 0.0
+    for i in range(limit):
+        result += values[i]
+    return result
+
+@compiled(I32_IN, I64)
+def total(values, limit):
+    return more(np.int64(total_of(values, limit)))
+"""
+
+
+@pytest.mark.parametrize("before, after", [({"mark": "inlined"}, {"mark": "reordered"}), ({"step": 1}, {"step": 2})])
+def test_instructions_and_the_freedom_to_reorder_are_part_of_the_name(
+    tmp_path: Path, before: dict[str, object], after: dict[str, object]
+) -> None:
+    """Code in the cache is not taken for that of a kernel whose intrinsics, or allowances, were others."""
+    path, usual = tmp_path / "kernels.py", {"mark": "reordered", "step": 1}
+    values = np.arange(5, dtype=np.int32)
+    for words in (before, after):
+        chosen = usual | words
+        path.write_text(REORDERED.format(**chosen))
+        module = fresh(path)
+        assert machinery.needs_compiling()
+        machinery.load_kernels()
+        assert module.total(values, 4) == 6 + int(str(chosen["step"]))
+
+
+def test_c_code_can_call_a_kernel(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.py"
+    path.write_text(
+        "from blendrun.tree.compiled import I64, compiled\n@compiled(I64)\ndef double(x):\n    return 2 * x\n"
+    )
+    address = fresh(path).double.address
+    assert ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(address)(21) == 42
+
+
+def test_kernels_of_one_package_are_loaded_alone(tmp_path: Path) -> None:
+    path = tmp_path / "kernels.py"
+    path.write_text(SOURCE.format(step=1))
+    fresh(path)
+    machinery.load_kernels("another.package")
+    assert machinery.needs_compiling()
+    machinery.load_kernels("kern")
+    assert not machinery.needs_compiling()

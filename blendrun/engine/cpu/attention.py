@@ -1,25 +1,30 @@
-"""Attention on the CPU: a prefix hit saves time, and decode rows are attended together.
+"""Attention on the CPU: a prefix hit saves time, decode rows are attended together, and keys are read where they lie.
 
-Stock `torch_native` pads the query of every extend to the whole sequence, so that a request with 1,000 cached and 10
-new tokens pays for 1,010 query rows, and each decode row of a mixed batch pays for its whole context. This hook runs
-the same attention for the new rows only, under a causal mask aligned to the lower right corner.
+Stock `torch_native` copies the keys of every request out of the pool, once for each query head in decode, and pads the
+query of every extend to the whole sequence: a request with 1,000 cached and 10 new tokens pays for 1,010 query rows.
 
-Stock decode attends one request after another, with the key heads copied for every query head. Here requests of like
-length go together, and the query heads that share a key head are the rows of one product.
+In float32 compiled loops do both (`attention_loop`). What they do not take (`attention_step.fits`) goes through torch:
+extend for the new rows only, under a causal mask aligned to the lower right corner; decode for requests of like length
+together, the query heads that share a key head as the rows of one product.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
+from blendrun.engine.cpu import attention_plan, layers, products
+from blendrun.engine.cpu.attention_plan import Plan
+from blendrun.engine.cpu.attention_step import Step, fits
 from blendrun.engine.settings import CPU_PLATFORM
-from blendrun.engine.sglang_names import DECODE_ATTENTION, EXTEND_ATTENTION
+from blendrun.engine.sglang_names import BEGIN_ATTENTION, DECODE_ATTENTION, EXTEND_ATTENTION
 
 # Requests attended together may differ in length by this factor: more pads more, less makes more calls.
 _LENGTH_SPREAD = 1.5
@@ -33,8 +38,11 @@ def register() -> None:
         return
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
+    HookRegistry.register(BEGIN_ATTENTION, begin, HookType.BEFORE)
     HookRegistry.register(EXTEND_ATTENTION, extend_new_rows, HookType.AROUND)
     HookRegistry.register(DECODE_ATTENTION, decode_together, HookType.AROUND)
+    for target, hook in (products.hooks() | layers.hooks()).items():
+        HookRegistry.register(target, hook, HookType.AROUND)
 
 
 def extend_new_rows(
@@ -70,6 +78,16 @@ def extend_new_rows(
             extend_prefix_lens, extend_seq_lens, encoder_lens, scaling=scaling, enable_gqa=enable_gqa,
             causal=causal, is_cross_attn=is_cross_attn, sliding_window_size=sliding_window_size,
         )  # fmt: skip
+
+    if fits(query, output, k_cache, v_cache, req_to_token):
+        table = req_to_token.numpy()
+
+        def prefill() -> Plan:
+            requests, lengths, new = _integers(req_pool_indices, seq_lens, extend_seq_lens)
+            return attention_plan.prefill(table, requests, lengths, new, k_cache.shape[1])
+
+        _step(backend, seq_lens, prefill, query, k_cache, scaling).run(query, output, k_cache, v_cache)
+        return output
 
     rows = zip(req_pool_indices.tolist(), seq_lens.tolist(), extend_seq_lens.tolist(), strict=True)
     start = 0
@@ -124,6 +142,16 @@ def decode_together(
             sliding_window_size=sliding_window_size,
         )  # fmt: skip
 
+    if fits(query, output, k_cache, v_cache, req_to_token):
+        table = req_to_token.numpy()
+
+        def decode() -> Plan:
+            requests, lengths = _integers(req_pool_indices, seq_lens)
+            return attention_plan.decode(table, requests, lengths, k_cache.shape[1], torch.get_num_threads())
+
+        _step(backend, seq_lens, decode, query, k_cache, scaling).run(query, output, k_cache, v_cache)
+        return output
+
     kv_heads, heads_each = k_cache.shape[1], query.shape[1] // k_cache.shape[1]
     for rows in _alike(seq_lens.tolist()):
         picked = torch.tensor(rows)
@@ -143,6 +171,35 @@ def decode_together(
         )
         output[picked] = attended.reshape(len(rows), query.shape[1], -1)
     return output
+
+
+def _integers(*tensors: torch.Tensor) -> Iterator[NDArray[np.int64]]:
+    return (each.numpy().astype(np.int64) for each in tensors)
+
+
+def begin(backend: Any, *_: Any, **__: Any) -> None:
+    """A new step: what was planned for the last is not for this one."""
+    backend.blendrun_step = None
+
+
+def _step(
+    backend: Any,
+    seq_lens: torch.Tensor,
+    plan: Callable[[], Plan],
+    query: torch.Tensor,
+    k_cache: torch.Tensor,
+    scaling: float | None,
+) -> Step:
+    """That of this forward pass, kept with the tensor of its lengths: made by the first of its layers."""
+    shape = (query.shape[1], k_cache.shape[1], query.shape[2])
+    scale = query.shape[2] ** -0.5 if scaling is None else scaling
+    lengths, step = getattr(backend, "blendrun_step", None) or (None, None)
+    if step is None or lengths is not seq_lens or step.shape != shape or step.scale != scale:
+        step = Step(plan(), *shape, scale)
+        # Where nobody tells of new steps, nothing is kept.
+        if hasattr(backend, "blendrun_step"):
+            backend.blendrun_step = (seq_lens, step)
+    return step
 
 
 def _alike(lengths: list[int]) -> list[list[int]]:

@@ -1,8 +1,8 @@
 """The out-of-tree SGLang platform: plain PyTorch on the CPU, in float32.
 
 SGLang's in-tree CPU platform wants an AMX machine and its own kernel package. This one asks for neither: attention is
-SGLang's `torch_native` backend, sampling its `pytorch` backend, everything above them (scheduler, radix cache,
-chunked prefill, overlap) is the same code that runs on a GPU.
+SGLang's `torch_native` backend with loops of our own behind it (`attention`), sampling its `pytorch` backend.
+Everything above them (scheduler, radix cache, chunked prefill, overlap) is the same code that runs on a GPU.
 """
 
 from __future__ import annotations
