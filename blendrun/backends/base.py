@@ -14,6 +14,7 @@ from blendrun.events import Listener
 from blendrun.models.resolve import ResolvedModel
 from blendrun.planner.run_planner import RunPlanner
 from blendrun.runner.replica import MakeEngine
+from blendrun.runner.settings import FindPurpose
 from blendrun.runner.strict import JobCheck
 
 # Without a sign of life for so long an engine is hung.
@@ -55,6 +56,7 @@ class Backend:
     answer. versions: of the engine's packages. planner: None where rows are fed as they stand. check: of prompts, for
     `--strict`. shows_tools: whether the model's chat template does; None where nobody knows. stall: seconds of silence
     that mean a hung engine; load: while it comes up. resolved: the model, where its tokenizer is here.
+    purpose: what a job's lines need an engine for; None where engines take all.
     """
 
     engine: str
@@ -71,6 +73,7 @@ class Backend:
     check: JobCheck | None = None
     resolved: ResolvedModel | None = None
     shows_tools: bool | None = None
+    purpose: FindPurpose | None = None
 
 
 # Raises UsageError, InputMissingError, EngineUnavailableError.

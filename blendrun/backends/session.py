@@ -145,6 +145,7 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         check=backend.check,
         check_answers=options.check_answers,
         shows_tools=backend.shows_tools,
+        purpose=backend.purpose,
         resume=options.resume,
         accept_changes=options.accept_changes,
         retry_errors=options.retry_errors,

@@ -33,7 +33,7 @@ from blendrun.jobs.job import Job
 from blendrun.jobs.lines_read import LinesRead
 from blendrun.jobs.spool import remove_others
 from blendrun.lengths.history import HistoryUnavailableError
-from blendrun.names import EngineName
+from blendrun.names import EngineName, Purpose
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.failed_lines import FailedLines
 from blendrun.runner.kept import AnswerCheck
@@ -77,6 +77,7 @@ class Invocation:
     status: StatusFile
     lines: LinesRead
     rows: Rows | None = None
+    purpose: Purpose = field(default=Purpose.GENERATE, init=False)
     manifest: manifests.Manifest = field(init=False)
     salt: bytes = field(init=False)
     ledger: Ledger = field(init=False)
@@ -92,6 +93,8 @@ class Invocation:
     new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
 
     def execute(self, make_engine: MakeEngine) -> Summary:
+        if self.settings.purpose is not None:
+            self.purpose = self.settings.purpose(self.job)
         self.manifest = self._manifest()
         self.salt = self.manifest.salt
         self.rejected = int(self.job.rejected.sum())
@@ -197,18 +200,19 @@ class Invocation:
             plan = self._plan(rows)
             return Divided(plan, (plan,))
         if self.settings.divider is None:
-            return divide_rows(rows, self.settings.order, self.settings.overlap, replicas)
+            divided = divide_rows(rows, self.settings.order, self.settings.overlap, replicas)
+            return divided.for_purpose(self.purpose)
         with self.stopwatch.phase("plan"):
-            divided = self.settings.divider(self.job, rows, replicas, self.hear)
+            divided = self.settings.divider(self.job, rows, replicas, self.hear).for_purpose(self.purpose)
         self._tell_plan(divided.whole)
         return divided
 
     def _plan(self, rows: NDArray[np.int64]) -> RunPlan:
         settings = self.settings
         if settings.planner is None or not len(rows):
-            return plan_rows(rows, settings.order, settings.overlap)
+            return plan_rows(rows, settings.order, settings.overlap).for_purpose(self.purpose)
         with self.stopwatch.phase("plan"):
-            plan = settings.planner(self.job, rows, self.hear)
+            plan = settings.planner(self.job, rows, self.hear).for_purpose(self.purpose)
         if settings.replicas == 1:
             self._tell_plan(plan)
         return plan
@@ -258,6 +262,8 @@ class Invocation:
 
     def _manifest(self) -> manifests.Manifest:
         settings = self.settings
+        # As the argument of an engine's that a user may give himself.
+        embeds = {} if self.purpose is Purpose.GENERATE else {"is_embedding": True}
         return manifests.Manifest(
             schema_version=manifests.SCHEMA_VERSION,
             versions={"blendrun": __version__, **settings.versions},
@@ -267,7 +273,7 @@ class Invocation:
             model=path_text(settings.model),
             model_identity=settings.model_identity,
             engine=settings.engine,
-            answer_settings=settings.answer_settings,
+            answer_settings=settings.answer_settings | embeds,
             shard=str(settings.shard) if settings.shard is not None else None,
             division=self.rows.division if self.rows is not None else None,
         )
