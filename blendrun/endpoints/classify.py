@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from blendrun.endpoints.base import ServingPath, Usage
+from blendrun.endpoints.base import ServingPath, Usage, refuse
 from blendrun.endpoints.inputs import InputsEndpoint, inputs_of, read_usage
+
+# SGLang 0.5.23, serving_classify.py: in the place of an error.
+_NO_CLASS = ("Default", [1.0])
 
 
 class Classify(InputsEndpoint):
@@ -18,6 +22,13 @@ class Classify(InputsEndpoint):
         decodes=False,
     )
     answer_content = ("probs", (list,))
+
+    def joined(self, body: Mapping[str, Any], answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Raises LineError for what SGLang gives where the head's numbers are no classes: one of its own making."""
+        found = super().joined(body, answers)
+        if any((each["label"], each["probs"]) == _NO_CLASS for each in found["data"]):
+            raise refuse("the model's head gives no classes: /v1/score has its numbers")
+        return found
 
     def replay_body(self, body: dict[str, Any], text: str, usage: Usage, reason: str) -> dict[str, Any]:
         each = {"label": "LABEL_0", "probs": [1.0], "num_classes": 1}

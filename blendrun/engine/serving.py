@@ -87,7 +87,12 @@ class Serving:
         answers = [outcome for outcome in outcomes if isinstance(outcome, dict)]
         # What one prompt of a line fails with, the line does.
         failed = next((outcome for outcome in outcomes if isinstance(outcome, Result)), None)
-        return failed if failed is not None else _result(item.row, endpoint, endpoint.joined(whole, answers))
+        if failed is not None:
+            return failed
+        try:
+            return _result(item.row, endpoint, endpoint.joined(whole, answers))
+        except LineError as error:
+            return failure(item.row, 400, error.code, error.message)
 
     async def _read(self, item: WorkItem, body: dict[str, Any], path: ServingPath) -> dict[str, Any] | Result:
         """The response to a request that decodes nothing, or to a part of one; or its failure."""
