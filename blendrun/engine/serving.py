@@ -24,16 +24,17 @@ from pydantic import ValidationError
 from sglang.srt.environ import ToolStrictLevel, envs
 
 from blendrun.endpoints.adapters import adapter_of
-from blendrun.endpoints.base import Endpoint, ServingPath
+from blendrun.endpoints.base import ServingPath
 from blendrun.endpoints.fields import refuse_field
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine import sglang_names
 from blendrun.engine.answers import asked_of_sglang, completed
 from blendrun.engine.base import Result, WorkItem
 from blendrun.engine.failure import failure
+from blendrun.engine.outcome import answer_of, code_of, result_of
 from blendrun.engine.reading import Reading, ReadManager, as_object, told_usage
 from blendrun.engine.scheduler.planned import attach_plan
-from blendrun.engine.sglang_names import GRAMMAR_DEAD_END, GRAMMAR_FAILURE, GRAMMARS, MEDIA_FAILURE
+from blendrun.engine.sglang_names import GRAMMAR_DEAD_END, GRAMMARS
 from blendrun.errors import ErrorCode, LineError
 
 # Answers are given before the scheduler has put their cache away.
@@ -90,7 +91,7 @@ class Serving:
         if failed is not None:
             return failed
         try:
-            return _result(item.row, endpoint, endpoint.joined(whole, answers))
+            return result_of(item.row, endpoint, endpoint.joined(whole, answers))
         except LineError as error:
             return failure(item.row, 400, error.code, error.message)
 
@@ -104,7 +105,7 @@ class Serving:
                 response = await handler._handle_non_streaming_request(adapted, request, None)
             if reading.refusal is not None:
                 raise reading.refusal
-            answer = _answer(item.row, as_object(response))
+            answer = answer_of(item.row, as_object(response))
             if isinstance(answer, Result):
                 return answer
             answer["usage"] = told_usage(reading)
@@ -112,7 +113,7 @@ class Serving:
         except LineError as error:
             return failure(item.row, 400, error.code, error.message)
         except (ValueError, TypeError, KeyError) as error:
-            return failure(item.row, 400, _code_of(str(error)), f"{error}")
+            return failure(item.row, 400, code_of(str(error)), f"{error}")
         except HTTPException as error:
             code = ErrorCode.REQUEST_TIMEOUT if error.status_code == 503 else ErrorCode.ENGINE_ERROR
             return failure(item.row, error.status_code, code, str(error.detail))
@@ -140,12 +141,12 @@ class Serving:
         except LineError as error:
             return failure(item.row, 400, error.code, error.message)
         except (ValueError, TypeError, KeyError) as error:
-            return failure(item.row, 400, _code_of(str(error)), f"{error}")
+            return failure(item.row, 400, code_of(str(error)), f"{error}")
         # Before SGLang makes a list of its parameters, one for each choice.
         bound = any(adapted.sampling_params.get(kind) for kind in GRAMMARS)
         try:
             response = await handler._handle_non_streaming_request(adapted, request, None)
-            answer = _answer(item.row, response)
+            answer = answer_of(item.row, response)
             if isinstance(answer, Result):
                 return answer
             if bound and not sglang_names.tells_dead_ends() and "abort" in ENDPOINTS[item.url].finish_reasons(answer):
@@ -289,32 +290,3 @@ def _plain(error: ValidationError) -> str:
     deepest = max(found, key=lambda each: (len(each["loc"]), each["type"] != "literal_error"))
     place = ".".join(str(part) for part in deepest["loc"] if not (isinstance(part, str) and _MEMBER.match(part)))
     return f"`{place}`: {deepest['msg']}"
-
-
-def _answer(row: int, response: Any) -> dict[str, Any] | Result:
-    """SGLang's response as an object; its JSON error response as a failure."""
-    if hasattr(response, "status_code") and hasattr(response, "body"):
-        content: dict[str, Any] = orjson.loads(response.body)
-        if response.status_code == 200:
-            return content
-        message = str(content.get("message", ""))
-        return failure(row, response.status_code, _code_of(message, response.status_code), message)
-    if isinstance(response, dict):
-        return response
-    answer: dict[str, Any] = orjson.loads(response.model_dump_json())
-    return answer
-
-
-def _result(row: int, endpoint: Endpoint, answer: dict[str, Any]) -> Result:
-    reasons = endpoint.finish_reasons(answer)
-    if "abort" in reasons:
-        return failure(row, 500, ErrorCode.ENGINE_ERROR, "the engine aborted the request")
-    return Result(row, 200, orjson.dumps(answer), endpoint.usage(answer), reasons)
-
-
-def _code_of(message: str, status: int = 400) -> ErrorCode:
-    if GRAMMAR_FAILURE in message:
-        return ErrorCode.SCHEMA_UNSUPPORTED
-    if MEDIA_FAILURE in message:
-        return ErrorCode.MEDIA_UNAVAILABLE
-    return ErrorCode.INVALID_REQUEST if status < 500 else ErrorCode.ENGINE_ERROR
