@@ -66,7 +66,7 @@ _LONGEST_ANSWER = LONGEST_RECORD - (16 << 20)
 class Invocation:
     """Works under the state folder's lock, and is the replicas' `Owner`.
 
-    lines: of the whole input. rows: what `job` is of a larger one.
+    lines: of the whole input. rows: what `job` is of a larger one. purpose: of the engines, by the whole input.
     """
 
     settings: RunSettings
@@ -77,7 +77,7 @@ class Invocation:
     status: StatusFile
     lines: LinesRead
     rows: Rows | None = None
-    purpose: Purpose = field(default=Purpose.GENERATE, init=False)
+    purpose: Purpose = Purpose.GENERATE
     manifest: manifests.Manifest = field(init=False)
     salt: bytes = field(init=False)
     ledger: Ledger = field(init=False)
@@ -93,8 +93,6 @@ class Invocation:
     new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
 
     def execute(self, make_engine: MakeEngine) -> Summary:
-        if self.settings.purpose is not None:
-            self.purpose = self.settings.purpose(self.job)
         self.manifest = self._manifest()
         self.salt = self.manifest.salt
         self.rejected = int(self.job.rejected.sum())

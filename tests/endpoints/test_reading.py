@@ -219,7 +219,7 @@ class TestRerank:
             ],
             "usage": {"prompt_tokens": 4, "completion_tokens": 0, "total_tokens": 4},
         }
-        ours = {"results": []}
+        ours: dict[str, Any] = {"results": []}
         assert ENDPOINTS[RERANK].in_one_form(ours) is ours
 
 

@@ -66,7 +66,7 @@ def ask(
     **server_args: Any,
 ) -> Asked:
     """One engine's word on all of that."""
-    asked = {"model": str(model), "lines": lines, "encode": encode, "score": score}
+    asked: dict[str, Any] = {"model": str(model), "lines": lines, "encode": encode, "score": score}
     asked["server_args"] = {"max_total_tokens": 4096, "disable_radix_cache": True, **server_args}
     done = subprocess.run(
         [sys.executable, "-m", "tests.runtime.read_engine"],
