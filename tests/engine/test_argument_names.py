@@ -6,6 +6,7 @@ import pytest
 
 from blendrun.engine import settings, sizes
 from blendrun.engine.base import AdaptiveStep, EngineSettings, SchedulerSettings
+from blendrun.engine.embedding import embedding_arguments
 from blendrun.engine.settings import server_args
 from blendrun.engine.sizes import PlannedSize, shrunk_arguments, sized_arguments
 
@@ -23,5 +24,6 @@ def test_all_are_arguments_of_sglang() -> None:
         asked = {} if overlap == "pdmux" else sized
         made = EngineSettings("m", platform, 1, server_args=asked, scheduler=scheduler, overlap=overlap)  # type: ignore[arg-type]
         named |= set(server_args(made))
+    named |= set(embedding_arguments({}, "gpu", bidirectional=True, shares=False, compute_capability=(9, 0)))
     assert len(known) > 300
     assert sorted(named - known) == []
