@@ -15,9 +15,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
-
-from sglang.srt.managers.tokenizer_manager_score_mixin import TokenizerManagerScoreMixin
 
 from blendrun.engine.base import Planned
 from blendrun.engine.scheduler.planned import attach_plan
@@ -51,7 +50,11 @@ class Reading:
 _current: ContextVar[Reading] = ContextVar("reading")
 
 
-class ReadManager(TokenizerManagerScoreMixin):  # type: ignore[misc]  # SGLang's class is untyped here
+# Methods of SGLang's that make requests of their own.
+_MAKERS = ("score_request", "score_prompts")
+
+
+class ReadManager:
     """SGLang's tokenizer manager, for its classes whose requests decode nothing."""
 
     def __init__(self, manager: Any, preparing: ThreadPoolExecutor, check_prompt: Callable[[Any], None]) -> None:
@@ -59,13 +62,15 @@ class ReadManager(TokenizerManagerScoreMixin):  # type: ignore[misc]  # SGLang's
         self._manager, self._preparing, self._check_prompt = manager, preparing, check_prompt
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._manager, name)
+        found = getattr(self._manager, name)
+        return MethodType(found.__func__, self) if name in _MAKERS else found
 
     async def generate_request(self, asked: Any, raw_request: Any = None) -> AsyncIterator[Any]:
         """SGLang's, for one line's request or requests."""
         reading = _current.get()
         try:
-            if not self._manager.model_config.is_embedding_gemma:
+            # Its end token is put behind the text where SGLang makes the ids.
+            if not getattr(self._manager.model_config, "is_embedding_gemma", False):
                 loop = asyncio.get_running_loop()
                 await loop.run_in_executor(self._preparing, self._check_prompt, asked)
         except LineError as refusal:
