@@ -17,7 +17,7 @@ NO_POOL = {**WHOLE, "attention_backend": "fa3", "prefill_only_disable_kv_cache":
     ("given", "platform", "bidirectional", "shares", "capability", "wanted"),
     [
         ({}, "cpu", False, False, None, {}),
-        ({}, "cpu", True, True, None, WHOLE),
+        ({}, "cpu", True, True, None, {**WHOLE, "mem_fraction_static": 0.5}),
         ({}, "gpu", False, True, (9, 0), {}),
         ({}, "gpu", False, False, (9, 0), NO_POOL),
         ({}, "gpu", True, True, (9, 0), NO_POOL),
