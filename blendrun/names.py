@@ -79,6 +79,15 @@ class DeviceName(StrEnum):
     GPU = "gpu"
 
 
+class Purpose(StrEnum):
+    """What an engine is started for. generate: answers are decoded, and prompts may be scored. embed: prompts are read,
+    and answered with a vector or with what the model's head says.
+    """
+
+    GENERATE = "generate"
+    EMBED = "embed"
+
+
 class UnknownFields(StrEnum):
     """What becomes of a line with a field that would have no effect. error: it is an error line that names the field.
     warn: it is answered without, and the run says how many lines there were.

@@ -13,6 +13,8 @@ from blendrun.endpoints.fields import REFUSED_FIELDS
 
 _BEGIN, _END = "<!-- fields: made by `make docs` -->\n", "<!-- end of fields -->"
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+# What decodes nothing has tables of its own, with much in common.
+_READING = ("/v1/embeddings", "/v1/classify", "/v1/score", "/v1/rerank")
 _WORDS = {
     Effect.KEPT: "works",
     Effect.DONE: "done as",
@@ -39,6 +41,15 @@ def _places() -> Iterator[tuple[str, dict[str, Field]]]:
     yield "completions", {name: field for name, field in completions.items() if name not in both}
     for url in APIS:
         yield f"`{url}`", {name: field for name, field in BODIES[url].items() if name not in REFUSED_FIELDS}
+    tables = {url: BODIES[url] for url in _READING}
+    common = {
+        name: field
+        for name, field in tables[_READING[0]].items()
+        if all(table.get(name) == field for table in tables.values())
+    }
+    yield ", ".join(url.rpartition("/")[2] for url in _READING), common
+    for url, table in tables.items():
+        yield url.rpartition("/")[2], {name: field for name, field in table.items() if common.get(name) != field}
     told: list[dict[str, Field]] = []
     for place, fields in PLACES.items():
         if not any(fields is each for each in told):

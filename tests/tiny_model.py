@@ -44,23 +44,102 @@ _CONFIG: dict[str, Any] = {
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json")
 
 
-def write_tiny_model(folder: Path, *, nan_token: int | None = None, **config: Any) -> Path:
+def write_tiny_model(folder: Path, *, nan_token: int | None = None, labels: int = 0, **config: Any) -> Path:
     """Write the model to `folder`, the same each time, and return it.
 
-    nan_token: a token whose embedding is no number, so that every logit behind it is none. config: other dimensions.
+    nan_token: a token whose embedding is no number, so that every logit behind it is none. labels: of a classification
+    head in the place of the output head; 0 for a model that generates. config: other dimensions.
     """
     folder.mkdir(parents=True, exist_ok=True)
     dimensions = _CONFIG | config
     weights = _weights(dimensions)
+    if labels:
+        dimensions |= {"architectures": ["LlamaForSequenceClassification"]} | _labels(labels)
+        weights["score.weight"] = 8 * weights.pop("lm_head.weight")[:labels]
     if nan_token is not None:
         weights["model.embed_tokens.weight"][nan_token] = np.nan
+    return _write(folder, dimensions, weights)
+
+
+def write_tiny_cross_encoder(folder: Path) -> Path:
+    """Write another model: BERT's architecture with a head of one number, which reads two texts together.
+
+    Its weights are random, too, and its tokenizer is the same, which knows no pairs: it puts one text behind the other.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    return _write(folder, _BERT, _bert_weights(_BERT))
+
+
+def _labels(count: int) -> dict[str, Any]:
+    """A configuration's fields for so many of them."""
+    names = [f"class-{number}" for number in range(count)]
+    return {
+        "num_labels": count,
+        "id2label": {str(number): name for number, name in enumerate(names)},
+        "label2id": {name: number for number, name in enumerate(names)},
+    }
+
+
+_BERT: dict[str, Any] = {
+    "architectures": ["BertForSequenceClassification"],
+    "model_type": "bert",
+    "attention_probs_dropout_prob": 0.0,
+    "dtype": "float32",
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.0,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "num_attention_heads": 4,
+    "num_hidden_layers": 2,
+    "pad_token_id": 2,
+    "position_embedding_type": "absolute",
+    "type_vocab_size": 2,
+    "vocab_size": 49152,
+    **_labels(1),
+}
+
+
+def _write(folder: Path, config: dict[str, Any], weights: dict[str, NDArray[np.float32]]) -> Path:
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    (folder / "config.json").write_text(json.dumps(dimensions, indent=2))
+    (folder / "config.json").write_text(json.dumps(config, indent=2))
     source = resolve_model("smollm2-135m", platform="cpu").path
     for name in _TOKENIZER:
         if (source / name).exists():
             shutil.copy(source / name, folder / name)
     return folder
+
+
+def _bert_weights(config: dict[str, Any]) -> dict[str, NDArray[np.float32]]:
+    draw = np.random.default_rng(_SEED)
+    hidden, inner = config["hidden_size"], config["intermediate_size"]
+    found: dict[str, NDArray[np.float32]] = {}
+
+    def matrix(name: str, rows: int, columns: int) -> None:
+        found[f"{name}.weight"] = draw.standard_normal((rows, columns), dtype=np.float32) / np.float32(columns**0.5)
+
+    def linear(name: str, rows: int, columns: int) -> None:
+        matrix(name, rows, columns)
+        found[f"{name}.bias"] = np.zeros(rows, dtype=np.float32)
+
+    def norm(name: str) -> None:
+        found[f"{name}.weight"], found[f"{name}.bias"] = np.ones(hidden, np.float32), np.zeros(hidden, np.float32)
+
+    for name, rows in (("word", config["vocab_size"]), ("position", 512), ("token_type", 2)):
+        matrix(f"bert.embeddings.{name}_embeddings", rows, hidden)
+    norm("bert.embeddings.LayerNorm")
+    for number in range(config["num_hidden_layers"]):
+        layer = f"bert.encoder.layer.{number}"
+        for name in ("self.query", "self.key", "self.value", "output.dense"):
+            linear(f"{layer}.attention.{name}", hidden, hidden)
+        norm(f"{layer}.attention.output.LayerNorm")
+        linear(f"{layer}.intermediate.dense", inner, hidden)
+        linear(f"{layer}.output.dense", hidden, inner)
+        norm(f"{layer}.output.LayerNorm")
+    linear("bert.pooler.dense", hidden, hidden)
+    linear("classifier", config["num_labels"], hidden)
+    return found
 
 
 def _weights(config: dict[str, Any]) -> dict[str, NDArray[np.float32]]:

@@ -15,6 +15,7 @@ from blendrun.learned.own import OwnSpeed
 from blendrun.models.resolve import ResolvedModel
 from blendrun.planner.run_planner import RunPlanner
 from blendrun.runner.replica import MakeEngine
+from blendrun.runner.settings import FindPurpose
 from blendrun.runner.strict import JobCheck
 
 # Without a sign of life for so long an engine is hung.
@@ -57,6 +58,7 @@ class Backend:
     `--strict`. shows_tools: whether the model's chat template does; None where nobody knows. stall: seconds of silence
     that mean a hung engine; load: while it comes up. resolved: the model, where its tokenizer is here. speed: of the
     engines, where they are this machine's.
+    purpose: what a job's lines need an engine for; None where engines take all.
     """
 
     engine: str
@@ -74,6 +76,7 @@ class Backend:
     resolved: ResolvedModel | None = None
     shows_tools: bool | None = None
     speed: OwnSpeed | None = None
+    purpose: FindPurpose | None = None
 
 
 # Raises UsageError, InputMissingError, EngineUnavailableError.

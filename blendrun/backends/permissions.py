@@ -15,8 +15,10 @@ from blendrun.models.card import ModelCard
 from blendrun.runner.replica import MakeEngine
 
 
-def rules_of(options: RunOptions, arguments: dict[str, Any], card: ModelCard | None = None) -> Rules:
-    """What lines may ask for. arguments: of the engine. Raises UsageError."""
+def rules_of(
+    options: RunOptions, arguments: dict[str, Any], card: ModelCard | None = None, no_pairs: str | None = None
+) -> Rules:
+    """What lines may ask for. arguments: of the engine. no_pairs: why it scores no pairs. Raises UsageError."""
     names = [options.model, arguments.get("served_model_name"), "default"]
     if card is not None:
         names += [card.alias, card.source.hub if card.source else None]
@@ -25,6 +27,7 @@ def rules_of(options: RunOptions, arguments: dict[str, Any], card: ModelCard | N
         media_urls=options.allow_media_urls,
         adapters=declared_adapters(arguments.get("lora_paths")),
         unknown=None if parse_servers(options.engine) else options.unknown_fields,
+        no_pairs=no_pairs,
         base=tuple(dict.fromkeys(name for name in names if isinstance(name, str))),
     )
 

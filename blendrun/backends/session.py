@@ -146,6 +146,7 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         check_answers=options.check_answers,
         shows_tools=backend.shows_tools,
         speed=backend.speed,
+        purpose=backend.purpose,
         resume=options.resume,
         accept_changes=options.accept_changes,
         retry_errors=options.retry_errors,

@@ -9,12 +9,14 @@ import msgspec
 
 from blendrun.backends.base import STALL_S, Backend, Opening, Placement
 from blendrun.backends.permissions import rules_of
+from blendrun.backends.purpose import find_purpose
 from blendrun.backends.ray import on_node
 from blendrun.backends.speed import speed_of
 from blendrun.blend.orders import needs_prompts
 from blendrun.cost.detect import compute_capability
 from blendrun.engine.base import Engine, EngineSettings, Platform
 from blendrun.engine.child import EarlyChildren
+from blendrun.engine.embedding import embedding_arguments
 from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.ray.host import Sglang
@@ -30,16 +32,19 @@ from blendrun.engine.sizes import PlannedSize, engine_limits, limits_to_plan, sh
 from blendrun.errors import UsageError
 from blendrun.events import Listener, Note
 from blendrun.learned.own import OwnSpeed
+from blendrun.models.kind import ModelKind
 from blendrun.models.resolve import ResolvedModel, resolve_model
-from blendrun.names import EngineName, OrderName, Overlap
+from blendrun.names import EngineName, OrderName, Overlap, Purpose
 from blendrun.planner.run_plan import RunPlan
 from blendrun.planner.run_planner import RunPlanner
 from blendrun.runner.dispatch import scheduler_settings
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.strict import JobCheck
 from blendrun.store.folder import StateFolder
-from blendrun.tokens.load import template_shows_tools
+from blendrun.tokens.load import template_reranks, template_shows_tools
 
+# Share of a job's prompt tokens that a cache must hold to be worth its room and its steps.
+_WORTH_CACHING = 0.05
 # One forward pass of a large model takes minutes on a CPU.
 _CPU_STALL_S = 1800.0
 
@@ -65,7 +70,7 @@ def open_backend(opening: Opening) -> Backend:
         model=options.model,
         identity=resolved.identity,
         make_engine=_engines(settings, resolved, place, opening.early),
-        rules=rules_of(options, arguments, resolved.card),
+        rules=rules_of(options, arguments, resolved.card, _no_pairs(resolved, arguments)),
         replicas=place.replicas,
         stall=_CPU_STALL_S if place.platform == "cpu" else STALL_S,
         # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
@@ -76,6 +81,7 @@ def open_backend(opening: Opening) -> Backend:
         resolved=resolved,
         shows_tools=template_shows_tools(resolved.path, arguments.get("chat_template")),
         speed=speed,
+        purpose=find_purpose(resolved, arguments),
     )
 
 
@@ -98,6 +104,17 @@ def engine_settings(
         trust_remote_code=trust_remote_code,
         server_args=_parsers(model) | given,
         model_name=model.name,
+    )
+
+
+def _no_pairs(model: ResolvedModel, arguments: dict[str, Any]) -> str | None:
+    """Why the model cannot say how well two texts go together; None where it can."""
+    if model.kind is not ModelKind.GENERATOR or template_reranks(model.path, arguments.get("chat_template")):
+        return None
+    return (
+        f"pairs of texts are scored by a model with a classification head, or by a reranker's chat template "
+        f"(--engine-arg chat_template=FILE), and {model.name} has neither; `query`, `items` and `label_token_ids` on "
+        "/v1/score go with any model that generates"
     )
 
 
@@ -189,11 +206,21 @@ def context_length(model: ResolvedModel, arguments: dict[str, Any]) -> int | Non
 
 
 def _size_of(plan: RunPlan) -> PlannedSize:
+    if plan.purpose is Purpose.EMBED:
+        # Nothing decodes, and what is read ends with its step.
+        return PlannedSize(fraction=None if plan.costed is None else plan.costed.pool.fraction)
     if plan.costed is None:
         return PlannedSize(plan.max_running)
     # Under pdmux every graph is captured once for each division of the device.
     graphs = None if plan.overlap is Overlap.PDMUX else plan.costed.graph_rows
     return PlannedSize(plan.max_running, graphs, plan.costed.pool.fraction)
+
+
+def _shares(plan: RunPlan) -> bool:
+    """Whether a prefix cache is worth it; where nobody knows, it is."""
+    if not plan.prompt_tokens or plan.predicted_hit_tokens is None:
+        return True
+    return plan.predicted_hit_tokens > _WORTH_CACHING * plan.prompt_tokens
 
 
 def _engines(settings: EngineSettings, model: ResolvedModel, place: Placement, early: EarlyChildren) -> MakeEngine:
@@ -205,6 +232,14 @@ def _engines(settings: EngineSettings, model: ResolvedModel, place: Placement, e
         occupancy = state.occupancy if state.occupancy.exists() and needs is None else None
         size = _size_of(plan)
         sized = sized_arguments(arguments, platform, size)
+        if plan.purpose is Purpose.EMBED:
+            sized = embedding_arguments(
+                sized,
+                platform,
+                bidirectional=model.bidirectional,
+                shares=_shares(plan),
+                compute_capability=compute_capability() if platform == "gpu" and needs is None else None,
+            )
         fitting = shrunk_arguments(sized, platform, shrinks, context_length(model, arguments), size.fraction)
         planned = msgspec.structs.replace(
             settings,

@@ -6,9 +6,9 @@ A new endpoint is one file beside `chat.py` and one line in `registry.py`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -44,16 +44,30 @@ class Usage(msgspec.Struct, frozen=True):
     output: int = 0
 
 
+class Pair(NamedTuple):
+    """Two texts that a model reads together, to say how well they go together. instruct: for models that take one."""
+
+    query: str
+    document: str
+    instruct: str = ""
+
+
+# A prompt that no chat template makes: a text, token ids, or a pair.
+PlainPrompt = str | list[Any] | Pair
+
+
 @dataclass(frozen=True, slots=True)
 class ServingPath:
     """Where SGLang's own implementation lives, as `module:Class`, so that only the engine process imports it.
 
     takes_template: the serving class is built with the engine's template manager as second argument.
+    decodes: whether tokens are sampled; without, a prompt is read and its request has ended.
     """
 
     serving_class: str
     request_class: str
     takes_template: bool = True
+    decodes: bool = True
 
 
 class Endpoint(ABC):
@@ -61,7 +75,9 @@ class Endpoint(ABC):
 
     prompt_field: where the prompt is in a body. bound_fields: those that bound an answer's tokens, the one that counts
     first. needs_bound: servers cut an answer short (16 tokens) where a request sets none. answer_field: where the
-    answers are in a response. serving: None where only servers (`--engine http://...`) answer it.
+    answers are in a response. answer_content: what each of them has, and of which types; None where that is not looked
+    at. reads_logprobs: whether answers are made of log probabilities. serving: None where only servers
+    (`--engine http://...`) answer it.
     """
 
     url: str
@@ -69,6 +85,8 @@ class Endpoint(ABC):
     bound_fields: tuple[str, ...] = ()
     needs_bound: bool = False
     answer_field: str = "choices"
+    answer_content: tuple[str, tuple[type, ...]] | None = None
+    reads_logprobs: bool = False
     serving: ServingPath | None = None
 
     @abstractmethod
@@ -79,8 +97,8 @@ class Endpoint(ABC):
         """
 
     @abstractmethod
-    def plain_prompt(self, body: Mapping[str, Any]) -> str | list[Any] | None:
-        """The prompt that is taken as it stands: a text or token ids. None: messages go through the chat template."""
+    def plain_prompt(self, body: Mapping[str, Any]) -> PlainPrompt | None:
+        """The prompt that is taken as it stands. None: messages go through the chat template."""
 
     @abstractmethod
     def prompt_characters(self, body: dict[str, Any]) -> int:
@@ -89,6 +107,31 @@ class Endpoint(ABC):
     @abstractmethod
     def replay_body(self, body: dict[str, Any], text: str, usage: Usage, reason: str) -> dict[str, Any]:
         """A response body of this endpoint's shape around a made-up answer. reason: why the answer ended."""
+
+    def prompts(self, body: Mapping[str, Any]) -> Sequence[PlainPrompt]:
+        """All that a line has the model read, each by itself; none where the chat template makes the prompt."""
+        prompt = self.plain_prompt(body)
+        return () if prompt is None else (prompt,)
+
+    def serving_of(self, body: Mapping[str, Any]) -> ServingPath | None:
+        """What answers a valid body, or each of its `parts`."""
+        return self.serving
+
+    def parts(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """Bodies that SGLang's class answers one by one, of a line that is several requests to it."""
+        return [body]
+
+    def joined(self, body: Mapping[str, Any], answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """The answer to a body, of the answers to its parts."""
+        return answers[0]
+
+    def answers_to(self, body: dict[str, Any]) -> int:
+        """How many answers a response to a valid body has."""
+        return self.demand(body).choices
+
+    def in_one_form(self, answer: Any) -> Any:
+        """A server's response in the form of this endpoint, where servers have several; as it is where it is that."""
+        return answer
 
     def demand(self, body: dict[str, Any]) -> AnswerDemand:
         """The bounds that `body` (valid) states."""
@@ -121,6 +164,26 @@ class Endpoint(ABC):
         if not isinstance(found, list) or not found or not all(isinstance(each, dict) for each in found):
             raise ValueError(f"an answer without {self.answer_field}")
         return found
+
+
+def summed(usages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One `usage` of several, number by number; what is no number is the first one's."""
+    total: dict[str, Any] = {}
+    for name, first in usages[0].items():
+        values = [usage.get(name) for usage in usages]
+        if isinstance(first, int):
+            total[name] = sum(value for value in values if isinstance(value, int))
+        elif isinstance(first, dict):
+            total[name] = summed([value for value in values if isinstance(value, dict)])
+        else:
+            total[name] = first
+    return total
+
+
+def numbered(answers: Sequence[Mapping[str, Any]], field: str) -> list[dict[str, Any]]:
+    """What several responses have in `field`, as one list that counts on."""
+    found = [each for answer in answers for each in answer[field]]
+    return [each | {"index": place} for place, each in enumerate(found)]
 
 
 def usage_body(usage: Usage) -> dict[str, int]:

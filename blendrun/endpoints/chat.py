@@ -18,6 +18,7 @@ class ChatCompletions(Endpoint):
     )
     prompt_field = "messages"
     bound_fields = ("max_completion_tokens", "max_tokens")
+    answer_content = ("message", (dict,))
 
     def validate(self, body: dict[str, Any]) -> None:
         check_common(body)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from blendrun.endpoints.base import AnswerDemand, Endpoint, ServingPath, Usage, check_common, refuse, usage_body
+from blendrun.endpoints.base import (
+    AnswerDemand,
+    Endpoint,
+    ServingPath,
+    Usage,
+    check_common,
+    numbered,
+    refuse,
+    summed,
+    usage_body,
+)
 
 
 class Completions(Endpoint):
@@ -19,6 +29,7 @@ class Completions(Endpoint):
     prompt_field = "prompt"
     bound_fields = ("max_tokens",)
     needs_bound = True
+    answer_content = ("text", (str,))
 
     def validate(self, body: dict[str, Any]) -> None:
         check_common({name: value for name, value in body.items() if name != "max_tokens"} if scores(body) else body)
@@ -43,6 +54,18 @@ class Completions(Endpoint):
 
     def prompt_characters(self, body: dict[str, Any]) -> int:
         return sum(len(each) if isinstance(each, str) else 4 * len(each) for each in prompts_of(body))
+
+    def parts(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """One for each prompt."""
+        prompts = prompts_of(body)
+        return [body | {"prompt": each} for each in prompts] if len(prompts) > 1 else [body]
+
+    def joined(self, body: Mapping[str, Any], answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
+        """Choices in the order of the prompts, tokens together."""
+        if len(answers) == 1:
+            return answers[0]
+        usage = summed([answer["usage"] for answer in answers])
+        return answers[0] | {"choices": numbered(answers, "choices"), "usage": usage}
 
     def replay_body(self, body: dict[str, Any], text: str, usage: Usage, reason: str) -> dict[str, Any]:
         choice = {"finish_reason": reason, "logprobs": None, "text": text}

@@ -9,7 +9,7 @@ import orjson
 
 from blendrun.endpoints.fields import refuse_field
 
-_CHAT = "/v1/chat/completions"
+_CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 # vLLM's `structured_outputs`, field by field, and its older fields of their own.
 _GUIDED = {"json": "guided_json", "regex": "guided_regex", "choice": "guided_choice", "grammar": "guided_grammar"}
 _FORMS = (*_GUIDED.values(), "structured_outputs", "json_schema", "regex", "ebnf")
@@ -17,6 +17,8 @@ _FORMS = (*_GUIDED.values(), "structured_outputs", "json_schema", "regex", "ebnf
 
 def for_sglang(url: str, body: dict[str, Any]) -> dict[str, Any]:
     """`body` (of one spelling, without null fields) in SGLang's words; raises LineError where it contradicts itself."""
+    if url not in (_CHAT, _COMPLETIONS):
+        return body
     body = _one_form(body)
     if url == _CHAT:
         body = _tools(body)

@@ -200,6 +200,53 @@ _MESSAGES = {
     "context_management": _refused("prompts are not cut", {}),
 }
 
+# What decodes nothing has none of the fields above but these.
+_READ = {
+    **{name: _BOTH[name] for name in (*_FORBIDDEN, "model", "lora_path", "user", "metadata", "request_id")},
+    "truncate_prompt_tokens": _refused("prompts are not cut"),
+    "truncation_side": _refused("prompts are not cut"),
+    "add_special_tokens": _refused("the tokenizer adds what its model was trained with", True),
+    "mm_processor_kwargs": _refused("the inputs are texts"),
+    "cache_salt": _refused("no code for what is not decoded reads it"),
+}
+_OVERRIDES = "vectors in the place of tokens are not taken; the model makes its own"
+_HEAD = _refused("numbers come as the model's head is made to give them", True)
+_EMBEDDINGS = {
+    **_READ,
+    **_all(_KEPT, "input encoding_format dimensions"),
+    **{name: _refused(_OVERRIDES) for name in ("embed_override_token_id", "embed_overrides")},
+    **dict.fromkeys(("normalize", "use_activation"), _HEAD),
+    "embed_dtype": _refused("vectors are of 32 bits", "float32"),
+    "endianness": _refused("bytes are in little-endian order", "little", "native"),
+    "messages": _refused("give what is to be embedded as `input`"),
+}
+_CLASSIFY = {
+    **_READ,
+    "model": _done("the adapter of that name"),
+    "input": Field(_KEPT),
+    **dict.fromkeys(("activation", "use_activation", "softmax"), _HEAD),
+    "messages": _refused("give what is to be classified as `input`"),
+}
+_PAIRS = {**_READ, **dict.fromkeys(("activation", "use_activation"), _HEAD)}
+_SCORE = {
+    **_PAIRS,
+    **_all(
+        _KEPT,
+        "query items label_token_ids apply_softmax temperature return_token_logprobs item_first "
+        "return_pooled_hidden_states score_extraction_token",
+    ),
+    **_all(_KEPT, "text_1 text_2 queries documents data_1 data_2"),
+    **{
+        name: _refused(_OVERRIDES)
+        for name in ("embed_override_token_id", "query_embed_overrides", "item_embed_overrides")
+    },
+}
+_RERANK = {
+    **_PAIRS,
+    **_all(_KEPT, "query documents instruct top_n return_documents"),
+    "max_tokens_per_doc": _refused("documents are not cut"),
+}
+
 # What a tool of Anthropic's, LiteLLM's or vLLM's puts beside the fields of OpenAI; nothing is asked with it.
 _MARKS = _all(_IDLE, "cache_control", "the prefix cache needs no marks")
 _PART = {**_MARKS, "type": Field(_KEPT), "uuid": Field(_IDLE, "media are known by their content")}
@@ -273,6 +320,10 @@ BODIES: dict[str, dict[str, Field]] = {
     "/v1/completions": _COMPLETIONS,
     "/v1/responses": _RESPONSES,
     "/v1/messages": _MESSAGES,
+    "/v1/embeddings": _EMBEDDINGS,
+    "/v1/score": _SCORE,
+    "/v1/rerank": _RERANK,
+    "/v1/classify": _CLASSIFY,
 }
 UNKNOWN = Field(Effect.REFUSED, "no part of the runtime reads it")
 

@@ -14,6 +14,7 @@ from blendrun.endpoints.fields import check_fields
 from blendrun.endpoints.forms import check_forms
 from blendrun.endpoints.media import Place, Reference, place_of, references
 from blendrun.endpoints.messages import check_chat, check_response_format
+from blendrun.endpoints.pairs import reads_pairs
 from blendrun.endpoints.unheeded import check_effects
 from blendrun.errors import ErrorCode, LineError
 from blendrun.names import UnknownFields
@@ -25,6 +26,7 @@ class Rules:
     where nobody knows them, and any may be named.
 
     base: names of the loaded model, which a line may give where adapters are declared.
+    no_pairs: why nothing here scores pairs of texts; None where something does.
     unknown: what becomes of fields without effect; None where the engine is a server, which knows itself what it reads.
     """
 
@@ -33,6 +35,7 @@ class Rules:
     adapters: tuple[str, ...] | None = ()
     base: tuple[str, ...] = ()
     unknown: UnknownFields | None = UnknownFields.ERROR
+    no_pairs: str | None = None
 
     def admit(self, url: str, body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         """A valid body of one spelling as the engine is given it, and the fields that are passed over with a warning.
@@ -40,6 +43,8 @@ class Rules:
         Raises LineError where it asks for more than these rules allow, or for what no engine of SGLang does.
         """
         self.check(body)
+        if self.no_pairs is not None and reads_pairs(url, body):
+            raise LineError(ErrorCode.INVALID_REQUEST, self.no_pairs)
         if self.unknown is None or url not in BODIES:
             return body, ()
         told = for_sglang(url, {name: value for name, value in body.items() if value is not None})

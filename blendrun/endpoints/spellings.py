@@ -11,12 +11,24 @@ from typing import Any
 
 _WHOLE = (
     *("max_tokens", "max_completion_tokens", "n", "seed", "top_k", "min_tokens"),
-    *("logprobs", "top_logprobs", "best_of", "prompt_logprobs", "max_output_tokens"),
+    *("logprobs", "top_logprobs", "best_of", "prompt_logprobs", "dimensions", "top_n", "max_output_tokens"),
 )
 _IDS = ("stop_token_ids", "input_ids")
 # What is larger cannot be written back as JSON.
 _MOST = 2**63
 _V1 = "/v1"
+# As they end, and what else they are called; the longer of two that end alike first.
+_NAMES = (
+    "/chat/completions",
+    "/completions",
+    "/embeddings",
+    "/score",
+    "/rerank",
+    "/classify",
+    "/responses",
+    "/messages",
+)
+_OTHER_NAMES = {"/v2/rerank": "/v1/rerank", "v2/rerank": "/v1/rerank"}
 _DEPLOYMENTS = "/openai/deployments/"
 
 
@@ -56,7 +68,9 @@ def url_of(given: str) -> str:
     path = path.partition("?")[0].rstrip("/")
     if path.startswith(_DEPLOYMENTS):
         path = "/" + path.removeprefix(_DEPLOYMENTS).partition("/")[2]
-    for name in ("/chat/completions", "/completions", "/responses", "/messages"):
+    if path in _OTHER_NAMES:
+        return _OTHER_NAMES[path]
+    for name in _NAMES:
         # Gateways have a path of their own before it.
         if path in (name, name.removeprefix("/"), f"{_V1}{name}", f"v1{name}", f"/openai{_V1}{name}") or (
             whole and path.endswith(f"{_V1}{name}")
@@ -78,6 +92,20 @@ def _prompt(value: Any) -> Any:
     if value and isinstance(value[0], list):
         return [_prompt(each) for each in value]
     return [_whole(each) for each in value]
+
+
+def _ids(value: Any) -> Any:
+    """Token ids at any depth."""
+    return [_ids(each) for each in value] if isinstance(value, list) else _whole(value)
+
+
+def _documents(value: Any) -> Any:
+    """Texts, which Cohere's and Jina's clients put into objects."""
+    return [_document(each) for each in value] if isinstance(value, list) else value
+
+
+def _document(value: Any) -> Any:
+    return value["text"] if isinstance(value, dict) and value.keys() == {"text"} else value
 
 
 def _stop(value: Any) -> Any:
@@ -106,4 +134,13 @@ def _call(call: Any) -> Any:
     return call | {"function": function | {"arguments": "{}"}} if empty else call
 
 
-_SPELLINGS: dict[str, Callable[[Any], Any]] = {"prompt": _prompt, "stop": _stop, "messages": _messages}
+_SPELLINGS: dict[str, Callable[[Any], Any]] = {
+    "prompt": _prompt,
+    "input": _prompt,
+    "stop": _stop,
+    "messages": _messages,
+    "query": _ids,
+    "items": _ids,
+    "label_token_ids": _ids,
+    "documents": _documents,
+}

@@ -1,11 +1,11 @@
-"""SGLang's response as OpenAI's API has it: the model's name, text offsets, a scored prompt, several prompts."""
+"""SGLang's response as OpenAI's API has it: the model's name, text offsets, a scored prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from blendrun.endpoints.completions import prompts_of, scores
+from blendrun.endpoints.completions import scores
 
 # Tokens are looked for this many characters beyond where they should be: special tokens stand in no text, and a part
 # of a character is shown as another.
@@ -46,36 +46,6 @@ def text_offsets(text: str, tokens: Sequence[str]) -> list[int]:
         if found >= 0:
             place = found + len(token)
     return offsets
-
-
-def each_prompt(body: dict[str, Any]) -> list[dict[str, Any]]:
-    """A body for each prompt of a completion; of anything else the body itself."""
-    prompts = prompts_of(body) if "prompt" in body else []
-    return [body | {"prompt": each} for each in prompts] if len(prompts) > 1 else [body]
-
-
-def joined(answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """One answer of the answers to each prompt: choices in the order of the prompts, tokens together."""
-    whole = dict(answers[0])
-    if len(answers) == 1:
-        return whole
-    choices = [choice for answer in answers for choice in answer["choices"]]
-    whole["choices"] = [choice | {"index": place} for place, choice in enumerate(choices)]
-    whole["usage"] = _sum([answer["usage"] for answer in answers])
-    return whole
-
-
-def _sum(usages: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    total: dict[str, Any] = {}
-    for name, first in usages[0].items():
-        values = [usage.get(name) for usage in usages]
-        if isinstance(first, int):
-            total[name] = sum(value for value in values if isinstance(value, int))
-        elif isinstance(first, dict):
-            total[name] = _sum([value for value in values if isinstance(value, dict)])
-        else:
-            total[name] = first
-    return total
 
 
 def _take_answer_away(choice: dict[str, Any], text: str, body: Mapping[str, Any]) -> None:

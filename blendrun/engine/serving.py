@@ -23,15 +23,17 @@ from fastapi import HTTPException
 from pydantic import ValidationError
 
 from blendrun.endpoints.adapters import adapter_of
-from blendrun.endpoints.base import Endpoint, ServingPath
+from blendrun.endpoints.base import ServingPath
 from blendrun.endpoints.fields import refuse_field
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine import sglang_names
-from blendrun.engine.answers import asked_of_sglang, completed, each_prompt, joined
+from blendrun.engine.answers import asked_of_sglang, completed
 from blendrun.engine.base import Result, WorkItem
 from blendrun.engine.failure import failure
+from blendrun.engine.outcome import answer_of, code_of, result_of
+from blendrun.engine.reading import Reading, ReadManager, as_object, told_usage
 from blendrun.engine.scheduler.planned import attach_plan
-from blendrun.engine.sglang_names import GRAMMAR_DEAD_END, GRAMMAR_FAILURE, GRAMMARS, MEDIA_FAILURE
+from blendrun.engine.sglang_names import GRAMMAR_DEAD_END, GRAMMARS
 from blendrun.errors import ErrorCode, LineError
 
 # Answers are given before the scheduler has put their cache away.
@@ -62,10 +64,11 @@ class Serving:
         self._limits, self._model_name = limits, model_name
         self._manager = engine.tokenizer_manager
         self._tokenizer = self._manager.tokenizer
-        served = {url: endpoint.serving for url, endpoint in ENDPOINTS.items()}
-        self._handlers = {url: _build_handler(engine, path) for url, path in served.items() if path is not None}
+        self._template_manager = engine.template_manager
+        self._handlers: dict[ServingPath, tuple[Any, Callable[..., Any]]] = {}
         # One thread: rendering and tokenising must not stall the loop, and must not overtake each other.
         self._preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+        self._reader = ReadManager(self._manager, self._preparing, self._check_prompt)
 
     async def flush(self) -> bool:
         """Forget the prefix cache, once nothing runs. Returns whether that happened."""
@@ -74,19 +77,62 @@ class Serving:
 
     async def run(self, item: WorkItem) -> Result:
         """The result of one request; every failure of its own is a result too."""
-        if item.url not in self._handlers:
+        endpoint, whole = ENDPOINTS[item.url], orjson.loads(item.body)
+        path = endpoint.serving_of(whole)
+        if path is None:
             message = f"{item.url} is not served by engines of this command: give servers (--engine http://...)"
             return failure(item.row, 400, ErrorCode.INVALID_REQUEST, message)
-        bodies = each_prompt(orjson.loads(item.body))
-        outcomes = await asyncio.gather(*(self._one(item, body) for body in bodies))
+        answer = self._one if path.decodes else self._read
+        outcomes = await asyncio.gather(*(answer(item, body, path) for body in endpoint.parts(whole)))
         answers = [outcome for outcome in outcomes if isinstance(outcome, dict)]
         # What one prompt of a line fails with, the line does.
         failed = next((outcome for outcome in outcomes if isinstance(outcome, Result)), None)
-        return failed if failed is not None else _result(item.row, ENDPOINTS[item.url], joined(answers))
+        if failed is not None:
+            return failed
+        try:
+            return result_of(item.row, endpoint, endpoint.joined(whole, answers))
+        except LineError as error:
+            return failure(item.row, 400, error.code, error.message)
 
-    async def _one(self, item: WorkItem, body: dict[str, Any]) -> dict[str, Any] | Result:
+    async def _read(self, item: WorkItem, body: dict[str, Any], path: ServingPath) -> dict[str, Any] | Result:
+        """The response to a request that decodes nothing, or to a part of one; or its failure."""
+        reading = Reading(item.plan, adapter_of(body, self._limits.adapters))
+        try:
+            handler, request_class = self._handler(path)
+            adapted, request = _converted(handler, request_class, body)
+            with reading.under_way():
+                response = await handler._handle_non_streaming_request(adapted, request, None)
+            if reading.refusal is not None:
+                raise reading.refusal
+            answer = answer_of(item.row, as_object(response))
+            if isinstance(answer, Result):
+                return answer
+            answer["usage"] = told_usage(reading)
+            return completed(answer, body, reading.adapter or self._model_name)
+        except LineError as error:
+            return failure(item.row, 400, error.code, error.message)
+        except (ValueError, TypeError, KeyError) as error:
+            return failure(item.row, 400, code_of(str(error)), f"{error}")
+        except HTTPException as error:
+            code = ErrorCode.REQUEST_TIMEOUT if error.status_code == 503 else ErrorCode.ENGINE_ERROR
+            return failure(item.row, error.status_code, code, str(error.detail))
+        except Exception as error:  # noqa: BLE001  # one request's failure, whatever it is, must not cost another its answer
+            return failure(item.row, 500, ErrorCode.ENGINE_ERROR, f"{type(error).__name__}: {error}")
+
+    def _handler(self, path: ServingPath) -> tuple[Any, Callable[..., Any]]:
+        """SGLang's class for some requests, made when the first of them comes: some models cannot have each."""
+        found = self._handlers.get(path)
+        if found is None:
+            arguments = [self._manager if path.decodes else self._reader]
+            if path.takes_template:
+                arguments.append(self._template_manager)
+            found = _resolve(path.serving_class)(*arguments), _resolve(path.request_class)
+            self._handlers[path] = found
+        return found
+
+    async def _one(self, item: WorkItem, body: dict[str, Any], path: ServingPath) -> dict[str, Any] | Result:
         """The response to one prompt of a request as an object, or its failure."""
-        handler, request_class = self._handlers[item.url]
+        handler, request_class = self._handler(path)
         loop = asyncio.get_running_loop()
         try:
             prepare = partial(self._prepare, item, body, handler, request_class)
@@ -94,12 +140,12 @@ class Serving:
         except LineError as error:
             return failure(item.row, 400, error.code, error.message)
         except (ValueError, TypeError, KeyError) as error:
-            return failure(item.row, 400, _code_of(str(error)), f"{error}")
+            return failure(item.row, 400, code_of(str(error)), f"{error}")
         # Before SGLang makes a list of its parameters, one for each choice.
         bound = any(adapted.sampling_params.get(kind) for kind in GRAMMARS)
         try:
             response = await handler._handle_non_streaming_request(adapted, request, None)
-            answer = _answer(item.row, response)
+            answer = answer_of(item.row, response)
             if isinstance(answer, Result):
                 return answer
             if bound and not sglang_names.tells_dead_ends() and "abort" in ENDPOINTS[item.url].finish_reasons(answer):
@@ -119,23 +165,15 @@ class Serving:
         self, item: WorkItem, given: dict[str, Any], handler: Any, request_class: Callable[..., Any]
     ) -> tuple[Any, Any]:
         """Render, tokenise and check. Raises LineError, or what SGLang's own code raises for a bad request."""
-        # null means "the default" in OpenAI's schema; SGLang's request models take it for some fields only.
-        body = {name: value for name, value in asked_of_sglang(given).items() if value is not None}
-        try:
-            request = request_class(**body)
-        except ValidationError as error:
-            raise LineError(ErrorCode.INVALID_REQUEST, _plain(error)) from error
-        if refusal := handler._validate_request(request):
-            raise LineError(ErrorCode.INVALID_REQUEST, refusal)
-        with _tools_kept(body):
-            adapted, request = handler._convert_to_internal_request(request, None)
+        with _tools_kept(given):
+            adapted, request = _converted(handler, request_class, asked_of_sglang(given))
         # SGLang takes whatever follows a colon in `model` for an adapter, and `model` without one for the base.
-        adapted.lora_path = adapter_of(body, self._limits.adapters)
+        adapted.lora_path = adapter_of(given, self._limits.adapters)
         # Fixed width, because SGLang aborts by prefix of the id; with n > 1 it makes its own.
         if adapted.sampling_params.get("n", 1) == 1:
             adapted.rid = uuid.uuid4().hex
         self._check_prompt(adapted)
-        self._bound_output(adapted, ENDPOINTS[item.url].demand(body).max_new_tokens)
+        self._bound_output(adapted, ENDPOINTS[item.url].demand(given).max_new_tokens)
         self._check_bias(adapted)
         self._check_seed(adapted)
         if item.plan is not None:
@@ -143,11 +181,23 @@ class Serving:
         return adapted, request
 
     def _check_prompt(self, adapted: Any) -> None:
-        if adapted.input_ids is None and isinstance(adapted.text, str) and not _has_media(adapted):
-            adapted.input_ids, adapted.text = self._tokenizer.encode(adapted.text), None
+        """Tokenise a prompt, or several, and refuse what would end the scheduler. Raises LineError."""
+        text = adapted.text
+        if adapted.input_ids is None and text is not None and not _has_media(adapted):
+            if isinstance(text, str):
+                adapted.input_ids, adapted.text = self._tokenizer.encode(text), None
+            elif isinstance(text[0], str):
+                adapted.input_ids, adapted.text = [self._tokenizer.encode(each) for each in text], None
         ids = adapted.input_ids
+        if ids is None and isinstance(text, list):
+            # Pairs stay texts: SGLang also wants to know which part is which.
+            ids = self._tokenizer(text)["input_ids"]
         if ids is None:
             return
+        for each in ids if ids and isinstance(ids[0], list) else [ids]:
+            self._check_ids(each)
+
+    def _check_ids(self, ids: list[int]) -> None:
         if not ids:
             raise LineError(ErrorCode.INVALID_REQUEST, "the prompt has no tokens")
         if min(ids) < 0 or max(ids) >= self._limits.vocabulary:
@@ -191,11 +241,18 @@ def _has_media(adapted: Any) -> bool:
     return any(getattr(adapted, name, None) for name in ("image_data", "audio_data", "video_data"))
 
 
-def _build_handler(engine: Any, path: ServingPath) -> tuple[Any, Callable[..., Any]]:
-    arguments = [engine.tokenizer_manager]
-    if path.takes_template:
-        arguments.append(engine.template_manager)
-    return _resolve(path.serving_class)(*arguments), _resolve(path.request_class)
+def _converted(handler: Any, request_class: Callable[..., Any], given: dict[str, Any]) -> tuple[Any, Any]:
+    """A body as SGLang's engine takes it, and as its API does. Raises LineError, and what SGLang's code raises."""
+    # null means "the default" in OpenAI's schema; SGLang's request models take it for some fields only.
+    body = {name: value for name, value in given.items() if value is not None}
+    try:
+        request = request_class(**body)
+    except ValidationError as error:
+        raise LineError(ErrorCode.INVALID_REQUEST, _plain(error)) from error
+    if refusal := handler._validate_request(request):
+        raise LineError(ErrorCode.INVALID_REQUEST, refusal)
+    converted: tuple[Any, Any] = handler._convert_to_internal_request(request, None)
+    return converted
 
 
 def _resolve(name: str) -> Any:
@@ -232,28 +289,3 @@ def _plain(error: ValidationError) -> str:
     deepest = max(found, key=lambda each: (len(each["loc"]), each["type"] != "literal_error"))
     place = ".".join(str(part) for part in deepest["loc"] if not (isinstance(part, str) and _MEMBER.match(part)))
     return f"`{place}`: {deepest['msg']}"
-
-
-def _answer(row: int, response: Any) -> dict[str, Any] | Result:
-    """SGLang's response as an object; its JSON error response as a failure."""
-    if hasattr(response, "status_code") and hasattr(response, "body"):
-        content = orjson.loads(response.body)
-        message = str(content.get("message", ""))
-        return failure(row, response.status_code, _code_of(message, response.status_code), message)
-    answer: dict[str, Any] = orjson.loads(response.model_dump_json())
-    return answer
-
-
-def _result(row: int, endpoint: Endpoint, answer: dict[str, Any]) -> Result:
-    reasons = endpoint.finish_reasons(answer)
-    if "abort" in reasons:
-        return failure(row, 500, ErrorCode.ENGINE_ERROR, "the engine aborted the request")
-    return Result(row, 200, orjson.dumps(answer), endpoint.usage(answer), reasons)
-
-
-def _code_of(message: str, status: int = 400) -> ErrorCode:
-    if GRAMMAR_FAILURE in message:
-        return ErrorCode.SCHEMA_UNSUPPORTED
-    if MEDIA_FAILURE in message:
-        return ErrorCode.MEDIA_UNAVAILABLE
-    return ErrorCode.INVALID_REQUEST if status < 500 else ErrorCode.ENGINE_ERROR

@@ -219,6 +219,9 @@ class _Worker:
 
     async def _warm_up(self, engine: Any) -> None:
         """One token through everything: a broken engine shows here, not in the first request."""
+        if not engine.tokenizer_manager.is_generation:
+            await engine.async_encode(prompt="a", rid=WARM_UP_ID)
+            return
         params = {"max_new_tokens": 1, "temperature": 0}
         await engine.async_generate(input_ids=[1], sampling_params=params, rid=WARM_UP_ID)
 

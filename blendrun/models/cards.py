@@ -55,6 +55,18 @@ COUNTED_ARCHITECTURES = frozenset(
     }
 )
 _TIED_BY_DEFAULT = ("Gemma",)
+# The same layers without an output head, or with one of a few rows: no more than a norm.
+_HEADLESS = {
+    "LlamaEmbeddingModel": "LlamaForCausalLM",
+    "LlamaForSequenceClassification": "LlamaForCausalLM",
+    "LlamaForSequenceClassificationWithNormal_Weights": "LlamaForCausalLM",
+    "MistralModel": "MistralForCausalLM",
+    "Qwen2ForRewardModel": "Qwen2ForCausalLM",
+    "Qwen2ForSequenceClassification": "Qwen2ForCausalLM",
+    "Qwen3ForRewardModel": "Qwen3ForCausalLM",
+    "Qwen3ForSequenceClassification": "Qwen3ForCausalLM",
+    "Qwen3Model": "Qwen3ForCausalLM",
+}
 
 
 def list_aliases() -> list[str]:
@@ -123,7 +135,7 @@ def card_from_config(config: dict[str, Any] | Path, name: str) -> ModelCard:
     where = str(config) if isinstance(config, Path) else f"config of {name}"
     outer = read_config(config) if isinstance(config, Path) else config
     architecture = next(iter(outer.get("architectures") or ["none"]))
-    if architecture not in COUNTED_ARCHITECTURES:
+    if _HEADLESS.get(architecture, architecture) not in COUNTED_ARCHITECTURES:
         raise UsageError(
             f"{where}: architecture {architecture} has no cost model; use one that has: see configs/models"
         )
@@ -147,7 +159,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def _card(text: dict[str, Any], architecture: str, name: str) -> ModelCard:
     heads: int = text["num_attention_heads"]
-    tied = text.get("tie_word_embeddings")
+    tied = True if architecture in _HEADLESS else text.get("tie_word_embeddings")
     return ModelCard(
         alias=name,
         title=name,

@@ -23,6 +23,7 @@ from blendrun.models.cards import (
 )
 from blendrun.models.hub import cached_snapshot, fetch_snapshot, offline
 from blendrun.models.identity import file_fingerprint, folder_identity, weights_complete
+from blendrun.models.kind import ModelKind, is_bidirectional, kind_of
 
 Platform = Literal["cpu", "gpu"]
 
@@ -39,6 +40,7 @@ class ResolvedModel:
     identity: 32 hex digits; answers of two runs may be mixed where it is equal.
     context_length: tokens of prompt and answer together, as the model's own configuration says, or None.
     origin: where the weights came from, for people.
+    kind: what it makes. bidirectional: whether its tokens see those behind them.
     """
 
     name: str
@@ -47,6 +49,8 @@ class ResolvedModel:
     identity: str
     context_length: int | None
     origin: str
+    kind: ModelKind = ModelKind.GENERATOR
+    bidirectional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +173,8 @@ def _resolved(request: _Request, folder: Path, card: ModelCard | None, origin: s
     if card is None:
         card = _card_or_none(config, folder.name)
     context = _context_length(config) or (card.context_length if card else None)
-    return ResolvedModel(request.name, folder, card, folder_identity(folder), context, origin)
+    identity, kind = folder_identity(folder), kind_of(config)
+    return ResolvedModel(request.name, folder, card, identity, context, origin, kind, is_bidirectional(config))
 
 
 def _card_or_none(config: dict[str, Any], name: str) -> ModelCard | None:

@@ -12,7 +12,7 @@ from blendrun.database import learns
 from blendrun.lengths.base import Lengths
 from blendrun.lengths.evidence import Samples
 from blendrun.lengths.history import History
-from blendrun.names import OrderName, Overlap
+from blendrun.names import OrderName, Overlap, Purpose
 from blendrun.planner.feeder import Feeder, PlanFeeder
 from blendrun.planner.learner import Learner
 from blendrun.planner.plan import (
@@ -46,6 +46,7 @@ class RunPlan:
     max_running: answers that a GPU's engine is to allow at once; None where nothing was simulated.
     costed, scattered: what the feeder's order was made of, and which of its two blends that is.
     simulated: all orders that were simulated, with the tree and the time line; None where none was.
+    purpose: what the job's lines need the engine for.
     """
 
     feeder: Feeder
@@ -67,6 +68,13 @@ class RunPlan:
     costed: Costed | None = None
     scattered: bool = False
     simulated: Plan | None = None
+    purpose: Purpose = Purpose.GENERATE
+
+    def for_purpose(self, purpose: Purpose) -> RunPlan:
+        """The same plan for an engine of that purpose. Where nothing is decoded, prefill has steps of its own."""
+        if purpose is Purpose.GENERATE:
+            return self
+        return replace(self, purpose=purpose, overlap=Overlap.EXCLUSIVE, budget=None, reserve=False)
 
     def fitted(self, tokens: int) -> Costed | None:
         """What the plan is made of, for the pool that an engine turned out to have; None where nothing depends on it.
@@ -102,6 +110,12 @@ class Divided:
     whole: RunPlan
     parts: tuple[RunPlan, ...]
     reserve: RunPlan | None = None
+
+    def for_purpose(self, purpose: Purpose) -> Divided:
+        """The same plans for engines of that purpose."""
+        parts = tuple(part.for_purpose(purpose) for part in self.parts)
+        reserve = None if self.reserve is None else self.reserve.for_purpose(purpose)
+        return Divided(self.whole.for_purpose(purpose), parts, reserve)
 
 
 @dataclass(slots=True)

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import orjson
 
+from blendrun.endpoints.base import Endpoint
 from blendrun.endpoints.registry import ENDPOINTS
-from blendrun.errors import UsageError
+from blendrun.endpoints.spellings import one_spelling
+from blendrun.errors import LineError, UsageError
 
 # From a row to a request's body, or to a batch line with `body` and `url`.
 ToRequest = Callable[[dict[str, Any]], dict[str, Any]]
@@ -26,13 +28,22 @@ def request_line(row: dict[str, Any], number: int, to_request: ToRequest | None)
     else:
         body, url = request, None
     fits = [endpoint for endpoint in ENDPOINTS.values() if endpoint.prompt_field in body]
-    if not fits:
-        fields = " nor ".join(f"`{endpoint.prompt_field}`" for endpoint in ENDPOINTS.values())
+    if not fits and not url:
+        fields = " nor ".join(dict.fromkeys(f"`{endpoint.prompt_field}`" for endpoint in ENDPOINTS.values()))
         names = ", ".join(sorted(map(str, row)))
         raise UsageError(f"a row has neither {fields} nor `body` but {names}: give to_request")
     if not url:
-        url = fits[0].url
+        # Of two with the same field, the first that takes the rest, too.
+        url = next((endpoint.url for endpoint in fits if _takes(endpoint, body)), fits[0].url)
     return orjson.dumps({"custom_id": str(number), "url": url, "body": body})
+
+
+def _takes(endpoint: Endpoint, body: dict[str, Any]) -> bool:
+    try:
+        endpoint.validate(one_spelling(body))
+    except LineError:
+        return False
+    return True
 
 
 def _present(value: Any) -> Any:

@@ -34,7 +34,7 @@ from blendrun.jobs.spool import remove_others
 from blendrun.learned.outlook import Outlook
 from blendrun.learned.sample import StepSample
 from blendrun.lengths.history import HistoryUnavailableError
-from blendrun.names import EngineName
+from blendrun.names import EngineName, Purpose
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.dispatch import Asked
 from blendrun.runner.failed_lines import FailedLines
@@ -70,7 +70,7 @@ _LONGEST_ANSWER = LONGEST_RECORD - (16 << 20)
 class Invocation:
     """Works under the state folder's lock, and is the replicas' `Owner`.
 
-    lines: of the whole input. rows: what `job` is of a larger one.
+    lines: of the whole input. rows: what `job` is of a larger one. purpose: of the engines, by the whole input.
     """
 
     settings: RunSettings
@@ -81,6 +81,7 @@ class Invocation:
     status: StatusFile
     lines: LinesRead
     rows: Rows | None = None
+    purpose: Purpose = Purpose.GENERATE
     manifest: manifests.Manifest = field(init=False)
     salt: bytes = field(init=False)
     ledger: Ledger = field(init=False)
@@ -212,18 +213,19 @@ class Invocation:
             plan = self._plan(rows)
             return Divided(plan, (plan,))
         if self.settings.divider is None:
-            return divide_rows(rows, self.settings.order, self.settings.overlap, replicas)
+            divided = divide_rows(rows, self.settings.order, self.settings.overlap, replicas)
+            return divided.for_purpose(self.purpose)
         with self.stopwatch.phase("plan"):
-            divided = self.settings.divider(self.job, rows, replicas, self.hear)
+            divided = self.settings.divider(self.job, rows, replicas, self.hear).for_purpose(self.purpose)
         self._tell_plan(divided.whole)
         return divided
 
     def _plan(self, rows: NDArray[np.int64]) -> RunPlan:
         settings = self.settings
         if settings.planner is None or not len(rows):
-            return plan_rows(rows, settings.order, settings.overlap)
+            return plan_rows(rows, settings.order, settings.overlap).for_purpose(self.purpose)
         with self.stopwatch.phase("plan"):
-            plan = settings.planner(self.job, rows, self.hear)
+            plan = settings.planner(self.job, rows, self.hear).for_purpose(self.purpose)
         if settings.replicas == 1:
             self._tell_plan(plan)
         return plan
@@ -280,6 +282,8 @@ class Invocation:
 
     def _manifest(self) -> manifests.Manifest:
         settings = self.settings
+        # As the argument of an engine's that a user may give himself.
+        embeds = {} if self.purpose is Purpose.GENERATE else {"is_embedding": True}
         return manifests.Manifest(
             schema_version=manifests.SCHEMA_VERSION,
             versions={"blendrun": __version__, **settings.versions},
@@ -289,7 +293,7 @@ class Invocation:
             model=path_text(settings.model),
             model_identity=settings.model_identity,
             engine=settings.engine,
-            answer_settings=settings.answer_settings,
+            answer_settings=settings.answer_settings | embeds,
             shard=str(settings.shard) if settings.shard is not None else None,
             division=self.rows.division if self.rows is not None else None,
         )

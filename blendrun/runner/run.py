@@ -21,6 +21,7 @@ from blendrun.jobs.index import index_jobs
 from blendrun.jobs.lines_read import LinesRead
 from blendrun.jobs.source import open_sources
 from blendrun.jobs.spool import remove_halves
+from blendrun.names import Purpose
 from blendrun.paths import how_to_read, scheme
 from blendrun.runner.invocation import Invocation
 from blendrun.runner.replica import MakeEngine
@@ -87,11 +88,13 @@ def _execute_locked(
         )
     with job:
         lines, rows = LinesRead.of(job, settings.limit), None
+        # Of all lines: shards of one job need the same engine.
+        purpose = Purpose.GENERATE if settings.purpose is None else settings.purpose(job)
         if settings.shard is not None:
             goes_on = state.begun and settings.resume and not settings.accept_changes
             with stopwatch.phase("divide"):
                 job, rows = take_shard(job, settings.shard, read_rows(state) if goes_on else None, listener)
-        return Invocation(settings, state, job, stopwatch, listener, status, lines, rows).execute(make_engine)
+        return Invocation(settings, state, job, stopwatch, listener, status, lines, rows, purpose).execute(make_engine)
 
 
 def _leave_summary(settings: RunSettings, state: StateFolder, stopwatch: Stopwatch, ends: BaseException) -> None:

@@ -16,7 +16,7 @@ from blendrun.jobs.job import Job
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.jobs.spool import LONGEST_WINDOW
 from blendrun.learned.own import OwnSpeed
-from blendrun.names import OrderName, Overlap
+from blendrun.names import OrderName, Overlap, Purpose
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.replica import Patience
 from blendrun.store.failures import ErrorLimit
@@ -36,7 +36,8 @@ class RunSettings:
     refuse a job with a bad line before there is an engine; check: finds those that only a tokenizer can find.
     check_answers: an answer that breaks its promise is an error line; without it such answers are only counted.
     shows_tools: whether the model's chat template shows tools to it; None where nobody knows. speed: of the engines,
-    where they are this machine's: what their steps are compared with, and what learns from them.
+    where they are this machine's: what their steps are compared with, and what learns from them. purpose: what a job's
+    lines need an engine for; None where engines take all.
     """
 
     inputs: tuple[str, ...]
@@ -63,6 +64,7 @@ class RunSettings:
     check: Check | None = None
     check_answers: bool = False
     shows_tools: bool | None = None
+    purpose: FindPurpose | None = None
     resume: bool = True
     accept_changes: bool = False
     retry_errors: bool = False
@@ -72,6 +74,8 @@ class RunSettings:
     versions: dict[str, str] = field(default_factory=dict)
 
 
+# What the lines of a job need one engine for. Raises InputInvalidError where it would take two, or another model.
+FindPurpose = Callable[[Job], Purpose]
 # Makes the plan of the rows that are to be fed.
 Planner = Callable[[Job, NDArray[np.int64], Listener], RunPlan]
 # The same for so many replicas.

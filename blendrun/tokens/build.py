@@ -27,7 +27,7 @@ from blendrun.tokens.tokenizer import PromptTokenizer, RenderedPrompt
 from blendrun.tokens.traits import traits
 
 # Part of every store's key: raise it whenever rendering, columns or layout change.
-_FORMAT = 3
+_FORMAT = 4
 # Characters of rendered text, or rows, in one batch of the tokenizer. Encodings take about 100 bytes a token while
 # they live, and there are two batches at once: 120 MB in all.
 _BATCH_CHARACTERS = 2 << 20
@@ -59,6 +59,7 @@ class TokenizedJob:
         each distinct one.
     logprobs: bool (M,), where the answer is to come with log probabilities.
     estimated: bool (M,), where media are counted by `MEDIA_TOKENS`.
+    longest: i32 (M,), tokens of the longest part of a line, which the context must hold; of most lines all of it.
     over_context: i64, rows whose prompt leaves no room for an answer.
     empty: i64, rows whose prompt has no token.
     failed: i64, rows that cannot be rendered.
@@ -70,6 +71,7 @@ class TokenizedJob:
     schema: NDArray[np.uint64]
     logprobs: NDArray[np.bool_]
     estimated: NDArray[np.bool_]
+    longest: NDArray[np.int32]
     over_context: NDArray[np.int64]
     empty: NDArray[np.int64]
     failed: NDArray[np.int64]
@@ -116,7 +118,13 @@ def render_text(job: Job, row: int, tokenizer: PromptTokenizer) -> str:
     """
     request = job.request(row)
     prompt = tokenizer.render(request.endpoint, request.body)
-    return prompt.text + prompt.prefix if prompt.ids is None else tokenizer.decode(prompt.ids)
+    return "\n".join(_shown(part, tokenizer) for part in prompt.parts or (prompt,))
+
+
+def _shown(prompt: RenderedPrompt, tokenizer: PromptTokenizer) -> str:
+    if prompt.ids is not None:
+        return tokenizer.decode(prompt.ids)
+    return f"{prompt.text}\n{prompt.pair}" if prompt.pair else prompt.text + prompt.prefix
 
 
 @dataclass(slots=True)
@@ -143,6 +151,7 @@ class _Builder:
         self.messages: list[tuple[int, str]] = []
         self.rows: list[NDArray[Any]] = []
         self.lengths: list[NDArray[np.int64]] = []
+        self.longest: list[NDArray[np.int64]] = []
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[_Batch]:
         """Rendered rows, a batch at a time. The last may be empty."""
@@ -160,25 +169,33 @@ class _Builder:
                 continue
             batch.rows += _ROW.pack(row, *own, bool(prompt.media))
             batch.prompts.append(prompt)
-            batch.characters += len(prompt.text)
+            batch.characters += sum(len(part.text) for part in prompt.parts or (prompt,))
             if batch.full:
                 yield batch
                 batch = _Batch()
         yield batch
 
-    def add(self, batch: _Batch, encoded: list[Ids], writer: StoreWriter) -> None:
-        """Keep a batch's columns, and write the ids that fit the context."""
+    def add(self, batch: _Batch, encoded: list[tuple[Ids, int]], writer: StoreWriter) -> None:
+        """Keep a batch's columns, and write the ids that fit the context.
+
+        What a line's parts have together may be more than a plan can place: it is planned with as much as fits.
+        """
+        most = self.context_length - 1
         self.rows.append(np.frombuffer(batch.rows, dtype=_ROW_TYPE))
-        self.lengths.append(np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded)))
-        fitting = [ids for ids in encoded if len(ids) < self.context_length]
+        self.longest.append(np.array([longest for _, longest in encoded], dtype=np.int64))
+        fitting = [ids[:most] for ids, longest in encoded if longest <= most]
+        lengths = [min(len(ids), most) if longest <= most else longest for ids, longest in encoded]
+        self.lengths.append(np.array(lengths, dtype=np.int64))
         if fitting:
             writer.extend(np.concatenate(fitting))
 
     def finish(self, writer: StoreWriter) -> None:
         rows, tokens = np.concatenate(self.rows), np.concatenate(self.lengths)
-        over, empty = tokens >= self.context_length, tokens == 0
+        longest = np.concatenate(self.longest)
+        over, empty = longest >= self.context_length, tokens == 0
         kept = ~over & ~empty
         arrays = _columns(self.job, rows[kept], tokens[kept], self.context_length)
+        arrays["longest"] = longest[kept].astype(np.int32)
         arrays["over_context"] = rows["row"][over]
         arrays["empty"] = rows["row"][empty]
         arrays["failed"] = np.array(self.failed, dtype=np.int64)
@@ -204,7 +221,7 @@ def _build(
     builder = _Builder(job, tokenizer, context_length)
     done = 0
 
-    def finish(batch: _Batch, encoded: Future[list[Ids]]) -> None:
+    def finish(batch: _Batch, encoded: Future[list[tuple[Ids, int]]]) -> None:
         nonlocal done
         builder.add(batch, encoded.result(), writer)
         done += len(batch.prompts)
@@ -213,9 +230,9 @@ def _build(
     # The tokenizer works on one batch, with its own threads and without the GIL, while the next one is rendered and
     # the one before is written.
     with StoreWriter(folder, key) as writer, ThreadPoolExecutor(1, thread_name_prefix="encode") as encoder:
-        before: tuple[_Batch, Future[list[Ids]]] | None = None
+        before: tuple[_Batch, Future[list[tuple[Ids, int]]]] | None = None
         for batch in builder.batches(rows):
-            encoding = encoder.submit(tokenizer.encode, batch.prompts)
+            encoding = encoder.submit(tokenizer.encode_all, batch.prompts)
             if before is not None:
                 finish(*before)
             before = batch, encoding
@@ -250,7 +267,8 @@ def _columns(job: Job, rows: NDArray[Any], tokens: NDArray[np.int64], context_le
 
 
 def _tokenized(arrays: dict[str, NDArray[Any]], messages: list[tuple[int, str]], reused: bool) -> TokenizedJob:
-    own = {name: arrays.pop(name) for name in ("schema", "logprobs", "estimated", "over_context", "empty", "failed")}
+    names = ("schema", "logprobs", "estimated", "longest", "over_context", "empty", "failed")
+    own = {name: arrays.pop(name) for name in names}
     reasons = tuple((row, message) for row, message in messages)
     return TokenizedJob(Prompts(unit_tokens=1, **arrays), messages=reasons, reused=reused, **own)
 

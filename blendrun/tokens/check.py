@@ -28,7 +28,7 @@ def refused_prompts(
 ) -> RefusedPrompts:
     """Those over `longest_prompt` tokens, without a token, or not to be rendered."""
     prompts = tokenized.prompts
-    long = prompts.row[prompts.prompt_tokens > longest_prompt]
+    long = prompts.row[tokenized.longest > longest_prompt]
     rows = np.concatenate((long, tokenized.over_context, tokenized.empty, tokenized.failed))
 
     def error(row: int) -> LineError:
@@ -40,7 +40,7 @@ def refused_prompts(
         except Exception as odd:  # noqa: BLE001  # as in `build_prompts`
             message = f"it cannot be rendered: {type(odd).__name__}: {str(odd)[:300]}"
             return LineError(ErrorCode.INVALID_REQUEST, message, request.custom_id)
-        tokens = len(tokenizer.encode([prompt])[0])
+        _, tokens = tokenizer.encode_all([prompt])[0]
         if not tokens:
             return LineError(ErrorCode.INVALID_REQUEST, "the prompt has no tokens", request.custom_id)
         message = f"the prompt has {tokens:,} tokens; the context of this model leaves room for {longest_prompt:,}"

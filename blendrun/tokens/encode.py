@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 Ids = NDArray[np.int32]
+# One text, or two that the post-processor puts together.
+Text = str | tuple[str, str]
 
 # Characters of pieces remembered, about 60 MB with their ids. When it is full, all is forgotten: what comes often is
 # soon back, and no book-keeping is needed.
@@ -46,13 +48,13 @@ class Encoder:
         self.backend = backend
         self._cuts = cut_tokens(backend, cut_candidates)
         self._pattern = re.compile(f"({'|'.join(map(re.escape, self._cuts))})") if self._cuts else None
-        self._known: dict[str, Ids] = {}
+        self._known: dict[Text, Ids] = {}
         self._characters = 0
 
-    def encode(self, texts: Sequence[str], *, special: bool) -> list[Ids]:
+    def encode(self, texts: Sequence[Text], *, special: bool) -> list[Ids]:
         """The ids of each text, i32. Equal texts may share one array.
 
-        special: let the post-processor add the tokenizer's special tokens.
+        special: let the post-processor add the tokenizer's special tokens; without, texts come alone.
 
         Without the GIL for nearly all of its time, on all cores. To be called from one thread at a time.
         """
@@ -60,21 +62,21 @@ class Encoder:
             encoded = dict.fromkeys(texts, _NOTHING)
             self._encode(encoded, special)
             return [encoded[text] for text in texts]
-        cut = [self._pattern.split(text) for text in texts]
-        pieces = {piece: self._known.get(piece, _NOTHING) for text in cut for piece in text if piece}
+        cut = [self._pattern.split(text) for text in texts if isinstance(text, str)]
+        pieces: dict[Text, Ids] = {piece: self._known.get(piece, _NOTHING) for text in cut for piece in text if piece}
         self._encode(pieces, special)
         self._remember(pieces)
         pieces[""] = _NOTHING
         return [np.concatenate([pieces[piece] for piece in text]) for text in cut]
 
-    def _encode(self, ids: dict[str, Ids], special: bool) -> None:
+    def _encode(self, ids: dict[Text, Ids], special: bool) -> None:
         """Fill in the ids of texts that have none yet."""
         texts = [text for text, known in ids.items() if known is _NOTHING]
         if texts:
             encodings = self.backend.encode_batch_fast(texts, add_special_tokens=special)
             ids.update((text, np.array(one.ids, dtype=np.int32)) for text, one in zip(texts, encodings, strict=True))
 
-    def _remember(self, pieces: Mapping[str, Ids]) -> None:
+    def _remember(self, pieces: Mapping[Text, Ids]) -> None:
         new = {piece: ids for piece, ids in pieces.items() if piece not in self._known}
         added = sum(map(len, new))
         if self._characters + added > _REMEMBERED_CHARACTERS:

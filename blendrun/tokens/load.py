@@ -15,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 
 from blendrun.errors import InputMissingError
 from blendrun.tokens.encode import Encoder
-from blendrun.tokens.template import ChatTemplate, reads_tools
+from blendrun.tokens.template import ChatTemplate, is_reranker, reads_tools
 from blendrun.tokens.tokenizer import PromptTokenizer
 
 _FILE = "tokenizer.json"
@@ -73,15 +73,26 @@ def template_shows_tools(place: Path, chat_template: object = None) -> bool | No
 
     chat_template: as for `load_tokenizer`; a name of SGLang's own templates is not known here.
     """
+    source = _own_template(place, chat_template)
+    return None if source is None else reads_tools(source)
+
+
+def template_reranks(place: Path, chat_template: object = None) -> bool:
+    """Whether the chat template of a model folder has its model score pairs of texts. chat_template: as above."""
+    source = _own_template(place, chat_template)
+    return source is not None and is_reranker(source)
+
+
+def _own_template(place: Path, chat_template: object) -> str | None:
+    """A template's text; None where it cannot be found or read."""
     given = Path(chat_template) if isinstance(chat_template, str) else None
     if chat_template is not None and (given is None or not given.is_file()):
         return None
     try:
         folder = _find(place).parent
-        source = _template_source(folder, _read_json(folder / "tokenizer_config.json"), given)
+        return _template_source(folder, _read_json(folder / "tokenizer_config.json"), given)
     except InputMissingError:
         return None
-    return None if source is None else reads_tools(source)
 
 
 def _find(place: Path) -> Path:

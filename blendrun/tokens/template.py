@@ -55,6 +55,7 @@ class ChatTemplate:
     source: its text.
     content_format: whether it reads a message's content as a list of parts ("openai") or as one string.
     uses_today: its text depends on the day it is rendered.
+    reranks: it asks whether a document answers a query, with "yes" or "no" (SGLang's serving_rerank.py).
     low_effort: it takes `low_effort` where a request says reasoning_effort "low" (SGLang's template_detection.py).
     """
 
@@ -63,6 +64,7 @@ class ChatTemplate:
         environment = _environment()
         self.source = source
         self.content_format = detect_content_format(source, environment)
+        self.reranks = is_reranker(source)
         self.uses_today = "strftime_now" in source
         self.low_effort = "low_effort" in source and "truncate_history_thinking" in source
         self._compiled = environment.from_string(source)
@@ -112,6 +114,12 @@ def detect_content_format(source: str, environment: jinja2.Environment | None = 
         return "string"
     loops = (loop.iter for loop in tree.find_all(nodes.For))
     return "openai" if any(_is_content(node) for node in loops) else "string"
+
+
+def is_reranker(source: str) -> bool:
+    """Whether a template asks of a query and a document for "yes" or "no": its model then scores pairs by those two."""
+    text = source.lower()
+    return "answer can only be" in text and '"yes"' in text and '"no"' in text
 
 
 def reads_tools(source: str) -> bool | None:

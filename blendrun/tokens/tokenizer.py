@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from blendrun.endpoints.base import Endpoint
+from blendrun.endpoints.base import Endpoint, Pair, PlainPrompt
 from blendrun.tokens.chat import Media, conversation
-from blendrun.tokens.encode import Encoder, Ids
+from blendrun.tokens.encode import Encoder, Ids, Text
 from blendrun.tokens.template import ChatTemplate, RenderError
 
 # Tokens counted for a part that is not text. The true number depends on the model's processor and the picture's size.
@@ -25,7 +25,9 @@ class RenderedPrompt:
     """A prompt before it is tokens: either `ids`, or `text` and `prefix`.
 
     special: whether the tokenizer's post-processor adds its special tokens to `text`.
+    pair: a text that is read with `text`, and that the post-processor puts behind it.
     prefix: encoded on its own and put behind `text`, as SGLang does with an answer to be continued.
+    parts: prompts of one line that are read each by itself; nothing else is set then.
     media: what the text refers to, in order. Their tokens are an estimate, and stand before the text: pictures
         mostly come first in a prompt, and a shared picture should count as shared.
     """
@@ -35,6 +37,8 @@ class RenderedPrompt:
     prefix: str = ""
     ids: Ids | None = None
     media: tuple[Media, ...] = ()
+    parts: tuple[RenderedPrompt, ...] = ()
+    pair: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,9 +62,9 @@ class PromptTokenizer:
         """Make the prompt of a request that passed its endpoint's validator. Raises RenderError."""
         # The engine drops null fields before SGLang sees the body.
         body = {name: value for name, value in body.items() if value is not None}
-        prompt = endpoint.plain_prompt(body)
-        if prompt is not None:
-            return RenderedPrompt(prompt, special=True) if isinstance(prompt, str) else _given(prompt)
+        if plain := endpoint.prompts(body):
+            parts = tuple(map(self._plain, plain))
+            return parts[0] if len(parts) == 1 else RenderedPrompt(parts=parts)
         template = self.template
         if template is None:
             raise RenderError(self.no_template)
@@ -68,12 +72,34 @@ class PromptTokenizer:
         text = template.render(talk.messages, talk.tools, {**self.special_tokens, **talk.variables})
         return RenderedPrompt(text, prefix=talk.prefix, media=tuple(talk.media))
 
+    def _plain(self, prompt: PlainPrompt) -> RenderedPrompt:
+        if isinstance(prompt, str):
+            return RenderedPrompt(prompt, special=True)
+        if not isinstance(prompt, Pair):
+            return _given(prompt)
+        if self.template is None or not self.template.reranks:
+            return RenderedPrompt(prompt.query, special=True, pair=prompt.document)
+        texts = [{"role": "user", "content": text} for text in (prompt.query, prompt.document)]
+        instruct = {"instruct": prompt.instruct} if prompt.instruct else {}
+        return RenderedPrompt(self.template.render(texts, None, {**self.special_tokens, **instruct}), special=True)
+
+    def encode_all(self, prompts: Sequence[RenderedPrompt]) -> list[tuple[Ids, int]]:
+        """The ids of each prompt, of several parts one after the other, and the tokens of the longest part."""
+        flat = [part for prompt in prompts for part in prompt.parts or (prompt,)]
+        encoded = iter(self.encode(flat))
+        found = []
+        for prompt in prompts:
+            own = [next(encoded) for _ in prompt.parts or (prompt,)]
+            found.append((own[0] if len(own) == 1 else np.concatenate(own), max(map(len, own))))
+        return found
+
     def encode(self, prompts: Sequence[RenderedPrompt]) -> list[Ids]:
-        """The ids of each prompt, i32. As `Encoder.encode`: mostly without the GIL, one thread at a time."""
+        """The ids of prompts without parts, i32. As `Encoder.encode`: mostly without the GIL, one thread at once."""
         plain = [prompt.text for prompt in prompts if prompt.ids is None and not prompt.special]
         # A continued answer is encoded like a text of its own.
-        special = [prompt.text for prompt in prompts if prompt.special] + [p.prefix for p in prompts if p.prefix]
-        of_plain = dict(zip(plain, self.encoder.encode(plain, special=False), strict=True))
+        special: list[Text] = [_text(prompt) for prompt in prompts if prompt.special]
+        special += [prompt.prefix for prompt in prompts if prompt.prefix]
+        of_plain: dict[Text, Ids] = dict(zip(plain, self.encoder.encode(plain, special=False), strict=True))
         of_special = dict(zip(special, self.encoder.encode(special, special=True), strict=True))
         return [
             self._assemble(prompt, of_special if prompt.special else of_plain, of_special.get(prompt.prefix))
@@ -84,8 +110,8 @@ class PromptTokenizer:
         """The text of `ids`, special tokens included."""
         return self.encoder.backend.decode(ids.tolist(), skip_special_tokens=False)
 
-    def _assemble(self, prompt: RenderedPrompt, encoded: Mapping[str, Ids], prefix: Ids | None) -> Ids:
-        ids = encoded[prompt.text] if prompt.ids is None else prompt.ids
+    def _assemble(self, prompt: RenderedPrompt, encoded: Mapping[Text, Ids], prefix: Ids | None) -> Ids:
+        ids = encoded[_text(prompt)] if prompt.ids is None else prompt.ids
         if not prompt.media and prefix is None:
             return ids
         pieces = [np.full(MEDIA_TOKENS[part.kind], _MEDIA_ID, np.int32) for part in prompt.media]
@@ -94,6 +120,11 @@ class PromptTokenizer:
             bos = self.encoder.backend.token_to_id(self.special_tokens.get("bos_token", ""))
             pieces.append(prefix[1:] if len(prefix) and prefix[0] == bos else prefix)
         return np.concatenate(pieces)
+
+
+def _text(prompt: RenderedPrompt) -> Text:
+    """As the encoder takes it: a text, or two that the post-processor puts together."""
+    return (prompt.text, prompt.pair) if prompt.pair else prompt.text
 
 
 def _given(ids: Any) -> RenderedPrompt:

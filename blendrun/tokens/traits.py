@@ -45,7 +45,8 @@ def traits(request: RequestLine, bound: int, media: Sequence[Media]) -> Traits:
     schema = _schema(body)
     kind = (request.endpoint.url, _text(body.get("model")), bound, schema, bool(body.get("tools")))
     cluster = _cluster(*kind, _tag(metadata, body))
-    fixed, logprobs = _fixed(body, bound, schema), body.get("logprobs") not in (None, False)
+    fixed = _fixed(body, bound, schema)
+    logprobs = request.endpoint.reads_logprobs or body.get("logprobs") not in (None, False)
     return Traits(_root(body, media), cluster, schema, _reference(metadata), fixed, logprobs)
 
 

@@ -1,6 +1,7 @@
 """Memory of the runner on a long job: a whole run through the replay engine, and one that is resumed from half way.
 
 python scripts/bench/memory.py --lines 1000000
+python scripts/bench/memory.py --lines 100000 --vectors 1024
 """
 
 from __future__ import annotations
@@ -42,10 +43,16 @@ class Watched:
     code: int
 
 
-def write_jobs(path: Path, lines: int) -> None:
+def write_jobs(path: Path, lines: int, vectors: int) -> None:
+    """vectors: numbers of each answer, of lines that ask for vectors; 0 for chats."""
     with path.open("wb") as file:
         for row in range(lines):
             content = f"{_WORDS}{row}: {_WORDS[row % 40 :]}"
+            if vectors:
+                body: dict[str, object] = {"input": content, "dimensions": vectors}
+                file.write(json.dumps({"custom_id": f"request-{row}", "url": "/v1/embeddings", "body": body}).encode())
+                file.write(b"\n")
+                continue
             body = {"messages": [{"role": "user", "content": content}], "max_tokens": 64 + row % 64}
             line = {"custom_id": f"request-{row}", "method": "POST", "url": "/v1/chat/completions", "body": body}
             file.write(json.dumps(line).encode() + b"\n")
@@ -102,13 +109,14 @@ def line_of(name: str, watched: Watched, first: int, last: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lines", type=int, default=1_000_000)
+    parser.add_argument("--vectors", type=int, default=0, help="Lines ask for vectors of so many numbers, not to chat.")
     parser.add_argument("--every", type=float, default=0.5, help="Seconds between two looks.")
     parser.add_argument("--folder", type=Path, help="Where the files go (3 GB for 1,000,000 lines). Default: /tmp.")
     asked = parser.parse_args()
     with TemporaryDirectory(dir=asked.folder) as name:
         folder = Path(name)
         jobs, out, log = folder / "jobs.jsonl", folder / "out.jsonl", folder / "log"
-        write_jobs(jobs, asked.lines)
+        write_jobs(jobs, asked.lines, asked.vectors)
         print(f"{asked.lines:,} lines, {jobs.stat().st_size / _MIB:.0f} MiB; resident MiB over the run phase\n")
         print("| run | peak | 2 % | 25 % | 50 % | 75 % | 100 % | took | exit |\n|---|---|---|---|---|---|---|---|---|")
         whole = listener(jobs, out, asked.every, log)

@@ -86,6 +86,10 @@ class TestRequestLine:
             ({"messages": [{"role": "user", "content": "a"}], "max_tokens": 3}, "/v1/chat/completions"),
             ({"prompt": "a"}, "/v1/completions"),
             ({"body": {"prompt": "a"}, "url": None}, "/v1/completions"),
+            ({"input": "a"}, "/v1/embeddings"),
+            ({"query": "a", "documents": ["b"]}, "/v1/rerank"),
+            ({"query": "a", "items": ["b"]}, "/v1/score"),
+            ({"body": {"text_1": "a", "text_2": "b"}, "url": "/v1/score"}, "/v1/score"),
             ({"custom_id": "x", "url": "/v1/completions", "body": {"prompt": "a"}}, "/v1/completions"),
         ],
     )

@@ -16,7 +16,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from openai.types import CreateEmbeddingResponse
+from openai.types import ModerationCreateResponse
 
 from tests.command import line, lines_of
 
@@ -142,44 +142,43 @@ def test_an_order(changed: Changed, trace: Path, tmp_path: Path) -> None:
 @with_change("An endpoint")
 def test_an_endpoint(changed: Changed, tmp_path: Path) -> None:
     jobs, output = tmp_path / "jobs.jsonl", tmp_path / "out.jsonl"
-    bodies: list[dict[str, Any]] = [{"input": "hello"}, {"input": [1, 2, 3]}, {"input": ["a", "b"]}]
-    requests = [{"custom_id": f"e{row}", "url": "/v1/embeddings", "body": body} for row, body in enumerate(bodies)]
+    bodies: list[dict[str, Any]] = [{"input": "hello"}, {"input": ["a", "b"]}, {"input": 5}]
+    requests = [{"custom_id": f"m{row}", "url": "/v1/moderations", "body": body} for row, body in enumerate(bodies)]
     jobs.write_text("".join(json.dumps(each) + "\n" for each in requests), encoding="utf-8")
     changed.run("run", jobs, "--engine", "replay", "-o", output, "-q", "--errors-ok")
-    prompt = sum(each.usage.prompt_tokens for each in _embeddings(output))
-    assert prompt > 0
+    assert [len(each.results) for each in _moderations(output)] == [1, 2]
     (refused,) = lines_of(tmp_path / "out.jsonl.errors.jsonl")
-    assert "write one line an input" in refused["error"]["message"]
-    summary = json.loads((tmp_path / "out.jsonl.blendrun" / "summary.json").read_text())
-    assert (summary["tokens"]["prompt"], summary["tokens"]["output"]) == (prompt, 0)
+    assert "`input` must be a text" in refused["error"]["message"]
 
     plan = json.loads(changed.run("plan", jobs, "--model", "smollm2-135m", "--hardware", "cpu", "--json", "-q"))
     assert (plan["requests"], plan["refused"], plan["output_tokens"]) == (2, 1, 2)
 
-    with _embedding_server() as address:
+    with _moderating_server() as address:
         changed.run("run", jobs, "--engine", address, "-o", tmp_path / "served.jsonl", "-q", "--errors-ok")
-    assert [each.data[0].embedding for each in _embeddings(tmp_path / "served.jsonl")] == [[0.5, 0.25]] * 2
+    assert [[result.flagged for result in each.results] for each in _moderations(tmp_path / "served.jsonl")] == [
+        [True],
+        [True, True],
+    ]
 
 
-def _embeddings(output: Path) -> list[CreateEmbeddingResponse]:
-    """The two answers of a run."""
-    first, second = (answer["response"]["body"] for answer in lines_of(output))
-    return [CreateEmbeddingResponse.model_validate(each, strict=True) for each in (first, second)]
+def _moderations(output: Path) -> list[ModerationCreateResponse]:
+    """The two answers of a run. Of the categories none is there, and the type wants all."""
+    return [ModerationCreateResponse.construct(**answer["response"]["body"]) for answer in lines_of(output)]
 
 
 @contextmanager
-def _embedding_server() -> Iterator[str]:
-    """The address of a server that answers every request with one vector."""
+def _moderating_server() -> Iterator[str]:
+    """The address of a server that finds every input harmful."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self._send({"data": [{"id": "vectors"}]} if self.path == "/v1/models" else {})
+            self._send({"data": [{"id": "guard"}]} if self.path == "/v1/models" else {})
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            data = [{"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}]
-            usage = {"prompt_tokens": 3, "total_tokens": 3}
-            self._send({"object": "list", "model": "vectors", "data": data, "usage": usage})
+            given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
+            result = {"flagged": True, "categories": {}, "category_scores": {}}
+            many = len(given) if isinstance(given, list) else 1
+            self._send({"id": "x", "model": "guard", "results": [result] * many})
 
         def _send(self, answer: dict[str, Any]) -> None:
             content = json.dumps(answer).encode()

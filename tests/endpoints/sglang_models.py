@@ -13,6 +13,10 @@ import pytest
 _READERS = {
     "/v1/chat/completions": ("serving_chat", "chat_encoding", "chat_encoding_adapters", "serving_base", "utils"),
     "/v1/completions": ("serving_completions", "serving_base", "utils"),
+    "/v1/embeddings": ("serving_embedding", "serving_base", "utils"),
+    "/v1/score": ("serving_score", "serving_base", "utils"),
+    "/v1/rerank": ("serving_rerank", "serving_base", "utils"),
+    "/v1/classify": ("serving_classify", "serving_base", "utils"),
 }
 
 

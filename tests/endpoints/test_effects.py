@@ -7,6 +7,7 @@ from typing import Any, get_type_hints
 import pytest
 from openai.types.chat.completion_create_params import CompletionCreateParamsNonStreaming as ChatParams
 from openai.types.completion_create_params import CompletionCreateParamsNonStreaming as CompletionParams
+from openai.types.embedding_create_params import EmbeddingCreateParams as EmbeddingParams
 
 from blendrun.endpoints.apis.registry import APIS
 from blendrun.endpoints.effects import BODIES, PLACES, Effect
@@ -45,12 +46,20 @@ MODELS = {
     "LegacyStructuralTagResponseFormat": PLACES["response_format"],
     "StructuresResponseFormat": PLACES["response_format.structures[]"],
     "JsonSchemaResponseFormat": PLACES["response_format.json_schema"],
+    "EmbeddingRequest": BODIES["/v1/embeddings"],
+    "ScoringRequest": BODIES["/v1/score"],
+    "V1RerankReqInput": BODIES["/v1/rerank"],
+    "ClassifyRequest": BODIES["/v1/classify"],
 }
 SPELLED = {"schema_": "schema", "key_order": None}
 # Every field that SGLang has and no code of it reads; each is in the table as something else than kept.
 UNREAD = {
     CHAT: {"user", "task", "session_params", "min_dynamic_patch", "data_parallel_rank"},
     COMPLETIONS: {"best_of", "suffix", "user", "session_params", "data_parallel_rank", "custom_labels"},
+    "/v1/embeddings": {"user"},
+    "/v1/score": set(),
+    "/v1/rerank": set(),
+    "/v1/classify": {"model", "user"},
 }
 
 
@@ -61,14 +70,26 @@ def test_every_field_of_sglangs_request_models_has_a_row(model: str) -> None:
     assert not names - MODELS[model].keys(), "decide on the new field: blendrun/endpoints/effects.py"
 
 
-@pytest.mark.parametrize(("url", "model"), [(CHAT, "ChatCompletionRequest"), (COMPLETIONS, "CompletionRequest")])
+@pytest.mark.parametrize(
+    ("url", "model"),
+    [
+        (CHAT, "ChatCompletionRequest"),
+        (COMPLETIONS, "CompletionRequest"),
+        ("/v1/embeddings", "EmbeddingRequest"),
+        ("/v1/score", "ScoringRequest"),
+        ("/v1/rerank", "V1RerankReqInput"),
+        ("/v1/classify", "ClassifyRequest"),
+    ],
+)
 def test_what_no_code_of_sglang_reads_is_not_called_kept(url: str, model: str) -> None:
     unread = set(fields_of(model)) - attributes_read(url)
     assert unread == UNREAD[url]
     assert not [name for name in unread if BODIES[url][name].effect is Effect.KEPT]
 
 
-@pytest.mark.parametrize(("url", "params"), [(CHAT, ChatParams), (COMPLETIONS, CompletionParams)])
+@pytest.mark.parametrize(
+    ("url", "params"), [(CHAT, ChatParams), (COMPLETIONS, CompletionParams), ("/v1/embeddings", EmbeddingParams)]
+)
 def test_every_field_of_openais_requests_has_a_row(url: str, params: type) -> None:
     assert not get_type_hints(params).keys() - BODIES[url].keys()
 

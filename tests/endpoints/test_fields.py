@@ -12,29 +12,42 @@ import pytest
 from blendrun.endpoints.fields import REFUSED_FIELDS
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import ErrorCode, LineError
+from tests.good_bodies import GOOD_BODIES
 
-GOOD: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
-    "/v1/completions": {"prompt": "Hi"},
-}
+MODELS = (
+    *("PDRoutingFields", "ChatCompletionRequest", "CompletionRequest", "EmbeddingRequest", "ScoringRequest"),
+    *("V1RerankReqInput", "ClassifyRequest"),
+)
 # Each was followed through SGLang's serving classes: none reads a file, opens an address, runs code or enters the
 # state of another request. `messages`, `lora_path`, `custom_params` and `chat_template_kwargs` are looked into.
 ALLOWED = frozenset(
     [
+        "apply_softmax",
         "best_of",
         "cache_salt",
         "chat_template_kwargs",
         "continue_final_message",
         "custom_labels",
         "custom_params",
+        "dimensions",
+        "documents",
         "ebnf",
         "echo",
+        "embed_override_token_id",
+        "embed_overrides",
+        "encoding_format",
         "extra_key",
         "frequency_penalty",
         "ignore_eos",
         "images_config",
+        "input",
         "input_ids",
+        "instruct",
+        "item_embed_overrides",
+        "item_first",
+        "items",
         "json_schema",
+        "label_token_ids",
         "logit_bias",
         "logprobs",
         "lora_path",
@@ -52,24 +65,30 @@ ALLOWED = frozenset(
         "parallel_tool_calls",
         "presence_penalty",
         "prompt",
+        "query",
+        "query_embed_overrides",
         "reasoning_effort",
         "regex",
         "repetition_penalty",
         "response_format",
         "return_cached_tokens_details",
+        "return_documents",
         "return_flat_raw_output_top_logprobs",
         "return_flat_raw_top_logprobs_b64",
         "return_hidden_states",
         "return_input_ids_in_sglext",
         "return_meta_info",
         "return_output_ids_in_sglext",
+        "return_pooled_hidden_states",
         "return_prompt_token_ids",
         "return_routed_experts",
         "return_sampling_mask",
         "return_spec_tokens_details",
         "return_token_ids",
+        "return_token_logprobs",
         "routed_experts_start_len",
         "sampling_logprobs_mode",
+        "score_extraction_token",
         "seed",
         "separate_reasoning",
         "skip_special_tokens",
@@ -87,6 +106,7 @@ ALLOWED = frozenset(
         "tools",
         "top_k",
         "top_logprobs",
+        "top_n",
         "top_p",
         "use_audio_in_video",
         "user",
@@ -98,13 +118,13 @@ ALLOWED = frozenset(
 
 def refusal(url: str, **fields: Any) -> str:
     with pytest.raises(LineError) as caught:
-        ENDPOINTS[url].validate(GOOD[url] | fields)
+        ENDPOINTS[url].validate(GOOD_BODIES[url] | fields)
     assert caught.value.code is ErrorCode.INVALID_REQUEST
     return caught.value.message
 
 
 def fields_of_sglang() -> set[str]:
-    """Of its request models for chat and completions, read as text: importing them takes half a minute."""
+    """Of its request models, read as text: importing them takes half a minute."""
     package = importlib.util.find_spec("sglang")
     if package is None or not package.submodule_search_locations:
         pytest.skip("sglang is not installed")
@@ -112,7 +132,7 @@ def fields_of_sglang() -> set[str]:
     models = {node.name: node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)}
     fields = {
         statement.target.id
-        for name in ("PDRoutingFields", "ChatCompletionRequest", "CompletionRequest")
+        for name in MODELS
         for statement in models[name].body
         if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
     }
@@ -134,16 +154,16 @@ class TestRefused:
 
     @pytest.mark.parametrize("name", sorted(REFUSED_FIELDS))
     def test_null_is_the_default(self, url: str, name: str) -> None:
-        ENDPOINTS[url].validate(GOOD[url] | {name: None})
+        ENDPOINTS[url].validate(GOOD_BODIES[url] | {name: None})
 
     def test_the_place_of_the_plan(self, url: str) -> None:
         assert "`custom_params.blendrun` is not taken" in refusal(url, custom_params={"blendrun": [0, 1, 2]})
         assert "`custom_params.__req__`" in refusal(url, custom_params={"thinking_budget": 3, "__req__": 1})
         assert refusal(url, custom_params=[1]) == "`custom_params` must be an object"
-        ENDPOINTS[url].validate(GOOD[url] | {"custom_params": {"thinking_budget": 3}})
+        ENDPOINTS[url].validate(GOOD_BODIES[url] | {"custom_params": {"thinking_budget": 3}})
 
     def test_a_template_of_its_own(self, url: str) -> None:
         message = refusal(url, chat_template_kwargs={"chat_template": "{{ x }}"})
         assert message.startswith("`chat_template_kwargs.chat_template` is not taken: a template is code")
         assert refusal(url, chat_template_kwargs="x") == "`chat_template_kwargs` must be an object"
-        ENDPOINTS[url].validate(GOOD[url] | {"chat_template_kwargs": {"enable_thinking": False}})
+        ENDPOINTS[url].validate(GOOD_BODIES[url] | {"chat_template_kwargs": {"enable_thinking": False}})

@@ -11,12 +11,9 @@ from openai.types.chat import ChatCompletion
 from blendrun.endpoints.base import AnswerDemand, Usage
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import ErrorCode, LineError
+from tests.good_bodies import GOOD_BODIES
 
 CHAT, COMPLETIONS = ENDPOINTS["/v1/chat/completions"], ENDPOINTS["/v1/completions"]
-GOOD: dict[str, dict[str, Any]] = {
-    "/v1/chat/completions": {"messages": [{"role": "user", "content": "Hi"}]},
-    "/v1/completions": {"prompt": "Hi"},
-}
 
 
 def refusal(url: str, body: dict[str, Any]) -> str:
@@ -27,7 +24,10 @@ def refusal(url: str, body: dict[str, Any]) -> str:
 
 
 def test_the_order_of_the_registry_is_an_on_disk_code() -> None:
-    assert list(ENDPOINTS) == ["/v1/chat/completions", "/v1/completions"]
+    assert list(ENDPOINTS) == [
+        *("/v1/chat/completions", "/v1/completions"),
+        *("/v1/embeddings", "/v1/score", "/v1/rerank", "/v1/classify"),
+    ]
     assert all(endpoint.url == url for url, endpoint in ENDPOINTS.items())
 
 
@@ -39,12 +39,12 @@ class TestCommonFields:
             {"stream": False},
             {"stream": True},
             {"stream": None, "model": None, "n": None, "max_tokens": None, "temperature": None},
-            {"model": "m", "n": 3, "max_tokens": 1, "temperature": 0, "top_p": 0.5, "presence_penalty": -1},
+            {"model": "m", "n": 3, "max_tokens": 1, "top_p": 0.5, "presence_penalty": -1},
             {"frequency_penalty": 0.1, "max_completion_tokens": 2**40, "unknown": {"passed": "on"}},
         ],
     )
     def test_good_ones_pass(self, url: str, fields: dict[str, Any]) -> None:
-        ENDPOINTS[url].validate(GOOD[url] | fields)
+        ENDPOINTS[url].validate(GOOD_BODIES[url] | fields)
 
     @pytest.mark.parametrize(
         ("name", "value", "message"),
@@ -63,10 +63,10 @@ class TestCommonFields:
         ],
     )
     def test_bad_ones_are_named(self, url: str, name: str, value: object, message: str) -> None:
-        assert refusal(url, GOOD[url] | {name: value}) == message
+        assert refusal(url, GOOD_BODIES[url] | {name: value}) == message
 
     def test_a_long_value_is_not_repeated_in_full(self, url: str) -> None:
-        assert len(refusal(url, GOOD[url] | {"n": "x" * 10_000})) < 120
+        assert len(refusal(url, GOOD_BODIES[url] | {"n": "x" * 10_000})) < 120
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_list_of_token_ids_is_a_prompt() -> None:
 
 
 def test_demand_is_what_the_body_states() -> None:
-    chat = GOOD[CHAT.url]
+    chat = GOOD_BODIES[CHAT.url]
     assert CHAT.demand(chat) == AnswerDemand(1, None)
     assert CHAT.demand(chat | {"n": 3, "max_tokens": 5}) == AnswerDemand(3, 5)
     assert CHAT.demand(chat | {"max_completion_tokens": 7, "max_tokens": 5}) == AnswerDemand(1, 7), (
@@ -142,20 +142,20 @@ USAGE = Usage(1, 0, 2)
 
 @pytest.mark.parametrize("choices", [1, 3])
 def test_replay_bodies_are_openais(choices: int) -> None:
-    chat = CHAT.replay_body(GOOD[CHAT.url] | {"n": choices, "model": "m"}, "text", USAGE, "length")
+    chat = CHAT.replay_body(GOOD_BODIES[CHAT.url] | {"n": choices, "model": "m"}, "text", USAGE, "length")
     parsed = ChatCompletion.model_validate(chat, strict=True)
     assert [choice.message.content for choice in parsed.choices] == ["text"] * choices
     assert [choice.index for choice in parsed.choices] == list(range(choices))
     assert (CHAT.usage(chat), CHAT.finish_reasons(chat)) == (USAGE, ("length",) * choices)
     assert parsed.model == "m"
-    plain = COMPLETIONS.replay_body(GOOD[COMPLETIONS.url] | {"n": choices}, "text", USAGE, "length")
+    plain = COMPLETIONS.replay_body(GOOD_BODIES[COMPLETIONS.url] | {"n": choices}, "text", USAGE, "length")
     completion = Completion.model_validate(plain, strict=True)
     assert [choice.text for choice in completion.choices] == ["text"] * choices
     assert completion.usage is not None and completion.usage.total_tokens == 3
 
 
 def test_a_bound_is_lowered_never_raised_and_set_where_servers_need_one() -> None:
-    chat, prompt = GOOD[CHAT.url], GOOD[COMPLETIONS.url]
+    chat, prompt = GOOD_BODIES[CHAT.url], GOOD_BODIES[COMPLETIONS.url]
     assert CHAT.bound(chat, 5) == chat
     assert CHAT.bound(chat | {"max_tokens": 9}, 5) == chat | {"max_tokens": 5}
     assert CHAT.bound(chat | {"max_completion_tokens": 3, "max_tokens": None}, 5)["max_completion_tokens"] == 3

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from blendrun.engine.answers import asked_of_sglang, completed, each_prompt, joined, text_offsets
+from blendrun.endpoints.registry import ENDPOINTS
+from blendrun.engine.answers import asked_of_sglang, completed, text_offsets
 
 
 @pytest.mark.parametrize(
@@ -78,10 +79,14 @@ class TestScoring:
         assert asked_of_sglang({"prompt": "x", "max_tokens": 1}) == {"prompt": "x", "max_tokens": 1}
 
 
+COMPLETIONS, CHAT = ENDPOINTS["/v1/completions"], ENDPOINTS["/v1/chat/completions"]
+
+
 def test_several_prompts_are_one_answer_in_their_order() -> None:
-    bodies = each_prompt({"prompt": ["a", "b"], "n": 1})
+    body = {"prompt": ["a", "b"], "n": 1}
+    bodies = COMPLETIONS.parts(body)
     assert bodies == [{"prompt": "a", "n": 1}, {"prompt": "b", "n": 1}]
-    answer = joined([completion("A", ["A"]), completion("B", ["B"])])
+    answer = COMPLETIONS.joined(body, [completion("A", ["A"]), completion("B", ["B"])])
     assert [(choice["index"], choice["text"]) for choice in answer["choices"]] == [(0, "A"), (1, "B")]
     assert answer["usage"] == {
         "prompt_tokens": 4,
@@ -92,6 +97,6 @@ def test_several_prompts_are_one_answer_in_their_order() -> None:
 
 
 def test_one_prompt_and_chats_stay_what_they_are() -> None:
-    assert each_prompt({"messages": []}) == [{"messages": []}]
-    assert each_prompt({"prompt": [1, 2]}) == [{"prompt": [1, 2]}]
-    assert joined([completion("A", ["A"])]) == completion("A", ["A"])
+    assert CHAT.parts({"messages": []}) == [{"messages": []}]
+    assert COMPLETIONS.parts({"prompt": [1, 2]}) == [{"prompt": [1, 2]}]
+    assert COMPLETIONS.joined({"prompt": [1, 2]}, [completion("A", ["A"])]) == completion("A", ["A"])

@@ -6,6 +6,7 @@ import pytest
 
 from blendrun.engine import settings, sizes
 from blendrun.engine.base import AdaptiveStep, EngineSettings, SchedulerSettings
+from blendrun.engine.embedding import embedding_arguments
 from blendrun.engine.extras import draft_arguments, host_arguments
 from blendrun.engine.settings import server_args
 from blendrun.engine.shared_reads import CASCADE
@@ -30,5 +31,6 @@ def test_all_are_arguments_of_sglang() -> None:
         named |= set(extra)
     cascade = EngineSettings("m", "gpu", 1, server_args={"attention_backend": CASCADE})
     named |= set(server_args(cascade))
+    named |= set(embedding_arguments({}, "gpu", bidirectional=True, shares=False, compute_capability=(9, 0)))
     assert len(known) > 300
     assert sorted(named - known) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,3 +65,38 @@ def test_an_exception_that_nobody_foresaw_costs_one_row(tmp_path: Path, monkeypa
     refused = check(tmp_path, [chat("a"), chat("b", user="odd"), chat("c")], context=20, longest=16)
     assert refused.rows.tolist() == [1]
     assert "ZeroDivisionError" in refused.error(1).message
+
+
+def embedding(custom_id: str, given: Any) -> dict[str, Any]:
+    return {"custom_id": custom_id, "url": "/v1/embeddings", "body": {"input": given}}
+
+
+def test_of_a_line_of_many_texts_each_must_fit_and_not_all_together(tmp_path: Path) -> None:
+    lines = [
+        embedding("ten that fit", [" ".join(["w1"] * 8)] * 10),
+        embedding("one of two does not", ["w1", " ".join(["w1"] * 17)]),
+        embedding("ids", [[11] * 10, [12] * 12]),
+        embedding("far too long", ["w1", " ".join(["w1"] * 30)]),
+    ]
+    refused = check(tmp_path, lines, context=20, longest=16)
+    assert refused.rows.tolist() == [1, 3]
+    assert [str(refused.error(row).message).split(" tokens")[0] for row in (1, 3)] == [
+        *("the prompt has 18", "the prompt has 31")
+    ]
+
+
+def test_all_of_a_lines_texts_are_planned_as_far_as_there_is_room(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(word_tokenizer(tmp_path / "model"))
+    pair = {"custom_id": "p", "url": "/v1/rerank", "body": {"query": "w1 w2", "documents": ["w3"]}}
+    lines = [embedding("two", ["w1 w2", "w3"]), embedding("more than there is", ["w1 w2 w3"] * 10), pair]
+    job = make_job(tmp_path, lines)
+    tokenized = build_prompts(job, tokenizer, context_length=20, store_folder=tmp_path / "tokens")
+    prompts = tokenized.prompts
+    ids = [prompts.units[begin:end].tolist() for begin, end in pairwise(prompts.offsets.tolist())]
+    assert ids[0] == [1, 5, 6, 1, 7]
+    assert prompts.prompt_tokens.tolist() == [5, 19, 3] and tokenized.longest.tolist() == [3, 4, 3]
+    # This tokenizer has nothing to put between two texts.
+    assert ids[2] == [5, 6, 7]
+    # One step each, and nothing to learn of it.
+    assert prompts.bound.tolist() == [1, 1, 1] and prompts.known.all()
+    assert tokenized.logprobs.tolist() == [False, False, True]

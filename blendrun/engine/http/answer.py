@@ -26,8 +26,6 @@ _DEEPEST, _READERS_DEEPEST = 254, 1024
 _OBJECT_BYTES, _ARRAY_BYTES, _VALUE_BYTES = 232, 64, 40
 _MOST_TIMES = 8
 _LONGEST_REASON = 40
-# What an answer's text is called, and what may stand there.
-_CONTENT: dict[str, tuple[str, type]] = {"/v1/chat/completions": ("message", dict), "/v1/completions": ("text", str)}
 
 
 class NoAnswerError(Exception):
@@ -44,6 +42,10 @@ class NoAnswerError(Exception):
 def answer_of(row: int, endpoint: Endpoint, content: bytes, choices: int = 1, most: int = 64 << 20) -> Result:
     """The result of a response with status 200. choices: asked for. most: bytes of an answer. Raises NoAnswerError."""
     body = _read(content, most)
+    if (formed := endpoint.in_one_form(body)) is not body:
+        body, content = formed, orjson.dumps(formed)
+    if not isinstance(body, dict):
+        raise NoAnswerError(f"an answer that is no JSON object: {_message(body)[:200]}")
     try:
         reasons = endpoint.finish_reasons(body)
     except ValueError as error:
@@ -62,8 +64,8 @@ def one_line(content: bytes) -> bytes:
     return text
 
 
-def _read(content: bytes, most: int) -> dict[str, Any]:
-    """Raises NoAnswerError for what is no JSON object, or none that everybody can read."""
+def _read(content: bytes, most: int) -> Any:
+    """Raises NoAnswerError for what is no JSON, or none that everybody can read."""
     size = len(content) + _OBJECT_BYTES * content.count(b"{") + _ARRAY_BYTES * content.count(b"[")
     if size + _VALUE_BYTES * content.count(b",") > _MOST_TIMES * most:
         raise NoAnswerError(
@@ -79,24 +81,23 @@ def _read(content: bytes, most: int) -> dict[str, Any]:
             what = f"an answer with more than {_DEEPEST} levels"
             raise NoAnswerError(what, again=False, blamed=False) from error
         raise NoAnswerError(f"an answer of {len(content):,} bytes that is no JSON ({error.msg})") from error
-    if not isinstance(body, dict):
-        raise NoAnswerError(f"an answer that is no JSON object: {_message(body)[:200]}")
     return body
 
 
 def _check_shape(endpoint: Endpoint, body: dict[str, Any], choices: int) -> None:
     """Raises NoAnswerError for an answer to something else."""
-    if endpoint.url not in _CONTENT:
+    if endpoint.answer_content is None:
         return
-    name, kind = _CONTENT[endpoint.url]
+    name, kinds = endpoint.answer_content
     answers = endpoint.answers(body)
     if len(answers) != choices:
-        what = f"an answer with {len(answers)} of the {choices} choices asked for"
+        what = f"an answer with {len(answers)} of the {choices} {endpoint.answer_field} asked for"
         raise NoAnswerError(what, again=False, blamed=False)
     for place, answer in enumerate(answers):
-        if not isinstance(answer.get(name), kind):
+        if not isinstance(answer.get(name), kinds):
             what = cut(str(body.get("object")), _LONGEST_REASON)
-            raise NoAnswerError(f"an answer without `{name}` in choice {place} (its object is {what!r})", blamed=False)
+            each = f"{endpoint.answer_field.removesuffix('s')} {place}"
+            raise NoAnswerError(f"an answer without `{name}` in {each} (its object is {what!r})", blamed=False)
     if str(body.get("object")).endswith(".chunk"):
         raise NoAnswerError("a piece of a streamed answer, which was not asked for", blamed=False)
 

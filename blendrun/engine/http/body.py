@@ -63,4 +63,4 @@ def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int
     expected = item.plan.output if item.plan is not None and item.plan.output else asked or 0
     lowerings = 0 if counted else _MOST_LOWERINGS
     tokens = prompt + expected * demand.choices
-    return OutgoingRequest(endpoint, orjson.dumps(body), tokens, demand.choices, lowerings)
+    return OutgoingRequest(endpoint, orjson.dumps(body), tokens, endpoint.answers_to(body), lowerings)

@@ -29,6 +29,8 @@ from blendrun.text import cut, printable
 if TYPE_CHECKING:
     import httpx
 
+# Where a kind of server has an endpoint at a path of its own.
+_PATHS = {("vllm", "/v1/classify"): "/classify"}
 _LONGEST_NAMES = 400
 # A server that is awaited is looked for so often at least, in seconds.
 _LOOK_S = 5.0
@@ -225,12 +227,13 @@ class HttpEngine:
         """One try: what it means; the result, or what went wrong in a clause; seconds that the server asks to wait."""
         import httpx
 
-        assert self._client is not None, "asked before start"
+        assert self._client is not None and self._info is not None, "asked before start"
         self._begun[item.row] = time.monotonic()
+        path = _PATHS.get((self._info.kind, item.url), item.url)
         try:
             async with (
                 asyncio.timeout(self._settings.timeout),
-                exchange(self._client, "POST", item.url, asked.content) as reply,
+                exchange(self._client, "POST", path, asked.content) as reply,
             ):
                 return await self._outcome(item, asked, reply)
         except TimeoutError:

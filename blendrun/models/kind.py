@@ -1,0 +1,54 @@
+"""What a model's last layer makes: the next token, a vector, or what a head says; by its architecture.
+
+SGLang 0.5.23, configs/model_config.py (`is_generation_model`) and layers/pooler.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+_EMBEDDERS = frozenset(
+    (
+        *("BertModel", "CLIPModel", "Contriever", "EmbeddingGemma2Model", "Lfm2BidirectionalModel"),
+        *("LlamaEmbeddingModel", "MistralModel", "Qwen3Model", "XLMRobertaModel"),
+    )
+)
+_HEADS = ("ForSequenceClassification", "ForSequenceClassificationWithNormal_Weights", "ForRewardModel")
+# Every token sees those behind it, too: what was computed of a prefix is of no use to another prompt.
+_BIDIRECTIONAL = ("Bert", "XLMRoberta", "Contriever", "EmbeddingGemma", "Lfm2Bidirectional")
+
+
+class ModelKind(StrEnum):
+    """generator: the next token, or a vector of the last one where it is asked for those. embedder: a vector alone.
+    classifier: numbers of a classification or reward head alone.
+    """
+
+    GENERATOR = "generator"
+    EMBEDDER = "embedder"
+    CLASSIFIER = "classifier"
+
+
+def kind_of(config: Mapping[str, Any]) -> ModelKind:
+    """config: the content of a config.json. What names no architecture generates."""
+    names = _architectures(config)
+    if any(name.endswith(_HEADS) for name in names):
+        return ModelKind.CLASSIFIER
+    if _EMBEDDERS.intersection(names) or _is_embedding_gemma(config):
+        return ModelKind.EMBEDDER
+    return ModelKind.GENERATOR
+
+
+def is_bidirectional(config: Mapping[str, Any]) -> bool:
+    """Whether tokens see those behind them, so that prompts share nothing and are read whole."""
+    return any(name.startswith(_BIDIRECTIONAL) for name in _architectures(config)) or _is_embedding_gemma(config)
+
+
+def _is_embedding_gemma(config: Mapping[str, Any]) -> bool:
+    return "Gemma3TextModel" in _architectures(config) and bool(config.get("use_bidirectional_attention"))
+
+
+def _architectures(config: Mapping[str, Any]) -> tuple[str, ...]:
+    names = config.get("architectures")
+    return tuple(name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
