@@ -62,6 +62,7 @@ def _some(row: ScanRow, kept: NDArray[np.bool_]) -> ScanRow:
             rows=held.rows[kept],
             steps=held.steps[kept],
             reads=held.reads[kept],
+            reach=held.reach[kept],
             compute=held.compute[kept],
             memory=held.memory[kept],
         ),

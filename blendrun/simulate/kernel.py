@@ -126,13 +126,13 @@ def run(
         if taken > 0 and state.filled + done < len(filling):
             # SGLang takes a prompt that is half in out of the step's rows, and looks again.
             state.opens = 1
-        for place in range(state.filled, state.filled + done):
-            begin_decode(state, nodes, work, agenda, ends, filling[place])
+        for number in range(state.filled, state.filled + done):
+            begin_decode(state, nodes, work, agenda, ends, filling[number])
         known = state.filled if state.late else state.filled + done
-        for place in range(state.published, known):
-            publish(nodes, work[filling[place]].leaf, work[filling[place]].length)
-            state.twice -= work[filling[place]].twice
-            work[filling[place]].twice = 0
+        for number in range(state.published, known):
+            publish(nodes, work[filling[number]].leaf, work[filling[number]].length)
+            state.twice -= work[filling[number]].twice
+            work[filling[number]].twice = 0
         state.published = known
         state.filled += done
         if taken == 0 and rows == 0:

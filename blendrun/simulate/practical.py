@@ -121,7 +121,8 @@ def _steps_that_read(
     tree: PrefixTree, rows: NDArray[np.float64], longest: NDArray[np.float64], shared_reads: int | None
 ) -> NDArray[np.float64]:
     """How often the segment of each node is read at least: f64 (K,). rows: f64 (M,), decode steps times choices."""
-    below = tree.subtree_sum(np.bincount(tree.leaf, weights=rows[tree.prompt], minlength=len(tree)))
+    own = np.bincount(tree.leaf, weights=rows[tree.prompt], minlength=len(tree)).astype(np.float64)
+    below = tree.subtree_sum(own)
     if shared_reads is None:
         return below
     return np.where(tree.segment >= shared_reads, longest, below)
