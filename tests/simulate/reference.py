@@ -466,6 +466,8 @@ class Reference:
                 self.shut = False
             self.opens = ended and self.late
             self.leaving = held - self.held() if self.late else 0
+            if not self.running:
+                self.opens, self.leaving, self.kept = False, 0, 0.0
             if all(request.ended_at >= 0 for request in self.all):
                 return self
             self.one_step()
