@@ -30,8 +30,12 @@ def compare(
     fixed: np.ndarray | None = None,
 ) -> None:
     believed = job.outputs if expected is None else expected
-    known = [None if each is None else each.tolist() for each in (limits, fixed)]
-    slow = Reference(job.tree, job.prompts, fed, job.outputs.tolist(), believed.tolist(), step, engine, *known).run()
+    told = (job.outputs.tolist(), believed.tolist(), step, engine)
+    slow = Reference(
+        *(job.tree, job.prompts, fed, *told),
+        limits=None if limits is None else limits.tolist(),
+        fixed=None if fixed is None else fixed.tolist(),
+    ).run()
     fast = simulate(
         *(job.tree, job.prompts, fed, job.outputs, step, engine), expected=expected, limits=limits, fixed=fixed
     )
