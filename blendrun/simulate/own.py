@@ -65,6 +65,9 @@ def open_again(state: Any, ended: Truth, held: Number) -> None:
         state.shut = 0
     state.opens = ended and state.late > 0
     state.leaving = held - (state.used - state.evictable) if state.late else 0
+    if state.running == 0:
+        # There is no step to build before the last results are there.
+        state.opens, state.leaving, state.kept = 0, 0, 0.0
 
 
 @inlined

@@ -1,9 +1,10 @@
 """CPU of the scheduler's hooks a step, on SGLang's own classes in this process: no engine, no model, no GPU.
 
-    python scripts/bench/hooks.py [--rows 128 350 700 1400] [--cached 100000 400000 1000000]
+    python scripts/bench/hooks.py [--rows 128 350 700 1400] [--cached 100000 400000 1000000] [--sides]
 
 hooks: a mixed loop of so many rows, thread CPU time of what each hook adds to SGLang's own function, medians over
 steps. "refused": a request waits and does not come in. "admits 4": four rows have ended and four come in.
+With --sides the requests are a blend's, half of what waits from either side.
 SGLang: its own part of looking for a prefill batch in that step.
 eviction: a full pool from which each step takes a token a row, which publishes what it took as prompts of 300 tokens
 with answers of 100 that nothing will use again; the Rust core with SGLang's LRU beside it.
@@ -27,6 +28,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from blendrun.blend.base import Turn
 from blendrun.engine.base import ConstantStep, Planned, SchedulerSettings
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.scheduler.plugin import hooks
@@ -34,13 +36,14 @@ from tests.tiny_model import write_tiny_model
 
 _PROMPT, _ANSWER = 300, 100
 _STEPS = 60
-_FEATURES = ("reserve", "gate", "budget", "step_log", "next_use")
+_FEATURES = ("reserve", "gate", "budget", "step_log", "next_use", "sides")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", nargs="*", type=int, default=[128, 350, 700, 1400])
     parser.add_argument("--cached", nargs="*", type=int, default=[100_000, 400_000, 1_000_000])
+    parser.add_argument("--sides", action="store_true", help="of a blend: sides are chosen in the scheduler")
     parser.add_argument("--evict-rows", type=int, default=350, help="tokens that a step takes out of the full pool")
     asked = parser.parse_args()
     logging.disable(logging.WARNING)
@@ -51,7 +54,7 @@ def main() -> None:
             print("| rows | step |", " | ".join(_FEATURES), "| all hooks | SGLang |")
             print("|---" * (len(_FEATURES) + 4) + "|")
             for rows in asked.rows:
-                for step, spent in hook_times(rows, str(path / "steps.jsonl")).items():
+                for step, spent in hook_times(rows, str(path / "steps.jsonl"), asked.sides).items():
                     print_times(rows, step, spent)
             print("\n| cached tokens | next use: mean ms, worst | Rust LRU: mean ms, worst |\n|---|---|---|")
             for cached in asked.cached:
@@ -117,17 +120,18 @@ def timed(hook: Hook, clock: Clock) -> Hook:
     return replace(hook, function=around, kind="around")
 
 
-def hook_times(rows: int, log: str) -> dict[str, list[dict[str, float]]]:
+def hook_times(rows: int, log: str, sides: bool) -> dict[str, list[dict[str, float]]]:
     """Of steps of each kind: seconds by feature."""
     from sglang.srt.mem_cache.base_prefix_cache import EvictParams
 
     clock = Clock()
-    settings = SchedulerSettings(budget=ConstantStep(8192), reserve=True, next_use=True, plan_order=True, step_log=log)
+    more: dict[str, Any] = {"step_log": log, "sides": sides}
+    settings = SchedulerSettings(budget=ConstantStep(8192), reserve=True, next_use=True, plan_order=True, **more)
     loop = loops.Loop(rows * 2000, rows + 8, mixed=True)
     found: dict[str, list[dict[str, float]]] = {"refused": [], "admits 4": []}
     with loops.hooked([timed(hook, clock) for hook in hooks(settings)]):
         for number in range(rows):
-            submit(loop, number)
+            submit(loop, number, sides)
         while loop.scheduler.waiting_queue or loop.scheduler.last_batch.forward_mode.is_extend():
             loop.run()
         number = rows
@@ -137,7 +141,7 @@ def hook_times(rows: int, log: str) -> dict[str, list[dict[str, float]]]:
                 loop.abort(request)
             loop.run()
             for _ in range(4):
-                submit(loop, number)
+                submit(loop, number, sides)
                 number += 1
             spent, came = one_step(loop, clock)
             if came == 4:
@@ -148,7 +152,7 @@ def hook_times(rows: int, log: str) -> dict[str, list[dict[str, float]]]:
         loop.tree.evict(EvictParams(num_tokens=loop.tree.evictable_size()))
         loop.pool.alloc(loop.pool.available_size() - 2 * _STEPS * rows)
         for _ in range(64):
-            submit(loop, number)
+            submit(loop, number, sides)
             number += 1
         for _ in range(_STEPS):
             spent, came = one_step(loop, clock)
@@ -157,10 +161,17 @@ def hook_times(rows: int, log: str) -> dict[str, list[dict[str, float]]]:
     return found
 
 
-def submit(loop: Any, number: int) -> None:
+def submit(loop: Any, number: int, sides: bool) -> None:
     # None ends by itself, and none is overdue while it is looked at.
     prompt = [number * 7919 % 1_000_003, *range(_PROMPT - 1)]
-    loop.submit(str(number), prompt, 10_000, Planned(number, 800 + number * 37 % 400, 0), most=4000)
+    turn = None
+    if sides:
+        # Both parts of the pool have room, and each request is a unit of its own.
+        side = number % 2
+        left = 1e9 - number
+        turn = Turn(side, 1.0, unit=number, density=(2.0, 0.5)[side], rest_compute=left, rest_memory=left)
+    plan = Planned(number, 800 + number * 37 % 400, 0, _PROMPT, turn)
+    loop.submit(str(number), prompt, 10_000, plan, most=4000)
 
 
 def one_step(loop: Any, clock: Clock) -> tuple[dict[str, float], int]:

@@ -507,21 +507,26 @@ class Reference:
         return other + products + square + read
 
     def run(self) -> Reference:
-        while True:
-            if self.late:
-                self.find_kept()
-            held, before = self.held(), len(self.decoding)
-            self.end()
-            if not self.late:
-                self.find_kept()
-            ended = len(self.decoding) < before
-            if self.opens or not self.decoding or (ended and not self.late):
-                self.shut = False
-            self.opens = ended and self.late
-            self.leaving = held - self.held() if self.late else 0
-            if all(request.ended_at >= 0 for request in self.all):
-                return self
+        while not self.take_results():
             self.one_step()
+        return self
+
+    def take_results(self) -> bool:
+        """End what has its last token. Returns whether all have ended."""
+        if self.late:
+            self.find_kept()
+        held, before = self.held(), len(self.decoding)
+        self.end()
+        if not self.late:
+            self.find_kept()
+        ended = len(self.decoding) < before
+        if self.opens or not self.decoding or (ended and not self.late):
+            self.shut = False
+        self.opens = ended and self.late
+        self.leaving = held - self.held() if self.late else 0
+        if not self.running:
+            self.opens, self.leaving, self.kept = False, 0, 0.0
+        return all(request.ended_at >= 0 for request in self.all)
 
     def one_step(self) -> None:
         budget, new = self.budget(), 0

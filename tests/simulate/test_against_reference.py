@@ -30,8 +30,9 @@ def compare(
     fixed: np.ndarray | None = None,
 ) -> None:
     believed = job.outputs if expected is None else expected
+    told = (job.outputs.tolist(), believed.tolist(), step, engine)
     slow = Reference(
-        *(job.tree, job.prompts, fed, job.outputs.tolist(), believed.tolist(), step, engine),
+        *(job.tree, job.prompts, fed, *told),
         limits=None if limits is None else limits.tolist(),
         fixed=None if fixed is None else fixed.tolist(),
     ).run()

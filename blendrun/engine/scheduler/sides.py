@@ -39,7 +39,8 @@ class Sides:
     def __init__(self, occupancy: Occupancy | None, choose: bool, gate: Gate | None = None) -> None:
         """choose: whether sides decide; else they are only counted. gate: what it holds back, holds back all."""
         self._occupancy, self._choose, self._gate = occupancy, choose, gate
-        self._live: list[tuple[Any, Turn]] = []
+        # What runs: a request, its own side, the part of it that this is, and the tokens that it holds on the mean.
+        self._live: list[tuple[Any, int, float, float]] = []
         self._running, self._holding, self._pool = [0.0, 0.0], [0.0, 0.0], 0.0
         # Decode steps so far, and the one at which a side may admit again.
         self._decoded, self._due = 0, [0.0, 0.0]
@@ -86,14 +87,12 @@ class Sides:
     def open_step(self, original: Callable[..., Any], scheduler: Any, *args: Any, **kwargs: Any) -> Any:
         """SGLang's `get_new_batch_prefill`, between a look at what has ended and a word to the runner."""
         self._pool = float(scheduler.max_total_num_tokens)
-        if any(request.finished_reason is not None for request, _ in self._live):
-            self._count([each for each in self._live if each[0].finished_reason is None])
+        live = [each for each in self._live if each[0].finished_reason is None]
+        if len(live) < len(self._live) or self._met:
+            self._count(live)
         if self._gate is not None:
             self._gate.held = None
-        before = len(self._live)
         result = original(scheduler, *args, **kwargs)
-        if len(self._live) > before:
-            self._count(self._live)
         if self._occupancy is not None:
             self._occupancy.tell(*self._running)
         return result
@@ -104,13 +103,12 @@ class Sides:
         back = {id(request) for request in result[0]}
         self._count([each for each in self._live if id(each[0]) not in back])
 
-    def _count(self, live: list[tuple[Any, Turn]]) -> None:
+    def _count(self, live: list[tuple[Any, int, float, float]]) -> None:
         self._live = live
         self._running, self._holding = [0.0, 0.0], [0.0, 0.0]
-        for request, turn in live:
-            share = _part_of(request)
-            self._running[turn.side] += share
-            self._holding[turn.side] += turn.holds * share
+        for _, side, share, held in live:
+            self._running[side] += share
+            self._holding[side] += held
 
     def put_in_turn(self, _: None, policy: Any, waiting: list[Any], *args: Any, **kwargs: Any) -> None:
         """Sort what waits by whose turn it is now; where a side's head does not come in, `admit` puts it last."""
@@ -177,8 +175,9 @@ class Sides:
         if not adder.can_run_list or adder.can_run_list[-1] is not request:
             return False
         # Its own side is what the runner knows it by.
-        self._live.append((request, _turn(request)))
-        share = _part_of(request)
+        side, share = _turn(request).side, _part_of(request)
+        self._live.append((request, side, share, turn.holds * share))
+        self._running[side] += share
         self._holding[turn.side] += turn.holds * share
         if turn.area and not len(request.output_ids):
             self._due[turn.side] += turn.area * share / max(self._part(turn.side), 1.0)
