@@ -32,7 +32,6 @@ GOOD_LINE = (
     '{"custom_id": "1", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "Hi"}]}}'
 )
 _SUCH_AS = f"; a good line: {GOOD_LINE}"
-_OPTIONAL_METHODS = (None, "POST")
 _NOTHING_ALLOWED = Rules()
 
 
@@ -164,7 +163,8 @@ def _check_custom_id(custom_id: object) -> None:
 def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[Endpoint, dict[str, Any]]:
     """Take method, url and body out of `line`; what stays in it is extra."""
     method, url, body = line.pop("method", None), line.pop("url", None), line.pop("body", None)
-    if method not in _OPTIONAL_METHODS:
+    # Clients of OpenAI write it in either case.
+    if method is not None and not (isinstance(method, str) and method.upper() == "POST"):
         raise _no_request('`method` must be "POST" (or left out)')
     if url is None:
         url = default_url

@@ -24,6 +24,7 @@ from blendrun.errors import (
     InputMissingError,
     ManifestMismatchError,
     UsageError,
+    unreadable,
     unwritable,
 )
 from blendrun.events import Listener
@@ -190,8 +191,10 @@ def _states(output: Path) -> list[StateFolder]:
     pattern = re.compile(rf"{re.escape(output.stem)}\.(\d+)-of-(\d+){re.escape(output.suffix)}\.blendrun")
     try:
         found = [match for path in output.parent.iterdir() if (match := pattern.fullmatch(path.name))]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputMissingError(f"cannot read {output.parent}: {error.strerror}; check the path") from error
     except OSError as error:
-        raise InputMissingError(f"cannot read {output.parent}: {error.strerror}") from error
+        raise unreadable(output.parent, error, "the same command merges again") from error
     counts = sorted({int(match[2]) for match in found})
     if not counts:
         raise UsageError(f"no shards of {output} are here: they are called {shard_output(output, 1, 8).name}, ...")

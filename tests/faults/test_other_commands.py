@@ -56,6 +56,26 @@ def test_a_dash_makes_no_file_of_that_name(tmp_path: Path, words: tuple[str, ...
     assert not (tmp_path / "-").exists()
 
 
+def test_a_plan_has_each_of_its_files_for_itself(tmp_path: Path) -> None:
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 2)
+    (tmp_path / "sub").mkdir()
+    same = ("--save", tmp_path / "x", "--report", tmp_path / "sub" / ".." / "x")
+    done = blendrun("plan", "-q", jobs, "-m", "llama-3-8b", *same)
+    assert (done.returncode, "--save and --report are one file" in refusal(done)) == (2, True)
+
+
+def test_a_plan_leaves_out_what_a_run_answered(tmp_path: Path) -> None:
+    traced = tmp_path / "trace.jsonl"
+    traced.write_text('{"prompt_tokens": 10, "output_tokens": 5}\n' * 3)
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 2)
+    assert blendrun("run", "-q", jobs, "-o", tmp_path / "a.jsonl", *REPLAY).returncode == 0
+    plan = ("plan", "-q", "-m", "llama-3-8b", "--hardware", "h200", "--json")
+    done = blendrun(*plan, traced, tmp_path / "a.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'a.jsonl'} is left out: it holds what a run answered" in done.stderr
+    assert blendrun(*plan, tmp_path / "a.jsonl").returncode == 65
+
+
 def test_a_card_is_no_pipe_before_anything_is_measured(pipe: Path) -> None:
     with pytest.raises(OutputUnavailableError, match="no regular file"):
         check_writable(pipe)
