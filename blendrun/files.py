@@ -10,10 +10,12 @@ Not for what gets its name only when it is written (`jobs.spool`, `tokens.store`
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +25,8 @@ from blendrun.errors import unwritable
 
 # Of files that only their owner reads.
 PRIVATE = 0o600
+# A passing file that was not written to for so many seconds, and is locked by nobody, is left over.
+_LEFT_S = 60.0
 # As many links in a row as the kernel follows.
 _MOST_LINKS = 40
 _TEMPORARY = re.compile(r"\.blendrun-[0-9a-f]{32}\.tmp")
@@ -45,6 +49,9 @@ def replacing(path: Path, mode: int | None, parts: Path | None = None) -> Iterat
     try:
         handle = os.open(temporary, os.O_RDWR | _NEW, 0o666 if mode is None else mode & PRIVATE)
         with os.fdopen(handle, "w+b") as file:
+            # Where locks are not to be had, a kill leaves the file for good.
+            with suppress(OSError):
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if mode is not None:
                 os.fchmod(handle, mode)
             yield file
@@ -88,6 +95,28 @@ def sweep(parts: Path) -> None:
                 left.unlink()
     with suppress(OSError):
         parts.unlink()
+
+
+def sweep_beside(path: Path) -> None:
+    """Remove what kills have left in the folder of `path`: files of the user's own that nobody works on any more."""
+    with suppress(OSError), os.scandir(path.parent) as entries:
+        names = [entry.name for entry in entries if _TEMPORARY.fullmatch(entry.name)]
+        for left in (path.with_name(name) for name in names):
+            with suppress(OSError):
+                _remove_left(left)
+
+
+def _remove_left(left: Path) -> None:
+    """Raises OSError where it is somebody's, or is worked on."""
+    handle = os.open(left, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        found = os.fstat(handle)
+        # It is locked a moment after it is made.
+        if stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and time.time() - found.st_mtime > _LEFT_S:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left.unlink()
+    finally:
+        os.close(handle)
 
 
 def sweep_folder(folder: Path) -> None:

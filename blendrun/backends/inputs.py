@@ -7,8 +7,25 @@ from pathlib import Path
 
 import orjson
 
+from blendrun.errors import InputInvalidError
+from blendrun.events import Listener, Note
 from blendrun.jobs.kinds import is_answer
 from blendrun.store.guard import run_of
+
+
+def without_answers(inputs: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The inputs without those that are what runs have written, and those. Raises InputInvalidError where all are."""
+    left_out = own_answers(inputs)
+    kept = tuple(name for name in inputs if name not in left_out)
+    if not kept:
+        raise InputInvalidError(f"{left_out[0]} holds what a run answered, no requests; name the file of the requests")
+    return kept, left_out
+
+
+def tell_left_out(left_out: Sequence[str], listener: Listener) -> None:
+    """A warning for each."""
+    for name in left_out:
+        listener(Note(f"{name} is left out: it holds what a run answered, no requests", warning=True))
 
 
 def own_answers(inputs: Sequence[str]) -> tuple[str, ...]:

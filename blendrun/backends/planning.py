@@ -11,6 +11,7 @@ from zipfile import ZipFile, is_zipfile
 import msgspec
 import numpy as np
 
+from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.machines import machines_of
 from blendrun.backends.options import STDIN, AtLeast1, check_endpoint, convert_options
 from blendrun.backends.speed import taught
@@ -136,7 +137,12 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
 
     Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError.
     """
-    order_out, save, page = (_target(options, *each) for each in _WRITTEN)
+    order_out, save, page = targets = [_target(options, *each) for each in _WRITTEN]
+    _refuse_twice(targets)
+    # A pattern of the shell names the answers, too.
+    kept, left_out = without_answers(options.inputs)
+    tell_left_out(left_out, listener)
+    options = msgspec.structs.replace(options, inputs=kept)
     # Unpacked copies of the input are needed to the end: names are read from them.
     with scratch_folder("plan") as spool:
         workload, made, machines = _plan(options, spool, listener)
@@ -199,6 +205,18 @@ def _target(options: PlanOptions, option: str, made: Made | None) -> Target | No
     target = Target(path, f"--{option.replace('_', '-')}", own, made, options.overwrite)
     target.check()
     return target
+
+
+def _refuse_twice(targets: Iterable[Target | None]) -> None:
+    """Raises UsageError where two options name one file."""
+    seen: dict[Path, str] = {}
+    for target in targets:
+        if target is None or not target.file:
+            continue
+        place = target.path.resolve()
+        if place in seen:
+            raise UsageError(f"{seen[place]} and {target.option} are one file, {target.path}; give each its own")
+        seen[place] = target.option
 
 
 def _is_plan(path: Path) -> bool:

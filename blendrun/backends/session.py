@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from blendrun.backends.base import Backend, Opening, Placement
 from blendrun.backends.deadline import parse_deadline
-from blendrun.backends.inputs import own_answers
+from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.listeners import listening
 from blendrun.backends.options import RunOptions
 from blendrun.backends.permissions import with_media
@@ -20,8 +20,8 @@ from blendrun.backends.registry import open_backend
 from blendrun.engine.base import Platform
 from blendrun.engine.child import EarlyChildren
 from blendrun.engine.settings import available_cores, detect_platform
-from blendrun.errors import EXIT_BUG, EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError, InputInvalidError
-from blendrun.events import Listener, Note, PhaseStarted
+from blendrun.errors import EXIT_BUG, EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError
+from blendrun.events import Listener, PhaseStarted
 from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.models.resolve import ResolvedModel
@@ -46,7 +46,9 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener]) -> Summ
 
     view: what the person sees, open as long as the run lasts.
     """
-    options, left_out = _without_answers(options)
+    kept, left_out = without_answers(options.inputs)
+    if left_out:
+        options = msgspec.structs.replace(options, inputs=kept)
     # Counted from here: loading, indexing and planning take their part of the time.
     left = parse_deadline(options.deadline)
     end = None if left is None else monotonic() + left
@@ -56,8 +58,7 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener]) -> Summ
         listening(options, first) as listener,
         ExitStack() as later,
     ):
-        for name in left_out:
-            listener(Note(f"{name} is left out: it holds what a run answered, no requests", warning=True))
+        tell_left_out(left_out, listener)
         listener(PhaseStarted("model", options.label))
         try:
             place = _place(options, listener)
@@ -70,15 +71,6 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener]) -> Summ
             raise
         listener.ended(exit_code(summary, options), success=summary.exit_code == EXIT_OK)
     return summary
-
-
-def _without_answers(options: RunOptions) -> tuple[RunOptions, tuple[str, ...]]:
-    """The options without inputs that are what runs have written, and those. Raises InputInvalidError where all are."""
-    left_out = own_answers(options.inputs)
-    kept = tuple(name for name in options.inputs if name not in left_out)
-    if not kept:
-        raise InputInvalidError(f"{left_out[0]} holds what a run answered, no requests; name the file of the requests")
-    return (msgspec.structs.replace(options, inputs=kept) if left_out else options), left_out
 
 
 def exit_code(summary: Summary, options: RunOptions) -> int:

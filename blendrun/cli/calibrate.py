@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from blendrun.cli.choices import MOST_THREADS
 from blendrun.names import DeviceName
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def calibrate(
     device: Annotated[DeviceName, typer.Option(help="What is measured.")] = DeviceName.AUTO,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="CPU threads (CPU only). Default: all cores."),
+        typer.Option(min=1, max=MOST_THREADS, help="CPU threads (CPU only). Default: all cores."),
     ] = None,
     trust_remote_code: Annotated[
         bool,

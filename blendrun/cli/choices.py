@@ -10,6 +10,8 @@ import typer
 
 from blendrun.errors import UsageError
 
+# Of numbers that only say how much: what the engine holds them in, and more threads than any machine has.
+MOST, MOST_THREADS = 2**31 - 1, 65_536
 _Name = TypeVar("_Name", bound=StrEnum)
 
 

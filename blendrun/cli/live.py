@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blendrun.cli.choices import names_in
+from blendrun.cli.choices import MOST, MOST_THREADS, names_in
 from blendrun.names import PLUGGED_ORDERS, SIMPLE_ORDERS, DeviceName, LiveOrder, OrderName, Overlap
 
 if TYPE_CHECKING:
@@ -48,10 +48,12 @@ def live(
     ] = ",".join(_ORDERS),
     overlap: Annotated[str, typer.Option(help="Comma-separated: exclusive, mixed, pdmux.")] = "exclusive",
     kv_tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Tokens of the KV pool. Default: the engine's own.")
+        int | None, typer.Option(min=1, max=MOST, metavar="K", help="Tokens of the KV pool. Default: the engine's own.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take only the first N lines.")] = None,
-    repeat: Annotated[int, typer.Option(min=1, metavar="R", help="Runs of each order, in turns.")] = 3,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST, metavar="N", help="Take only the first N lines.")
+    ] = None,
+    repeat: Annotated[int, typer.Option(min=1, max=MOST, metavar="R", help="Runs of each order, in turns.")] = 3,
     hardware: Annotated[
         str | None, typer.Option(help="Card that plans go by. Default: this machine's, calibrated if it is.")
     ] = None,
@@ -59,7 +61,9 @@ def live(
         list[str] | None, typer.Option(metavar="K=V", help="Argument of SGLang's engine; may be repeated.")
     ] = None,
     device: Annotated[DeviceName, typer.Option(help="Where it runs.")] = DeviceName.AUTO,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (CPU only). Default: all cores.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, max=MOST_THREADS, help="CPU threads (CPU only). Default: all cores.")
+    ] = None,
     keep: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Keep records, step logs and engine logs there.")
     ] = None,

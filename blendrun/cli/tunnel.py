@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blendrun.cli.choices import names_in
+from blendrun.cli.choices import MOST, names_in
 from blendrun.names import LengthMode, OrderName, Overlap
 
 if TYPE_CHECKING:
@@ -46,12 +46,16 @@ def tunnel(
     orders: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(_ORDERS),
     overlap: Annotated[str, typer.Option(help="Comma-separated: exclusive, mixed.")] = "exclusive,mixed",
     kv_tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Tokens of the KV pool. Default: what the card has room for.")
+        int | None,
+        typer.Option(min=1, max=MOST, metavar="K", help="Tokens of the KV pool. Default: what the card has room for."),
     ] = None,
     max_running: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Answers decoded at once at most. Default: SGLang's own.")
+        int | None,
+        typer.Option(min=1, max=MOST, metavar="N", help="Answers decoded at once at most. Default: SGLang's own."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Take only the first N lines.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, max=MOST, metavar="N", help="Take only the first N lines.")
+    ] = None,
     lengths: Annotated[LengthMode, typer.Option(help="Where expected answer lengths come from.")] = LengthMode.AUTO,
     tokenizer: Annotated[
         Path | None, typer.Option(help="For JOBS with text: tokenizer.json or its folder, if not the model's own.")

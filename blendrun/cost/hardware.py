@@ -27,6 +27,8 @@ STAND_IN = "h100-sxm"
 # Figures that a card may leave out, and the least that each may be.
 _OPTIONAL = {"mixed_attention": 0.0, "host_bandwidth": 1.0}
 _FIGURES = ("memory", "peak_flops", "peak_bandwidth", "achieved_flops", "achieved_bandwidth")
+# More than any job was ever given.
+_MOST_DEVICES = 65_536
 
 
 def user_hardware_folder() -> Path:
@@ -71,10 +73,10 @@ def machine(card: HardwareCard, gpus: int = 1, rates: Rates = "achieved") -> Mac
     """`gpus` equal devices as one: rates and memory summed.
 
     rates: "achieved" for times, "peak" for densities as the paper has them (docs/paper.md#peak-and-achieved-rates).
-    Raises UsageError for fewer than one device, and for several where the card is a CPU.
+    Raises UsageError for fewer than one device or more than anybody has, and for several where the card is a CPU.
     """
-    if gpus < 1:
-        raise UsageError(f"{gpus} GPUs cannot run a job: ask for 1 or more")
+    if not 1 <= gpus <= _MOST_DEVICES:
+        raise UsageError(f"{gpus} GPUs cannot run a job: ask for 1 to {_MOST_DEVICES:,}")
     if card.kind == "cpu" and gpus > 1:
         raise UsageError(f"{card.name} is a CPU and counts as one device: leave the number of GPUs out")
     flops, bandwidth = card.achieved_flops, card.achieved_bandwidth

@@ -103,6 +103,7 @@ _BOTH = {
     "return_tokens_as_token_ids": _refused("see `return_token_ids`", False),
     "kv_transfer_params": _refused("one engine answers a request", {}),
     "vllm_xargs": _refused("the engine is SGLang", {}),
+    "extra_body": _refused("OpenAI's client puts what is in it into the body: write those fields beside it", {}),
 }
 
 _CHAT = {

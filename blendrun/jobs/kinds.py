@@ -25,6 +25,7 @@ _MAGIC = (
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
     (b"Rar!", "a RAR archive; unpack it"),
     (b"\xfd7zXZ", f"xz data; {_UNPACK}"),
+    (b"\x5d\0\0", f"lzma data; {_UNPACK}"),
     (b"BZh", f"bzip2 data; {_UNPACK}"),
     (b"\x04\x22\x4d\x18", f"lz4 data; {_UNPACK}"),
     (b"\xff\x06\0\0sNaPpY", f"snappy data; {_UNPACK}"),

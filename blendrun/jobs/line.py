@@ -34,7 +34,6 @@ GOOD_LINE = (
     '{"custom_id": "1", "url": "/v1/chat/completions", "body": {"messages": [{"role": "user", "content": "Hi"}]}}'
 )
 _SUCH_AS = f"; a good line: {GOOD_LINE}"
-_OPTIONAL_METHODS = (None, "POST")
 _CHAT = "/v1/chat/completions"
 _NOTHING_ALLOWED = Rules()
 
@@ -181,7 +180,8 @@ def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[str, d
     if body is None and "params" in line:
         # A line of Anthropic's batches.
         body, url = line.pop("params"), ANTHROPIC.url if url is None else url
-    if method not in _OPTIONAL_METHODS:
+    # Clients of OpenAI write it in either case.
+    if method is not None and not (isinstance(method, str) and method.upper() == "POST"):
         raise _no_request('`method` must be "POST" (or left out)')
     if url is None:
         url = default_url

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from blendrun.errors import OutputUnavailableError, UsageError, unwritable
-from blendrun.files import file_mode, probe, replacing, written_through
+from blendrun.files import file_mode, probe, replacing, sweep_beside, written_through
 from blendrun.store.folder import ERRORS_SUFFIX, SUFFIX, StateFolder, path_text
 
 # How much of a file tells what it is.
@@ -81,6 +81,7 @@ class Target:
                 with self.path.open("wb") as file:
                     yield file
                 return
+            sweep_beside(written_through(self.path))
             with replacing(self.path, file_mode(self.path) or self.mode) as file:
                 yield file
         except OSError as error:

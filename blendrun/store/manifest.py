@@ -54,6 +54,10 @@ class Manifest(msgspec.Struct, frozen=True):
         parts = (self.model_identity, self.engine, self.answer_settings)
         return blake2b(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
+    def records(self, name: str) -> tuple[WrittenFile, ...]:
+        """Of the output or of the errors file."""
+        return tuple(each for each in self.written if each.name == name)
+
 
 class _Version(msgspec.Struct):
     schema_version: int

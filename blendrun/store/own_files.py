@@ -27,20 +27,34 @@ class WrittenFile(msgspec.Struct, frozen=True):
     digest: str
 
 
-class Digesting:
-    """A file that is being written, and the record of what was."""
+class Digest:
+    """What is known of a content once all of it was seen."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._digest, self._size = file, hashlib.blake2b(digest_size=16), 0
+    def __init__(self) -> None:
+        self._digest, self._size = hashlib.blake2b(digest_size=16), 0
 
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
+    def add(self, data: bytes) -> None:
         self._digest.update(data)
         self._size += len(data)
 
     def record(self, name: str) -> WrittenFile:
-        """What it holds by now."""
+        """Of what was added by now."""
         return WrittenFile(name, self._size, self._digest.hexdigest())
+
+
+class Digesting:
+    """A file that is being written, and the record of what was."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._digest = file, Digest()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._digest.add(data)
+
+    def record(self, name: str) -> WrittenFile:
+        """What it holds by now."""
+        return self._digest.record(name)
 
     def begins_like(self, path: Path) -> bool:
         """Whether the file at `path` is the beginning of this one: it is the same, or was cut. Raises OSError."""

@@ -24,6 +24,7 @@ from blendrun.errors import (
     InputMissingError,
     ManifestMismatchError,
     UsageError,
+    unreadable,
     unwritable,
 )
 from blendrun.events import Listener
@@ -33,7 +34,7 @@ from blendrun.store import manifest as manifests
 from blendrun.store.folder import StateFolder, path_text
 from blendrun.store.guard import refuse_inputs, refuse_other_runs
 from blendrun.store.manifest import Manifest
-from blendrun.store.own_files import ERRORS, OUTPUT, Digesting, OwnFiles, WrittenFile
+from blendrun.store.own_files import ERRORS, OUTPUT, Digest, Digesting, OwnFiles, WrittenFile
 
 # What NumPy and zipfile say of a file that is torn, or none of theirs.
 _UNREADABLE = (
@@ -141,17 +142,18 @@ def merge_shards(output: Path, *, overwrite: bool = False) -> Merged:
     Raises UsageError (no shards, or of different counts), DrainedError (some are not finished), ManifestMismatchError
     (they do not belong together), InputInvalidError (a file is not what its shard wrote), OutputUnavailableError.
     """
+    whole = StateFolder(output)
     states = _states(output)
     rows = _finished(states)
-    inputs = _check_together(states, rows)
-    whole = StateFolder(output)
+    made = _check_together(states, rows)
+    inputs = [Path(name) for name in dict.fromkeys(name for each in made for name in each.inputs)]
     try:
         # What the shards wrote is read, too.
         refuse_inputs(whole, [*inputs, *(path for each in states for path in (each.output, each.errors))])
         for path in (whole.output, whole.errors):
             refuse_other_runs(path_text(path), written_through(path), whole, overwrite=overwrite)
         with whole.locked():
-            return _write(states, rows, _files(whole, overwrite))
+            return _write(states, rows, made, _files(whole, overwrite))
     except OSError as failure:
         raise unwritable(output, failure, "the same command merges again") from failure
 
@@ -169,16 +171,17 @@ def _files(whole: StateFolder, overwrite: bool) -> OwnFiles:
     return OwnFiles(whole, records, keep, overwrite)
 
 
-def _write(states: list[StateFolder], rows: list[Rows], files: OwnFiles) -> Merged:
+def _write(states: list[StateFolder], rows: list[Rows], made: list[Manifest], files: OwnFiles) -> Merged:
     whole, mode = files.state, file_mode(states[0].output)
     with ExitStack() as stack:
         answers, errors = (
             Digesting(stack.enter_context(replacing(path, mode, whole.parts))) for path in (whole.output, whole.errors)
         )
+        shards = list(zip(states, rows, made, strict=True))
         answered = _copy(
-            answers, [_lines(each.output, of.row[~of.failed]) for each, of in zip(states, rows, strict=True)]
+            answers, [_lines(each.output, of.row[~of.failed], by.records(OUTPUT)) for each, of, by in shards]
         )
-        failed = _copy(errors, [_lines(each.errors, of.row[of.failed]) for each, of in zip(states, rows, strict=True)])
+        failed = _copy(errors, [_lines(each.errors, of.row[of.failed], by.records(ERRORS)) for each, of, by in shards])
         files.replace({OUTPUT: answers, ERRORS: errors})
     if not failed:
         remove_written(whole.errors)
@@ -190,8 +193,10 @@ def _states(output: Path) -> list[StateFolder]:
     pattern = re.compile(rf"{re.escape(output.stem)}\.(\d+)-of-(\d+){re.escape(output.suffix)}\.blendrun")
     try:
         found = [match for path in output.parent.iterdir() if (match := pattern.fullmatch(path.name))]
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputMissingError(f"cannot read {output.parent}: {error.strerror}; check the path") from error
     except OSError as error:
-        raise InputMissingError(f"cannot read {output.parent}: {error.strerror}") from error
+        raise unreadable(output.parent, error, "the same command merges again") from error
     counts = sorted({int(match[2]) for match in found})
     if not counts:
         raise UsageError(f"no shards of {output} are here: they are called {shard_output(output, 1, 8).name}, ...")
@@ -206,23 +211,22 @@ def _finished(states: list[StateFolder]) -> list[Rows]:
     left = [
         str(number)
         for number, (state, rows) in enumerate(zip(states, found, strict=True), start=1)
-        if rows is None or not rows.finished or not state.output.exists()
+        if rows is None or not rows.finished or not state.output.is_file()
     ]
     if left:
         raise DrainedError(f"shards not finished yet: {', '.join(left)} of {len(states)}; run them, then merge again")
     return [rows for rows in found if rows is not None]
 
 
-def _check_together(states: list[StateFolder], rows: list[Rows]) -> list[Path]:
-    """Of one job, with one model, each row in one of them. The files that any of them has read."""
-    inputs: dict[str, None] = {}
-    first: Manifest | None = None
+def _check_together(states: list[StateFolder], rows: list[Rows]) -> list[Manifest]:
+    """Of one job, with one model, each row in one of them. What each of them says of itself."""
+    found: list[Manifest] = []
     for number, state in enumerate(states, start=1):
         manifest = manifests.read(state.manifest)
         if manifest is None:
             raise ManifestMismatchError(f"{state.manifest} is missing: run shard {number} again")
-        first = first or manifest
-        inputs |= dict.fromkeys(manifest.inputs)
+        found.append(manifest)
+        first = found[0]
         if (manifest.salt, manifest.input_fingerprint, manifest.limit) != (
             first.salt,
             first.input_fingerprint,
@@ -240,20 +244,26 @@ def _check_together(states: list[StateFolder], rows: list[Rows]) -> list[Path]:
             "the shards did not divide the job alike (another version of blendrun or of the model's files?); run them "
             "again with --no-resume"
         )
-    return list(map(Path, inputs))
+    return found
 
 
-def _lines(path: Path, row: NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
-    """Each line with its row. Raises InputInvalidError where the file has more or fewer."""
-    count = 0
+def _lines(path: Path, row: NDArray[np.int64], written: tuple[WrittenFile, ...]) -> Iterator[tuple[int, bytes]]:
+    """Each line with its row. written: what its shard may have written there; () where nobody knows.
+
+    Raises InputInvalidError where it is another file by now.
+    """
+    count, content = 0, Digest()
     if len(row):
         with path.open("rb") as file:
             for line in file:
+                content.add(line)
                 if count < len(row):
                     yield int(row[count]), line
                 count += 1
     if count != len(row):
         raise InputInvalidError(f"{path} has {count} lines, and its shard wrote {len(row)}; run that shard again")
+    if len(row) and written and content.record(written[0].name) not in written:
+        raise InputInvalidError(f"{path} is not what its shard wrote there; move it away, and run that shard again")
 
 
 def _copy(file: Digesting, lines: list[Iterator[tuple[int, bytes]]]) -> int:

@@ -179,7 +179,8 @@ def warm(folder: Path) -> None:
             os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as names:
-        for name in set(names.read().split("\n")) - {"__main__"}:
+        # In the order in which they were imported there: some must not be the first of their package.
+        for name in names.read().split("\n"):
             with suppress(ImportError):
                 importlib.import_module(name)
     os.wait()

@@ -33,6 +33,8 @@ from typing import Any
 from blendrun.cli import main as blendrun
 
 LINES = 6
+# Rounds between two looks at the memory.
+_LOOKS = 100
 _ODD: tuple[Any, ...] = (
     None,
     True,
@@ -270,7 +272,8 @@ def main() -> None:
         serve()
         return
     servers = Servers()
-    begun, rounds, ends, early = time.monotonic(), 0, Counter[int](), 0.0
+    begun, rounds, ends = time.monotonic(), 0, Counter[int]()
+    resident: list[float] = []
     while time.monotonic() - begun < asked.seconds:
         seed = asked.seed * 1_000_000 + rounds
         with TemporaryDirectory(prefix="blendrun-fuzz-") as folder:
@@ -279,15 +282,14 @@ def main() -> None:
         rounds += 1
         if wrong:
             sys.exit(f"seed {seed}: {wrong}")
-        # By then all is imported, and the allocator has what it needs.
-        if rounds == 50:
-            early = _resident_mib()
+        if rounds % _LOOKS == 0:
+            resident.append(_resident_mib())
     servers.end()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     sys.stdout.write(
         f"{rounds} rounds of {LINES} lines in {time.monotonic() - begun:.0f} s, ended with "
         f"{', '.join(f'{code}: {count}' for code, count in sorted(ends.items()))}; "
-        f"resident {early:.0f} MiB after 50 rounds, {_resident_mib():.0f} at the end, {peak:.0f} at most\n"
+        f"MiB resident every {_LOOKS} rounds: {', '.join(f'{each:.0f}' for each in resident)}; {peak:.0f} at most\n"
     )
 
 

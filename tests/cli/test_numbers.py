@@ -75,3 +75,22 @@ def test_slurms_arrays_are_read_with_care(jobs: Path, out: Path, count: str) -> 
     names = {"SLURM_ARRAY_TASK_ID": count, "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": count}
     done = blendrun("run", "-q", jobs, "-o", out, *REPLAY, "--shard", "slurm", env=environment(**names))
     assert done.returncode == 2, done.stderr
+
+
+_TRACE = ("trace.jsonl", "-m", "llama-3-8b", "--hardware", "h200")
+_OTHERS = {
+    ("plan", *_TRACE): ("--gpus", "--tp", "--limit"),
+    ("bench", "simulate", *_TRACE): ("--gpus",),
+    ("bench", "tunnel", *_TRACE): ("--kv-tokens", "--max-running", "--limit"),
+    ("bench", "live", "trace.jsonl", "-m", "smollm2-135m"): ("--kv-tokens", "--limit", "--repeat", "--threads"),
+    ("calibrate", "-m", "smollm2-135m"): ("--threads",),
+    ("synth", "-o", "new.jsonl", "-m", "llama-3-8b", "--hardware", "h200"): ("--gpus", "--requests"),
+}
+
+
+@pytest.mark.parametrize("words", _OTHERS, ids=lambda words: " ".join(words[:2]))
+def test_other_commands_refuse_them_too(tmp_path: Path, words: tuple[str, ...]) -> None:
+    (tmp_path / "trace.jsonl").write_text('{"prompt_tokens": 10, "output_tokens": 5}\n' * 3)
+    for option in _OTHERS[words]:
+        done = blendrun(*words, option, str(10**23), cwd=tmp_path)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False), f"{option}: {done.stderr}"

@@ -69,7 +69,7 @@ def test_a_machine_sums_its_devices() -> None:
 
 
 def test_impossible_machines_are_refused() -> None:
-    with pytest.raises(UsageError, match="1 or more"):
+    with pytest.raises(UsageError, match="1 to 65,536"):
         machine(load_hardware("h200"), gpus=0)
     with pytest.raises(UsageError, match="counts as one device"):
         machine(load_hardware("cpu"), gpus=2)

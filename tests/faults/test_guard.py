@@ -349,6 +349,35 @@ class TestMerge:
         assert blendrun("merge", out).returncode == 73
         assert (tmp_path / "a.jsonl.errors.jsonl").read_bytes() == PRECIOUS
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda text: text.replace(b"null", b"NULL", 1),
+            lambda text: b"".join(text.splitlines(keepends=True)[::-1]),
+            None,
+        ],
+        ids=["edited", "turned around", "of another shard"],
+    )
+    def test_a_shards_file_is_what_its_shard_wrote(
+        self, jobs: Path, tmp_path: Path, change: Callable[[bytes], bytes] | None
+    ) -> None:
+        """As many lines, but others."""
+        out, shard = tmp_path / "a.jsonl", tmp_path / "a.2-of-2.jsonl"
+        self.shards(jobs, out)
+        shard.write_bytes((tmp_path / "a.1-of-2.jsonl").read_bytes() if change is None else change(shard.read_bytes()))
+        done = blendrun("merge", out)
+        assert done.returncode == 65
+        assert "is not what its shard wrote there; move it away, and run that shard again" in refusal(done)
+        assert not out.exists()
+        shard.unlink()
+        assert blendrun("merge", out).returncode == 75
+        assert run(jobs, out, "--shard", "2/2").returncode == 0
+        assert blendrun("merge", out).returncode == 0
+
+    @pytest.mark.parametrize("name", ["", "/", "."])
+    def test_a_name_of_no_file_is_a_usage_error(self, tmp_path: Path, name: str) -> None:
+        assert blendrun("merge", name, cwd=tmp_path).returncode == 2
+
     @pytest.mark.parametrize("keep", [lambda data: b"", lambda data: data[:9], lambda data: data[: len(data) // 2]])
     def test_a_torn_shard_file_is_mended_by_the_shard(
         self, jobs: Path, tmp_path: Path, keep: Callable[[bytes], bytes]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 import threading
@@ -13,6 +14,7 @@ from blendrun.bench.keep import kept_folder
 from blendrun.calibrate.card import check_writable
 from blendrun.errors import OutputUnavailableError, UsageError
 from blendrun.files import PRIVATE, probe, replacing
+from blendrun.store.guard import Target
 from tests.command import REPLAY, blendrun, lines_of, write_jobs
 from tests.faults.batch import refusal
 
@@ -56,9 +58,47 @@ def test_a_dash_makes_no_file_of_that_name(tmp_path: Path, words: tuple[str, ...
     assert not (tmp_path / "-").exists()
 
 
+def test_a_plan_has_each_of_its_files_for_itself(tmp_path: Path) -> None:
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 2)
+    (tmp_path / "sub").mkdir()
+    same = ("--save", tmp_path / "x", "--report", tmp_path / "sub" / ".." / "x")
+    done = blendrun("plan", "-q", jobs, "-m", "llama-3-8b", *same)
+    assert (done.returncode, "--save and --report are one file" in refusal(done)) == (2, True)
+
+
+def test_a_plan_leaves_out_what_a_run_answered(tmp_path: Path) -> None:
+    traced = tmp_path / "trace.jsonl"
+    traced.write_text('{"prompt_tokens": 10, "output_tokens": 5}\n' * 3)
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 2)
+    assert blendrun("run", "-q", jobs, "-o", tmp_path / "a.jsonl", *REPLAY).returncode == 0
+    plan = ("plan", "-q", "-m", "llama-3-8b", "--hardware", "h200", "--json")
+    done = blendrun(*plan, traced, tmp_path / "a.jsonl")
+    assert done.returncode == 0, done.stderr
+    assert f"{tmp_path / 'a.jsonl'} is left out: it holds what a run answered" in done.stderr
+    assert blendrun(*plan, tmp_path / "a.jsonl").returncode == 65
+
+
 def test_a_card_is_no_pipe_before_anything_is_measured(pipe: Path) -> None:
     with pytest.raises(OutputUnavailableError, match="no regular file"):
         check_writable(pipe)
+
+
+def test_what_a_kill_has_left_beside_goes_and_nothing_else(tmp_path: Path) -> None:
+    left, worked_on, young, link, other = names = [tmp_path / f".blendrun-{number:032x}.tmp" for number in range(5)]
+    for name in names[:3]:
+        name.write_bytes(PRECIOUS)
+    link.symlink_to(left)
+    other.mkdir()
+    named_alike = tmp_path / ".blendrun-1.tmp"
+    named_alike.write_bytes(PRECIOUS)
+    for name in (left, worked_on, named_alike):
+        os.utime(name, (1e9, 1e9))
+    with worked_on.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        Target(tmp_path / "new", "-o").write(b"x")
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "new", worked_on.name, young.name, link.name, other.name, named_alike.name
+    }  # fmt: skip
 
 
 class TestKeptFolder:

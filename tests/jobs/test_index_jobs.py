@@ -210,6 +210,15 @@ class TestAFileThatChanges:
             job.request(0)
 
 
+def test_of_names_that_lines_bring_little_is_kept(tmp_path: Path) -> None:
+    named = [line(str(row), body=body(model=f"{row} " + "x" * 3000)) for row in range(1200)]
+    job = index(write(tmp_path / "jobs", *named, line("again", body=body(model="0 " + "x" * 9000))))
+    assert len(job) == 1201
+    assert len(job.models) == 1000
+    assert max(map(len, job.models)) == 256
+    assert job.models[f"0 {'x' * 253}…"] == 2
+
+
 def test_asking_for_the_wrong_one_of_request_and_error_is_a_mistake(tmp_path: Path) -> None:
     job = index(write(tmp_path / "a", line("a"), b"bad"))
     with pytest.raises(ValueError, match="rejected"):

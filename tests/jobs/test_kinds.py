@@ -51,6 +51,7 @@ KINDS = {
     "a zip archive": zipped(),
     "a Parquet file": b"PAR1" + TEXT,
     "xz data": lzma.compress(TEXT),
+    "lzma data": lzma.compress(TEXT, lzma.FORMAT_ALONE),
     "bzip2 data": bz2.compress(TEXT),
     "a page of HTML": b"\n<!DOCTYPE html><title>Sign in</title>",
     "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\n",
