@@ -18,10 +18,12 @@ from blendrun.learned.nnls import nnls
 
 # Of a belief that rests on rates alone: off by a factor in each constant, and by a larger one in all.
 _UNKNOWN, _UNKNOWN_SPEED = 1.0, 3.0
-# Of a calibration: batches are not a job.
-_MEASURED, _MEASURED_SPEED = 0.2, 0.15
+# Of a calibration: batches are not a job, and it may be long ago.
+_MEASURED, _MEASURED_SPEED = 0.2, 0.3
 # From one run to the next, each constant by itself and all alike; grows with the square root of the weeks between.
-_DRIFT, _DRIFT_SPEED, _WEEK, _MOST_WEEKS = 0.07, 0.25, 7 * 86400.0, 8.0
+_DRIFT, _DRIFT_SPEED, _WEEK, _MOST_WEEKS = 0.07, 0.15, 7 * 86400.0, 8.0
+# By how much a run is slower or faster than the machine is, for reasons of its own.
+_EXCURSION = 0.1
 # A run counts as so many independent steps at most: what the model misses of a kind of job it misses in each of them.
 _INDEPENDENT = 64.0
 _LEAST_NOISE, _MOST_NOISE = 0.05, 0.5
@@ -73,7 +75,12 @@ def learned(before: Belief, units: Floats, evidence: Evidence, experts: Experts)
     share = evidence.weight * predicted
     error = np.minimum(np.abs(evidence.seconds / predicted - 1.0), 1.0)
     covariance = _inverse(problem.information(found)) * np.outer(units, units)
-    return Belief(found * units, covariance), float(share @ error / share.sum())
+    # Of how much faster or slower this run was as a whole, some is its own: others were at work beside it, or not.
+    kept = problem.speed_variance / (problem.speed_variance + _EXCURSION**2)
+    faster = float(evidence.weight @ problem.predict(problem.before)) / float(share.sum())
+    constants = found * units * faster ** (1 - kept)
+    covariance += kept * _EXCURSION**2 * np.outer(constants, constants)
+    return Belief(constants, covariance), float(share @ error / share.sum())
 
 
 def sure(belief: Belief) -> tuple[bool, ...]:
@@ -93,8 +100,9 @@ class _Problem:
 
     def __init__(self, before: Belief, units: Floats, evidence: Evidence, experts: Experts) -> None:
         self._units = units
-        self._before = before.constants / units
-        self._precision = _inverse(before.covariance / np.outer(units, units))
+        self.before = before.constants / units
+        self._covariance = before.covariance / np.outer(units, units)
+        self._precision = _inverse(self._covariance)
         self._seconds, self._weight = np.maximum(evidence.seconds, 1e-9), evidence.weight
         prefill, square, rows, context, new = evidence.steps.T
         self._tokens = prefill + rows
@@ -103,6 +111,14 @@ class _Problem:
         reads = 1.0 - experts.share * experts.miss**self._tokens if experts.share else ones
         self._arithmetic = np.stack((prefill, rows, square, context, 0 * ones, rows, ones, new), axis=1) * units
         self._reading = np.stack((0 * rows, 0 * rows, square, context, reads, rows, ones, new), axis=1) * units
+
+    @property
+    def speed_variance(self) -> float:
+        """Of what was believed of the seconds of all steps together, relative."""
+        predicted = self.predict(self.before)
+        bound = self._reading @ self.before > self._arithmetic @ self.before
+        total = self._weight @ np.where(bound[:, None], self._reading, self._arithmetic)
+        return float(total @ self._covariance @ total) / float(self._weight @ predicted) ** 2
 
     def predict(self, constants: Floats) -> Floats:
         """Seconds of each step."""
@@ -122,7 +138,7 @@ class _Problem:
 
     def _refined(self, bound: NDArray[np.bool_]) -> Floats:
         """From which steps are bound by the weights to constants, and back."""
-        found, scale = self._before, self._seconds
+        found, scale = self.before, self._seconds
         shares = self._weight * self._seconds
         misses, noise = np.ones(len(shares)), 2 * _LEAST_NOISE
         for number in range(_ROUNDS):
@@ -143,11 +159,11 @@ class _Problem:
 
     def _solved(self, rows: Floats, target: Floats, weight: Floats) -> Floats:
         normal = (rows * weight[:, None]).T @ rows + self._precision
-        right = (rows * weight[:, None]).T @ target + self._precision @ self._before
+        right = (rows * weight[:, None]).T @ target + self._precision @ self.before
         root = np.linalg.cholesky(normal).astype(np.float64)
         found = nnls(root.T, np.linalg.solve(root, right).astype(np.float64))
         least = np.zeros(len(found))
-        least[_TOKENS] = _LEAST * self._before[_TOKENS]
+        least[_TOKENS] = _LEAST * self.before[_TOKENS]
         return np.maximum(found, least)
 
     @property
@@ -177,6 +193,6 @@ class _Problem:
         misses = np.abs(self._seconds - predicted) / np.sqrt(self._seconds * predicted)
         bounded = np.where(misses < _STALL, misses**2, _STALL * (2 * misses - _STALL))
         share = self._weight * self._seconds
-        away = found - self._before
+        away = found - self.before
         precision = self._count / (2 * _LEAST_NOISE) ** 2
         return float(precision * (share @ bounded) / share.sum() + away @ self._precision @ away)

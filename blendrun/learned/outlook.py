@@ -52,7 +52,7 @@ class Outlook:
     def left(self, passed: float) -> tuple[float, float] | None:
         """Least and most seconds to the end of the phase; None where neither plan nor pace says anything.
 
-        passed: seconds since the phase began.
+        passed: seconds since the engine began to work.
         """
         rest, stats = self._rest(), self._stats
         if rest is not None and stats is not None:

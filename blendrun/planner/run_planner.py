@@ -281,7 +281,7 @@ class RunPlanner:
             listener(
                 Note(
                     f"times are not calibrated: they rest on the rates of {card.name}, and real steps take longer; "
-                    f"`blendrun calibrate --model {self.model.name}` measures them once"
+                    f"runs on this machine teach them, `blendrun calibrate --model {self.model.name}` measures them"
                 )
             )
 

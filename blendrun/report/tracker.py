@@ -42,6 +42,8 @@ class ProgressTracker:
     _first: Progress | None = None
     _before: Progress | None = None
     _run_begun: float | None = None
+    # Of the engine that is up.
+    _engine_begun: float | None = None
     _stats: deque[tuple[float, EngineStats]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -134,7 +136,10 @@ class ProgressTracker:
         if self._run_begun is None or found is None or first is None:
             return None
         passed = self.clock() - self._run_begun
-        if (left := self.outlook.left(passed)) is not None:
+        if (
+            self._engine_begun is not None
+            and (left := self.outlook.left(self.clock() - self._engine_begun)) is not None
+        ):
             return left
         failed = found.failed - first.failed
         done: list[tuple[int, float]] = [(found.done - first.done - failed, found.total - first.done - failed)]
@@ -160,9 +165,12 @@ class ProgressTracker:
     def _begin(self, event: PhaseStarted, now: float) -> None:
         if event.name in RUNNING and self._run_begun is None:
             self._run_begun = now
+        if event.name in RUNNING and self._engine_begun is None:
+            self._engine_begun = now
         if event.name == "load":
             # Another engine counts from zero.
             self._stats.clear()
+            self._engine_begun = None
         if self.phases and self.phases[-1].name == event.name:
             self.phases[-1].detail = event.detail
             return

@@ -18,6 +18,7 @@ from blendrun.learned.outlook import Outlook
 from blendrun.store.summary import Summary
 
 _INTERVAL_S = 2.0
+_RUNNING = ("run", "isolate", "drain")
 # Batch status while a phase runs; all others are "in_progress".
 _OF_PHASE = {"index": "validating", "write": "finalizing", "drain": "cancelling"}
 # Ends of a run by exit code; what is "cancelled" is resumed by the same command.
@@ -181,7 +182,10 @@ class StatusFile:
         self._write()
 
     def _begin(self, event: PhaseStarted) -> None:
-        if event.name == "run" and self._run_begun is None:
+        if event.name == "load":
+            # Another engine counts from zero.
+            self._run_begun = None
+        elif event.name in _RUNNING and self._run_begun is None:
             self._run_begun = time.monotonic()
         status = _OF_PHASE.get(event.name, "in_progress")
         if self._status.status == "cancelling" and status == "in_progress":
@@ -195,7 +199,7 @@ class StatusFile:
         self._status = msgspec.structs.replace(self._status, status=status, blendrun=invocation, **changed)
 
     def _advance(self, event: Progress) -> None:
-        if event.unit != "requests" or self._status.blendrun.phase not in ("run", "isolate", "drain"):
+        if event.unit != "requests" or self._status.blendrun.phase not in _RUNNING:
             return
         self._status = msgspec.structs.replace(
             self._status,

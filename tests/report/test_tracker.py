@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console, Group
 
-from blendrun.events import EngineStats, Event, Expected, PhaseStarted, Progress
+from blendrun.events import EngineStats, Event, Expected, PhaseStarted, Progress, Work
 from blendrun.report.terminal.live_view import panel, spark
 from blendrun.report.tracker import ProgressTracker
 
@@ -166,3 +166,15 @@ def test_time_left_follows_the_speed_of_the_steps(tracker: ProgressTracker, at: 
     low, high = tracker.left() or (0.0, 0.0)
     assert low == pytest.approx(75 * 4, rel=0.15)
     assert low <= high < 75 * 4.1
+
+
+def test_behind_a_restart_the_pace_is_the_new_engine_s(tracker: ProgressTracker, at: At) -> None:
+    at(0, Expected(None, 10_000, None, 1_000))
+    at(0, PhaseStarted("run"))
+    at(0, Progress(0, 100, "requests"))
+    at(1000, Work(9_000.0, 900.0, 1_000.0, 100.0))
+    at(1001, PhaseStarted("load"))
+    at(1100, PhaseStarted("run"))
+    at(1110, Work(500.0, 50.0, 500.0, 50.0))
+    at(1110, Progress(95, 100, "requests"))
+    assert tracker.left() == (10.0, 10.0)

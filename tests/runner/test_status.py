@@ -11,7 +11,10 @@ import jsonschema
 import pytest
 
 from blendrun.errors import BlendrunError, ManifestMismatchError
+from blendrun.events import EngineStats, Expected, PhaseStarted, Progress
+from blendrun.report.terminal.status import status_lines
 from blendrun.runner.replica import Patience
+from blendrun.store.status import StatusFile, read
 from tests.runner.interrupted import Interrupted, die, signalled
 from tests.runner.runner_job import line, run, write
 
@@ -93,3 +96,25 @@ def test_a_refused_invocation_says_nothing_of_the_run_before(jobs: Path, out: Pa
     with pytest.raises(ManifestMismatchError):
         run(out, jobs, answer_settings={"dtype": "float16"})
     assert state_of(out, "status.json") == before
+
+
+def test_the_time_that_is_left_follows_the_steps(tmp_path: Path) -> None:
+    path = tmp_path / "status.json"
+    status = StatusFile(path, model="m", inputs=("jobs.jsonl",), output=tmp_path / "out.jsonl")
+    status.open()
+    for event in (
+        Expected(1000.0, 100, None, 50.0),
+        PhaseStarted("load", "engine"),
+        PhaseStarted("run", "10 requests"),
+        EngineStats(5, 0, 5, 0.0, 1.0, 1, 10, 1, 0, 200.0, 100.0),
+        Progress(0, 10, "requests"),
+    ):
+        status.take(event)
+    found = read(path)
+    assert found is not None
+    assert found.blendrun.left_seconds == pytest.approx((1800.0, 1800.0), rel=0.02)
+    assert ", about 29 min" in "\n".join(status_lines(found, found.blendrun.updated_at))
+    status.take(PhaseStarted("write"))
+    ended = read(path)
+    assert ended is not None
+    assert ended.blendrun.left_seconds is None

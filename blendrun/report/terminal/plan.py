@@ -17,7 +17,7 @@ from blendrun.report.terminal.console import print_parts
 _BARS = "▁▂▃▄▅▆▇█"
 _PROMPT_CHARACTERS = 1200
 _SHOWN_PREFIXES = 12
-_UNCALIBRATED = "not calibrated: real steps take longer than these rates say; `blendrun calibrate` measures them"
+_UNCALIBRATED = "not calibrated: real steps take longer than these rates say; runs teach it, or `blendrun calibrate`"
 # What the predicted seconds rest on, by `PlanReport.times`.
 _TIMES = {
     "measured": "calibrated: steps of this model were measured on this card",
