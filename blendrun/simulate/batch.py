@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from blendrun.blend.agenda import fits_until_its_end
 from blendrun.blend.base import LEFT
-from blendrun.simulate.agenda import fits_at_every_step, forget_end, note_end
+from blendrun.simulate.agenda import forget_end, note_end
 from blendrun.simulate.pool import evict, lock, publish, unheld_tokens, unlock, usable_tokens
 from blendrun.simulate.state import EXCLUSIVE, Number, Truth
 from blendrun.tree.compiled import inlined
@@ -47,7 +48,7 @@ def fits(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> Tru
         own = choices * min(max(work[request].expected - work[request].answered, 0), state.clip)
         return held + own + state.reserve * max(state.to_come, 0) <= state.pool
     steps = steps_held(state, work, request)
-    return fits_at_every_step(agenda, state.decoded, held, state.all_rows + choices, state.pool, steps)
+    return fits_until_its_end(agenda, state.decoded, held, state.all_rows + choices, state.pool, steps)
 
 
 @inlined

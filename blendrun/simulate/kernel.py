@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.blend.agenda import BLOCK, END
 from blendrun.simulate.admission import anything_waits, fill
 from blendrun.simulate.agenda import forget_overdue
 from blendrun.simulate.batch import begin_decode, decode, end_requests, prefill, retract
 from blendrun.simulate.pool import publish
 from blendrun.simulate.seconds import prefill_budget, record, step_seconds
-from blendrun.simulate.state import BLOCK, END, EXCLUSIVE, NODE, REQUEST, STATE, Number
+from blendrun.simulate.state import EXCLUSIVE, NODE, REQUEST, STATE, Number
 from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, compiled, inlined
 
 BUCKETS = 512

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.blend.agenda import empty_agenda
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import AdaptiveBudget
 from blendrun.blend.scan_row import ScanRow
 from blendrun.names import Overlap
 from blendrun.simulate import kernel, state
-from blendrun.simulate.agenda import empty_agenda
 from blendrun.simulate.base import Eviction, Outcome, SimulatedEngine, StepTime, Timeline
 from blendrun.simulate.seconds import overlapped
 from blendrun.tokens.base import Prompts
@@ -66,7 +66,7 @@ def simulate(
         _work(tree, prompts, prompt, outputs, believed),
         states,
         *(unit, compute, memory, density, reads, keep_left, keep_right),
-        *empty_agenda(int(believed.max(initial=0)), engine.pool_tokens),
+        *empty_agenda(min(int(believed.max(initial=0)), engine.pool_tokens)),
         *(SHARES, RATES, finished, np.zeros(kernel.COLUMNS), line),
     )
     end = states[0]

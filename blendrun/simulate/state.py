@@ -36,11 +36,6 @@ NODE = _record(i4="parent depth state refs waiting newer older kept")
 # are held for it alone; frees: tokens that come back at its end.
 REQUEST = _record(i4="leaf length output expected choices answered rest side", i8="ends_at leaves_at own frees")
 
-# What is expected to end at a step (`agenda`): tokens it gives back, rows. Of a block of steps: the tokens by which the
-# pool is emptier at its last one, rows; top: most tokens there can be more than before it, where `top_rows` then run.
-END = _record(i8="frees rows")
-BLOCK = _record(i8="frees rows top top_rows")
-
 # Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
 # used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with
 # those of requests in prefill. context: cached tokens the rows read. to_come: output tokens still expected of what
