@@ -64,7 +64,7 @@ def take_end(agenda: Any, end: int, frees: int, rows: int) -> None:
 def pass_ends(agenda: Any, before: int, now: int) -> tuple[int, int]:
     """Clear the steps behind `before` up to `now`; returns the tokens given back there, and the rows that ended."""
     ends, blocks = agenda
-    frees, rows = np.int64(0), np.int64(0)
+    frees, rows = 0, 0
     for step in range(before + 1, min(now, before + len(ends)) + 1):
         place = step & (len(ends) - 1)
         own_frees, own_rows = ends[place].frees, ends[place].rows

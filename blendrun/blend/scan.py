@@ -138,11 +138,11 @@ def _scan(
     shares = np.empty(count, dtype=np.float32)
     agenda = (ends, blocks)
     # A side's holding, which its share is of, counts means over a request's stay: (end, side, tokens).
-    stays = [(np.int64(0), 0, 0.0)]
+    stays = [(0, 0, 0.0)]
     stays.clear()
     holding = np.zeros(2)
     compute_left, memory_left = compute.sum(), memory.sum()
-    now, held, all_rows, peak, share = np.int64(0), np.int64(0), np.int64(0), np.int64(0), 1.0
+    now, held, all_rows, peak, share = 0, 0, 0, 0, 1.0
     left, right, left_unit, right_unit = 0, count - 1, -1, -1
     for fed in range(count):
         if unit[left] != left_unit or unit[right] != right_unit:
@@ -187,7 +187,7 @@ def _scan(
         mean = own + growth / 2
         part = pool * (share if side == LEFT else 1.0 - share)
         stretch = max(mean / part, 1.0) if part > 0.0 and left_unit != right_unit else 1.0
-        heapq.heappush(stays, (now + np.int64(np.ceil(min(steps[chosen] * stretch, _FOR_EVER))), side, mean))
+        heapq.heappush(stays, (now + int(np.ceil(min(steps[chosen] * stretch, _FOR_EVER))), side, mean))
         holding[side] += mean
         compute_left -= compute[chosen]
         memory_left -= memory[chosen]

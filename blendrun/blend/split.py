@@ -137,8 +137,8 @@ class _Splitter:
         tree = self.tree
         cut = np.searchsorted(candidates, self.critical).astype(np.int32)
         # The root's parent is -1: it is a unit only where it has no children.
-        node = np.flatnonzero(cut[tree.parent[1:]] < cut[1:]) + 1
-        node = node[stable_order(-self.rank[node])].astype(np.int32)
+        found = np.flatnonzero(cut[tree.parent[1:]] < cut[1:]) + 1
+        node: NDArray[np.int32] = found[stable_order(-self.rank[found])].astype(np.int32)
         head = tree.leaf_begin[node]
         return Pieces(
             node=node,

@@ -288,7 +288,7 @@ class _Job:
         best = []
         for row in rows.values():
             # Of variants that came to the same, one.
-            apart = sorted({seconds: trial for seconds, trial in reversed(row)}.items())
+            apart = sorted(dict(reversed(row)).items())
             best += [trial for seconds, trial in apart[:_PROMISING] if seconds <= apart[0][0] * (1 + _NEAR)]
         return best, len(numbers)
 

@@ -37,17 +37,17 @@ def side_by_side(parts: Sequence[PartPortfolio], bound: Bound) -> Portfolio:
         outputs[part.numbers] = part.portfolio.outputs
     candidates = tuple(_together(parts, of) for of in zip(*(each.candidates for each in portfolios), strict=True))
     plain = _together(parts, [each.plain for each in portfolios])
-    chosen, part = choose(candidates), sum(each.part for each in portfolios)
+    chosen, compared = choose(candidates), sum(each.part for each in portfolios)
     return Portfolio(
         candidates=candidates,
         chosen=chosen,
-        why=why_of(chosen, candidates, plain, part),
+        why=why_of(chosen, candidates, plain, compared),
         plain=plain,
         step=portfolios[0].step,
         outputs=outputs,
         bound=bound,
         practical_seconds=max(each.practical_seconds for each in portfolios),
-        part=part,
+        part=compared,
     )
 
 
