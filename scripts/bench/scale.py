@@ -8,7 +8,8 @@
 Prompts are synthetic (`synthetic.py`), their ids memory-mapped from a file. Each size is a process of its own; seconds
 are the processor's, of all threads; memory is the peak of anonymous pages up to that stage, over what was there before
 but for the columns of the prompts. The last row is by the clock, cutting left out. --few: each order and mode in
-one variant, at any size. --cuts: the workloads cut into 8 parts without a tree, beside `blend.partition`: consecutive lines, and lines by a hash of their first tokens.
+one variant, at any size. --cuts: the workloads cut into 8 parts without a tree, beside `blend.partition`: consecutive
+lines, and lines by a hash of their first tokens.
 """
 
 from __future__ import annotations

@@ -55,9 +55,8 @@ def show(name: str, asked: argparse.Namespace) -> None:
     every, few = run(thorough=True), run(thorough=False)
     portfolio._LARGE, portfolio._PART = 1, asked.part
     both = run()
-    print(
-        f"\n{name}: {len(prompts):,} requests, a part of {both.part:,}\n| row | seconds | few | part |\n|---|---|---|---|"
-    )
+    print(f"\n{name}: {len(prompts):,} requests, a part of {both.part:,}")
+    print("| row | seconds | few | part |\n|---|---|---|---|")
     for best, one, other in zip(every.candidates, few.candidates, both.candidates, strict=True):
         behind = np.array([one.seconds, other.seconds]) / best.seconds - 1
         print(f"| {best.order}, {best.overlap} | {best.seconds:,.1f} | {behind[0]:.1%} | {behind[1]:.1%} |")
