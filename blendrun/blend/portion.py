@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.scan_row import Footprint, ScanRow
+from blendrun.blend.scan_row import ScanRow
 from blendrun.tokens.base import Prompts
 
 # How far the part may be from its share, in requests and in tokens.
@@ -57,15 +57,7 @@ def _some(row: ScanRow, kept: NDArray[np.bool_]) -> ScanRow:
     return replace(
         row,
         unit=row.unit[kept],
-        held=Footprint(
-            prompt=held.prompt[kept],
-            rows=held.rows[kept],
-            steps=held.steps[kept],
-            reads=held.reads[kept],
-            reach=held.reach[kept],
-            compute=held.compute[kept],
-            memory=held.memory[kept],
-        ),
+        held=replace(held, **{column.name: getattr(held, column.name)[kept] for column in fields(held)}),
         own_left=row.own_left[kept],
         own_right=row.own_right[kept],
         keep_left=row.keep_left[kept],

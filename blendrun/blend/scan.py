@@ -24,9 +24,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.blend.agenda import BLOCK, END, add_end, empty_agenda, fits_until_its_end, next_end, pass_ends
 from blendrun.blend.base import LEFT, RIGHT
 from blendrun.blend.scan_row import ScanRow
-from blendrun.tree.compiled import BOOL_IN, F64, F64_IN, I64_IN, compiled, inlined
+from blendrun.tree.compiled import BOOL_IN, F64_IN, I64, I64_IN, compiled, inlined
+
+# Steps.
+_FOR_EVER = 1e15
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,19 +46,23 @@ class Scan:
 def dual_scan(row: ScanRow, pool_tokens: float) -> Scan:
     """Read `row` from both ends into a pool of `pool_tokens` (> 0). A request larger than the pool runs alone."""
     held = row.held
+    # Whole tokens and steps. An answer that fills the pool ends there.
+    pool = max(int(pool_tokens), 1)
+    steps = np.minimum(np.rint(held.steps), pool).astype(np.int64)
     place, side, share, peak = _scan(
         row.unit,
-        row.own_left,
-        row.own_right,
-        held.rows,
-        held.steps,
+        row.own_left.astype(np.int64),
+        row.own_right.astype(np.int64),
+        held.rows.astype(np.int64),
+        steps,
         held.compute,
         held.memory,
         row.density,
         row.reads,
         row.keep_left,
         row.keep_right,
-        float(pool_tokens),
+        pool,
+        *empty_agenda(int(steps.max(initial=1))),
     )
     return Scan(place, side, share, float(peak))
 
@@ -103,90 +111,37 @@ def first_side(keep_left: bool, keep_right: bool, holding_right: float, part_rig
     return RIGHT if holding_right < part_right else LEFT
 
 
-@inlined
-def fits_until_its_end(
-    ends: NDArray[np.float64],
-    freed: NDArray[np.float64],
-    rows: NDArray[np.float64],
-    first: int,
-    last: int,
-    now: float,
-    held: float,
-    all_rows: float,
-    pool: float,
-    steps: float,
-) -> bool:
-    """Whether what runs, growing by a token a row and step, leaves the pool big enough until a newcomer ends.
-
-    ends, freed, rows: of what runs, by end, the live ones in [first, last): the step at which each ends, the tokens it
-        gives back then, its rows.
-    held, all_rows: of all of it, the newcomer's prompt and rows counted.
-    steps: the newcomer's.
-    What ends later than the newcomer was checked when it came.
-    """
-    before = 0.0
-    for place in range(first, last):
-        ahead = ends[place] - now
-        if ahead > steps:
-            break
-        if ahead <= 0.0:
-            # Overdue: it runs longer than expected, and nobody knows for how long.
-            continue
-        held += all_rows * (ahead - before)
-        if held > pool:
-            return False
-        held -= freed[place]
-        all_rows -= rows[place]
-        before = ahead
-    return held + all_rows * (steps - before) <= pool
-
-
-@inlined
-def insert_end(
-    ends: NDArray[np.float64],
-    freed: NDArray[np.float64],
-    rows: NDArray[np.float64],
-    first: int,
-    last: int,
-    end: float,
-    tokens: float,
-    own_rows: float,
-) -> None:
-    """Put a newcomer into its place by end; the caller counts `last` on."""
-    place = last
-    while place > first and ends[place - 1] > end:
-        ends[place], freed[place], rows[place] = ends[place - 1], freed[place - 1], rows[place - 1]
-        place -= 1
-    ends[place], freed[place], rows[place] = end, tokens, own_rows
-
-
-@compiled(I64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, F64_IN, BOOL_IN, BOOL_IN, F64)
+@compiled(
+    *(I64_IN, I64_IN, I64_IN, I64_IN, I64_IN, F64_IN, F64_IN, F64_IN, F64_IN, BOOL_IN, BOOL_IN, I64),
+    *(END, BLOCK),
+)
 def _scan(
     unit: NDArray[np.int64],
-    own_left: NDArray[np.float64],
-    own_right: NDArray[np.float64],
-    rows: NDArray[np.float64],
-    steps: NDArray[np.float64],
+    own_left: NDArray[np.int64],
+    own_right: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    steps: NDArray[np.int64],
     compute: NDArray[np.float64],
     memory: NDArray[np.float64],
     density: NDArray[np.float64],
     reads: NDArray[np.float64],
     keep_left: NDArray[np.bool_],
     keep_right: NDArray[np.bool_],
-    pool: float,
-) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32], float]:
+    pool: int,
+    ends: NDArray[np.void],
+    blocks: NDArray[np.void],
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.float32], int]:
     count = len(unit)
     place = np.empty(count, dtype=np.int64)
     sides = np.empty(count, dtype=np.uint8)
     shares = np.empty(count, dtype=np.float32)
-    ends, freed, alive = np.empty(count), np.empty(count), np.empty(count)
-    first = 0
+    agenda = (ends, blocks)
     # A side's holding, which its share is of, counts means over a request's stay: (end, side, tokens).
-    stays = [(0.0, 0, 0.0)]
+    stays = [(0, 0, 0.0)]
     stays.clear()
     holding = np.zeros(2)
     compute_left, memory_left = compute.sum(), memory.sum()
-    now, held, all_rows, peak, share = 0.0, 0.0, 0.0, 0.0, 1.0
+    now, held, all_rows, peak, share = 0, 0, 0, 0, 1.0
     left, right, left_unit, right_unit = 0, count - 1, -1, -1
     for fed in range(count):
         if unit[left] != left_unit or unit[right] != right_unit:
@@ -201,33 +156,29 @@ def _scan(
                 part = pool * (share if choice == LEFT else 1.0 - share)
                 chosen = left if choice == LEFT else right
                 own = own_left[chosen] if choice == LEFT else own_right[chosen]
-                idle = first == fed
+                idle = all_rows == 0
                 if (holding[choice] < part or idle or stays_any) and (
-                    idle
-                    or fits_until_its_end(
-                        ends, freed, alive, first, fed, now, held + own, all_rows + rows[chosen], pool, steps[chosen]
-                    )
+                    idle or fits_until_its_end(agenda, now, held + own, all_rows + rows[chosen], pool, steps[chosen])
                 ):
                     side = choice
                 if side >= 0 or stays_any:
                     break
             if side < 0:
-                soon = ends[first]
+                soon = next_end(agenda, now)
                 if len(stays) > 0:
                     soon = min(soon, stays[0][0])
                 held += all_rows * (soon - now)
+                frees, ended_rows = pass_ends(agenda, now, soon)
+                held -= frees
+                all_rows -= ended_rows
                 now = soon
-            while first < fed and ends[first] <= now:
-                held -= freed[first]
-                all_rows -= alive[first]
-                first += 1
             while len(stays) > 0 and stays[0][0] <= now:
                 _, ended, tokens = heapq.heappop(stays)
                 holding[ended] -= tokens
         chosen = left if side == LEFT else right
         own = own_left[chosen] if side == LEFT else own_right[chosen]
         growth = rows[chosen] * steps[chosen]
-        insert_end(ends, freed, alive, first, fed, now + steps[chosen], own + growth, rows[chosen])
+        add_end(agenda, now + steps[chosen], own + growth, rows[chosen])
         held += own
         all_rows += rows[chosen]
         peak = max(peak, held)
@@ -235,7 +186,7 @@ def _scan(
         mean = own + growth / 2
         part = pool * (share if side == LEFT else 1.0 - share)
         stretch = max(mean / part, 1.0) if part > 0.0 and left_unit != right_unit else 1.0
-        heapq.heappush(stays, (now + steps[chosen] * stretch, side, mean))
+        heapq.heappush(stays, (now + int(np.ceil(min(steps[chosen] * stretch, _FOR_EVER))), side, mean))
         holding[side] += mean
         compute_left -= compute[chosen]
         memory_left -= memory[chosen]

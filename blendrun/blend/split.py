@@ -141,8 +141,8 @@ class _Splitter:
         tree = self.tree
         cut = np.searchsorted(candidates, self.critical).astype(np.int32)
         # The root's parent is -1: it is a unit only where it has no children.
-        units = np.flatnonzero(cut[tree.parent[1:]] < cut[1:]) + 1
-        node = units[stable_order(-self.rank[units])].astype(np.int32)
+        found = np.flatnonzero(cut[tree.parent[1:]] < cut[1:]) + 1
+        node: NDArray[np.int32] = found[stable_order(-self.rank[found])].astype(np.int32)
         head = tree.leaf_begin[node]
         return Pieces(
             node=node,

@@ -57,10 +57,13 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any)
     keep_left, keep_right = _stays(state, row, LEFT), _stays(state, row, RIGHT)
     first = first_side(keep_left, keep_right, state.holding_right, _part(state, RIGHT))
     # Where neither may, the left side borrows: what it brings is soon gone, so it does not keep the right side out.
+    asked_left = False
     for turn in range(3):
         side = (first, 1 - first, LEFT)[turn]
-        if not (_stays(state, row, side) or _may_feed(state, side, turn == 2)):
+        begun = keep_left if side == LEFT else keep_right
+        if (turn == 2 and asked_left) or not (begun or _may_feed(state, side, turn == 2)):
             continue
+        asked_left = asked_left or side == LEFT
         request = row[7][state.left_at if side == LEFT else state.right_at]
         if _is_gated(state, nodes, work, request):
             # The engine's gate keeps the order: what stands behind waits too.
@@ -68,7 +71,7 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any)
         if fits(state, nodes, work, agenda, request):
             _step(state, work, row, request, side)
             return request
-        if _stays(state, row, side) or not state.sided or state.tail == TAIL:
+        if begun or not state.sided or state.tail == TAIL:
             # What is begun is finished first: another's prefix in its place might push out its own.
             shut_out(state, nodes, work, request)
             return -1

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from blendrun.blend.agenda import fits_until_its_end
 from blendrun.blend.base import LEFT
-from blendrun.simulate.agenda import fits_at_every_step, forget_end, note_end
+from blendrun.simulate.agenda import forget_end, note_end
 from blendrun.simulate.own import is_own, kept_of_newcomer, note_retracted, own_fits
 from blendrun.simulate.pool import (
     absent_tokens,
@@ -56,7 +57,7 @@ def fits(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> Tru
     if is_own(state):
         return own_fits(state, work, request, held)
     steps = steps_held(state, work, request)
-    return fits_at_every_step(agenda, state.decoded, held, state.all_rows + choices, state.pool, steps)
+    return fits_until_its_end(agenda, state.decoded, held, state.all_rows + choices, state.pool, steps)
 
 
 @inlined

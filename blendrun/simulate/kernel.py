@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.blend.agenda import BLOCK, END
 from blendrun.simulate.admission import anything_waits, fill
 from blendrun.simulate.agenda import forget_overdue
 from blendrun.simulate.batch import begin_decode, decode, end_requests, prefill, retract
 from blendrun.simulate.own import note_decoded, note_kept, open_again
 from blendrun.simulate.pool import publish
 from blendrun.simulate.seconds import draft_seconds, end_turn, prefill_budget, record, step_seconds
-from blendrun.simulate.state import BLOCK, END, MIXED, NODE, PDMUX, REQUEST, STATE, Number
+from blendrun.simulate.state import MIXED, NODE, PDMUX, REQUEST, STATE, Number
 from blendrun.tree.compiled import BOOL_IN, F64_IN, F64_OUT, F64_TABLE_OUT, I64_IN, I64_OUT, compiled, inlined
 
 BUCKETS = 512

@@ -284,8 +284,9 @@ class _Job:
             rows.setdefault(trial.row, []).append((candidate.seconds, trial))
         best = []
         for row in rows.values():
-            row.sort(key=lambda each: each[0])
-            best += [trial for seconds, trial in row[:_PROMISING] if seconds <= row[0][0] * (1 + _NEAR)]
+            # Of variants that came to the same, one.
+            apart = sorted(dict(reversed(row)).items())
+            best += [trial for seconds, trial in apart[:_PROMISING] if seconds <= apart[0][0] * (1 + _NEAR)]
         return best, len(numbers)
 
     def _simulate(self, trial: _Trial) -> Candidate:

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.blend.agenda import empty_agenda
 from blendrun.blend.base import Blend, Order
 from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.blend.scan_row import ScanRow
 from blendrun.names import Overlap
 from blendrun.simulate import kernel, state
-from blendrun.simulate.agenda import empty_agenda
 from blendrun.simulate.base import Eviction, Outcome, SimulatedEngine, StepTime, Timeline
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
@@ -68,7 +68,7 @@ def simulate(
         work,
         states,
         *(unit, compute, memory, density, reads, keep_left, keep_right, np.arange(count)),
-        *empty_agenda(int(believed.max(initial=0)), engine.pool_tokens),
+        *empty_agenda(min(int(believed.max(initial=0)), engine.pool_tokens)),
         *(SHARES, RATES, finished, np.zeros(kernel.COLUMNS), line),
     )
     end = states[0]

@@ -44,11 +44,6 @@ REQUEST = _record(
     f8="size reach",
 )
 
-# What is expected to end at a step (`agenda`): tokens it gives back, rows. Of a block of steps: the tokens by which the
-# pool is emptier at its last one, rows; top: most tokens there can be more than before it, where `top_rows` then run.
-END = _record(i8="frees rows")
-BLOCK = _record(i8="frees rows top top_rows")
-
 # Settings, as of `Engine`, `StepTime` and the budgets of `blend.budget`, then the state.
 # used: KV tokens in the pool. evictable: of these, what nothing runs on. rows: answers being decoded; all_rows: with
 # those of requests in prefill. context: cached tokens the rows have; spared: of these, what is read for another row.

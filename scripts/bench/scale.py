@@ -2,12 +2,14 @@
 
     python scripts/bench/scale.py
     python scripts/bench/scale.py --requests 250000,1000000,4000000 --tokens 100
+    python scripts/bench/scale.py --few
     python scripts/bench/scale.py --cuts
 
 Prompts are synthetic (`synthetic.py`), their ids memory-mapped from a file. Each size is a process of its own; seconds
 are the processor's, of all threads; memory is the peak of anonymous pages up to that stage, over what was there before
-but for the columns of the prompts. The last row is by the clock, cutting left out. --cuts: the workloads cut into 8
-parts without a tree, beside `blend.partition`: consecutive lines, and lines by a hash of their first tokens.
+but for the columns of the prompts. The last row is by the clock, cutting left out. --few: each order and mode in
+one variant, at any size. --cuts: the workloads cut into 8 parts without a tree, beside `blend.partition`: consecutive
+lines, and lines by a hash of their first tokens.
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--requests", default=SIZES, help="sizes of the job, with commas between")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of a prompt, in the mean")
     parser.add_argument("--folder", type=Path, help="where the ids lie while a size runs; default: the system's")
+    parser.add_argument("--few", action="store_true", help="simulate one variant of each order and mode")
     parser.add_argument("--cuts", action="store_true", help="what cuts without a tree lose")
     parser.add_argument("--measure", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--model", default="llama-3-8b")
@@ -42,7 +45,7 @@ def main() -> None:
     parser.add_argument("--hardware", default="h100-sxm")
     asked = parser.parse_args()
     if asked.measure:
-        print(json.dumps(measure(asked.measure, asked.tokens, asked.folder)))
+        print(json.dumps(measure(asked.measure, asked.tokens, asked.folder, asked.few)))
     elif asked.cuts:
         show_cuts(asked)
     else:
@@ -54,6 +57,7 @@ def show_growth(asked: argparse.Namespace) -> None:
     for requests in map(int, asked.requests.split(",")):
         with tempfile.TemporaryDirectory(prefix="blendrun-bench-", dir=asked.folder) as folder:
             command = [sys.executable, __file__, "--measure", str(requests), "--tokens", str(asked.tokens)]
+            command += ["--few"] if asked.few else []
             output = subprocess.run([*command, "--folder", folder], check=True, stdout=subprocess.PIPE).stdout
         found[requests] = json.loads(output)
     sizes = sorted(found)
@@ -72,7 +76,7 @@ def show_growth(asked: argparse.Namespace) -> None:
     print(f"| from ids to plan, by the clock |{cells} |")
 
 
-def measure(requests: int, tokens: int, folder: Path) -> dict[str, Any]:
+def measure(requests: int, tokens: int, folder: Path, few: bool = False) -> dict[str, Any]:
     """stages: processor seconds and peak KiB of each; clock: seconds of all but cutting."""
     from dataclasses import fields
 
@@ -86,9 +90,13 @@ def measure(requests: int, tokens: int, folder: Path) -> dict[str, Any]:
     from blendrun.models.cards import load_card
     from blendrun.names import OrderName, Overlap
     from blendrun.planner.plan import Choice, Structure, cost_structure, make_plan
+    from blendrun.simulate import portfolio
     from blendrun.tree.build import build_tree
     from blendrun.tree.compiled import load_kernels
 
+    if few:
+        # No job is small, and no part is there to compare on.
+        portfolio._LARGE, portfolio._PART = 0, 0
     prompts = synthetic_prompts(folder / "ids", requests, requests * tokens)
     card, on = load_card("llama-3-8b"), machine(load_hardware("h100-sxm"))
     load_kernels()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from random import Random
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend import scan
+from blendrun.blend.agenda import add_end, empty_agenda, fits_until_its_end
 from blendrun.engine.scheduler.lookahead import Lookahead
 
 
@@ -23,14 +24,14 @@ def test_the_rule_is_that_of_the_blend() -> None:
     answers = []
     for _ in range(4000):
         ahead, freed = random_ends(source)
-        now, steps, rows = float(source.randrange(100)), source.randrange(30), len(ahead) + 1
+        now, steps, rows = source.randrange(100), source.randrange(30), len(ahead) + 1
         # Close enough to the pool that both answers come up.
         room = source.randrange(rows * 15 + 1)
-        order = ahead.argsort()
-        of_blend = scan.fits_until_its_end(
-            ahead[order].astype(float) + now, freed[order].astype(float), np.ones(len(ahead)), 0, len(ahead), now,
-            0.0, float(rows), float(room), float(steps),
-        )  # fmt: skip
+        agenda: Any = tuple(each.view(np.recarray) for each in empty_agenda(30))
+        for step, tokens in zip(ahead.tolist(), freed.tolist(), strict=True):
+            if step > 0:
+                add_end(agenda, now + step, tokens, 1)
+        of_blend = fits_until_its_end(agenda, now, 0, rows, room, steps)
         answers.append(Lookahead(ahead, freed).fits(room, steps))
         assert answers[-1] == of_blend, (ahead, freed, room, steps)
     assert 0.2 < sum(answers) / len(answers) < 0.8, "the cases must be close calls"

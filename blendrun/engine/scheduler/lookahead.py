@@ -1,4 +1,4 @@
-"""Whether a newcomer fits at every step to come: the rule of `blend.scan.fits_until_its_end`, in plain NumPy.
+"""Whether a newcomer fits at every step to come: the rule of `blend.agenda.fits_until_its_end`, in plain NumPy.
 
 The scheduler process must not wait for Numba to load. Tests hold the two against each other.
 """
