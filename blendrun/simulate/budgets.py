@@ -23,7 +23,7 @@ def budgets_to_try(
 
     bound: of its job. decoded: its output tokens. chunk: the engine's own.
     thorough: T*, T* of the pool's usual filling (RESIDENT_SHARE), half of that, the engine's chunk, the adaptive one
-        as it is and hastier; else only the second, and on pdmux the last.
+        as it is and hastier; else only the second, and on pdmux the adaptive ones.
     """
     compute, reads = float(demand.compute_tokens.sum()), float(demand.kv_bytes.sum())
     usual = step_budget(compute, reads, pool.bytes, resident=RESIDENT_SHARE)
@@ -33,7 +33,7 @@ def budgets_to_try(
     adaptive = adaptive_budget(pool, step, bound, decoded, most=min(chunk, LARGEST_STEP))
     hasty = replace(adaptive, ratio=_HASTE * adaptive.ratio)
     fixed: list[Budget] = [ConstantBudget(tokens) for tokens in constant]
-    adapting: list[Budget] = [adaptive, hasty] if thorough else [hasty]
+    adapting: list[Budget] = [adaptive, hasty]
     return {
         Overlap.EXCLUSIVE: [ConstantBudget(chunk)],
         Overlap.MIXED: fixed + adapting if thorough else fixed,
