@@ -127,12 +127,14 @@ class BlendFacts:
 class PlanReport:
     """What `blendrun plan --json` prints. Tokens and seconds throughout.
 
-    shared_tokens: what an infinite prefix cache saves. output_tokens: expected. density: compute over memory seconds of
-    the whole job, null where nothing is decoded. step_budget: T*. bound_seconds, serial_seconds: with perfect overlap
-    and with none, every shared token computed once. why: of the choice. plain_seconds: the given order on SGLang as it
-    comes. times: what the predicted seconds rest on: "measured" (calibrate, on this very machine and model), "model"
-    (published rates), or "prior". machines: every machine asked for, the first of which the rest of the plan is for.
-    icicle: the prefix tree, for pictures. timeline: of the chosen order, simulated. partition: null for one replica.
+    shared_tokens: what an infinite prefix cache saves. output_tokens: expected. density: compute over memory
+    seconds of the whole job, null where nothing is decoded. step_budget: T*. bound_seconds, serial_seconds: with
+    perfect overlap and with none, every shared token computed once. practical_seconds: the least of any order on
+    the modes tried, longest answer, pool and reads of the weights counted (docs/paper.md#the-practical-bound); 0
+    where it was not kept. why: of the choice. plain_seconds: the given order on SGLang as it comes. times: what the
+    predicted seconds rest on: "measured" (calibrate, on this very machine and model), "model" (published rates), or
+    "prior". machines: every machine asked for, the first of which the rest of the plan is for. icicle: the prefix
+    tree, for pictures. timeline: of the chosen order, simulated. partition: null for one replica.
     """
 
     schema_version: int
@@ -164,6 +166,7 @@ class PlanReport:
     icicle: tuple[IcicleNode, ...] = ()
     timeline: Series | None = None
     partition: PartitionFacts | None = None
+    practical_seconds: float = 0.0
 
 
 def plan_report(plan: Plan, workload: Described, machines: tuple[MachineRow, ...] = ()) -> PlanReport:
@@ -205,6 +208,7 @@ def plan_report(plan: Plan, workload: Described, machines: tuple[MachineRow, ...
         icicle=icicle(tree, plan.costed.demand, costed.machine, workload.name),
         timeline=planned_series(plan.portfolio.chosen.outcome.timeline),
         partition=_partition(plan),
+        practical_seconds=plan.portfolio.practical_seconds,
     )
 
 

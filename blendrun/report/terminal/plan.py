@@ -82,7 +82,8 @@ def _machine(report: PlanReport) -> Table:
     table.add_row("rates", rates)
     table.add_row("times", _TIMES[report.times])
     table.add_row("step budget", f"{report.step_budget:,} tokens (T*)")
-    table.add_row("bound", f"{_time(report.bound_seconds)} overlapped, {_time(report.serial_seconds)} in turns")
+    bounds = f"{_time(report.bound_seconds)} overlapped, {_time(report.serial_seconds)} in turns"
+    table.add_row("bound", f"{bounds}; {_time(report.practical_seconds)} for any order here")
     table.add_row("blend", f"{100 * blend.kept_sharing:.1f} % of the sharing kept, in {blend.units:,} units")
     peak = 100 * blend.kv_peak_tokens / hardware.pool_tokens
     if (parts := report.partition) is not None:
