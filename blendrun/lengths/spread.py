@@ -37,7 +37,8 @@ class Spread:
         if self.curves is not None:
             seen = self.curves.seen[of]
             tokens = (seen * self.curves.quantile(of, level) + self.prior * tokens) / (seen + self.prior)
-        return np.minimum(tokens * self.scale, self.bound)
+        within: Floats = np.minimum(tokens * self.scale, self.bound)
+        return within
 
     def take(self, numbers: NDArray[np.int64]) -> Spread:
         """Of some of the prompts. numbers: i64 (n,)."""

@@ -27,7 +27,7 @@ def budgets_to_try(
     bound: of its job. decoded: its output tokens. chunk: the engine's own.
     thorough: T*, T* of the pool's usual filling (RESIDENT_SHARE), half of that, the engine's chunk, the adaptive one
         as it is and hastier, and in exclusive mode turns, where a step has a cost of its own; else only the second, on
-        pdmux the last, and no turns.
+        pdmux the adaptive ones, and no turns.
     Where mixing costs something (`StepTime.mixed`), each constant budget of mixed steps is tried with a crossover too.
     """
     compute, reads = float(demand.compute_tokens.sum()), float(demand.kv_bytes.sum())
@@ -38,7 +38,7 @@ def budgets_to_try(
     adaptive = adaptive_budget(pool, step, bound, decoded, most=min(chunk, LARGEST_STEP))
     hasty = replace(adaptive, ratio=_HASTE * adaptive.ratio)
     fixed: list[Budget] = [ConstantBudget(tokens) for tokens in constant]
-    adapting: list[Budget] = [adaptive, hasty] if thorough else [hasty]
+    adapting: list[Budget] = [adaptive, hasty]
     turns: list[Budget] = [TurnsBudget(chunk, _DRAINED)] if thorough and step.step > 0 else []
     crossing: list[Budget] = [crossover_budget(tokens, chunk, step) for tokens in constant] if step.mixed > 0 else []
     return {

@@ -63,7 +63,7 @@ def run(
     reads: NDArray[np.float64],
     keep_left: NDArray[np.bool_],
     keep_right: NDArray[np.bool_],
-    place: NDArray[np.int64],
+    order: NDArray[np.int64],
     expected_ends: NDArray[np.void],
     blocks: NDArray[np.void],
     shares: NDArray[np.float64],
@@ -75,12 +75,12 @@ def run(
     """Feed the M requests of `work` to the engine of `states`, an array of one; what came of it is in there afterwards.
 
     nodes (K + 2,), work (M,), states (1,): records of `state`, as `simulator` makes them. unit to keep_right: of a
-    blend's `ScanRow`. place: i64 (M,), 0 to M - 1; the tail is sorted in it. expected_ends, blocks: of `empty_agenda`.
+    blend's `ScanRow`. order: i64 (M,), 0 to M - 1; the tail is sorted in it. expected_ends, blocks: of `empty_agenda`.
     shares, rates: the table of `overlapped`.
     finished: f64 (M,), the second each request ended. bucket (COLUMNS,): room. line: f64 (BUCKETS, COLUMNS), time line.
     """
     state = states[0]
-    row, agenda = (unit, compute, memory, density, reads, keep_left, keep_right, place), (expected_ends, blocks)
+    row, agenda = (unit, compute, memory, density, reads, keep_left, keep_right, order), (expected_ends, blocks)
     ends, back, filling = _empty_list(), _empty_list(), _empty_list()
     while True:
         held, over = state.used - state.evictable, state.done

@@ -8,8 +8,8 @@ mix-1 to mix-4 (docs/paper.md#workloads): BurstGPT, MMLU and OpenVid as `blendru
 density 1.4 / 0.9 / 1.4 / 0.9 and sharing 35 / 35 / 5 / 5 %.
 
 Columns: stock: the order on SGLang as it comes (LRU cache with answers in it, no gate, reserve by ratio); ours: the
-same order fed by blendrun; each with its best step budget. hits: of what an infinite cache saves. optimum: the job's
-compute and memory overlapped as well as one device can, over ours.
+same order fed by blendrun; each with its best step budget. hits: of what an infinite cache saves. optimum: the
+practical bound (docs/paper.md#the-practical-bound) over ours.
 """
 
 from __future__ import annotations

@@ -184,5 +184,22 @@ def test_side_by_side_is_between_perfect_overlap_and_none() -> None:
     assert overlapped(1.0, 1.0, SHARES, RATES) == pytest.approx(1.25 + 0.25)
 
 
+@pytest.mark.parametrize("scattered", [False, True])
+def test_a_blend_that_fits_the_pool_is_fed_longest_first(scattered: bool) -> None:
+    job = job_of([[place] * (1 + place % 5) for place in range(20)], [(7 * place) % 40 + 1 for place in range(20)])
+    engine = SimulatedEngine(10_000, Overlap.MIXED, ConstantBudget(4), paced=True)
+    blended = simulate(
+        job.tree, job.prompts, job.blend(engine.pool_tokens, scattered=scattered), job.outputs, STEP, engine
+    )
+    # The tail has no pace.
+    plain = replace(engine, paced=False)
+    longest_first = simulate(job.tree, job.prompts, job.order(OrderName.LOF), job.outputs, STEP, plain)
+    assert blended.seconds == pytest.approx(longest_first.seconds)
+    # In a pool that holds half of them it is not all tail.
+    tight = replace(engine, pool_tokens=150)
+    found = simulate(job.tree, job.prompts, job.blend(150, scattered=scattered), job.outputs, STEP, tight)
+    assert found.seconds > blended.seconds
+
+
 def test_importing_the_simulator_imports_no_engine_and_no_compiler() -> None:
     assert loaded_by("blendrun.simulate").isdisjoint({"numba", "torch", "sglang"})

@@ -124,7 +124,7 @@ def test_budgets_of_each_mode() -> None:
     few, many = find(thorough=False), find(thorough=True)
     assert few[Overlap.EXCLUSIVE] == many[Overlap.EXCLUSIVE] == [ConstantBudget(8192)]
     assert [type(budget) for budget in few[Overlap.MIXED]] == [ConstantBudget]
-    assert [type(budget) for budget in few[Overlap.PDMUX]] == [ConstantBudget, AdaptiveBudget]
+    assert [type(budget) for budget in few[Overlap.PDMUX]] == [ConstantBudget, AdaptiveBudget, AdaptiveBudget]
     assert many[Overlap.MIXED] == many[Overlap.PDMUX]
     *fixed, adaptive, hasty = many[Overlap.PDMUX]
     assert ConstantBudget(8192) in fixed

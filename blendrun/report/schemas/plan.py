@@ -155,7 +155,9 @@ class PlanReport:
 
     shared_tokens: what an infinite prefix cache saves. output_tokens: expected. density: compute over memory seconds of
     the whole job, null where nothing is decoded. step_budget: T*. bound_seconds, serial_seconds: with perfect overlap
-    and with none, every shared token computed once. why: of the choice. plain_seconds: the given order on SGLang as it
+    and with none, every shared token computed once. practical_seconds: the least of any order on the modes tried,
+    longest answer, pool and reads of the weights counted (docs/paper.md#the-practical-bound); 0 where it was not kept.
+    why: of the choice. plain_seconds: the given order on SGLang as it
     comes. times: what the predicted seconds rest on: "learned" (earlier runs, on this very machine and model: `learned`
     says which), "measured" (calibrate, as well), "model" (published rates), or "prior". constants: of a step's time, by
     name. machines: every machine asked for, the first of which the rest of the plan is for.
@@ -195,6 +197,7 @@ class PlanReport:
     learned: LearnedFacts | None = None
     constants: dict[str, Constant] = field(default_factory=dict)
     what_ifs: tuple[WhatIfRow, ...] = ()
+    practical_seconds: float = 0.0
 
 
 def plan_report(
@@ -244,6 +247,7 @@ def plan_report(
         learned=_learned(plan),
         constants=_constants(plan),
         what_ifs=what_ifs,
+        practical_seconds=plan.portfolio.practical_seconds,
     )
 
 

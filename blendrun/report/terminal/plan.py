@@ -88,7 +88,8 @@ def _machine(report: PlanReport) -> Table:
     if hardware.shared_reads is not None:
         table.add_row("decoding", f"reads a shared prefix of {hardware.shared_reads:,} tokens or more once a step")
     table.add_row("step budget", f"{report.step_budget:,} tokens (T*)")
-    table.add_row("bound", f"{_time(report.bound_seconds)} overlapped, {_time(report.serial_seconds)} in turns")
+    bounds = f"{_time(report.bound_seconds)} overlapped, {_time(report.serial_seconds)} in turns"
+    table.add_row("bound", f"{bounds}; {_time(report.practical_seconds)} for any order here")
     table.add_row("blend", f"{100 * blend.kept_sharing:.1f} % of the sharing kept, in {blend.units:,} units")
     peak = 100 * blend.kv_peak_tokens / hardware.pool_tokens
     if (parts := report.partition) is not None:
