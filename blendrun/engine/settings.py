@@ -34,13 +34,6 @@ _CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_scheduler,blendrun_
 _CPU_WATCHDOG_S = 3600
 
 
-# Weights and KV pool in huge pages, where the system gives them to who asks: reading them takes a tenth less time. What
-# a layer needs for a moment is kept for the next instead of given back, which costs a page fault every 4 KiB.
-_CPU_MALLOC = ":".join(
-    f"glibc.malloc.{name}={value}"
-    for name, value in (("hugetlb", 1), ("mmap_threshold", 1 << 28), ("trim_threshold", 1 << 29))
-)
-
 # SGLang arguments that set how much runs at once or where, not what is answered (up to the last bits, which any
 # other batch composition changes too). All others make answers of two runs different work.
 _CAPACITY_ARGS = frozenset(
@@ -241,7 +234,6 @@ def process_environment(platform: Platform, threads: int) -> dict[str, str]:
             "MKL_NUM_THREADS": str(threads),
             # NumPy's threads would be there before SGLang's processes are forked (blendrun.engine.cpu.forks).
             "OPENBLAS_NUM_THREADS": "1",
-            "GLIBC_TUNABLES": os.environ.get("GLIBC_TUNABLES", _CPU_MALLOC),
             # Flashinfer is not even imported (blendrun.engine.cpu.lean).
             "SGLANG_IS_FLASHINFER_AVAILABLE": "false",
         }
