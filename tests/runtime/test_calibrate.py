@@ -33,4 +33,4 @@ def test_a_quick_calibration_stores_a_card(tmp_path: Path, monkeypatch: pytest.M
     assert len(found["held_out"]) == 1
     # What SGLang settled on, read from the engine that was measured.
     assert dict(found["engine"]) == {"decode attention": "torch_native", "chunk": "4096"}
-    assert (found["rates"]["attention"], found["rates"]["stand_in"]) == ("torch, 16 x 1024 tokens", "")
+    assert (found["rates"]["attention"], found["rates"]["stand_in"]) == ("torch_native, 16 x 1024 tokens", "")
