@@ -35,7 +35,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """A short name that is the same in every process: some values are files, with the time of their making inside."""
-    return argname if isinstance(val, str | bytes) and len(repr(val)) > _LONGEST_ID else None
+    file = isinstance(val, bytes) and not val.isascii()
+    return argname if file or (isinstance(val, str | bytes) and len(repr(val)) > _LONGEST_ID) else None
 
 
 @pytest.hookimpl(tryfirst=True)
