@@ -65,7 +65,7 @@ def lock(state: Any, nodes: Any, leaf: Number) -> None:
     while node > 0:
         if nodes[node].refs == 0:
             if nodes[node].state == ABSENT:
-                nodes[node].state = COMING
+                nodes[node].state, nodes[node].part = COMING, 0
                 state.used += size_of(nodes, node)
             else:
                 older, newer = nodes[node].older, nodes[node].newer
@@ -109,8 +109,11 @@ def publish(nodes: Any, leaf: Number, depth: Number) -> None:
     node = leaf
     while node > 0 and nodes[node].state != READY:
         # What has been dropped since it was computed stays away.
-        if nodes[node].state == COMING and nodes[node].depth <= depth:
-            nodes[node].state = READY
+        if nodes[node].state == COMING:
+            if nodes[node].depth <= depth:
+                nodes[node].state = READY
+            elif nodes[node].start < depth:
+                nodes[node].part = max(nodes[node].part, depth)
         node = nodes[node].parent
 
 
@@ -125,11 +128,12 @@ def absent_tokens(nodes: Any, leaf: Number) -> Number:
 
 @inlined
 def usable_tokens(nodes: Any, leaf: Number) -> Number:
-    """Prompt tokens of a path that are in the pool and computed."""
-    node = leaf
+    """Prompt tokens of a path that are in the pool and computed, a part of a prefix that is half in included."""
+    node, part = leaf, np.int32(0)
     while node > 0 and nodes[node].state != READY:
+        part = nodes[node].part if nodes[node].state == COMING else np.int32(0)
         node = nodes[node].parent
-    return nodes[node].depth
+    return max(nodes[node].depth, part)
 
 
 @inlined
@@ -149,4 +153,4 @@ def is_coming(nodes: Any, leaf: Number, worth: Number) -> Truth:
         if end == 0 and nodes[node].state == COMING:
             end = nodes[node].depth
         node = nodes[node].parent
-    return end - nodes[node].depth >= worth
+    return end - usable_tokens(nodes, leaf) >= worth
