@@ -79,7 +79,7 @@ def lock(state: Any, nodes: Any, leaf: Number) -> None:
                     nodes[node].state = READY
                     state.loading += size_of(nodes, node)
                 else:
-                    nodes[node].state = COMING
+                    nodes[node].state, nodes[node].part = COMING, 0
                 state.used += size_of(nodes, node)
             else:
                 older, newer = nodes[node].older, nodes[node].newer
@@ -136,8 +136,11 @@ def publish(nodes: Any, leaf: Number, depth: Number) -> None:
     node = leaf
     while node > 0 and nodes[node].state != READY:
         # What has been dropped since it was computed stays away.
-        if nodes[node].state == COMING and nodes[node].depth <= depth:
-            nodes[node].state = READY
+        if nodes[node].state == COMING:
+            if nodes[node].depth <= depth:
+                nodes[node].state = READY
+            elif nodes[node].start < depth:
+                nodes[node].part = max(nodes[node].part, depth)
         node = nodes[node].parent
 
 
@@ -152,13 +155,17 @@ def absent_tokens(nodes: Any, leaf: Number) -> Number:
 
 @inlined
 def usable_tokens(nodes: Any, leaf: Number) -> Number:
-    """Prompt tokens of a path that are computed and in the pool, or behind that in the host's memory."""
-    node, end = leaf, leaf
+    """Prompt tokens of a path that are computed and in the pool, or behind that in the host's memory.
+
+    A part of a prefix that is half in is included.
+    """
+    node, end, part = leaf, leaf, np.int32(0)
     while node > 0 and nodes[node].state != READY:
         if nodes[node].state != HOSTED:
             end = nodes[node].parent
+            part = nodes[node].part if nodes[node].state == COMING else np.int32(0)
         node = nodes[node].parent
-    return nodes[end].depth
+    return max(nodes[end].depth, part)
 
 
 @inlined
@@ -178,4 +185,4 @@ def is_coming(nodes: Any, leaf: Number, worth: Number) -> Truth:
         if end == 0 and nodes[node].state == COMING:
             end = nodes[node].depth
         node = nodes[node].parent
-    return end - nodes[node].depth >= worth
+    return end - usable_tokens(nodes, leaf) >= worth

@@ -29,8 +29,9 @@ def _record(**columns: str) -> np.dtype[np.void]:
 
 # A node of the tree; after the last one stand the two rings of `pool`.
 # refs: running requests below. rows: answers being decoded below, where reads are shared. waiting: requests below that
-# are not admitted. newer, older: neighbours in a ring. kept: tokens of answers kept behind a leaf.
-NODE = _record(i4="parent depth state refs waiting newer older kept rows")
+# are not admitted. newer, older: neighbours in a ring. part: of one that is being computed, tokens from the root that
+# are there. kept: tokens of answers kept behind a leaf.
+NODE = _record(i4="parent depth state refs waiting newer older part kept rows")
 
 # A request. expected: output tokens of a choice that admission believes in. limit: that it may have at most, by which
 # SGLang's own admission goes; fixed: whether nothing else can end it. answered: tokens of a choice there were when it

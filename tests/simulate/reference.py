@@ -47,6 +47,7 @@ class Request:
 class Cached:
     size: int
     usable: bool = False
+    part: int = 0  # Computed of it where it is half in.
     used_at: int = 0
     answers: int = 0
 
@@ -180,8 +181,12 @@ class Reference:
         tokens = 0
         for node in request.path:
             entry = self.cache.get(node)
-            if node not in self.host and (entry is None or not entry.usable):
-                break
+            if node not in self.host:
+                if entry is None:
+                    break
+                if not entry.usable:
+                    tokens += entry.part
+                    break
             tokens += self.size(node)
         return tokens
 
@@ -192,6 +197,7 @@ class Reference:
     def is_gated(self, request: Request) -> bool:
         entries = [self.cache.get(node) for node in request.path]
         coming = sum(entry.size for entry in entries if entry is not None and not entry.usable)
+        coming -= next((entry.part for entry in entries if entry is not None and not entry.usable), 0)
         return self.engine.gate and coming >= self.engine.gate_tokens
 
     def make_room(self) -> None:
@@ -444,8 +450,12 @@ class Reference:
 
     def publish(self, request: Request, tokens: int) -> None:
         for node in request.path:
-            if self.tree.depth[node] <= tokens and node in self.cache:
+            if node not in self.cache or self.cache[node].usable:
+                continue
+            if self.tree.depth[node] <= tokens:
                 self.cache[node].usable = True
+            elif self.tree.start[node] < tokens:
+                self.cache[node].part = max(self.cache[node].part, tokens - int(self.tree.start[node]))
 
     def retract(self) -> None:
         while self.decoding and len(self.running) > 1 and self.held() + self.rows() > self.engine.pool_tokens:

@@ -126,6 +126,12 @@ def test_a_prefix_is_known_a_step_late_where_steps_are_built_before_their_result
     assert gated.hit_tokens == 39
 
 
+def test_a_sibling_finds_what_there_is_of_a_prompt_that_is_half_in() -> None:
+    job = job_of([[1] * 40, [1] * 40], [3, 3])
+    engine = SimulatedEngine(1000, Overlap.EXCLUSIVE, ConstantBudget(30), gate=False)
+    assert simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine).hit_tokens == 30
+
+
 def test_what_stands_behind_a_gated_request_waits_too() -> None:
     job = job_of([[7] * 20 + [0], [7] * 20 + [1], [9] * 5], [1, 1, 1])
     engine = SimulatedEngine(1000, Overlap.MIXED, ConstantBudget(1000))
