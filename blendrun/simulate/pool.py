@@ -139,7 +139,7 @@ def publish(nodes: Any, leaf: Number, depth: Number) -> None:
         if nodes[node].state == COMING:
             if nodes[node].depth <= depth:
                 nodes[node].state = READY
-            elif nodes[node].start < depth:
+            elif nodes[nodes[node].parent].depth < depth:
                 nodes[node].part = max(nodes[node].part, depth)
         node = nodes[node].parent
 
