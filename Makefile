@@ -27,8 +27,8 @@ demo: $(VENV)/.runtime
 	$(BIN)/blendrun run examples/demo.jsonl --model smollm2-135m --output $(OUT)/answers.jsonl
 	@$(BIN)/python scripts/show_answers.py $(OUT)/answers.jsonl
 
-# Two workers: one has all tests with an engine or a cluster, the other what is left (tests/conftest.py).
-PYTEST := $(BIN)/pytest --numprocesses 2 --dist loadgroup
+# Three workers: one has all tests with an engine, one those on a cluster, and all share what is left (tests/conftest.py).
+PYTEST := $(BIN)/pytest --numprocesses 3 --dist loadgroup
 
 test: lint warm
 	$(PYTEST)
