@@ -102,4 +102,4 @@ def test_it_takes_as_many_steps_as_simulated(budget: StepBudget, mixed: bool) ->
     promised = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine).steps
     modes, _ = steps_of(budget, mixed=mixed)
     # In a pool this small SGLang sends a few requests back where the simulator just fits them in.
-    assert promised <= len(modes) <= 1.06 * promised
+    assert promised <= len(modes) <= 1.08 * promised

@@ -191,8 +191,9 @@ class TestModelsWithAHead:
     def test_of_several_inputs_each_has_its_class(self, classified: Asked) -> None:
         assert [each["index"] for each in classified.body(1)["data"]] == [0, 1]
 
-    def test_scores_are_those_of_the_engine_bit_for_bit(self, classified: Asked) -> None:
-        assert classified.body(2)["scores"] == classified.scored[0]
+    def test_scores_are_those_of_the_engine(self, classified: Asked) -> None:
+        # The engine has both items in one batch: its products are rounded in another order.
+        np.testing.assert_allclose(classified.body(2)["scores"], classified.scored[0], rtol=1e-5)
         assert np.shape(classified.scored[0]) == (2, 3)
 
 

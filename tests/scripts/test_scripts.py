@@ -27,6 +27,8 @@ SMALL = {
     "bench/scale.py --requests 2000 --tokens 20": "simulating",
     "bench/simulate.py mix-1 --scale 0.005": "pdmux",
     "bench/short.py mix-1:1000:0": "| mix-1:1000:0 | 1,000 |",
+    "bench/modes.py mix-1 --requests 1600 --hardware a100-80g": "mix-1",
+    "bench/variants.py mix-1 --scale 0.002 --part 200": "| blended, mixed |",
     "bench/tails.py --seeds 1 --requests 200": "longest first by mean",
     "bench/attention.py --rows 2 --contexts 40 --prefills 9:7 --repeats 1": "| 9 | 7 |",
     "bench/memory.py --lines 2000": "resumed answers equal those of the whole run: True",
@@ -79,7 +81,10 @@ ELSEWHERE = {
     "gpu/stub/sgl_kernel/norms.py",
 }
 # Tests of their own below.
-HERE = {"bench/hooks.py", "bench/lengths.py", "bench/partition.py", "fuzz/validator.py", "show_answers.py"}
+HERE = {
+    *("bench/shared.py", "bench/extras.py"),
+    *("bench/hooks.py", "bench/lengths.py", "bench/partition.py", "fuzz/validator.py", "show_answers.py"),
+}
 
 
 def run(folder: Path, words: str, *more: str | Path) -> str:
@@ -112,6 +117,18 @@ def test_lengths_of_a_folder_of_workloads(tmp_path: Path) -> None:
     folder = workload("smoke-mix.jsonl").parent
     shown = run(tmp_path, "bench/lengths.py", folder, "--draws", "1", "--prompts", "2000")
     assert "smoke-mix" in shown and "One estimate of 2,000 prompts" in shown
+
+
+def test_what_drafts_and_a_host_cache_would_bring(tmp_path: Path) -> None:
+    workloads = workload("azure-2023.jsonl.gz").parent
+    words = "bench/extras.py azure-2023 --requests 100 --hardware a100-80g --workloads"
+    assert "| azure-2023 | a100-80g |" in run(tmp_path, words, workloads)
+
+
+def test_what_shared_reads_would_bring(tmp_path: Path) -> None:
+    workloads = workload("squality-long.jsonl.zst").parent
+    words = f"bench/shared.py squality-long --hardware a100-80g --tokenizer {smollm2_folder()} --workloads"
+    assert "squality-long" in run(tmp_path, words, workloads)
 
 
 @pytest.mark.runtime
