@@ -234,10 +234,21 @@ def process_environment(platform: Platform, threads: int) -> dict[str, str]:
             "MKL_NUM_THREADS": str(threads),
             # NumPy's threads would be there before SGLang's processes are forked (blendrun.engine.cpu.forks).
             "OPENBLAS_NUM_THREADS": "1",
+            **_waiting(),
             # Flashinfer is not even imported (blendrun.engine.cpu.lean).
             "SGLANG_IS_FLASHINFER_AVAILABLE": "false",
         }
     return changed
+
+
+def _waiting() -> dict[str, str]:
+    """How long a thread spins that waits for the others, where the user does not say.
+
+    Layers are hundreds of short loops a step. Sleeping at once costs a quarter of the speed; spinning as long as OpenMP
+    does by default costs twenty times the speed where another process has one of the cores (docs/benchmarks.md).
+    """
+    given = "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ
+    return {} if given else {"GOMP_SPINCOUNT": "4000"}
 
 
 def settings_environment(settings: EngineSettings) -> dict[str, str]:

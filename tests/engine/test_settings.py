@@ -111,6 +111,14 @@ class TestEnvironment:
         assert found["OMP_NUM_THREADS"] == found["MKL_NUM_THREADS"] == "3"
         assert "SGLANG_DISABLED_MODEL_ARCHS" not in found, "of an unknown model all modules are imported"
 
+    def test_threads_do_not_spin_for_long_unless_the_user_says_how(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+            monkeypatch.delenv(name, raising=False)
+        assert environment(make("cpu"))["GOMP_SPINCOUNT"] == "4000"
+        assert "GOMP_SPINCOUNT" not in environment(make("gpu"))
+        monkeypatch.setenv("OMP_WAIT_POLICY", "active")
+        assert "GOMP_SPINCOUNT" not in environment(make("cpu"))
+
     @pytest.mark.parametrize("platform", ["cpu", "gpu"])
     def test_the_scheduler_process_is_told_what_is_asked_of_it(self, platform: str) -> None:
         scheduler = SchedulerSettings(budget=ConstantStep(512), reserve=True, step_log="/tmp/ä.jsonl")
