@@ -25,6 +25,8 @@ import orjson
 from blendrun.backends.options import RunArguments, RunOptions
 from blendrun.backends.planning import PlanArguments, PlanOptions, plan_job
 from blendrun.backends.session import exit_code, run_job
+from blendrun.endpoints.apis.base import Facts
+from blendrun.endpoints.apis.registry import APIS
 from blendrun.errors import (
     EXIT_OK,
     EXIT_SOME_LINES_FAILED,
@@ -215,25 +217,36 @@ def _frame(lines: Iterable[dict[str, Any]], library: str) -> Any:
 
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
-    """A line as columns. A completion's text is the choice's own, a chat's is in its message."""
-    body = (line.get("response") or {}).get("body") or {}
-    usage, choice = body.get("usage") or {}, (body.get("choices") or [{}])[0]
+    """A line as columns."""
+    body = (line.get("response") or {}).get("body") or (line.get("result") or {}).get("message") or {}
     error = line.get("error") or {}
     if not isinstance(error, dict):
         error = {"message": error}
-    content = choice.get("text") if "text" in choice else (choice.get("message") or {}).get("content")
-    found = {
+    facts = next((found for api in APIS.values() if (found := api.facts(body)) is not None), None) or _facts(body)
+    cells = {
         "custom_id": line["custom_id"],
-        "text": content,
-        "finish_reason": choice.get("finish_reason"),
-        "prompt_tokens": usage.get("prompt_tokens"),
-        "cached_tokens": (usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
-        "completion_tokens": usage.get("completion_tokens"),
+        "text": facts.text,
+        "finish_reason": facts.finish,
+        "prompt_tokens": facts.prompt,
+        "cached_tokens": facts.cached,
+        "completion_tokens": facts.output,
         "error_code": error.get("code"),
         "error_message": error.get("message"),
         "response": body or None,
     }
-    return {name: _cell(value, _COLUMNS[name]) for name, value in found.items()}
+    return {name: _cell(value, _COLUMNS[name]) for name, value in cells.items()}
+
+
+def _facts(body: dict[str, Any]) -> Facts:
+    """Of a body of any other endpoint. A completion's text is the choice's own, a chat's is in its message."""
+    usage, choice = body.get("usage") or {}, (body.get("choices") or [{}])[0]
+    return Facts(
+        choice.get("text") if "text" in choice else (choice.get("message") or {}).get("content"),
+        choice.get("finish_reason"),
+        usage.get("prompt_tokens"),
+        (usage.get("prompt_tokens_details") or {}).get("cached_tokens"),
+        usage.get("completion_tokens"),
+    )
 
 
 def _cell(value: Any, kind: type) -> Any:

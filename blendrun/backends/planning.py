@@ -28,7 +28,8 @@ from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_
 from blendrun.planner.workload import Wanted, Workload, load_workload
 from blendrun.report.page.page import is_page, make_page
 from blendrun.report.page.subject import plan_subject
-from blendrun.report.schemas.plan import MachineRow, PlanReport, machine_row, plan_json, plan_report, unfit_row
+from blendrun.report.schemas.plan import MachineRow, PlanReport, plan_json
+from blendrun.report.schemas.planned import machine_row, plan_report, unfit_row
 from blendrun.scratch import scratch_folder
 from blendrun.store.guard import Made, Target
 

@@ -29,7 +29,8 @@ from blendrun.names import DeviceName, EngineName, OrderName, Overlap
 from blendrun.planner.run_plan import RunPlan
 from blendrun.planner.shards import divide_by_line, divide_by_prefix
 from blendrun.planner.workload import DescribedJob
-from blendrun.report.schemas.plan import plan_json, plan_report
+from blendrun.report.schemas.plan import plan_json
+from blendrun.report.schemas.planned import plan_report
 from blendrun.runner.replica import Patience
 from blendrun.runner.run import execute
 from blendrun.runner.settings import KeepPlan, RunSettings

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Flag:
-    """option: of `blendrun run`, by parameter name. argument: of SGLang's engine. values: what the flag itself says,
-    where it takes no value. ignored: why it needs nothing here.
+    """option: of `blendrun run`, by parameter name. argument: of SGLang's engine. value: what the flag itself says,
+    where it takes none. ignored: why it needs nothing here.
     """
 
     option: str | None = None

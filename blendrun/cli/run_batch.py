@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,7 +25,7 @@ def run_batch(
 ) -> None:
     """Run a file as `vllm run-batch` does: the same flags, one output file with failures among the answers.
 
-    Flags that need nothing here, or cannot be kept, are named. It is `blendrun run` behind: the same command again
+    Flags that need nothing here are named, unknown ones refused. It is `blendrun run` behind: the same command again
     resumes, and its state and files lie beside the output, under the name OUTPUT.run. Exit codes: 0 all lines have a
     result, 65 bad input, 69 engine lost, 75 run it again.
     """
@@ -73,18 +72,16 @@ def _parse(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _take(found: dict[str, Any], notes: list[str], name: str, flag: Flag, value: str) -> None:
-    import orjson
+    from blendrun.engine.settings import parse_engine_args
 
     if flag.ignored is not None:
         notes.append(f"--{name} does nothing here: {flag.ignored}")
         return
-    given: Any = value if flag.takes else flag.value
-    with suppress(orjson.JSONDecodeError):
-        given = orjson.loads(given)
     if flag.option is not None:
-        found[flag.option] = given if flag.takes else True
+        number = int(value) if value.isascii() and value.isdigit() else value
+        found[flag.option] = number if flag.takes else True
     elif flag.argument is not None:
-        found["engine_args"][flag.argument] = given
+        found["engine_args"] |= parse_engine_args([f"{flag.argument}={value if flag.takes else flag.value}"])
 
 
 def _run(given: dict[str, Any], output: Path) -> None:

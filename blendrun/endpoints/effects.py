@@ -193,7 +193,7 @@ _MESSAGES = {
     "stop_sequences": _done("`stop`"),
     "tools": _done("`tools`; what a server would run is an error"),
     "tool_choice": _done("`tool_choice`, `parallel_tool_calls`"),
-    "thinking": _done("`chat_template_kwargs`; its `budget_tokens` bounds nothing"),
+    "thinking": _done("`chat_template_kwargs`"),
     "output_config": _done("`response_format`, `reasoning_effort`"),
     "output_format": _done("`response_format`"),
     "container": _refused("no tool is run here"),
@@ -309,6 +309,11 @@ PLACES: dict[str, dict[str, Field]] = {
         "strict": Field(_KEPT, "a schema is kept whether strict or not"),
     },
     "response_format.structures[]": _all(_KEPT, "begin schema end"),
+    "thinking": {
+        "type": Field(_KEPT),
+        "budget_tokens": Field(Effect.NOTED, "templates know on and off; `custom_params.thinking_budget` bounds"),
+        "display": _refused("the reasoning comes whole", "summarized"),
+    },
     "reasoning": {
         **_all(_KEPT, "effort reasoning_effort enabled enable"),
         "summary": Field(_IDLE, "the reasoning comes whole"),

@@ -48,6 +48,8 @@ def _fields(url: str, body: dict[str, Any]) -> Iterator[tuple[str, str, Any, Fie
         yield from _nested(body, "", "tool_choice")
         yield from _nested(_object(body, "tool_choice"), "tool_choice", "function")
         yield from _nested(body, "", "reasoning")
+    if url == "/v1/messages":
+        yield from _nested(body, "", "thinking")
     form = _object(body, "response_format")
     yield from _of(PLACES["response_format"], "response_format", form)
     yield from _nested(form, "response_format", "json_schema")

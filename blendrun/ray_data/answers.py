@@ -15,8 +15,10 @@ import orjson
 from numpy.typing import NDArray
 
 from blendrun.backends.sglang import engine_settings
+from blendrun.endpoints.apis.base import Spoken
 from blendrun.endpoints.rules import Rules
 from blendrun.engine.base import Engine, Platform, Result, WorkItem
+from blendrun.engine.own_words import in_own_words
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.settings import available_cores, detect_platform, needs_weights
 from blendrun.errors import EngineUnavailableError, ErrorCode, LineError, UsageError
@@ -104,11 +106,13 @@ class Answers:
     async def _answered(self, rows: list[dict[str, Any]]) -> dict[int, Result]:
         """The end of each row, by its number in the batch."""
         results: dict[int, Result] = {}
-        items = [item for item in (self._item(row, number, results) for number, row in enumerate(rows)) if item]
+        spoken: dict[int, Spoken] = {}
+        made = (self._item(row, number, results, spoken) for number, row in enumerate(rows))
+        items = [item for item in made if item]
         for left in range(_RESTARTS, -1, -1):
             try:
                 await self._feed([item for item in items if item.row not in results], results)
-                return results
+                return {number: in_own_words(result, spoken.get(number)) for number, result in results.items()}
             except EngineUnavailableError:
                 engine, self._engine = self._engine, None
                 if engine is not None:
@@ -125,8 +129,10 @@ class Answers:
         async for result in engine.results():
             results[result.row] = result
 
-    def _item(self, row: dict[str, Any], number: int, results: dict[int, Result]) -> WorkItem | None:
-        """None for a row that is refused, which has its result then."""
+    def _item(
+        self, row: dict[str, Any], number: int, results: dict[int, Result], spoken: dict[int, Spoken]
+    ) -> WorkItem | None:
+        """None for a row that is refused, which has its result then. spoken: is told of one in another API's words."""
         try:
             line = parse_line(request_line(row, number, self._to_request), rules=_OF_TABLES)
         except (UsageError, TypeError) as error:
@@ -134,6 +140,8 @@ class Answers:
         except LineError as error:
             refusal = error
         else:
+            if line.spoken is not None:
+                spoken[number] = line.spoken
             return WorkItem(number, line.endpoint.url, orjson.dumps(line.body))
         results[number] = Result(number, 400, b"", error_code=str(refusal.code), error_message=refusal.message)
         return None

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.endpoints.adapters import other_models
 from blendrun.engine.base import Result
 from blendrun.engine.failure import failure
+from blendrun.engine.own_words import in_own_words
 from blendrun.errors import (
     EXIT_OK,
     EXIT_SOME_LINES_FAILED,
@@ -39,7 +38,9 @@ from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.dispatch import Asked
 from blendrun.runner.failed_lines import FailedLines
 from blendrun.runner.finished import finished_before, same_input
+from blendrun.runner.job_warnings import warnings_of
 from blendrun.runner.kept import AnswerCheck
+from blendrun.runner.manifest import manifest_of
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
@@ -49,7 +50,7 @@ from blendrun.runner.supervise import Supervisor
 from blendrun.store import manifest as manifests
 from blendrun.store import summary as summaries
 from blendrun.store.answers import answer_line, is_line, write_answers
-from blendrun.store.folder import StateFolder, path_text, remove
+from blendrun.store.folder import StateFolder, remove
 from blendrun.store.journal import LONGEST_RECORD, Journal, Record
 from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.own_files import OwnFiles, WrittenFile
@@ -57,10 +58,7 @@ from blendrun.store.shards import Rows, write_rows
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tokens
 from blendrun.store.unkept import UnkeptAnswers
-from blendrun.version import __version__
 
-# Fields without effect that are named, a warning each.
-_FIELDS_TOLD = 10
 RESUMES = "the same command resumes"
 # Bytes of an answer that a record has room for, beside its id and what else is said of it.
 _LONGEST_ANSWER = LONGEST_RECORD - (16 << 20)
@@ -101,7 +99,7 @@ class Invocation:
 
     def execute(self, make_engine: MakeEngine) -> Summary:
         self.lessons = StepLessons(self.settings.speed, lambda text: self._note(text, warning=True))
-        self.manifest = self._manifest()
+        self.manifest = manifest_of(self.settings, self.job, self.rows, self.purpose)
         self.salt = self.manifest.salt
         self.rejected = int(self.job.rejected.sum())
         before = summaries.read(self.state.summary)
@@ -254,9 +252,10 @@ class Invocation:
             self._refuse_bad_lines()
         if len(todo):
             self.failed.check()
-            self._note_resume(len(todo))
-            self._note_models()
-            self._note_fields()
+            if done := len(self.job.accepted) - len(todo):
+                self._note(f"resuming: {done} of {len(self.job)} requests are finished")
+            for warning in warnings_of(self.job, self.settings):
+                self._note(warning, warning=True)
             self._answer(todo, make_engine)
         if left := len(self.ledger.unfinished()):
             stopped = self.supervisor.stopped if self.supervisor else None
@@ -280,24 +279,6 @@ class Invocation:
                 refused = self.settings.check(self.job, self.hear)
         self.failed.refuse(refused)
 
-    def _manifest(self) -> manifests.Manifest:
-        settings = self.settings
-        # As the argument of an engine's that a user may give himself.
-        embeds = {} if self.purpose is Purpose.GENERATE else {"is_embedding": True}
-        return manifests.Manifest(
-            schema_version=manifests.SCHEMA_VERSION,
-            versions={"blendrun": __version__, **settings.versions},
-            inputs=tuple("<stdin>" if name == "-" else path_text(Path(name).resolve()) for name in settings.inputs),
-            input_fingerprint=self.job.fingerprint,
-            limit=settings.limit,
-            model=path_text(settings.model),
-            model_identity=settings.model_identity,
-            engine=settings.engine,
-            answer_settings=settings.answer_settings | embeds,
-            shard=str(settings.shard) if settings.shard is not None else None,
-            division=self.rows.division if self.rows is not None else None,
-        )
-
     def _keep_records(self, records: tuple[WrittenFile, ...]) -> None:
         self.manifest = msgspec.structs.replace(self.manifest, written=records)
         manifests.write(self.state.manifest, self.manifest)
@@ -311,27 +292,6 @@ class Invocation:
 
     def _note(self, text: str, *, warning: bool = False) -> None:
         self.hear(Note(text, warning))
-
-    def _note_resume(self, left: int) -> None:
-        done = len(self.job.accepted) - left
-        if done:
-            self._note(f"resuming: {done} of {len(self.job)} requests are finished")
-
-    def _note_models(self) -> None:
-        rules = self.settings.rules
-        # Where adapters are declared, a name that is not served is an error line instead.
-        if not rules.adapters and (sentence := other_models(self.job.models, self.settings.model, rules.base)):
-            self._note(sentence, warning=True)
-
-    def _note_fields(self) -> None:
-        """What the lines that run have for nothing."""
-        for name, count in self.job.passed_over.most_common(_FIELDS_TOLD):
-            self._note(f"{count:,} lines have `{name}`, which has no effect here", warning=True)
-        if (more := len(self.job.passed_over) - _FIELDS_TOLD) > 0:
-            self._note(f"{more:,} more fields of lines have no effect here", warning=True)
-        if self.job.with_tools and self.settings.shows_tools is False:
-            text = f"the chat template of {self.settings.model} shows no tools to it"
-            self._note(f"{self.job.with_tools:,} lines bring `tools`, and {text}", warning=True)
 
     def remember(self, plan: RunPlan) -> None:
         """Leave the lengths of the answers to later runs."""
@@ -355,7 +315,7 @@ class Invocation:
         if len(result.body) > _LONGEST_ANSWER:
             what = f"an answer of {len(result.body):,} bytes, which is more than is kept of one"
             result = failure(result.row, 500, ErrorCode.ENGINE_ERROR, what)
-        result = self.kept.judged(result, asked.custom_id, asked.promise)
+        result = in_own_words(self.kept.judged(result, asked.custom_id, asked.promise), asked.spoken)
         key = self.job.key(result.row, self.salt)
         record = Record(
             key,
@@ -363,7 +323,7 @@ class Invocation:
             result.usage,
             result.finish_reasons,
             result.error_code,
-            answer_line(key, asked.custom_id, result, asked.spoken),
+            answer_line(key, asked.custom_id, result, results=asked.spoken is not None and asked.spoken.results),
         )
         self.ledger.mark(result.row, self.journal.append(record))
         if result.error_code is not None:

@@ -6,7 +6,6 @@ import numpy as np
 import orjson
 
 from blendrun.endpoints.apis.anthropic import failed as anthropic_error
-from blendrun.endpoints.apis.base import Spoken
 from blendrun.engine.base import Result
 from blendrun.errors import LineError, OutputUnavailableError, unwritable
 from blendrun.files import file_mode, probe, remove_written, replacing
@@ -38,28 +37,24 @@ def is_line(ok: bool, answer: bytes) -> bool:
     return isinstance(error, dict) and isinstance(error.get("code"), str) and isinstance(error.get("message"), str)
 
 
-def answer_line(key: bytes, custom_id: str, result: Result, spoken: Spoken | None = None) -> bytes:
+def answer_line(key: bytes, custom_id: str, result: Result, *, results: bool = False) -> bytes:
     """A line of the output file, exactly OpenAI's (or of the errors file, for a failed result). No newline.
 
     Ids are made from the work's key, so that they are the same however often a run is resumed.
-    spoken: how the request was written, if in another API's words: the answer is in these, and the line too, where the
-        request's was one of Anthropic's batches. The line of a failure there has its error both ways.
+    results: whether it is exactly Anthropic's instead; the line of a failure has its error both ways then.
     """
     start = orjson.dumps({"id": f"batch_req_{key.hex()}", "custom_id": custom_id})[:-1]
-    error: dict[str, object] | None = None
+    if results and result.error_code is None:
+        return start + b',"result":{"type":"succeeded","message":' + result.body + b"}}"
+    if results:
+        start += b"," + orjson.dumps(_errored(result.status_code, result.error_message))[1:-1]
+    response = b"null"
+    if result.body:
+        head = orjson.dumps({"status_code": result.status_code, "request_id": f"req_{key.hex()}"})
+        response = head[:-1] + b',"body":' + result.body + b"}"
+    error: object = None
     if result.error_code is not None:
         error = {"code": result.error_code, "message": result.error_message}
-    body = result.body
-    if spoken is not None and error is None:
-        body = orjson.dumps(spoken.api.answer(orjson.loads(body), spoken.body))
-    if spoken is not None and spoken.results:
-        if error is None:
-            return start + b',"result":{"type":"succeeded","message":' + body + b"}}"
-        return start + b"," + orjson.dumps(_errored(result.status_code, result.error_message) | {"error": error})[1:]
-    response = b"null"
-    if body:
-        head = orjson.dumps({"status_code": result.status_code, "request_id": f"req_{key.hex()}"})
-        response = head[:-1] + b',"body":' + body + b"}"
     return start + b',"response":' + response + b',"error":' + orjson.dumps(error) + b"}"
 
 
@@ -72,7 +67,8 @@ def rejected_line(job: Job, row: int, error: LineError) -> bytes:
     """A line of the errors file for a request that never reached the engine."""
     content = job.content[row].tobytes().hex()
     line: dict[str, object] = {"id": f"batch_req_{content}", "custom_id": error.custom_id}
-    line |= _errored(_BAD_REQUEST, error.message) if error.results else {"response": None}
+    line |= _errored(_BAD_REQUEST, error.message) if error.results else {}
+    line["response"] = None
     return _placed(line | {"error": {"code": str(error.code), "message": error.message}}, job, row)
 
 

@@ -57,7 +57,7 @@ def _failures(path: Path) -> Iterator[tuple[int, bytes]]:
     with path.open("rb") as file:
         for text in file:
             line = orjson.loads(text)
-            if line.get("response") is None and "result" not in line:
+            if line["response"] is None:
                 request = str(line["id"]).replace("batch_req_", "req_", 1)
                 line["response"] = {"status_code": _BAD_REQUEST, "request_id": request, "body": None}
             yield int(line["error"]["line"]), orjson.dumps(line) + b"\n"

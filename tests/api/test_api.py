@@ -262,6 +262,21 @@ class TestRead:
         assert rows[0]["text"] and rows[0]["completion_tokens"] > 0 and json.loads(rows[0]["response"])["choices"]
         assert rows[4]["error_code"] == "invalid_request"
 
+    def test_answers_of_other_apis_have_the_same_columns(self, tmp_path: Path) -> None:
+        pytest.importorskip("polars")
+        said = [{"role": "user", "content": "Hi"}]
+        lines = [
+            {"custom_id": "a", "url": "/v1/responses", "body": {"input": "Hi", "max_output_tokens": 4}},
+            {"custom_id": "b", "params": {"messages": said, "max_tokens": 4}},
+            {"custom_id": "c", "url": "/v1/chat/completions", "body": {"messages": said, "max_tokens": 4}},
+        ]
+        (tmp_path / "jobs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        run(tmp_path)
+        first, second, chat = blendrun.read(tmp_path / "out.jsonl", frame="polars").to_dicts()
+        told = ("text", "prompt_tokens", "completion_tokens")
+        assert [first[name] for name in told] == [second[name] for name in told] == [chat[name] for name in told]
+        assert [row["finish_reason"] for row in (first, second, chat)] == ["max_output_tokens", "max_tokens", "length"]
+
     @pytest.mark.parametrize("library", ["pandas", "polars"])
     def test_columns_have_the_same_types_whatever_is_in_them(self, tmp_path: Path, library: Any) -> None:
         pytest.importorskip(library)

@@ -9,15 +9,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 from openai.types import ModerationCreateResponse
 
+from tests.answering_server import answering
 from tests.command import line, lines_of
 
 pytestmark = pytest.mark.slow
@@ -166,34 +165,15 @@ def _moderations(output: Path) -> list[ModerationCreateResponse]:
     return [ModerationCreateResponse.construct(**answer["response"]["body"]) for answer in lines_of(output)]
 
 
-@contextmanager
-def _moderating_server() -> Iterator[str]:
+def _moderating_server() -> AbstractContextManager[str]:
     """The address of a server that finds every input harmful."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._send({"data": [{"id": "guard"}]} if self.path == "/v1/models" else {})
+    def answer(_: str, body: Any) -> Any:
+        result = {"flagged": True, "categories": {}, "category_scores": {}}
+        many = len(body["input"]) if isinstance(body["input"], list) else 1
+        return {"id": "x", "model": "guard", "results": [result] * many}
 
-        def do_POST(self) -> None:
-            given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["input"]
-            result = {"flagged": True, "categories": {}, "category_scores": {}}
-            many = len(given) if isinstance(given, list) else 1
-            self._send({"id": "x", "model": "guard", "results": [result] * many})
-
-        def _send(self, answer: dict[str, Any]) -> None:
-            content = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *words: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    return answering("guard", answer)
 
 
 @with_change("An engine")

@@ -11,6 +11,7 @@ from openai.types.responses import Response
 
 from blendrun.endpoints.rules import Rules
 from blendrun.engine.base import Result
+from blendrun.engine.own_words import in_own_words
 from blendrun.errors import LineError
 from blendrun.jobs.line import RequestLine, parse_line
 from blendrun.names import UnknownFields
@@ -60,10 +61,16 @@ def chat_answer(message: dict[str, Any], **choice: Any) -> dict[str, Any]:
     }
 
 
-def written(line: RequestLine, answer: dict[str, Any]) -> dict[str, Any]:
-    """The line of the output."""
-    made: dict[str, Any] = orjson.loads(answer_line(KEY, "x", Result(0, 200, orjson.dumps(answer)), line.spoken))
+def kept(line: RequestLine, result: Result) -> dict[str, Any]:
+    """The line of the output or of the errors file."""
+    assert line.spoken is not None
+    told = in_own_words(result, line.spoken)
+    made: dict[str, Any] = orjson.loads(answer_line(KEY, "x", told, results=line.spoken.results))
     return made
+
+
+def written(line: RequestLine, answer: Any) -> dict[str, Any]:
+    return kept(line, Result(0, 200, orjson.dumps(answer)))
 
 
 def test_three_ways_to_ask_the_same_are_one_chat() -> None:
@@ -198,6 +205,15 @@ def test_what_a_line_alone_cannot_have_is_refused_by_name(line: dict[str, Any], 
         ({"messages": user({"type": "redacted_thinking", "data": "x"})}, "nobody here can decrypt it"),
         ({"messages": user({"type": "document", "source": {"type": "url", "url": "x"}})}, "only plain text"),
         ({"messages": user({"type": "image", "source": {"type": "file", "file_id": "x"}})}, "by url"),
+        ({"messages": user({"type": "tool_result", "tool_use_id": "x", "is_error": True})}, "`messages[].is_error`"),
+        (
+            {
+                "messages": user(
+                    {"type": "document", "source": {"type": "text", "data": "x"}, "citations": {"enabled": True}}
+                )
+            },
+            "no model here cites",
+        ),
         ({"messages": []}, "`messages`"),
         ({"messages": "Hi"}, "`messages`"),
         ({"thinking": {"type": "often"}}, "`thinking.type`"),
@@ -213,6 +229,8 @@ def test_so_it_is_in_a_batch_of_anthropics(line: dict[str, Any], words: str) -> 
 
 
 def test_fields_without_effect_are_told_of_and_state_never_is_dropped() -> None:
+    thinking = params(thinking={"type": "enabled", "budget_tokens": 2000}, max_tokens=4000)
+    assert thinking.passed_over == ("thinking.budget_tokens",)
     warned = Rules(unknown=UnknownFields.WARN)
     line = orjson.dumps(
         {"custom_id": "x", "url": "/v1/responses", "body": {"input": "Hi", "truncation": "auto", "stream": True}}
@@ -275,12 +293,43 @@ def test_answers_parse_as_a_result_of_the_anthropic_package() -> None:
 
 
 def test_a_failure_is_an_errored_result_and_an_error_of_ours() -> None:
-    failed = Result(0, 500, b"", error_code="engine_error", error_message="it died")
-    line = orjson.loads(answer_line(KEY, "x", failed, params().spoken))
+    line = kept(params(), Result(0, 500, b"", error_code="engine_error", error_message="it died"))
     found = MessageBatchIndividualResponse.model_validate(line)
     assert found.result.type == "errored"
     assert found.result.error.error.message == "it died"
-    assert line["error"] == {"code": "engine_error", "message": "it died"}
+    assert (line["response"], line["error"]) == (None, {"code": "engine_error", "message": "it died"})
+
+
+@pytest.mark.parametrize("make", [response, params])
+def test_an_answer_that_broke_its_promise_stands_beside_the_error_in_the_same_words(make: Any) -> None:
+    broken = Result(
+        0, 200, orjson.dumps(chat_answer({"content": "no"})), error_code="invalid_answer", error_message="x"
+    )
+    line = kept(make(), broken)
+    assert line["error"]["code"] == "invalid_answer"
+    assert line["response"]["body"].get("object", line["response"]["body"].get("type")) in ("response", "message")
+
+
+@pytest.mark.parametrize("make", [response, params])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        [],
+        {},
+        {"choices": [{"message": "text"}]},
+        {"choices": [{"message": {"content": "a", "tool_calls": [7]}}]},
+        {"choices": [{"message": {"content": "a"}}], "usage": [1]},
+        {"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens": "many"}},
+        {"choices": [{"message": {"content": "a"}}], "usage": {"prompt_tokens_details": {"cached_tokens": "x"}}},
+    ],
+)
+def test_what_a_server_answers_is_an_error_line_where_it_is_no_chat(make: Any, answer: Any) -> None:
+    line = written(make(), answer)
+    assert line["error"] == {
+        "code": "engine_error",
+        "message": line["error"]["message"],
+    }
+    assert "has not the shape of a chat's" in line["error"]["message"]
 
 
 def test_a_body_of_anthropics_under_its_url_is_answered_in_openais_line() -> None:

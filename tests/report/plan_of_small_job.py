@@ -7,7 +7,8 @@ from collections.abc import Callable
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.models.cards import load_card
 from blendrun.planner.plan import Choice, Structure, cost_structure, make_plan
-from blendrun.report.schemas.plan import PlanReport, plan_report
+from blendrun.report.schemas.plan import PlanReport
+from blendrun.report.schemas.planned import plan_report
 from tests.blend.jobs_of_lengths import small_job
 
 

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import pytest
 
 from blendrun.errors import EngineUnavailableError, InputInvalidError
 from blendrun.names import Purpose
+from tests.answering_server import answering
 from tests.command import blendrun
 from tests.good_bodies import GOOD_BODIES
 from tests.runner.interrupted import Interrupted, die
@@ -100,34 +98,14 @@ SERVED: dict[str, Any] = {
 }
 
 
-@contextmanager
-def server(answers: dict[str, Any]) -> Iterator[str]:
+def server(answers: dict[str, Any]) -> AbstractContextManager[str]:
     """The address of a server that gives one answer for each url."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._send({"data": [{"id": "reader"}]} if self.path == "/v1/models" else {})
+    def answer(path: str, _: Any) -> Any:
+        found = answers[path]
+        return found | {"usage": {"prompt_tokens": 3, "total_tokens": 3}} if isinstance(found, dict) else found
 
-        def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
-            found = answers[self.path]
-            usage = {"usage": {"prompt_tokens": 3, "total_tokens": 3}}
-            self._send(found | usage if isinstance(found, dict) else found)
-
-        def _send(self, answer: Any) -> None:
-            content = json.dumps(answer).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, format: str, *words: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as served:
-        Thread(target=served.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{served.server_port}"
-        served.shutdown()
+    return answering("reader", answer)
 
 
 def mixed(tmp_path: Path) -> Path:

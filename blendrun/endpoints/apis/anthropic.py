@@ -10,6 +10,7 @@ import orjson
 from blendrun.endpoints.apis.base import (
     Api,
     Body,
+    Facts,
     as_list,
     as_object,
     as_text,
@@ -78,6 +79,20 @@ class Messages(Api):
             },
         }
 
+    def facts(self, answer: Body) -> Facts | None:
+        if answer.get("type") != "message":
+            return None
+        texts = [block["text"] for block in answer["content"] if block["type"] == "text"]
+        usage = answer["usage"]
+        cached = usage["cache_read_input_tokens"]
+        return Facts(
+            "".join(texts) if texts else None,
+            answer["stop_reason"],
+            usage["input_tokens"] + cached,
+            cached,
+            usage["output_tokens"],
+        )
+
 
 def failed(status: int, message: str) -> Body:
     """The error of a request. status: as HTTP has it; 0 where there is none."""
@@ -114,7 +129,8 @@ def _message(message: Body, name: str) -> list[Body]:
             results.append(_result(block, where))
         elif kind == "tool_use":
             arguments = json.dumps(as_object(block.get("input") or {}, f"{where}.input"), ensure_ascii=False)
-            calls.append(tool_call(str(block.get("id")), as_text(block.get("name"), f"{where}.name"), arguments))
+            call = tool_call(str(block.get("id")), as_text(block.get("name"), f"{where}.name"), arguments)
+            calls.append(call | without(block, "type", "id", "name", "input", *_MARKS))
         elif kind == "thinking":
             thoughts.append(as_text(block.get("thinking"), f"{where}.thinking"))
         else:
@@ -159,6 +175,8 @@ def _document(block: Body, name: str) -> str:
     source = as_object(block.get("source"), f"{name}.source")
     if source.get("type") != "text":
         raise refuse_field(f"{name}.source", "of documents only plain text is read here (`type` text)")
+    if (block.get("citations") or {}).get("enabled") is True:
+        raise refuse_field(f"{name}.citations", "no model here cites; leave it out")
     heads = [f"{each}: {block[each]}" for each in ("title", "context") if block.get(each)]
     return "\n".join((*heads, as_text(source.get("data"), f"{name}.source.data")))
 
@@ -174,7 +192,10 @@ def _result(block: Body, name: str) -> Body:
                 for place, each in enumerate(as_list(given, f"{name}.content"))
             ]
         )
-    return {"role": "tool", "tool_call_id": str(block.get("tool_use_id") or ""), "content": content}
+    said = {"role": "tool", "tool_call_id": str(block.get("tool_use_id") or ""), "content": content}
+    # An error is told by the content alone: no template is shown more.
+    harmless = ("is_error",) if block.get("is_error") is False else ()
+    return said | without(block, "type", "tool_use_id", "content", *_MARKS, *harmless)
 
 
 def _tool(given: Any, name: str) -> Body:

@@ -6,10 +6,25 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from blendrun.endpoints.effects import BODIES, Effect, harmless
 from blendrun.endpoints.fields import refuse_field
 
 Body = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What an answer says. finish: why it ended, in its API's word. prompt, cached, output: tokens; None where it does
+    not say.
+    """
+
+    text: Any
+    finish: Any
+    prompt: Any
+    cached: Any
+    output: Any
 
 
 class Api(ABC):
@@ -27,6 +42,10 @@ class Api(ABC):
     @abstractmethod
     def answer(self, answer: Body, body: Body) -> Body:
         """A chat's response in this API's words. body: the request as its line has it."""
+
+    @abstractmethod
+    def facts(self, answer: Body) -> Facts | None:
+        """Of an answer in this API's words; None for one in others."""
 
     def kept(self, body: Body) -> Body:
         """The fields that a chat has under the same name. Raises LineError for one that is always an error.
@@ -54,6 +73,14 @@ class Spoken:
     api: Api
     body: Body
     results: bool = False
+
+    def answer(self, answer: bytes) -> bytes:
+        """A chat's response (JSON) in the words of the line. Raises ValueError for one that has not a chat's shape."""
+        try:
+            return orjson.dumps(self.api.answer(orjson.loads(answer), self.body))
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # Whatever a server put into the place of a message, a call or a number.
+            raise ValueError(f"the answer has not the shape of a chat's ({type(error).__name__})") from error
 
 
 def as_object(value: Any, name: str) -> Body:

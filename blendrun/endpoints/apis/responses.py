@@ -7,6 +7,7 @@ from typing import Any
 from blendrun.endpoints.apis.base import (
     Api,
     Body,
+    Facts,
     as_list,
     as_object,
     as_text,
@@ -90,6 +91,20 @@ class Responses(Api):
             },
             **{name: body.get(name) for name in _REPEATED},
         }
+
+    def facts(self, answer: Body) -> Facts | None:
+        if answer.get("object") != "response":
+            return None
+        messages = (item for item in answer["output"] if item["type"] == "message")
+        texts = [part["text"] for message in messages for part in message["content"]]
+        details, usage = answer["incomplete_details"], answer["usage"]
+        return Facts(
+            "".join(texts) if texts else None,
+            answer["status"] if details is None else details["reason"],
+            usage["input_tokens"],
+            usage["input_tokens_details"]["cached_tokens"],
+            usage["output_tokens"],
+        )
 
 
 _CUT = {"length": "max_output_tokens", "content_filter": "content_filter"}

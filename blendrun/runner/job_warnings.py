@@ -1,0 +1,27 @@
+"""What a job brings that this run does not heed, told once, before the engine starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from blendrun.endpoints.adapters import other_models
+from blendrun.jobs.job import Job
+from blendrun.runner.settings import RunSettings
+
+# Fields without effect that are named, a warning each.
+_FIELDS_TOLD = 10
+
+
+def warnings_of(job: Job, settings: RunSettings) -> Iterator[str]:
+    """Yields a sentence for each: names of models that do not decide, fields without effect, tools not shown."""
+    # Where adapters are declared, a name that is not served is an error line instead.
+    rules = settings.rules
+    if not rules.adapters and (sentence := other_models(job.models, settings.model, rules.base)):
+        yield sentence
+    for name, count in job.passed_over.most_common(_FIELDS_TOLD):
+        yield f"{count:,} lines have `{name}`, which has no effect here"
+    if (more := len(job.passed_over) - _FIELDS_TOLD) > 0:
+        yield f"{more:,} more fields of lines have no effect here"
+    if job.with_tools and settings.shows_tools is False:
+        text = f"the chat template of {settings.model} shows no tools to it"
+        yield f"{job.with_tools:,} lines bring `tools`, and {text}"

@@ -1,0 +1,35 @@
+"""What an invocation writes into the manifest: everything that could change an answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from blendrun.jobs.job import Job
+from blendrun.names import Purpose
+from blendrun.runner.settings import RunSettings
+from blendrun.store.folder import path_text
+from blendrun.store.manifest import SCHEMA_VERSION, Manifest
+from blendrun.store.shards import Rows
+from blendrun.version import __version__
+
+
+def manifest_of(settings: RunSettings, job: Job, rows: Rows | None, purpose: Purpose) -> Manifest:
+    """The manifest of a run of `job` with these settings, before it has written any file.
+
+    rows: what `job` is of a larger one. purpose: of the engines.
+    """
+    # As the argument of an engine's that a user may give himself.
+    embeds = {} if purpose is Purpose.GENERATE else {"is_embedding": True}
+    return Manifest(
+        schema_version=SCHEMA_VERSION,
+        versions={"blendrun": __version__, **settings.versions},
+        inputs=tuple("<stdin>" if name == "-" else path_text(Path(name).resolve()) for name in settings.inputs),
+        input_fingerprint=job.fingerprint,
+        limit=settings.limit,
+        model=path_text(settings.model),
+        model_identity=settings.model_identity,
+        engine=settings.engine,
+        answer_settings=settings.answer_settings | embeds,
+        shard=str(settings.shard) if settings.shard is not None else None,
+        division=rows.division if rows is not None else None,
+    )
