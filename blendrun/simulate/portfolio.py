@@ -52,7 +52,7 @@ _MODES = tuple(Overlap)
 
 @dataclass(frozen=True, slots=True)
 class AdmissionPolicy:
-    """Who admits requests and keeps the cache: `Engine` has the meaning of each."""
+    """Who admits requests and keeps the cache: `SimulatedEngine` has the meaning of each."""
 
     gate: bool
     reserve: float
