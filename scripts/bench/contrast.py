@@ -20,8 +20,8 @@ JOBS = {
     "h200-small-pool": (((300, 1536, 0, 8), (400, 1024, 896, 4), (700, 64, 0, 768)), 100_000),
     "h200-short": (((220, 1536, 0, 8), (300, 1024, 896, 4), (560, 64, 0, 640)), 100_000),
     "h200-no-sharing": (((500, 1536, 0, 8), (800, 64, 0, 512)), 60_000),
-    # Of the same kinds, for an engine on a CPU: a rehearsal of scripts/gpu. Three times what its engine is handed before
-    # it runs: of a job handed over at once, half waits on each side, and the sides meet elsewhere than was planned.
+    # Of the same kinds, for an engine on a CPU: a rehearsal of scripts/gpu. Three times what its engine is handed at
+    # first: of a job handed over at once, half waits on each side, and the sides meet elsewhere than was planned.
     "rehearsal": (((24, 160, 0, 2), (72, 96, 80, 2), (48, 16, 0, 48)), 2_048),
     "balanced": (((654, 1536, 0, 16), (546, 1024, 896, 4), (3183, 64, 0, 1024)), 200_000),
 }
