@@ -10,6 +10,7 @@ from blendrun.backends.options import RunOptions
 from blendrun.endpoints.rules import Rules
 from blendrun.engine.base import Platform
 from blendrun.engine.child import EarlyChildren
+from blendrun.engine.kept import KeptEngines
 from blendrun.events import Listener
 from blendrun.learned.own import OwnSpeed
 from blendrun.models.resolve import ResolvedModel
@@ -41,12 +42,16 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What a backend is opened with. early: processes for its engines. listener: told what takes long."""
+    """What a backend is opened with. early: processes for its engines. listener: told what takes long.
+
+    kept: where engines come from and are left that outlive a run; None: they end with it.
+    """
 
     options: RunOptions
     place: Placement
     early: EarlyChildren
     listener: Listener
+    kept: KeptEngines | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from blendrun.backends.permissions import with_media
 from blendrun.backends.registry import open_backend
 from blendrun.engine.base import Platform
 from blendrun.engine.child import EarlyChildren
+from blendrun.engine.kept import KeptEngines
 from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import EXIT_BUG, EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError
 from blendrun.events import Listener, PhaseStarted
@@ -42,10 +43,12 @@ from blendrun.store.shards import Shard
 from blendrun.store.summary import Summary
 
 
-def run_job(options: RunOptions, view: AbstractContextManager[Listener]) -> Summary:
+def run_job(
+    options: RunOptions, view: AbstractContextManager[Listener], engines: KeptEngines | None = None
+) -> Summary:
     """Answer every request of a job, or go on with that. Raises BlendrunError as exit codes have it.
 
-    view: what the person sees, open as long as the run lasts.
+    view: what the person sees, open as long as the run lasts. engines: those that outlive it, for the next one.
     """
     kept, left_out = without_answers(options.inputs)
     if left_out:
@@ -64,8 +67,8 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener]) -> Summ
         try:
             place = _place(options, listener)
             early = later.enter_context(closing(EarlyChildren()))
-            early.start(place.platform, place.threads, _early(options, place))
-            backend = open_backend(Opening(options, place, early, listener))
+            early.start(place.platform, place.threads, 0 if engines else _early(options, place))
+            backend = open_backend(Opening(options, place, early, listener, engines))
             summary = execute(_settings(options, backend, end), with_media(backend.make_engine, options), listener)
         except BaseException as error:
             listener.ended(error.exit_code if isinstance(error, BlendrunError) else EXIT_BUG, success=False)

@@ -17,6 +17,7 @@ from blendrun.cost.detect import compute_capability
 from blendrun.engine.base import Engine, EngineSettings, Platform
 from blendrun.engine.child import EarlyChildren
 from blendrun.engine.embedding import embedding_arguments
+from blendrun.engine.kept import KeptEngines
 from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.ray.host import Sglang
@@ -69,7 +70,7 @@ def open_backend(opening: Opening) -> Backend:
         engine=str(EngineName.SGLANG),
         model=options.model,
         identity=resolved.identity,
-        make_engine=_engines(settings, resolved, place, opening.early),
+        make_engine=_engines(settings, resolved, place, opening.early, opening.kept),
         rules=rules_of(options, arguments, resolved.card, _no_pairs(resolved, arguments)),
         replicas=place.replicas,
         stall=_CPU_STALL_S if place.platform == "cpu" else STALL_S,
@@ -223,7 +224,13 @@ def _shares(plan: RunPlan) -> bool:
     return plan.predicted_hit_tokens > _WORTH_CACHING * plan.prompt_tokens
 
 
-def _engines(settings: EngineSettings, model: ResolvedModel, place: Placement, early: EarlyChildren) -> MakeEngine:
+def _engines(
+    settings: EngineSettings,
+    model: ResolvedModel,
+    place: Placement,
+    early: EarlyChildren,
+    kept: KeptEngines | None,
+) -> MakeEngine:
     arguments, platform, needs = settings.server_args, place.platform, place.needs
 
     def make(state: StateFolder, plan: RunPlan, shrinks: int) -> Engine:
@@ -249,7 +256,7 @@ def _engines(settings: EngineSettings, model: ResolvedModel, place: Placement, e
             server_args=with_devices(fitting, platform, state.replica if needs is None else 1),
         )
         if needs is None:
-            return SglangEngine(planned, state.engine_log, early.take)
+            return SglangEngine(planned, state.engine_log, early.take, kept)
         return on_node(Sglang(planned, model.name, model.identity, str(state.engine_log)), needs, state)
 
     return make

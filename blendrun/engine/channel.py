@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
+from blendrun.engine.base import EngineInfo, EngineSettings, Result, SchedulerSettings, WorkItem
 
 _LENGTH = struct.Struct(">I")
 # Frames already buffered on the sending side; beyond it the sender waits (back-pressure).
@@ -38,6 +38,12 @@ class Flush(msgspec.Struct, frozen=True, tag="flush"):
     """Forget the prefix cache; only while nothing runs."""
 
 
+class NextJob(msgspec.Struct, frozen=True, tag="next_job"):
+    """To an engine that is kept: what its scheduler does for the job that comes now. Answered as `Flush` is."""
+
+    scheduler: SchedulerSettings
+
+
 class Flushed(msgspec.Struct, frozen=True, tag="flushed"):
     """Whether it is forgotten."""
 
@@ -60,7 +66,7 @@ class Died(msgspec.Struct, frozen=True, tag="died"):
     reason: str
 
 
-ToEngine = Configure | WorkItem | CloseInput | Flush
+ToEngine = Configure | WorkItem | CloseInput | Flush | NextJob
 FromEngine = Phase | EngineInfo | Result | AllDone | Flushed | Died
 
 

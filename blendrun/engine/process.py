@@ -9,10 +9,25 @@ import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import msgspec
+
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
-from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, FromEngine, Phase
+from blendrun.engine.channel import (
+    AllDone,
+    Channel,
+    CloseInput,
+    Configure,
+    Died,
+    Flush,
+    Flushed,
+    FromEngine,
+    NextJob,
+    Phase,
+)
 from blendrun.engine.child import REAP_TIMEOUT_S, Child, start_child
+from blendrun.engine.kept import Kept, KeptEngines, for_any_plan
 from blendrun.engine.loopback import loopback
+from blendrun.engine.scheduler.plugin import NEXT_VARIABLE
 from blendrun.engine.settings import settings_environment
 from blendrun.errors import EngineUnavailableError
 from blendrun.events import Listener, PhaseStarted
@@ -37,15 +52,26 @@ class SglangEngine:
     """SGLang in a child process group of its own. Keeps `blendrun.engine.base.Engine`.
 
     log_file takes everything the engine prints; its tail is part of the error when the engine dies. early: gives a
-    process that has been started before, or None.
+    process that has been started before, or None. kept: where it may come from, and is left once it has nothing to do;
+    None: it is ended then.
     """
 
     def __init__(
-        self, settings: EngineSettings, log_file: Path, early: Callable[[], Child | None] = lambda: None
+        self,
+        settings: EngineSettings,
+        log_file: Path,
+        early: Callable[[], Child | None] = lambda: None,
+        kept: KeptEngines | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings = settings if kept is None else for_any_plan(settings)
+        # What a plan asks for now, of an engine that is made for all of them.
+        self._scheduler = settings.scheduler
         self._log_file = log_file
         self._early = early
+        self._kept = kept
+        self._info: EngineInfo | None = None
+        # Requests that have no result yet, and whether the engine said that it has nothing to do.
+        self._open, self._idle = 0, False
         self._child: Child | None = None
         self._channel: Channel[FromEngine] | None = None
         self._ready = False
@@ -62,6 +88,10 @@ class SglangEngine:
         return 0
 
     async def start(self, listener: Listener) -> EngineInfo:
+        if self._kept is not None and (kept := self._kept.take(self._settings)) is not None:
+            if (info := await self._taken_over(kept)) is not None:
+                return info
+            await self.stop()
         self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
         self._kills_before = _kernel_kills()
         try:
@@ -69,9 +99,10 @@ class SglangEngine:
         except OSError as error:
             raise EngineUnavailableError(f"the engine process could not be started: {error}") from error
         listener(PhaseStarted("load", "import"))
-        reader, writer = await asyncio.open_connection(sock=child.connection)
-        channel = self._channel = Channel[FromEngine](reader, writer, FromEngine)  # type: ignore[arg-type]
+        channel = self._channel = await self._connected(child)
         variables = settings_environment(self._settings) | loopback(self._settings, child.scratch)
+        if self._kept is not None:
+            variables[NEXT_VARIABLE] = str(child.scratch / "next-job.json")
         try:
             await channel.send(Configure(self._settings, variables, str(self._log_file.absolute())))
         except ConnectionError as error:
@@ -81,11 +112,33 @@ class SglangEngine:
             if isinstance(message, Phase):
                 listener(PhaseStarted("load", message.name))
             elif isinstance(message, EngineInfo):
-                self._ready = True
+                self._ready, self._info = True, message
                 return message
             elif isinstance(message, Died):
                 raise await self._death(f"the engine did not start: {message.reason}")
         raise await self._death("the engine did not start")
+
+    async def _connected(self, child: Child) -> Channel[FromEngine]:
+        # One that may be kept is spoken to from another event loop next time.
+        connection = child.connection if self._kept is None else child.connection.dup()
+        reader, writer = await asyncio.open_connection(sock=connection)
+        return Channel[FromEngine](reader, writer, FromEngine)  # type: ignore[arg-type]
+
+    async def _taken_over(self, kept: Kept) -> EngineInfo | None:
+        """What an engine that was kept says of itself; None for one that cannot go on."""
+        self._child, self._log_file, self._info = kept.child, kept.log, kept.info
+        self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
+        self._kills_before = _kernel_kills()
+        self._channel = await self._connected(kept.child)
+        await self._send(NextJob(self._scheduler))
+        while (message := await self._channel.receive()) is not None:
+            if isinstance(message, Flushed) and message.done:
+                self._ready = True
+                # Its notes were told when it was started.
+                return msgspec.structs.replace(kept.info, notes=())
+            if isinstance(message, Flushed | Died):
+                break
+        return None
 
     def _started(self) -> Child:
         """A process that waits for its settings: one that was started early and fits, or a new one."""
@@ -101,6 +154,8 @@ class SglangEngine:
         return start_child(*wanted)
 
     async def submit(self, item: WorkItem) -> None:
+        self._open += 1
+        self._idle = False
         await self._send(item)
 
     async def close_input(self) -> None:
@@ -120,7 +175,7 @@ class SglangEngine:
                 raise EngineUnavailableError("the engine did not forget its cache: something still runs in it")
         raise await self._death("the engine died")
 
-    async def _send(self, message: WorkItem | CloseInput | Flush) -> None:
+    async def _send(self, message: WorkItem | CloseInput | Flush | NextJob) -> None:
         # A dead engine is reported by `results`, with its log; a failed write says less. It may be on its way out now.
         if (channel := self._channel) is None:
             return
@@ -131,8 +186,10 @@ class SglangEngine:
         assert self._channel is not None, "results before start"
         while (message := await self._channel.receive()) is not None:
             if isinstance(message, Result):
+                self._open -= 1
                 yield message
             elif isinstance(message, AllDone):
+                self._idle = self._open == 0
                 return
             elif isinstance(message, Died):
                 raise await self._death(f"the engine died: {message.reason}")
@@ -142,8 +199,13 @@ class SglangEngine:
         if self._channel is not None:
             self._channel.close()
             self._channel = None
+        if self._is_kept():
+            return
         # Forgotten only once it is gone: a cancelled stop must leave the next one something to kill.
         if (child := self._child) is not None:
+            if self._kept is not None:
+                # What was spoken to was a copy.
+                child.connection.close()
             if not (self._ready and await self._gone(child, _GRACE_S)):
                 child.kill()
                 await self._gone(child, REAP_TIMEOUT_S)
@@ -151,6 +213,15 @@ class SglangEngine:
             self._keep_early_log(child)
             child.clear()
             self._child, self._ready = None, False
+
+    def _is_kept(self) -> bool:
+        """Whether it was left for the next job."""
+        child, info = self._child, self._info
+        if self._kept is None or child is None or info is None or not (self._ready and self._idle and child.lives):
+            return False
+        self._kept.leave(self._settings, Kept(child, info, self._log_file))
+        self._child, self._ready = None, False
+        return True
 
     async def _gone(self, child: Child, seconds: float) -> bool:
         """Whether the process and its group end within `seconds`."""

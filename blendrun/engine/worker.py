@@ -25,7 +25,18 @@ import blendrun.engine.cpu.lean  # noqa: F401  # first of all: it decides what s
 from blendrun.endpoints.adapters import declared_adapters
 from blendrun.engine import sglang_names
 from blendrun.engine.base import EngineInfo, EngineSettings, Result, WorkItem
-from blendrun.engine.channel import AllDone, Channel, CloseInput, Configure, Died, Flush, Flushed, Phase, ToEngine
+from blendrun.engine.channel import (
+    AllDone,
+    Channel,
+    CloseInput,
+    Configure,
+    Died,
+    Flush,
+    Flushed,
+    NextJob,
+    Phase,
+    ToEngine,
+)
 from blendrun.engine.orphans import end_with_parent
 from blendrun.engine.resolved import resolved
 from blendrun.engine.scheduler import plugin
@@ -128,7 +139,9 @@ class _Worker:
                 task = asyncio.ensure_future(self._answer(message, serving, channel))
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
-            elif isinstance(message, Flush):
+            elif isinstance(message, Flush | NextJob):
+                if isinstance(message, NextJob):
+                    plugin.leave_next(message.scheduler)
                 await channel.send(Flushed(await serving.flush()))
             elif isinstance(message, CloseInput):
                 self._background.add(asyncio.ensure_future(self._finish(channel)))

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import logging
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -38,14 +38,52 @@ def install(hooks: Iterable[Hook], proofs: str | None) -> None:
     """Register `hooks` with SGLang. proofs: files that begin so are left by those that took."""
     from sglang.srt.plugins.hook_registry import HookRegistry, HookType
 
+    for hook, proof in _proved(hooks, proofs):
+        # Around in any case: an "after" hook of SGLang's could not tell its own failure from the target's.
+        HookRegistry.register(hook.target, guarded(hook, proof), HookType.AROUND)
+
+
+class Switchboard:
+    """Hooks that another set takes the place of, on an engine that goes on to another job. One around each target."""
+
+    def __init__(self, targets: Iterable[str]) -> None:
+        """targets: of all hooks that any set may have."""
+        self._targets = tuple(dict.fromkeys(targets))
+        self._chains: dict[str, list[Callable[..., Any]]] = {}
+
+    def install(self, hooks: Iterable[Hook], proofs: str | None) -> None:
+        """Register with SGLang, once, and begin with `hooks`. proofs: as of `install`."""
+        from sglang.srt.plugins.hook_registry import HookRegistry, HookType
+
+        self.put(hooks, proofs)
+        for target in self._targets:
+            HookRegistry.register(target, self.around(target), HookType.AROUND)
+
+    def put(self, hooks: Iterable[Hook], proofs: str | None = None) -> None:
+        """From now on these; of two around one target the later is the outer one."""
+        chains: dict[str, list[Callable[..., Any]]] = {}
+        for hook, proof in _proved(hooks, proofs):
+            chains.setdefault(hook.target, []).append(guarded(hook, proof))
+        self._chains = chains
+
+    def around(self, target: str) -> Callable[..., Any]:
+        def call(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            for hook in self._chains.get(target, ()):
+                original = functools.partial(hook, original)
+            return original(*args, **kwargs)
+
+        return call
+
+
+def _proved(hooks: Iterable[Hook], proofs: str | None) -> Iterator[tuple[Hook, Path | None]]:
+    """Each hook and the file that it leaves once it ran; of those that no warm-up passes, it is left now."""
     for number, hook in enumerate(hooks):
         proof = None if proofs is None else proof_of(proofs, number, hook)
         if proof is not None and not hook.warmed and _is_there(hook.target):
             # A proof that cannot be left is a note too much, and no reason to do without the other hooks.
             with contextlib.suppress(OSError):
                 proof.touch()
-        # Around in any case: an "after" hook of SGLang's could not tell its own failure from the target's.
-        HookRegistry.register(hook.target, guarded(hook, proof), HookType.AROUND)
+        yield hook, proof
 
 
 def proof_of(proofs: str, number: int, hook: Hook) -> Path:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-import time
 from pathlib import Path
 
 _FLUSH_SECONDS = 1.0
@@ -33,6 +32,7 @@ class LogFile:
         self._torn = torn(path)
         self._lines: list[bytes] = []
         self._lock = threading.Lock()
+        self._closed = threading.Event()
         atexit.register(self.flush)
         threading.Thread(target=self._keep_flushing, name="blendrun-log", daemon=True).start()
 
@@ -55,8 +55,15 @@ class LogFile:
             except OSError:
                 return
 
+    def close(self) -> None:
+        """Write what is left; no more comes."""
+        self._closed.set()
+        atexit.unregister(self.flush)
+        self.flush()
+        with self._lock:
+            os.close(self._descriptor)
+
     def _keep_flushing(self) -> None:
         # A thread of its own: an idle scheduler takes no steps.
-        while True:
-            time.sleep(_FLUSH_SECONDS)
+        while not self._closed.wait(_FLUSH_SECONDS):
             self.flush()

@@ -35,13 +35,13 @@ def attach_plan(adapted: Any, plan: Planned) -> None:
     adapted.priority = plan.index
 
 
-# Set once, where the runner corrects what it expects.
+# One, where the runner corrects what it expects.
 _corrections: list[Estimates] = []
 
 
-def take_corrections(estimates: Estimates) -> None:
-    """From now on expect what the runner corrects in this file."""
-    _corrections[:] = [estimates]
+def take_corrections(estimates: Estimates | None) -> None:
+    """From now on expect what the runner corrects in this file; None: what was planned."""
+    _corrections[:] = [] if estimates is None else [estimates]
 
 
 def planned_output(plan: Planned) -> int:

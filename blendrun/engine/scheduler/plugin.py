@@ -4,28 +4,33 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from blendrun.engine.base import SchedulerSettings, budget_policy
+from blendrun.engine.base import ConstantStep, SchedulerSettings, budget_policy
 from blendrun.engine.cascade import register as cascade
 from blendrun.engine.cascade.register import CASCADE_VARIABLE
 from blendrun.engine.scheduler import dead_end
 from blendrun.engine.scheduler.budget import StepBudget
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.scheduler.gate import Gate
-from blendrun.engine.scheduler.hooks import Hook, features_missing, install
+from blendrun.engine.scheduler.hooks import Hook, Switchboard, features_missing, install
 from blendrun.engine.scheduler.next_use import NextUse
 from blendrun.engine.scheduler.occupancy import Occupancy
 from blendrun.engine.scheduler.planned import take_corrections
 from blendrun.engine.scheduler.reserve import Reservation
 from blendrun.engine.scheduler.sides import Sides
 from blendrun.engine.scheduler.step_log import StepLog
-from blendrun.engine.sglang_names import has, since
+from blendrun.engine.sglang_names import FLUSH, has, since
+from blendrun.files import PRIVATE, write_atomically
 
 # SchedulerSettings as JSON; empty or absent where nothing is asked.
 SETTINGS_VARIABLE = "BLENDRUN_SCHEDULER"
+# The file that says it of the next job, of an engine that is kept for several; absent where it has one.
+NEXT_VARIABLE = "BLENDRUN_SCHEDULER_NEXT"
 # How the files begin that hooks leave once they ran.
 PROOFS_VARIABLE = "BLENDRUN_SCHEDULER_PROOFS"
 
@@ -48,13 +53,68 @@ def register() -> None:
     asked = os.environ.get(SETTINGS_VARIABLE)
     if asked:
         settings = msgspec.json.decode(asked, type=SchedulerSettings)
-        if settings.estimates is not None:
-            take_corrections(Estimates(Path(settings.estimates)))
-        install(hooks(settings), os.environ.get(PROOFS_VARIABLE))
+        proofs, following = os.environ.get(PROOFS_VARIABLE), os.environ.get(NEXT_VARIABLE)
+        if following:
+            Jobs(Path(following)).install(settings, proofs)
+        else:
+            _expect(settings)
+            install(hooks(settings), proofs)
+
+
+class Jobs:
+    """One job after the other on an engine that is kept. Between two of them the runner leaves a file with what the
+    scheduler does for the next one, and has the cache flushed, which reaches all ranks of a model at the same step.
+    """
+
+    def __init__(self, following: Path) -> None:
+        self._following = following
+        # All that any job may ask for.
+        everything = SchedulerSettings(budget=ConstantStep(1), reserve=True, next_use=True, sides=True, step_log="")
+        self._flush = Hook("kept", FLUSH, self.begin_next, "after", warmed=False)
+        targets = [hook.target for hook in (*hooks(everything), self._flush)]
+        self._board = Switchboard(targets)
+        self._now: _Asked | None = None
+
+    def install(self, settings: SchedulerSettings, proofs: str | None) -> None:
+        self._board.install(self._begin(settings), proofs)
+
+    def begin_next(self, flushed: Any, *args: Any, **kwargs: Any) -> None:
+        """SGLang's `flush_cache`, which does nothing while something runs."""
+        if flushed and self._following.exists():
+            self._board.put(self._begin(msgspec.json.decode(self._following.read_bytes(), type=SchedulerSettings)))
+
+    def _begin(self, settings: SchedulerSettings) -> list[Hook]:
+        if self._now is not None and self._now.log is not None:
+            self._now.log.close()
+        _expect(settings)
+        self._now = _asked(settings)
+        return [*self._now.hooks, self._flush]
+
+
+def leave_next(settings: SchedulerSettings) -> None:
+    """For the schedulers below this process, which read it at the next flush. Raises OSError."""
+    write_atomically(Path(os.environ[NEXT_VARIABLE]), msgspec.json.encode(settings))
+
+
+def _expect(settings: SchedulerSettings) -> None:
+    """Go by what this job's runner corrects, if it does."""
+    take_corrections(None if settings.estimates is None else Estimates(Path(settings.estimates)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The hooks of a job. log: of its steps, if there is one."""
+
+    hooks: list[Hook]
+    log: StepLog | None
 
 
 def hooks(settings: SchedulerSettings) -> list[Hook]:
     """The hooks that `settings` ask for; imports nothing of SGLang's."""
+    return _asked(settings).hooks
+
+
+def _asked(settings: SchedulerSettings) -> _Asked:
     budget = None if settings.budget is None else StepBudget(budget_policy(settings.budget))
     chosen = dead_end.hooks() if settings.dead_ends else []
     # Of two hooks around one function the later is the outer one: what may not come in need not be weighed.
@@ -69,9 +129,11 @@ def hooks(settings: SchedulerSettings) -> list[Hook]:
         chosen += budget.hooks()
     if settings.next_use and has("next_use"):
         chosen += NextUse().hooks()
+    log = None
     if settings.step_log is not None:
-        chosen += StepLog(settings.step_log, budget, every_rank=settings.log_every_rank).hooks()
-    return chosen
+        log = StepLog(settings.step_log, budget, every_rank=settings.log_every_rank)
+        chosen += log.hooks()
+    return _Asked(chosen, log)
 
 
 def _occupancy(path: str | None) -> Occupancy | None:

@@ -58,6 +58,12 @@ class StepLog:
             Hook("step_log", RETRACT, self.count_retracted, "after", warmed=False),
         ]
 
+    def close(self) -> None:
+        """The job is done; another one has a log of its own."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def count_retracted(self, result: Any, *args: Any, **kwargs: Any) -> None:
         self._retracted += len(result[0])
         self._sent_back += _places(result[0])
