@@ -76,7 +76,8 @@ class Endpoint(ABC):
     prompt_field: where the prompt is in a body. bound_fields: those that bound an answer's tokens, the one that counts
     first. needs_bound: servers cut an answer short (16 tokens) where a request sets none. answer_field: where the
     answers are in a response. answer_content: what each of them has, and of which types; None where that is not looked
-    at. reads_logprobs: whether answers are made of log probabilities. serving: None where only servers
+    at. reads_logprobs: whether answers are made of log probabilities. names_model: whether they say which model
+    gave them. serving: None where only servers
     (`--engine http://...`) answer it.
     """
 
@@ -87,6 +88,7 @@ class Endpoint(ABC):
     answer_field: str = "choices"
     answer_content: tuple[str, tuple[type, ...]] | None = None
     reads_logprobs: bool = False
+    names_model: bool = True
     serving: ServingPath | None = None
 
     @abstractmethod

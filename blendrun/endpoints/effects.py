@@ -321,6 +321,16 @@ PLACES: dict[str, dict[str, Field]] = {
         "max_tokens": _refused("see `custom_params.thinking_budget`"),
     },
 }
+_GENERATE = {
+    **_FORBIDDEN,
+    **_all(
+        _KEPT,
+        "text input_ids sampling_params return_logprob logprob_start_len top_logprobs_num token_ids_logprob "
+        "return_text_in_logprobs lora_path",
+    ),
+    "model": Field(_IDLE, "answers do not name it; `lora_path` names an adapter"),
+    "stream": Field(_IDLE, "an answer comes whole"),
+}
 BODIES: dict[str, dict[str, Field]] = {
     "/v1/chat/completions": _CHAT,
     "/v1/completions": _COMPLETIONS,
@@ -330,6 +340,7 @@ BODIES: dict[str, dict[str, Field]] = {
     "/v1/score": _SCORE,
     "/v1/rerank": _RERANK,
     "/v1/classify": _CLASSIFY,
+    "/generate": _GENERATE,
 }
 UNKNOWN = Field(Effect.REFUSED, "no part of the runtime reads it")
 

@@ -7,6 +7,7 @@ from blendrun.endpoints.chat import ChatCompletions
 from blendrun.endpoints.classify import Classify
 from blendrun.endpoints.completions import Completions
 from blendrun.endpoints.embeddings import Embeddings
+from blendrun.endpoints.generate import Generate
 from blendrun.endpoints.rerank import Rerank
 from blendrun.endpoints.score import Score
 
@@ -18,5 +19,6 @@ _ENDPOINTS: tuple[Endpoint, ...] = (
     Score(),
     Rerank(),
     Classify(),
+    Generate(),
 )
 ENDPOINTS = {endpoint.url: endpoint for endpoint in _ENDPOINTS}

@@ -150,7 +150,8 @@ class Serving:
                 return answer
             if bound and not sglang_names.tells_dead_ends() and "abort" in ENDPOINTS[item.url].finish_reasons(answer):
                 return failure(item.row, 400, ErrorCode.SCHEMA_UNSUPPORTED, _NO_WAY_ON)
-            return completed(answer, body, adapter_of(body, self._limits.adapters) or self._model_name)
+            named = adapter_of(body, self._limits.adapters) or self._model_name
+            return completed(answer, body, named if ENDPOINTS[item.url].names_model else "")
         except re.error as error:
             return failure(item.row, 400, ErrorCode.INVALID_REQUEST, f"`stop_regex` is no regular expression: {error}")
         except HTTPException as error:

@@ -95,6 +95,7 @@ FLUSH = f"{SCHEDULER}.flush_cache"
 PARALLEL = f"{_SRT}.runtime_context.get_parallel"
 
 # A scheduler of our own making, in a tunnel.
+GENERATE = f"{_MANAGERS}.io_struct.GenerateReqInput"
 TOKENIZED = f"{_MANAGERS}.io_struct.TokenizedGenerateReqInput"
 SAMPLING_PARAMS = f"{_SRT}.sampling.sampling_params.SamplingParams"
 LOGITS_OUTPUT = f"{_SRT}.layers.logits_processor.LogitsProcessorOutput"
