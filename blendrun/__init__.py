@@ -1,7 +1,7 @@
 """blendrun: finish a file of LLM requests in the least time the hardware allows, and lose nothing.
 
-`blendrun.run`, `blendrun.plan` and `blendrun.read` are in `blendrun.api`, loaded when they are first named: the command
-line's `--help` needs none of what they do.
+`blendrun.run`, `blendrun.plan` and `blendrun.read` are in `blendrun.api`, `blendrun.Engine` in `blendrun.python_engine`,
+loaded when they are first named: the command line's `--help` needs none of what they do.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from blendrun.api import LinesFailedError, plan, read, run
+    from blendrun.python_engine import Engine, RequestsFailedError
 
-__all__ = ["LinesFailedError", "__version__", "plan", "read", "run"]
+__all__ = ["Engine", "LinesFailedError", "RequestsFailedError", "__version__", "plan", "read", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -25,9 +26,8 @@ def __getattr__(name: str) -> Any:
         return import_module(f"blendrun.{name}")
     if name not in __all__:
         raise AttributeError(f"module 'blendrun' has no attribute {name!r}")
-    from blendrun import api
-
-    return getattr(api, name)
+    module = "python_engine" if name in ("Engine", "RequestsFailedError") else "api"
+    return getattr(import_module(f"blendrun.{module}"), name)
 
 
 def __dir__() -> list[str]:

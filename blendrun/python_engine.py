@@ -1,0 +1,355 @@
+"""`blendrun.Engine`: in the place of `sglang.Engine`, with every call planned and the engine warm between calls.
+
+with blendrun.Engine("smollm2-135m") as engine:
+    for answer in engine.generate(["The capital of France is", "1, 2, 3,"], {"temperature": 0, "max_new_tokens": 8}):
+        print(answer["text"])
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import threading
+import weakref
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import orjson
+
+from blendrun.backends.host import Ended, Host
+from blendrun.backends.options import RunArguments, RunOptions
+from blendrun.errors import EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError, UsageError
+from blendrun.scratch import Scratch
+from blendrun.store.folder import StateFolder
+from blendrun.store.journal_tail import JournalTail
+from blendrun.store.summary import read as read_summary
+
+Answer = dict[str, Any]
+_GENERATE, _CHAT, _EMBEDDINGS = "/generate", "/v1/chat/completions", "/v1/embeddings"
+_LOOK_S = 0.02
+# Of `sglang.Engine.generate`, what each request of a call may have one of its own of.
+_EACH = (
+    "return_logprob",
+    "logprob_start_len",
+    "top_logprobs_num",
+    "token_ids_logprob",
+    "return_text_in_logprobs",
+    "lora_path",
+)
+
+
+class RequestsFailedError(BlendrunError):
+    """Some requests of a call have an error instead of an answer; all others were answered.
+
+    answers: in the order of the requests, with {"error": {"code", "message"}} in the place of those that failed.
+    """
+
+    exit_code = EXIT_SOME_LINES_FAILED
+
+    def __init__(self, message: str, answers: list[Answer]) -> None:
+        super().__init__(message, answers)
+        self.answers = answers
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class Engine:
+    """One model, loaded with the first call and kept until `shutdown`. Calls from several threads take turns.
+
+    Each call is a job of its own, as `blendrun run` has them: read, planned, fed, recovered where the engine dies. It
+    runs in a process of its own, so a call works in a notebook, in a thread and beside a running event loop, and an
+    interrupt ends the engine with the call.
+    """
+
+    def __init__(
+        self,
+        model_path: str | os.PathLike[str] | None = None,
+        *,
+        options: RunArguments | None = None,
+        **engine_args: Any,
+    ) -> None:
+        """model_path: alias, hub id, folder or GGUF file. engine_args: SGLang's own. options: of a run, such as
+        {"order": "sorted", "threads": 2}; `inputs`, `output` and `model` are not among them.
+
+        Raises UsageError for options that there are not.
+        """
+        if (model := engine_args.pop("model", None)) is not None and model_path is None:
+            model_path = model
+        if model_path is None:
+            raise UsageError('which model? blendrun.Engine("smollm2-135m")')
+        self._given: dict[str, Any] = {"errors_ok": True, **(options or {}), "model": os.fspath(model_path)}
+        self._given["engine_args"] = {**self._given.get("engine_args", {}), **engine_args}
+        self._scratch = Scratch.make()
+        self._host = Host()
+        self._calls, self._turn = 0, threading.Lock()
+        self._finalizer = weakref.finalize(self, _end, self._host, self._scratch)
+        try:
+            self._options(Path("job"), Path("answers"))
+        except BaseException:
+            self._finalizer()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """End the engine and all its processes. Any later call raises UsageError."""
+        self._finalizer()
+
+    def generate(
+        self,
+        prompt: str | Sequence[str] | None = None,
+        sampling_params: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        input_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        **more: Any,
+    ) -> Answer | list[Answer]:
+        """As `sglang.Engine.generate`: a dict for one prompt, a list in their order for several (or for n > 1, the
+        answers to a prompt side by side).
+
+        more: `return_logprob`, `logprob_start_len`, `top_logprobs_num`, `token_ids_logprob`, `return_text_in_logprobs`
+        and `lora_path`, one for all or a list.
+
+        Raises RequestsFailedError where a request cannot be answered, once all others are; UsageError for arguments that
+        do not fit together; what `blendrun.run` raises.
+        """
+        bodies, single = _requests(prompt, sampling_params, input_ids, more)
+        found = self._run([(_GENERATE, body) for body in bodies])
+        outputs = [each for answer in found for each in answer.get("outputs", [answer])]
+        return outputs[0] if single and len(outputs) == 1 else outputs
+
+    def chat(
+        self, messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]], **fields: Any
+    ) -> Answer | list[Answer]:
+        """Answers to a conversation, or to a list of them: bodies of OpenAI's chat completions. fields: of each request
+        (`max_tokens`, `temperature`, `response_format`, ...). Raises as `generate`."""
+        single = bool(messages) and isinstance(messages[0], Mapping)
+        chats: Any = [messages] if single else messages
+        found = self._run([(_CHAT, {**fields, "messages": list(chat)}) for chat in chats])
+        return found[0] if single else found
+
+    def encode(self, prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> Answer | list[Answer]:
+        """As `sglang.Engine.encode`: `embedding` and `meta_info` of a text or token ids, or of several. The model has to
+        be one for embeddings. Raises as `generate`."""
+        single = isinstance(prompt, str) or (bool(prompt) and isinstance(prompt[0], int))
+        inputs: Any = [prompt] if single else prompt
+        found = self._run([(_EMBEDDINGS, {"input": each}) for each in inputs])
+        vectors = [
+            {"embedding": each["data"][0]["embedding"], "meta_info": {"prompt_tokens": each["usage"]["prompt_tokens"]}}
+            for each in found
+        ]
+        return vectors[0] if single else vectors
+
+    def stream(self, requests: Iterable[str | Mapping[str, Any]]) -> Iterator[tuple[int, Answer]]:
+        """Place and answer of each request, in the order in which they finish; {"error": ...} for one that failed.
+
+        requests: texts, bodies with `text` or `input_ids` (SGLang's) or `messages` (a chat), or whole lines with `url`
+        and `body`.
+        """
+        lines = [_line(request) for request in requests]
+        with self._turn:
+            folder = self._folder()
+            try:
+                yield from self._finishing(lines, folder)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    async def async_generate(self, *args: Any, **kwargs: Any) -> Answer | list[Answer]:
+        """`generate` beside a running event loop."""
+        return await asyncio.to_thread(self.generate, *args, **kwargs)
+
+    async def async_chat(self, *args: Any, **kwargs: Any) -> Answer | list[Answer]:
+        """`chat` beside a running event loop."""
+        return await asyncio.to_thread(self.chat, *args, **kwargs)
+
+    async def async_encode(self, *args: Any, **kwargs: Any) -> Answer | list[Answer]:
+        """`encode` beside a running event loop."""
+        return await asyncio.to_thread(self.encode, *args, **kwargs)
+
+    async def async_stream(self, requests: Iterable[str | Mapping[str, Any]]) -> AsyncIterator[tuple[int, Answer]]:
+        """`stream` beside a running event loop."""
+        answers = self.stream(requests)
+        while (found := await asyncio.to_thread(next, answers, None)) is not None:
+            yield found
+
+    def _run(self, lines: list[tuple[str, Answer]]) -> list[Answer]:
+        """Bodies of the answers, in order. Raises RequestsFailedError."""
+        if not lines:
+            return []
+        with self._turn:
+            folder = self._folder()
+            try:
+                output = folder / "answers.jsonl"
+                self._written(lines, folder)
+                self._settle(self._host_run(folder, output), output)
+                found = _answers(output, len(lines))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        failed = [place for place, answer in enumerate(found) if "error" in answer and len(answer) == 1]
+        if failed:
+            first = found[failed[0]]["error"]
+            what = f"{len(failed):,} of {len(lines):,} requests failed; request {failed[0]}: {first['message']}"
+            raise RequestsFailedError(what, found)
+        return found
+
+    def _host_run(self, folder: Path, output: Path) -> Ended:
+        try:
+            return self._host.run(self._options(folder / "job.jsonl", output))
+        except KeyboardInterrupt:
+            # The engine was stopped in the middle of it; nothing of it is to stay.
+            self._host.close()
+            raise
+
+    def _finishing(self, lines: list[tuple[str, Answer]], folder: Path) -> Iterator[tuple[int, Answer]]:
+        output, ended = folder / "answers.jsonl", list[Ended | BaseException]()
+        self._written(lines, folder)
+        tail, given = JournalTail(StateFolder(output).journal, errors=True), set[int]()
+
+        def work() -> None:
+            try:
+                ended.append(self._host.run(self._options(folder / "job.jsonl", output)))
+            except BaseException as error:  # noqa: BLE001  # raised below, where the caller is
+                ended.append(error)
+
+        thread = threading.Thread(target=work, name="blendrun-stream", daemon=True)
+        thread.start()
+        try:
+            while True:
+                done = not thread.is_alive()
+                for text in tail.new():
+                    place, answer = _placed(text)
+                    given.add(place)
+                    yield place, answer
+                if done:
+                    break
+                thread.join(_LOOK_S)
+        finally:
+            if thread.is_alive():
+                # Whoever took the answers wants no more of them.
+                self._host.stop_run()
+                thread.join()
+        if isinstance(ended[0], BaseException):
+            raise ended[0]
+        self._settle(ended[0], output)
+        # Lines that no engine was asked.
+        for place, answer in enumerate(_answers(output, len(lines))):
+            if place not in given:
+                yield place, answer
+
+    def _folder(self) -> Path:
+        """A new one. Raises UsageError behind `shutdown`."""
+        if not self._finalizer.alive:
+            raise UsageError("this blendrun.Engine was shut down: make a new one")
+        self._calls += 1
+        folder = self._scratch.path / str(self._calls)
+        folder.mkdir()
+        return folder
+
+    def _written(self, lines: list[tuple[str, Answer]], folder: Path) -> None:
+        with (folder / "job.jsonl").open("wb") as file:
+            for place, (url, body) in enumerate(lines):
+                line = {"custom_id": str(place), "method": "POST", "url": url, "body": body}
+                file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+
+    def _options(self, job: Path, output: Path) -> RunOptions:
+        if taken := {"inputs", "output", "shard", "limit"} & self._given.keys():
+            raise UsageError(f"options: {', '.join(sorted(taken))} belong to a run of files (blendrun.run)")
+        return RunOptions.of({**self._given, "inputs": (str(job),), "output": output})
+
+    def _settle(self, ended: Ended, output: Path) -> None:
+        """Raises what a run raises that ends so."""
+        if ended.exit_code not in (EXIT_OK, EXIT_SOME_LINES_FAILED):
+            raise _KINDS.get(ended.exit_code, BlendrunError)(ended.message)
+        summary = read_summary(StateFolder(output).summary)
+        if summary is not None and summary.plan is not None and self._given.get("overlap") is None:
+            # The engine that is there has this mode; another plan's would be another engine.
+            self._given["overlap"] = str(summary.plan.overlap)
+
+
+def _end(host: Host, scratch: Scratch) -> None:
+    host.close()
+    scratch.remove()
+
+
+def _kinds(base: type[BlendrunError]) -> Iterator[type[BlendrunError]]:
+    for kind in base.__subclasses__():
+        yield from _kinds(kind)
+        yield kind
+
+
+_KINDS = {kind.exit_code: kind for kind in _kinds(BlendrunError) if kind is not RequestsFailedError}
+
+
+def _requests(
+    prompt: Any, sampling_params: Any, input_ids: Any, more: Mapping[str, Any]
+) -> tuple[list[Answer], bool]:
+    """The requests of a call, and whether it is one. Raises UsageError."""
+    if (prompt is None) == (input_ids is None):
+        raise UsageError("generate takes `prompt` or `input_ids`, one of them")
+    if foreign := sorted(name for name in more.keys() - set(_EACH) if more[name] not in (None, False)):
+        hint = "; answers as they finish: Engine.stream(requests)" if "stream" in foreign else ""
+        raise UsageError(f"generate does not take {', '.join(foreign)}{hint}")
+    given, field = (prompt, "text") if input_ids is None else (input_ids, "input_ids")
+    single = isinstance(given, str) or (field == "input_ids" and len(given) > 0 and not _is_list(given[0]))
+    prompts = [given] if single else list(given)
+    bodies = []
+    for place, each in enumerate(prompts):
+        body: Answer = {field: each if isinstance(each, str) else list(each)}
+        body["sampling_params"] = dict(_of(sampling_params, place, len(prompts), "sampling_params") or {})
+        for name in _EACH:
+            if (value := _of(more.get(name), place, len(prompts), name, whole=name == "token_ids_logprob")) is not None:
+                body[name] = value
+        bodies.append(body)
+    return bodies, single
+
+
+def _of(value: Any, place: int, count: int, name: str, *, whole: bool = False) -> Any:
+    """What one request of several has. whole: a list of numbers is one value. Raises UsageError."""
+    if not _is_list(value) or (whole and not (value and _is_list(value[0]))):
+        return value
+    if len(value) != count:
+        raise UsageError(f"{name}: {len(value)} for {count} prompts")
+    return value[place]
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
+
+
+def _line(request: str | Mapping[str, Any]) -> tuple[str, Answer]:
+    """Url and body. Raises UsageError."""
+    if isinstance(request, str):
+        return _GENERATE, {"text": request}
+    if "body" in request:
+        return str(request.get("url") or _CHAT), dict(request["body"])
+    if "messages" in request:
+        return _CHAT, dict(request)
+    if "text" in request or "input_ids" in request:
+        return _GENERATE, dict(request)
+    raise UsageError(f"a request has `text`, `input_ids`, `messages`, or `url` and `body`, not {list(request)}")
+
+
+def _answers(output: Path, count: int) -> list[Answer]:
+    """Of each request, from the files of a run that is done."""
+    found: list[Answer] = [{} for _ in range(count)]
+    for path in (output, StateFolder(output).errors):
+        if path.exists():
+            with path.open("rb") as file:
+                for line in file:
+                    place, answer = _placed(line)
+                    found[place] = answer
+    return found
+
+
+def _placed(line: bytes) -> tuple[int, Answer]:
+    content = orjson.loads(line)
+    place = int(content["custom_id"])
+    if content.get("error") is not None:
+        return place, {"error": {name: content["error"][name] for name in ("code", "message")}}
+    body: Answer = content["response"]["body"]
+    return place, body
