@@ -1,7 +1,7 @@
 """blendrun: finish a file of LLM requests in the least time the hardware allows, and lose nothing.
 
-`blendrun.run`, `blendrun.plan` and `blendrun.read` are in `blendrun.api`, `blendrun.Engine` in `blendrun.python_engine`,
-loaded when they are first named: the command line's `--help` needs none of what they do.
+`blendrun.run`, `blendrun.plan` and `blendrun.read` are in `blendrun.api`, `blendrun.Engine` is in
+`blendrun.python_engine`, loaded when they are first named: the command line's `--help` needs none of what they do.
 """
 
 from __future__ import annotations

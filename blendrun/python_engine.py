@@ -71,16 +71,18 @@ class Engine:
         options: RunArguments | None = None,
         **engine_args: Any,
     ) -> None:
-        """model_path: alias, hub id, folder or GGUF file. engine_args: SGLang's own. options: of a run, such as
-        {"order": "sorted", "threads": 2}; `inputs`, `output` and `model` are not among them.
+        """model_path: alias, hub id, folder or GGUF file; not needed where options name servers. engine_args: SGLang's
+        own. options: of a run, such as {"order": "sorted", "threads": 2}; its files are not among them.
 
         Raises UsageError for options that there are not.
         """
         if (model := engine_args.pop("model", None)) is not None and model_path is None:
             model_path = model
-        if model_path is None:
+        self._given: dict[str, Any] = {"errors_ok": True, **(options or {})}
+        if model_path is not None:
+            self._given["model"] = os.fspath(model_path)
+        elif "engine" not in self._given:
             raise UsageError('which model? blendrun.Engine("smollm2-135m")')
-        self._given: dict[str, Any] = {"errors_ok": True, **(options or {}), "model": os.fspath(model_path)}
         self._given["engine_args"] = {**self._given.get("engine_args", {}), **engine_args}
         self._scratch = Scratch.make()
         self._host = Host()
@@ -108,32 +110,32 @@ class Engine:
         sampling_params: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         input_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
         **more: Any,
-    ) -> Answer | list[Answer]:
+    ) -> Any:
         """As `sglang.Engine.generate`: a dict for one prompt, a list in their order for several (or for n > 1, the
         answers to a prompt side by side).
 
         more: `return_logprob`, `logprob_start_len`, `top_logprobs_num`, `token_ids_logprob`, `return_text_in_logprobs`
         and `lora_path`, one for all or a list.
 
-        Raises RequestsFailedError where a request cannot be answered, once all others are; UsageError for arguments that
-        do not fit together; what `blendrun.run` raises.
+        Raises RequestsFailedError where a request cannot be answered, once all others are; UsageError for arguments
+        that do not fit together; what `blendrun.run` raises.
         """
         bodies, single = _requests(prompt, sampling_params, input_ids, more)
         found = self._run([(_GENERATE, body) for body in bodies])
         outputs = [each for answer in found for each in answer.get("outputs", [answer])]
         return outputs[0] if single and len(outputs) == 1 else outputs
 
-    def chat(
-        self, messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]], **fields: Any
-    ) -> Answer | list[Answer]:
-        """Answers to a conversation, or to a list of them: bodies of OpenAI's chat completions. fields: of each request
-        (`max_tokens`, `temperature`, `response_format`, ...). Raises as `generate`."""
+    def chat(self, messages: Sequence[Mapping[str, Any]] | Sequence[Sequence[Mapping[str, Any]]], **fields: Any) -> Any:
+        """The answer to a conversation, or a list of them to several: bodies of OpenAI's chat completions.
+
+        fields: of each request (`max_tokens`, `temperature`, `response_format`, ...). Raises as `generate`.
+        """
         single = bool(messages) and isinstance(messages[0], Mapping)
         chats: Any = [messages] if single else messages
         found = self._run([(_CHAT, {**fields, "messages": list(chat)}) for chat in chats])
         return found[0] if single else found
 
-    def encode(self, prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> Answer | list[Answer]:
+    def encode(self, prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> Any:
         """As `sglang.Engine.encode`: `embedding` and `meta_info` of a text or token ids, or of several. The model has to
         be one for embeddings. Raises as `generate`."""
         single = isinstance(prompt, str) or (bool(prompt) and isinstance(prompt[0], int))
@@ -159,15 +161,15 @@ class Engine:
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    async def async_generate(self, *args: Any, **kwargs: Any) -> Answer | list[Answer]:
+    async def async_generate(self, *args: Any, **kwargs: Any) -> Any:
         """`generate` beside a running event loop."""
         return await asyncio.to_thread(self.generate, *args, **kwargs)
 
-    async def async_chat(self, *args: Any, **kwargs: Any) -> Answer | list[Answer]:
+    async def async_chat(self, *args: Any, **kwargs: Any) -> Any:
         """`chat` beside a running event loop."""
         return await asyncio.to_thread(self.chat, *args, **kwargs)
 
-    async def async_encode(self, *args: Any, **kwargs: Any) -> Answer | list[Answer]:
+    async def async_encode(self, *args: Any, **kwargs: Any) -> Any:
         """`encode` beside a running event loop."""
         return await asyncio.to_thread(self.encode, *args, **kwargs)
 
@@ -285,9 +287,7 @@ def _kinds(base: type[BlendrunError]) -> Iterator[type[BlendrunError]]:
 _KINDS = {kind.exit_code: kind for kind in _kinds(BlendrunError) if kind is not RequestsFailedError}
 
 
-def _requests(
-    prompt: Any, sampling_params: Any, input_ids: Any, more: Mapping[str, Any]
-) -> tuple[list[Answer], bool]:
+def _requests(prompt: Any, sampling_params: Any, input_ids: Any, more: Mapping[str, Any]) -> tuple[list[Answer], bool]:
     """The requests of a call, and whether it is one. Raises UsageError."""
     if (prompt is None) == (input_ids is None):
         raise UsageError("generate takes `prompt` or `input_ids`, one of them")

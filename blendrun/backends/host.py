@@ -15,7 +15,8 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, BinaryIO
+from io import RawIOBase
+from typing import Any
 
 import msgspec
 
@@ -52,7 +53,7 @@ class Host:
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        self._file: BinaryIO | None = None
+        self._file: RawIOBase | None = None
         self._busy = threading.Lock()
 
     @property
@@ -64,9 +65,7 @@ class Host:
 
         Raises EngineUnavailableError where the host itself is lost.
         """
-        given = {
-            name: value for name, value in msgspec.to_builtins(options, enc_hook=str).items() if value is not None
-        }
+        given = {name: value for name, value in msgspec.to_builtins(options, enc_hook=str).items() if value is not None}
         with self._busy:
             found = self._ask(RunJob(given))
         if not isinstance(found, Ended):
@@ -113,7 +112,7 @@ class Host:
             return None
         return msgspec.json.decode(line, type=Ended | Released)
 
-    def _answer(self, file: BinaryIO) -> bytes:
+    def _answer(self, file: RawIOBase) -> bytes:
         try:
             return file.readline()
         except KeyboardInterrupt:
@@ -121,7 +120,7 @@ class Host:
             file.readline()
             raise
 
-    def _started(self) -> BinaryIO:
+    def _started(self) -> RawIOBase:
         if self._file is None:
             ours, theirs = socket.socketpair()
             with theirs:

@@ -43,9 +43,7 @@ from blendrun.store.shards import Shard
 from blendrun.store.summary import Summary
 
 
-def run_job(
-    options: RunOptions, view: AbstractContextManager[Listener], engines: KeptEngines | None = None
-) -> Summary:
+def run_job(options: RunOptions, view: AbstractContextManager[Listener], engines: KeptEngines | None = None) -> Summary:
     """Answer every request of a job, or go on with that. Raises BlendrunError as exit codes have it.
 
     view: what the person sees, open as long as the run lasts. engines: those that outlive it, for the next one.

@@ -11,13 +11,14 @@ from blendrun.endpoints.fields import check_fields, must_be, refuse_field
 from blendrun.endpoints.inputs import are_ids, characters
 
 # Of SGLang's sampling parameters, but for those that are its own business or blendrun's.
-_PARAMETERS = frozenset(
-    "max_new_tokens min_new_tokens stop stop_token_ids stop_regex temperature top_p top_k min_p frequency_penalty "
-    "presence_penalty repetition_penalty n json_schema regex ebnf structural_tag ignore_eos skip_special_tokens "
-    "spaces_between_special_tokens no_stop_trim logit_bias sampling_seed".split()
+_SAMPLING = (
+    *("max_new_tokens", "min_new_tokens", "stop", "stop_token_ids", "stop_regex", "temperature", "top_p", "top_k"),
+    *("min_p", "frequency_penalty", "presence_penalty", "repetition_penalty", "n", "json_schema", "regex", "ebnf"),
+    *("structural_tag", "ignore_eos", "skip_special_tokens", "spaces_between_special_tokens", "no_stop_trim"),
+    *("logit_bias", "sampling_seed"),
 )
 # The same in the words that bounds are stored under.
-_WORDS = {"min_new_tokens": "min_tokens", "sampling_seed": "seed"}
+_WORDS: dict[str, str] = {"min_new_tokens": "min_tokens", "sampling_seed": "seed"}
 # SGLang's own bound of an answer where a request sets none.
 _DEFAULT_BOUND = 128
 _FLAGS = ("return_logprob", "return_text_in_logprobs")
@@ -68,10 +69,8 @@ class Generate(Endpoint):
 
     def bound(self, body: dict[str, Any], left: int) -> dict[str, Any]:
         asked = parameters(body)
-        return body | {"sampling_params": asked | {"max_new_tokens": min(self._most(body), left)}}
-
-    def _most(self, body: dict[str, Any]) -> int:
-        return self.demand(body).max_new_tokens or 0
+        most = self.demand(body).max_new_tokens or 0
+        return body | {"sampling_params": asked | {"max_new_tokens": min(most, left)}}
 
     def answers(self, answer: Mapping[str, Any]) -> list[dict[str, Any]]:
         return [dict(answer)] if "meta_info" in answer else super().answers(answer)
@@ -104,12 +103,12 @@ def parameters(body: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in (body.get("sampling_params") or {}).items() if value is not None}
 
 
-def _check_parameters(given: Any) -> None:
+def _check_parameters(given: dict[str, Any] | None) -> None:
     if given is None:
         return
     if not isinstance(given, dict):
         raise refuse_field("sampling_params", "it must be an object: one prompt a line, with parameters of its own")
-    for name in given.keys() - _PARAMETERS:
+    for name in given.keys() - set(_SAMPLING):
         raise refuse_field(f"sampling_params.{name:.40}", "no part of the runtime reads it")
     check_bounds({_WORDS.get(name, name): value for name, value in given.items() if value is not None})
     _check_count(given, "max_new_tokens", 0, MOST_TOKENS)

@@ -25,7 +25,7 @@ from blendrun.engine.scheduler.reserve import Reservation
 from blendrun.engine.scheduler.sides import Sides
 from blendrun.engine.scheduler.step_log import StepLog
 from blendrun.engine.sglang_names import FLUSH, has, since
-from blendrun.files import PRIVATE, write_atomically
+from blendrun.files import write_atomically
 
 # SchedulerSettings as JSON; empty or absent where nothing is asked.
 SETTINGS_VARIABLE = "BLENDRUN_SCHEDULER"

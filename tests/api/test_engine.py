@@ -1,0 +1,246 @@
+"""`blendrun.Engine` on the replay engine: shapes, order, errors, threads, and what is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import blendrun
+from blendrun.backends.host import Host
+from blendrun.backends.options import RunOptions
+from blendrun.errors import EngineUnavailableError, UsageError
+from tests.answering_server import answering
+from tests.command import ids, write_jobs
+
+GREEDY = {"temperature": 0, "max_new_tokens": 4}
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[blendrun.Engine]:
+    with blendrun.Engine("any", options={"engine": "replay"}) as found:
+        yield found
+
+
+class TestGenerate:
+    def test_one_prompt_is_a_dict_and_several_a_list_in_order(self, engine: blendrun.Engine) -> None:
+        one = engine.generate("hello", GREEDY)
+        assert isinstance(one, dict)
+        assert one["text"]
+        assert one["meta_info"]["completion_tokens"] == 4
+        several = engine.generate(["a", "b", "c"], [{"max_new_tokens": count} for count in (1, 2, 3)])
+        assert [each["meta_info"]["completion_tokens"] for each in several] == [1, 2, 3]
+        assert isinstance(engine.generate(["a"], GREEDY), list)
+
+    def test_token_ids(self, engine: blendrun.Engine) -> None:
+        assert isinstance(engine.generate(input_ids=[1, 2], sampling_params=GREEDY), dict)
+        found = engine.generate(input_ids=[[1, 2, 3], [4]], sampling_params=GREEDY)
+        longer, shorter = (each["meta_info"]["prompt_tokens"] for each in found)
+        assert longer > shorter
+
+    def test_choices_of_a_prompt_stand_side_by_side(self, engine: blendrun.Engine) -> None:
+        assert len(engine.generate(["a", "b"], {"n": 2, "max_new_tokens": 2})) == 4
+        assert len(engine.generate("a", {"n": 3, "max_new_tokens": 2})) == 3
+
+    def test_no_prompts_are_no_answers(self, engine: blendrun.Engine) -> None:
+        assert engine.generate([], GREEDY) == []
+
+    def test_a_bad_request_costs_no_other_its_answer(self, engine: blendrun.Engine) -> None:
+        with pytest.raises(
+            blendrun.RequestsFailedError, match="1 of 3 requests failed; request 1: the prompt is empty"
+        ) as failed:
+            engine.generate(["a", "", "c"], GREEDY)
+        assert [sorted(each)[0] for each in failed.value.answers] == ["meta_info", "error", "meta_info"]
+        assert failed.value.answers[1]["error"]["code"] == "invalid_request"
+
+    @pytest.mark.parametrize(
+        ("arguments", "what"),
+        [
+            ({}, "`prompt` or `input_ids`, one of them"),
+            ({"prompt": "a", "input_ids": [1]}, "one of them"),
+            ({"prompt": "a", "stream": True}, r"does not take stream; .*Engine.stream"),
+            ({"prompt": "a", "image_data": "x"}, "does not take image_data"),
+            ({"prompt": ["a", "b"], "sampling_params": [{}]}, "sampling_params: 1 for 2 prompts"),
+        ],
+    )
+    def test_arguments_that_do_not_fit(self, engine: blendrun.Engine, arguments: dict[str, Any], what: str) -> None:
+        with pytest.raises(UsageError, match=what):
+            engine.generate(**arguments)
+
+
+class TestOthers:
+    def test_chats(self, engine: blendrun.Engine) -> None:
+        chat = [{"role": "user", "content": "hi"}]
+        assert engine.chat(chat, max_tokens=3)["object"] == "chat.completion"
+        assert [each["usage"]["completion_tokens"] for each in engine.chat([chat, chat], max_tokens=3)] == [3, 3]
+
+    def test_vectors(self, engine: blendrun.Engine) -> None:
+        assert "embedding" in engine.encode("hi")
+        assert len(engine.encode([[1, 2], [3, 4, 5]])) == 2
+
+    def test_a_stream_has_every_place_once(self, engine: blendrun.Engine) -> None:
+        lines: list[Any] = [
+            "text",
+            {"input_ids": [1], "sampling_params": GREEDY},
+            {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 2},
+            {"url": "/v1/completions", "body": {"prompt": "x", "max_tokens": 2}},
+            {"text": ""},
+        ]
+        found = dict(engine.stream(lines))
+        assert sorted(found) == [0, 1, 2, 3, 4]
+        assert found[2]["object"] == "chat.completion"
+        assert found[4]["error"]["code"] == "invalid_request"
+        with pytest.raises(UsageError, match="a request has `text`"):
+            list(engine.stream([{"prompt": "x"}]))
+
+    def test_a_stream_that_nobody_reads_on_leaves_the_engine_usable(self, engine: blendrun.Engine) -> None:
+        answers = engine.stream([{"text": "x", "sampling_params": GREEDY} for _ in range(50)])
+        next(answers)
+        answers.close()  # type: ignore[attr-defined]
+        assert engine.generate("a", GREEDY)["text"]
+
+    def test_beside_a_running_loop_and_in_threads(self, engine: blendrun.Engine) -> None:
+        async def both() -> list[Any]:
+            found = [place async for place, _ in engine.async_stream(["a", "b"])]
+            return [*found, *await asyncio.gather(*(engine.async_generate("a", GREEDY) for _ in range(3)))]
+
+        found = asyncio.run(both())
+        assert sorted(found[:2]) == [0, 1]
+        assert all(each["text"] for each in found[2:])
+        answers: list[Any] = []
+        threads = [threading.Thread(target=lambda: answers.append(engine.generate("a", GREEDY))) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(answers) == 3
+
+
+class TestLife:
+    def test_nothing_is_left_of_it(self) -> None:
+        engine = blendrun.Engine("any", options={"engine": "replay"})
+        engine.generate("a", GREEDY)
+        host, folder = engine._host.pid, engine._scratch.path
+        assert host is not None
+        assert folder.is_dir()
+        engine.shutdown()
+        engine.shutdown()
+        assert not Path(f"/proc/{host}").exists()
+        assert not folder.exists()
+        with pytest.raises(UsageError, match="was shut down"):
+            engine.generate("a", GREEDY)
+
+    def test_options_that_there_are_not(self) -> None:
+        for options, what in (
+            ({"ordr": "given"}, "ordr"),
+            ({"output": "x"}, "output belong"),
+            ({"order": "x"}, "order"),
+        ):
+            with pytest.raises(UsageError, match=what):
+                blendrun.Engine("any", options=options)  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="which model"):
+            blendrun.Engine()
+
+    def test_an_interrupt_ends_the_call_and_all_processes(self, tmp_path: Path) -> None:
+        asked = threading.Event()
+
+        def never(*_: Any) -> None:
+            asked.set()
+            time.sleep(3600)
+
+        with answering("m", never) as address:
+            script = (
+                "import blendrun\n"
+                f"engine = blendrun.Engine(options={{'engine': '{address}', 'drain_timeout': 0.1}})\n"
+                "try:\n"
+                "    engine.generate(['a'] * 50)\n"
+                "except KeyboardInterrupt:\n"
+                "    print('interrupted', engine._host.pid, flush=True)\n"
+            )
+            process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+            assert asked.wait(60)
+            host = _child_of(process.pid)
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60)[0] == "interrupted None\n"
+        assert not Path(f"/proc/{host}").exists()
+
+    def test_a_caller_that_is_killed_takes_its_host_along(self, tmp_path: Path) -> None:
+        script = (
+            "import blendrun, time\n"
+            "engine = blendrun.Engine('any', options={'engine': 'replay'})\n"
+            "engine.generate('a')\n"
+            "print(engine._host.pid, flush=True)\n"
+            "time.sleep(60)\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+        assert process.stdout is not None
+        host = int(process.stdout.readline())
+        process.kill()
+        process.wait()
+        _gone(host)
+
+
+class TestHost:
+    def test_runs_one_after_the_other_and_says_how_each_ended(self, tmp_path: Path) -> None:
+        jobs, host = write_jobs(tmp_path / "jobs.jsonl", 5), Host()
+        try:
+            given = {"inputs": (str(jobs),), "engine": "replay"}
+            ended = host.run(RunOptions.of({**given, "output": tmp_path / "one.jsonl"}))
+            assert (ended.exit_code, ended.message) == (0, "")
+            assert len(ids(tmp_path / "one.jsonl")) == 5
+            bad = tmp_path / "bad.jsonl"
+            bad.write_text(jobs.read_text() + "no json\n")
+            ended = host.run(RunOptions.of({**given, "inputs": (str(bad),), "output": tmp_path / "two.jsonl"}))
+            assert (ended.exit_code, ended.message.partition(" lines")[0]) == (3, "1 of 6")
+            gone = RunOptions.of({**given, "inputs": ("nowhere.jsonl",), "output": tmp_path / "three.jsonl"})
+            assert host.run(gone).exit_code == 66
+            host.release()
+        finally:
+            host.close()
+
+    def test_one_that_is_killed_is_told_and_the_next_run_has_another(self, tmp_path: Path) -> None:
+        jobs, host, killed = write_jobs(tmp_path / "jobs.jsonl", 5), Host(), threading.Event()
+
+        def answer(*_: Any) -> Any:
+            if not killed.is_set():
+                killed.set()
+                assert host.pid is not None
+                os.kill(host.pid, signal.SIGKILL)
+            return {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}], "usage": {}}
+
+        try:
+            with answering("m", answer) as address:
+                given = {"inputs": (str(jobs),), "engine": address, "output": tmp_path / "out.jsonl"}
+                options = RunOptions.of(given)
+                with pytest.raises(EngineUnavailableError, match="answers so far are kept"):
+                    host.run(options)
+                assert host.run(options).exit_code == 0
+        finally:
+            host.close()
+        assert len(ids(tmp_path / "out.jsonl")) == 5
+
+
+def _child_of(parent: int) -> int:
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        if found:
+            return int(found[0])
+        time.sleep(0.01)
+    raise AssertionError("no process was started")
+
+
+def _gone(pid: int) -> None:
+    until = time.monotonic() + 60
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.02)
