@@ -136,8 +136,10 @@ class Engine:
         return found[0] if single else found
 
     def encode(self, prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> Any:
-        """As `sglang.Engine.encode`: `embedding` and `meta_info` of a text or token ids, or of several. The model has to
-        be one for embeddings. Raises as `generate`."""
+        """As `sglang.Engine.encode`: `embedding` and `meta_info` of a text or token ids, or of several.
+
+        The model has to be one for embeddings. Raises as `generate`.
+        """
         single = isinstance(prompt, str) or (bool(prompt) and isinstance(prompt[0], int))
         inputs: Any = [prompt] if single else prompt
         found = self._run([(_EMBEDDINGS, {"input": each}) for each in inputs])

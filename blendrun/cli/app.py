@@ -16,6 +16,7 @@ from blendrun.cli.plan import plan
 from blendrun.cli.report import report
 from blendrun.cli.run import run
 from blendrun.cli.run_batch import run_batch
+from blendrun.cli.serve import serve
 from blendrun.cli.status import status
 from blendrun.cli.synth import synth
 from blendrun.version import __version__
@@ -47,7 +48,7 @@ def root(
     """Finish a file of LLM requests in the least time the hardware allows, and lose nothing."""
 
 
-for command in (run, status, answers, merge, report, doctor, calibrate, plan, synth):
+for command in (run, status, answers, merge, report, serve, doctor, calibrate, plan, synth):
     app.command(cls=HomeCommand)(command)
 # All words are flags of another program: they are read there.
 app.command(

@@ -1,0 +1,303 @@
+"""The routes: OpenAI's Files and Batches, the models there are, and a page for people."""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orjson
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.formparsers import MultiPartException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, Response
+from starlette.routing import Route
+from starlette.types import Message
+
+from blendrun.backends.deadline import parse_duration
+from blendrun.endpoints.apis.registry import URLS
+from blendrun.errors import UsageError
+from blendrun.service.desk import Desk
+from blendrun.service.objects import BatchObject, FileObject, new_id, now, told
+from blendrun.service.page import PAGE
+from blendrun.service.store import Store
+from blendrun.service.validation import Limits
+
+_Object = TypeVar("_Object", FileObject, BatchObject)
+_Handler = Callable[[Request, str], Awaitable[Response]]
+_CHUNK = 1 << 20
+# Room for the other fields of an upload.
+_FORM_BYTES = 1 << 20
+_MOST_METADATA = 16
+_MOST_LISTED, _LISTED = {"files": 10_000, "batches": 100}, {"files": 10_000, "batches": 20}
+_WINDOW = re.compile(r"[1-9]\d{0,5}[smhd]")
+
+
+class ApiError(Exception):
+    """What a client is told, as OpenAI tells it."""
+
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status, self.param, self.code = status, param, code
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What the routes work with. keys: those that are let in. model: the one that answers."""
+
+    store: Store
+    desk: Desk
+    keys: tuple[str, ...]
+    model: str
+    limits: Limits
+
+    def app(self) -> Starlette:
+        """The application; the desk works while it runs."""
+
+        @asynccontextmanager
+        async def life(_: Starlette) -> AsyncIterator[None]:
+            self.desk.start()
+            try:
+                yield
+            finally:
+                await run_in_threadpool(self.desk.stop)
+                self.store.close()
+
+        routes = [
+            Route("/", _page),
+            Route("/health", _health),
+            self._route("/v1/models", self.models),
+            self._route("/v1/files", self.upload, "POST"),
+            self._route("/v1/files", self.list_files),
+            self._route("/v1/files/{name}", self.file),
+            self._route("/v1/files/{name}", self.delete, "DELETE"),
+            self._route("/v1/files/{name}/content", self.content),
+            self._route("/v1/batches", self.create, "POST"),
+            self._route("/v1/batches", self.list_batches),
+            self._route("/v1/batches/{name}", self.batch),
+            self._route("/v1/batches/{name}/cancel", self.cancel, "POST"),
+        ]
+        handlers = {ApiError: _told_error, HTTPException: _http_error}
+        return Starlette(routes=routes, lifespan=life, exception_handlers=handlers)  # type: ignore[arg-type]
+
+    def _route(self, path: str, handler: _Handler, method: str = "GET") -> Route:
+        async def guarded(request: Request) -> Response:
+            return await handler(request, self._owner(request))
+
+        return Route(path, guarded, methods=[method])
+
+    def _owner(self, request: Request) -> str:
+        """Whose the request is. Raises ApiError."""
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        key = given.strip() if scheme.lower() == "bearer" else ""
+        found = [each for each in self.keys if hmac.compare_digest(each.encode(), key.encode())]
+        if not found:
+            raise ApiError(401, "the API key is missing or wrong: Authorization: Bearer KEY", code="invalid_api_key")
+        return blake2b(found[0].encode(), digest_size=16).hexdigest()
+
+    async def models(self, _: Request, owner: str) -> Response:
+        model = {"id": self.model, "object": "model", "created": 0, "owned_by": "blendrun"}
+        return _json({"object": "list", "data": [model]})
+
+    async def upload(self, request: Request, owner: str) -> Response:
+        bounded = Request(request.scope, _bounded(request.receive, self.limits.bytes + _FORM_BYTES))
+        try:
+            async with bounded.form(max_files=1, max_fields=8) as form:
+                file, purpose = form.get("file"), form.get("purpose")
+                if not isinstance(file, UploadFile):
+                    raise ApiError(400, "`file` is missing", "file")
+                if purpose != "batch":
+                    raise ApiError(400, f"`purpose` must be batch, not {str(purpose)[:80]!r}", "purpose")
+                if (file.size or 0) > self.limits.bytes:
+                    raise _too_large(self.limits.bytes)
+                kept = await run_in_threadpool(self._kept, owner, file)
+        except MultiPartException as error:
+            raise ApiError(400, f"the upload is no form that can be read: {error.message}") from error
+        return _json(told(kept))
+
+    def _kept(self, owner: str, upload: UploadFile) -> FileObject:
+        # A name is only told again, never a path.
+        name = Path(upload.filename or "file").name or "file"
+        with self.store.new_file(owner, name, "batch") as (file, path), path.open("wb") as target:
+            while chunk := upload.file.read(_CHUNK):
+                target.write(chunk)
+        return file
+
+    async def list_files(self, request: Request, owner: str) -> Response:
+        purpose = request.query_params.get("purpose")
+        found = [each for each in self.store.files.values() if each.owner == owner and purpose in (None, each.purpose)]
+        return _listed(request, found, "files")
+
+    async def file(self, request: Request, owner: str) -> Response:
+        return _json(told(self._file(request, owner)))
+
+    async def content(self, request: Request, owner: str) -> Response:
+        file = self._file(request, owner)
+        return FileResponse(self.store.content(file), media_type="application/octet-stream", filename=file.filename)
+
+    async def delete(self, request: Request, owner: str) -> Response:
+        file = self._file(request, owner)
+        await run_in_threadpool(self.store.delete_file, file)
+        return _json({"id": file.id, "object": "file", "deleted": True})
+
+    async def create(self, request: Request, owner: str) -> Response:
+        asked = await _object(request)
+        name, endpoint, window = (asked.get(each) for each in ("input_file_id", "endpoint", "completion_window"))
+        file = self.store.file_of(owner, name) if isinstance(name, str) else None
+        if file is None:
+            raise ApiError(400, f"there is no file {str(name)[:80]!r}", "input_file_id")
+        if endpoint not in URLS:
+            raise ApiError(400, f"`endpoint` must be one of {', '.join(URLS)}", "endpoint")
+        metadata = _metadata(asked.get("metadata"))
+        created = now()
+        batch = BatchObject(
+            id=new_id("batch_"),
+            owner=owner,
+            endpoint=str(endpoint),
+            input_file_id=file.id,
+            completion_window=str(window),
+            created_at=created,
+            expires_at=created + _window(window),
+            metadata=metadata,
+        )
+        await run_in_threadpool(self.desk.take, batch)
+        return _json(told(batch))
+
+    async def list_batches(self, request: Request, owner: str) -> Response:
+        return _listed(request, [each for each in self.store.batches.values() if each.owner == owner], "batches")
+
+    async def batch(self, request: Request, owner: str) -> Response:
+        return _json(told(self._batch(request, owner)))
+
+    async def cancel(self, request: Request, owner: str) -> Response:
+        batch = self._batch(request, owner)
+        if batch.status in ("validating", "in_progress"):
+            await run_in_threadpool(self.desk.cancel, batch)
+        elif batch.status not in ("cancelling", "cancelled"):
+            raise ApiError(409, f"the batch is {batch.status} and cannot be cancelled")
+        return _json(told(batch))
+
+    def _file(self, request: Request, owner: str) -> FileObject:
+        name = request.path_params["name"]
+        return _found(self.store.file_of(owner, name), "file", name)
+
+    def _batch(self, request: Request, owner: str) -> BatchObject:
+        name = request.path_params["name"]
+        return _found(self.store.batch_of(owner, name), "batch", name)
+
+
+def _found(found: _Object | None, what: str, name: str) -> _Object:
+    if found is None:
+        raise ApiError(404, f"there is no {what} {name[:80]!r}", code="not_found")
+    return found
+
+
+def _listed(request: Request, found: list[Any], kind: str) -> Response:
+    """A page of objects, the newest first. Raises ApiError."""
+    query = request.query_params
+    newest_first = query.get("order", "desc") != "asc"
+    found = sorted(found, key=lambda each: each.number, reverse=newest_first)
+    limit = _LISTED[kind]
+    with suppress(ValueError):
+        limit = int(query.get("limit", limit))
+    limit = max(1, min(limit, _MOST_LISTED[kind]))
+    if (after := query.get("after")) is not None:
+        places = [place for place, each in enumerate(found) if each.id == after]
+        if not places:
+            raise ApiError(404, f"`after`: there is no {after[:80]!r}", "after")
+        found = found[places[0] + 1 :]
+    shown = [told(each) for each in found[:limit]]
+    ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
+    return _json({"object": "list", "data": shown, "has_more": len(found) > limit, **ends})
+
+
+def _window(given: Any) -> int:
+    """Seconds that a batch has. Raises ApiError."""
+    try:
+        if not isinstance(given, str) or not _WINDOW.fullmatch(given):
+            raise UsageError("")
+        return max(int(parse_duration(given, "completion_window")), 1)
+    except UsageError:
+        raise ApiError(400, "`completion_window` must be such as 24h, 90m or 7d", "completion_window") from None
+
+
+def _metadata(given: Any) -> dict[str, str] | None:
+    """Raises ApiError."""
+    if given is None:
+        return None
+    good = (
+        isinstance(given, dict)
+        and len(given) <= _MOST_METADATA
+        and all(len(name) <= 64 and isinstance(value, str) and len(value) <= 512 for name, value in given.items())
+    )
+    if not good:
+        raise ApiError(400, "`metadata` must be at most 16 pairs of texts, of 64 and 512 characters", "metadata")
+    found: dict[str, str] = given
+    return found
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    """The JSON object of a request's body. Raises ApiError."""
+    bounded = Request(request.scope, _bounded(request.receive, _FORM_BYTES))
+    try:
+        found = orjson.loads(await bounded.body())
+    except orjson.JSONDecodeError as error:
+        raise ApiError(400, f"the body is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ApiError(400, "the body must be a JSON object")
+    return found
+
+
+def _bounded(receive: Callable[[], Awaitable[Message]], most: int) -> Callable[[], Awaitable[Message]]:
+    """`receive`, which raises ApiError once a body has more bytes than it may."""
+    left = most
+
+    async def bounded() -> Message:
+        nonlocal left
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if left < 0:
+            raise _too_large(most)
+        return message
+
+    return bounded
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"the upload is larger than {most:,} bytes")
+
+
+async def _page(_: Request) -> Response:
+    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
+    return HTMLResponse(PAGE, headers={"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"})
+
+
+async def _health(_: Request) -> Response:
+    return _json({"status": "ok"})
+
+
+async def _told_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, ApiError), "registered for it alone"
+    return _error(error.status, str(error), error.param, error.code)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException), "registered for it alone"
+    return _error(error.status_code, error.detail)
+
+
+def _error(status: int, message: str, param: str | None = None, code: str | None = None) -> Response:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return _json({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
+
+
+def _json(content: Mapping[str, Any], status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json")

@@ -1,0 +1,349 @@
+"""Whose turn it is: all batches that wait become one job, and one job runs after the other on one engine.
+
+STORE/runs/ID/run.json names the batches of a job; beside it are job.jsonl and the state of the run, as of any run. A
+server that was killed goes on with it as the command would: nothing is asked twice.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+import orjson
+
+from blendrun.backends.host import Ended, Host
+from blendrun.backends.options import RunOptions
+from blendrun.errors import EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError, EngineUnavailableError
+from blendrun.files import write_atomically
+from blendrun.service.joined import Part, divide, expire, ids_in, join, place_of
+from blendrun.service.objects import (
+    ENDED,
+    BatchError,
+    BatchErrors,
+    BatchObject,
+    BatchStatus,
+    Counts,
+    new_id,
+    now,
+)
+from blendrun.service.store import Store
+from blendrun.service.validation import Limits, check
+from blendrun.store.folder import StateFolder
+from blendrun.store.journal_tail import JournalTail
+from blendrun.text import cut
+
+_LOOK_S = 0.2
+# Who sends several batches sends them one after the other: so long after the last one the plan is made.
+_GATHER_S = 1.0
+# A run that was told to stop gets the word again: it may have come before there was anybody to hear it.
+_AGAIN_S = 30.0
+# Times that a process which runs jobs may be lost in one of them.
+_MOST_LOST = 3
+# Requests of one plan, at most: who comes later waits for it to end.
+MOST_TOGETHER = 200_000
+
+
+class Run(msgspec.Struct, kw_only=True):
+    """A job of several batches. The place of each in `batches` is what its lines begin with."""
+
+    id: str
+    batches: list[str]
+
+
+@dataclass(slots=True)
+class Desk:
+    """options: of a run with this job and output. idle: seconds without work after which the engine is let go; None for
+    never."""
+
+    store: Store
+    options: Callable[[Path, Path], RunOptions]
+    limits: Limits
+    idle: float | None = None
+    host: Host = field(default_factory=Host)
+    _wake: threading.Event = field(default_factory=threading.Event)
+    _stopping: bool = False
+    # When the last batch was accepted, in seconds since 1970.
+    _came: float = 0.0
+    _thread: threading.Thread | None = None
+    _checks: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "blendrun-check"))
+
+    def start(self) -> None:
+        """Go on where the last server stopped."""
+        for batch in self._of("validating"):
+            self._checks.submit(self._validate, batch)
+        self._thread = threading.Thread(target=self._work, name="blendrun-desk", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the run that is under way, as a signal ends a command, and the engine."""
+        self._stopping = True
+        self._wake.set()
+        self.host.stop_run()
+        self._checks.shutdown(cancel_futures=True)
+        if self._thread is not None:
+            self._thread.join()
+        self.host.close()
+
+    def take(self, batch: BatchObject) -> None:
+        """Have a new batch looked at, and then answered."""
+        self.store.add_batch(batch)
+        self._checks.submit(self._validate, batch)
+
+    def cancel(self, batch: BatchObject) -> None:
+        """What it has so far is kept."""
+        self.store.change(batch, lambda each: each.turn("cancelling"))
+        self._wake.set()
+
+    def _of(self, *statuses: BatchStatus) -> list[BatchObject]:
+        found = [batch for batch in self.store.batches.values() if batch.status in statuses]
+        return sorted(found, key=lambda batch: batch.number)
+
+    def _validate(self, batch: BatchObject) -> None:
+        file = self.store.files.get(batch.input_file_id)
+        try:
+            if file is None:
+                raise FileNotFoundError(2, "the input file was deleted")
+            found = check(self.store.content(file), batch.endpoint, self.limits)
+        except OSError as error:
+            self._fail(batch, [BatchError(code="invalid_file", message=str(error.strerror))])
+            return
+        if found.errors:
+            self._fail(batch, found.errors)
+            return
+
+        def accept(each: BatchObject) -> None:
+            each.request_counts = Counts(total=found.lines)
+            each.model = found.model
+            if each.status == "validating":
+                each.turn("in_progress")
+
+        self._came = time.time()
+        self.store.change(batch, accept)
+        self._wake.set()
+
+    def _fail(self, batch: BatchObject, errors: list[BatchError]) -> None:
+        def fail(each: BatchObject) -> None:
+            each.errors = BatchErrors(data=errors)
+            each.turn("failed")
+
+        self.store.change(batch, fail)
+
+    def _work(self) -> None:
+        rested = time.monotonic()
+        while not self._stopping:
+            self._wake.clear()
+            self._end_those_that_wait()
+            run = self._unfinished() or self._next()
+            if run is None:
+                if self.idle is not None and time.monotonic() - rested > self.idle:
+                    self.host.release()
+                self._wake.wait(_LOOK_S)
+                continue
+            try:
+                self._do(run)
+            except Exception as error:  # noqa: BLE001  # one job's failure must not end the desk of all others
+                self._fail_all(run, f"{type(error).__name__}: {error}")
+            rested = time.monotonic()
+
+    def _end_those_that_wait(self) -> None:
+        """Cancelled or expired before their turn came."""
+        for batch in self._of("cancelling", "in_progress"):
+            if batch.run is None and (ends := self._end_of(batch)) is not None:
+                self.store.change(batch, lambda each, ends=ends: each.turn(ends))  # type: ignore[misc]
+
+    def _end_of(self, batch: BatchObject) -> BatchStatus | None:
+        """How a batch ends that is to end now, whatever it has."""
+        if batch.status == "cancelling":
+            return "cancelled"
+        return "expired" if batch.status == "in_progress" and now() >= batch.expires_at else None
+
+    def _unfinished(self) -> Run | None:
+        for path in sorted(self.store.folder.glob("runs/*/run.json")):
+            try:
+                run = msgspec.json.decode(path.read_bytes(), type=Run)
+            except (OSError, msgspec.DecodeError):
+                self.store.remove_run(path.parent.name)
+                continue
+            if any(batch.status not in ENDED for batch in self._batches(run).values()):
+                return run
+            self.store.remove_run(run.id)
+        return None
+
+    def _next(self) -> Run | None:
+        """All that wait, the oldest first, as far as they go together."""
+        chosen: list[BatchObject] = []
+        for batch in self._of("in_progress"):
+            if batch.run is None:
+                requests = sum(each.request_counts.total for each in chosen) + batch.request_counts.total
+                if chosen and requests > MOST_TOGETHER:
+                    break
+                chosen.append(batch)
+        if not chosen or time.time() - self._came < _GATHER_S:
+            return None
+        run = Run(id=new_id("run-"), batches=[batch.id for batch in chosen])
+        self.store.run(run.id).mkdir(mode=0o700)
+        write_atomically(self.store.run(run.id) / "run.json", msgspec.json.encode(run))
+        for batch in chosen:
+            self.store.change(batch, lambda each: setattr(each, "run", run.id))
+        return run
+
+    def _batches(self, run: Run) -> dict[int, BatchObject]:
+        """By place."""
+        return {place: self.store.batches[name] for place, name in enumerate(run.batches) if name in self.store.batches}
+
+    def _do(self, run: Run) -> None:
+        """Until all of its batches have ended, or the server has to."""
+        folder = self.store.run(run.id)
+        job, output = folder / "job.jsonl", folder / "answers.jsonl"
+        lost = 0
+        while not self._stopping:
+            left = {place: batch for place, batch in self._batches(run).items() if batch.status not in ENDED}
+            ending = {place: ends for place, batch in left.items() if (ends := self._end_of(batch)) is not None}
+            if ending:
+                self._end_early(left, ending, output)
+                continue
+            if not left:
+                return
+            if (contents := self._contents(left)) is None:
+                continue
+            join(contents, job)
+            ended = self._run(job, output, left)
+            if ended is None and lost < _MOST_LOST:
+                # What it had answered is kept, and the next one goes on from there.
+                lost += 1
+                continue
+            ended = ended or Ended(EngineUnavailableError.exit_code, "the process that runs jobs ended too often")
+            if ended.exit_code in (EXIT_OK, EXIT_SOME_LINES_FAILED):
+                self._complete(left, output)
+            elif not self._stopping and not any(self._end_of(batch) for batch in left.values()):
+                self._fail_all(run, ended.message)
+
+    def _contents(self, left: dict[int, BatchObject]) -> list[tuple[int, Path]] | None:
+        """Place and content of each batch; None where the input file of one is gone, which has failed then."""
+        found = {place: self.store.files.get(batch.input_file_id) for place, batch in left.items()}
+        for place, file in found.items():
+            if file is None:
+                self._fail(left[place], [BatchError(code="invalid_file", message="the input file was deleted")])
+        return (
+            [(place, self.store.content(file)) for place, file in found.items() if file]
+            if all(found.values())
+            else None
+        )
+
+    def _run(self, job: Path, output: Path, left: dict[int, BatchObject]) -> Ended | None:
+        """Run a job, tell how far its batches are, and stop it where one of them ends. None: the host was lost."""
+        found: list[Ended] = []
+
+        def work() -> None:
+            try:
+                found.append(self.host.run(self.options(job, output)))
+            except EngineUnavailableError:
+                return
+            except BlendrunError as error:
+                found.append(Ended(error.exit_code, str(error)))
+
+        thread = threading.Thread(target=work, name="blendrun-run")
+        thread.start()
+        tail, told = JournalTail(StateFolder(output).journal, errors=True), 0.0
+        counts = {place: Counts(total=batch.request_counts.total) for place, batch in left.items()}
+        while thread.is_alive():
+            thread.join(_LOOK_S)
+            self._tell(tail, counts, left)
+            wanted = self._stopping or any(self._end_of(batch) for batch in left.values())
+            if wanted and time.monotonic() - told > _AGAIN_S:
+                told = time.monotonic()
+                self.host.stop_run(signal.SIGTERM)
+        return found[0] if found else None
+
+    def _tell(self, tail: JournalTail, counts: dict[int, Counts], left: dict[int, BatchObject]) -> None:
+        """Count what has come in. Not kept: the journal says it again."""
+        for text in tail.new():
+            line = orjson.loads(text)
+            place = place_of(line["custom_id"])
+            if place in counts:
+                if line.get("error") is None:
+                    counts[place].completed += 1
+                else:
+                    counts[place].failed += 1
+        for place, found in counts.items():
+            left[place].request_counts = found
+
+    def _complete(self, left: dict[int, BatchObject], output: Path) -> None:
+        ends: dict[int, BatchStatus] = {}
+        for place, batch in left.items():
+            # Asked to be cancelled, and answered all the same.
+            ends[place] = "cancelled" if batch.status == "cancelling" else "completed"
+            if batch.status == "in_progress":
+                self.store.change(batch, lambda each: each.turn("finalizing"))
+        paths = [path for path in (output, StateFolder(output).errors) if path.exists()]
+        lines = (line for path in paths for line in _lines(path))
+        self._hand_out(left, lines, ends)
+
+    def _end_early(self, left: dict[int, BatchObject], ending: dict[int, BatchStatus], output: Path) -> None:
+        """Give batches what they have so far; all others go on."""
+        some = {place: left[place] for place in ending}
+        self._hand_out(some, JournalTail(StateFolder(output).journal, errors=True).new(), ending)
+
+    def _hand_out(
+        self, batches: dict[int, BatchObject], lines: Iterable[bytes], ends: Mapping[int, BatchStatus]
+    ) -> None:
+        """Write the files of some batches, and end them."""
+        folder = self.store.folder / "runs"
+        targets = {
+            place: (folder / f"{each.id}.output", folder / f"{each.id}.errors") for place, each in batches.items()
+        }
+        parts = divide(lines, targets)
+        for place, batch in batches.items():
+            output, errors = targets[place]
+            part = parts[place]
+            if ends[place] == "expired" and (file := self.store.files.get(batch.input_file_id)) is not None:
+                part.counts.failed += expire(self.store.content(file), ids_in(output, errors), errors)
+            self._end(batch, part, output, errors, ends[place])
+
+    def _end(self, batch: BatchObject, part: Part, output: Path, errors: Path, status: BatchStatus) -> None:
+        names = {}
+        for kind, path in (("output", output), ("error", errors)):
+            if path.stat().st_size:
+                # The same name if a kill has this done again.
+                name = f"file-{batch.id.removeprefix('batch_')}-{kind}"
+                with self.store.new_file(batch.owner, f"{batch.id}_{kind}.jsonl", "batch_output", name) as found:
+                    file, content = found
+                    path.replace(content)
+                names[kind] = file.id
+            else:
+                path.unlink()
+        usage = part.usage
+
+        def end(each: BatchObject) -> None:
+            each.output_file_id, each.error_file_id = names.get("output"), names.get("error")
+            part.counts.total = each.request_counts.total
+            each.request_counts = part.counts
+            each.usage = {
+                "input_tokens": usage["input"],
+                "input_tokens_details": {"cached_tokens": usage["cached"]},
+                "output_tokens": usage["output"],
+                "output_tokens_details": {"reasoning_tokens": 0},
+                "total_tokens": usage["input"] + usage["output"],
+            }
+            each.turn(status)
+
+        self.store.change(batch, end)
+
+    def _fail_all(self, run: Run, message: str) -> None:
+        """What no batch of a job can be blamed for."""
+        sys.stderr.write(f"blendrun: a job of {len(run.batches)} batches failed: {message}\n")
+        for batch in self._batches(run).values():
+            if batch.status not in ENDED:
+                self._fail(batch, [BatchError(code="engine_error", message=cut(message))])
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        yield from file

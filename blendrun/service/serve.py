@@ -1,0 +1,95 @@
+"""A server from its options to its end."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blendrun.backends.options import RunOptions
+from blendrun.errors import UsageError, unwritable
+from blendrun.files import write_atomically
+from blendrun.service.store import Store
+from blendrun.service.validation import Limits
+
+_HOST = "127.0.0.1"
+# Clients at once; more are told to come again.
+_MOST_CLIENTS = 512
+
+
+@dataclass(frozen=True, slots=True)
+class ServeOptions:
+    """run: options of each run. port: 0 for a free one. keys: that are let in; none: one that is made and kept.
+
+    idle: seconds without work after which the engine is let go, None for never.
+    """
+
+    store: Path
+    run: Mapping[str, Any]
+    port: int = 8080
+    keys: tuple[str, ...] = ()
+    idle: float | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+def serve(asked: ServeOptions) -> None:
+    """Serve until a signal ends it. Raises UsageError, OutputUnavailableError."""
+    try:
+        import uvicorn
+
+        from blendrun.service.app import Service
+        from blendrun.service.desk import Desk
+    except ImportError as error:
+        raise UsageError(f"serve needs {error.name}, which SGLang brings: see `blendrun doctor`") from error
+
+    def options(job: Path, output: Path) -> RunOptions:
+        # A batch that ended early is no longer in the job.
+        fixed = {"inputs": (str(job),), "output": output, "accept_changes": True}
+        return RunOptions.of({**asked.run, **fixed})
+
+    label = options(Path("job"), Path("answers")).label
+    store = Store(asked.store)
+    keys = asked.keys or (_own_key(asked.store / "key"),)
+    desk = Desk(store, options, asked.limits, asked.idle)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            Service(store, desk, keys, label, asked.limits).app(),
+            host=_HOST,
+            port=asked.port,
+            log_level="warning",
+            limit_concurrency=_MOST_CLIENTS,
+            timeout_graceful_shutdown=5,
+        )
+    )
+    listening = server.config.bind_socket()
+    address = f"http://{_HOST}:{listening.getsockname()[1]}"
+    sys.stderr.write(f"blendrun: batches of {label} at {address}/v1 (a page for people at {address}/)\n")
+    if not asked.keys:
+        sys.stderr.write(f"blendrun: the key is in {asked.store / 'key'}\n")
+    sys.stderr.flush()
+    # uvicorn hands a signal on once it has stopped for it: to nobody, so that the exit code is 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    server.run(sockets=[listening])
+
+
+def _own_key(path: Path) -> str:
+    """Of a store, made once. Raises OutputUnavailableError."""
+    try:
+        if path.exists() and (found := path.read_text(encoding="utf-8").strip()):
+            return found
+    except OSError as error:
+        raise unwritable(path, error, "start the server again") from error
+    key = f"br-{secrets.token_urlsafe(32)}"
+    write_atomically(path, key.encode() + b"\n")
+    return key
+
+
+def key_of_environment() -> tuple[str, ...]:
+    """Keys in BLENDRUN_API_KEY, between commas."""
+    return tuple(each.strip() for each in os.environ.get("BLENDRUN_API_KEY", "").split(",") if each.strip())

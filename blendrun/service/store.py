@@ -1,0 +1,133 @@
+"""The folder that is a server's whole memory: a JSON file for each object, and the contents of files beside them.
+
+STORE/files/ID.json, ID.content; STORE/batches/ID.json; STORE/runs/ID/ (the state of a run, `desk`); STORE/key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from filelock import FileLock, Timeout
+
+from blendrun.errors import OutputUnavailableError, unwritable
+from blendrun.files import PRIVATE, write_atomically
+from blendrun.service.objects import BatchObject, FileObject, new_id, now
+
+_Object = TypeVar("_Object", FileObject, BatchObject)
+
+
+class Store:
+    """Objects by id; each belongs to a key, and another key does not see it. Safe from several threads."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises OutputUnavailableError where it cannot be used, or another server uses it."""
+        self.folder = folder
+        self._guard = threading.RLock()
+        try:
+            for name in ("files", "batches", "runs"):
+                (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            folder.chmod(0o700)
+            self._lock = FileLock(folder / "lock")
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise OutputUnavailableError(f"another server works on {folder}: give another --store") from None
+        except OSError as error:
+            raise unwritable(folder, error, "start the server again") from error
+        self.files = _load(folder / "files", FileObject)
+        self.batches = _load(folder / "batches", BatchObject)
+        self._numbers = max([0, *(each.number for each in (*self.files.values(), *self.batches.values()))])
+        self._sweep()
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def content(self, file: FileObject) -> Path:
+        return self.folder / "files" / f"{file.id}.content"
+
+    def run(self, name: str) -> Path:
+        """The folder of a run."""
+        return self.folder / "runs" / name
+
+    def file_of(self, owner: str, name: str) -> FileObject | None:
+        found = self.files.get(name)
+        return found if found is not None and found.owner == owner else None
+
+    def batch_of(self, owner: str, name: str) -> BatchObject | None:
+        found = self.batches.get(name)
+        return found if found is not None and found.owner == owner else None
+
+    @contextlib.contextmanager
+    def new_file(
+        self, owner: str, filename: str, purpose: str, name: str | None = None
+    ) -> Iterator[tuple[FileObject, Path]]:
+        """A file and the path that its content is written to; it is there once the block ends without an error.
+
+        name: its id, of one that may have been made before; it takes that one's place.
+        """
+        file = FileObject(
+            id=name or new_id("file-"), owner=owner, bytes=0, created_at=now(), filename=filename[:255], purpose=purpose
+        )
+        path = self.content(file)
+        try:
+            if name is not None:
+                path.unlink(missing_ok=True)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
+            yield file, path
+            file.bytes = path.stat().st_size
+            with self._guard:
+                self._numbers += 1
+                file.number = self._numbers
+                self.files[file.id] = file
+            self._keep("files", file)
+        except BaseException:
+            self.files.pop(file.id, None)
+            path.unlink(missing_ok=True)
+            raise
+
+    def delete_file(self, file: FileObject) -> None:
+        with self._guard:
+            self.files.pop(file.id, None)
+            (self.folder / "files" / f"{file.id}.json").unlink(missing_ok=True)
+            self.content(file).unlink(missing_ok=True)
+
+    def add_batch(self, batch: BatchObject) -> None:
+        with self._guard:
+            self._numbers += 1
+            batch.number = self._numbers
+            self._keep("batches", batch)
+            self.batches[batch.id] = batch
+
+    def change(self, batch: BatchObject, how: Callable[[BatchObject], None]) -> None:
+        """Change a batch and keep it."""
+        with self._guard:
+            how(batch)
+            self._keep("batches", batch)
+
+    def remove_run(self, name: str) -> None:
+        shutil.rmtree(self.run(name), ignore_errors=True)
+
+    def _keep(self, kind: str, found: FileObject | BatchObject) -> None:
+        write_atomically(self.folder / kind / f"{found.id}.json", msgspec.json.encode(found))
+
+    def _sweep(self) -> None:
+        """Contents of uploads that a kill ended."""
+        for path in (self.folder / "files").glob("*.content"):
+            if path.stem not in self.files:
+                path.unlink(missing_ok=True)
+
+
+def _load(folder: Path, kind: type[_Object]) -> dict[str, _Object]:
+    """Objects by id. One that cannot be read costs itself."""
+    found: dict[str, _Object] = {}
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(OSError, msgspec.DecodeError):
+            each = msgspec.json.decode(path.read_bytes(), type=kind)
+            found[each.id] = each
+    return found

@@ -1,0 +1,85 @@
+"""Whether a file can become a batch: what OpenAI looks at before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from blendrun.service.objects import BatchError
+
+# Errors that are told; a file of another kind has one on each line.
+_MOST_TOLD = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """lines: of a batch, at most. bytes: of a file."""
+
+    lines: int = 50_000
+    bytes: int = 200 << 20
+
+
+@dataclass(slots=True)
+class Checked:
+    """lines: that are requests. model: what the first of them names."""
+
+    lines: int
+    model: str | None
+    errors: list[BatchError]
+
+
+def check(path: Path, endpoint: str, limits: Limits) -> Checked:
+    """Read a file line by line. Raises OSError."""
+    found, seen = Checked(0, None, []), set[str]()
+    with path.open("rb") as file:
+        for number, text in enumerate(file, 1):
+            if not text.strip():
+                continue
+            found.lines += 1
+            if found.lines > limits.lines:
+                what = f"the file has more than {limits.lines:,} requests"
+                found.errors.append(BatchError(code="too_many_tasks", message=what))
+                break
+            error = _line_error(text, endpoint, seen)
+            if isinstance(error, BatchError):
+                error.line = number
+                found.errors.append(error)
+                if len(found.errors) >= _MOST_TOLD:
+                    break
+            elif found.model is None:
+                found.model = error
+    if not found.lines:
+        found.errors.append(BatchError(code="empty_file", message="the file has no requests"))
+    return found
+
+
+def _line_error(text: bytes, endpoint: str, seen: set[str]) -> BatchError | str | None:
+    """What is wrong with a line; else the model that it names."""
+    try:
+        line: Any = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        return BatchError(code="invalid_json_line", message=f"the line is no JSON: {error}")
+    if not isinstance(line, dict):
+        return BatchError(code="invalid_json_line", message="the line is no JSON object")
+    name = line.get("custom_id")
+    if not isinstance(name, str) or not name:
+        what = "`custom_id` is missing" if name is None else "`custom_id` must be a text"
+        return BatchError(code="missing_required_parameter", message=what, param="custom_id")
+    if name in seen:
+        return BatchError(
+            code="duplicate_custom_id", message=f"{name[:80]!r} was used on a line before", param="custom_id"
+        )
+    seen.add(name)
+    if line.get("url") != endpoint:
+        what = f"`url` is {str(line.get('url'))[:80]!r}, and the batch is for {endpoint}"
+        return BatchError(code="mismatched_endpoint", message=what, param="url")
+    if line.get("method", "POST") != "POST":
+        return BatchError(code="invalid_method", message="`method` must be POST", param="method")
+    body = line.get("body")
+    if not isinstance(body, dict):
+        return BatchError(code="missing_required_parameter", message="`body` must be an object", param="body")
+    model = body.get("model")
+    return model if isinstance(model, str) else None

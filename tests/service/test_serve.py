@@ -1,0 +1,289 @@
+"""`blendrun serve` through OpenAI's client: batches from their files to their answers, whatever comes between."""
+
+from __future__ import annotations
+
+import io
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import openai
+import pytest
+from openai import OpenAI
+
+from tests.answering_server import answering
+from tests.service.server import URL, Server, batch, ended, ids_of, lines, reached, serving
+
+pytest.importorskip("starlette", reason="SGLang's web framework is not installed")
+
+KEYS = ("--api-key", "first-key", "--api-key", "second-key")
+ANSWER = {"choices": [{"message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}], "usage": {}}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    store = tmp_path_factory.mktemp("serve") / "store"
+    limits = ("--max-lines", "50", "--max-file-bytes", "20000")
+    with serving(store, "--engine", "replay", *KEYS, *limits) as found:
+        yield found
+
+
+@pytest.fixture
+def client(server: Server) -> OpenAI:
+    return server.client("first-key")
+
+
+class TestBatches:
+    def test_from_a_file_to_its_answers(self, client: OpenAI) -> None:
+        names = [f"r{place}" for place in range(5)]
+        found = ended(client, batch(client, lines(names), metadata={"who": "me"}))
+        assert found.status == "completed"
+        counts, usage = found.request_counts, found.usage
+        assert counts is not None
+        assert usage is not None
+        assert (counts.total, counts.completed, counts.failed, usage.output_tokens) == (5, 5, 0, 20)
+        assert found.metadata == {"who": "me"}
+        assert found.error_file_id is None
+        assert ids_of(client, found.output_file_id) == names
+        assert found.output_file_id is not None
+        kept = client.files.retrieve(found.output_file_id)
+        assert (kept.purpose, kept.filename) == ("batch_output", f"{found.id}_output.jsonl")
+        assert kept.bytes == len(client.files.content(kept.id).read())
+
+    def test_those_that_wait_are_one_job_and_each_has_its_own_files(self, client: OpenAI, server: Server) -> None:
+        names = ["same", "ids"]
+        asked = [batch(client, lines(names)) for _ in range(3)]
+        found = [ended(client, each) for each in asked]
+        assert [each.status for each in found] == ["completed"] * 3
+        assert len({each.output_file_id for each in found}) == 3
+        assert [ids_of(client, each.output_file_id) for each in found] == [names] * 3
+        # All began with the one plan, which is made a second after the last has come.
+        assert len({each.finalizing_at for each in found}) == 1
+
+    def test_a_line_that_fails_is_in_the_errors_file(self, client: OpenAI) -> None:
+        found = ended(client, batch(client, lines(["good"]) + lines(["bad"], temperature=-3)))
+        assert found.status == "completed"
+        assert ids_of(client, found.output_file_id) == ["good"]
+        assert found.error_file_id is not None
+        error = json.loads(client.files.content(found.error_file_id).text)
+        assert (error["custom_id"], error["error"]["code"]) == ("bad", "invalid_request")
+        assert "line" not in error["error"]
+
+    def test_a_batch_of_bad_lines_alone(self, client: OpenAI) -> None:
+        found = ended(client, batch(client, lines(["one", "two"], temperature=-3)))
+        assert found.status == "completed"
+        assert ids_of(client, found.error_file_id) == ["one", "two"]
+
+    @pytest.mark.parametrize(
+        ("content", "code", "line"),
+        [
+            (b"nope\n", "invalid_json_line", 1),
+            (b"[1]\n", "invalid_json_line", 1),
+            (b'{"url": "/v1/chat/completions", "body": {}}\n', "missing_required_parameter", 1),
+            (lines(["a"]) + b"\n" + lines(["a"]), "duplicate_custom_id", 3),
+            (lines(["a"]).replace(b"chat/", b""), "mismatched_endpoint", 1),
+            (lines(["a"]).replace(b"POST", b"GET"), "invalid_method", 1),
+            (b"\n \n", "empty_file", None),
+            (lines([str(place) for place in range(51)]), "too_many_tasks", None),
+        ],
+    )
+    def test_files_that_are_no_batch(self, client: OpenAI, content: bytes, code: str, line: int | None) -> None:
+        found = ended(client, batch(client, content))
+        assert found.status == "failed"
+        assert found.errors is not None
+        assert found.errors.data is not None
+        assert [(each.code, each.line) for each in found.errors.data] == [(code, line)]
+
+    def test_lists_have_pages(self, client: OpenAI) -> None:
+        asked = [batch(client, lines(["a"])) for _ in range(3)]
+        shown = [each.id for each in client.batches.list(limit=2)][:3]
+        assert shown == [each.id for each in reversed(asked)]
+        page = client.batches.list(limit=1)
+        assert page.has_more
+        files = client.files.list(limit=2, purpose="batch", order="asc")
+        assert files.data[0].created_at <= files.data[1].created_at
+        with pytest.raises(openai.NotFoundError):
+            client.batches.list(after="batch_x")
+
+
+class TestRefused:
+    def test_wrong_keys(self, server: Server) -> None:
+        for key in ("wrong", "first-key2", "ключ"):
+            with pytest.raises((openai.AuthenticationError, UnicodeEncodeError)):
+                server.client(key).files.list()
+        assert httpx.get(f"{server.address}/v1/files").status_code == 401
+        assert httpx.get(f"{server.address}/v1/files", headers={"Authorization": "Basic eA=="}).status_code == 401
+
+    def test_nothing_of_another_key_is_seen(self, client: OpenAI, server: Server) -> None:
+        other = server.client("second-key")
+        mine = ended(client, batch(client, lines(["a"])))
+        assert mine.output_file_id is not None
+        assert mine.id not in [each.id for each in other.batches.list()]
+        assert not [each for each in other.files.list() if each.id in (mine.input_file_id, mine.output_file_id)]
+        attempts: list[Any] = [
+            lambda: other.batches.retrieve(mine.id),
+            lambda: other.batches.cancel(mine.id),
+            lambda: other.files.retrieve(mine.input_file_id),
+            lambda: other.files.content(mine.output_file_id or ""),
+            lambda: other.files.delete(mine.input_file_id),
+        ]
+        for attempt in attempts:
+            with pytest.raises(openai.NotFoundError):
+                attempt()
+        with pytest.raises(openai.BadRequestError, match="there is no file"):
+            other.batches.create(input_file_id=mine.input_file_id, endpoint=URL, completion_window="24h")
+
+    def test_names_are_no_paths(self, client: OpenAI, server: Server) -> None:
+        kept = client.files.create(file=("../../../etc/passwd", io.BytesIO(lines(["a"]))), purpose="batch")
+        assert kept.filename == "passwd"
+        headers = {"Authorization": "Bearer first-key"}
+        for name in ("..%2Fkey", "%2e%2e/key", "..%2f..%2fkey", f"{kept.id}%00"):
+            assert httpx.get(f"{server.address}/v1/files/{name}/content", headers=headers).status_code == 404
+
+    def test_uploads_that_are_too_large_or_none(self, client: OpenAI, server: Server) -> None:
+        with pytest.raises(openai.APIStatusError) as refused:
+            client.files.create(file=("x.jsonl", io.BytesIO(b"x" * 20_001)), purpose="batch")
+        assert refused.value.status_code == 413
+        headers = {"Authorization": "Bearer first-key"}
+        huge = httpx.post(f"{server.address}/v1/files", headers=headers, files={"file": b"x" * (4 << 20)})
+        assert huge.status_code == 413
+        with pytest.raises(openai.BadRequestError, match="`purpose` must be batch"):
+            client.files.create(file=("x.jsonl", io.BytesIO(b"x")), purpose="fine-tune")
+        for content in (b"", b"no json", b"[1]", b'{"a": ' * 1000):
+            assert httpx.post(f"{server.address}/v1/batches", headers=headers, content=content).status_code == 400
+
+    @pytest.mark.parametrize(
+        ("fields", "what"),
+        [
+            ({"endpoint": "/v1/nope"}, "endpoint"),
+            ({"completion_window": "soon"}, "completion_window"),
+            ({"completion_window": None}, "completion_window"),
+            ({"metadata": {"a": 1}}, "metadata"),
+            ({"input_file_id": ["x"]}, "input_file_id"),
+        ],
+    )
+    def test_batches_that_cannot_be(self, client: OpenAI, fields: dict[str, Any], what: str) -> None:
+        file = client.files.create(file=("x.jsonl", io.BytesIO(lines(["a"]))), purpose="batch")
+        asked: Any = {"input_file_id": file.id, "endpoint": URL, "completion_window": "24h", **fields}
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.batches.create(**asked)
+        assert refused.value.param == what
+
+    def test_an_ended_batch_cannot_be_cancelled(self, client: OpenAI) -> None:
+        found = ended(client, batch(client, lines(["a"])))
+        with pytest.raises(openai.ConflictError, match="is completed"):
+            client.with_options(max_retries=0).batches.cancel(found.id)
+
+    def test_a_second_server_on_the_store(self, tmp_path: Path) -> None:
+        with serving(tmp_path / "store", "--engine", "replay"):
+            command = [sys.executable, "-m", "blendrun", "serve", "--engine", "replay", "--port", "0"]
+            done = subprocess.run([*command, "--store", tmp_path / "store"], capture_output=True, text=True)
+        assert done.returncode == 73
+        assert "another server works on" in done.stderr
+
+    def test_the_page_and_what_needs_no_key(self, server: Server) -> None:
+        page = httpx.get(server.address)
+        assert page.status_code == 200
+        assert "script-src 'unsafe-inline'" in page.headers["content-security-policy"]
+        assert httpx.get(f"{server.address}/health").json() == {"status": "ok"}
+        assert httpx.get(f"{server.address}/v1/nope").status_code == 404
+
+
+class Slow:
+    """Answers so many requests, and holds all others until it is let go."""
+
+    def __init__(self, free: int) -> None:
+        self.free, self.go, self.asked = free, threading.Event(), 0
+        self._guard = threading.Lock()
+
+    def __call__(self, path: str, body: Any) -> Any:
+        with self._guard:
+            self.asked += 1
+            held = self.asked > self.free
+        if held:
+            self.go.wait(60)
+        return ANSWER
+
+
+NAMES = [f"r{place}" for place in range(12)]
+# More than a server is asked at once.
+MANY = [f"r{place}" for place in range(400)]
+
+
+class TestOnTheWay:
+    def test_a_cancelled_batch_keeps_what_it_has_and_another_goes_on(self, tmp_path: Path) -> None:
+        slow = Slow(3)
+        with answering("m", slow) as address, serving(tmp_path / "store", "--engine", address, *KEYS) as server:
+            client = server.client("first-key")
+            first, other = batch(client, lines(MANY)), batch(client, lines(["other"]))
+            while slow.asked <= 3:
+                time.sleep(0.05)
+            assert client.batches.cancel(first.id).status == "cancelling"
+            slow.go.set()
+            found = ended(client, first)
+            assert found.status == "cancelled"
+            answered = ids_of(client, found.output_file_id)
+            assert len(answered) >= 2
+            assert set(answered) <= set(MANY)
+            assert found.error_file_id is None
+            assert ids_of(client, ended(client, other).output_file_id) == ["other"]
+
+    def test_a_batch_that_is_late_has_an_error_for_each_request_that_is_left(self, tmp_path: Path) -> None:
+        slow = Slow(2)
+        with answering("m", slow) as address, serving(tmp_path / "store", "--engine", address, *KEYS) as server:
+            client = server.client("first-key")
+            asked = batch(client, lines(MANY), window="4s")
+            while slow.asked <= 2:
+                time.sleep(0.05)
+            time.sleep(4)
+            slow.go.set()
+            found = ended(client, asked)
+            assert found.status == "expired"
+            answered, left = ids_of(client, found.output_file_id), ids_of(client, found.error_file_id)
+            assert sorted(answered + left) == sorted(MANY)
+            assert left
+            assert found.error_file_id is not None
+            first = json.loads(client.files.content(found.error_file_id).text.splitlines()[0])
+            assert first["error"]["code"] == "batch_expired"
+
+    def test_a_server_that_is_killed_goes_on_where_it_was(self, tmp_path: Path) -> None:
+        slow = Slow(4)
+        with answering("m", slow) as address:
+            words = ("--engine", address, *KEYS)
+            with serving(tmp_path / "store", *words) as server:
+                client = server.client("first-key")
+                running = batch(client, lines(NAMES))
+                reached(client, running, ("in_progress",), completed=3)
+                # One that has not had its turn, and one whose file is not a batch.
+                waiting, bad = batch(client, lines(["w"])), batch(client, b"nope\n")
+                server.end(signal.SIGKILL)
+            slow.go.set()
+            with serving(tmp_path / "store", *words) as server:
+                client = server.client("first-key")
+                assert ids_of(client, ended(client, running).output_file_id) == NAMES
+                assert ids_of(client, ended(client, waiting).output_file_id) == ["w"]
+                assert ended(client, bad).status == "failed"
+                assert server.end() == 0
+        # What was answered before was not asked again: all that was in flight is, at most.
+        assert slow.asked <= 2 * len(NAMES) + 1 - 3
+
+    def test_a_signal_ends_the_server_and_it_goes_on_later(self, tmp_path: Path) -> None:
+        slow = Slow(4)
+        with answering("m", slow) as address:
+            words = ("--engine", address, *KEYS)
+            with serving(tmp_path / "store", *words) as server:
+                client = server.client("first-key")
+                running = batch(client, lines(NAMES))
+                reached(client, running, ("in_progress",), completed=3)
+                threading.Timer(0.5, slow.go.set).start()
+                assert server.end() == 0
+            with serving(tmp_path / "store", *words) as server:
+                client = server.client("first-key")
+                assert ids_of(client, ended(client, running).output_file_id) == NAMES
