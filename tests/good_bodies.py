@@ -11,4 +11,5 @@ GOOD_BODIES: dict[str, dict[str, Any]] = {
     "/v1/score": {"text_1": "Hi", "text_2": "Ho"},
     "/v1/rerank": {"query": "Hi", "documents": ["Ho"]},
     "/v1/classify": {"input": "Hi"},
+    "/generate": {"text": "Hi"},
 }

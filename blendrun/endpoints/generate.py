@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from blendrun.endpoints.base import MOST_TOKENS, AnswerDemand, Endpoint, ServingPath, Usage, refuse
+from blendrun.endpoints.base import MOST_TOKENS, AnswerDemand, Endpoint, ServingPath, Usage, check_common, refuse
 from blendrun.endpoints.bounds import MOST_LOGPROBS, check_bounds
-from blendrun.endpoints.fields import check_fields, must_be, refuse_field
+from blendrun.endpoints.fields import must_be, refuse_field
 from blendrun.endpoints.inputs import are_ids, characters
 
 # Of SGLang's sampling parameters, but for those that are its own business or blendrun's.
@@ -37,7 +37,7 @@ class Generate(Endpoint):
     names_model = False
 
     def validate(self, body: dict[str, Any]) -> None:
-        check_fields(body)
+        check_common(body)
         text, ids = body.get("text"), body.get("input_ids")
         if (text is None) == (ids is None):
             raise refuse("a request has `text` or `input_ids`, one of them")

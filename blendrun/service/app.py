@@ -86,7 +86,7 @@ class Service:
             self._route("/v1/batches/{name}/cancel", self.cancel, "POST"),
         ]
         handlers = {ApiError: _told_error, HTTPException: _http_error}
-        return Starlette(routes=routes, lifespan=life, exception_handlers=handlers)  # type: ignore[arg-type]
+        return Starlette(routes=routes, lifespan=life, exception_handlers=handlers)
 
     def _route(self, path: str, handler: _Handler, method: str = "GET") -> Route:
         async def guarded(request: Request) -> Response:

@@ -42,7 +42,8 @@ class Store:
             raise unwritable(folder, error, "start the server again") from error
         self.files = _load(folder / "files", FileObject)
         self.batches = _load(folder / "batches", BatchObject)
-        self._numbers = max([0, *(each.number for each in (*self.files.values(), *self.batches.values()))])
+        files, batches = self.files.values(), self.batches.values()
+        self._numbers = max([0, *(each.number for each in files), *(each.number for each in batches)])
         self._sweep()
 
     def close(self) -> None:

@@ -27,6 +27,7 @@ def test_the_order_of_the_registry_is_an_on_disk_code() -> None:
     assert list(ENDPOINTS) == [
         *("/v1/chat/completions", "/v1/completions"),
         *("/v1/embeddings", "/v1/score", "/v1/rerank", "/v1/classify"),
+        "/generate",
     ]
     assert all(endpoint.url == url for url, endpoint in ENDPOINTS.items())
 
