@@ -28,6 +28,8 @@ progress { width: 8rem; height: .55rem; accent-color: var(--bar); display: block
 .completed { color: var(--good); } .failed, .expired { color: var(--bad); }
 .cancelled, .cancelling { color: var(--warm); }
 .note { color: var(--soft); font-size: .875rem; }
+[hidden] { display: none !important; }
+@media (max-width: 40rem) { .wide { display: none; } progress { width: 6rem; } }
 </style>
 </head>
 <body>
@@ -41,7 +43,7 @@ progress { width: 8rem; height: .55rem; accent-color: var(--bar); display: block
 <div class="table" id="table" hidden tabindex="0" role="region" aria-label="Batches">
 <table>
 <thead><tr><th scope="col">Batch</th><th scope="col">Status</th><th scope="col">Requests</th>
-<th scope="col">Created</th><th scope="col">Took</th></tr></thead>
+<th scope="col" class="wide">Created</th><th scope="col">Took</th></tr></thead>
 <tbody id="rows"></tbody>
 </table>
 </div>
@@ -74,7 +76,7 @@ function row(batch) {
     bar.setAttribute("aria-label", "answered");
     requests.append(bar);
   }
-  const created = made("td", new Date(batch.created_at * 1000).toLocaleString());
+  const created = made("td", new Date(batch.created_at * 1000).toLocaleString(), "wide");
   const end = ended(batch) || Math.round(Date.now() / 1000);
   line.append(name, status, requests, created, made("td", span(end - batch.created_at)));
   return line;

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+import blendrun
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.base import EngineSettings
 from blendrun.engine.settings import CPU_PLATFORM, environment, server_args
@@ -92,3 +94,32 @@ def test_planned_prompts_have_the_ids_that_the_runtime_makes(plain_run: PlainRun
     prompts = [tokenizer.render(ENDPOINTS["/v1/chat/completions"], _valid(name)) for name in CHATS]
     ours = {name: ids.tolist() for name, ids in zip(CHATS, tokenizer.encode(prompts), strict=True)}
     assert ours == dict(zip(CHATS, plain_run.ids, strict=True))
+
+
+def test_an_engine_that_stays_gives_the_same_call_after_call(plain_run: PlainRun) -> None:
+    prompts = list(requests.PLAIN_PROMPTS)
+    greedy = {"temperature": 0, "max_new_tokens": requests.PLAIN_TOKENS}
+    with blendrun.Engine("smollm2-135m", options={"device": "cpu"}) as engine:
+        first = engine.generate(prompts, greedy)
+        loaded = engine_processes(engine)
+        assert [answer["text"] for answer in first] == plain_run.texts
+        # Another plan on the same engine: other lengths, all of them in the order that it wants.
+        again = engine.generate(
+            prompts[::-1] * 3, [{**greedy, "max_new_tokens": 1 + n % 3} for n in range(3 * len(prompts))]
+        )
+        assert [answer["output_ids"][0] for answer in again[: len(prompts)]] == [
+            answer["output_ids"][0] for answer in first[::-1]
+        ]
+        assert [answer["meta_info"]["completion_tokens"] for answer in again[:3]] == [1, 2, 3]
+        scored = engine.generate(prompts[0], greedy, return_logprob=True, logprob_start_len=0)["meta_info"]
+        assert len(scored["input_token_logprobs"]) == scored["prompt_tokens"]
+        assert dict(engine.stream(prompts))[0]["meta_info"]["finish_reason"]["type"] in ("length", "stop")
+        assert engine_processes(engine) == loaded
+        assert len(loaded) == 1
+
+
+def engine_processes(engine: blendrun.Engine) -> list[str]:
+    """The engine processes below an Engine."""
+    host = engine._host.pid
+    children = Path(f"/proc/{host}/task/{host}/children").read_text().split()
+    return [pid for pid in children if b"blendrun.engine.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
