@@ -5,12 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from blendrun.cli.foreign_flags import VLLM, Flag
 from blendrun.errors import UsageError
+
+if TYPE_CHECKING:
+    from blendrun.remote.address import Address
+    from blendrun.store.folder import StateFolder
 
 # Of `blendrun run`, for those who come to know it.
 _OWN = {name.replace("_", "-"): Flag(option=name) for name in ("engine", "device", "threads", "replicas", "limit")}
@@ -30,8 +34,7 @@ def run_batch(
     result, 65 bad input, 69 engine lost, 75 run it again.
     """
     given = _parse(flags or [])
-    output = Path(given.pop("output_file"))
-    _run(given, output)
+    _run(given, given.pop("output_file"))
 
 
 def _parse(words: Sequence[str]) -> dict[str, Any]:
@@ -84,19 +87,39 @@ def _take(found: dict[str, Any], notes: list[str], name: str, flag: Flag, value:
         found["engine_args"] |= parse_engine_args([f"{flag.argument}={value if flag.takes else flag.value}"])
 
 
-def _run(given: dict[str, Any], output: Path) -> None:
+def _run(given: dict[str, Any], output: str) -> None:
     from blendrun.backends.options import RunOptions
     from blendrun.backends.session import run_job
+    from blendrun.backends.uploads import address_of
+    from blendrun.jobs.fetched import copy_here
+    from blendrun.remote.address import local_paths
     from blendrun.report.terminal.progress import choose_view
     from blendrun.report.terminal.summary import print_summary
+    from blendrun.store.folder import StateFolder
     from blendrun.store.guard import Target, begins_with
     from blendrun.store.one_file import LINE, write_one_file
 
-    own = output.with_name(f"{output.name}.run")
-    target = Target(output, "-o", own=(Path(given["inputs"][0]),), made=begins_with(LINE))
+    address = address_of(output, "-o")
+    path = Path(output) if address is None else Path(address.name or "results.jsonl")
+    own = path.with_name(f"{path.name}.run")
+    target = Target(path, "-o", own=local_paths(given["inputs"]), made=begins_with(LINE))
     target.check()
     options = RunOptions.of(given | {"output": own, "errors_ok": True})
     summary = run_job(options, choose_view(sys.stderr, quiet=False, verbose=False))
     with target.opened() as file:
-        write_one_file(file, own, options.inputs[0])
+        write_one_file(file, own, copy_here(options.inputs[0], StateFolder(own).spool))
     print_summary(summary, sys.stderr)
+    if address is not None:
+        _upload(path, StateFolder(own), address)
+
+
+def _upload(path: Path, state: StateFolder, address: Address) -> None:
+    """The one file, once. Raises OutputUnavailableError."""
+    from blendrun.report.terminal.progress import choose_view
+    from blendrun.runner.stop import stopping_by_exception
+    from blendrun.store.own_files import OUTPUT
+    from blendrun.store.uploads import deliver, parcel
+
+    with state.locked(), stopping_by_exception(), choose_view(sys.stderr, quiet=False) as listener:
+        if (found := parcel(state, OUTPUT, path, address)) is not None:
+            deliver(state, found, listener)
