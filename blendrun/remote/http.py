@@ -58,8 +58,8 @@ def get(address: Address, part: Part, known: Version | None) -> bool:
         if offset == 0:
             part.restart(version)
         with part.opened(offset) as file:
-            for piece in response.iter_raw(_CHUNK_BYTES):
-                # As it came: what is packed is unpacked where inputs are.
+            # As it came, and when it came: what is packed is unpacked where inputs are.
+            for piece in response.iter_raw():
                 file.write(piece)
         _check_size(part)
     return True

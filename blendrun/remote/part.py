@@ -72,7 +72,7 @@ class Part:
         return self.version is not None and self.version.size == self.size
 
     def finish(self, target: Path) -> None:
-        """It is whole: give it its name. A kill in between leaves a copy without a note, to be fetched again. OSError."""
+        """It is whole: give it its name. A kill in between leaves a copy without a note: fetched again. OSError."""
         self._path.replace(target)
         write_note(self._note, Note(self.version or Version(), whole=True))
         self.version, self.size = None, 0
