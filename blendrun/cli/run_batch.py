@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blendrun.cli.foreign_flags import VLLM, Flag
-from blendrun.errors import UsageError
+from blendrun.errors import InputInvalidError, UsageError
+from blendrun.remote.address import shown
 
 if TYPE_CHECKING:
     from blendrun.remote.address import Address
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 
 # Of `blendrun run`, for those who come to know it.
 _OWN = {name.replace("_", "-"): Flag(option=name) for name in ("engine", "device", "threads", "replicas", "limit")}
+# As torch calls them.
+_DEVICES = {"cuda": "gpu"}
+_ADAPTERS = "lora-modules"
+_LEVEL = re.compile("-O[0-9]")
 _FILES = {"i": "input_file", "input-file": "input_file", "o": "output_file", "output-file": "output_file"}
 
 
@@ -45,26 +51,26 @@ def _parse(words: Sequence[str]) -> dict[str, Any]:
     while rest:
         word = rest.pop(0)
         if not word.startswith("-"):
-            raise UsageError(f"{word!r} belongs to no flag")
-        name, equals, value = word.lstrip("-").replace("_", "-").partition("=")
-        if name == "lora-modules":
-            modules = [value] if equals else []
-            while rest and not rest[0].startswith("-"):
-                modules.append(rest.pop(0))
-            found["engine_args"]["lora_paths"] = modules
-            continue
+            raise UsageError(f"{shown(word)!r} belongs to no flag")
+        name, equals, value = _flag_of(word)
         flag = VLLM.get(name) or _OWN.get(name)
-        if name not in _FILES and flag is None:
-            raise UsageError(f"{word}: blendrun knows no such flag of vllm run-batch; see blendrun run --help")
-        takes = flag is None or flag.takes
-        if takes and not equals:
+        if name not in (*_FILES, _ADAPTERS) and flag is None:
+            raise UsageError(f"--{name}: blendrun knows no such flag of vllm run-batch; see blendrun run --help")
+        if name == _ADAPTERS or (flag is not None and flag.several):
+            values = [value] if equals else []
+            while rest and not rest[0].startswith("-"):
+                values.append(rest.pop(0))
+            value = " ".join(values)
+        elif (flag is None or flag.takes) and not equals:
             if not rest:
                 raise UsageError(f"{word} needs a value")
             value = rest.pop(0)
-        if flag is None:
-            found[_FILES[name]] = value
-        else:
+        if flag is not None:
             _take(found, notes, name, flag, value)
+        elif name == _ADAPTERS:
+            found["engine_args"]["lora_paths"] = value.split(" ")
+        else:
+            found[_FILES[name]] = value
     for note in notes:
         sys.stderr.write(f"blendrun: {note}\n")
     for name, short in (("input_file", "-i"), ("output_file", "-o"), ("model", "--model")):
@@ -74,14 +80,29 @@ def _parse(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def _flag_of(word: str) -> tuple[str, str, str]:
+    """Name of a flag, "=" where a value is joined to it, and the value."""
+    if _LEVEL.fullmatch(word):
+        return "O", "=", word[2:]
+    name, equals, value = word.partition("=")
+    return name.lstrip("-").replace("_", "-"), equals, value
+
+
 def _take(found: dict[str, Any], notes: list[str], name: str, flag: Flag, value: str) -> None:
     from blendrun.engine.settings import parse_engine_args
 
+    if flag.refused is not None:
+        dashes = "-" if len(name) == 1 else "--"
+        raise UsageError(f"{dashes}{name} cannot be kept: {flag.refused}")
+    if not flag.takes and value.lower() in ("false", "0"):
+        if flag.argument is None and flag.option is None:
+            raise UsageError(f"--{name}={value} cannot be kept: {flag.ignored}")
+        return
     if flag.ignored is not None:
         notes.append(f"--{name} does nothing here: {flag.ignored}")
         return
     if flag.option is not None:
-        number = int(value) if value.isascii() and value.isdigit() else value
+        number = int(value) if value.isascii() and value.isdigit() else _DEVICES.get(value, value)
         found[flag.option] = number if flag.takes else True
     elif flag.argument is not None:
         found["engine_args"] |= parse_engine_args([f"{flag.argument}={value if flag.takes else flag.value}"])
@@ -105,12 +126,23 @@ def _run(given: dict[str, Any], output: str) -> None:
     target = Target(path, "-o", own=local_paths(given["inputs"]), made=begins_with(LINE))
     target.check()
     options = RunOptions.of(given | {"output": own, "errors_ok": True})
-    summary = run_job(options, choose_view(sys.stderr, quiet=False, verbose=False))
-    with target.opened() as file:
-        write_one_file(file, own, copy_here(options.inputs[0], StateFolder(own).spool))
-    print_summary(summary, sys.stderr)
+    source = copy_here(options.inputs[0], StateFolder(own).spool)
+    try:
+        summary = run_job(options, choose_view(sys.stderr, quiet=False, verbose=False))
+        with target.opened() as file:
+            write_one_file(file, own, source)
+        print_summary(summary, sys.stderr)
+    except InputInvalidError:
+        # A step of a pipeline may have nothing to do; `blendrun run` takes that for a mistake.
+        if not _is_empty(Path(source)):
+            raise
+        target.write(b"")
     if address is not None:
         _upload(path, StateFolder(own), address)
+
+
+def _is_empty(path: Path) -> bool:
+    return path.is_file() and path.stat().st_size == 0
 
 
 def _upload(path: Path, state: StateFolder, address: Address) -> None:

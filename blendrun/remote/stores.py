@@ -17,7 +17,7 @@ from blendrun.remote.part import Part, Version
 from blendrun.remote.tries import ChangedError, MissingError, PassingError, RefusedError, RemoteError
 from blendrun.text import cut
 
-_RANGE_BYTES = 16 << 20
+RANGE_BYTES = 16 << 20
 # What a store calls the version of an object, the surest first.
 _TAGS = ("ETag", "etag", "generation", "content_md5", "md5Hash")
 _DATES = ("LastModified", "last_modified", "updated", "mtime")
@@ -39,7 +39,7 @@ def get(address: Address, part: Part, known: Version | None) -> bool:
     with part.opened(part.size) as file:
         while found.size is None or part.size < found.size:
             with _errors(address):
-                data: bytes = store.cat_file(path, start=part.size, end=part.size + _RANGE_BYTES)
+                data: bytes = store.cat_file(path, start=part.size, end=part.size + RANGE_BYTES)
             if not data:
                 break
             file.write(data)

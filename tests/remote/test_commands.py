@@ -246,3 +246,35 @@ def test_addresses_in_a_config_file(objects: Objects, tmp_path: Path) -> None:
     done = blendrun("run", f"{objects.url}/in/jobs.jsonl", *REPLAY, "--config", "c.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert puts(objects) == ["/out.jsonl"]
+
+
+def test_run_batch_from_an_address_to_an_address(objects: Objects, tmp_path: Path) -> None:
+    objects.files["/in/jobs.jsonl.gz"] = gzip.compress(JOBS[:-1] + b"\n\n" + BAD)
+    words = ("run-batch", "-i", signed(objects, "/in/jobs.jsonl.gz"), "-o", signed(objects, "/out/results.jsonl"))
+    words += ("--model", "x", "--engine", "replay", "--output-tmp-dir", "/tmp/x")
+    objects.faults.extend([None, status(403)])
+    done = blendrun(*words, cwd=tmp_path)
+    assert done.returncode == 73, done.stderr
+    assert "it lies in results.jsonl, and the same command sends it, without asking an engine again" in done.stderr
+    assert_no_secrets(tmp_path, done.stderr)
+    done = blendrun(*words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    sent = objects.files["/out/results.jsonl"]
+    assert sent == (tmp_path / "results.jsonl").read_bytes()
+    assert ids(tmp_path / "results.jsonl") == [*(f"id {row}" for row in range(20)), "bad"]
+    assert blendrun(*words, cwd=tmp_path).returncode == 0
+    assert puts(objects) == ["/out/results.jsonl"] * 2
+    # The input was asked after once a command, and fetched once.
+    assert [each.headers.get("If-None-Match") is None for each in objects.asked if each.method == "GET"] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_run_batch_of_an_empty_file_at_an_address(objects: Objects, tmp_path: Path) -> None:
+    objects.files["/empty.jsonl"] = b""
+    words = ("-i", f"{objects.url}/empty.jsonl", "-o", f"{objects.url}/out.jsonl", "--model", "x", "--engine", "replay")
+    done = blendrun("run-batch", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert objects.files["/out.jsonl"] == b""
