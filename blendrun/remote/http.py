@@ -6,6 +6,7 @@ used. Redirects are followed by hand, so that none leaves https, and none takes 
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,8 +83,18 @@ def _client(seconds: float) -> Iterator[httpx.Client]:
     import httpx
 
     timeout = httpx.Timeout(seconds, connect=CONNECT_S, write=SILENT_S)
-    with httpx.Client(timeout=timeout, headers={"User-Agent": "blendrun", "Accept": "*/*"}) as client:
-        yield client
+    # It logs each address whole.
+    log = logging.getLogger("httpx")
+    log.addFilter(_nothing)
+    try:
+        with httpx.Client(timeout=timeout, headers={"User-Agent": "blendrun", "Accept": "*/*"}) as client:
+            yield client
+    finally:
+        log.removeFilter(_nothing)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    return False
 
 
 @contextmanager

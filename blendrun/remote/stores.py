@@ -6,6 +6,7 @@ Who asks is for the store's own package to find out, from the environment and it
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from blendrun.remote.tries import ChangedError, MissingError, PassingError, Refu
 from blendrun.text import cut
 
 RANGE_BYTES = 16 << 20
+_SILENCE = logging.NullHandler()
 # What a store calls the version of an object, the surest first.
 _TAGS = ("ETag", "etag", "generation", "content_md5", "md5Hash")
 _DATES = ("LastModified", "last_modified", "updated", "mtime")
@@ -71,6 +73,9 @@ def _opened(address: Address) -> tuple[Any, str]:
     """The store and the path in it. Raises UsageError, RemoteError."""
     check(address)
     import fsspec
+
+    # What it warns of with pages of text is an error here, told in a sentence.
+    logging.getLogger(STORES[address.scheme]).addHandler(_SILENCE)
 
     with _errors(address):
         # Nothing is remembered of what was there a moment ago.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from pathlib import Path
 
@@ -23,6 +24,15 @@ SECRET = "?X-Amz-Signature=5ec2e7f00d"
 def address(objects: Objects) -> Address:
     objects.files["/jobs.jsonl"] = CONTENT
     return Address(f"{objects.url}/jobs.jsonl{SECRET}")
+
+
+def test_libraries_log_nothing_of_it(
+    objects: Objects, address: Address, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    get(address, tmp_path)
+    assert "5ec2e7" not in caplog.text
+    assert logging.getLogger("httpx").filters == []
 
 
 def get(address: Address, folder: Path) -> tuple[bytes, list[str]]:
