@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,3 +77,23 @@ def wait_for(folder: Path, pattern: str, size: int) -> list[Path]:
     while not (found := [path for path in folder.glob(pattern) if path.stat().st_size >= size]):
         Event().wait(0.01)
     return found
+
+
+def test_a_signal_while_an_input_is_fetched_or_an_output_sent(objects: Objects, tmp_path: Path, hold: Event) -> None:
+    objects.files["/jobs.jsonl"] = JOBS
+    reached, sending = Event(), Event()
+    objects.faults.extend([cut_after(70_000, wait=hold, reached=reached)])
+    words = ("run", f"{objects.url}/jobs.jsonl", *REPLAY, "-o", f"{objects.url}/out.jsonl")
+    with start(*words, cwd=tmp_path) as running:
+        assert reached.wait(60)
+        running.terminate()
+        assert running.wait(60) == 75
+    objects.faults.extend([None, read_then_die(20_000, wait=hold, reached=sending)])
+    with start(*words, cwd=tmp_path) as running:
+        assert sending.wait(60)
+        running.terminate()
+        assert running.wait(60) == 75
+    told = json.loads((tmp_path / "out.jsonl.blendrun/status.json").read_bytes())
+    assert (told["status"], told["blendrun"]["exit_code"]) == ("cancelled", 75)
+    assert blendrun(*words, cwd=tmp_path).returncode == 0
+    assert objects.files["/out.jsonl"] == (tmp_path / "out.jsonl").read_bytes()
