@@ -70,5 +70,5 @@ def persist(
             seconds = pause(made, FIRST_S, error.retry_after, _LONGEST_ASKED_S)
             if told < _TOLD:
                 told += 1
-                listener(Note(f"{address.shown} {error}; trying again in {seconds:.0f} s"))
+                listener(Note(f"{address.shown} {error}; trying again in {seconds:.1f} s"))
             time.sleep(seconds)

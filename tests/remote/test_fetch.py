@@ -67,6 +67,26 @@ def test_without_a_version_it_is_fetched_again(objects: Objects, address: Addres
     assert get(address, tmp_path)[0] == b"x"
 
 
+def test_a_date_is_a_version_too(objects: Objects, address: Address, tmp_path: Path) -> None:
+    date = "Sun, 01 Nov 2026 10:00:00 GMT"
+    objects.faults.extend([status(200, CONTENT, **{"Last-Modified": date}), status(304)])
+    assert get(address, tmp_path) == get(address, tmp_path) == (CONTENT, [])
+    assert [each.headers.get("If-Modified-Since") for each in objects.asked] == [None, date]
+
+
+@pytest.mark.parametrize(("tag", "fetched"), [('"a"', 1), ('W/"a"', 2)])
+def test_a_server_that_knows_no_conditions(
+    objects: Objects, address: Address, tmp_path: Path, tag: str, fetched: int
+) -> None:
+    """It sends all each time; only a strong tag says that it is the same, byte for byte."""
+    objects.faults.extend([status(200, CONTENT, ETag=tag)] * 3)
+    get(address, tmp_path)
+    (copy,) = tmp_path.glob("*.jsonl")
+    before = copy.stat().st_mtime_ns
+    assert get(address, tmp_path) == (CONTENT, [])
+    assert (copy.stat().st_mtime_ns == before) is (fetched == 1)
+
+
 @pytest.mark.parametrize(
     "faults",
     [
