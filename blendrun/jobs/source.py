@@ -42,6 +42,7 @@ def open_sources(
     paths: Sequence[str | Path],
     spool_folder: Path,
     longest_window: int = LONGEST_WINDOW,
+    *,
     listener: Listener = ignore,
 ) -> list[Source]:
     """Make every input readable by offset, in the order given.

@@ -79,7 +79,7 @@ def _execute_locked(
     with stopwatch.phase("index"):
         remove_halves(state.spool)
         forget_other_copies(settings.inputs, state.spool)
-        sources = open_sources(settings.inputs, state.spool, settings.longest_window, listener)
+        sources = open_sources(settings.inputs, state.spool, settings.longest_window, listener=listener)
         listener(PhaseStarted("index", ", ".join(map(shown, settings.inputs))))
         job = index_jobs(
             sources,
