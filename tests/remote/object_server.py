@@ -97,7 +97,7 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def status(code: int, body: bytes = b"", **headers: str) -> Fault:
+def status(code: int, body: bytes = b"", headers: dict[str, str] | None = None) -> Fault:
     """That status; of a PUT without having read it."""
 
     def fault(handler: Handler) -> None:
@@ -109,7 +109,7 @@ def status(code: int, body: bytes = b"", **headers: str) -> Fault:
 
 
 def redirect(code: int, location: str) -> Fault:
-    return status(code, Location=location)
+    return status(code, headers={"Location": location})
 
 
 def cut_after(count: int, *, wait: Event | None = None, reached: Event | None = None) -> Fault:

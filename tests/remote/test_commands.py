@@ -82,7 +82,7 @@ def test_the_errors_go_beside_where_no_signature_is_needed(objects: Objects, tmp
     ("faults", "code"),
     [
         ([status(500)], 0),
-        ([status(503, **{"Retry-After": "0"}), status(429)], 0),
+        ([status(503, headers={"Retry-After": "0"}), status(429)], 0),
         ([read_then_die(100)], 0),
         ([read_then_die(None), read_then_die(0)], 0),
         ([redirect(307, "/elsewhere.jsonl")], 0),
@@ -250,8 +250,8 @@ def test_addresses_in_a_config_file(objects: Objects, tmp_path: Path) -> None:
 
 def test_run_batch_from_an_address_to_an_address(objects: Objects, tmp_path: Path) -> None:
     objects.files["/in/jobs.jsonl.gz"] = gzip.compress(JOBS[:-1] + b"\n\n" + BAD)
-    words = ("run-batch", "-i", signed(objects, "/in/jobs.jsonl.gz"), "-o", signed(objects, "/out/results.jsonl"))
-    words += ("--model", "x", "--engine", "replay", "--output-tmp-dir", "/tmp/x")
+    files = ("-i", signed(objects, "/in/jobs.jsonl.gz"), "-o", signed(objects, "/out/results.jsonl"))
+    words = ("run-batch", *files, "--model", "x", "--engine", "replay", "--output-tmp-dir", "/tmp/x")
     objects.faults.extend([None, status(403)])
     done = blendrun(*words, cwd=tmp_path)
     assert done.returncode == 73, done.stderr

@@ -69,7 +69,7 @@ def test_without_a_version_it_is_fetched_again(objects: Objects, address: Addres
 
 def test_a_date_is_a_version_too(objects: Objects, address: Address, tmp_path: Path) -> None:
     date = "Sun, 01 Nov 2026 10:00:00 GMT"
-    objects.faults.extend([status(200, CONTENT, **{"Last-Modified": date}), status(304)])
+    objects.faults.extend([status(200, CONTENT, {"Last-Modified": date}), status(304)])
     assert get(address, tmp_path) == get(address, tmp_path) == (CONTENT, [])
     assert [each.headers.get("If-Modified-Since") for each in objects.asked] == [None, date]
 
@@ -79,7 +79,7 @@ def test_a_server_that_knows_no_conditions(
     objects: Objects, address: Address, tmp_path: Path, tag: str, fetched: int
 ) -> None:
     """It sends all each time; only a strong tag says that it is the same, byte for byte."""
-    objects.faults.extend([status(200, CONTENT, ETag=tag)] * 3)
+    objects.faults.extend([status(200, CONTENT, {"ETag": tag})] * 3)
     get(address, tmp_path)
     (copy,) = tmp_path.glob("*.jsonl")
     before = copy.stat().st_mtime_ns
@@ -91,14 +91,14 @@ def test_a_server_that_knows_no_conditions(
     "faults",
     [
         [status(500)],
-        [status(503, **{"Retry-After": "0"}), status(429), status(408)],
+        [status(503, headers={"Retry-After": "0"}), status(429), status(408)],
         [cut_after(100_000)],
         [cut_after(0), cut_after(1), cut_after(299_000)],
         # Each brings some more, so no number of them is too many.
         [cut_after(20_000)] * 12,
         [cut_after(100_000), status(416)],
-        [cut_after(100_000), status(206, b"other", **{"Content-Range": "bytes 7-11/300000"})],
-        [cut_after(100_000), status(206, b"other", **{"Content-Range": "bytes 100000-100004/300000", "ETag": '"no"'})],
+        [cut_after(100_000), status(206, b"other", {"Content-Range": "bytes 7-11/300000"})],
+        [cut_after(100_000), status(206, b"other", {"Content-Range": "bytes 100000-100004/300000", "ETag": '"no"'})],
     ],
 )
 @pytest.mark.parametrize("ranges", [True, False])
@@ -276,6 +276,6 @@ def test_packed_on_the_way_stays_packed(objects: Objects, address: Address, tmp_
     import gzip
 
     packed = gzip.compress(CONTENT)
-    objects.faults.append(status(200, packed, **{"Content-Encoding": "gzip"}))
+    objects.faults.append(status(200, packed, {"Content-Encoding": "gzip"}))
     assert get(address, tmp_path)[0] == packed
     assert objects.asked[0].headers["Accept-Encoding"] == "identity"
