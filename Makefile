@@ -19,7 +19,7 @@ $(VENV)/.runtime: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(UV) --editable ".[sglang,ray,dev,docs]"
+	$(UV) --editable ".[sglang,ray,remote,dev,docs]"
 	touch $@
 
 demo: $(VENV)/.runtime
@@ -39,7 +39,7 @@ test-quick: $(VENV)/.dev warm
 
 # What takes hours and finds what nobody has seen yet: more examples, many kills, fuzzers.
 test-deep: lint warm
-	$(UV) --editable ".[sglang,ray,dev,docs,fuzz]"
+	$(UV) --editable ".[sglang,ray,remote,dev,docs,fuzz]"
 	$(PYTEST) --hypothesis-profile deep
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/checked-loops $(PYTEST) tests/tree tests/blend tests/simulate
 	BLENDRUN_DIFFERENTIAL=1 $(PYTEST) tests/runtime/test_differential.py

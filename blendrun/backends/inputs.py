@@ -10,6 +10,7 @@ import orjson
 from blendrun.errors import InputInvalidError
 from blendrun.events import Listener, Note
 from blendrun.jobs.kinds import is_answer
+from blendrun.remote.address import is_address
 from blendrun.store.guard import run_of
 
 
@@ -33,7 +34,7 @@ def own_answers(inputs: Sequence[str]) -> tuple[str, ...]:
 
     What cannot be read is none of them; who reads it says so.
     """
-    return tuple(name for name in inputs if name != "-" and _holds_answers(Path(name)))
+    return tuple(name for name in inputs if name != "-" and not is_address(name) and _holds_answers(Path(name)))
 
 
 def _holds_answers(path: Path) -> bool:

@@ -7,9 +7,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from blendrun.backends.options import STDIN, RunOptions
+from blendrun.backends.options import RunOptions
 from blendrun.errors import UsageError
 from blendrun.events import Event, Listener, Note
+from blendrun.remote.address import local_paths
 from blendrun.report.export.metrics import Metrics, is_metrics
 from blendrun.report.export.trace import ChromeTrace, is_trace
 from blendrun.store.folder import StateFolder
@@ -79,5 +80,4 @@ def own_paths(options: RunOptions) -> tuple[Path, ...]:
     # A state folder that cannot be looked at is refused by the run, in a sentence.
     with suppress(OSError):
         kept = sorted(state.path.rglob("*"))
-    inputs = [Path(name) for name in options.inputs if name != STDIN]
-    return (*inputs, state.output, state.errors, whole.output, whole.errors, state.path, *kept)
+    return (*local_paths(options.inputs), state.output, state.errors, whole.output, whole.errors, state.path, *kept)

@@ -15,6 +15,7 @@ import numpy as np
 from blendrun.backends.deadline import LONGEST_S, parse_duration
 from blendrun.backends.inputs import own_answers
 from blendrun.backends.shard import SLURM, parse_shard
+from blendrun.backends.uploads import upload_of, with_local_output
 from blendrun.endpoints.apis.registry import URLS
 from blendrun.endpoints.spellings import url_of
 from blendrun.engine.http.settings import parse_servers
@@ -23,6 +24,7 @@ from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.jobs.spool import LONGEST_WINDOW, ZSTD_CEILING
 from blendrun.names import AUTO, DeviceName, EngineName, LengthMode, OrderName, Overlap, UnknownFields
 from blendrun.paths import at_home, refuse_address
+from blendrun.remote.address import file_name
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import shard_output
 
@@ -89,6 +91,8 @@ class RunArguments(TypedDict, total=False):
     retry_errors: bool
     accept_changes: bool
     overwrite: bool
+    upload: str | None
+    upload_errors: str | None
     metrics_port: int | None
     metrics_textfile: Path | str | None
     trace: Path | str | None
@@ -97,8 +101,9 @@ class RunArguments(TypedDict, total=False):
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run is asked for, one field for each option of `blendrun run` (docs/cli.md says what each does).
 
-    inputs: files in order, "-" for stdin. output: None for one named after the first input, "-" for the same with a
-        copy on stdout, which is the caller's affair.
+    inputs: files or addresses in order, "-" for stdin. output: None for one named after the first input, "-" for the
+        same with a copy on stdout, which is the caller's affair. An address becomes `upload`, and a file of its name
+        the output.
     order, overlap: None leaves them to the plan.
     engine: `EngineName`, or addresses of servers. engine_args: of SGLang's engine, or of the engine that stands for it.
     """
@@ -137,6 +142,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     retry_errors: bool = False
     accept_changes: bool = False
     overwrite: bool = False
+    upload: str | None = None
+    upload_errors: str | None = None
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
     metrics_textfile: Path | None = None
     trace: Path | None = None
@@ -144,7 +151,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> RunOptions:
         """From names and plain values; "auto" leaves a choice open. Raises UsageError naming what is wrong."""
-        found = convert_options(given, cls, "a run")
+        found = convert_options(with_local_output(given), cls, "a run")
         check_endpoint(found.endpoint)
         # Refused now, before anything has begun, rather than where they are used.
         _check_texts(found)
@@ -178,7 +185,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         first = next((name for name in self.inputs if name not in left_out), self.inputs[0])
         if first == STDIN:
             return Path("stdin.answers.jsonl")
-        stem = Path(first).name
+        stem = file_name(first) or "jobs"
         for suffix in _SUFFIXES:
             stem = stem.removesuffix(suffix)
         return Path(f"{stem}.answers.jsonl")
@@ -242,6 +249,7 @@ def _check_texts(options: RunOptions) -> None:
             refuse_address(str(path), f"--{option.replace('_', '-')}")
     if options.deadline is not None and options.deadline.strip().lower() != SLURM:
         parse_duration(options.deadline, "--deadline")
+    upload_of(options)
     if options.shard is not None:
         parse_shard(options.shard)
     if options.max_errors is not None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.machines import machines_of
-from blendrun.backends.options import STDIN, AtLeast1, check_endpoint, convert_options
+from blendrun.backends.options import AtLeast1, check_endpoint, convert_options
 from blendrun.backends.speed import taught
 from blendrun.backends.what_ifs import parse_drafts, what_ifs
 from blendrun.cost.base import Machine
@@ -26,6 +26,7 @@ from blendrun.jobs.source import open_sources
 from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan, make_structure
 from blendrun.planner.workload import Wanted, Workload, load_workload
+from blendrun.remote.address import local_paths, shown
 from blendrun.report.page.page import is_page, make_page
 from blendrun.report.page.subject import plan_subject
 from blendrun.report.schemas.plan import MachineRow, PlanReport, plan_json
@@ -157,7 +158,7 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
             _save(save, made, plan_json(report))
         if page is not None:
             listener(PhaseStarted("write", str(page.path)))
-            make_page([plan_subject(report, " ".join(options.inputs))], page)
+            make_page([plan_subject(report, " ".join(map(shown, options.inputs)))], page)
         return report, workload.first_prompt
 
 
@@ -167,7 +168,7 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
     # Once now: a wrong price is refused before anything is read.
     options.choice(machines[0].card.name)
     wanted = Wanted(str(options.model), options.tokenizer, options.limit, options.endpoint)
-    workload = load_workload(open_sources(options.inputs, spool), wanted, listener)
+    workload = load_workload(open_sources(options.inputs, spool, listener=listener), wanted, listener)
     structure = make_structure(workload.prompts, workload.model, options.lengths, listener)
     plans, rows = [], []
     for on in machines:
@@ -202,7 +203,7 @@ def _target(options: PlanOptions, option: str, made: Made | None) -> Target | No
     path: Path | None = getattr(options, option)
     if path is None:
         return None
-    own = tuple(Path(name) for name in options.inputs if name != STDIN)
+    own = local_paths(options.inputs)
     target = Target(path, f"--{option.replace('_', '-')}", own, made, options.overwrite)
     target.check()
     return target

@@ -17,6 +17,7 @@ from blendrun.backends.listeners import listening
 from blendrun.backends.options import RunOptions
 from blendrun.backends.permissions import with_media
 from blendrun.backends.registry import open_backend
+from blendrun.backends.uploads import upload_of
 from blendrun.engine.base import Platform
 from blendrun.engine.child import EarlyChildren
 from blendrun.engine.kept import KeptEngines
@@ -145,6 +146,7 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         accept_changes=options.accept_changes,
         retry_errors=options.retry_errors,
         overwrite=options.overwrite,
+        upload=upload_of(options),
         patience=Patience(
             restarts=options.max_restarts,
             drain=options.drain_timeout,

@@ -164,7 +164,7 @@ def _refuse_both(context: typer.Context, jobs: list[str] | None) -> None:
     for name in _RECIPE if jobs else ():
         source = context.get_parameter_source(name)
         if source is not None and source.name not in ("DEFAULT", "DEFAULT_MAP"):
-            raise UsageError(f"--{name} is for made workloads, and {(jobs or [''])[0]} is given: leave one of them out")
+            raise UsageError(f"--{name} is for made workloads, and a file is given: leave one of them out")
 
 
 def _of_recipe(asked: Asked, listener: Listener) -> BenchReport:
@@ -202,6 +202,7 @@ def _of_jobs(asked: Asked, listener: Listener) -> BenchReport:
     from blendrun.jobs.source import open_sources
     from blendrun.planner.plan import make_structure
     from blendrun.planner.workload import Wanted, load_workload
+    from blendrun.remote.address import shown
     from blendrun.report.schemas.bench import bench_report
     from blendrun.scratch import scratch_folder
 
@@ -210,7 +211,7 @@ def _of_jobs(asked: Asked, listener: Listener) -> BenchReport:
     choice, machines = _choice(asked), _machines(asked)
     with scratch_folder("bench") as spool:
         workload = load_workload(
-            open_sources(asked.jobs, spool),
+            open_sources(asked.jobs, spool, listener=listener),
             Wanted(asked.model, asked.tokenizer),
             listener,
         )
@@ -218,7 +219,7 @@ def _of_jobs(asked: Asked, listener: Listener) -> BenchReport:
         listener(Note(warning, warning=True))
     structure = make_structure(workload.prompts, workload.model, LengthMode.AUTO, listener)
     cells = cells_of_file(workload, structure, machines, choice, listener)
-    return bench_report(", ".join(asked.jobs), workload.model.name, machines, None, cells, ())
+    return bench_report(", ".join(map(shown, asked.jobs)), workload.model.name, machines, None, cells, ())
 
 
 def _choice(asked: Asked) -> Choice:

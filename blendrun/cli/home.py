@@ -10,13 +10,15 @@ import typer.core
 
 from blendrun.cli.foreign_flags import hint
 from blendrun.errors import UsageError
-from blendrun.paths import at_home
+from blendrun.paths import at_home, scheme
 
 # Parameters that are paths, lists of them, or texts that may be paths. A model's name is resolved elsewhere.
 PATHS = (
     *("jobs", "output", "config", "hardware", "tokenizer", "trace", "metrics_textfile", "allow_media_files"),
     *("order_out", "save", "report", "run", "runs", "plan", "plot", "keep"),
 )
+# Of those, what a run has left.
+_RUNS = ("output", "run", "runs")
 # What typer raises for any words that it cannot take; its own name for it is private.
 _WRONG_WORDS: type[Exception] = typer.BadParameter.__mro__[1]
 
@@ -44,6 +46,8 @@ def _at_home(name: str, value: Any) -> Any:
         return type(value)(_at_home(name, each) for each in value)
     if not isinstance(value, str | Path):
         return value
+    if name in _RUNS and isinstance(value, Path) and (kind := scheme(str(value))) is not None:
+        raise UsageError(f"{kind}://… is an address; give the file here that was sent there")
     if name == "hardware":
         return ",".join(map(at_home, str(value).split(",")))
     return type(value)(at_home(str(value)))

@@ -83,6 +83,7 @@ def live(
     meanwhile.
     """
     from blendrun.bench.keep import kept_folder
+    from blendrun.remote.address import local_paths
     from blendrun.report.export.plot import picture
     from blendrun.report.schemas.live import live_json
     from blendrun.report.terminal.live import plot_live, print_live
@@ -91,7 +92,7 @@ def live(
 
     target = None if plot is None else picture(plot, jobs, overwrite=overwrite)
     if keep is not None:
-        keep = kept_folder(keep, map(Path, jobs), overwrite=overwrite)
+        keep = kept_folder(keep, local_paths(jobs), overwrite=overwrite)
     asked = Asked(
         jobs, model, orders, overlap, kv_tokens, limit, repeat, hardware, engine_arg or [], device, threads, keep
     )
@@ -113,7 +114,7 @@ def _measure(asked: Asked, listener: Listener) -> LiveReport:
     orders, overlaps = _choices(asked)
     with scratch_folder("bench") as scratch:
         folder = asked.keep or scratch
-        sources = open_sources(asked.jobs, scratch)
+        sources = open_sources(asked.jobs, scratch, listener=listener)
         with index_jobs(sources, limit=asked.limit) as job:
             return _of_job(job, orders, overlaps, folder, asked, listener)
 
@@ -139,12 +140,13 @@ def _of_job(
     from blendrun.errors import UsageError
     from blendrun.models.resolve import resolve_model
     from blendrun.planner.run_planner import RunPlanner
+    from blendrun.remote.address import file_name, shown
     from blendrun.report.schemas.live import live_report
 
     if asked.model is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     if not len(job.accepted):
-        raise UsageError(f"{asked.jobs[0]} has no request to run")
+        raise UsageError(f"{shown(asked.jobs[0])} has no request to run")
     platform = platform_of(asked.device)
     arguments = parse_engine_args(asked.engine_arg)
     weights = needs_weights(arguments)
@@ -169,7 +171,7 @@ def _of_job(
     ).run(listener)
     return live_report(
         rounds,
-        job=", ".join(Path(name).name for name in asked.jobs),
+        job=", ".join(map(file_name, asked.jobs)),
         requests=len(job.accepted),
         model=model.name,
         platform=platform,

@@ -16,7 +16,7 @@ def plan(
     context: typer.Context,
     jobs: Annotated[
         list[str],
-        typer.Argument(help="Request files or traces (.jsonl, .gz, .zst), or - for stdin.", metavar="JOBS"),
+        typer.Argument(help="Request files, traces (.jsonl, .gz, .zst) or addresses, or - for stdin.", metavar="JOBS"),
     ],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id or folder.")

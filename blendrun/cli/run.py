@@ -27,7 +27,9 @@ def run(
     context: typer.Context,
     jobs: Annotated[
         list[str],
-        typer.Argument(help="Files of OpenAI Batch lines (.jsonl, .gz, .zst), or - for stdin.", metavar="JOBS"),
+        typer.Argument(
+            help="Files or addresses of OpenAI Batch lines (.jsonl, .gz, .zst), or - for stdin.", metavar="JOBS"
+        ),
     ],
     model: Annotated[
         str | None,
@@ -35,7 +37,11 @@ def run(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="Output file. Default: <first job>.answers.jsonl here; - for stdout."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Output file, or the address it is sent to. Default: <first job>.answers.jsonl here; - for stdout.",
+        ),
     ] = None,
     order: Annotated[
         str,
@@ -176,6 +182,16 @@ def run(
         bool,
         typer.Option("--overwrite", help="Replace an output no run of blendrun made."),
     ] = False,
+    upload: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Send the output there (https, s3, gs, az) once it is written."),
+    ] = None,
+    upload_errors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Send the errors file there. Default: beside the output, but for signed addresses."
+        ),
+    ] = None,
 ) -> None:
     """Answer every request of JOBS with MODEL. The same command again resumes.
 

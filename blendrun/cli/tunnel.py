@@ -95,6 +95,7 @@ def _measure(asked: Asked, listener: Listener) -> TunnelReport:
     from blendrun.jobs.source import open_sources
     from blendrun.planner.plan import Choice, cost_structure, make_plan, make_structure
     from blendrun.planner.workload import Wanted, load_workload
+    from blendrun.remote.address import file_name
     from blendrun.report.schemas.tunnel import tunnel_report
     from blendrun.scratch import scratch_folder
 
@@ -107,7 +108,7 @@ def _measure(asked: Asked, listener: Listener) -> TunnelReport:
     machines = machines_of(asked.hardware, "1")
     limits = EngineLimits(pool_tokens=asked.kv_tokens, max_running=asked.max_running)
     with scratch_folder("bench") as scratch:
-        sources = open_sources(asked.jobs, scratch)
+        sources = open_sources(asked.jobs, scratch, listener=listener)
         workload = load_workload(sources, Wanted(asked.model, asked.tokenizer, asked.limit), listener)
         for warning in workload.warnings:
             listener(Note(warning, warning=True))
@@ -117,5 +118,5 @@ def _measure(asked: Asked, listener: Listener) -> TunnelReport:
             listener(PhaseStarted("simulate", f"{len(structure.prompts):,} requests on {on.card.name}"))
             plan = make_plan(cost_structure(structure, workload.model.card, on, limits=limits), choice, listener)
             found.append(run_tunnels(plan, processes, scratch, listener))
-    job = ", ".join(Path(name).name for name in asked.jobs)
+    job = ", ".join(map(file_name, asked.jobs))
     return tunnel_report(found, job=job, model=workload.model.name)

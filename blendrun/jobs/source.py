@@ -6,13 +6,16 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from blendrun.errors import InputMissingError, UsageError
+from blendrun.events import Listener, ignore
 from blendrun.jobs import kinds
+from blendrun.jobs.fetched import fetched
 from blendrun.jobs.spool import HEAD_BYTES, LONGEST_WINDOW, packing, refuse_foreign, spool, spool_file
 from blendrun.paths import how_to_read, scheme
+from blendrun.remote.address import is_address, parse_address, shown
 
 STDIN = "-"
 # A Job names a row's source in 16 bits.
@@ -23,10 +26,10 @@ MAX_SOURCES = 65_535
 class Source:
     """One input, readable at any offset.
 
-    name: as the user gave it, for messages; "<stdin>" for `-`.
-    path: the file to read; the input itself, or its unpacked copy.
+    name: as the user gave it, for messages; "<stdin>" for `-`; an address without what is secret in it.
+    path: the file to read; the input itself, or its copy, unpacked.
     size: bytes of that file.
-    copied: whether it is such a copy, in the state folder.
+    copied: whether it is a copy, in the state folder.
     """
 
     name: str
@@ -35,13 +38,20 @@ class Source:
     copied: bool = False
 
 
-def open_sources(paths: Sequence[str | Path], spool_folder: Path, longest_window: int = LONGEST_WINDOW) -> list[Source]:
+def open_sources(
+    paths: Sequence[str | Path],
+    spool_folder: Path,
+    longest_window: int = LONGEST_WINDOW,
+    *,
+    listener: Listener = ignore,
+) -> list[Source]:
     """Make every input readable by offset, in the order given.
 
     Plain files stay where they are. Gzip and zstd (by content, not by name), pipes and `-` are unpacked into
-    `spool_folder` (made when first needed), each as a file named by its content.
+    `spool_folder` (made when first needed), each as a file named by its content. What lies at an address is fetched
+    there first.
 
-    longest_window: of zstd, as a power of two.
+    longest_window: of zstd, as a power of two. listener: told how far a fetch is.
 
     Raises UsageError (no input, or one given twice), InputMissingError (not there, not readable, a folder),
     InputInvalidError (truncated or corrupt), OutputUnavailableError (the spool folder cannot be written).
@@ -52,20 +62,27 @@ def open_sources(paths: Sequence[str | Path], spool_folder: Path, longest_window
         raise UsageError(f"{len(paths):,} input files; at most {MAX_SOURCES:,} can be one job, so join some")
     names = [_display(path) for path in paths]
     _check_all(paths, names)
-    return [_open(path, name, spool_folder, longest_window) for path, name in zip(paths, names, strict=True)]
+    opened = []
+    for path, name in zip(paths, names, strict=True):
+        here = fetched(str(path), spool_folder, listener) if is_address(path) else path
+        source = _open(here, name, spool_folder, longest_window)
+        opened.append(source if here is path else replace(source, copied=True))
+    return opened
 
 
 def _display(path: str | Path) -> str:
     # A file name need not be UTF-8, but every message and output file is.
-    return "<stdin>" if str(path) == STDIN else os.fsencode(path).decode(errors="replace")
+    return "<stdin>" if str(path) == STDIN else shown(os.fsdecode(path))
 
 
 def _check_all(paths: Sequence[str | Path], names: Sequence[str]) -> None:
     """Refuse what can be refused before the first large file is unpacked."""
-    seen: dict[tuple[int, int], str] = {}
+    seen: dict[tuple[int, int] | str, str] = {}
     for path, name in zip(paths, names, strict=True):
         if str(path) == STDIN:
-            identity = (-1, -1)
+            identity: tuple[int, int] | str = STDIN
+        elif is_address(path):
+            identity = parse_address(str(path)).key
         else:
             try:
                 status = Path(path).stat()

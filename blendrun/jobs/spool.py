@@ -110,7 +110,7 @@ def remove_others(folder: Path, keep: Collection[Path]) -> None:
     """Remove copies, and notes of them, of inputs that are no longer the job's. keep: paths of those that are."""
     names = {path.name for path in keep}
     with suppress(OSError):
-        for path in list(folder.iterdir()):
+        for path in [path for path in folder.iterdir() if not path.is_dir()]:
             name = path.name if path.suffix == ".jsonl" else _noted(path)
             if name not in names:
                 path.unlink(missing_ok=True)

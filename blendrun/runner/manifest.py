@@ -6,6 +6,7 @@ from pathlib import Path
 
 from blendrun.jobs.job import Job
 from blendrun.names import Purpose
+from blendrun.remote.address import is_address, shown
 from blendrun.runner.settings import RunSettings
 from blendrun.store.folder import path_text
 from blendrun.store.manifest import SCHEMA_VERSION, Manifest
@@ -23,7 +24,7 @@ def manifest_of(settings: RunSettings, job: Job, rows: Rows | None, purpose: Pur
     return Manifest(
         schema_version=SCHEMA_VERSION,
         versions={"blendrun": __version__, **settings.versions},
-        inputs=tuple("<stdin>" if name == "-" else path_text(Path(name).resolve()) for name in settings.inputs),
+        inputs=tuple(map(_input, settings.inputs)),
         input_fingerprint=job.fingerprint,
         limit=settings.limit,
         model=path_text(settings.model),
@@ -33,3 +34,9 @@ def manifest_of(settings: RunSettings, job: Job, rows: Rows | None, purpose: Pur
         shard=str(settings.shard) if settings.shard is not None else None,
         division=rows.division if rows is not None else None,
     )
+
+
+def _input(name: str) -> str:
+    if name == "-":
+        return "<stdin>"
+    return shown(name) if is_address(name) else path_text(Path(name).resolve())

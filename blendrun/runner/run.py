@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from pathlib import Path
 
 from blendrun.errors import (
     BlendrunError,
@@ -17,12 +16,14 @@ from blendrun.errors import (
 )
 from blendrun.events import Listener, PhaseStarted
 from blendrun.files import written_through
+from blendrun.jobs.fetched import forget_other_copies
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.lines_read import LinesRead
 from blendrun.jobs.source import open_sources
 from blendrun.jobs.spool import remove_halves
 from blendrun.names import Purpose
 from blendrun.paths import how_to_read, scheme
+from blendrun.remote.address import is_address, local_paths, shown
 from blendrun.runner.invocation import Invocation
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
@@ -34,6 +35,7 @@ from blendrun.store.guard import refuse_inputs, refuse_other_runs
 from blendrun.store.shards import read_rows, take_shard
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import Stopwatch, Summary
+from blendrun.store.uploads import deliver, parcels
 from blendrun.text import cut, printable
 
 
@@ -51,7 +53,7 @@ def execute(settings: RunSettings, make_engine: MakeEngine, listener: Listener) 
         raise OutputUnavailableError(f"cannot write {state.output}: {error.strerror}; give another -o") from error
     with state.locked():
         check_writable(state)
-        inputs = tuple(map(path_text, settings.inputs))
+        inputs = tuple(map(shown, settings.inputs))
         status = StatusFile(state.status, model=path_text(settings.model), inputs=inputs, output=settings.output)
         try:
             with stops_as_errors():
@@ -75,9 +77,10 @@ def _execute_locked(
     make_engine: MakeEngine,
 ) -> Summary:
     with stopwatch.phase("index"):
-        listener(PhaseStarted("index", ", ".join(settings.inputs)))
         remove_halves(state.spool)
-        sources = open_sources(settings.inputs, state.spool, settings.longest_window)
+        forget_other_copies(settings.inputs, state.spool)
+        sources = open_sources(settings.inputs, state.spool, settings.longest_window, listener=listener)
+        listener(PhaseStarted("index", ", ".join(map(shown, settings.inputs))))
         job = index_jobs(
             sources,
             limit=settings.limit,
@@ -94,7 +97,22 @@ def _execute_locked(
             goes_on = state.begun and settings.resume and not settings.accept_changes
             with stopwatch.phase("divide"):
                 job, rows = take_shard(job, settings.shard, read_rows(state) if goes_on else None, listener)
-        return Invocation(settings, state, job, stopwatch, listener, status, lines, rows, purpose).execute(make_engine)
+        invocation = Invocation(settings, state, job, stopwatch, listener, status, lines, rows, purpose)
+        summary = invocation.execute(make_engine)
+    _upload(settings, state, summary, status, listener)
+    return summary
+
+
+def _upload(
+    settings: RunSettings, state: StateFolder, summary: Summary, status: StatusFile, listener: Listener
+) -> None:
+    """Send what has not arrived yet. Raises OutputUnavailableError; the summary stays that of a finished run."""
+    if settings.upload is None or not (waiting := parcels(state, settings.upload, listener)):
+        return
+    status.open()
+    for each in waiting:
+        deliver(state, each, listener)
+    status.end(summary)
 
 
 def _leave_summary(settings: RunSettings, state: StateFolder, stopwatch: Stopwatch, ends: BaseException) -> None:
@@ -105,7 +123,7 @@ def _leave_summary(settings: RunSettings, state: StateFolder, stopwatch: Stopwat
         exit_code=exit_code_of(ends),
         reason=printable(cut(str(ends) or type(ends).__name__)),
         output=settings.output,
-        inputs=tuple(map(path_text, settings.inputs)),
+        inputs=tuple(map(shown, settings.inputs)),
         model=path_text(settings.model),
         engine=settings.engine,
         order=str(settings.order),
@@ -120,7 +138,7 @@ def _leave_summary(settings: RunSettings, state: StateFolder, stopwatch: Stopwat
 def _refuse_missing_input(settings: RunSettings) -> None:
     """Before anything is made: a mistyped name must leave no state folder behind."""
     for name in settings.inputs:
-        if name != "-" and not os.path.lexists(name):
+        if name != "-" and not is_address(name) and not os.path.lexists(name):
             if scheme(name) is not None:
                 raise InputMissingError(how_to_read(name))
             raise InputMissingError(f"cannot read {name}: no such file; check the path")
@@ -128,7 +146,7 @@ def _refuse_missing_input(settings: RunSettings) -> None:
 
 def _refuse_foreign_output(settings: RunSettings, state: StateFolder) -> None:
     """Never write over an input, nor over a file that no run of blendrun made. Raises OSError too."""
-    inputs = [Path(name) for name in settings.inputs if name != "-"]
+    inputs = local_paths(settings.inputs)
     if settings.shard_of is not None:
         refuse_inputs(StateFolder(settings.shard_of), inputs)
     refuse_inputs(state, inputs)

@@ -21,6 +21,7 @@ from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.replica import Patience
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import Shard
+from blendrun.store.uploads import Upload
 from blendrun.tokens.check import RefusedPrompts
 
 
@@ -37,7 +38,7 @@ class RunSettings:
     check_answers: an answer that breaks its promise is an error line; without it such answers are only counted.
     shows_tools: whether the model's chat template shows tools to it; None where nobody knows. speed: of the engines,
     where they are this machine's: what their steps are compared with, and what learns from them. purpose: what a job's
-    lines need an engine for; None where engines take all.
+    lines need an engine for; None where engines take all. upload: where the files are sent once they are written.
     """
 
     inputs: tuple[str, ...]
@@ -69,6 +70,7 @@ class RunSettings:
     accept_changes: bool = False
     retry_errors: bool = False
     overwrite: bool = False
+    upload: Upload | None = None
     speed: OwnSpeed | None = None
     patience: Patience = field(default_factory=Patience)
     versions: dict[str, str] = field(default_factory=dict)

@@ -143,6 +143,11 @@ class StateFolder:
         return self.path / "merged.json"
 
     @property
+    def uploads(self) -> Path:
+        """What was sent to addresses."""
+        return self.path / "uploads.json"
+
+    @property
     def parts(self) -> Path:
         """Passing names of files that are being written elsewhere."""
         return self.path / "parts"
@@ -216,7 +221,8 @@ class StateFolder:
         ]
         # Of data-parallel ranks behind the first.
         replicas += self.path.glob("*-steps*.jsonl")
-        spooled = [path for path in self.spool.glob("*") if path not in keep]
+        # What was fetched stays: whether it is still what is at its address was just looked at.
+        spooled = [path for path in self.spool.glob("*") if path not in keep and not path.is_dir()]
         for path in (
             self.summary,
             self.status,
@@ -224,6 +230,7 @@ class StateFolder:
             self.plan,
             self.shard,
             self.lines,
+            self.uploads,
             self.records,
             self.unkept,
             self.steps,

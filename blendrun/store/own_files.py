@@ -96,7 +96,7 @@ class OwnFiles:
         """
         for name, path in self._names.items():
             if trusted and not self.records and path.is_file():
-                self.records += (_read(name, path),)
+                self.records += (record_of(name, path),)
         for name in self._names:
             self._check(name, None)
 
@@ -137,12 +137,12 @@ class OwnFiles:
     def _matches(self, record: WrittenFile) -> bool:
         path = self._names[record.name]
         try:
-            return path.stat().st_size == record.size and _read(record.name, path) == record
+            return path.stat().st_size == record.size and record_of(record.name, path) == record
         except OSError:
             return False
 
 
-def _read(name: str, path: Path) -> WrittenFile:
+def record_of(name: str, path: Path) -> WrittenFile:
     """The record of a file as it is. Raises OSError."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))

@@ -30,6 +30,7 @@ from blendrun.errors import (
 from blendrun.events import Listener
 from blendrun.files import file_mode, remove_written, replacing, write_atomically, written_through
 from blendrun.jobs.job import Job
+from blendrun.remote.address import local_paths
 from blendrun.store import manifest as manifests
 from blendrun.store.folder import StateFolder, path_text
 from blendrun.store.guard import refuse_inputs, refuse_other_runs
@@ -146,7 +147,7 @@ def merge_shards(output: Path, *, overwrite: bool = False) -> Merged:
     states = _states(output)
     rows = _finished(states)
     made = _check_together(states, rows)
-    inputs = [Path(name) for name in dict.fromkeys(name for each in made for name in each.inputs)]
+    inputs = local_paths(dict.fromkeys(name for each in made for name in each.inputs))
     try:
         # What the shards wrote is read, too.
         refuse_inputs(whole, [*inputs, *(path for each in states for path in (each.output, each.errors))])

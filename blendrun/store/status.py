@@ -20,7 +20,13 @@ from blendrun.store.summary import Summary
 _INTERVAL_S = 2.0
 _RUNNING = ("run", "isolate", "drain")
 # Batch status while a phase runs; all others are "in_progress".
-_OF_PHASE = {"index": "validating", "write": "finalizing", "drain": "cancelling"}
+_OF_PHASE = {
+    "fetch": "validating",
+    "index": "validating",
+    "write": "finalizing",
+    "upload": "finalizing",
+    "drain": "cancelling",
+}
 # Ends of a run by exit code; what is "cancelled" is resumed by the same command.
 _OF_EXIT = {75: "cancelled", 130: "cancelled"}
 
@@ -195,7 +201,9 @@ class StatusFile:
             changed = {f"{status}_at": int(time.time())}
         # A file's name need not be Unicode.
         detail = event.detail.encode(errors="replace").decode()
-        invocation = msgspec.structs.replace(self._status.blendrun, phase=event.name, detail=detail, left_seconds=None)
+        invocation = msgspec.structs.replace(
+            self._status.blendrun, phase=event.name, detail=detail, left_seconds=None, exit_code=None
+        )
         self._status = msgspec.structs.replace(self._status, status=status, blendrun=invocation, **changed)
 
     def _advance(self, event: Progress) -> None:

@@ -87,9 +87,8 @@ def test_a_file_whose_name_begins_so_and_a_user_whom_nobody_knows(home: Path) ->
 @pytest.mark.parametrize(
     ("address", "how"),
     [
-        ("https://host/a/jobs.jsonl", "curl -sSfL 'https://host/a/jobs.jsonl' | blendrun run -"),
-        ("s3://bucket/jobs.jsonl", "aws s3 cp 's3://bucket/jobs.jsonl' - | blendrun run -"),
-        ("gs://bucket/jobs.jsonl", "gcloud storage cat 'gs://bucket/jobs.jsonl' | blendrun run -"),
+        ("ftp://host/a/jobs.jsonl", "ftp:// is fetched by nobody here (https, s3, gs and az are)"),
+        ("hdfs://host/jobs.jsonl", "curl -sSfL ADDRESS | blendrun run - -o answers.jsonl"),
         ("file:///data/jobs.jsonl", "give the file's path, /data/jobs.jsonl"),
     ],
 )
@@ -103,7 +102,7 @@ def test_an_address_as_input(home: Path, tmp_path: Path, command: tuple[str, ...
 
 @pytest.mark.parametrize("option", ["--output", "--trace", "--metrics-textfile"])
 def test_an_address_to_write_to(home: Path, tmp_path: Path, option: str) -> None:
-    done = blendrun("run", "~/jobs.jsonl", option, "s3://bucket/a", *REPLAY, cwd=tmp_path, env=environment())
+    done = blendrun("run", "~/jobs.jsonl", option, "ftp://host/a", *REPLAY, cwd=tmp_path, env=environment())
     assert done.returncode == 2
     assert "is an address; write to a file, and copy that there" in done.stderr
     assert names(tmp_path) == {"home"}

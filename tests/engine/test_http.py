@@ -10,13 +10,14 @@ from typing import Any
 import orjson
 import pytest
 
+from blendrun.backoff import pause, retry_after
 from blendrun.endpoints.base import Usage
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.base import Planned, WorkItem
 from blendrun.engine.http.answer import NoAnswerError, answer_of, refusal_of
 from blendrun.engine.http.body import ask
 from blendrun.engine.http.limit import Limit
-from blendrun.engine.http.retry import Verdict, meaning_of, pause, retry_after
+from blendrun.engine.http.retry import Verdict, meaning_of
 from blendrun.engine.http.settings import HttpSettings, parse_servers
 from blendrun.errors import UsageError
 

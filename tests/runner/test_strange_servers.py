@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from blendrun.backoff import pause, retry_after
 from blendrun.engine.base import Engine
 from blendrun.engine.http.client import http_client
 from blendrun.engine.http.engine import HttpEngine
-from blendrun.engine.http.retry import pause, retry_after
 from blendrun.engine.http.server import ServerAwayError, ServerInfo, look
 from blendrun.engine.http.settings import HttpSettings
 from blendrun.errors import EngineUnavailableError

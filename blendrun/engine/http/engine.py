@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from blendrun.backoff import pause, retry_after
 from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.engine.failure import failure
 from blendrun.engine.http.answer import NoAnswerError, answer_of, message_of, refusal_of
@@ -18,7 +19,7 @@ from blendrun.engine.http.client import http_client, most_connections
 from blendrun.engine.http.exchange import Reply, UnreadableReplyError
 from blendrun.engine.http.exchange import asked as exchange
 from blendrun.engine.http.limit import Limit
-from blendrun.engine.http.retry import NOT_THE_REQUESTS, Verdict, meaning_of, pause, retry_after
+from blendrun.engine.http.retry import NOT_THE_REQUESTS, Verdict, meaning_of
 from blendrun.engine.http.server import ServerAwayError, ServerInfo, look, reason_of, refused
 from blendrun.engine.http.settings import HttpSettings
 from blendrun.engine.one_large import OneLarge

@@ -1,19 +1,8 @@
-"""What an exchange with a server means for its request, and when to try again."""
+"""What an exchange with a server means for its request."""
 
 from __future__ import annotations
 
-import math
-import random
-import time
-from email.utils import parsedate_to_datetime
 from enum import Enum
-
-# Seconds before a try at most.
-_LONGEST_S, _MOST_DOUBLINGS = 30.0, 10
-# A server may ask for longer; more than that is a mistake of its clock or ours.
-_LONGEST_ASKED_S = 3600.0
-# Of a header: no number and no date is longer.
-_LONGEST_HEADER = 64
 
 # Refusals that speak of the server: a redirect, payment, a path that is not there.
 NOT_THE_REQUESTS = (301, 302, 303, 307, 308, 402, 404, 405)
@@ -50,28 +39,3 @@ def meaning_of(status: int) -> Verdict:
     if status == 408 or status >= 500:
         return Verdict.FAILED
     return Verdict.REFUSED
-
-
-def pause(tries: int, first: float, asked: float | None = None, longest_asked: float = _LONGEST_ASKED_S) -> float:
-    """Seconds until the next try, of which `tries` were made. asked: what the server asked for, longest_asked: at most.
-
-    first: before the second try at most; twice as long before each one after it. It is drawn from the upper half, so
-    that requests that failed together do not come back together.
-    """
-    longest = min(first * 2 ** min(tries - 1, _MOST_DOUBLINGS), _LONGEST_S)
-    return max(random.uniform(longest / 2, longest), min(asked or 0.0, longest_asked, _LONGEST_ASKED_S))
-
-
-def retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header: a number or a date (RFC 9110, 10.2.3); None where it cannot be read."""
-    if value is None or len(value) > _LONGEST_HEADER:
-        return None
-    try:
-        seconds = float(value)
-        return max(seconds, 0.0) if math.isfinite(seconds) else None
-    except ValueError:
-        pass
-    try:
-        return max(parsedate_to_datetime(value).timestamp() - time.time(), 0.0)
-    except (ValueError, TypeError, OverflowError, OSError):
-        return None

@@ -23,8 +23,8 @@ _LOOPBACK = "127.0.0.1"
 _TEXT_INTERVAL_S = 15.0
 # All that a run can be in, so that each is a series from the start.
 PHASES = (
-    *("index", "model", "check", "grammars", "tokenise", "compile", "tree", "blend", "simulate"),
-    *("load", "run", "isolate", "drain", "write"),
+    *("fetch", "index", "model", "check", "grammars", "tokenise", "compile", "tree", "blend", "simulate"),
+    *("load", "run", "isolate", "drain", "write", "upload"),
 )
 
 

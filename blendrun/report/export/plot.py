@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from blendrun.errors import UsageError
 from blendrun.names import OrderName
+from blendrun.remote.address import local_paths
 from blendrun.report.schemas.bench import BenchReport, CellRow
 from blendrun.store.guard import Target, head_of
 
@@ -49,7 +50,7 @@ def picture(path: Path, jobs: Iterable[str] = (), *, overwrite: bool = False) ->
         raise UsageError(f"--plot {path}: the name must end in {' or '.join(SUFFIXES)}")
     if find_spec("matplotlib") is None:
         raise UsageError("--plot needs matplotlib: pip install 'blendrun[plot]'")
-    target = Target(path, "--plot", tuple(map(Path, jobs)), _is_picture, overwrite)
+    target = Target(path, "--plot", local_paths(jobs), _is_picture, overwrite)
     target.check()
     return target
 
