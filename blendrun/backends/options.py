@@ -14,6 +14,7 @@ import numpy as np
 
 from blendrun.backends.deadline import LONGEST_S, parse_duration
 from blendrun.backends.inputs import own_answers
+from blendrun.backends.same import DEFAULT_SIZE, parse_size
 from blendrun.backends.shard import SLURM, parse_shard
 from blendrun.endpoints.apis.registry import URLS
 from blendrun.endpoints.spellings import url_of
@@ -21,7 +22,7 @@ from blendrun.engine.http.settings import parse_servers
 from blendrun.errors import UsageError
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.jobs.spool import LONGEST_WINDOW, ZSTD_CEILING
-from blendrun.names import AUTO, DeviceName, EngineName, LengthMode, OrderName, Overlap, UnknownFields
+from blendrun.names import AUTO, Dedupe, DeviceName, EngineName, LengthMode, OrderName, Overlap, UnknownFields
 from blendrun.paths import at_home, refuse_address
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import shard_output
@@ -45,6 +46,7 @@ _NAMES: dict[str, type[StrEnum]] = {
     "device": DeviceName,
     "lengths": LengthMode,
     "unknown_fields": UnknownFields,
+    "dedupe": Dedupe,
 }
 _ELSEWHERE = {
     "engine_arg": "; engine_args is a dict of them",
@@ -67,6 +69,10 @@ class RunArguments(TypedDict, total=False):
     strict: bool
     unknown_fields: UnknownFields | str
     check_answers: bool
+    dedupe: Dedupe | str
+    cache: Path | str | None
+    cache_size: str | int
+    partial: Path | str | None
     max_errors: str | int | None
     max_line_bytes: int
     zstd_window: int
@@ -115,6 +121,10 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     strict: bool = False
     unknown_fields: UnknownFields = UnknownFields.ERROR
     check_answers: bool = False
+    dedupe: Dedupe = Dedupe.AUTO
+    cache: Path | None = None
+    cache_size: str | int = DEFAULT_SIZE
+    partial: Path | None = None
     max_errors: str | int | None = None
     max_line_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = MAX_LINE_BYTES
     zstd_window: Annotated[int, msgspec.Meta(ge=10, le=ZSTD_CEILING)] = LONGEST_WINDOW
@@ -237,7 +247,8 @@ def _scalar(value: Any) -> Any:
 
 def _check_texts(options: RunOptions) -> None:
     """Read the options that have a notation of their own. Raises UsageError."""
-    for option in ("output", "trace", "metrics_textfile"):
+    parse_size(options.cache_size)
+    for option in ("output", "trace", "metrics_textfile", "cache", "partial"):
         if (path := getattr(options, option)) is not None:
             refuse_address(str(path), f"--{option.replace('_', '-')}")
     if options.deadline is not None and options.deadline.strip().lower() != SLURM:
