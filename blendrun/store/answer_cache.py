@@ -87,8 +87,10 @@ class AnswerCache:
 
     def take(self, keys: Sequence[bytes]) -> Iterator[tuple[int, KeptAnswer]]:
         """The places of keys that have an answer, with it, and note down that they were used."""
-        numbers = {key: place for place, key in enumerate(keys)}
-        for some in _some(keys):
+        places: dict[bytes, list[int]] = {}
+        for place, key in enumerate(keys):
+            places.setdefault(key, []).append(place)
+        for some in _some(list(places)):
             rows: list[tuple[bytes, int, bytes]] = []
             with self._guarded(), self._reading() as connection:
                 rows = connection.execute(_select("key, checksum, answer", len(some)), some).fetchall()
@@ -96,7 +98,7 @@ class AnswerCache:
             if rows:
                 self._mark(tuple(key for key, _ in found), tuple({row[0] for row in rows} - {key for key, _ in found}))
             for key, kept in found:
-                yield numbers[key], kept
+                yield from ((place, kept) for place in places[key])
 
     def put(self, key: bytes, answer: KeptAnswer) -> None:
         """Keep an answer; it is on disk some seconds later."""
@@ -122,7 +124,8 @@ class AnswerCache:
             with immediate(connection):
                 connection.executemany("insert or replace into answers values (?, ?, ?, ?)", rows)
                 _make_room(connection, self._most)
-            connection.execute("pragma incremental_vacuum").fetchall()
+            # A script: `execute` would take the first of its steps only, which is a page.
+            connection.executescript("pragma incremental_vacuum")
             self._waiting.clear()
             self._bytes = 0
 
