@@ -15,13 +15,14 @@ import pytest
 
 from blendrun.endpoints.base import Usage
 from blendrun.errors import OutputUnavailableError
-from blendrun.events import Event, Note
+from blendrun.events import Event, Note, ignore
 from blendrun.jobs.same import Sameness
 from blendrun.names import Dedupe
+from blendrun.runner.run import execute
 from blendrun.runner.settings import CacheSettings
 from blendrun.store.answer_cache import NAME, AnswerCache, KeptAnswer
 from blendrun.store.summary import Summary
-from tests.runner.runner_job import line, lines_of, no_engine, run, write
+from tests.runner.runner_job import line, lines_of, no_engine, run, settings, write
 from tests.runner.test_copies import Counting
 
 SIZE = 64 << 20
@@ -100,7 +101,9 @@ class TestRuns:
         if "cache" in changes:
             changes = {"cache": CacheSettings(folder, SIZE, changes["cache"])}
         for name, expected in (("b", [0, 1]), ("c", [])):
-            assert counted(out.with_name(name), asking(tmp_path / f"{name}-jobs", 1, 2), folder, **changes)[1] == expected
+            assert (
+                counted(out.with_name(name), asking(tmp_path / f"{name}-jobs", 1, 2), folder, **changes)[1] == expected
+            )
         body = asking(tmp_path / "d", 1, 2, max_tokens=9)
         assert counted(out.with_name("e"), body, folder)[1] == [0, 1]
 
@@ -126,13 +129,18 @@ class TestRuns:
 
     def test_an_answer_that_breaks_its_form_does_so_when_it_is_taken(self, tmp_path: Path, out: Path) -> None:
         form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
-        jobs = asking(tmp_path / "jobs", 1, 1, response_format=form)
-        counted(out, jobs, tmp_path / "cache")
-        refusing = {"check_answers": True, "accept_changes": True}
-        summary, asked = counted(out.with_name("b"), jobs, tmp_path / "cache", **refusing)
-        assert asked == []
-        # Placeholders are not looked at; what a model wrote is.
-        assert summary.counts.failed == 0
+        jobs, asked = asking(tmp_path / "jobs", 1, 1, response_format=form), []
+        given = {"same": SAME, "cache": CacheSettings(tmp_path / "cache", SIZE), "engine": "sglang"}
+
+        def looked_at(name: str, **changes: Any) -> Summary:
+            return execute(settings(out.with_name(name), jobs, **given | changes), lambda *_: Counting(asked), ignore)
+
+        assert looked_at("a").unkept == 2
+        assert looked_at("b").unkept == 2
+        listed = lines_of(out.with_name("b.blendrun") / "unkept.jsonl")
+        assert [each["id"] for each in listed] == [each["id"] for each in lines_of(out.with_name("b"))]
+        assert looked_at("c", check_answers=True).error_codes == {"invalid_answer": 2}
+        assert asked == [0]
 
     @pytest.mark.parametrize("damage", ["cut", "noise", "bits", "empty", "other"])
     def test_damage_costs_the_cache_alone(self, tmp_path: Path, out: Path, damage: str) -> None:
