@@ -219,6 +219,8 @@ def _plain(name: str, value: Any) -> Any:
         except (TypeError, ValueError) as error:
             raise UsageError(f"engine_args: {error}; give plain values, as JSON has them") from error
         return _homes(plain)
+    if name == "dedupe" and isinstance(value, bool):
+        return Dedupe.ON if value else Dedupe.OFF
     if name == "inputs":
         return tuple(at_home(each) if isinstance(each, str) else each for each in value)
     if isinstance(value, os.PathLike) and name in _TEXTS:

@@ -19,7 +19,10 @@ ALONE = bytes(DIGEST_BYTES)
 _GREEDY_BELOW = 1e-6
 # Fields of a server's bookkeeping: they decide nothing.
 _BOOKKEEPING = frozenset(
-    "user metadata store service_tier safety_identifier prompt_cache_key prompt_cache_retention request_id".split()
+    (
+        *("user", "metadata", "store", "service_tier", "safety_identifier", "request_id"),
+        *("prompt_cache_key", "prompt_cache_retention"),
+    )
 )
 # Of the Responses API, whose answers repeat some of them.
 _RESPONSES = "/v1/responses"

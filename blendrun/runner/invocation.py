@@ -10,8 +10,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.endpoints.base import Usage
-from blendrun.endpoints.promises import promise_of
 from blendrun.engine.base import Result
 from blendrun.engine.failure import failure
 from blendrun.engine.own_words import in_own_words
@@ -26,7 +24,6 @@ from blendrun.errors import (
     InterruptedRunError,
     exit_code_of,
     unusable,
-    unwritable,
 )
 from blendrun.events import Event, Expected, Listener, Note, PhaseStarted, Progress
 from blendrun.files import write_atomically
@@ -47,6 +44,7 @@ from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.kept_answers import KeptAnswers
 from blendrun.runner.manifest import manifest_of
 from blendrun.runner.order import divide_rows, plan_rows
+from blendrun.runner.partial import PartialAnswers
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
 from blendrun.runner.step_lessons import StepLessons
@@ -59,7 +57,6 @@ from blendrun.store.folder import StateFolder, remove
 from blendrun.store.journal import CACHE, COPY, LONGEST_RECORD, Journal, Record
 from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.own_files import OwnFiles, WrittenFile
-from blendrun.store.partial import PartialFile
 from blendrun.store.shards import Rows, write_rows
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tokens
@@ -95,7 +92,7 @@ class Invocation:
     kept: AnswerCheck = field(init=False)
     copies: Copies = field(init=False)
     cache: KeptAnswers | None = field(default=None, init=False)
-    partial: PartialFile | None = field(default=None, init=False)
+    partial: PartialAnswers = field(init=False)
     notes: list[str] = field(default_factory=list, init=False)
     restarts: list[Restart] = field(default_factory=list, init=False)
     supervisor: Supervisor | None = field(default=None, init=False)
@@ -110,6 +107,7 @@ class Invocation:
         self.lessons = StepLessons(self.settings.speed, lambda text: self._note(text, warning=True))
         self.manifest = manifest_of(self.settings, self.job, self.rows, self.purpose)
         self.salt = self.manifest.salt
+        self.partial = PartialAnswers(self.settings.partial, self.state, self.hear)
         self.rejected = int(self.job.rejected.sum())
         before = summaries.read(self.state.summary)
         old = manifests.read(
@@ -152,8 +150,8 @@ class Invocation:
             done = finished_before(old, self.manifest, self.rows, before, self.files) if not len(todo) else None
             if done is not None:
                 self._note("finished before; nothing to do")
-                self._begin_partial()
-                self._grow_partial(last=True)
+                self.partial.begin()
+                self.partial.end()
                 return msgspec.structs.replace(done, exit_code=self._exit_code(done.counts.failed))
             if len(todo):
                 self.files.check(trusted=before is not None and before.status == "completed")
@@ -167,7 +165,7 @@ class Invocation:
             remove_others(self.state.spool, [source.path for source in self.job.sources])
             try:
                 with stops_as_errors():
-                    self._begin_partial()
+                    self.partial.begin()
                     self._finish(todo, make_engine)
                     self._settle()
             except BaseException as error:
@@ -183,7 +181,7 @@ class Invocation:
                     raise ends from error
                 raise
             finally:
-                self._grow_partial(last=True)
+                self.partial.end()
         if self.failed.too_many():
             # What was in flight was all there was: the files are complete, the verdict is the same.
             self._note(str(self.failed.error()), warning=True)
@@ -338,19 +336,7 @@ class Invocation:
         usage = result.usage
         for place, tokens in enumerate((usage.prompt, usage.cached, usage.output)):
             self.new_tokens[place] += tokens
-        self._end(result, asked)
-
-    def _begin_partial(self) -> None:
-        """The file that has the answers so far."""
-        if self.settings.partial is not None:
-            try:
-                self.partial = PartialFile(self.settings.partial, self.state)
-            except OSError as error:
-                raise unwritable(self.settings.partial.path, error, RESUMES) from error
-
-    def _grow_partial(self, *, last: bool = False) -> None:
-        if self.partial is not None and (trouble := self.partial.grow(last=last)) is not None:
-            self._note(trouble, warning=True)
+        self._end_with(result, asked)
 
     def _to_ask(self) -> NDArray[np.int64]:
         """Rows that an engine is to answer."""
@@ -363,18 +349,12 @@ class Invocation:
         self.cache = KeptAnswers(self.settings.cache, self.job, self.salt, self.hear)
         with self.stopwatch.phase("cache"):
             self.listener(PhaseStarted("cache", str(self.settings.cache.folder)))
-            self.cache.take(self._to_ask(), self._take)
+            self.cache.take(self._to_ask(), self._end_with)
             self.copies.settle()
         if taken := self.ledger.taken[CACHE]:
             self._note(f"{taken:,} answers are taken from {self.settings.cache.folder}")
 
-    def _take(self, result: Result) -> None:
-        """An answer that no engine was asked for."""
-        request = self.job.request(result.row)
-        asked = Asked(request.custom_id, promise_of(request.body), request.spoken)
-        self._end(msgspec.structs.replace(result, usage=Usage()), asked, CACHE)
-
-    def _end(self, result: Result, asked: Asked, taken: str | None = None) -> None:
+    def _end_with(self, result: Result, asked: Asked, taken: str | None = None) -> None:
         """Journal and count a result. taken: see `Record`."""
         if len(result.body) > _LONGEST_ANSWER:
             what = f"an answer of {len(result.body):,} bytes, which is more than is kept of one"
@@ -408,7 +388,7 @@ class Invocation:
     def show_progress(self) -> None:
         """Tell how far the job is."""
         self.copies.step()
-        self._grow_partial()
+        self.partial.grow()
         prompt, cached, output = self.new_tokens
         self.listener(
             Progress(

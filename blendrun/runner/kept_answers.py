@@ -9,12 +9,16 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from blendrun.endpoints.base import Usage
+from blendrun.endpoints.promises import promise_of
 from blendrun.engine.base import Result
 from blendrun.events import Listener, Note
 from blendrun.jobs.job import Job
 from blendrun.jobs.line import salted_key
+from blendrun.runner.dispatch import Asked
 from blendrun.runner.settings import CacheSettings
 from blendrun.store.answer_cache import AnswerCache, KeptAnswer
+from blendrun.store.journal import CACHE
 
 _OK = 200
 # Rows that are looked for at a time.
@@ -42,11 +46,14 @@ class KeptAnswers:
         self._tell()
         return np.concatenate(found)
 
-    def take(self, rows: NDArray[np.int64], receive: Callable[[Result], None]) -> None:
-        """Hand over the answers that there are, as results of their rows."""
+    def take(self, rows: NDArray[np.int64], end_with: Callable[[Result, Asked, str], None]) -> None:
+        """Hand over the answers that there are, as results of their rows that took nothing of an engine."""
         for some in self._some(rows):
             for place, kept in self._cache.take(self._keys(some)):
-                receive(Result(int(some[place]), _OK, kept.body, kept.usage, kept.finish_reasons))
+                row = int(some[place])
+                request = self._job.request(row)
+                asked = Asked(request.custom_id, promise_of(request.body), request.spoken)
+                end_with(Result(row, _OK, kept.body, Usage(), kept.finish_reasons), asked, CACHE)
         self._tell()
 
     def keep(self, result: Result) -> None:

@@ -143,8 +143,10 @@ def test_shards_put_copies_together_and_merge_to_the_same_lines(tmp_path: Path) 
 
 def test_off_asks_all(tmp_path: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 10)
-    assert blendrun("run", jobs, "-o", tmp_path / "out.jsonl", *REPLAY, "--dedupe", "off").returncode == 0
-    assert copies_in(tmp_path / "out.jsonl") == 0
+    (tmp_path / "off.yaml").write_text("dedupe: off\n")
+    for name, words in (("a", ("--dedupe", "off")), ("b", ("--config", tmp_path / "off.yaml"))):
+        assert blendrun("run", jobs, "-o", tmp_path / name, *REPLAY, *words).returncode == 0
+        assert copies_in(tmp_path / name) == 0
 
 
 @pytest.mark.parametrize(
