@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import signal
 import subprocess
@@ -68,6 +70,7 @@ def test_a_server_is_asked_sixty_times_for_a_hundred_lines_and_once_for_two_file
         assert (ended.returncode, server.asked.total()) == (0, 90)
     assert summary_of(tmp_path / "b.jsonl")["taken"] == {"copies": 60, "cache": 60}
     assert "not asked  60 copies of other lines, 60 answers kept from other runs" in ended.stderr
+    assert "150 of 150 (100.0 %), 0 failed; 120 needed no engine" in blendrun("status", tmp_path / "b.jsonl").stdout
     for request, answer in zip(lines_of(more), lines_of(tmp_path / "b.jsonl"), strict=True):
         text = request["body"]["messages"][0]["content"]
         assert answer["response"]["body"]["choices"][0]["message"]["content"] == f"to {text}"
@@ -179,3 +182,26 @@ def test_sizes_are_read_as_people_write_them(text: str | int, size: int) -> None
 def test_other_sizes_are_refused(text: str | int) -> None:
     with pytest.raises(UsageError, match="--cache-size"):
         parse_size(text)
+
+
+def test_sglangs_own_defaults_are_those_that_are_counted_with() -> None:
+    """Read as text: importing it takes half a minute."""
+    package = importlib.util.find_spec("sglang")
+    if package is None or not package.submodule_search_locations:
+        pytest.skip("sglang is not installed")
+    folder = Path(package.submodule_search_locations[0]) / "srt"
+
+    def assigned(path: str, name: str, holder: str | None = None) -> Any:
+        tree: Any = ast.parse((folder / path).read_text())
+        if holder is not None:
+            tree = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == holder)
+        for node in tree.body:
+            target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+            if isinstance(target, ast.Name) and target.id == name:
+                return ast.literal_eval(node.value)
+        raise AssertionError(f"{name} is not in {path}")
+
+    protocol = "entrypoints/openai/protocol.py"
+    assert assigned(protocol, "_DEFAULT_SAMPLING_PARAMS", "ChatCompletionRequest")["temperature"] == 1
+    assert assigned(protocol, "temperature", "CompletionRequest") == 1
+    assert assigned("sampling/sampling_params.py", "_SAMPLING_EPS") == 1e-6
