@@ -64,7 +64,7 @@ class AnswerCache:
     def __init__(self, folder: Path, most_bytes: int) -> None:
         """most_bytes: of the file. Raises OutputUnavailableError where the folder is not the user's own."""
         try:
-            make_private(folder)
+            make_private(folder, "a cache of answers")
         except OSError as error:
             raise OutputUnavailableError(
                 f"cannot keep answers in {folder}: {error.strerror}; give another folder with --cache"

@@ -165,7 +165,7 @@ class StateFolder:
     def locked(self) -> Iterator[None]:
         """Make the folder and hold its lock. Raises OutputUnavailableError if it cannot be made or is held."""
         try:
-            make_private(self.path)
+            make_private(self.path, "a run's state")
             lock = FileLock(self.path / "lock", timeout=0, mode=0o600)
             lock.acquire()
         except Timeout:

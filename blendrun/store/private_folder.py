@@ -8,8 +8,11 @@ import secrets
 from pathlib import Path
 
 
-def make_private(path: Path) -> None:
-    """Make the folder (0700), or make sure that it is the user's own and nobody else's. Raises OSError."""
+def make_private(path: Path, what: str) -> None:
+    """Make the folder (0700), or make sure that it is the user's own and nobody else's. Raises OSError.
+
+    what: is kept in it, for messages.
+    """
     try:
         path.mkdir(mode=0o700, parents=True)
         return
@@ -19,7 +22,7 @@ def make_private(path: Path) -> None:
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
         if path.is_symlink():
-            raise OSError(errno.ELOOP, "it is a link, and what a run keeps is its user's alone") from None
+            raise OSError(errno.ELOOP, f"it is a link, and {what} is its user's alone") from None
         raise
     try:
         owner = os.fstat(folder).st_uid
