@@ -19,6 +19,7 @@ class Progress:
     """How far a phase is. unit: "bytes", "requests", "strings" (being sorted), "simulations" or "lines".
 
     failed, in_flight and the tokens are zero outside of the run phase; tokens are those of this invocation.
+    copies, kept: of `done`, lines that no engine was asked for: an equal request was, or an answer was kept.
     """
 
     done: int
@@ -29,6 +30,8 @@ class Progress:
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
+    copies: int = 0
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)

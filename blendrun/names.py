@@ -95,3 +95,13 @@ class UnknownFields(StrEnum):
 
     ERROR = "error"
     WARN = "warn"
+
+
+class Dedupe(StrEnum):
+    """Which of equal requests are asked once. auto: those whose answer is determined. on: also those whose answer is
+    drawn. off: none.
+    """
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"

@@ -64,6 +64,8 @@ class Backend:
     that mean a hung engine; load: while it comes up. resolved: the model, where its tokenizer is here. speed: of the
     engines, where they are this machine's.
     purpose: what a job's lines need an engine for; None where engines take all.
+    greedy: urls at which engines decode greedily where a line says nothing. apart: what keeps answers of this backend
+    apart from those of others, beside all that the manifest says.
     """
 
     engine: str
@@ -82,6 +84,8 @@ class Backend:
     shows_tools: bool | None = None
     speed: OwnSpeed | None = None
     purpose: FindPurpose | None = None
+    greedy: frozenset[str] = frozenset()
+    apart: tuple[str, ...] = ()
 
 
 # Raises UsageError, InputMissingError, EngineUnavailableError.

@@ -14,6 +14,7 @@ import numpy as np
 
 from blendrun.backends.deadline import LONGEST_S, parse_duration
 from blendrun.backends.inputs import own_answers
+from blendrun.backends.same import DEFAULT_SIZE, parse_size
 from blendrun.backends.shard import SLURM, parse_shard
 from blendrun.backends.uploads import upload_of, with_local_output
 from blendrun.endpoints.apis.registry import URLS
@@ -22,7 +23,7 @@ from blendrun.engine.http.settings import parse_servers
 from blendrun.errors import UsageError
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.jobs.spool import LONGEST_WINDOW, ZSTD_CEILING
-from blendrun.names import AUTO, DeviceName, EngineName, LengthMode, OrderName, Overlap, UnknownFields
+from blendrun.names import AUTO, Dedupe, DeviceName, EngineName, LengthMode, OrderName, Overlap, UnknownFields
 from blendrun.paths import at_home, refuse_address
 from blendrun.remote.address import file_name
 from blendrun.store.failures import ErrorLimit
@@ -47,6 +48,7 @@ _NAMES: dict[str, type[StrEnum]] = {
     "device": DeviceName,
     "lengths": LengthMode,
     "unknown_fields": UnknownFields,
+    "dedupe": Dedupe,
 }
 _ELSEWHERE = {
     "engine_arg": "; engine_args is a dict of them",
@@ -69,6 +71,10 @@ class RunArguments(TypedDict, total=False):
     strict: bool
     unknown_fields: UnknownFields | str
     check_answers: bool
+    dedupe: Dedupe | str
+    cache: Path | str | None
+    cache_size: str | int
+    partial: Path | str | None
     max_errors: str | int | None
     max_line_bytes: int
     zstd_window: int
@@ -120,6 +126,10 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     strict: bool = False
     unknown_fields: UnknownFields = UnknownFields.ERROR
     check_answers: bool = False
+    dedupe: Dedupe = Dedupe.AUTO
+    cache: Path | None = None
+    cache_size: str | int = DEFAULT_SIZE
+    partial: Path | None = None
     max_errors: str | int | None = None
     max_line_bytes: Annotated[int, msgspec.Meta(ge=1, le=1 << 31)] = MAX_LINE_BYTES
     zstd_window: Annotated[int, msgspec.Meta(ge=10, le=ZSTD_CEILING)] = LONGEST_WINDOW
@@ -216,6 +226,8 @@ def _plain(name: str, value: Any) -> Any:
         except (TypeError, ValueError) as error:
             raise UsageError(f"engine_args: {error}; give plain values, as JSON has them") from error
         return _homes(plain)
+    if name == "dedupe" and isinstance(value, bool):
+        return Dedupe.ON if value else Dedupe.OFF
     if name == "inputs":
         return tuple(at_home(each) if isinstance(each, str) else each for each in value)
     if isinstance(value, os.PathLike) and name in _TEXTS:
@@ -244,7 +256,8 @@ def _scalar(value: Any) -> Any:
 
 def _check_texts(options: RunOptions) -> None:
     """Read the options that have a notation of their own. Raises UsageError."""
-    for option in ("output", "trace", "metrics_textfile"):
+    parse_size(options.cache_size)
+    for option in ("output", "trace", "metrics_textfile", "cache", "partial"):
         if (path := getattr(options, option)) is not None:
             refuse_address(str(path), f"--{option.replace('_', '-')}")
     if options.deadline is not None and options.deadline.strip().lower() != SLURM:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
 from zipfile import ZipFile, is_zipfile
@@ -12,6 +13,7 @@ import msgspec
 import numpy as np
 
 from blendrun.backends.inputs import tell_left_out, without_answers
+from blendrun.backends.kept import looked_for
 from blendrun.backends.machines import machines_of
 from blendrun.backends.options import AtLeast1, check_endpoint, convert_options
 from blendrun.backends.speed import taught
@@ -23,7 +25,7 @@ from blendrun.engine.sizes import limits_to_plan
 from blendrun.errors import UsageError
 from blendrun.events import Listener, PhaseStarted
 from blendrun.jobs.source import open_sources
-from blendrun.names import LengthMode, OrderName, Overlap
+from blendrun.names import Dedupe, LengthMode, OrderName, Overlap
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan, make_structure
 from blendrun.planner.workload import Wanted, Workload, load_workload
 from blendrun.remote.address import local_paths, shown
@@ -52,6 +54,8 @@ class PlanArguments(TypedDict, total=False):
     host_memory: float | None
     limit: int | None
     endpoint: str | None
+    dedupe: Dedupe | str
+    cache: Path | str | None
     order_out: Path | str | None
     save: Path | str | None
     report: Path | str | None
@@ -82,6 +86,8 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     host_memory: Annotated[float, msgspec.Meta(gt=0)] | None = None
     limit: AtLeast1 | None = None
     endpoint: str | None = None
+    dedupe: Dedupe = Dedupe.AUTO
+    cache: Path | None = None
     order_out: Path | None = None
     save: Path | None = None
     report: Path | None = None
@@ -167,7 +173,13 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
     machines = machines_of(options.hardware, options.gpus, options.devices)
     # Once now: a wrong price is refused before anything is read.
     options.choice(machines[0].card.name)
-    wanted = Wanted(str(options.model), options.tokenizer, options.limit, options.endpoint)
+    wanted = Wanted(
+        str(options.model),
+        options.tokenizer,
+        options.limit,
+        options.endpoint,
+        partial(looked_for, options, machines[0], listener),
+    )
     workload = load_workload(open_sources(options.inputs, spool, listener=listener), wanted, listener)
     structure = make_structure(workload.prompts, workload.model, options.lengths, listener)
     plans, rows = [], []

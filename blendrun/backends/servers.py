@@ -108,6 +108,8 @@ def open_backend(opening: Opening) -> Backend:
         load=max(LOAD_STALL_S, servers.settings.wait + _MARGIN_S),
         # Answers of two models must not mix unasked.
         answer_settings={"served": servers.model},
+        # Nobody knows what weights they hold.
+        apart=servers.addresses,
     )
     if options.model is None:
         return found

@@ -14,9 +14,10 @@ from blendrun.backends.base import Backend, Opening, Placement
 from blendrun.backends.deadline import parse_deadline
 from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.listeners import listening
-from blendrun.backends.options import RunOptions
+from blendrun.backends.options import STDIN, RunOptions
 from blendrun.backends.permissions import with_media
 from blendrun.backends.registry import open_backend
+from blendrun.backends.same import cache_settings, sameness
 from blendrun.backends.uploads import upload_of
 from blendrun.engine.base import Platform
 from blendrun.engine.child import EarlyChildren
@@ -40,6 +41,8 @@ from blendrun.runner.stop import stopping_by_exception
 from blendrun.store import summary as summaries
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.folder import StateFolder
+from blendrun.store.guard import Target
+from blendrun.store.partial import partial_target
 from blendrun.store.shards import Shard
 from blendrun.store.summary import Summary
 
@@ -147,6 +150,9 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         retry_errors=options.retry_errors,
         overwrite=options.overwrite,
         upload=upload_of(options),
+        same=sameness(options.dedupe, backend.greedy, keeps=options.cache is not None),
+        cache=cache_settings(options.cache, options.cache_size, backend.versions, backend.apart),
+        partial=_partial(options),
         patience=Patience(
             restarts=options.max_restarts,
             drain=options.drain_timeout,
@@ -155,6 +161,16 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
             deadline=deadline,
         ),
     )
+
+
+def _partial(options: RunOptions) -> Target | None:
+    """The file that has the answers so far, if it may be written. Raises UsageError, OutputUnavailableError."""
+    if options.partial is None:
+        return None
+    inputs = tuple(Path(name) for name in options.inputs if name != STDIN)
+    target = partial_target(options.partial, StateFolder(options.output_path), inputs, overwrite=options.overwrite)
+    target.check()
+    return target
 
 
 def _keep_plan(model: str) -> KeepPlan:

@@ -11,6 +11,7 @@ from blendrun.backends.base import STALL_S, Backend, Opening, Placement
 from blendrun.backends.permissions import rules_of
 from blendrun.backends.purpose import find_purpose
 from blendrun.backends.ray import on_node
+from blendrun.backends.same import apart_of, greedy_urls
 from blendrun.backends.speed import speed_of
 from blendrun.blend.orders import needs_prompts
 from blendrun.cost.detect import compute_capability
@@ -83,6 +84,8 @@ def open_backend(opening: Opening) -> Backend:
         shows_tools=template_shows_tools(resolved.path, arguments.get("chat_template")),
         speed=speed,
         purpose=find_purpose(resolved, arguments),
+        greedy=greedy_urls(resolved.path, arguments),
+        apart=apart_of(resolved.path, arguments) if options.cache is not None else (),
     )
 
 

@@ -80,7 +80,8 @@ def _words(name: str, value: object, default: object, config: Path) -> list[str]
     values = value if isinstance(value, list) and name == "engine_arg" else [value]
     if any(isinstance(item, list | dict) or item is None for item in values):
         raise UsageError(f"{config}: {name} takes one value, not {value!r:.60}")
-    return [f"{option}={item}" for item in values]
+    # YAML reads `on` and `off` as true and false.
+    return [f"{option}={('off', 'on')[item] if isinstance(item, bool) else item}" for item in values]
 
 
 def _as_json(setting: object) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from blendrun.cli.choices import choice, names_in
-from blendrun.names import AUTO, LengthMode, OrderName, Overlap
+from blendrun.names import AUTO, Dedupe, LengthMode, OrderName, Overlap
 
 
 def plan(
@@ -73,6 +73,10 @@ def plan(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
+    dedupe: Annotated[Dedupe, typer.Option(help="Which of equal requests are asked once; as for run.")] = Dedupe.AUTO,
+    cache: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Leave out what run would take from there; as for run.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/plan.json).")] = False,
     order_out: Annotated[
         Path | None, typer.Option(help="Write custom_ids (trace ids) in feed order, one a line.")

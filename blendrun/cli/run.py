@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blendrun.cli.choices import choice
-from blendrun.names import AUTO, DeviceName, EngineName, OrderName, Overlap, UnknownFields
+from blendrun.names import AUTO, Dedupe, DeviceName, EngineName, OrderName, Overlap, UnknownFields
 
 if TYPE_CHECKING:
     from blendrun.backends.options import RunOptions
@@ -77,6 +77,23 @@ def run(
         bool,
         typer.Option("--check-answers", help="An answer that breaks its schema is an error line, not only counted."),
     ] = False,
+    dedupe: Annotated[
+        Dedupe,
+        typer.Option(
+            help="Ask equal requests once; auto: where the answer is determined (temperature 0, a seed), on: always."
+        ),
+    ] = Dedupe.AUTO,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep determined answers here, and take them from here, between runs."),
+    ] = None,
+    cache_size: Annotated[
+        str, typer.Option(metavar="SIZE", help="Most bytes of --cache; what was not used for longest goes.")
+    ] = "10G",
+    partial: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the answers so far here while it runs, as they come."),
+    ] = None,
     max_errors: Annotated[
         str | None,
         typer.Option(metavar="N|P%", help="Stop (4) when more lines than that have failed, bad lines included."),

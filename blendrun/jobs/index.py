@@ -17,17 +17,19 @@ from blendrun.endpoints.rules import Rules
 from blendrun.endpoints.spellings import url_of
 from blendrun.errors import InputInvalidError, LineError, UsageError
 from blendrun.events import Listener, Progress, ignore
+from blendrun.jobs.first_rows import first_rows
 from blendrun.jobs.job import Job, Reading
 from blendrun.jobs.kinds import looks_like_request, why_no_request
 from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, raw_digest
 from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
 from blendrun.jobs.reader import SourceReader
+from blendrun.jobs.same import ALONE, Sameness
 from blendrun.jobs.source import Source
 from blendrun.text import cut
 
 # One row as it is gathered: packed by struct (one call a row), read back by NumPy. `owner` is the digest of
 # the custom_id; it finds duplicates and is dropped.
-_ROW = struct.Struct("<Hqqqb?ih16s16s")
+_ROW = struct.Struct("<Hqqqb?ih16s16s16s?")
 _ROW_TYPE = np.dtype(
     [
         ("source", "<u2"),
@@ -40,6 +42,8 @@ _ROW_TYPE = np.dtype(
         ("choices", "<i2"),
         ("content", "u1", (DIGEST_BYTES,)),
         ("owner", "<u8", (2,)),
+        ("asked", "u1", (DIGEST_BYTES,)),
+        ("keepable", "?"),
     ]
 )
 _CHUNK_BYTES = 65_536 * _ROW.size
@@ -56,6 +60,7 @@ def index_jobs(
     default_url: str | None = None,
     max_line_bytes: int = MAX_LINE_BYTES,
     rules: Rules | None = None,
+    same: Sameness | None = None,
     listener: Listener = ignore,
 ) -> Job:
     """Read every line once and keep where it is and what it asks for.
@@ -65,6 +70,7 @@ def index_jobs(
     default_url: what a line without `url` means.
     max_line_bytes: longer lines are rejected without being loaded.
     rules: what lines may ask for; by default no media outside the line and no adapter.
+    same: which requests are equal; None: nobody asks.
     listener: told the progress in bytes about every 4 MiB, and at the end.
 
     Raises InputInvalidError (no line at all, or a file became shorter), InputMissingError, UsageError.
@@ -73,7 +79,7 @@ def index_jobs(
         raise UsageError(f"the limit must be 1 line or more, not {limit}")
     if default_url is not None and url_of(default_url) not in URLS:
         raise UsageError(f"endpoint {default_url!r} is not served; these work: {', '.join(URLS)}")
-    reading = Reading(default_url, max_line_bytes, rules or Rules())
+    reading = Reading(default_url, max_line_bytes, rules or Rules(), same)
     reader = SourceReader(sources)
     try:
         gatherer = _Gatherer(sources, reader, reading)
@@ -91,6 +97,7 @@ def index_jobs(
         tuple(sources),
         fingerprint,
         duplicate_of=duplicate_of,
+        copy_of=reading.copies(columns["asked"], columns["rejected"]),
         reading=reading,
         reader=reader,
         models=gatherer.models,
@@ -164,7 +171,7 @@ class _Gatherer:
         except LineError as error:
             self.meant = self.meant or looks_like_request(raw)
             content = error.content or raw_digest([raw])
-            return _ROW.pack(place, offset, length, number, -1, True, 0, 0, content, _NO_OWNER)
+            return _ROW.pack(place, offset, length, number, -1, True, 0, 0, content, _NO_OWNER, ALONE, False)
         self._count(self.models, request.body.get("model"))
         for name in request.passed_over:
             self._count(self.passed_over, name)
@@ -174,7 +181,12 @@ class _Gatherer:
         bound = min(demand.max_new_tokens or 0, _MAX_NEW_TOKENS)
         owner = blake2b(request.custom_id.encode(), digest_size=16).digest()
         code = _CODES[request.endpoint.url]
-        return _ROW.pack(place, offset, length, number, code, False, bound, demand.choices, request.content, owner)
+        same = self.reading.same
+        asked, keepable = (ALONE, False) if same is None else same.asked(request)
+        return _ROW.pack(
+            *(place, offset, length, number, code, False, bound, demand.choices, request.content, owner),
+            *(asked, keepable),
+        )
 
     def _no_request(self, source: Source, first: RawLine) -> str:
         """The sentence on a file that holds none at all. first: its first line that is not blank."""
@@ -205,7 +217,7 @@ class _Gatherer:
             return None
         # What is too long to be looked at may be one.
         self.meant = True
-        return _ROW.pack(place, line.offset, line.length, line.number, -1, True, 0, 0, digest, _NO_OWNER)
+        return _ROW.pack(place, line.offset, line.length, line.number, -1, True, 0, 0, digest, _NO_OWNER, ALONE, False)
 
     def _flush(self) -> None:
         rows = np.frombuffer(self.buffer, dtype=_ROW_TYPE)
@@ -220,22 +232,3 @@ class _Gatherer:
             # Popped one by one: the chunks of a finished column are given back before the next is joined.
             columns[name] = np.concatenate(self.chunks.pop(name))
         return columns
-
-
-def first_rows(owner: NDArray[np.uint64], refused: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """For each row the first row with the same custom_id digest, -1 where that is itself.
-
-    Refused rows own no id. Sorting brings equal digests side by side, without a dict of N strings.
-    owner: u64 (N, 2).
-    """
-    rows = np.flatnonzero(~refused)
-    # lexsort is stable: rows of one id stay in input order, so the first of a run is the first in the input.
-    order = rows[np.lexsort((owner[rows, 1], owner[rows, 0]))]
-    first = np.full(len(refused), -1, dtype=np.int64)
-    if len(order):
-        ranked = owner[order]
-        starts = np.concatenate(([True], (ranked[1:] != ranked[:-1]).any(axis=1)))
-        heads = order[starts][np.cumsum(starts) - 1]
-        repeats = ~starts
-        first[order[repeats]] = heads[repeats]
-    return first

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from blendrun.endpoints.rules import Rules
 from blendrun.errors import ErrorCode, InputInvalidError, LineError
+from blendrun.jobs.first_rows import copies_of
 from blendrun.jobs.line import RequestLine, line_too_long, parse_line, raw_digest, salted_key
 from blendrun.jobs.reader import SourceReader
+from blendrun.jobs.same import Sameness
 from blendrun.jobs.source import Source
 
 # The columns, in the order of Job's fields.
@@ -27,6 +29,9 @@ COLUMNS = (
     "duplicate_of",
     "max_new_tokens",
     "choices",
+    "asked",
+    "keepable",
+    "copy_of",
 )
 
 
@@ -37,15 +42,23 @@ class Reading:
     default_url: str | None
     max_line_bytes: int
     rules: Rules
+    # Which requests are equal; None where nobody asks.
+    same: Sameness | None = None
 
     def parse(self, raw: bytes) -> RequestLine:
         """Raises LineError."""
         return parse_line(raw, self.default_url, self.max_line_bytes, self.rules)
 
+    def copies(self, asked: NDArray[np.uint8], rejected: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """For each row the first one that asks the same, -1 where that is itself: i64 (N,). Columns as in `Job`."""
+        if self.same is None or not self.same.copies:
+            return np.full(len(rejected), -1, dtype=np.int64)
+        return copies_of(asked, rejected)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """N rows in input order, a row for each line that is not blank; about 60 bytes a row.
+    """N rows in input order, a row for each line that is not blank; about 85 bytes a row.
 
     sources: the inputs, in the order given.
     fingerprint: hex digest of all indexed rows in order, refused ones too. It depends on no file name, on no
@@ -60,6 +73,9 @@ class Job:
     duplicate_of: i64 (N,), row that had this custom_id first; -1 where none.
     max_new_tokens: i32 (N,), bound of output tokens a choice; 0 means open: up to the end of the context.
     choices: i16 (N,), answers asked for; 0 where the line is no request.
+    asked: u8 (N, 16), digest of all in the line that decides its answer; zeros where it is answered by itself.
+    keepable: bool (N,), whether its answer may be kept for other runs.
+    copy_of: i64 (N,), the first row that asks the same; -1 where none.
     models: how many lines name each model; of very many names the first thousand, of long ones the beginning.
     passed_over: how many lines have each field that has no effect, of those that are answered without it; the same.
     with_tools: lines that bring tools.
@@ -79,6 +95,9 @@ class Job:
     duplicate_of: NDArray[np.int64]
     max_new_tokens: NDArray[np.int32]
     choices: NDArray[np.int16]
+    asked: NDArray[np.uint8]
+    keepable: NDArray[np.bool_]
+    copy_of: NDArray[np.int64]
     reading: Reading
     reader: SourceReader
     models: Counter[str] = field(default_factory=Counter)
@@ -103,6 +122,11 @@ class Job:
         """Rows that can run, ascending: i64 (M,)."""
         return np.flatnonzero(~self.rejected)
 
+    @property
+    def distinct(self) -> NDArray[np.int64]:
+        """Accepted rows without copies of earlier ones, ascending: i64."""
+        return np.flatnonzero(~self.rejected & (self.copy_of < 0))
+
     def select(self, limit: int) -> Job:
         """The first `limit` rows, on the same memory. The fingerprint stays that of the whole job."""
         columns: dict[str, Any] = {name: getattr(self, name)[: max(limit, 0)] for name in COLUMNS}
@@ -116,6 +140,7 @@ class Job:
         columns: dict[str, Any] = {name: getattr(self, name)[rows] for name in COLUMNS}
         again = columns["duplicate_of"] >= 0
         columns["duplicate_of"][again] = np.searchsorted(rows, columns["duplicate_of"][again])
+        columns["copy_of"] = self.reading.copies(columns["asked"], columns["rejected"])
         return replace(self, **columns)
 
     def where(self, row: int) -> tuple[str, int]:

@@ -6,8 +6,8 @@ Everything here is a pure function of the bytes, so no error need be kept: readi
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -48,6 +48,7 @@ class RequestLine:
     content: 16 bytes, `content_digest` of the three fields that make the request what it is, as they are written.
     passed_over: fields of the body that have no effect, and that the run tells of.
     spoken: how it was written, where that was in another API's words; None where `body` is in the endpoint's own.
+    given, canonical: the body as it is written, and its `canonical_body`.
     """
 
     custom_id: str
@@ -57,6 +58,8 @@ class RequestLine:
     content: bytes
     passed_over: tuple[str, ...] = ()
     spoken: Spoken | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    canonical: bytes = b""
 
 
 def parse_line(
@@ -87,7 +90,7 @@ def parse_line(
         url, body = _take_request(line, default_url)
         # Before the validators: their messages print values, and only shallow ones can be printed.
         canonical = canonical_body(body)
-        content = _digest(custom_id.encode(), url.encode(), canonical)
+        content = digest_of(custom_id.encode(), url.encode(), canonical)
         streamed = body.get("stream") is True
         given, body = body, one_spelling(body)
         passed_over: tuple[str, ...] = ()
@@ -104,7 +107,7 @@ def parse_line(
         error.results = results
         raise
     noted = dict.fromkeys((*(("stream",) if streamed else ()), *passed_over, *more))
-    return RequestLine(custom_id, endpoint, body, line, content, tuple(noted), spoken)
+    return RequestLine(custom_id, endpoint, body, line, content, tuple(noted), spoken, given, canonical)
 
 
 def canonical_body(body: dict[str, Any]) -> bytes:
@@ -120,12 +123,12 @@ def canonical_body(body: dict[str, Any]) -> bytes:
 
 def content_digest(custom_id: str, url: str, body: dict[str, Any]) -> bytes:
     """16 bytes that name the request: equal digests, equal custom_id, url and canonical body."""
-    return _digest(custom_id.encode(), url.encode(), canonical_body(body))
+    return digest_of(custom_id.encode(), url.encode(), canonical_body(body))
 
 
 def salted_key(content: bytes, salt: bytes) -> bytes:
     """16 bytes that name a piece of work. salt: hash of what else decides the answer, such as the model."""
-    return _digest(salt, content)
+    return digest_of(salt, content)
 
 
 def request_key(custom_id: str, url: str, body: dict[str, Any], salt: bytes) -> bytes:
@@ -146,7 +149,8 @@ def raw_digest(pieces: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def _digest(*parts: bytes) -> bytes:
+def digest_of(*parts: bytes) -> bytes:
+    """16 bytes of several texts."""
     # The lengths keep the parts apart: no two different requests hash the same bytes.
     lengths = struct.pack(f"<{len(parts)}q", *map(len, parts))
     return blake2b(b"".join((lengths, *parts)), digest_size=DIGEST_BYTES).digest()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from blendrun.errors import ErrorCode, InputInvalidError, LineError, UsageError
 from blendrun.events import Listener, Progress, ignore
-from blendrun.jobs.index import first_rows
+from blendrun.jobs.first_rows import first_rows
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
 from blendrun.jobs.reader import SourceReader

@@ -51,14 +51,19 @@ def divide_by_prefix(job: Job, shards: int, model: ResolvedModel, listener: List
 
 
 def divide_by_line(job: Job, shards: int) -> NDArray[np.int32]:
-    """The same without a model: consecutive lines, as many to each shard."""
-    return _filled(job, (np.arange(len(job)) * shards // max(len(job), 1)).astype(np.int32))
+    """The same without a model: consecutive lines, as many to each shard; copies go where the first one goes."""
+    own = job.copy_of < 0
+    place = np.cumsum(own) - 1
+    return _filled(job, (np.maximum(place, 0) * shards // max(int(own.sum()), 1)).astype(np.int32))
 
 
 def _filled(job: Job, shard: NDArray[np.int32]) -> NDArray[np.int32]:
-    """Rows without a shard (-1) get that of the row before. A duplicate stands with its first one, which it names."""
+    """Rows without a shard (-1) get that of the row before. A duplicate stands with its first one, which it names, and
+    a copy with the one that is asked in its place."""
     known = np.maximum.accumulate(np.where(shard >= 0, np.arange(len(shard)), 0))
     filled: NDArray[np.int32] = np.maximum(shard[known], 0).astype(np.int32)
+    copies = job.copy_of >= 0
+    filled[copies] = filled[job.copy_of[copies]]
     again = job.duplicate_of >= 0
     filled[again] = filled[job.duplicate_of[again]]
     return filled

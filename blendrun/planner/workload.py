@@ -15,6 +15,7 @@ from blendrun.errors import InputInvalidError, InputMissingError
 from blendrun.events import Listener, PhaseStarted, ignore
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.job import Job
+from blendrun.jobs.same import Sameness
 from blendrun.jobs.source import Source
 from blendrun.jobs.trace import Trace, holds_trace, read_trace
 from blendrun.models.card import ModelCard
@@ -58,6 +59,10 @@ class Described(Protocol):
     @property
     def left_out(self) -> int: ...
     @property
+    def copies(self) -> int: ...
+    @property
+    def cached(self) -> int | None: ...
+    @property
     def warnings(self) -> tuple[str, ...]: ...
 
 
@@ -69,6 +74,8 @@ class Workload:
     name: what a prompt number is called: its custom_id or trace id.
     lines: all lines that are not blank. refused: lines that are no request, which a run answers with an error line.
     left_out: accepted lines that have no prompt to plan (over the context, empty, not to be rendered).
+    copies: accepted lines that ask the same as an earlier one. cached: requests whose answers are kept from earlier
+    runs, and are not planned; None where nobody looked.
     warnings: sentences for the user. first_prompt: as the model will see it; None for a trace.
     """
 
@@ -81,6 +88,8 @@ class Workload:
     left_out: int
     warnings: tuple[str, ...]
     first_prompt: str | None
+    copies: int = 0
+    cached: int | None = None
 
     @property
     def model_name(self) -> str:
@@ -96,6 +105,7 @@ class DescribedJob:
     rows: NDArray[np.int64]
     kind: str = "job"
     warnings: tuple[str, ...] = ()
+    cached: int | None = None
 
     @property
     def lines(self) -> int:
@@ -107,21 +117,33 @@ class DescribedJob:
 
     @property
     def left_out(self) -> int:
-        return len(self.job.accepted) - len(self.rows)
+        return len(self.job.distinct) - len(self.rows)
+
+    @property
+    def copies(self) -> int:
+        return int((self.job.copy_of >= 0).sum())
 
     @property
     def name(self) -> Callable[[int], str]:
         return lambda number: self.job.request(int(self.rows[number])).custom_id
 
 
+# Those of a job's rows that have an answer from earlier runs.
+FindKept = Callable[[Job, NDArray[np.int64]], NDArray[np.int64]]
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the user asked for: model and tokenizer as given, how many lines, the url of lines without one."""
+    """What the user asked for: model and tokenizer as given, how many lines, the url of lines without one.
+
+    look: which requests are equal, None where nobody asks; and what finds rows that have an answer from earlier runs.
+    """
 
     model: str
     tokenizer: Path | None = None
     limit: int | None = None
     endpoint: str | None = None
+    look: Callable[[], tuple[Sameness | None, FindKept | None]] = lambda: (None, None)
 
 
 def load_workload(sources: Sequence[Source], wanted: Wanted, listener: Listener = ignore) -> Workload:
@@ -133,15 +155,17 @@ def load_workload(sources: Sequence[Source], wanted: Wanted, listener: Listener 
     listener(PhaseStarted("index", names))
     if holds_trace(sources):
         return _from_trace(read_trace(sources, limit=wanted.limit), wanted)
+    same, kept = wanted.look()
     job = index_jobs(
         sources,
         limit=wanted.limit,
         default_url=wanted.endpoint,
         rules=FOR_PLANNING,
+        same=same,
         listener=listener,
     )
     with job:
-        return _from_job(job, wanted, listener, names)
+        return _from_job(job, wanted, kept, listener, names)
 
 
 def planned_model(wanted: Wanted, *, text: bool) -> PlannedModel:
@@ -193,7 +217,7 @@ def _from_trace(trace: Trace, wanted: Wanted) -> Workload:
     )
 
 
-def _from_job(job: Job, wanted: Wanted, listener: Listener, names: str) -> Workload:
+def _from_job(job: Job, wanted: Wanted, kept: FindKept | None, listener: Listener, names: str) -> Workload:
     if not len(job.accepted):
         first = job.error(0)
         raise InputInvalidError(f"{names} holds no request that can run; its first line: {first.message}")
@@ -201,10 +225,17 @@ def _from_job(job: Job, wanted: Wanted, listener: Listener, names: str) -> Workl
     model = planned_model(wanted, text=True)
     if model.tokenizer is None:
         raise RuntimeError("a text job has a tokenizer")
+    rows, cached = job.distinct, None
+    if kept is not None:
+        known = kept(job, rows)
+        rows, cached = np.setdiff1d(rows, known, assume_unique=True), len(known)
+        if not len(rows):
+            raise InputInvalidError(f"no request of {names} is left to plan: {cached:,} have an answer in the cache")
     tokenized = build_prompts(
         job,
         model.tokenizer,
         context_length=model.context_length,
+        rows=rows,
         listener=listener,
     )
     if not len(tokenized.prompts):
@@ -220,6 +251,8 @@ def _from_job(job: Job, wanted: Wanted, listener: Listener, names: str) -> Workl
         left_out=len(tokenized.over_context) + len(tokenized.empty) + len(tokenized.failed),
         warnings=tuple(_job_warnings(job, tokenized, model)),
         first_prompt=_first_prompt(job, int(numbers[0]), model.tokenizer),
+        copies=int((job.copy_of >= 0).sum()),
+        cached=cached,
     )
 
 

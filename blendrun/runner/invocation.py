@@ -35,13 +35,16 @@ from blendrun.learned.sample import StepSample
 from blendrun.lengths.history import HistoryUnavailableError
 from blendrun.names import EngineName, Purpose
 from blendrun.planner.run_plan import Divided, RunPlan
+from blendrun.runner.copies import Copies, with_copies
 from blendrun.runner.dispatch import Asked
 from blendrun.runner.failed_lines import FailedLines
 from blendrun.runner.finished import finished_before, same_input
 from blendrun.runner.job_warnings import warnings_of
 from blendrun.runner.kept import AnswerCheck
+from blendrun.runner.kept_answers import KeptAnswers
 from blendrun.runner.manifest import manifest_of
 from blendrun.runner.order import divide_rows, plan_rows
+from blendrun.runner.partial import PartialAnswers
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
 from blendrun.runner.step_lessons import StepLessons
@@ -51,7 +54,7 @@ from blendrun.store import manifest as manifests
 from blendrun.store import summary as summaries
 from blendrun.store.answers import answer_line, is_line, write_answers
 from blendrun.store.folder import StateFolder, remove
-from blendrun.store.journal import LONGEST_RECORD, Journal, Record
+from blendrun.store.journal import CACHE, COPY, LONGEST_RECORD, Journal, Record
 from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.own_files import OwnFiles, WrittenFile
 from blendrun.store.shards import Rows, write_rows
@@ -87,6 +90,9 @@ class Invocation:
     files: OwnFiles = field(init=False)
     journal: Journal = field(init=False)
     kept: AnswerCheck = field(init=False)
+    copies: Copies = field(init=False)
+    cache: KeptAnswers | None = field(default=None, init=False)
+    partial: PartialAnswers = field(init=False)
     notes: list[str] = field(default_factory=list, init=False)
     restarts: list[Restart] = field(default_factory=list, init=False)
     supervisor: Supervisor | None = field(default=None, init=False)
@@ -101,6 +107,7 @@ class Invocation:
         self.lessons = StepLessons(self.settings.speed, lambda text: self._note(text, warning=True))
         self.manifest = manifest_of(self.settings, self.job, self.rows, self.purpose)
         self.salt = self.manifest.salt
+        self.partial = PartialAnswers(self.settings.partial, self.state, self.hear)
         self.rejected = int(self.job.rejected.sum())
         before = summaries.read(self.state.summary)
         old = manifests.read(
@@ -138,10 +145,13 @@ class Invocation:
                 self._note(
                     f"{journal.damaged} damaged journal records passed over; their requests run again", warning=True
                 )
+            self.copies = Copies(self.job, self.ledger, journal, self.salt, self._record_failure)
             todo = self.ledger.unfinished()
             done = finished_before(old, self.manifest, self.rows, before, self.files) if not len(todo) else None
             if done is not None:
                 self._note("finished before; nothing to do")
+                self.partial.begin()
+                self.partial.end()
                 return msgspec.structs.replace(done, exit_code=self._exit_code(done.counts.failed))
             if len(todo):
                 self.files.check(trusted=before is not None and before.status == "completed")
@@ -155,6 +165,7 @@ class Invocation:
             remove_others(self.state.spool, [source.path for source in self.job.sources])
             try:
                 with stops_as_errors():
+                    self.partial.begin()
                     self._finish(todo, make_engine)
                     self._settle()
             except BaseException as error:
@@ -169,6 +180,8 @@ class Invocation:
                 if ends is not error:
                     raise ends from error
                 raise
+            finally:
+                self.partial.end()
         if self.failed.too_many():
             # What was in flight was all there was: the files are complete, the verdict is the same.
             self._note(str(self.failed.error()), warning=True)
@@ -189,7 +202,7 @@ class Invocation:
             patience=self.settings.patience,
             plans=divided.parts,
             reserve=divided.reserve,
-            unfinished=self.ledger.unfinished,
+            unfinished=self._to_ask,
             make_plan=self._plan,
             make_engine=make_engine,
             owner=self,
@@ -203,6 +216,8 @@ class Invocation:
         finally:
             self.journal.sync()
             self.lessons.learn()
+            if self.cache is not None:
+                self.cache.close()
 
     def _divided(self, rows: NDArray[np.int64]) -> Divided:
         """A plan for each replica."""
@@ -248,6 +263,7 @@ class Invocation:
     def _finish(self, todo: NDArray[np.int64], make_engine: MakeEngine) -> None:
         """Answer the rows `todo`, then write the files."""
         self.failed.collect()
+        self.copies.settle()
         if self.settings.strict and (len(todo) or not self.ledger.finished):
             self._refuse_bad_lines()
         if len(todo):
@@ -256,7 +272,10 @@ class Invocation:
                 self._note(f"resuming: {done} of {len(self.job)} requests are finished")
             for warning in warnings_of(self.job, self.settings):
                 self._note(warning, warning=True)
-            self._answer(todo, make_engine)
+            self._take_kept()
+            if len(asked := self._to_ask()):
+                self._answer(asked, make_engine)
+            self.copies.settle()
         if left := len(self.ledger.unfinished()):
             stopped = self.supervisor.stopped if self.supervisor else None
             self.failed.check()
@@ -276,7 +295,7 @@ class Invocation:
         refused = None
         if self.settings.check is not None:
             with self.stopwatch.phase("check"):
-                refused = self.settings.check(self.job, self.hear)
+                refused = with_copies(self.settings.check(self.job, self.hear), self.job)
         self.failed.refuse(refused)
 
     def _keep_records(self, records: tuple[WrittenFile, ...]) -> None:
@@ -311,11 +330,36 @@ class Invocation:
         self.restarts.append(restart)
 
     def receive(self, result: Result, asked: Asked) -> None:
-        """Journal and count a result."""
+        """Journal and count an engine's result."""
+        if self.cache is not None:
+            self.cache.keep(result)
+        usage = result.usage
+        for place, tokens in enumerate((usage.prompt, usage.cached, usage.output)):
+            self.new_tokens[place] += tokens
+        self._end_with(result, asked)
+
+    def _to_ask(self) -> NDArray[np.int64]:
+        """Rows that an engine is to answer."""
+        return self.copies.to_ask(self.ledger.unfinished())
+
+    def _take_kept(self) -> None:
+        """Answers of other runs for rows that have none."""
+        if self.settings.cache is None:
+            return
+        self.cache = KeptAnswers(self.settings.cache, self.job, self.salt, self.hear)
+        with self.stopwatch.phase("cache"):
+            self.listener(PhaseStarted("cache", str(self.settings.cache.folder)))
+            self.cache.take(self._to_ask(), self._end_with)
+            self.copies.settle()
+        if taken := self.ledger.taken[CACHE]:
+            self._note(f"{taken:,} answers are taken from {self.settings.cache.folder}")
+
+    def _end_with(self, result: Result, asked: Asked, taken: str | None = None) -> None:
+        """Journal and count a result. taken: see `Record`."""
         if len(result.body) > _LONGEST_ANSWER:
             what = f"an answer of {len(result.body):,} bytes, which is more than is kept of one"
             result = failure(result.row, 500, ErrorCode.ENGINE_ERROR, what)
-        result = in_own_words(self.kept.judged(result, asked.custom_id, asked.promise), asked.spoken)
+        result = in_own_words(self.kept.judged(result, asked.custom_id, asked.promise, taken), asked.spoken)
         key = self.job.key(result.row, self.salt)
         record = Record(
             key,
@@ -323,14 +367,17 @@ class Invocation:
             result.usage,
             result.finish_reasons,
             result.error_code,
-            answer_line(key, asked.custom_id, result, results=asked.spoken is not None and asked.spoken.results),
+            answer_line(
+                *(key, asked.custom_id, result),
+                results=asked.spoken is not None and asked.spoken.results,
+                taken=taken,
+            ),
+            taken,
         )
         self.ledger.mark(result.row, self.journal.append(record))
         if result.error_code is not None:
             self._record_failure(result.row, result.error_code, result.error_message or "")
-        usage = result.usage
-        for place, tokens in enumerate((usage.prompt, usage.cached, usage.output)):
-            self.new_tokens[place] += tokens
+        self.copies.ended(result.row)
         self.show_progress()
 
     def _record_failure(self, row: int, code: str, message: str) -> None:
@@ -340,6 +387,9 @@ class Invocation:
 
     def show_progress(self) -> None:
         """Tell how far the job is."""
+        self.copies.step()
+        self.partial.grow()
+        prompt, cached, output = self.new_tokens
         self.listener(
             Progress(
                 self.ledger.finished + self.rejected,
@@ -347,12 +397,16 @@ class Invocation:
                 "requests",
                 self.ledger.error_codes.total() + self.rejected,
                 self.supervisor.in_flight if self.supervisor else 0,
-                *self.new_tokens,
+                prompt,
+                cached,
+                output,
+                copies=self.ledger.taken[COPY],
+                kept=self.ledger.taken[CACHE],
             )
         )
 
     def _settle(self) -> None:
-        self.unkept = self.kept.listed.settle(self.job, self.ledger, self.salt)
+        self.unkept = self.kept.listed.settle(self.job, self.ledger, self.salt, self.copies.copied)
 
     def _summary(self, status: str, exit_code: int) -> Summary:
         summary = summaries.summarise(

@@ -30,8 +30,11 @@ class AnswerCheck:
     listener: Listener
     _told: bool = field(default=False, init=False)
 
-    def judged(self, result: Result, custom_id: str, promise: Promise | None) -> Result:
-        """The result as it is to be kept: itself, or an error with the answer beside it."""
+    def judged(self, result: Result, custom_id: str, promise: Promise | None, taken: str | None = None) -> Result:
+        """The result as it is to be kept: itself, or an error with the answer beside it.
+
+        taken: see `journal.Record`.
+        """
         if promise is None or result.error_code is not None or self.placeholders:
             return result
         reason = promise.broken_by(orjson.loads(result.body))
@@ -42,7 +45,7 @@ class AnswerCheck:
         if self.refuse:
             code = str(ErrorCode.INVALID_ANSWER)
             return msgspec.structs.replace(result, error_code=code, error_message=reason)
-        self.listed.add(self.job, result.row, self.job.key(result.row, self.salt), custom_id, reason)
+        self.listed.add(self.job, result.row, self.job.key(result.row, self.salt), custom_id, reason, taken)
         if not self._told:
             self._told = True
             name, number = self.job.where(result.row)

@@ -87,6 +87,7 @@ def _execute_locked(
             default_url=settings.default_url,
             max_line_bytes=settings.max_line_bytes,
             rules=settings.rules,
+            same=settings.same,
             listener=listener,
         )
     with job:

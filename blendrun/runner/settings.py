@@ -14,15 +14,26 @@ from blendrun.endpoints.rules import Rules
 from blendrun.events import Listener
 from blendrun.jobs.job import Job
 from blendrun.jobs.line import MAX_LINE_BYTES
+from blendrun.jobs.same import Sameness
 from blendrun.jobs.spool import LONGEST_WINDOW
 from blendrun.learned.own import OwnSpeed
 from blendrun.names import OrderName, Overlap, Purpose
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.replica import Patience
 from blendrun.store.failures import ErrorLimit
+from blendrun.store.guard import Target
 from blendrun.store.shards import Shard
 from blendrun.store.uploads import Upload
 from blendrun.tokens.check import RefusedPrompts
+
+
+@dataclass(frozen=True, slots=True)
+class CacheSettings:
+    """most_bytes: of the file in the folder. versions: what decides an answer beside the manifest's settings."""
+
+    folder: Path
+    most_bytes: int
+    versions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +49,9 @@ class RunSettings:
     check_answers: an answer that breaks its promise is an error line; without it such answers are only counted.
     shows_tools: whether the model's chat template shows tools to it; None where nobody knows. speed: of the engines,
     where they are this machine's: what their steps are compared with, and what learns from them. purpose: what a job's
-    lines need an engine for; None where engines take all. upload: where the files are sent once they are written.
+    lines need an engine for; None where engines take all. upload: where the files are sent once they are written. same:
+    which requests are equal; None where nobody asks. cache: answers kept between runs. partial: file that has the
+    answers so far.
     """
 
     inputs: tuple[str, ...]
@@ -72,6 +85,9 @@ class RunSettings:
     overwrite: bool = False
     upload: Upload | None = None
     speed: OwnSpeed | None = None
+    same: Sameness | None = None
+    cache: CacheSettings | None = None
+    partial: Target | None = None
     patience: Patience = field(default_factory=Patience)
     versions: dict[str, str] = field(default_factory=dict)
 

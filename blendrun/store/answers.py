@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import orjson
 
@@ -11,7 +13,8 @@ from blendrun.errors import LineError, OutputUnavailableError, unwritable
 from blendrun.files import file_mode, probe, remove_written, replacing
 from blendrun.jobs.job import Job
 from blendrun.store.folder import StateFolder
-from blendrun.store.journal import Journal
+from blendrun.store.ids import line_id
+from blendrun.store.journal import COPY, Journal
 from blendrun.store.ledger import ANSWERED, FAILED, Ledger
 from blendrun.store.own_files import ERRORS, OUTPUT, Digesting, OwnFiles
 from blendrun.tokens.check import RefusedPrompts
@@ -19,6 +22,8 @@ from blendrun.tokens.check import RefusedPrompts
 # What every line of ours begins and ends with.
 _HEAD, _TAIL = b'{"id":"batch_req_', b"}"
 _BAD_REQUEST = 400
+# Where the part of a line begins that is the same for equal requests.
+_ANSWER = re.compile(rb',"(?:response|result)":')
 
 
 def is_line(ok: bool, answer: bytes) -> bool:
@@ -37,13 +42,16 @@ def is_line(ok: bool, answer: bytes) -> bool:
     return isinstance(error, dict) and isinstance(error.get("code"), str) and isinstance(error.get("message"), str)
 
 
-def answer_line(key: bytes, custom_id: str, result: Result, *, results: bool = False) -> bytes:
+def answer_line(
+    key: bytes, custom_id: str, result: Result, *, results: bool = False, taken: str | None = None
+) -> bytes:
     """A line of the output file, exactly OpenAI's (or of the errors file, for a failed result). No newline.
 
     Ids are made from the work's key, so that they are the same however often a run is resumed.
     results: whether it is exactly Anthropic's instead; the line of a failure has its error both ways then.
+    taken: see `journal.Record`; the id says it.
     """
-    start = orjson.dumps({"id": f"batch_req_{key.hex()}", "custom_id": custom_id})[:-1]
+    start = _start(key, custom_id, taken)
     if results and result.error_code is None:
         return start + b',"result":{"type":"succeeded","message":' + result.body + b"}}"
     if results:
@@ -56,6 +64,19 @@ def answer_line(key: bytes, custom_id: str, result: Result, *, results: bool = F
     if result.error_code is not None:
         error = {"code": result.error_code, "message": result.error_message}
     return start + b',"response":' + response + b',"error":' + orjson.dumps(error) + b"}"
+
+
+def copied_line(key: bytes, custom_id: str, line: bytes) -> bytes:
+    """The line of a request that asks the same as the one whose line is given; its `request_id` names that one."""
+    # Within a text a quote has a backslash before it, so this is not in the `custom_id`.
+    found = _ANSWER.search(line)
+    assert found is not None, "a line of ours"
+    return _start(key, custom_id, COPY) + line[found.start() :]
+
+
+def _start(key: bytes, custom_id: str, taken: str | None) -> bytes:
+    """What a line begins with. taken: see `journal.Record`."""
+    return orjson.dumps({"id": line_id(key, taken), "custom_id": custom_id})[:-1]
 
 
 def _errored(status: int, message: str) -> dict[str, object]:

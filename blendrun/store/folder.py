@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import os
-import secrets
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from blendrun.errors import OutputUnavailableError, UsageError
 from blendrun.files import sweep, sweep_folder
+from blendrun.store.private_folder import make_private
 
 SUFFIX = ".blendrun"
 ERRORS_SUFFIX = ".errors.jsonl"
@@ -101,6 +100,11 @@ class StateFolder:
         return self.path / "records.jsonl"
 
     @property
+    def partial(self) -> Path:
+        """Name of the file that has the answers so far, where one was asked for."""
+        return self.path / "partial"
+
+    @property
     def unkept(self) -> Path:
         """Answers that do not keep their form."""
         return self.path / "unkept.jsonl"
@@ -166,7 +170,7 @@ class StateFolder:
     def locked(self) -> Iterator[None]:
         """Make the folder and hold its lock. Raises OutputUnavailableError if it cannot be made or is held."""
         try:
-            self._make()
+            make_private(self.path, "a run's state")
             lock = FileLock(self.path / "lock", timeout=0, mode=0o600)
             lock.acquire()
         except Timeout:
@@ -186,28 +190,6 @@ class StateFolder:
             # What is held goes with the process at the latest.
             with suppress(OSError):
                 lock.release()
-
-    def _make(self) -> None:
-        """Make the folder, or make sure that it is the user's own and nobody else's. Raises OSError."""
-        try:
-            self.path.mkdir(mode=0o700, parents=True)
-            return
-        except FileExistsError:
-            pass
-        try:
-            folder = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            if self.path.is_symlink():
-                raise OSError(errno.ELOOP, "it is a link, and a run's state is its user's alone") from None
-            raise
-        try:
-            owner = os.fstat(folder).st_uid
-            if owner != os.geteuid() and owner != _owner_of_new(folder):
-                raise OSError(errno.EPERM, "it belongs to another user")
-            # A folder that was there before may be open to others.
-            os.fchmod(folder, 0o700)
-        finally:
-            os.close(folder)
 
     def clear(self, *, keep: Collection[Path] = ()) -> None:
         """Forget the run (`--no-resume`), except for spooled inputs in `keep`. The lock stays held.
@@ -241,16 +223,3 @@ class StateFolder:
             self.journal,
         ):
             remove(path)
-
-
-def _owner_of_new(folder: int) -> int:
-    """Whose a new file of a folder is: some file systems have one owner for all. Raises OSError."""
-    name = f".{secrets.token_hex(16)}"
-    try:
-        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
-    except OSError:
-        return -1
-    os.unlink(name, dir_fd=folder)  # a name in an open folder
-    owner = os.fstat(handle).st_uid
-    os.close(handle)
-    return owner

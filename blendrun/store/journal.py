@@ -35,6 +35,10 @@ CRC_BYTES = 9
 KEY_BYTES = 16
 # Of a line: no more is written, and where damage has made longer ones no more is held.
 LONGEST_RECORD = 320 << 20
+# Where an answer was taken from that no engine was asked for: an equal request's, or the answers kept from other runs.
+COPY, CACHE = "copy", "cache"
+# What a record says before its answer is less, but for lines of very many prompts.
+_LONGEST_META = 1 << 16
 _RESUMES = "the same command resumes: what is in it is kept"
 
 
@@ -46,6 +50,7 @@ class _Meta(msgspec.Struct):
     usage: tuple[int, int, int]
     finish: tuple[str, ...]
     code: str | None
+    taken: str | None = None
 
 
 _META = msgspec.json.Decoder(_Meta)
@@ -56,6 +61,7 @@ class Record:
     """One finished request.
 
     key: 16 bytes, the identity of the work. answer: a line of the output or errors file, JSON without newline.
+    usage: nothing where no engine was asked. taken: COPY or CACHE then.
     """
 
     key: bytes
@@ -64,6 +70,7 @@ class Record:
     finish_reasons: tuple[str, ...]
     error_code: str | None
     answer: bytes
+    taken: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,7 @@ class Entry:
     error_code: str | None
     offset: int
     length: int
+    taken: str | None = None
 
 
 def _anything(ok: bool, answer: bytes) -> bool:
@@ -159,6 +167,7 @@ class Journal:
                 "usage": msgspec.structs.astuple(usage),
                 "finish": record.finish_reasons,
                 "code": record.error_code,
+                **({} if record.taken is None else {"taken": record.taken}),
             }
         )
         text = meta + b"\t" + record.answer
@@ -166,7 +175,10 @@ class Journal:
         self._write(b"%b%b\n" % (_checksum(text), text))
         if time.monotonic() - self._synced > _FSYNC_INTERVAL_S:
             self.sync()
-        return Entry(record.key, record.ok, usage, record.finish_reasons, record.error_code, start, len(record.answer))
+        return Entry(
+            *(record.key, record.ok, usage, record.finish_reasons, record.error_code, start, len(record.answer)),
+            record.taken,
+        )
 
     def entries(self, known: Callable[[bool, bytes], bool] = _anything) -> Iterator[Entry]:
         """All sound records, oldest first. Lines that are damaged or not known are counted in `damaged`.
@@ -202,7 +214,7 @@ class Journal:
                     if entry.ok:
                         usage, reasons = entry.usage, entry.finish_reasons
                         answer = self.answer(entry.offset, entry.length)
-                        journal.append(Record(entry.key, True, usage, reasons, entry.error_code, answer))
+                        journal.append(Record(entry.key, True, usage, reasons, entry.error_code, answer, entry.taken))
             kept.rename(self._path)
             file = os.open(self._path, os.O_RDWR | os.O_APPEND)
             self._drop()
@@ -224,6 +236,17 @@ class Journal:
         if len(data) < length:
             raise OutputUnavailableError(f"{self._path} became shorter while it was used; {_RESUMES}")
         return data
+
+    def record(self, offset: int, length: int) -> Record | None:
+        """The whole record whose answer is at an Entry's place; None where it is damaged."""
+        before = max(0, offset - _LONGEST_META)
+        begin = before + self.answer(before, offset - before).rfind(b"\n") + 1
+        line = self.answer(begin, offset + length + 1 - begin)
+        entry = parse_record(line, begin)
+        if entry is None or entry.offset != offset:
+            return None
+        answer = line[offset - begin : -1]
+        return Record(entry.key, entry.ok, entry.usage, entry.finish_reasons, entry.error_code, answer, entry.taken)
 
     def sync(self) -> None:
         """Force everything written so far onto the disk."""
@@ -309,4 +332,5 @@ def parse_record(line: bytes, position: int) -> Entry | None:
         error_code=meta.code,
         offset=position + CRC_BYTES + len(meta_text) + 1,
         length=len(answer),
+        taken=meta.taken,
     )

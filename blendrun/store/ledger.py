@@ -36,6 +36,8 @@ class Ledger:
         self.finished = 0
         self.finish_reasons: Counter[str] = Counter()
         self.error_codes: Counter[str] = Counter()
+        # By COPY and CACHE, of the journal: finished rows that no engine was asked for.
+        self.taken: Counter[str] = Counter()
         self._job, self._salt = job, salt
 
     @property
@@ -54,6 +56,8 @@ class Ledger:
         self.offset[row], self.length[row] = entry.offset, entry.length
         usage = entry.usage
         self._tokens[row] = [min(max(count, 0), MOST_TOKENS) for count in (usage.prompt, usage.cached, usage.output)]
+        if entry.taken is not None:
+            _count(self.taken, entry.taken)
         for reason in entry.finish_reasons:
             _count(self.finish_reasons, reason)
         if entry.error_code is not None:

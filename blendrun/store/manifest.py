@@ -51,12 +51,17 @@ class Manifest(msgspec.Struct, frozen=True):
     @property
     def salt(self) -> bytes:
         """What decides an answer besides its request, hashed: part of the key of finished work."""
-        parts = (self.model_identity, self.engine, self.answer_settings)
-        return blake2b(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
+        return salt_of(self.model_identity, self.engine, self.answer_settings)
 
     def records(self, name: str) -> tuple[WrittenFile, ...]:
         """Of the output or of the errors file."""
         return tuple(each for each in self.written if each.name == name)
+
+
+def salt_of(model_identity: str, engine: str, answer_settings: dict[str, Any]) -> bytes:
+    """16 bytes: what decides an answer besides its request, hashed. Arguments as in `Manifest`."""
+    parts = (model_identity, engine, answer_settings)
+    return blake2b(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
 
 
 class _Version(msgspec.Struct):

@@ -1,4 +1,4 @@
-"""records.jsonl: planned and actual of each request, one line when it has ended.
+"""records.jsonl: planned and actual of each request that an engine was asked, one line when it has ended.
 
 With steps.jsonl (`engine.scheduler.step_log`, whose `admitted` are these lines' `index`) every figure of a run can be
 computed from its files.
@@ -28,6 +28,9 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     subtree: node of the prefix tree that it hangs on (in depth-first order), -1 where it was not planned.
     planned_output: expected of each choice, 0 where nothing was. planned_hit: what a cache without bounds would have
     had. output: of all choices.
+
+    Lines that were answered without an engine (copies of other lines, answers kept from other runs) have no record; the
+    id of their line in the output ends with `_copy` or `_cache`.
     """
 
     run: int

@@ -57,7 +57,8 @@ class BatchUsage(msgspec.Struct, frozen=True):
 class ProcessStatus(msgspec.Struct, frozen=True):
     """What OpenAI's object has no place for. phase: index, tokenise, ..., run, drain, write. exit_code: null while it
     works. updated_at: Unix seconds, of this file. left_seconds: least and most that the phase `run` will still take;
-    null where nobody knows.
+    null where nobody knows. copies, kept: lines that are done without an engine: they ask the same as another one, or
+    their answers were kept from other runs.
     """
 
     pid: int
@@ -68,6 +69,8 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     updated_at: float
     exit_code: int | None = None
     left_seconds: tuple[float, float] | None = None
+    copies: int = 0
+    kept: int = 0
 
 
 class BatchStatus(msgspec.Struct, frozen=True):
@@ -171,6 +174,8 @@ class StatusFile:
                 in_flight=0,
                 exit_code=summary.exit_code,
                 left_seconds=None,
+                copies=summary.taken.copies,
+                kept=summary.taken.cache,
             ),
             **{f"{status}_at": now},
         )
@@ -214,7 +219,11 @@ class StatusFile:
             request_counts=RequestCounts(event.total, event.done - event.failed, event.failed),
             usage=_usage(event.prompt_tokens, event.cached_tokens, event.output_tokens),
             blendrun=msgspec.structs.replace(
-                self._status.blendrun, in_flight=event.in_flight, left_seconds=self._left()
+                self._status.blendrun,
+                in_flight=event.in_flight,
+                left_seconds=self._left(),
+                copies=event.copies,
+                kept=event.kept,
             ),
         )
 

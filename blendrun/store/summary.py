@@ -15,6 +15,7 @@ from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.store.failures import Failure, Failures
 from blendrun.store.folder import path_text
+from blendrun.store.journal import CACHE, COPY
 from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.manifest import Manifest
 from blendrun.version import __version__
@@ -31,11 +32,21 @@ class Counts(msgspec.Struct, frozen=True):
 
 
 class Tokens(msgspec.Struct, frozen=True):
-    """Of all finished requests, earlier invocations included. cached: prompt tokens from the prefix cache."""
+    """Of all that engines answered, earlier invocations included. cached: prompt tokens from the prefix cache."""
 
     prompt: int
     cached: int
     output: int
+
+
+class Taken(msgspec.Struct, frozen=True):
+    """Lines that no engine was asked for, earlier invocations included; their tokens are in no count.
+
+    copies: they ask the same as another line. cache: their answers were kept from other runs.
+    """
+
+    copies: int = 0
+    cache: int = 0
 
 
 class PlanSummary(msgspec.Struct, frozen=True):
@@ -72,6 +83,7 @@ class Summary(msgspec.Struct, frozen=True):
 
     restarts: engines of this invocation that died. failures: failed lines by kind of error, the most frequent first.
     unkept: answers that do not keep the form that their request was promised; unkept_list: the file that has them.
+    taken: lines that were answered without an engine.
     """
 
     schema_version: int
@@ -97,6 +109,7 @@ class Summary(msgspec.Struct, frozen=True):
     failures: tuple[Failure, ...] = ()
     unkept: int = 0
     unkept_list: str | None = None
+    taken: Taken = Taken()
 
 
 class Stopwatch:
@@ -189,6 +202,7 @@ def summarise(
         failures=failures.kinds(),
         unkept=unkept,
         unkept_list=path_text(unkept_list) if unkept and unkept_list is not None else None,
+        taken=Taken(ledger.taken[COPY], ledger.taken[CACHE]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -15,11 +15,11 @@ from blendrun.engine.scheduler.log_file import torn
 from blendrun.errors import unwritable
 from blendrun.files import PRIVATE, replacing
 from blendrun.jobs.job import Job
-from blendrun.store.journal import KEY_BYTES
+from blendrun.store.ids import HEAD, line_id
+from blendrun.store.journal import COPY, KEY_BYTES
 from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.row_keys import RowKeys
 
-_HEAD = "batch_req_"
 # Bytes of a line: an id of 512 characters and a reason, written out, are far less.
 _LONGEST = 1 << 20
 _BATCH = 8192
@@ -31,22 +31,28 @@ class UnkeptAnswers:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def add(self, job: Job, row: int, key: bytes, custom_id: str, reason: str) -> None:
-        """Row `row`, whose work `key` names, has an answer that breaks its promise. Raises OutputUnavailableError."""
+    def add(self, job: Job, row: int, key: bytes, custom_id: str, reason: str, taken: str | None = None) -> int:
+        """Row `row`, whose work `key` names, has an answer that breaks its promise. taken: see `journal.Record`.
+
+        Returns the bytes of its line. Raises OutputUnavailableError.
+        """
         name, number = job.where(row)
-        entry = {"id": f"{_HEAD}{key.hex()}", "custom_id": custom_id, "reason": reason, "line": number}
+        entry = {"id": line_id(key, taken), "custom_id": custom_id, "reason": reason, "line": number}
         if len(job.sources) > 1:
             entry["file"] = name
         try:
             # What a kill has cut short stays a line of its own.
             begin = b"\n" if torn(self._path) else b""
             with self._path.open("ab") as file:
-                file.write(begin + orjson.dumps(entry) + b"\n")
+                file.write(begin + (line := orjson.dumps(entry) + b"\n"))
         except OSError as error:
             raise unwritable(self._path, error, "the same command resumes") from error
+        return len(line)
 
-    def settle(self, job: Job, ledger: Ledger, salt: bytes) -> int:
+    def settle(self, job: Job, ledger: Ledger, salt: bytes, copied: Callable[[int], bool]) -> int:
         """Put the list into input order, without answers that are no longer this job's. Returns how many are left.
+
+        copied: whether an answered row got the answer of an equal request: then it breaks what that one's does.
 
         What is kept of it meanwhile is a place a row. Raises OutputUnavailableError.
         """
@@ -61,6 +67,12 @@ class UnkeptAnswers:
                     for row, (_, start) in zip(rows.tolist(), batch, strict=True):
                         if row >= 0:
                             place[row] = start
+                for row, start in _unlisted(job, ledger, place, copied):
+                    file.seek(start)
+                    found = orjson.loads(file.readline(_LONGEST))
+                    custom_id = job.request(row).custom_id
+                    size = self.add(job, row, job.key(row, salt), custom_id, found["reason"], COPY)
+                    place[row] = self._path.stat().st_size - size
                 listed = np.flatnonzero(place >= 0)
                 with replacing(self._path, PRIVATE) as ordered:
                     for start in place[listed].tolist():
@@ -71,6 +83,23 @@ class UnkeptAnswers:
         except OSError as error:
             raise unwritable(self._path, error, "the same command resumes") from error
         return len(listed)
+
+
+def _unlisted(
+    job: Job, ledger: Ledger, place: NDArray[np.int64], copied: Callable[[int], bool]
+) -> Iterator[tuple[int, int]]:
+    """Rows that have the answer of a listed one and are not listed, and where the line of that one begins."""
+    copies = np.flatnonzero(job.copy_of >= 0)
+    if not len(copies):
+        return
+    first = np.arange(len(job), dtype=np.int64)
+    first[copies] = job.copy_of[copies]
+    start = np.full(len(job), -1, np.int64)
+    listed = np.flatnonzero(place >= 0)
+    start[first[listed]] = place[listed]
+    for row in np.flatnonzero((place < 0) & (ledger.state == ANSWERED) & (start[first] >= 0)).tolist():
+        if copied(row):
+            yield row, int(start[first[row]])
 
 
 def _entries(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
@@ -88,7 +117,7 @@ def _entries(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
 
 def _key(line: bytes) -> bytes | None:
     try:
-        key = bytes.fromhex(orjson.loads(line)["id"].removeprefix(_HEAD))
+        key = bytes.fromhex(orjson.loads(line)["id"].removeprefix(HEAD).partition("_")[0])
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return key if len(key) == KEY_BYTES else None

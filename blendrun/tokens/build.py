@@ -88,7 +88,7 @@ def build_prompts(
     store_folder: Path | None = None,
     listener: Listener = ignore,
 ) -> TokenizedJob:
-    """The prompts of `rows` (default: all accepted rows) in tokens.
+    """The prompts of `rows` (default: all accepted rows but copies of others) in tokens.
 
     context_length: tokens of prompt and answer together.
     store_folder: where token stores are kept; default `cache_folder() / "tokens"`.
@@ -97,7 +97,7 @@ def build_prompts(
     Memory while building is about 150 bytes a row and 200 MB, whatever the length of the prompts.
     Raises what `Job.request` raises, and OutputUnavailableError where the store cannot be written.
     """
-    rows = job.accepted if rows is None else np.sort(rows)
+    rows = job.distinct if rows is None else np.sort(rows)
     folder = store_folder or cache_folder() / "tokens"
     key = _store_key(job, tokenizer, rows, context_length)
     reused = True

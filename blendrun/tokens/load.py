@@ -73,18 +73,18 @@ def template_shows_tools(place: Path, chat_template: object = None) -> bool | No
 
     chat_template: as for `load_tokenizer`; a name of SGLang's own templates is not known here.
     """
-    source = _own_template(place, chat_template)
+    source = own_template(place, chat_template)
     return None if source is None else reads_tools(source)
 
 
 def template_reranks(place: Path, chat_template: object = None) -> bool:
     """Whether the chat template of a model folder has its model score pairs of texts. chat_template: as above."""
-    source = _own_template(place, chat_template)
+    source = own_template(place, chat_template)
     return source is not None and is_reranker(source)
 
 
-def _own_template(place: Path, chat_template: object) -> str | None:
-    """A template's text; None where it cannot be found or read."""
+def own_template(place: Path, chat_template: object = None) -> str | None:
+    """The text of a model folder's chat template; None where it cannot be found or read. chat_template: as above."""
     given = Path(chat_template) if isinstance(chat_template, str) else None
     if chat_template is not None and (given is None or not given.is_file()):
         return None

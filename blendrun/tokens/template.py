@@ -65,7 +65,7 @@ class ChatTemplate:
         self.source = source
         self.content_format = detect_content_format(source, environment)
         self.reranks = is_reranker(source)
-        self.uses_today = "strftime_now" in source
+        self.uses_today = uses_today(source)
         self.low_effort = "low_effort" in source and "truncate_history_thinking" in source
         self._compiled = environment.from_string(source)
         # Jinja keeps them as a ChainMap, and copies that at every rendering: a fifth of the time.
@@ -195,3 +195,8 @@ def _raise_exception(message: str) -> None:
 
 def _strftime_now(form: str) -> str:
     return datetime.now().strftime(form)
+
+
+def uses_today(source: str) -> bool:
+    """Whether a template's text depends on the day it is rendered."""
+    return "strftime_now" in source

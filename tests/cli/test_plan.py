@@ -13,8 +13,19 @@ import msgspec
 import numpy as np
 import pytest
 
+from blendrun.backends.same import apart_of, cache_settings
+from blendrun.backends.sglang import engine_settings
+from blendrun.endpoints.base import Usage
+from blendrun.engine.base import Result
+from blendrun.engine.settings import answer_settings, runtime_versions
+from blendrun.events import ignore
+from blendrun.jobs.index import index_jobs
+from blendrun.jobs.same import Sameness
+from blendrun.jobs.source import open_sources
 from blendrun.models.resolve import resolve_model
 from blendrun.report.schemas.plan import PlanReport
+from blendrun.runner.kept_answers import KeptAnswers
+from blendrun.store.manifest import salt_of
 from tests.command import blendrun, write_jobs
 from tests.needs import workload
 
@@ -253,3 +264,37 @@ def test_an_engine_that_reads_shared_prefixes_once_is_planned_so(tmp_path: Path)
     plain = planned(trace, *LLAMA)
     assert plain["hardware"]["shared_reads"] is None
     assert cascade["density"] > plain["density"]
+
+
+def test_copies_and_kept_answers_are_told_and_not_planned(tmp_path: Path) -> None:
+    texts = [f"question {row if row % 5 > 1 else row - row % 5 + 2}" for row in range(50)]
+    bodies = [{"messages": [{"role": "user", "content": text}], "temperature": 0} for text in texts]
+    lines = [{"custom_id": f"id {row}", "url": "/v1/chat/completions", "body": body} for row, body in enumerate(bodies)]
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    report = planned(jobs, *SMALL)
+    assert (report["requests"], report["lines"], report["copies"], report["cached"]) == (30, 50, 20, None)
+    assert planned(jobs, *SMALL, "--dedupe", "off")["requests"] == 50
+    _keep(tmp_path / "cache", jobs, 12)
+    report = planned(jobs, *SMALL, "--cache", tmp_path / "cache")
+    assert (report["requests"], report["copies"], report["cached"]) == (18, 20, 12)
+    shown = blendrun("plan", jobs, *SMALL, "--cache", tmp_path / "cache", "-q").stdout
+    assert "30 distinct of 50 requests; 12 of them have an answer already" in shown
+    _keep(tmp_path / "cache", jobs, 30)
+    nothing = blendrun("plan", jobs, *SMALL, "--cache", tmp_path / "cache")
+    assert nothing.returncode == 65
+    assert "30 have an answer in the cache" in nothing.stderr
+
+
+def _keep(folder: Path, jobs: Path, count: int) -> None:
+    """As a run on this machine's processor would have: answers to the first ones of a job."""
+    model = resolve_model("smollm2-135m", platform="cpu", weights=False)
+    arguments = engine_settings(model, "cpu", 1, {}).server_args
+    decides = answer_settings(arguments) | {"platform": "cpu"}
+    found = cache_settings(folder, "10M", runtime_versions(), apart_of(model.path, arguments))
+    assert found is not None
+    with index_jobs(open_sources([jobs], folder), same=Sameness(keeps=True)) as job:
+        kept = KeptAnswers(found, job, salt_of(model.identity, "sglang", decides), ignore)
+        for row in job.distinct[:count].tolist():
+            kept.keep(Result(row, 200, b"{}", Usage(), ("stop",)))
+        kept.close()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.errors import ErrorCode
-from blendrun.jobs.index import first_rows
+from blendrun.jobs.first_rows import first_rows
 from tests.jobs.job_lines import index, line, write
 
 

@@ -23,7 +23,7 @@ _LOOPBACK = "127.0.0.1"
 _TEXT_INTERVAL_S = 15.0
 # All that a run can be in, so that each is a series from the start.
 PHASES = (
-    *("fetch", "index", "model", "check", "grammars", "tokenise", "compile", "tree", "blend", "simulate"),
+    *("fetch", "index", "model", "check", "grammars", "tokenise", "compile", "tree", "blend", "simulate", "cache"),
     *("load", "run", "isolate", "drain", "write", "upload"),
 )
 
@@ -119,6 +119,14 @@ class Metrics:
         requests.add_metric(["answered"], found.done - found.failed if found else 0)
         requests.add_metric(["failed"], found.failed if found else 0)
         yield requests
+        taken = CounterMetricFamily(
+            "blendrun_requests_not_asked",
+            "Of these, lines that no engine was asked for: they ask the same as another one, or an answer was kept.",
+            labels=["source"],
+        )
+        taken.add_metric(["copy"], found.copies if found else 0)
+        taken.add_metric(["cache"], found.kept if found else 0)
+        yield taken
         tokens = CounterMetricFamily(
             "blendrun_tokens",
             "Tokens of finished requests of this invocation: prompt tokens computed, prompt tokens from the prefix "

@@ -78,6 +78,8 @@ def _run_tiles(subject: Subject) -> list[Tile]:
         counts = summary.counts
         failed = f"{counts.failed:,} failed" if counts.failed else "none failed"
         tiles.append(Tile("answered", f"{counts.completed:,} of {counts.total:,}", failed))
+        if without := summary.taken.copies + summary.taken.cache:
+            tiles.append(Tile("not asked", f"{without:,}", f"{summary.taken.copies:,} copies of other lines"))
     elif subject.status is not None:
         counts_now = subject.status.request_counts
         tiles.append(Tile("answered", f"{counts_now.completed:,} of {counts_now.total:,}"))

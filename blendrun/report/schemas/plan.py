@@ -147,7 +147,9 @@ class PlanReport:
     "learned" (earlier runs, on this very machine and model: `learned` says which), "measured" (calibrate, as well),
     "model" (published rates), or "prior". constants: of a step's time, by name. machines: every machine asked for, the
     first of which the rest of the plan is for. icicle: the prefix tree, for pictures. timeline: of the chosen order,
-    simulated. partition: null for one replica. what_ifs: what was asked for of what blendrun does not turn on.
+    simulated. partition: null for one replica. what_ifs: what was asked for of what blendrun does not turn on. copies:
+    lines that ask the same as an earlier one; cached: requests that have an answer from earlier runs, null where nobody
+    looked; neither are among `requests`.
     """
 
     schema_version: int
@@ -183,6 +185,8 @@ class PlanReport:
     constants: dict[str, Constant] = field(default_factory=dict)
     what_ifs: tuple[WhatIfRow, ...] = ()
     practical_seconds: float = 0.0
+    copies: int = 0
+    cached: int | None = None
 
 
 def plan_json(report: PlanReport) -> bytes:

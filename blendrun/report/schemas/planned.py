@@ -85,6 +85,8 @@ def plan_report(
         constants=_constants(plan),
         what_ifs=what_ifs,
         practical_seconds=plan.portfolio.practical_seconds,
+        copies=workload.copies,
+        cached=workload.cached,
     )
 
 

@@ -61,12 +61,22 @@ def _job(report: PlanReport) -> Table:
     sources = ", ".join(f"{count:,} {name}" for name, count in report.lengths.items())
     table = _pairs()
     table.add_row("requests", f"{report.requests:,} of {report.lines:,} lines")
+    if report.copies or report.cached is not None:
+        table.add_row("to ask", _to_ask(report))
     table.add_row("prompt tokens", f"{report.prompt_tokens:,}; {report.shared_tokens:,} of them ({share:.1f} %) shared")
     table.add_row("output tokens", f"{report.output_tokens:,.0f} expected (lengths: {sources})")
     density = "nothing is decoded" if report.density is None else f"{report.density:.3g} (compute over memory seconds)"
     table.add_row("density", density)
     table.add_row("by request", _sparkline(report))
     return table
+
+
+def _to_ask(report: PlanReport) -> str:
+    """How many requests are asked of those that the lines make."""
+    cached = report.cached or 0
+    distinct = report.requests + cached
+    text = f"{distinct:,} distinct of {distinct + report.copies:,} requests"
+    return text if report.cached is None else f"{text}; {cached:,} of them have an answer already"
 
 
 def _sparkline(report: PlanReport) -> str:

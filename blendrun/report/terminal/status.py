@@ -37,6 +37,8 @@ def status_lines(status: BatchStatus, now: float) -> list[str]:
         lines.append(f"requests: {done:,} of {counts.total:,} ({share:.1f} %), {counts.failed:,} failed")
         if run.in_flight:
             lines[-1] += f", {run.in_flight:,} in flight"
+        if without := run.copies + run.kept:
+            lines[-1] += f"; {without:,} needed no engine"
     usage = status.usage
     if usage.total_tokens:
         cached = 100 * usage.input_tokens_details.cached_tokens / max(usage.input_tokens, 1)

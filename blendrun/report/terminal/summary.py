@@ -36,12 +36,21 @@ def _predicted(summary: Summary) -> list[tuple[str, str]]:
     return [("run", f"{plan.predicted_seconds:.1f} predicted{rests}{corrected}; {real:.1f} real")]
 
 
+def _taken(summary: Summary) -> list[tuple[str, str]]:
+    """What no engine was asked for."""
+    taken = summary.taken
+    parts = [f"{taken.copies:,} copies of other lines"] if taken.copies else []
+    parts += [f"{taken.cache:,} answers kept from other runs"] if taken.cache else []
+    return [("not asked", ", ".join(parts))] if parts else []
+
+
 def _rows(summary: Summary) -> list[tuple[str, str]]:
     counts, tokens = summary.counts, summary.tokens
     share = f" ({100 * tokens.cached / tokens.prompt:.1f} % from the prefix cache)" if tokens.prompt else ""
     seconds = "  ".join(f"{name} {value:.1f}" for name, value in summary.seconds.items())
     rows = [
         ("requests", f"{counts.total:,}: {counts.completed:,} answered, {counts.failed:,} failed"),
+        *_taken(summary),
         ("tokens", f"{tokens.prompt:,} prompt{share}, {tokens.output:,} output"),
         ("seconds", seconds),
         *_predicted(summary),

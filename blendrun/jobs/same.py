@@ -1,0 +1,78 @@
+"""Which requests are one and the same: equal in all that decides their answer, which must be determined by that."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from blendrun.endpoints.base import Endpoint
+from blendrun.endpoints.media import Place, place_of, references
+from blendrun.jobs.line import DIGEST_BYTES, RequestLine, digest_of
+from blendrun.names import Dedupe
+
+# The digest of a request that is like no other.
+ALONE = bytes(DIGEST_BYTES)
+# Below it SGLang's sampling takes the likeliest token (0.5.23, sampling_params.py: _SAMPLING_EPS).
+_GREEDY_BELOW = 1e-6
+# Fields of a server's bookkeeping: they decide nothing.
+_BOOKKEEPING = frozenset(
+    (
+        *("user", "metadata", "store", "service_tier", "safety_identifier", "request_id"),
+        *("prompt_cache_key", "prompt_cache_retention"),
+    )
+)
+# Of the Responses API, whose answers repeat some of them.
+_RESPONSES = "/v1/responses"
+
+
+@dataclass(frozen=True, slots=True)
+class Sameness:
+    """dedupe: what is asked for. greedy: urls at which the engine decodes greedily where a line has no `temperature`.
+
+    keeps: whether answers are kept for other runs, so that it has to be known which may be.
+    """
+
+    dedupe: Dedupe = Dedupe.AUTO
+    greedy: frozenset[str] = frozenset()
+    keeps: bool = False
+
+    @property
+    def copies(self) -> bool:
+        """Whether equal requests of a job are asked once."""
+        return self.dedupe is not Dedupe.OFF
+
+    def asked(self, request: RequestLine) -> tuple[bytes, bool]:
+        """16 bytes that are equal where requests are, ALONE for one that is like no other; and whether its answer may
+        be kept: what a line names and does not hold may be something else tomorrow.
+        """
+        body = request.body
+        if (body.get("n") or 1) != 1 or (body.get("best_of") or 1) != 1:
+            return ALONE, False
+        if self.dedupe is not Dedupe.ON and not self._determined(request.endpoint, body):
+            return ALONE, False
+        url, results = request.endpoint.url, b""
+        if request.spoken is not None:
+            url, results = request.spoken.api.url, b"results" if request.spoken.results else b""
+        keepable = self.keeps and all(place_of(each) is Place.DATA for each in references(body))
+        return digest_of(b"asked", url.encode(), results, _deciding(url, request)), keepable
+
+    def _determined(self, endpoint: Endpoint, body: Mapping[str, Any]) -> bool:
+        """Whether the same request would be answered the same again."""
+        # What decodes nothing is computed, and a seed decides what is drawn.
+        if not endpoint.bound_fields or body.get("seed") is not None or body.get("top_k") == 1:
+            return True
+        temperature = body.get("temperature")
+        if temperature is None:
+            return endpoint.url in self.greedy
+        return bool(0 <= temperature < _GREEDY_BELOW)
+
+
+def _deciding(url: str, request: RequestLine) -> bytes:
+    """The body without what decides nothing, in one spelling of JSON."""
+    if url == _RESPONSES or _BOOKKEEPING.isdisjoint(request.given):
+        return request.canonical
+    body = {name: value for name, value in request.given.items() if name not in _BOOKKEEPING}
+    return orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
