@@ -11,6 +11,7 @@ from blendrun.errors import InputInvalidError
 from blendrun.events import Listener, Note
 from blendrun.jobs.kinds import is_answer
 from blendrun.store.guard import run_of
+from blendrun.store.tables.kind import table_kind
 
 
 def without_answers(inputs: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -38,8 +39,10 @@ def own_answers(inputs: Sequence[str]) -> tuple[str, ...]:
 
 def _holds_answers(path: Path) -> bool:
     try:
-        if not path.is_file() or run_of(path.resolve()) is None:
+        if not path.is_file() or (run := run_of(path.resolve())) is None:
             return False
+        if table_kind(path) is not None and run.output.name == path.resolve().name:
+            return True
         with path.open("rb") as file:
             # An answer may be long; all of it is one line.
             first = file.readline()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 from zipfile import ZipFile, is_zipfile
 
 import msgspec
@@ -14,6 +14,7 @@ import numpy as np
 from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.machines import machines_of
 from blendrun.backends.options import STDIN, AtLeast1, check_endpoint, convert_options
+from blendrun.backends.row_options import RowArguments, RowOptions
 from blendrun.backends.speed import taught
 from blendrun.backends.what_ifs import parse_drafts, what_ifs
 from blendrun.cost.base import Machine
@@ -34,7 +35,7 @@ from blendrun.scratch import scratch_folder
 from blendrun.store.guard import Made, Target
 
 
-class PlanArguments(TypedDict, total=False):
+class PlanArguments(RowArguments, total=False):
     """The fields of `PlanOptions` but for `inputs` and `model`, for those who call `blendrun.plan`."""
 
     hardware: str | Iterable[str] | None
@@ -57,7 +58,7 @@ class PlanArguments(TypedDict, total=False):
     overwrite: bool
 
 
-class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PlanOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a plan is asked for, one field for each option of `blendrun plan` (docs/cli.md says what each does).
 
     hardware, gpus: comma-separated; gpus None for those of one engine. tp: GPUs of one engine, None to leave that open.
@@ -75,7 +76,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     orders: Annotated[tuple[OrderName, ...], msgspec.Meta(min_length=1)] = tuple(OrderName)
     overlap: Overlap | None = None
     price: tuple[str, ...] = ()
-    engine_args: dict[str, Any] = {}
+    engine_args: dict[str, Any] = msgspec.field(default_factory=dict)
     keep_sharing: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.99
     drafts: str | None = None
     host_memory: Annotated[float, msgspec.Meta(gt=0)] | None = None
@@ -167,7 +168,8 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
     # Once now: a wrong price is refused before anything is read.
     options.choice(machines[0].card.name)
     wanted = Wanted(str(options.model), options.tokenizer, options.limit, options.endpoint)
-    workload = load_workload(open_sources(options.inputs, spool), wanted, listener)
+    sources = open_sources(options.inputs, spool, columns=options.columns(options.endpoint, options.limit))
+    workload = load_workload(sources, wanted, listener)
     structure = make_structure(workload.prompts, workload.model, options.lengths, listener)
     plans, rows = [], []
     for on in machines:

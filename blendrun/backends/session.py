@@ -133,6 +133,7 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         rules=backend.rules,
         max_line_bytes=options.max_line_bytes,
         longest_window=options.zstd_window,
+        columns=options.columns(options.endpoint, options.limit),
         max_errors=None if options.max_errors is None else ErrorLimit.parse(str(options.max_errors)),
         strict=options.strict,
         check=backend.check,

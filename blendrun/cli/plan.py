@@ -9,6 +9,17 @@ from typing import Annotated
 import typer
 
 from blendrun.cli.choices import choice, names_in
+from blendrun.cli.row_options import (
+    IdColumn,
+    ImageColumn,
+    MaxTokens,
+    MessagesColumn,
+    PromptColumn,
+    PromptTemplate,
+    SchemaFile,
+    SystemPrompt,
+    Temperature,
+)
 from blendrun.names import AUTO, LengthMode, OrderName, Overlap
 
 
@@ -16,7 +27,9 @@ def plan(
     context: typer.Context,
     jobs: Annotated[
         list[str],
-        typer.Argument(help="Request files or traces (.jsonl, .gz, .zst), or - for stdin.", metavar="JOBS"),
+        typer.Argument(
+            help="Request files, tables (.parquet, .csv, ...) or traces, .gz, .zst, or - for stdin.", metavar="JOBS"
+        ),
     ],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id or folder.")
@@ -73,6 +86,15 @@ def plan(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
+    prompt_column: PromptColumn = None,
+    messages_column: MessagesColumn = None,
+    image_column: ImageColumn = None,
+    id_column: IdColumn = None,
+    system_prompt: SystemPrompt = None,
+    prompt_template: PromptTemplate = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    schema: SchemaFile = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/plan.json).")] = False,
     order_out: Annotated[
         Path | None, typer.Option(help="Write custom_ids (trace ids) in feed order, one a line.")

@@ -10,6 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blendrun.cli.choices import choice
+from blendrun.cli.row_options import (
+    IdColumn,
+    ImageColumn,
+    MaxTokens,
+    MessagesColumn,
+    PromptColumn,
+    PromptTemplate,
+    SchemaFile,
+    SystemPrompt,
+    Temperature,
+)
 from blendrun.names import AUTO, DeviceName, EngineName, OrderName, Overlap, UnknownFields
 
 if TYPE_CHECKING:
@@ -27,7 +38,9 @@ def run(
     context: typer.Context,
     jobs: Annotated[
         list[str],
-        typer.Argument(help="Files of OpenAI Batch lines (.jsonl, .gz, .zst), or - for stdin.", metavar="JOBS"),
+        typer.Argument(
+            help="Files of OpenAI Batch lines (.jsonl), tables (.parquet, .csv, ...), .gz, .zst, or -.", metavar="JOBS"
+        ),
     ],
     model: Annotated[
         str | None,
@@ -35,7 +48,11 @@ def run(
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", "-o", help="Output file. Default: <first job>.answers.jsonl here; - for stdout."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="Output: .jsonl, .parquet, .csv or .tsv; - for stdout. Default: <first job>.answers.jsonl here.",
+        ),
     ] = None,
     order: Annotated[
         str,
@@ -52,6 +69,15 @@ def run(
         ),
     ] = None,
     endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
+    prompt_column: PromptColumn = None,
+    messages_column: MessagesColumn = None,
+    image_column: ImageColumn = None,
+    id_column: IdColumn = None,
+    system_prompt: SystemPrompt = None,
+    prompt_template: PromptTemplate = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    schema: SchemaFile = None,
     config: Annotated[
         Path | None,
         typer.Option(help="YAML file of these options; the command line wins."),

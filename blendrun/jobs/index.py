@@ -16,7 +16,7 @@ from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
 from blendrun.endpoints.spellings import url_of
 from blendrun.errors import InputInvalidError, LineError, UsageError
-from blendrun.events import Listener, Progress, ignore
+from blendrun.events import Listener, Note, Progress, ignore
 from blendrun.jobs.job import Job, Reading
 from blendrun.jobs.kinds import looks_like_request, why_no_request
 from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, raw_digest
@@ -73,6 +73,8 @@ def index_jobs(
         raise UsageError(f"the limit must be 1 line or more, not {limit}")
     if default_url is not None and url_of(default_url) not in URLS:
         raise UsageError(f"endpoint {default_url!r} is not served; these work: {', '.join(URLS)}")
+    for note in filter(None, (source.note for source in sources)):
+        listener(Note(note))
     reading = Reading(default_url, max_line_bytes, rules or Rules())
     reader = SourceReader(sources)
     try:

@@ -12,6 +12,9 @@ from pathlib import Path
 from blendrun.errors import InputMissingError, UsageError
 from blendrun.jobs import kinds
 from blendrun.jobs.spool import HEAD_BYTES, LONGEST_WINDOW, packing, refuse_foreign, spool, spool_file
+from blendrun.jobs.tables.base import Table
+from blendrun.jobs.tables.columns import Columns
+from blendrun.jobs.tables.made import made_lines
 from blendrun.paths import how_to_read, scheme
 
 STDIN = "-"
@@ -24,26 +27,40 @@ class Source:
     """One input, readable at any offset.
 
     name: as the user gave it, for messages; "<stdin>" for `-`.
-    path: the file to read; the input itself, or its unpacked copy.
+    path: the file to read; the input itself, or its unpacked copy, or the lines that were made of its rows.
     size: bytes of that file.
     copied: whether it is such a copy, in the state folder.
+    table: whose rows the lines are, if they are rows'. note: how they were made, a sentence.
     """
 
     name: str
     path: Path
     size: int
     copied: bool = False
+    table: Table | None = None
+    note: str = ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read of it, from the first line to the writing of the answers."""
+        return (self.path,) if self.table is None else (self.path, self.table.path)
 
 
-def open_sources(paths: Sequence[str | Path], spool_folder: Path, longest_window: int = LONGEST_WINDOW) -> list[Source]:
+def open_sources(
+    paths: Sequence[str | Path],
+    spool_folder: Path,
+    longest_window: int = LONGEST_WINDOW,
+    columns: Columns | None = None,
+) -> list[Source]:
     """Make every input readable by offset, in the order given.
 
     Plain files stay where they are. Gzip and zstd (by content, not by name), pipes and `-` are unpacked into
-    `spool_folder` (made when first needed), each as a file named by its content.
+    `spool_folder` (made when first needed), each as a file named by its content; so are the lines that are made of
+    tables' rows.
 
-    longest_window: of zstd, as a power of two.
+    longest_window: of zstd, as a power of two. columns: what requests are made of, where rows are no requests.
 
-    Raises UsageError (no input, or one given twice), InputMissingError (not there, not readable, a folder),
+    Raises UsageError (no input, or one given twice; options for rows, and no rows), InputMissingError (not there, not readable, a folder),
     InputInvalidError (truncated or corrupt), OutputUnavailableError (the spool folder cannot be written).
     """
     if not paths:
@@ -52,7 +69,22 @@ def open_sources(paths: Sequence[str | Path], spool_folder: Path, longest_window
         raise UsageError(f"{len(paths):,} input files; at most {MAX_SOURCES:,} can be one job, so join some")
     names = [_display(path) for path in paths]
     _check_all(paths, names)
-    return [_open(path, name, spool_folder, longest_window) for path, name in zip(paths, names, strict=True)]
+    opened = [_open(path, name, spool_folder, longest_window) for path, name in zip(paths, names, strict=True)]
+    return [_as_lines(source, place, spool_folder, columns or Columns()) for place, source in enumerate(opened)]
+
+
+def files_of(sources: Sequence[Source]) -> list[Path]:
+    """What is read of them."""
+    return [file for source in sources for file in source.files]
+
+
+def _as_lines(source: Source, place: int, spool_folder: Path, columns: Columns) -> Source:
+    """The source, or, where it holds rows, the lines that are made of them."""
+    made = made_lines(source.path, source.name, place, spool_folder, columns)
+    if made is None:
+        return source
+    table, path, size, note = made
+    return Source(source.name, path, size, True, table, note)
 
 
 def _display(path: str | Path) -> str:

@@ -34,6 +34,7 @@ from blendrun.store.guard import refuse_inputs, refuse_other_runs
 from blendrun.store.shards import read_rows, take_shard
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import Stopwatch, Summary
+from blendrun.store.tables.own import check_own
 from blendrun.text import cut, printable
 
 
@@ -77,7 +78,8 @@ def _execute_locked(
     with stopwatch.phase("index"):
         listener(PhaseStarted("index", ", ".join(settings.inputs)))
         remove_halves(state.spool)
-        sources = open_sources(settings.inputs, state.spool, settings.longest_window)
+        sources = open_sources(settings.inputs, state.spool, settings.longest_window, settings.columns)
+        check_own(state.output, sources)
         job = index_jobs(
             sources,
             limit=settings.limit,

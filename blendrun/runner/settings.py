@@ -15,6 +15,7 @@ from blendrun.events import Listener
 from blendrun.jobs.job import Job
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.jobs.spool import LONGEST_WINDOW
+from blendrun.jobs.tables.columns import Columns
 from blendrun.learned.own import OwnSpeed
 from blendrun.names import OrderName, Overlap, Purpose
 from blendrun.planner.run_plan import Divided, RunPlan
@@ -37,7 +38,7 @@ class RunSettings:
     check_answers: an answer that breaks its promise is an error line; without it such answers are only counted.
     shows_tools: whether the model's chat template shows tools to it; None where nobody knows. speed: of the engines,
     where they are this machine's: what their steps are compared with, and what learns from them. purpose: what a job's
-    lines need an engine for; None where engines take all.
+    lines need an engine for; None where engines take all. columns: what requests are made of, where inputs are tables.
     """
 
     inputs: tuple[str, ...]
@@ -59,6 +60,7 @@ class RunSettings:
     rules: Rules = field(default_factory=Rules)
     max_line_bytes: int = MAX_LINE_BYTES
     longest_window: int = LONGEST_WINDOW
+    columns: Columns = field(default_factory=Columns)
     max_errors: ErrorLimit | None = None
     strict: bool = False
     check: Check | None = None

@@ -1,0 +1,68 @@
+"""Tables as lines: what a run makes of their rows, in a file of its own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, BinaryIO
+
+import msgspec
+
+from blendrun.backends.options import STDOUT, AtLeast1, check_endpoint, convert_options
+from blendrun.backends.row_options import RowOptions
+from blendrun.errors import InputInvalidError
+from blendrun.events import Listener, Note
+from blendrun.jobs.source import open_sources
+from blendrun.paths import refuse_address
+from blendrun.scratch import scratch_folder
+from blendrun.store.guard import Target
+
+
+class ConversionOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a conversion is asked for. output: None or "-" for stdout."""
+
+    inputs: Annotated[tuple[str, ...], msgspec.Meta(min_length=1)]
+    output: Path | None = None
+    endpoint: str | None = None
+    limit: AtLeast1 | None = None
+    overwrite: bool = False
+
+    @classmethod
+    def of(cls, given: dict[str, object]) -> ConversionOptions:
+        """From names and plain values. Raises UsageError."""
+        found = convert_options(given, cls, "a conversion")
+        check_endpoint(found.endpoint)
+        if found.output is not None:
+            refuse_address(str(found.output), "--output")
+        return found
+
+
+def convert(options: ConversionOptions, stdout: BinaryIO, listener: Listener) -> None:
+    """Write the lines. Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError, OSError."""
+    target = None
+    if options.output not in (None, Path(STDOUT)):
+        own = tuple(Path(name) for name in options.inputs)
+        target = Target(Path(str(options.output)), "--output", own=own, overwrite=options.overwrite)
+        target.check()
+    columns = options.columns(options.endpoint, options.limit)
+    with scratch_folder("convert") as folder:
+        sources = open_sources(options.inputs, folder, columns=columns)
+        for source in sources:
+            if source.table is None:
+                raise InputInvalidError(
+                    f"{source.name} holds requests already, or nothing that is known as rows: .parquet, .csv, .tsv, "
+                    ".txt, JSON with a prompt each"
+                )
+            listener(Note(source.note))
+        if target is None:
+            _copy([source.path for source in sources], stdout)
+            return
+        with target.opened() as file:
+            _copy([source.path for source in sources], file)
+
+
+def _copy(paths: list[Path], to: BinaryIO) -> None:
+    for path in paths:
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, to)
+    to.flush()

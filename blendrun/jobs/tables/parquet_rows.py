@@ -1,0 +1,61 @@
+"""Rows of a Parquet file, a few megabytes of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from blendrun.errors import InputInvalidError, InputMissingError
+from blendrun.jobs.tables.arrow import arrow, parquet
+from blendrun.jobs.tables.base import Row
+
+MAGIC = b"PAR1"
+# Of a batch: rows at most, and bytes, unpacked, as the file's own figures tell.
+_MOST_ROWS, _BATCH_BYTES = 4096, 8 << 20
+
+
+def names_of(path: Path, name: str) -> tuple[str, ...]:
+    """The columns. Raises InputInvalidError, InputMissingError, UsageError (no pyarrow)."""
+    return tuple(schema_of(path, name).names)
+
+
+def schema_of(path: Path, name: str) -> Any:
+    """The file's Arrow schema. Raises as `names_of`."""
+    with _opened(path, name) as file:
+        return file.schema_arrow
+
+
+def batches(path: Path, name: str) -> Iterator[Any]:
+    """Its record batches in order, each of some 8 MiB. Raises as `names_of`."""
+    lib = arrow(f"reading {name}")
+    with _opened(path, name) as file:
+        try:
+            yield from file.iter_batches(batch_size=_rows(file.metadata))
+        except (lib.ArrowException, OSError) as error:
+            raise _unsound(name, error) from error
+
+
+def rows(path: Path, name: str) -> Iterator[Row]:
+    """Its rows, nested ones as lists and dicts. Raises as `names_of`."""
+    for batch in batches(path, name):
+        yield from batch.to_pylist()
+
+
+def _opened(path: Path, name: str) -> Any:
+    lib = arrow(f"reading {name}, a Parquet file,")
+    try:
+        return parquet(f"reading {name}").ParquetFile(path, pre_buffer=False)
+    except (lib.ArrowException, OSError) as error:
+        raise _unsound(name, error) from error
+
+
+def _rows(metadata: Any) -> int:
+    size = sum(metadata.row_group(place).total_byte_size for place in range(metadata.num_row_groups))
+    return max(1, min(_MOST_ROWS, _BATCH_BYTES * max(metadata.num_rows, 1) // max(size, 1)))
+
+
+def _unsound(name: str, error: Exception) -> Exception:
+    if isinstance(error, OSError) and error.errno is not None:
+        return InputMissingError(f"cannot read {name}: {error.strerror or error}")
+    return InputInvalidError(f"{name} is no sound Parquet file ({' '.join(str(error).split())[:200]}); write it again")
