@@ -8,6 +8,7 @@ from typing import Annotated, BinaryIO
 
 import msgspec
 
+from blendrun.backends.hub_inputs import with_hub_files
 from blendrun.backends.options import STDOUT, AtLeast1, check_endpoint, convert_options
 from blendrun.backends.row_options import RowOptions
 from blendrun.errors import InputInvalidError
@@ -46,7 +47,7 @@ def convert(options: ConversionOptions, stdout: BinaryIO, listener: Listener) ->
         target.check()
     columns = options.columns(options.endpoint, options.limit)
     with scratch_folder("convert") as folder:
-        sources = open_sources(options.inputs, folder, columns=columns)
+        sources = open_sources(with_hub_files(options.inputs, listener), folder, columns=columns)
         for source in sources:
             if source.table is None:
                 raise InputInvalidError(

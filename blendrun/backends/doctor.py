@@ -34,6 +34,7 @@ _GPU_ONLY = ("flashinfer-python",)
 # What each is for.
 _EXTRAS = {
     "matplotlib": ("plots of `bench` (--plot)", "plot"),
+    "pyarrow": ("Parquet files in and out", "tables"),
     "ray": ("runs on the nodes of a cluster (--ray)", "ray"),
 }
 

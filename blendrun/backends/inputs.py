@@ -17,6 +17,9 @@ from blendrun.store.tables.kind import table_kind
 def without_answers(inputs: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The inputs without those that are what runs have written, and those. Raises InputInvalidError where all are."""
     left_out = own_answers(inputs)
+    if len(left_out) == len(inputs):
+        # A table of answers may be the next job's input, with what was answered in its prompts.
+        left_out = tuple(name for name in left_out if table_kind(Path(name)) is None)
     kept = tuple(name for name in inputs if name not in left_out)
     if not kept:
         raise InputInvalidError(f"{left_out[0]} holds what a run answered, no requests; name the file of the requests")

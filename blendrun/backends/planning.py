@@ -11,6 +11,7 @@ from zipfile import ZipFile, is_zipfile
 import msgspec
 import numpy as np
 
+from blendrun.backends.hub_inputs import with_hub_files
 from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.machines import machines_of
 from blendrun.backends.options import STDIN, AtLeast1, check_endpoint, convert_options
@@ -142,7 +143,7 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
     order_out, save, page = targets = [_target(options, *each) for each in _WRITTEN]
     _refuse_twice(targets)
     # A pattern of the shell names the answers, too.
-    kept, left_out = without_answers(options.inputs)
+    kept, left_out = without_answers(with_hub_files(options.inputs, listener))
     tell_left_out(left_out, listener)
     options = msgspec.structs.replace(options, inputs=kept)
     # Unpacked copies of the input are needed to the end: names are read from them.

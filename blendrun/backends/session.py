@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from blendrun.backends.base import Backend, Opening, Placement
 from blendrun.backends.deadline import parse_deadline
+from blendrun.backends.hub_inputs import with_hub_files
 from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.listeners import listening
 from blendrun.backends.options import RunOptions
@@ -21,7 +22,7 @@ from blendrun.engine.base import Platform
 from blendrun.engine.child import EarlyChildren
 from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import EXIT_BUG, EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError
-from blendrun.events import Listener, PhaseStarted
+from blendrun.events import Listener, PhaseStarted, ignore
 from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.models.resolve import ResolvedModel
@@ -47,6 +48,10 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener]) -> Summ
 
     view: what the person sees, open as long as the run lasts.
     """
+    named = with_hub_files(options.inputs, ignore)
+    if named != options.inputs:
+        # The default name of the answers is the data set's.
+        options = msgspec.structs.replace(options, inputs=named, output=options.whole_output_path)
     kept, left_out = without_answers(options.inputs)
     if left_out:
         options = msgspec.structs.replace(options, inputs=kept)

@@ -91,12 +91,15 @@ def _run(given: dict[str, Any], output: Path) -> None:
     from blendrun.report.terminal.summary import print_summary
     from blendrun.store.guard import Target, begins_with
     from blendrun.store.one_file import LINE, write_one_file
+    from blendrun.store.tables.kind import table_kind
 
     own = output.with_name(f"{output.name}.run")
+    if (kind := table_kind(output)) is not None:
+        raise UsageError(f"-o {output}: run-batch writes lines; blendrun run writes {kind}")
     target = Target(output, "-o", own=(Path(given["inputs"][0]),), made=begins_with(LINE))
     target.check()
     options = RunOptions.of(given | {"output": own, "errors_ok": True})
     summary = run_job(options, choose_view(sys.stderr, quiet=False, verbose=False))
     with target.opened() as file:
-        write_one_file(file, own, options.inputs[0])
+        write_one_file(file, own, options.inputs[0], options.columns(options.endpoint, options.limit))
     print_summary(summary, sys.stderr)

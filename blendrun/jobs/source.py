@@ -60,8 +60,9 @@ def open_sources(
 
     longest_window: of zstd, as a power of two. columns: what requests are made of, where rows are no requests.
 
-    Raises UsageError (no input, or one given twice; options for rows, and no rows), InputMissingError (not there, not readable, a folder),
-    InputInvalidError (truncated or corrupt), OutputUnavailableError (the spool folder cannot be written).
+    Raises UsageError (no input, or one given twice; options for rows, and no rows), InputMissingError (not there, not
+    readable, a folder), InputInvalidError (truncated or corrupt, no column that could be the prompt),
+    OutputUnavailableError (the spool folder cannot be written).
     """
     if not paths:
         raise UsageError("no input given; name a file of requests, or - for stdin")

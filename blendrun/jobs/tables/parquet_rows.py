@@ -17,7 +17,11 @@ _MOST_ROWS, _BATCH_BYTES = 4096, 8 << 20
 
 def names_of(path: Path, name: str) -> tuple[str, ...]:
     """The columns. Raises InputInvalidError, InputMissingError, UsageError (no pyarrow)."""
-    return tuple(schema_of(path, name).names)
+    names: list[str] = schema_of(path, name).names
+    twice = next((each for place, each in enumerate(names) if each in names[:place]), None)
+    if twice is not None:
+        raise InputInvalidError(f"{name} has two columns named {twice!r}; name each differently")
+    return tuple(names)
 
 
 def schema_of(path: Path, name: str) -> Any:
@@ -51,11 +55,13 @@ def _opened(path: Path, name: str) -> Any:
 
 
 def _rows(metadata: Any) -> int:
-    size = sum(metadata.row_group(place).total_byte_size for place in range(metadata.num_row_groups))
-    return max(1, min(_MOST_ROWS, _BATCH_BYTES * max(metadata.num_rows, 1) // max(size, 1)))
+    size = sum(int(metadata.row_group(place).total_byte_size) for place in range(metadata.num_row_groups))
+    return max(1, min(_MOST_ROWS, _BATCH_BYTES * max(int(metadata.num_rows), 1) // max(size, 1)))
 
 
 def _unsound(name: str, error: Exception) -> Exception:
     if isinstance(error, OSError) and error.errno is not None:
         return InputMissingError(f"cannot read {name}: {error.strerror or error}")
-    return InputInvalidError(f"{name} is no sound Parquet file ({' '.join(str(error).split())[:200]}); write it again")
+    return InputInvalidError(
+        f"{name} is a Parquet file, and not sound ({' '.join(str(error).split())[:200]}); write it again"
+    )

@@ -45,7 +45,7 @@ class Shape:
     size: int | None = None
 
 
-class Unlike(Exception):
+class UnlikeError(Exception):
     """An answer that does not fit the shape. shape: one that it fits."""
 
     def __init__(self, shape: Shape) -> None:
@@ -125,19 +125,19 @@ def _each_input(field: str) -> Callable[[dict[str, Any], Shape], Any]:
     def read(body: dict[str, Any], shape: Shape) -> Any:
         found = [each[field] for each in body["data"]]
         if len(found) > 1 and not shape.inputs:
-            raise Unlike(replace(shape, inputs=True))
+            raise UnlikeError(replace(shape, inputs=True))
         return found if shape.inputs else found[0]
 
     return read
 
 
 def _vectors(body: dict[str, Any], shape: Shape) -> Any:
-    """One vector, or a list of them. Raises Unlike."""
+    """One vector, or a list of them. Raises UnlikeError."""
     found = [vector(each["embedding"]) for each in body["data"]]
     inputs = shape.inputs or len(found) > 1
     size = shape.size if all(len(each) == shape.size for each in found) else None
     if (inputs, size) != (shape.inputs, shape.size):
-        raise Unlike(replace(shape, inputs=inputs, size=size))
+        raise UnlikeError(replace(shape, inputs=inputs, size=size))
     return found if inputs else found[0]
 
 

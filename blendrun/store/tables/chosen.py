@@ -11,7 +11,7 @@ import orjson
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.jobs.job import Job
 from blendrun.store.tables import cells
-from blendrun.store.tables.cells import Column, Of, Shape, Unlike
+from blendrun.store.tables.cells import Column, Of, Shape, UnlikeError
 
 _CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 _ENDED = ("error_code", "error")
@@ -36,7 +36,7 @@ class AnswerColumns:
         return own + [(f"{name}{self.suffix}", of) for name, of in found]
 
     def row(self, line: bytes) -> list[Any]:
-        """The cells of an output or errors line. Raises Unlike."""
+        """The cells of an output or errors line. Raises UnlikeError."""
         answer = orjson.loads(line)
         body = (answer.get("response") or {}).get("body") or (answer.get("result") or {}).get("message")
         found = [_cell(column, body, self.shape) for column in self.columns]
@@ -92,7 +92,7 @@ def _cell(column: Column, body: Any, shape: Shape) -> Any:
         return None
     try:
         return column.read(body, shape)
-    except Unlike:
+    except UnlikeError:
         raise
     except (LookupError, TypeError, ValueError, AttributeError):
         return None

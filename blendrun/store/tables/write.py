@@ -19,7 +19,7 @@ from blendrun.jobs.tables.arrow import arrow, parquet
 from blendrun.jobs.tables.base import Kind, Table
 from blendrun.jobs.tables.cells import plain
 from blendrun.store.own_files import Digesting
-from blendrun.store.tables.cells import Of, Unlike, vector
+from blendrun.store.tables.cells import Of, UnlikeError, vector
 from blendrun.store.tables.chosen import AnswerColumns, answer_columns
 from blendrun.store.tables.own import (
     CHUNK_ROWS,
@@ -57,7 +57,7 @@ def write_table(file: BinaryIO, kind: Kind, job: Job, line_of: LineOf, schema: d
         digesting = Digesting(file)
         try:
             _write(digesting, kind, tables, columns, job, line_of, schema)
-        except Unlike as error:
+        except UnlikeError as error:
             # Rare, and what was written before is not what it should be.
             columns = replace(columns, shape=error.shape)
             file.seek(0)
