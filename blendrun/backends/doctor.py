@@ -58,7 +58,7 @@ def _all(platform: Platform) -> Iterator[Check]:
     for name, (purpose, extra) in _EXTRAS.items():
         found = _version(name)
         fix = "" if found else f"pip install 'blendrun[{extra}]'"
-        yield Check(name, "ok" if found else "missing", found or f"not installed: {purpose} cannot be made", fix)
+        yield Check(name, "ok" if found else "missing", found or f"not installed: no {purpose}", fix)
 
 
 def _python() -> Check:

@@ -45,7 +45,7 @@ def _files(address: str, listener: Listener) -> list[str]:
     try:
         # One request first: without a network a download would try again for minutes.
         info = HfApi().dataset_info(name, revision=revision, timeout=_ANSWER_WITHIN_S)
-        chosen = _chosen(address, [file.rfilename for file in info.siblings or ()], pattern)
+        chosen = files_meant(address, [file.rfilename for file in info.siblings or ()], pattern)
         listener(PhaseStarted("fetch", f"{address}, {len(chosen)} files"))
         return [hf_hub_download(name, file, repo_type="dataset", revision=info.sha) for file in chosen]
     except (UsageError, InputInvalidError):
@@ -53,12 +53,12 @@ def _files(address: str, listener: Listener) -> list[str]:
     # requests or httpx below, by version, each with its own tree of network errors.
     except Exception as error:
         if (kept := _cached(name, revision)) is not None:
-            return [str(kept / file) for file in _chosen(address, _listed(kept), pattern)]
+            return [str(kept / file) for file in files_meant(address, _listed(kept), pattern)]
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise InputMissingError(f"{address} cannot be had from the hub ({reason}); {_OTHERWISE}") from error
 
 
-def _chosen(address: str, files: Sequence[str], pattern: str | None) -> list[str]:
+def files_meant(address: str, files: Sequence[str], pattern: str | None) -> list[str]:
     """The files of a data set that are meant, in the order of their names. pattern: a path, a folder, or with `*`."""
     known = sorted(file for file in files if _suffix(file) in _SUFFIXES)
     if pattern is not None:

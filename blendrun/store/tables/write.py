@@ -44,6 +44,7 @@ LineOf = Callable[[int], bytes]
 class _Writer(Protocol):
     def add(self, own: Any, answers: list[list[Any]]) -> None: ...
     def close(self) -> None: ...
+    def abandon(self) -> None: ...
 
 
 def write_table(file: BinaryIO, kind: Kind, job: Job, line_of: LineOf, schema: dict[str, Any] | None) -> Digesting:
@@ -85,16 +86,26 @@ def _write(
     else:
         writer = _TextWriter(file, "," if kind is Kind.CSV else "\t", own_names(tables), columns)
         own = row_chunks(tables)
+    try:
+        _write_rows(writer, own, bool(tables), columns, job, line_of)
+    except BaseException:
+        writer.abandon()
+        raise
+    writer.close()
+
+
+def _write_rows(
+    writer: _Writer, own: Iterator[Any], has_own: bool, columns: AnswerColumns, job: Job, line_of: LineOf
+) -> None:
     rows = iter(range(len(job)))
     # Of a job of fewer lines than its tables have rows, what is behind them is not read.
-    while not tables and (places := list(islice(rows, CHUNK_ROWS))):
+    while not has_own and (places := list(islice(rows, CHUNK_ROWS))):
         writer.add(None, [columns.row(line_of(row)) for row in places])
     for chunk in own:
         places = list(islice(rows, len(chunk)))
         if not places:
             break
         writer.add(chunk[: len(places)], [columns.row(line_of(row)) for row in places])
-    writer.close()
 
 
 def _vector_size(job: Job, line_of: LineOf) -> int | None:
@@ -160,6 +171,10 @@ class _ParquetWriter:
         self._flush()
         self._writer.close()
 
+    def abandon(self) -> None:
+        """pyarrow writes the end of the file when its writer goes, whatever has happened."""
+        self._file.passes = False
+
 
 class _TextWriter:
     def __init__(self, file: Digesting, mark: str, own: Sequence[str], columns: AnswerColumns) -> None:
@@ -184,6 +199,9 @@ class _TextWriter:
     def close(self) -> None:
         """All is written."""
 
+    def abandon(self) -> None:
+        """Nothing is held."""
+
 
 def _cell(cell: Any) -> str:
     if cell is None:
@@ -200,16 +218,17 @@ def _cell(cell: Any) -> str:
 
 
 class _Sequential:
-    """A file that is only written on, as pyarrow wants one."""
+    """A file that is only written on, as pyarrow wants one. passes: whether what is written reaches the file."""
 
     closed = False
 
     def __init__(self, file: Digesting) -> None:
-        self._file, self._place = file, 0
+        self._file, self._place, self.passes = file, 0, True
 
     def write(self, data: Any) -> int:
         piece = bytes(data)
-        self._file.write(piece)
+        if self.passes:
+            self._file.write(piece)
         self._place += len(piece)
         return len(piece)
 
