@@ -210,10 +210,9 @@ def _cell(cell: Any) -> str:
         return cell
     if isinstance(cell, bytes):
         return base64.b64encode(cell).decode()
-    if isinstance(cell, np.ndarray):
-        return plain([float(str(number)) for number in cell])
-    if isinstance(cell, list) and cell and isinstance(cell[0], np.ndarray):
-        return plain([[float(str(number)) for number in each] for each in cell])
+    if isinstance(cell, np.ndarray) or (isinstance(cell, list) and cell and isinstance(cell[0], np.ndarray)):
+        # As few digits as tell a number of 32 bits apart.
+        return orjson.dumps(cell, option=orjson.OPT_SERIALIZE_NUMPY).decode()
     return plain(cell)
 
 
