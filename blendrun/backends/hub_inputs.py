@@ -39,7 +39,7 @@ def _files(address: str, listener: Listener) -> list[str]:
         raise UsageError(f"{address}: a data set of the hub is hf://datasets/OWNER/NAME, or a file of it behind that")
     name, revision, pattern = parts[1], parts[2], parts[3]
     try:
-        from huggingface_hub import HfApi, hf_hub_download
+        from huggingface_hub import HfApi, snapshot_download
     except ImportError as error:
         raise UsageError(f"{address} needs huggingface-hub: pip install 'blendrun[tables]'") from error
     try:
@@ -47,7 +47,8 @@ def _files(address: str, listener: Listener) -> list[str]:
         info = HfApi().dataset_info(name, revision=revision, timeout=_ANSWER_WITHIN_S)
         chosen = files_meant(address, [file.rfilename for file in info.siblings or ()], pattern)
         listener(PhaseStarted("fetch", f"{address}, {len(chosen)} files"))
-        return [hf_hub_download(name, file, repo_type="dataset", revision=info.sha) for file in chosen]
+        folder = Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=chosen))
+        return [str(folder / file) for file in chosen]
     except (UsageError, InputInvalidError):
         raise
     # requests or httpx below, by version, each with its own tree of network errors.
@@ -87,12 +88,15 @@ def _some(files: Sequence[str]) -> str:
 
 def _cached(name: str, revision: str | None) -> Path | None:
     """The folder of what was downloaded before."""
-    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
 
+    kept = Path(HF_HUB_CACHE) / f"datasets--{name.replace('/', '--')}"
     try:
-        return Path(snapshot_download(name, repo_type="dataset", revision=revision, local_files_only=True))
+        commit = (kept / "refs" / (revision or "main")).read_text(encoding="ascii").strip()
     except (OSError, ValueError):
-        return None
+        commit = revision or ""
+    folder = kept / "snapshots" / commit
+    return folder if commit and folder.is_dir() else None
 
 
 def _listed(folder: Path) -> list[str]:

@@ -19,14 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from blendrun.backends.hub_inputs import files_meant
 from blendrun.endpoints.embeddings import placeholder
-from blendrun.errors import InputInvalidError, InputMissingError, UsageError
+from blendrun.errors import InputInvalidError, InputMissingError
 from blendrun.jobs.source import open_sources
 from blendrun.store.tables.cells import vector
 from blendrun.store.tables.own import own_tables, row_chunks
 from blendrun.store.tables.types import fitted, schema_type
-from tests.command import REPLAY, blendrun, environment, ids, lines_of, write_jobs
+from tests.command import REPLAY, blendrun, ids, lines_of, write_jobs
 
 ROWS = 40
 COUNTS = ["prompt_tokens", "cached_tokens", "completion_tokens"]
@@ -366,23 +365,3 @@ def test_convert_replaces_nothing_unasked_and_takes_rows_only(tmp_path: Path) ->
     again = blendrun("convert", "out.jsonl", cwd=tmp_path)
     assert (again.returncode, "holds requests already" in again.stderr) == (65, True)
     assert blendrun("convert", "t.parquet", "-q", "--limit", "1", cwd=tmp_path).stdout.count("\n") == 1
-
-
-def test_a_data_set_of_a_hub_that_is_away_is_told(tmp_path: Path) -> None:
-    words = ("run", "hf://datasets/owner/name", *REPLAY)
-    away = environment(HF_ENDPOINT="http://127.0.0.1:9", HF_HOME=str(tmp_path / "hf"))
-    done = blendrun(*words, process=True, cwd=tmp_path, env=away)
-    assert done.returncode == 66
-    assert "hf://datasets/owner/name cannot be had from the hub" in done.stderr
-    assert "name them here" in done.stderr
-    wrong = blendrun("run", "hf://models/x", *REPLAY, cwd=tmp_path)
-    assert (wrong.returncode, "hf://datasets/OWNER/NAME" in wrong.stderr) == (2, True)
-
-
-def test_files_of_a_data_set() -> None:
-    files = ["README.md", "data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet"]
-    assert files_meant("hf://datasets/a/b", files, None) == files[1:]
-    assert files_meant("hf://datasets/a/b", files, "data") == files[1:]
-    assert files_meant("hf://datasets/a/b", files, "data/*00001*") == files[2:]
-    with pytest.raises(UsageError, match=r"several parts; say which, as hf://datasets/a/b/data/train\*"):
-        files_meant("hf://datasets/a/b", [*files, "data/test-00000-of-00001.parquet"], None)
