@@ -181,6 +181,14 @@ class TestOutputs:
         table = pq.read_table(tmp_path / "out.parquet").to_pylist()
         assert [row["k"] for row in table] == ["caf\ufffd", "x", None]
 
+    def test_halves_of_pairs_in_json(self, tmp_path: Path) -> None:
+        (tmp_path / "t.json").write_text(r'[{"prompt": "a", "x": "\ud800"}, {"prompt": "\ud800"}]')
+        ran("t.json", "-o", "out.csv", cwd=tmp_path, code=3)
+        ran("t.json", "-o", "out.parquet", cwd=tmp_path, code=3)
+        rows = pq.read_table(tmp_path / "out.parquet").to_pylist()
+        assert [(row["prompt"], row["x"]) for row in rows] == [("a", "?"), ("?", None)]
+        assert "not UTF-8" in rows[1]["error"]
+
     def test_of_packed_rows_and_of_stdin(self, tmp_path: Path) -> None:
         rows = [{"prompt": "a", "n_": 1, "mixed": 1}, {"prompt": "b", "n_": 2, "mixed": "x", "deep": {"a": [1]}}]
         text = "\n".join(map(json.dumps, rows)).encode()

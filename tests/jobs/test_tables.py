@@ -309,6 +309,11 @@ class TestText:
         assert job.line_number.tolist() == [1, 3, 4]
         assert job.accepted.tolist() == [0, 1]
 
+    @pytest.mark.parametrize("text", ["[INST] Hi\n", '["a"]\nHi\n', 'Hi\n{"a": 1}\n'])
+    def test_a_prompt_may_look_like_json(self, tmp_path: Path, spool: Path, text: str) -> None:
+        prompts = [said(body)[0][1] for body in bodies(write(tmp_path / "t.txt", text), spool)]
+        assert prompts == text.splitlines()
+
     def test_requests_in_a_text_file_are_requests(self, tmp_path: Path, spool: Path) -> None:
         path = write(tmp_path / "t.txt", json.dumps({"custom_id": "1", "url": CHAT, "body": {}}) + "\n")
         assert open_sources([path], spool)[0] == Source(str(path), path, path.stat().st_size)

@@ -109,6 +109,12 @@ class Chosen:
         """Whether the line decodes nothing."""
         return self.url in _READING
 
+    @property
+    def columns(self) -> frozenset[str]:
+        """All that are read."""
+        named = (self.prompt, self.messages, self.image, self.id, self.beside, *(self.slots or ())[1::2])
+        return frozenset(name for name in named if name is not None)
+
     def said(self) -> str:
         """A clause for people."""
         if self.slots is not None:

@@ -53,12 +53,13 @@ def _kind(path: Path, name: str, columns: Columns) -> Kind | None:
     named = suffix_kind(name)
     if named in (Kind.CSV, Kind.TSV):
         return named
-    if text.startswith(b"["):
-        return Kind.ARRAY if _is_array(text, whole, columns) else None
-    row = _first_object(text, whole)
-    if row is None:
-        return Kind.TEXT if named is Kind.TEXT and text and not text.startswith(b"{") else None
-    return Kind.ROWS if _is_row(row, columns) else None
+    if text.startswith(b"[") and _is_array(text, whole, columns):
+        return Kind.ARRAY
+    # Of prompts any but the first may be JSON.
+    if named is Kind.TEXT and text and not text.startswith(b"{"):
+        return Kind.TEXT
+    row = None if text.startswith(b"[") else _first_object(text, whole)
+    return Kind.ROWS if row is not None and _is_row(row, columns) else None
 
 
 def _first_object(text: bytes, whole: bool) -> dict[str, Any] | None:

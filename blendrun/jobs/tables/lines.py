@@ -49,7 +49,8 @@ class LineMaker:
         """Each with its newline. Raises InputInvalidError, InputMissingError, UsageError, OSError."""
         if not self.table.requests:
             self._chosen = choose(self.columns, self.table.names, self.table.name)
-        for row in read_rows(self.table):
+        wanted = self._chosen.columns if self._chosen is not None else ()
+        for row in read_rows(self.table, wanted):
             if self.columns.limit is not None and self.rows >= self.columns.limit:
                 return
             if not isinstance(row, bytes):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,20 +30,24 @@ def schema_of(path: Path, name: str) -> Any:
         return file.schema_arrow
 
 
-def batches(path: Path, name: str) -> Iterator[Any]:
-    """Its record batches in order, each of some 8 MiB. Raises as `names_of`."""
+def batches(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Any]:
+    """Its record batches in order, each of some 8 MiB. wanted: columns; none for all. Raises as `names_of`."""
     lib = arrow(f"reading {name}")
     with _opened(path, name) as file:
         try:
-            yield from file.iter_batches(batch_size=_rows(file.metadata))
+            yield from file.iter_batches(batch_size=_rows(file.metadata), columns=sorted(wanted) or None)
         except (lib.ArrowException, OSError) as error:
             raise _unsound(name, error) from error
 
 
-def rows(path: Path, name: str) -> Iterator[Row]:
-    """Its rows, nested ones as lists and dicts. Raises as `names_of`."""
-    for batch in batches(path, name):
-        yield from batch.to_pylist()
+def rows(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Row]:
+    """Its rows, nested ones as lists and dicts. wanted: as for `batches`. Raises as `names_of`."""
+    for batch in batches(path, name, wanted):
+        try:
+            yield from batch.to_pylist()
+        except ValueError as error:
+            # A time in nanoseconds without pandas, say.
+            raise _unsound(name, error) from error
 
 
 def _opened(path: Path, name: str) -> Any:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from blendrun.jobs.tables import json_rows, parquet_rows, text_rows
 from blendrun.jobs.tables.base import Kind, Read, Table
 
 
-def read_rows(table: Table) -> Iterator[Read]:
-    """In order, in memory that does not grow. Raises InputInvalidError, InputMissingError, OSError."""
+def read_rows(table: Table, wanted: Collection[str] = ()) -> Iterator[Read]:
+    """In order, in memory that does not grow. wanted: columns that are needed, where others may be left out.
+
+    Raises InputInvalidError, InputMissingError, OSError."""
     match table.kind:
         case Kind.PARQUET:
-            return parquet_rows.rows(table.path, table.name)
+            return parquet_rows.rows(table.path, table.name, wanted)
         case Kind.CSV | Kind.TSV:
             return text_rows.csv_rows(table.path, table.kind, table.names)
         case Kind.TEXT:

@@ -10,6 +10,7 @@ import orjson
 
 from blendrun.jobs.tables.arrow import arrow
 from blendrun.jobs.tables.cells import plain
+from blendrun.jobs.tables.text_rows import is_utf8
 from blendrun.store.tables.cells import Of, Shape
 
 # A schema that is nested deeper stands as JSON text.
@@ -92,12 +93,16 @@ def fitted(value: Any, wanted: Any) -> Any:
 
 def _text(value: Any) -> str:
     text = value if isinstance(value, str) else plain(value)
+    return text if is_utf8(text) else utf8(text).decode(errors="replace")
+
+
+def utf8(text: str) -> bytes:
+    """The bytes of a text, as they were read where that was no UTF-8."""
     try:
-        text.encode()
+        return text.encode(errors="surrogateescape")
     except UnicodeEncodeError:
-        # Bytes of a file that is not UTF-8.
-        return text.encode(errors="surrogateescape").decode(errors="replace")
-    return text
+        # Half of a pair, from JSON.
+        return text.encode(errors="replace")
 
 
 def _vectors(values: Sequence[Any], wanted: Any) -> Any:

@@ -31,7 +31,7 @@ from blendrun.store.tables.own import (
     parquet_schema,
     row_chunks,
 )
-from blendrun.store.tables.types import arrow_array, arrow_type, json_text
+from blendrun.store.tables.types import arrow_array, arrow_type, json_text, utf8
 
 # Of a row group: rows and bytes at most, whichever comes first.
 _GROUP_ROWS, _GROUP_BYTES = 1 << 16, 32 << 20
@@ -193,8 +193,7 @@ class _TextWriter:
     def _put(self, rows: list[list[Any]]) -> None:
         text = io.StringIO(newline="")
         csv.writer(text, delimiter=self._mark, lineterminator="\n").writerows(rows)
-        # What was no UTF-8 in the input stays what it was.
-        self._file.write(text.getvalue().encode(errors="surrogateescape"))
+        self._file.write(utf8(text.getvalue()))
 
     def close(self) -> None:
         """All is written."""
