@@ -19,8 +19,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import blendrun as blendrun_api
 from blendrun.endpoints.embeddings import placeholder
-from blendrun.errors import InputInvalidError, InputMissingError
+from blendrun.errors import InputInvalidError, InputMissingError, UsageError
 from blendrun.jobs.source import open_sources
 from blendrun.store.tables.cells import vector
 from blendrun.store.tables.own import own_tables, row_chunks
@@ -361,6 +362,21 @@ class TestParsed:
         ran("t.parquet", "--schema", "schema.json", "-o", "out.parquet", cwd=tmp_path)
         # The placeholders are no JSON.
         assert pq.read_table(tmp_path / "out.parquet")["parsed"].to_pylist() == [None, None]
+
+
+def test_from_python(tmp_path: Path) -> None:
+    reasoning_set(tmp_path / "t.parquet", rows=2)
+    summary = blendrun_api.run(
+        tmp_path / "t.parquet",
+        output=tmp_path / "out.parquet",
+        engine="replay",
+        prompt_column="solution",
+        schema={"type": "object", "properties": {"a": {"type": "integer"}}},
+    )
+    assert summary.counts.completed == 2
+    assert pq.read_schema(tmp_path / "out.parquet").field("parsed").type == pa.struct([("a", pa.int64())])
+    with pytest.raises(UsageError, match="read it with pandas, polars or datasets"):
+        blendrun_api.read(tmp_path / "out.parquet")
 
 
 def test_convert_replaces_nothing_unasked_and_takes_rows_only(tmp_path: Path) -> None:

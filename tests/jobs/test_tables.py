@@ -277,6 +277,12 @@ class TestText:
         assert lines[2]["bad_row"] == "row 3: it has 3 cells, the header 2"
         assert "a quote is opened and never closed" in lines[4]["bad_row"]
 
+    def test_a_packed_one(self, tmp_path: Path, spool: Path) -> None:
+        path = write(tmp_path / "t.csv.gz", gzip.compress(b"prompt\na\n"))
+        source, lines = made(path, spool)
+        assert said(lines[0]["body"]) == [("user", "a")]
+        assert {file.parent for file in source.files} == {spool}
+
     @pytest.mark.parametrize(("name", "mark"), [("t.tsv", "\t"), ("t.csv", ";"), ("t.CSV", "\t")])
     def test_marks_between_cells(self, tmp_path: Path, spool: Path, name: str, mark: str) -> None:
         path = write(tmp_path / name, f"n{mark}question\n1{mark}a, b\n")
