@@ -8,12 +8,12 @@ import gzip
 import io
 import json
 import struct
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-import pandas as pd
 import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -159,9 +159,10 @@ class TestOutputs:
         reasoning_set(tmp_path / "t.parquet")
         for name in ("out.parquet", "out.csv"):
             ran("t.parquet", "-o", name, cwd=tmp_path)
-            pandas = pd.read_parquet(tmp_path / name) if name.endswith("t") else pd.read_csv(tmp_path / name)
-            frame = polars.read_parquet(tmp_path / name) if name.endswith("t") else polars.read_csv(tmp_path / name)
-            for found in (pandas, frame):
+            # pandas has no types of its own to check.
+            for library in (import_module("pandas"), polars):
+                read = library.read_parquet if name.endswith("t") else library.read_csv
+                found = read(tmp_path / name)
                 assert len(found) == ROWS
                 assert list(found["solution"])[5] == 'line\n5, "quoted"'
                 assert set(found["response"]) == {"[replay] no model was run"}
@@ -287,7 +288,7 @@ class TestAnswers:
         assert [len(cell) for cell in table["embedding"].to_pylist()] == [4, 5]
 
     def test_every_kind_of_answer_in_one_table(self, tmp_path: Path) -> None:
-        lines = [
+        lines: list[tuple[str, dict[str, Any]]] = [
             ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
             ("/v1/completions", {"prompt": "x"}),
             ("/v1/responses", {"input": "x"}),
@@ -351,7 +352,8 @@ class TestParsed:
             "tags": ["a", None],
             "any": '{"x":1}',
         }
-        for wrong in ([], "text", 3):
+        values: tuple[Any, ...] = ([], "text", 3)
+        for wrong in values:
             assert fitted(wrong, schema_type(SCHEMA)) is None
         assert fitted(2**70, pa.int64()) is None
         assert fitted(True, pa.int64()) is None
