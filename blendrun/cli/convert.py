@@ -1,4 +1,4 @@
-"""`blendrun convert`: tables as request lines."""
+"""`blendrun convert`: tables as request lines, answers as a table."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def convert(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File of the lines. Default: stdout.", metavar="FILE")
+        Path | None, typer.Option("--output", "-o", help="File to write. Default: lines to stdout.", metavar="FILE")
     ] = None,
     prompt_column: PromptColumn = None,
     messages_column: MessagesColumn = None,
@@ -47,7 +47,10 @@ def convert(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
-    """Write the request lines that `run` would make of TABLES. The answers to them are the same."""
+    """Write the request lines that `run` would make of TABLES. The answers to them are the same.
+
+    With a table for an output (-o answers.parquet, .csv, .tsv) TABLES are answers that a run wrote as lines.
+    """
     from blendrun.backends.conversion import ConversionOptions
     from blendrun.backends.conversion import convert as write_lines
     from blendrun.errors import EXIT_OK, OutputUnavailableError

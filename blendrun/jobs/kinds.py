@@ -92,6 +92,15 @@ def is_answer(line: dict[str, Any]) -> bool:
     return (line.keys() >= _ANSWER or line.keys() >= _RESULT) and "body" not in line and "params" not in line
 
 
+def is_answer_line(raw: bytes) -> bool:
+    """The same of its bytes."""
+    try:
+        line = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(line, dict) and is_answer(line)
+
+
 def why_no_request(raw: bytes, size: int) -> str:
     """What to say of a file without a single request. raw: its first line that is not blank; size: bytes of it all."""
     text = raw.strip().removeprefix(b"\xef\xbb\xbf")

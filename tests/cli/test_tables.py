@@ -238,7 +238,7 @@ class TestOutputs:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (("-o", "out.parquet", "--shard", "1/2"), "shards write lines; give -o out.jsonl"),
+            (("-o", "out.parquet", "--shard", "1/2"), "shards write lines; give -o out.jsonl, merge"),
             (("-o", "out.csv.gz"), "tables are not packed; give out.csv"),
             (("--schema", "none.json"), "--schema is a file with a JSON schema"),
             (("--schema", "t.parquet"), "is not JSON"),
@@ -364,6 +364,23 @@ class TestParsed:
         ran("t.parquet", "--schema", "schema.json", "-o", "out.parquet", cwd=tmp_path)
         # The placeholders are no JSON.
         assert pq.read_table(tmp_path / "out.parquet")["parsed"].to_pylist() == [None, None]
+
+
+def test_answers_in_lines_become_a_table(tmp_path: Path) -> None:
+    reasoning_set(tmp_path / "t.parquet", rows=6, bad=(2,))
+    ran("t.parquet", "-o", "a.jsonl", "--shard", "1/2", cwd=tmp_path, code=3)
+    ran("t.parquet", "-o", "a.jsonl", "--shard", "2/2", cwd=tmp_path)
+    assert blendrun("merge", "a.jsonl", cwd=tmp_path).returncode == 3
+    assert blendrun("convert", "a.jsonl", "-o", "a.parquet", cwd=tmp_path).returncode == 0
+    rows = pq.read_table(tmp_path / "a.parquet").to_pylist()
+    # Failures come last.
+    assert [row["custom_id"] for row in rows] == ["row-1", "row-2", "row-4", "row-5", "row-6", "row-3"]
+    assert [row["error"] is None for row in rows] == [True] * 5 + [False]
+    ran("t.parquet", "-o", "b.jsonl", cwd=tmp_path, code=3)
+    assert blendrun("convert", "b.jsonl", "-o", "b.csv", cwd=tmp_path).returncode == 0
+    wrong = blendrun("convert", "t.parquet", "-o", "c.parquet", cwd=tmp_path)
+    assert (wrong.returncode, "holds no answers" in wrong.stderr) == (65, True)
+    assert not (tmp_path / "c.parquet").exists()
 
 
 def test_from_python(tmp_path: Path) -> None:

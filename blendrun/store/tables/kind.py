@@ -26,6 +26,7 @@ def check_output(output: Path, *, sharded: bool) -> None:
     if kind is None:
         return
     if sharded:
-        raise UsageError(f"-o {output}: shards write lines; give -o {output.with_suffix('.jsonl')}")
+        lines = output.with_suffix(".jsonl")
+        raise UsageError(f"-o {output}: shards write lines; give -o {lines}, merge, and then: blendrun convert {lines}")
     if kind is Kind.PARQUET and find_spec("pyarrow") is None:
         raise UsageError(f"-o {output} needs pyarrow: pip install 'blendrun[tables]'")

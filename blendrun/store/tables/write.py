@@ -19,8 +19,8 @@ from blendrun.jobs.tables.arrow import arrow, parquet
 from blendrun.jobs.tables.base import Kind, Table
 from blendrun.jobs.tables.cells import plain
 from blendrun.store.own_files import Digesting
-from blendrun.store.tables.cells import Of, UnlikeError, vector
-from blendrun.store.tables.chosen import AnswerColumns, answer_columns
+from blendrun.store.tables.cells import Of, UnlikeError
+from blendrun.store.tables.chosen import EMBEDDINGS, AnswerColumns, columns_of_job, columns_of_lines, vector_size
 from blendrun.store.tables.own import (
     CHUNK_ROWS,
     OwnRows,
@@ -39,6 +39,8 @@ _TYPES = {str: "string", int: "int64", float: "float64", bool: "bool_", object: 
 
 # The output's or errors file's line of a row of the job.
 LineOf = Callable[[int], bytes]
+# All lines, from the first one on, as often as it is called.
+Lines = Callable[[], Iterator[bytes]]
 
 
 class _Writer(Protocol):
@@ -53,70 +55,69 @@ def write_table(file: BinaryIO, kind: Kind, job: Job, line_of: LineOf, schema: d
     Raises InputInvalidError, InputMissingError where a table is not what it was, OSError.
     """
     tables = own_tables(job.sources)
-    columns = answer_columns(job, own_names(tables), schema, _vector_size(job, line_of))
+    codes = [code for code, url in enumerate(ENDPOINTS) if url == EMBEDDINGS]
+    vectors = (line_of(row) for row in job.accepted.tolist() if job.endpoint[row] in codes)
+    columns = columns_of_job(job, own_names(tables), schema, vector_size(vectors))
+    return _write(file, kind, tables, columns, lambda: map(line_of, range(len(job))), schema)
+
+
+def write_lines(file: BinaryIO, kind: Kind, lines: Lines) -> None:
+    """Write the answers of a file of them, which no table is beside. Raises InputInvalidError, OSError."""
+    _write(file, kind, (), columns_of_lines(lines()), lines, None)
+
+
+def _write(
+    file: BinaryIO,
+    kind: Kind,
+    tables: Sequence[Table],
+    columns: AnswerColumns,
+    lines: Lines,
+    schema: dict[str, Any] | None,
+) -> Digesting:
     while True:
         digesting = Digesting(file)
+        writer, own = _opened(digesting, kind, tables, columns, schema)
         try:
-            _write(digesting, kind, tables, columns, job, line_of, schema)
+            _write_rows(writer, own, columns, lines())
+            writer.close()
         except UnlikeError as error:
+            writer.abandon()
             # Rare, and what was written before is not what it should be.
             columns = replace(columns, shape=error.shape)
             file.seek(0)
             file.truncate()
             continue
+        except BaseException:
+            writer.abandon()
+            raise
         return digesting
 
 
-def _write(
-    file: Digesting,
-    kind: Kind,
-    tables: Sequence[Table],
-    columns: AnswerColumns,
-    job: Job,
-    line_of: LineOf,
-    schema: dict[str, Any] | None,
-) -> None:
-    writer: _Writer
-    own: Iterator[Any]
-    if kind is Kind.PARQUET:
-        own_schema = _own_schema(tables)
-        writer = _ParquetWriter(file, own_schema, columns, schema)
-        arrow_rows = bool(tables) and tables[0].kind is Kind.PARQUET
-        own = parquet_chunks(tables, own_schema) if arrow_rows else row_chunks(tables)
-    else:
-        writer = _TextWriter(file, "," if kind is Kind.CSV else "\t", own_names(tables), columns)
-        own = row_chunks(tables)
-    try:
-        _write_rows(writer, own, bool(tables), columns, job, line_of)
-    except BaseException:
-        writer.abandon()
-        raise
-    writer.close()
+def _opened(
+    file: Digesting, kind: Kind, tables: Sequence[Table], columns: AnswerColumns, schema: dict[str, Any] | None
+) -> tuple[_Writer, Iterator[Any] | None]:
+    """What writes, and the rows' own columns in pieces."""
+    if kind is not Kind.PARQUET:
+        mark = "," if kind is Kind.CSV else "\t"
+        return _TextWriter(file, mark, own_names(tables), columns), row_chunks(tables) if tables else None
+    own = _own_schema(tables)
+    writer = _ParquetWriter(file, own, columns, schema)
+    if not tables:
+        return writer, None
+    return writer, parquet_chunks(tables, own) if tables[0].kind is Kind.PARQUET else row_chunks(tables)
 
 
-def _write_rows(
-    writer: _Writer, own: Iterator[Any], has_own: bool, columns: AnswerColumns, job: Job, line_of: LineOf
-) -> None:
-    rows = iter(range(len(job)))
-    # Of a job of fewer lines than its tables have rows, what is behind them is not read.
-    while not has_own and (places := list(islice(rows, CHUNK_ROWS))):
-        writer.add(None, [columns.row(line_of(row)) for row in places])
+def _write_rows(writer: _Writer, own: Iterator[Any] | None, columns: AnswerColumns, lines: Iterator[bytes]) -> None:
+    if own is None:
+        while answers := [columns.row(line) for line in islice(lines, CHUNK_ROWS)]:
+            writer.add(None, answers)
+        return
     for chunk in own:
-        places = list(islice(rows, len(chunk)))
-        if not places:
-            break
-        writer.add(chunk[: len(places)], [columns.row(line_of(row)) for row in places])
-
-
-def _vector_size(job: Job, line_of: LineOf) -> int | None:
-    """Numbers of the first vector; None where there is none."""
-    codes = [code for code, url in enumerate(ENDPOINTS) if url == "/v1/embeddings"]
-    for row in job.accepted.tolist():
-        if job.endpoint[row] in codes:
-            body = (orjson.loads(line_of(row)).get("response") or {}).get("body")
-            if body is not None and body.get("data"):
-                return len(vector(body["data"][0]["embedding"]))
-    return None
+        answers = [columns.row(line) for line in islice(lines, len(chunk))]
+        # Of a job of fewer lines than its tables have rows, what is behind them is not read.
+        if not answers:
+            return
+        writer.add(chunk[: len(answers)], answers)
 
 
 def _own_schema(tables: Sequence[Table]) -> Any:
