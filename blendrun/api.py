@@ -41,6 +41,7 @@ from blendrun.report.schemas.plan import PlanReport
 from blendrun.report.terminal.progress import choose_view
 from blendrun.store.folder import StateFolder
 from blendrun.store.summary import Summary
+from blendrun.store.tables.kind import table_kind
 
 Jobs = str | os.PathLike[str] | Iterable[str | os.PathLike[str]]
 _FRAMES = ("pandas", "polars")
@@ -136,6 +137,8 @@ def read(
         raise UsageError(f"frame={frame!r}: known are {', '.join(_FRAMES)}")
     output = Path(path)
     files = [output, *([StateFolder(output).errors] if errors else [])]
+    if (kind := table_kind(output)) is not None:
+        raise UsageError(f"{output} is a {kind} file: read it with pandas, polars or datasets")
     if not output.is_file():
         raise InputMissingError(f"cannot read {output}: no such file; a run writes it when all is answered")
     lines = (line for file in files if file.exists() for line in _lines(file))

@@ -34,6 +34,7 @@ _GPU_ONLY = ("flashinfer-python",)
 # What each is for.
 _EXTRAS = {
     "matplotlib": ("plots of `bench` (--plot)", "plot"),
+    "pyarrow": ("Parquet files in and out", "tables"),
     "ray": ("runs on the nodes of a cluster (--ray)", "ray"),
 }
 
@@ -57,7 +58,7 @@ def _all(platform: Platform) -> Iterator[Check]:
     for name, (purpose, extra) in _EXTRAS.items():
         found = _version(name)
         fix = "" if found else f"pip install 'blendrun[{extra}]'"
-        yield Check(name, "ok" if found else "missing", found or f"not installed: {purpose} cannot be made", fix)
+        yield Check(name, "ok" if found else "missing", found or f"not installed: no {purpose}", fix)
 
 
 def _python() -> Check:

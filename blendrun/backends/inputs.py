@@ -12,11 +12,15 @@ from blendrun.events import Listener, Note
 from blendrun.jobs.kinds import is_answer
 from blendrun.remote.address import is_address
 from blendrun.store.guard import run_of
+from blendrun.store.tables.kind import table_kind
 
 
 def without_answers(inputs: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The inputs without those that are what runs have written, and those. Raises InputInvalidError where all are."""
     left_out = own_answers(inputs)
+    if len(left_out) == len(inputs):
+        # A table of answers may be the next job's input, with what was answered in its prompts.
+        left_out = tuple(name for name in left_out if table_kind(Path(name)) is None)
     kept = tuple(name for name in inputs if name not in left_out)
     if not kept:
         raise InputInvalidError(f"{left_out[0]} holds what a run answered, no requests; name the file of the requests")
@@ -39,8 +43,10 @@ def own_answers(inputs: Sequence[str]) -> tuple[str, ...]:
 
 def _holds_answers(path: Path) -> bool:
     try:
-        if not path.is_file() or run_of(path.resolve()) is None:
+        if not path.is_file() or (run := run_of(path.resolve())) is None:
             return False
+        if table_kind(path) is not None and run.output.name == path.resolve().name:
+            return True
         with path.open("rb") as file:
             # An answer may be long; all of it is one line.
             first = file.readline()

@@ -7,13 +7,14 @@ import os
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import numpy as np
 
 from blendrun.backends.deadline import LONGEST_S, parse_duration
 from blendrun.backends.inputs import own_answers
+from blendrun.backends.row_options import RowArguments, RowOptions
 from blendrun.backends.same import DEFAULT_SIZE, parse_size
 from blendrun.backends.shard import SLURM, parse_shard
 from blendrun.backends.uploads import upload_of, with_local_output
@@ -28,10 +29,11 @@ from blendrun.paths import at_home, refuse_address
 from blendrun.remote.address import file_name
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import shard_output
+from blendrun.store.tables.kind import check_output
 
 _Options = TypeVar("_Options", bound=msgspec.Struct)
 STDIN = STDOUT = "-"
-_SUFFIXES = (".gz", ".zst", ".jsonl", ".ndjson", ".json")
+_SUFFIXES = (".gz", ".zst", ".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".txt")
 AtLeast1 = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)]
 # Of devices, cores, engines side by side.
@@ -39,7 +41,7 @@ _Machines = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 # Of the names that stand for "None" on a command line and in a config file.
 _CHOSEN_LATER = ("order", "overlap")
 # Text that Python may give as a path or as a number.
-_TEXTS = ("model", "deadline", "gpus", "hardware")
+_TEXTS = ("model", "deadline", "gpus", "hardware", "schema")
 # For messages: what names there are, and where else something is.
 _NAMES: dict[str, type[StrEnum]] = {
     "order": OrderName,
@@ -59,7 +61,7 @@ _ELSEWHERE = {
 }
 
 
-class RunArguments(TypedDict, total=False):
+class RunArguments(RowArguments, total=False):
     """The fields of `RunOptions` but for `inputs`, `model` and `output`, for those who call `blendrun.run`."""
 
     order: OrderName | str | None
@@ -104,7 +106,7 @@ class RunArguments(TypedDict, total=False):
     trace: Path | str | None
 
 
-class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class RunOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run is asked for, one field for each option of `blendrun run` (docs/cli.md says what each does).
 
     inputs: files or addresses in order, "-" for stdin. output: None for one named after the first input, "-" for the
@@ -137,7 +139,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     replicas: _Machines | None = None
     ray: str | None = None
     tp: _Machines | None = None
-    engine_args: dict[str, Any] = {}
+    engine_args: dict[str, Any] = msgspec.field(default_factory=dict)
     device: DeviceName = DeviceName.AUTO
     threads: _Machines | None = None
     trust_remote_code: bool = False
@@ -165,6 +167,8 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
         check_endpoint(found.endpoint)
         # Refused now, before anything has begun, rather than where they are used.
         _check_texts(found)
+        found.columns(found.endpoint, found.limit)
+        check_output(found.whole_output_path, sharded=found.shard is not None)
         if found.output is None and found.inputs[0] == STDIN:
             raise UsageError("where do the answers go? With stdin as input, give -o FILE, or -o - for stdout")
         return found

@@ -6,16 +6,18 @@ import math
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any
 from zipfile import ZipFile, is_zipfile
 
 import msgspec
 import numpy as np
 
+from blendrun.backends.hub_inputs import with_hub_files
 from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.kept import looked_for
 from blendrun.backends.machines import machines_of
 from blendrun.backends.options import AtLeast1, check_endpoint, convert_options
+from blendrun.backends.row_options import RowArguments, RowOptions
 from blendrun.backends.speed import taught
 from blendrun.backends.what_ifs import parse_drafts, what_ifs
 from blendrun.cost.base import Machine
@@ -37,7 +39,7 @@ from blendrun.scratch import scratch_folder
 from blendrun.store.guard import Made, Target
 
 
-class PlanArguments(TypedDict, total=False):
+class PlanArguments(RowArguments, total=False):
     """The fields of `PlanOptions` but for `inputs` and `model`, for those who call `blendrun.plan`."""
 
     hardware: str | Iterable[str] | None
@@ -62,7 +64,7 @@ class PlanArguments(TypedDict, total=False):
     overwrite: bool
 
 
-class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class PlanOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a plan is asked for, one field for each option of `blendrun plan` (docs/cli.md says what each does).
 
     hardware, gpus: comma-separated; gpus None for those of one engine. tp: GPUs of one engine, None to leave that open.
@@ -80,7 +82,7 @@ class PlanOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     orders: Annotated[tuple[OrderName, ...], msgspec.Meta(min_length=1)] = tuple(OrderName)
     overlap: Overlap | None = None
     price: tuple[str, ...] = ()
-    engine_args: dict[str, Any] = {}
+    engine_args: dict[str, Any] = msgspec.field(default_factory=dict)
     keep_sharing: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.99
     drafts: str | None = None
     host_memory: Annotated[float, msgspec.Meta(gt=0)] | None = None
@@ -148,7 +150,7 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
     order_out, save, page = targets = [_target(options, *each) for each in _WRITTEN]
     _refuse_twice(targets)
     # A pattern of the shell names the answers, too.
-    kept, left_out = without_answers(options.inputs)
+    kept, left_out = without_answers(with_hub_files(options.inputs, listener))
     tell_left_out(left_out, listener)
     options = msgspec.structs.replace(options, inputs=kept)
     # Unpacked copies of the input are needed to the end: names are read from them.
@@ -180,7 +182,9 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
         options.endpoint,
         partial(looked_for, options, machines[0], listener),
     )
-    workload = load_workload(open_sources(options.inputs, spool, listener=listener), wanted, listener)
+    columns = options.columns(options.endpoint, options.limit)
+    sources = open_sources(options.inputs, spool, columns=columns, listener=listener)
+    workload = load_workload(sources, wanted, listener)
     structure = make_structure(workload.prompts, workload.model, options.lengths, listener)
     plans, rows = [], []
     for on in machines:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from blendrun.backends.base import Backend, Opening, Placement
 from blendrun.backends.deadline import parse_deadline
+from blendrun.backends.hub_inputs import with_hub_files
 from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.listeners import listening
 from blendrun.backends.options import STDIN, RunOptions
@@ -24,7 +25,7 @@ from blendrun.engine.child import EarlyChildren
 from blendrun.engine.kept import KeptEngines
 from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import EXIT_BUG, EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError
-from blendrun.events import Listener, PhaseStarted
+from blendrun.events import Listener, PhaseStarted, ignore
 from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.models.resolve import ResolvedModel
@@ -52,6 +53,10 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener], engines
 
     view: what the person sees, open as long as the run lasts. engines: those that outlive it, for the next one.
     """
+    named = with_hub_files(options.inputs, ignore)
+    if named != options.inputs:
+        # The default name of the answers is the data set's.
+        options = msgspec.structs.replace(options, inputs=named, output=options.whole_output_path)
     kept, left_out = without_answers(options.inputs)
     if left_out:
         options = msgspec.structs.replace(options, inputs=kept)
@@ -138,6 +143,7 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         rules=backend.rules,
         max_line_bytes=options.max_line_bytes,
         longest_window=options.zstd_window,
+        columns=options.columns(options.endpoint, options.limit),
         max_errors=None if options.max_errors is None else ErrorLimit.parse(str(options.max_errors)),
         strict=options.strict,
         check=backend.check,

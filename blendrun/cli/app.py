@@ -9,6 +9,7 @@ import typer
 from blendrun.cli.answers import answers
 from blendrun.cli.bench import bench
 from blendrun.cli.calibrate import calibrate
+from blendrun.cli.convert import convert
 from blendrun.cli.doctor import doctor
 from blendrun.cli.home import HomeCommand
 from blendrun.cli.merge import merge
@@ -48,7 +49,7 @@ def root(
     """Finish a file of LLM requests in the least time the hardware allows, and lose nothing."""
 
 
-for command in (run, status, answers, merge, report, serve, doctor, calibrate, plan, synth):
+for command in (run, status, answers, merge, convert, report, serve, doctor, calibrate, plan, synth):
     app.command(cls=HomeCommand)(command)
 # All words are flags of another program: they are read there.
 app.command(

@@ -9,6 +9,17 @@ from typing import Annotated
 import typer
 
 from blendrun.cli.choices import choice, names_in
+from blendrun.cli.row_options import (
+    IdColumn,
+    ImageColumn,
+    MaxTokens,
+    MessagesColumn,
+    PromptColumn,
+    PromptTemplate,
+    SchemaFile,
+    SystemPrompt,
+    Temperature,
+)
 from blendrun.names import AUTO, Dedupe, LengthMode, OrderName, Overlap
 
 
@@ -16,7 +27,10 @@ def plan(
     context: typer.Context,
     jobs: Annotated[
         list[str],
-        typer.Argument(help="Request files, traces (.jsonl, .gz, .zst) or addresses, or - for stdin.", metavar="JOBS"),
+        typer.Argument(
+            help="Request files, tables (.parquet, .csv, ...), traces or addresses, .gz, .zst, or - for stdin.",
+            metavar="JOBS",
+        ),
     ],
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id or folder.")
@@ -77,6 +91,15 @@ def plan(
     cache: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Leave out what run would take from there; as for run.")
     ] = None,
+    prompt_column: PromptColumn = None,
+    messages_column: MessagesColumn = None,
+    image_column: ImageColumn = None,
+    id_column: IdColumn = None,
+    system_prompt: SystemPrompt = None,
+    prompt_template: PromptTemplate = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    schema: SchemaFile = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/plan.json).")] = False,
     order_out: Annotated[
         Path | None, typer.Option(help="Write custom_ids (trace ids) in feed order, one a line.")

@@ -10,6 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from blendrun.cli.choices import choice
+from blendrun.cli.row_options import (
+    IdColumn,
+    ImageColumn,
+    MaxTokens,
+    MessagesColumn,
+    PromptColumn,
+    PromptTemplate,
+    SchemaFile,
+    SystemPrompt,
+    Temperature,
+)
 from blendrun.names import AUTO, Dedupe, DeviceName, EngineName, OrderName, Overlap, UnknownFields
 
 if TYPE_CHECKING:
@@ -28,7 +39,8 @@ def run(
     jobs: Annotated[
         list[str],
         typer.Argument(
-            help="Files or addresses of OpenAI Batch lines (.jsonl, .gz, .zst), or - for stdin.", metavar="JOBS"
+            help="Files or addresses: OpenAI Batch lines (.jsonl), tables (.parquet, .csv, ...), .gz, .zst, or -.",
+            metavar="JOBS",
         ),
     ],
     model: Annotated[
@@ -40,7 +52,8 @@ def run(
         typer.Option(
             "--output",
             "-o",
-            help="Output file, or the address it is sent to. Default: <first job>.answers.jsonl here; - for stdout.",
+            help="Output (.jsonl, .parquet, .csv, .tsv), or the address it is sent to; - for stdout. "
+            "Default: <first job>.answers.jsonl here.",
         ),
     ] = None,
     order: Annotated[
@@ -58,6 +71,15 @@ def run(
         ),
     ] = None,
     endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
+    prompt_column: PromptColumn = None,
+    messages_column: MessagesColumn = None,
+    image_column: ImageColumn = None,
+    id_column: IdColumn = None,
+    system_prompt: SystemPrompt = None,
+    prompt_template: PromptTemplate = None,
+    max_tokens: MaxTokens = None,
+    temperature: Temperature = None,
+    schema: SchemaFile = None,
     config: Annotated[
         Path | None,
         typer.Option(help="YAML file of these options; the command line wins."),

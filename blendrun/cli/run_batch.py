@@ -119,9 +119,12 @@ def _run(given: dict[str, Any], output: str) -> None:
     from blendrun.store.folder import StateFolder
     from blendrun.store.guard import Target, begins_with
     from blendrun.store.one_file import LINE, write_one_file
+    from blendrun.store.tables.kind import table_kind
 
     address = address_of(output, "-o")
     path = Path(output) if address is None else Path(address.name or "results.jsonl")
+    if (kind := table_kind(path)) is not None:
+        raise UsageError(f"-o {output}: run-batch writes lines; blendrun run writes {kind}")
     own = path.with_name(f"{path.name}.run")
     target = Target(path, "-o", own=local_paths(given["inputs"]), made=begins_with(LINE))
     target.check()
@@ -130,7 +133,7 @@ def _run(given: dict[str, Any], output: str) -> None:
     try:
         summary = run_job(options, choose_view(sys.stderr, quiet=False, verbose=False))
         with target.opened() as file:
-            write_one_file(file, own, source)
+            write_one_file(file, own, source, options.columns(options.endpoint, options.limit))
         print_summary(summary, sys.stderr)
     except InputInvalidError:
         # A step of a pipeline may have nothing to do; `blendrun run` takes that for a mistake.

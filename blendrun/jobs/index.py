@@ -16,7 +16,7 @@ from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
 from blendrun.endpoints.spellings import url_of
 from blendrun.errors import InputInvalidError, LineError, UsageError
-from blendrun.events import Listener, Progress, ignore
+from blendrun.events import Listener, Note, Progress, ignore
 from blendrun.jobs.first_rows import first_rows
 from blendrun.jobs.job import Job, Reading
 from blendrun.jobs.kinds import looks_like_request, why_no_request
@@ -25,6 +25,7 @@ from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
 from blendrun.jobs.reader import SourceReader
 from blendrun.jobs.same import ALONE, Sameness
 from blendrun.jobs.source import Source
+from blendrun.jobs.tables.note import notes
 from blendrun.text import cut
 
 # One row as it is gathered: packed by struct (one call a row), read back by NumPy. `owner` is the digest of
@@ -79,6 +80,8 @@ def index_jobs(
         raise UsageError(f"the limit must be 1 line or more, not {limit}")
     if default_url is not None and url_of(default_url) not in URLS:
         raise UsageError(f"endpoint {default_url!r} is not served; these work: {', '.join(URLS)}")
+    for note in notes((source.name, source.made) for source in sources if source.made):
+        listener(Note(note))
     reading = Reading(default_url, max_line_bytes, rules or Rules(), same)
     reader = SourceReader(sources)
     try:

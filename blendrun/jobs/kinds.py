@@ -12,7 +12,6 @@ HEAD_BYTES = 4096
 _UNPACK = "unpack it, or use .gz or .zst"
 # Formats people try; each line of such a file would be refused on its own, which helps nobody.
 _MAGIC = (
-    (b"PAR1", "a Parquet file; write it as JSON lines"),
     (b"ARROW1", "an Arrow file; write it as JSON lines"),
     (b"Obj\x01", "an Avro file; write it as JSON lines"),
     (b"ORC", "an ORC file; write it as JSON lines"),
@@ -93,6 +92,15 @@ def is_answer(line: dict[str, Any]) -> bool:
     return (line.keys() >= _ANSWER or line.keys() >= _RESULT) and "body" not in line and "params" not in line
 
 
+def is_answer_line(raw: bytes) -> bool:
+    """The same of its bytes."""
+    try:
+        line = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(line, dict) and is_answer(line)
+
+
 def why_no_request(raw: bytes, size: int) -> str:
     """What to say of a file without a single request. raw: its first line that is not blank; size: bytes of it all."""
     text = raw.strip().removeprefix(b"\xef\xbb\xbf")
@@ -104,7 +112,7 @@ def why_no_request(raw: bytes, size: int) -> str:
     if isinstance(line, dict) and is_answer(line):
         return "it holds the answers of a batch, not requests"
     if text.startswith(b"["):
-        return "it is one JSON array; write each of its elements as a line of its own (`jq -c '.[]' FILE`)"
+        return "it is a JSON array of what is neither rows nor requests"
     if text.startswith(b"{") and line is None and not whole and not _closed(text):
         return "it is JSON over several lines; write each request as one line (`jq -c . FILE`)"
     return "each line must be one JSON object with a `custom_id` and a `body`"

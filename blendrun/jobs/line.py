@@ -21,6 +21,7 @@ from blendrun.endpoints.rules import Rules
 from blendrun.endpoints.spellings import one_spelling, url_of
 from blendrun.errors import ErrorCode, LineError
 from blendrun.jobs.kinds import why_not_json
+from blendrun.jobs.tables.base import BAD_ROW
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
 MAX_CUSTOM_ID_CHARACTERS = 512
@@ -87,6 +88,8 @@ def parse_line(
     results = "params" in line and "body" not in line
     try:
         _check_custom_id(custom_id)
+        if isinstance(why := line.get(BAD_ROW), str) and "body" not in line:
+            raise _refuse(why)
         url, body = _take_request(line, default_url)
         # Before the validators: their messages print values, and only shallow ones can be printed.
         canonical = canonical_body(body)

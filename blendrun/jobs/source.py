@@ -14,6 +14,9 @@ from blendrun.events import Listener, ignore
 from blendrun.jobs import kinds
 from blendrun.jobs.fetched import fetched
 from blendrun.jobs.spool import HEAD_BYTES, LONGEST_WINDOW, packing, refuse_foreign, spool, spool_file
+from blendrun.jobs.tables.base import Table
+from blendrun.jobs.tables.columns import Columns
+from blendrun.jobs.tables.made import made_lines
 from blendrun.paths import how_to_read, scheme
 from blendrun.remote.address import is_address, parse_address, shown
 
@@ -27,34 +30,45 @@ class Source:
     """One input, readable at any offset.
 
     name: as the user gave it, for messages; "<stdin>" for `-`; an address without what is secret in it.
-    path: the file to read; the input itself, or its copy, unpacked.
+    path: the file to read; the input itself, or its copy, unpacked, or the lines that were made of its rows.
     size: bytes of that file.
-    copied: whether it is a copy, in the state folder.
+    copied: whether it is such a copy, in the state folder.
+    table: whose rows the lines are, if they are rows'. made: what they are, for `jobs.tables.note`.
     """
 
     name: str
     path: Path
     size: int
     copied: bool = False
+    table: Table | None = None
+    made: str = ""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """What is read of it, from the first line to the writing of the answers."""
+        return (self.path,) if self.table is None else (self.path, self.table.path)
 
 
 def open_sources(
     paths: Sequence[str | Path],
     spool_folder: Path,
     longest_window: int = LONGEST_WINDOW,
+    columns: Columns | None = None,
     *,
     listener: Listener = ignore,
 ) -> list[Source]:
     """Make every input readable by offset, in the order given.
 
     Plain files stay where they are. Gzip and zstd (by content, not by name), pipes and `-` are unpacked into
-    `spool_folder` (made when first needed), each as a file named by its content. What lies at an address is fetched
-    there first.
+    `spool_folder` (made when first needed), each as a file named by its content; so are the lines that are made of
+    tables' rows. What lies at an address is fetched there first.
 
-    longest_window: of zstd, as a power of two. listener: told how far a fetch is.
+    longest_window: of zstd, as a power of two. columns: what requests are made of, where rows are no requests.
+    listener: told how far a fetch is.
 
-    Raises UsageError (no input, or one given twice), InputMissingError (not there, not readable, a folder),
-    InputInvalidError (truncated or corrupt), OutputUnavailableError (the spool folder cannot be written).
+    Raises UsageError (no input, or one given twice; options for rows, and no rows), InputMissingError (not there, not
+    readable, a folder), InputInvalidError (truncated or corrupt, no column that could be the prompt),
+    OutputUnavailableError (the spool folder cannot be written).
     """
     if not paths:
         raise UsageError("no input given; name a file of requests, or - for stdin")
@@ -67,7 +81,21 @@ def open_sources(
         here = fetched(str(path), spool_folder, listener) if is_address(path) else path
         source = _open(here, name, spool_folder, longest_window)
         opened.append(source if here is path else replace(source, copied=True))
-    return opened
+    return [_as_lines(source, place, spool_folder, columns or Columns()) for place, source in enumerate(opened)]
+
+
+def files_of(sources: Sequence[Source]) -> list[Path]:
+    """What is read of them."""
+    return [file for source in sources for file in source.files]
+
+
+def _as_lines(source: Source, place: int, spool_folder: Path, columns: Columns) -> Source:
+    """The source, or, where it holds rows, the lines that are made of them."""
+    made = made_lines(source.path, source.name, place, spool_folder, columns)
+    if made is None:
+        return source
+    table, path, size, text = made
+    return Source(source.name, path, size, True, table, text)
 
 
 def _display(path: str | Path) -> str:

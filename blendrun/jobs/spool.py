@@ -99,6 +99,33 @@ def spool_file(
     return written, size
 
 
+def spool_made(
+    file: BinaryIO, path: Path, mark: str, make: Callable[[], Iterator[bytes]], tell: Callable[[], str], folder: Path
+) -> tuple[Path, int, str]:
+    """Write what is made of an open regular file; one made before with the same `mark` is not made again.
+
+    path: of the file. mark: names how it is made. tell: called when all is made; a sentence about it. Returns path,
+    bytes and the sentence. Raises InputInvalidError where the file changes meanwhile, OutputUnavailableError, and what
+    `make` raises.
+    """
+    place = os.fsencode(os.path.realpath(path)) + mark.encode()
+    note = folder / f"{_hash(place).hexdigest()}.json"
+    before = _stamp(os.fstat(file.fileno()))
+    known = _recall(note, before)
+    if known is not None:
+        return *known, str(orjson.loads(note.read_bytes()).get("said", ""))
+    started = time.time_ns()
+    written, size = _write(make(), str(path), folder)
+    after = os.fstat(file.fileno())
+    if _stamp(after) != before:
+        raise InputInvalidError(f"{path} changed while it was read; run again when it is complete")
+    said = tell()
+    if started - after.st_mtime_ns > _SETTLED_NS and (status := _status(written)) is not None:
+        entry = {"source": before, "spool": written.name, "size": size, "mtime_ns": status.st_mtime_ns, "said": said}
+        _publish(iter([orjson.dumps(entry)]), folder, lambda: note.name, str(path))
+    return written, size, said
+
+
 def remove_halves(folder: Path) -> None:
     """Remove the half copies that killed runs have left. For who holds the folder alone."""
     with suppress(OSError):

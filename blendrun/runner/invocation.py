@@ -29,6 +29,7 @@ from blendrun.events import Event, Expected, Listener, Note, PhaseStarted, Progr
 from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.jobs.lines_read import LinesRead
+from blendrun.jobs.source import files_of
 from blendrun.jobs.spool import remove_others
 from blendrun.learned.outlook import Outlook
 from blendrun.learned.sample import StepSample
@@ -116,7 +117,7 @@ class Invocation:
         self.files = OwnFiles(self.state, old.written if old else (), self._keep_records, self.settings.overwrite)
         if not self.settings.resume:
             # Only now: a wrong input must not cost the answers of the run before.
-            self.state.clear(keep=[source.path for source in self.job.sources])
+            self.state.clear(keep=files_of(self.job.sources))
             old = None
         with Journal(self.state.journal) as journal:
             self.journal = journal
@@ -162,7 +163,7 @@ class Invocation:
             self.status.open()
             # A summary speaks of a run that ended; this one has begun.
             remove(self.state.summary)
-            remove_others(self.state.spool, [source.path for source in self.job.sources])
+            remove_others(self.state.spool, files_of(self.job.sources))
             try:
                 with stops_as_errors():
                     self.partial.begin()
@@ -286,7 +287,7 @@ class Invocation:
             raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; {RESUMES}")
         with self.stopwatch.phase("write"):
             self.listener(PhaseStarted("write", str(self.state.output)))
-            write_answers(self.job, self.ledger, self.journal, self.state, self.files)
+            write_answers(self.job, self.ledger, self.journal, self.state, self.files, self.settings.columns.schema)
             if self.rows is not None:
                 write_rows(self.state, replace(self.rows, failed=self.ledger.state != ANSWERED))
 

@@ -35,6 +35,7 @@ from blendrun.store.guard import refuse_inputs, refuse_other_runs
 from blendrun.store.shards import read_rows, take_shard
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import Stopwatch, Summary
+from blendrun.store.tables.own import check_own
 from blendrun.store.uploads import deliver, parcels
 from blendrun.text import cut, printable
 
@@ -79,7 +80,10 @@ def _execute_locked(
     with stopwatch.phase("index"):
         remove_halves(state.spool)
         forget_other_copies(settings.inputs, state.spool)
-        sources = open_sources(settings.inputs, state.spool, settings.longest_window, listener=listener)
+        sources = open_sources(
+            settings.inputs, state.spool, settings.longest_window, settings.columns, listener=listener
+        )
+        check_own(state.output, sources)
         listener(PhaseStarted("index", ", ".join(map(shown, settings.inputs))))
         job = index_jobs(
             sources,

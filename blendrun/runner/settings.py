@@ -16,6 +16,7 @@ from blendrun.jobs.job import Job
 from blendrun.jobs.line import MAX_LINE_BYTES
 from blendrun.jobs.same import Sameness
 from blendrun.jobs.spool import LONGEST_WINDOW
+from blendrun.jobs.tables.columns import Columns
 from blendrun.learned.own import OwnSpeed
 from blendrun.names import OrderName, Overlap, Purpose
 from blendrun.planner.run_plan import Divided, RunPlan
@@ -51,7 +52,7 @@ class RunSettings:
     where they are this machine's: what their steps are compared with, and what learns from them. purpose: what a job's
     lines need an engine for; None where engines take all. upload: where the files are sent once they are written. same:
     which requests are equal; None where nobody asks. cache: answers kept between runs. partial: file that has the
-    answers so far.
+    answers so far. columns: what requests are made of, where inputs are tables.
     """
 
     inputs: tuple[str, ...]
@@ -73,6 +74,7 @@ class RunSettings:
     rules: Rules = field(default_factory=Rules)
     max_line_bytes: int = MAX_LINE_BYTES
     longest_window: int = LONGEST_WINDOW
+    columns: Columns = field(default_factory=Columns)
     max_errors: ErrorLimit | None = None
     strict: bool = False
     check: Check | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 import orjson
@@ -17,6 +18,8 @@ from blendrun.store.ids import line_id
 from blendrun.store.journal import COPY, Journal
 from blendrun.store.ledger import ANSWERED, FAILED, Ledger
 from blendrun.store.own_files import ERRORS, OUTPUT, Digesting, OwnFiles
+from blendrun.store.tables.kind import table_kind
+from blendrun.store.tables.write import write_table
 from blendrun.tokens.check import RefusedPrompts
 
 # What every line of ours begins and ends with.
@@ -133,6 +136,13 @@ def write_errors(
         raise unwritable(state.errors, error, "the same command lists the lines that failed") from error
 
 
+def _line(job: Job, ledger: Ledger, journal: Journal, row: int) -> bytes:
+    """The line of a finished row, of the output or of the errors file."""
+    if ledger.state[row] != ANSWERED:
+        return _error_line(job, ledger, journal, row)
+    return journal.answer(int(ledger.offset[row]), int(ledger.length[row]))
+
+
 def _error_line(job: Job, ledger: Ledger, journal: Journal, row: int) -> bytes:
     """The errors file's line of a row that is rejected or failed."""
     if job.rejected[row]:
@@ -140,8 +150,17 @@ def _error_line(job: Job, ledger: Ledger, journal: Journal, row: int) -> bytes:
     return _placed(orjson.loads(journal.answer(int(ledger.offset[row]), int(ledger.length[row]))), job, row)
 
 
-def write_answers(job: Job, ledger: Ledger, journal: Journal, state: StateFolder, files: OwnFiles) -> None:
+def write_answers(
+    job: Job,
+    ledger: Ledger,
+    journal: Journal,
+    state: StateFolder,
+    files: OwnFiles,
+    schema: dict[str, Any] | None = None,
+) -> None:
     """Write output and errors file in input order, each by atomic rename. Every row must be finished.
+
+    An output that is a table by its name has all rows, failed ones too. schema: of its column `parsed`.
 
     Where no line failed there is no errors file; an older one is removed. Raises OutputUnavailableError, also where
     meanwhile something is there that is not the run's own.
@@ -153,7 +172,12 @@ def write_answers(job: Job, ledger: Ledger, journal: Journal, state: StateFolder
             replacing(state.errors, file_mode(state.errors) or mode, state.parts) as errors_file,
         ):
             output, errors, failed = Digesting(output_file), Digesting(errors_file), 0
+            kind = table_kind(state.output)
+            if kind is not None:
+                output = write_table(output_file, kind, job, lambda row: _line(job, ledger, journal, row), schema)
             for row in range(len(job)):
+                if kind is not None and ledger.state[row] == ANSWERED:
+                    continue
                 if ledger.state[row] == ANSWERED:
                     output.write(journal.answer(int(ledger.offset[row]), int(ledger.length[row])) + b"\n")
                 else:

@@ -13,6 +13,7 @@ from blendrun.jobs.lines import scan_lines
 from blendrun.jobs.reader import SourceReader
 from blendrun.jobs.source import open_sources
 from blendrun.jobs.spool import LONGEST_WINDOW
+from blendrun.jobs.tables.columns import Columns
 from blendrun.store.folder import StateFolder
 
 # What every line begins with.
@@ -20,8 +21,10 @@ LINE = b'{"id":"batch_req_'
 _BAD_REQUEST = 400
 
 
-def write_one_file(file: BinaryIO, output: Path, source: str) -> None:
+def write_one_file(file: BinaryIO, output: Path, source: str, columns: Columns) -> None:
     """Write all lines of the run whose output `output` is, which answered the lines of `source`.
+
+    columns: what they are made of, where that is a table.
 
     A failure stands where its line stood; it has a `response` with its status and no body, and `error` is an object.
     Raises InputMissingError, OSError.
@@ -30,7 +33,7 @@ def write_one_file(file: BinaryIO, output: Path, source: str) -> None:
     failures = _failures(state.errors)
     failed = next(failures, None)
     with output.open("rb") as answers:
-        for number in _line_numbers(source, state):
+        for number in _line_numbers(source, state, columns):
             if failed is not None and failed[0] == number:
                 file.write(failed[1])
                 failed = next(failures, None)
@@ -38,9 +41,9 @@ def write_one_file(file: BinaryIO, output: Path, source: str) -> None:
                 file.write(answers.readline())
 
 
-def _line_numbers(source: str, state: StateFolder) -> Iterator[int]:
+def _line_numbers(source: str, state: StateFolder, columns: Columns) -> Iterator[int]:
     """Numbers of the lines that are not blank."""
-    sources = open_sources([source], state.spool, LONGEST_WINDOW)
+    sources = open_sources([source], state.spool, LONGEST_WINDOW, columns)
     reader = SourceReader(sources)
     try:
         with reader.descriptor(0) as descriptor:

@@ -40,7 +40,11 @@ def zipped() -> bytes:
     return made.getvalue()
 
 
-PRETTY = json.dumps([json.loads(text) for text in TEXT.splitlines()], indent=2).encode()
+ARRAYS = {
+    "on one line": b"[" + b",".join(TEXT.splitlines()) + b"]",
+    "pretty-printed": json.dumps([json.loads(text) for text in TEXT.splitlines()], indent=2).encode(),
+    "an element a line": b"[\n" + b",\n".join(TEXT.splitlines()) + b"\n]\n",
+}
 KINDS = {
     "UTF-16 text": TEXT.decode().encode("utf-16"),
     "UTF-16 text without a byte order mark, little": TEXT.decode().encode("utf-16-le"),
@@ -55,9 +59,7 @@ KINDS = {
     "bzip2 data": bz2.compress(TEXT),
     "a page of HTML": b"\n<!DOCTYPE html><title>Sign in</title>",
     "a pointer of Git LFS": b"version https://git-lfs.github.com/spec/v1\n",
-    "one JSON array, on one line": b"[" + b",".join(TEXT.splitlines()) + b"]",
-    "one JSON array, pretty-printed": PRETTY,
-    "one JSON array, an element a line": b"[\n" + b",\n".join(TEXT.splitlines()) + b"\n]\n",
+    "a JSON array of what is neither rows nor requests": b"[\n1,\n2\n]\n",
     "JSON over several lines": json.dumps(json.loads(TEXT.splitlines()[0]), indent=2).encode(),
     "two values are on the line": b" ".join(TEXT.splitlines()) + b"\n",
     "NaN and Infinity are no JSON": TEXT.replace(b'"Hello"', b"NaN"),
@@ -85,6 +87,23 @@ def test_on_every_way_in(tmp_path: Path, kind: str, way: str) -> None:
     assert kind.partition(",")[0] in said[-1]
     assert len(said) == 1, "one sentence, not one for each line"
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("form", ARRAYS)
+@pytest.mark.parametrize("way", ["plain", "gzip", "stdin"])
+def test_one_array_of_requests_is_their_lines(tmp_path: Path, form: str, way: str) -> None:
+    data = ARRAYS[form]
+    (tmp_path / "jobs.json").write_bytes(gzip.compress(data) if way == "gzip" else data)
+    name = "-" if way == "stdin" else str(tmp_path / "jobs.json")
+    done = blendrun("run", "-q", name, "-o", tmp_path / "out", *REPLAY, input=data if way == "stdin" else b"")
+    assert done.returncode == 0, done.stderr
+    assert ids(tmp_path / "out") == ["id 0", "id 1"]
+
+
+def test_a_line_that_is_an_array_is_only_a_wrong_line(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b'[{"prompt": "Hi"}]\n' + TEXT)
+    assert blendrun("run", "-q", "a", *REPLAY, cwd=tmp_path).returncode == 3
+    assert ids(tmp_path / "a.answers.jsonl") == ["id 0", "id 1"]
 
 
 def test_a_packed_file_in_a_packed_file(tmp_path: Path) -> None:

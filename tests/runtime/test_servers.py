@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from blendrun.engine.base import EngineSettings
@@ -117,6 +119,27 @@ def lines() -> list[dict[str, Any]]:
     return [*asked, long, more, twice]
 
 
+def check_a_table(address: str, model: Path, folder: Path) -> None:
+    """Rows with a schema, and one without a prompt: the table has what the journal has, in the rows' order."""
+    rows = {"id": ["a", "b", "c"], "question": ["Is it?", None, "Is it not?"], "more": [{"x": 1}, None, {"x": 3}]}
+    pq.write_table(pa.table(rows), folder / "rows.parquet")
+    (folder / "schema.json").write_text('{"type": "boolean"}')
+    words = ("--schema", folder / "schema.json", "--id-column", "id", "--max-tokens", "8", "--temperature", "0")
+    output = folder / "out.parquet"
+    done = blendrun(
+        "run", folder / "rows.parquet", *words, "--model", model, "--engine", address, "-o", output, process=True
+    )
+    assert done.returncode == 3, done.stderr
+    table = pq.read_table(output)
+    assert table.select(["id", "question", "more"]).to_pydict() == rows
+    lines = map(orjson.loads, blendrun("answers", output).stdout.splitlines())
+    texts = {line["custom_id"]: line["response"]["body"]["choices"][0]["message"]["content"] for line in lines}
+    assert table["response"].to_pylist() == [texts["a"], None, texts["c"]]
+    assert table["parsed"].to_pylist() == [orjson.loads(texts["a"]), None, orjson.loads(texts["c"])]
+    assert table["error"].to_pylist() == [None, "row 2: `question` is null", None]
+    assert [bool(tokens) for tokens in table["completion_tokens"].to_pylist()] == [True, False, True]
+
+
 @pytest.mark.parametrize("kind", SERVERS)
 def test_a_server_answers_a_job_is_killed_half_way_and_comes_back(kind: str, tmp_path: Path, tiny_model: Path) -> None:
     job, output = tmp_path / "job.jsonl", tmp_path / "answers.jsonl"
@@ -149,6 +172,7 @@ def test_a_server_answers_a_job_is_killed_half_way_and_comes_back(kind: str, tmp
         over.set()
         thread.join()
         assert killed, finished.stderr
+        check_a_table(found.address, tiny_model, tmp_path)
     assert finished.returncode == 3, finished.stderr
     answers = {each["custom_id"]: each["response"]["body"] for each in lines_of(output)}
     refused = lines_of(Path(f"{output}.errors.jsonl"))

@@ -1,0 +1,81 @@
+"""Rows of a Parquet file, a few megabytes of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from blendrun.errors import InputInvalidError, InputMissingError
+from blendrun.jobs.tables.arrow import arrow, parquet
+from blendrun.jobs.tables.base import BadRow, Row
+
+MAGIC = b"PAR1"
+# Of a batch: rows at most, and bytes, unpacked, as the file's own figures tell.
+_MOST_ROWS, _BATCH_BYTES = 4096, 8 << 20
+
+
+def names_of(path: Path, name: str) -> tuple[str, ...]:
+    """The columns. Raises InputInvalidError, InputMissingError, UsageError (no pyarrow)."""
+    try:
+        names: list[str] = schema_of(path, name).names
+    except UnicodeDecodeError as error:
+        raise InputInvalidError(f"{name} has a column whose name is not UTF-8") from error
+    twice = next((each for place, each in enumerate(names) if each in names[:place]), None)
+    if twice is not None:
+        raise InputInvalidError(f"{name} has two columns named {twice!r}; name each differently")
+    return tuple(names)
+
+
+def schema_of(path: Path, name: str) -> Any:
+    """The file's Arrow schema. Raises as `names_of`."""
+    with _opened(path, name) as file:
+        return file.schema_arrow
+
+
+def batches(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Any]:
+    """Its record batches in order, each of some 8 MiB. wanted: columns; none for all. Raises as `names_of`."""
+    lib = arrow(f"reading {name}")
+    with _opened(path, name) as file:
+        try:
+            yield from file.iter_batches(batch_size=_rows(file.metadata), columns=sorted(wanted) or None)
+        except (lib.ArrowException, OSError) as error:
+            raise _unsound(name, error) from error
+
+
+def rows(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Row | BadRow]:
+    """Its rows, nested ones as lists and dicts. wanted: as for `batches`. Raises as `names_of`."""
+    for batch in batches(path, name, wanted):
+        yield from _plain(batch)
+
+
+def _plain(batch: Any) -> list[Row | BadRow]:
+    """The rows of a batch; where any holds what Python cannot (text that is no UTF-8, say) it costs itself alone."""
+    try:
+        found: list[Row | BadRow] = batch.to_pylist()
+    except ValueError as error:
+        if batch.num_rows == 1:
+            return [BadRow(f"it cannot be read ({error})")]
+        return [row for place in range(batch.num_rows) for row in _plain(batch.slice(place, 1))]
+    return found
+
+
+def _opened(path: Path, name: str) -> Any:
+    lib = arrow(f"reading {name}, a Parquet file,")
+    try:
+        return parquet(f"reading {name}").ParquetFile(path, pre_buffer=False)
+    except (lib.ArrowException, OSError) as error:
+        raise _unsound(name, error) from error
+
+
+def _rows(metadata: Any) -> int:
+    size = sum(int(metadata.row_group(place).total_byte_size) for place in range(metadata.num_row_groups))
+    return max(1, min(_MOST_ROWS, _BATCH_BYTES * max(int(metadata.num_rows), 1) // max(size, 1)))
+
+
+def _unsound(name: str, error: Exception) -> Exception:
+    if isinstance(error, OSError) and error.errno is not None:
+        return InputMissingError(f"cannot read {name}: {error.strerror or error}")
+    return InputInvalidError(
+        f"{name} is a Parquet file, and not sound ({' '.join(str(error).split())[:200]}); write it again"
+    )

@@ -1,0 +1,101 @@
+"""Rows of CSV and TSV files, and of text with a prompt a line."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+from blendrun.errors import InputInvalidError
+from blendrun.jobs.tables.base import BadRow, Kind, Read
+
+# Of one cell, as of one line.
+LONGEST_CELL = 64 * 1024 * 1024
+# The column of a text file.
+PROMPT = "prompt"
+_BOM = b"\xef\xbb\xbf"
+
+
+def csv_names(path: Path, name: str, kind: Kind) -> tuple[str, ...]:
+    """The header. Raises InputInvalidError where there is none that can be used."""
+    header = next(_cells(path, kind), None)
+    if header is None:
+        raise InputInvalidError(f"{name} is empty; its first line must name the columns")
+    if isinstance(header, BadRow):
+        raise InputInvalidError(f"the header of {name} cannot be read: {header.why}")
+    if any(not is_utf8(cell) for cell in header):
+        raise InputInvalidError(f"the header of {name} is not UTF-8; save the file as UTF-8")
+    twice = next((cell for place, cell in enumerate(header) if cell in header[:place]), None)
+    if twice is not None:
+        raise InputInvalidError(f"{name} has two columns named {twice!r}; name each differently")
+    return tuple(header)
+
+
+def csv_rows(path: Path, kind: Kind, names: tuple[str, ...]) -> Iterator[Read]:
+    """Behind the header; empty lines are no rows. Every cell is text, as it stands; bytes that are no UTF-8 are
+    surrogates in it.
+    """
+    cells = _cells(path, kind)
+    next(cells, None)
+    for row in cells:
+        if isinstance(row, BadRow):
+            yield row
+        elif len(row) != len(names):
+            yield BadRow(f"it has {len(row)} cells, the header {len(names)}")
+        else:
+            yield dict(zip(names, row, strict=True))
+
+
+def text_rows(path: Path) -> Iterator[Read]:
+    """A row a line; a blank line stays one."""
+    with path.open("rb") as file:
+        first = True
+        while line := file.readline(LONGEST_CELL + 1):
+            line = line.removeprefix(_BOM) if first else line
+            first = False
+            if len(line) > LONGEST_CELL and not line.endswith(b"\n"):
+                while (rest := file.readline(LONGEST_CELL)) and not rest.endswith(b"\n"):
+                    pass
+                yield BadRow(f"the line has more than {LONGEST_CELL:,} bytes")
+            elif line.isspace():
+                yield b""
+            else:
+                yield {PROMPT: line.rstrip(b"\r\n").decode(errors="surrogateescape")}
+
+
+def is_utf8(text: str) -> bool:
+    """Whether it was read from UTF-8."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _cells(path: Path, kind: Kind) -> Iterator[list[str] | BadRow]:
+    # Of the whole process; what is longer than a line may be is a quote that nobody has closed.
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        reader = csv.reader(file, delimiter=_delimiter(path, kind), strict=True)
+        while True:
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                yield BadRow(f"{_SAID.get(str(error), str(error))}, near line {reader.line_num}")
+                continue
+            if row:
+                yield row
+
+
+_SAID = {"unexpected end of data": "a quote is opened and never closed"}
+
+
+def _delimiter(path: Path, kind: Kind) -> str:
+    """Of a CSV the one in its header: programs of many countries write semicolons."""
+    if kind is Kind.TSV:
+        return "\t"
+    with path.open("rb") as file:
+        header = file.readline(1 << 20)
+    return next((mark for mark in ",;\t" if mark.encode() in header), ",")
