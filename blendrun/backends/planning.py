@@ -18,6 +18,7 @@ from blendrun.backends.speed import taught
 from blendrun.backends.what_ifs import parse_drafts, what_ifs
 from blendrun.cost.base import Machine
 from blendrun.cost.hardware import STAND_IN
+from blendrun.endpoints.adapters import declared_adapters
 from blendrun.engine.settings import available_cores
 from blendrun.engine.sizes import limits_to_plan
 from blendrun.errors import UsageError
@@ -166,7 +167,8 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
     machines = machines_of(options.hardware, options.gpus, options.devices)
     # Once now: a wrong price is refused before anything is read.
     options.choice(machines[0].card.name)
-    wanted = Wanted(str(options.model), options.tokenizer, options.limit, options.endpoint)
+    adapters = declared_adapters(options.engine_args.get("lora_paths")) or None
+    wanted = Wanted(str(options.model), options.tokenizer, options.limit, options.endpoint, adapters)
     workload = load_workload(open_sources(options.inputs, spool), wanted, listener)
     structure = make_structure(workload.prompts, workload.model, options.lengths, listener)
     plans, rows = [], []

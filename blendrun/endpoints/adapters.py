@@ -30,9 +30,16 @@ def declared_adapters(lora_paths: object) -> tuple[str, ...]:
     return tuple(names)
 
 
-def adapter_of(body: dict[str, Any], adapters: tuple[str, ...]) -> str | None:
-    """The declared adapter that a valid body runs on: `model` as NAME or BASE:NAME, else `lora_path`."""
+def adapter_of(body: dict[str, Any], adapters: tuple[str, ...] | None) -> str | None:
+    """The declared adapter that a valid body runs on: `model` as NAME or BASE:NAME, else `lora_path`.
+
+    Where nobody knows which are declared (None), one is what follows a colon in `model`, else `lora_path`.
+    """
     model = body.get("model")
+    if adapters is None:
+        named = model.partition(":")[2].strip() if isinstance(model, str) else ""
+        given = named or body.get("lora_path")
+        return given if isinstance(given, str) and given else None
     if isinstance(model, str):
         for name in adapters:
             if model == name or model.endswith(f":{name}"):

@@ -25,7 +25,7 @@ class Rules:
     """media_files, media_urls: whether media may be named by path or address. adapters: names of those declared; None
     where nobody knows them, and any may be named.
 
-    base: names of the loaded model, which a line may give where adapters are declared.
+    base: names of the loaded model, which a line may give where adapters are declared; None where names are not judged.
     no_pairs: why nothing here scores pairs of texts; None where something does.
     unknown: what becomes of fields without effect; None where the engine is a server, which knows itself what it reads.
     """
@@ -33,7 +33,7 @@ class Rules:
     media_files: bool = False
     media_urls: bool = False
     adapters: tuple[str, ...] | None = ()
-    base: tuple[str, ...] = ()
+    base: tuple[str, ...] | None = ()
     unknown: UnknownFields | None = UnknownFields.ERROR
     no_pairs: str | None = None
 
@@ -62,7 +62,7 @@ class Rules:
 
     def check(self, body: dict[str, Any]) -> None:
         """Raises LineError where a valid body asks for more than these rules allow."""
-        if self.adapters is not None:
+        if self.adapters is not None and self.base is not None:
             check_adapter(body, self.adapters, self.base)
         for reference in references(body):
             self._check_media(reference)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -116,12 +116,16 @@ class DescribedJob:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What the user asked for: model and tokenizer as given, how many lines, the url of lines without one."""
+    """What the user asked for: model and tokenizer as given, how many lines, the url of lines without one.
+
+    adapters: those that the engine will have, None where nobody says.
+    """
 
     model: str
     tokenizer: Path | None = None
     limit: int | None = None
     endpoint: str | None = None
+    adapters: tuple[str, ...] | None = None
 
 
 def load_workload(sources: Sequence[Source], wanted: Wanted, listener: Listener = ignore) -> Workload:
@@ -137,7 +141,7 @@ def load_workload(sources: Sequence[Source], wanted: Wanted, listener: Listener 
         sources,
         limit=wanted.limit,
         default_url=wanted.endpoint,
-        rules=FOR_PLANNING,
+        rules=replace(FOR_PLANNING, adapters=wanted.adapters, base=None),
         listener=listener,
     )
     with job:

@@ -16,7 +16,7 @@ def warnings_of(job: Job, settings: RunSettings) -> Iterator[str]:
     """Yields a sentence for each: names of models that do not decide, fields without effect, tools not shown."""
     # Where adapters are declared, a name that is not served is an error line instead.
     rules = settings.rules
-    if not rules.adapters and (sentence := other_models(job.models, settings.model, rules.base)):
+    if not rules.adapters and (sentence := other_models(job.models, settings.model, rules.base or ())):
         yield sentence
     for name, count in job.passed_over.most_common(_FIELDS_TOLD):
         yield f"{count:,} lines have `{name}`, which has no effect here"

@@ -155,12 +155,12 @@ class _Builder:
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[_Batch]:
         """Rendered rows, a batch at a time. The last may be empty."""
-        batch = _Batch()
+        batch, adapters = _Batch(), self.job.reading.rules.adapters
         for row in rows.tolist():
             request = self.job.request(row)
             try:
                 prompt = self.tokenizer.render(request.endpoint, request.body)
-                own = traits(request, int(self.job.max_new_tokens[row]), prompt.media)
+                own = traits(request, int(self.job.max_new_tokens[row]), prompt.media, adapters)
             except RenderError as error:
                 self._fail(row, str(error))
                 continue
@@ -287,6 +287,8 @@ def _store_key(job: Job, tokenizer: PromptTokenizer, rows: NDArray[np.int64], co
     digest.update(np.ascontiguousarray(rows, dtype="<i8").data)
     # Some templates write the date into the prompt.
     today = date.today().isoformat() if tokenizer.template and tokenizer.template.uses_today else ""
-    parts = [_FORMAT, job.fingerprint, job.reading.default_url, tokenizer.identity, context_length, today]
+    reading = job.reading
+    parts = [_FORMAT, job.fingerprint, reading.default_url, tokenizer.identity, context_length, today]
+    parts.append(reading.rules.adapters)
     digest.update(orjson.dumps(parts))
     return digest.hexdigest()

@@ -125,6 +125,31 @@ class TestKinds:
         assert roots[0] == roots[1] != 0
         assert len(set(roots)) == 4
 
+    def test_declared_adapters_part_prompts_by_whichever_field_names_them(
+        self, tmp_path: Path, tokenizer: PromptTokenizer
+    ) -> None:
+        names = [{"model": "sql"}, {"model": "base:sql"}, {"lora_path": "sql"}, {"model": "law"}]
+        lines = [chat(str(number), **one) for number, one in enumerate([*names, {"model": "base"}, {"model": "a:b"}])]
+
+        def made(adapters: tuple[str, ...] | None) -> list[int]:
+            job = make_job(tmp_path, lines)
+            job = replace(job, reading=replace(job.reading, rules=Rules(adapters=adapters, base=None)))
+            built = build_prompts(job, tokenizer, context_length=64, store_folder=tmp_path / "tokens")
+            return [int(root) for root in built.prompts.root]
+
+        roots = made(("sql", "law"))
+        assert roots[0] == roots[1] == roots[2] != 0 != roots[3] != roots[0]
+        assert roots[4:] == [0, 0]
+        assert made(()) == [0] * 6, "an engine without adapters shares all"
+
+    def test_answers_under_an_adapter_are_of_a_kind_of_their_own(
+        self, tmp_path: Path, tokenizer: PromptTokenizer
+    ) -> None:
+        one, same, other = build(
+            tmp_path, tokenizer, chat("a", model="m"), chat("b", model="m"), chat("c", model="m", lora_path="sql")
+        ).prompts.cluster.tolist()
+        assert one == same != other
+
     def test_clusters_part_what_answers_depend_on(self, tmp_path: Path, tokenizer: PromptTokenizer) -> None:
         schema = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}
         same = [chat("a", "w0"), chat("b", "w1 w2", temperature=0.9)]
