@@ -5,6 +5,7 @@ theirs must have an effect on SGLang's engine.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from blendrun.endpoints.adapters import check_adapter
@@ -22,7 +23,8 @@ from blendrun.names import UnknownFields
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """media_files, media_urls: whether media may be named by path or address. adapters: names of those declared; None
+    """media_files, media_urls: whether media may be named by path or address; media_folder: where files may be read, as
+    far as that is known. adapters: names of those declared; None
     where nobody knows them, and any may be named.
 
     base: names of the loaded model, which a line may give where adapters are declared; None where names are not judged.
@@ -32,6 +34,7 @@ class Rules:
 
     media_files: bool = False
     media_urls: bool = False
+    media_folder: Path | None = None
     adapters: tuple[str, ...] | None = ()
     base: tuple[str, ...] | None = ()
     unknown: UnknownFields | None = UnknownFields.ERROR

@@ -117,7 +117,7 @@ def render_text(job: Job, row: int, tokenizer: PromptTokenizer) -> str:
     Raises RenderError, and what `Job.request` raises.
     """
     request = job.request(row)
-    prompt = tokenizer.render(request.endpoint, request.body)
+    prompt = tokenizer.render(request.endpoint, request.body, job.reading.rules.media_folder)
     return "\n".join(_shown(part, tokenizer) for part in prompt.parts or (prompt,))
 
 
@@ -155,12 +155,12 @@ class _Builder:
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[_Batch]:
         """Rendered rows, a batch at a time. The last may be empty."""
-        batch, adapters = _Batch(), self.job.reading.rules.adapters
+        batch, rules = _Batch(), self.job.reading.rules
         for row in rows.tolist():
             request = self.job.request(row)
             try:
-                prompt = self.tokenizer.render(request.endpoint, request.body)
-                own = traits(request, int(self.job.max_new_tokens[row]), prompt.media, adapters)
+                prompt = self.tokenizer.render(request.endpoint, request.body, rules.media_folder)
+                own = traits(request, int(self.job.max_new_tokens[row]), prompt.media, rules.adapters)
             except RenderError as error:
                 self._fail(row, str(error))
                 continue
@@ -289,6 +289,7 @@ def _store_key(job: Job, tokenizer: PromptTokenizer, rows: NDArray[np.int64], co
     today = date.today().isoformat() if tokenizer.template and tokenizer.template.uses_today else ""
     reading = job.reading
     parts = [_FORMAT, job.fingerprint, reading.default_url, tokenizer.identity, context_length, today]
-    parts.append(reading.rules.adapters)
+    # A file that lines name, and that changes, is not noticed: its count may be that of the old one.
+    parts += [reading.rules.adapters, str(reading.rules.media_folder)]
     digest.update(orjson.dumps(parts))
     return digest.hexdigest()

@@ -34,7 +34,7 @@ def refused_prompts(
     def error(row: int) -> LineError:
         request = job.request(row)
         try:
-            prompt = tokenizer.render(request.endpoint, request.body)
+            prompt = tokenizer.render(request.endpoint, request.body, job.reading.rules.media_folder)
         except RenderError as refusal:
             return LineError(ErrorCode.INVALID_REQUEST, str(refusal), request.custom_id)
         except Exception as odd:  # noqa: BLE001  # as in `build_prompts`

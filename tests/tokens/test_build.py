@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from blendrun.endpoints.rules import Rules
 from blendrun.events import Event, Progress
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.job import Job
