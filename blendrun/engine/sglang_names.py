@@ -195,6 +195,7 @@ GRAMMAR_FAILURE = "Failed to compile"
 # A grammar that allows no token; see `tells_dead_ends`.
 GRAMMAR_DEAD_END = "Grammar accept_token failed"
 MEDIA_FAILURE = "Error while loading data"
+LENGTH_FAILURE = "longer than the model's context length"
 # Sampling parameters that bind an answer to a form.
 GRAMMARS = ("json_schema", "regex", "ebnf", "structural_tag")
 

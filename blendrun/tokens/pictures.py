@@ -28,6 +28,8 @@ from blendrun.tokens.picture_size import picture_size
 _PROCESSORS = ("Qwen2VLImageProcessor", "Qwen2VLImageProcessorFast", "Qwen2VLImageProcessorPil")
 # transformers' own, where a processor's file is silent.
 _SMALLEST, _LARGEST = 56 * 56, 28 * 28 * 1280
+# SGLang gives these of this model to its processor, whatever the file says (utils/hf_transformers/processor.py).
+_BOUND = "qwen2_vl"
 _THINNEST = 200
 # Ids of no vocabulary: what stands for a picture's tokens is told apart by what is in it.
 _STAND_IN = 1 << 30
@@ -99,14 +101,16 @@ class PictureRule:
 
 def picture_rule(folder: Path, backend: Tokenizer) -> PictureRule | None:
     """That of a model folder; None where its processor is none that is known here."""
-    processor = _processor(folder)
-    pad_id = _json(folder / "config.json").get("image_token_id")
+    processor, config = _processor(folder), _json(folder / "config.json")
+    pad_id = config.get("image_token_id")
     pad = backend.id_to_token(pad_id) if isinstance(pad_id, int) else None
     if pad is None or processor.get("image_processor_type") not in _PROCESSORS or not processor.get("do_resize", True):
         return None
     size = processor.get("size") or {}
     smallest = processor.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels") or _SMALLEST
     largest = processor.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels") or _LARGEST
+    if config.get("model_type") == _BOUND:
+        smallest, largest = _SMALLEST, _LARGEST
     side = processor.get("patch_size", 14) * processor.get("merge_size", 2)
     return PictureRule(pad, pad_id, side, smallest, largest)
 

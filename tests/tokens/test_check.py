@@ -58,8 +58,8 @@ def test_reasons_can_be_had_for_more_rows_than_messages_are_kept(tmp_path: Path)
 def test_an_exception_that_nobody_foresaw_costs_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = PromptTokenizer.render
 
-    def render(self: PromptTokenizer, endpoint: Any, body: Any) -> Any:
-        return 1 / 0 if body.get("user") == "odd" else real(self, endpoint, body)
+    def render(self: PromptTokenizer, endpoint: Any, body: Any, files: Any) -> Any:
+        return 1 / 0 if body.get("user") == "odd" else real(self, endpoint, body, files)
 
     monkeypatch.setattr(PromptTokenizer, "render", render)
     refused = check(tmp_path, [chat("a"), chat("b", user="odd"), chat("c")], context=20, longest=16)
