@@ -61,13 +61,14 @@ class PictureRule:
         if min(width, height) < 1 or max(width, height) > _THINNEST * min(width, height):
             return 0
         across, down = (round(length / self.side) for length in (width, height))
-        pixels = self.side * self.side
-        if across * down * pixels > self.largest:
-            scale = math.sqrt(width * height / self.largest) * self.side
-            across, down = (max(1, math.floor(length / scale)) for length in (width, height))
-        elif across * down * pixels < self.smallest:
-            scale = math.sqrt(self.smallest / (width * height)) / self.side
-            across, down = (math.ceil(length * scale) for length in (width, height))
+        pixels = across * down * self.side * self.side
+        # The same operations in the same order: whole numbers come of them, and a last bit may decide which.
+        if pixels > self.largest:
+            shrunk = math.sqrt(width * height / self.largest)
+            across, down = (max(1, math.floor(length / shrunk / self.side)) for length in (width, height))
+        elif pixels < self.smallest:
+            grown = math.sqrt(self.smallest / (width * height))
+            across, down = (math.ceil(length * grown / self.side) for length in (width, height))
         return across * down
 
     def pictures(
