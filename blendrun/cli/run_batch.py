@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
+import orjson
 import typer
 
 from blendrun.cli.foreign_flags import VLLM, Flag
@@ -48,7 +50,7 @@ def _parse(words: Sequence[str]) -> dict[str, Any]:
             modules = [value] if equals else []
             while rest and not rest[0].startswith("-"):
                 modules.append(rest.pop(0))
-            found["engine_args"]["lora_paths"] = modules
+            found["engine_args"]["lora_paths"] = [_module(module) for module in modules]
             continue
         flag = VLLM.get(name) or _OWN.get(name)
         if name not in _FILES and flag is None:
@@ -100,3 +102,14 @@ def _run(given: dict[str, Any], output: Path) -> None:
     with target.opened() as file:
         write_one_file(file, own, options.inputs[0])
     print_summary(summary, sys.stderr)
+
+
+def _module(module: str) -> str:
+    """An adapter as vLLM takes it, NAME=PATH or {"name", "path"}, as the first of these."""
+    if not module.startswith("{"):
+        return module
+    try:
+        found = json.loads(module)
+        return f"{found['name']}={found['path']}"
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f'--lora-modules takes NAME=PATH or {{"name": …, "path": …}}, not {module!r}') from error
