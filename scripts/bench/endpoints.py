@@ -16,10 +16,11 @@ import random
 from pathlib import Path
 from typing import Any
 
-_WORDS = tuple(
+_SENTENCE = (
     "harbour office morning ferry window ticket river stone garden letter engine winter bridge market silver lantern "
-    "forest captain paper island copper thunder valley orchard compass village mirror anchor meadow signal".split()  # noqa: SIM905
+    "forest captain paper island copper thunder valley orchard compass village mirror anchor meadow signal"
 )
+_WORDS = _SENTENCE.split()
 _KINDS = ("chat", "score", "chat", "score", "story", "chat", "score", "chat", "score", "story")
 # Words of each, before they are scaled: of this vocabulary a word is one or two tokens.
 _INSTRUCTION, _QUESTION, _PASSAGE, _ANSWER = 160, 40, 600, 12
