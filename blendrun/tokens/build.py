@@ -27,7 +27,7 @@ from blendrun.tokens.tokenizer import PromptTokenizer, RenderedPrompt
 from blendrun.tokens.traits import traits
 
 # Part of every store's key: raise it whenever rendering, columns or layout change.
-_FORMAT = 4
+_FORMAT = 5
 # Characters of rendered text, or rows, in one batch of the tokenizer. Encodings take about 100 bytes a token while
 # they live, and there are two batches at once: 120 MB in all.
 _BATCH_CHARACTERS = 2 << 20

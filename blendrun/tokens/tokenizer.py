@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -98,13 +99,16 @@ class PromptTokenizer:
         return RenderedPrompt(self.template.render(texts, None, {**self.special_tokens, **instruct}), special=True)
 
     def encode_all(self, prompts: Sequence[RenderedPrompt]) -> list[tuple[Ids, int]]:
-        """The ids of each prompt, of several parts one after the other, and the tokens of the longest part."""
+        """The ids of each prompt, of several parts one after the other, and the tokens of the longest part.
+
+        Of a part that begins like the one before it, as the items of a score do, only what the engine has not cached.
+        """
         flat = [part for prompt in prompts for part in prompt.parts or (prompt,)]
         encoded = iter(self.encode(flat))
         found = []
         for prompt in prompts:
             own = [next(encoded) for _ in prompt.parts or (prompt,)]
-            found.append((own[0] if len(own) == 1 else np.concatenate(own), max(map(len, own))))
+            found.append((own[0] if len(own) == 1 else _in_turn(prompt.parts, own), max(map(len, own))))
         return found
 
     def encode(self, prompts: Sequence[RenderedPrompt]) -> list[Ids]:
@@ -136,6 +140,20 @@ class PromptTokenizer:
             bos = self.encoder.backend.token_to_id(self.special_tokens.get("bos_token", ""))
             pieces.append(prefix[1:] if len(prefix) and prefix[0] == bos else prefix)
         return np.concatenate(pieces)
+
+
+def _in_turn(parts: Sequence[RenderedPrompt], ids: Sequence[Ids]) -> Ids:
+    """Parts as an engine computes them that keeps what it has computed. Pairs are read by models that keep nothing."""
+    if any(part.pair for part in parts):
+        return np.concatenate(ids)
+    return np.concatenate([ids[0], *(_behind(before, own) for before, own in pairwise(ids))])
+
+
+def _behind(before: Ids, ids: Ids) -> Ids:
+    """`ids` without what `before` begins with, too; of which the last is computed in any case."""
+    most = max(0, min(len(before), len(ids) - 1))
+    differ = np.flatnonzero(before[:most] != ids[:most])
+    return ids[differ[0] if len(differ) else most :]
 
 
 def _with_pictures(ids: Ids, pictures: Sequence[Picture], pad: int) -> Ids:
