@@ -36,14 +36,19 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=2000)
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--shuffled", action="store_true", help="in random order; otherwise kind after kind")
     given = parser.parse_args()
     with given.output.open("w") as file:
-        for line in lines(given.lines, given.scale, random.Random(given.seed)):
+        draw = random.Random(given.seed)
+        found = lines(given.lines, given.scale, draw)
+        if given.shuffled:
+            draw.shuffle(found)
+        for line in found:
             file.write(json.dumps(line) + "\n")
 
 
 def lines(count: int, scale: float, draw: random.Random) -> list[dict[str, Any]]:
-    """So many request lines, in random order."""
+    """So many request lines, kind after kind: chats, stories, scores."""
 
     def words(number: int) -> str:
         return " ".join(draw.choices(_WORDS, k=max(3, round(number * scale))))
@@ -77,8 +82,7 @@ def lines(count: int, scale: float, draw: random.Random) -> list[dict[str, Any]]
             }
             url = "/v1/chat/completions"
         found.append({"custom_id": f"{kind} {number}", "url": url, "body": body})
-    draw.shuffle(found)
-    return found
+    return sorted(found, key=lambda line: line["url"] + line["custom_id"].partition(" ")[0])
 
 
 if __name__ == "__main__":
