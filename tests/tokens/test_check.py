@@ -90,7 +90,12 @@ def test_all_of_a_lines_texts_are_planned_as_far_as_there_is_room(tmp_path: Path
     pair = {"custom_id": "p", "url": "/v1/rerank", "body": {"query": "w1 w2", "documents": ["w3"]}}
     items = {"query": "w1 w2", "items": [" w3", " w4", " w4"], "label_token_ids": [5]}
     score = {"custom_id": "s", "url": "/v1/score", "body": items}
-    lines = [embedding("two", ["w1 w2", "w3"]), embedding("more than there is", [f"w{n} w2 w3" for n in range(10)]), pair, score]
+    lines = [
+        embedding("two", ["w1 w2", "w3"]),
+        embedding("more than there is", [f"w{n} w2 w3" for n in range(10)]),
+        pair,
+        score,
+    ]
     job = make_job(tmp_path, lines)
     tokenized = build_prompts(job, tokenizer, context_length=20, store_folder=tmp_path / "tokens")
     prompts = tokenized.prompts
