@@ -52,7 +52,7 @@ class Job:
         self.command = ["run", str(job), "--model", str(model), "--device", "cpu", "-o", str(self.output)]
         # Few at once, so that a kill finds some finished, some running and some waiting.
         self.command += ["--threads", "1", "--engine-arg", "max_running_requests=4"]
-        adapter = write_adapter(folder / "sql", model, seed=1, rank=4)
+        adapter = write_adapter(folder / "sql", model, seed=1, rank=4, targets=("q_proj", "v_proj"))
         self.command += ["--engine-arg", f'lora_paths=["sql={adapter}"]']
         self._runs: list[subprocess.Popen[str]] = []
 
