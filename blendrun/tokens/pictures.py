@@ -107,13 +107,16 @@ def picture_rule(folder: Path, backend: Tokenizer) -> PictureRule | None:
     pad = backend.id_to_token(pad_id) if isinstance(pad_id, int) else None
     if pad is None or processor.get("image_processor_type") not in _PROCESSORS or not processor.get("do_resize", True):
         return None
-    size = processor.get("size") or {}
+    size = processor.get("size")
+    size = size if isinstance(size, dict) else {}
     smallest = processor.get("min_pixels") or size.get("shortest_edge") or size.get("min_pixels") or _SMALLEST
     largest = processor.get("max_pixels") or size.get("longest_edge") or size.get("max_pixels") or _LARGEST
     if config.get("model_type") == _BOUND:
         smallest, largest = _SMALLEST, _LARGEST
-    side = processor.get("patch_size", 14) * processor.get("merge_size", 2)
-    return PictureRule(pad, pad_id, side, smallest, largest)
+    patch, merged = processor.get("patch_size", 14), processor.get("merge_size", 2)
+    if not all(isinstance(number, int) and number > 0 for number in (patch, merged, smallest, largest)):
+        return None
+    return PictureRule(pad, pad_id, patch * merged, smallest, largest)
 
 
 def _processor(folder: Path) -> dict[str, Any]:

@@ -133,6 +133,8 @@ class TestPrompts:
         [
             ("preprocessor_config.json", {"image_processor_type": "CLIPImageProcessor"}),
             ("preprocessor_config.json", {"do_resize": False}),
+            ("preprocessor_config.json", {"patch_size": "fourteen"}),
+            ("preprocessor_config.json", {"size": [1, 2], "max_pixels": 0.5}),
             ("config.json", {"image_token_id": None}),
         ],
     )
