@@ -65,7 +65,7 @@ class Rules:
 
     def check(self, body: dict[str, Any]) -> None:
         """Raises LineError where a valid body asks for more than these rules allow."""
-        if self.adapters is not None and self.base is not None:
+        if self.adapters is not None and self.base is not None and self.unknown is not None:
             check_adapter(body, self.adapters, self.base)
         for reference in references(body):
             self._check_media(reference)
