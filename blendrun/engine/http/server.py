@@ -42,8 +42,8 @@ class ServerInfo:
     """What is known of a server; None where it does not tell.
 
     kind: sglang, vllm, llama.cpp or openai. models: names that it serves, the base model first; adapters: those of them
-    that are adapters. context_length, kv_tokens: tokens. max_running: requests decoded at once. chunk: prefill tokens of
-    a step. tensor, stages: ranks of tensor and of pipeline parallelism. mixes: whether prefill and decode share its
+    that are some. context_length, kv_tokens: tokens. max_running: requests decoded at once. chunk: prefill tokens of a
+    step. tensor, stages: ranks of tensor and of pipeline parallelism. mixes: whether prefill and decode share its
     steps. notes: what a person should know.
     """
 
