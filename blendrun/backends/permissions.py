@@ -25,6 +25,7 @@ def rules_of(
     return Rules(
         media_files=options.allow_media_files is not None,
         media_urls=options.allow_media_urls,
+        media_folder=options.allow_media_files,
         adapters=declared_adapters(arguments.get("lora_paths")),
         unknown=None if parse_servers(options.engine) else options.unknown_fields,
         no_pairs=no_pairs,

@@ -22,6 +22,7 @@ from blendrun.backends.speed import taught
 from blendrun.backends.what_ifs import parse_drafts, what_ifs
 from blendrun.cost.base import Machine
 from blendrun.cost.hardware import STAND_IN
+from blendrun.endpoints.adapters import declared_adapters
 from blendrun.engine.settings import available_cores
 from blendrun.engine.sizes import limits_to_plan
 from blendrun.errors import UsageError
@@ -175,12 +176,14 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
     machines = machines_of(options.hardware, options.gpus, options.devices)
     # Once now: a wrong price is refused before anything is read.
     options.choice(machines[0].card.name)
+    adapters = declared_adapters(options.engine_args.get("lora_paths")) or None
     wanted = Wanted(
         str(options.model),
         options.tokenizer,
         options.limit,
         options.endpoint,
         partial(looked_for, options, machines[0], listener),
+        adapters,
     )
     columns = options.columns(options.endpoint, options.limit)
     sources = open_sources(options.inputs, spool, columns=columns, listener=listener)

@@ -15,6 +15,7 @@ from blendrun.backends.sglang import context_length
 from blendrun.blend.orders import needs_prompts
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.hardware import STAND_IN
+from blendrun.endpoints.rules import Rules
 from blendrun.engine.base import Engine
 from blendrun.engine.http.client import http_client
 from blendrun.engine.http.engine import HttpEngine
@@ -22,6 +23,7 @@ from blendrun.engine.http.server import ServerAwayError, ServerInfo, look
 from blendrun.engine.http.settings import HttpSettings, parse_servers
 from blendrun.errors import EngineUnavailableError, UsageError
 from blendrun.events import Listener, PhaseStarted
+from blendrun.models.card import ModelCard
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import OrderName, Overlap
 from blendrun.planner.run_plan import RunPlan
@@ -49,6 +51,12 @@ class Servers:
         """The engine of a replica; what a server has room for is its own affair."""
         models = self.info[0].models if self.settings.model is None else (self.settings.model,)
         return HttpEngine(self.addresses[state.replica - 1], self.settings, state.engine_log, models)
+
+    def rules(self, options: RunOptions, card: ModelCard | None = None) -> Rules:
+        """What lines may ask for. Which adapters there are the servers say, and whether a line may have one."""
+        found = rules_of(options, {}, card)
+        adapters = tuple(dict.fromkeys(name for each in self.info for name in each.adapters))
+        return replace(found, adapters=adapters or None)
 
     @property
     def model(self) -> str:
@@ -102,7 +110,7 @@ def open_backend(opening: Opening) -> Backend:
         model=options.model or _SERVED,
         identity=_SERVED,
         make_engine=servers.make_engine,
-        rules=rules_of(options, {}),
+        rules=servers.rules(options),
         replicas=len(servers.addresses),
         stall=2 * servers.settings.timeout + _MARGIN_S,
         load=max(LOAD_STALL_S, servers.settings.wait + _MARGIN_S),
@@ -119,7 +127,7 @@ def open_backend(opening: Opening) -> Backend:
         found,
         identity=resolved.identity,
         planner=servers.planner(resolved, options.order),
-        rules=rules_of(options, {}, resolved.card),
+        rules=servers.rules(options, resolved.card),
         check=_check(servers, resolved) if options.strict else None,
         resolved=resolved,
     )

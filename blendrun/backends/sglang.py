@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from blendrun.backends.adapter_folders import identities, with_folders
 from blendrun.backends.base import STALL_S, Backend, Opening, Placement
 from blendrun.backends.permissions import rules_of
 from blendrun.backends.purpose import find_purpose
@@ -57,6 +58,8 @@ def open_backend(opening: Opening) -> Backend:
     if options.model is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
     given = options.engine_args if options.tp is None else options.engine_args | {"tp_size": options.tp}
+    if place.needs is None:
+        given = with_folders(given)
     rules_of(options, given)
     weights = needs_weights(given)
     resolved = resolve_model(options.model, platform=place.platform, listener=opening.listener, weights=weights)
@@ -76,7 +79,7 @@ def open_backend(opening: Opening) -> Backend:
         replicas=place.replicas,
         stall=_CPU_STALL_S if place.platform == "cpu" else STALL_S,
         # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
-        answer_settings=answer_settings(arguments) | {"platform": place.platform},
+        answer_settings=answer_settings(arguments) | {"platform": place.platform} | identities(arguments),
         versions=runtime_versions(),
         planner=planner_of(resolved, place, arguments, options.order, options.overlap, speed),
         check=_check(resolved, place.platform, arguments) if options.strict else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -60,7 +61,7 @@ def _parse(words: Sequence[str]) -> dict[str, Any]:
             values = [value] if equals else []
             while rest and not rest[0].startswith("-"):
                 values.append(rest.pop(0))
-            value = " ".join(values)
+            value = "\0".join(values) if name == _ADAPTERS else " ".join(values)
         elif (flag is None or flag.takes) and not equals:
             if not rest:
                 raise UsageError(f"{word} needs a value")
@@ -68,7 +69,7 @@ def _parse(words: Sequence[str]) -> dict[str, Any]:
         if flag is not None:
             _take(found, notes, name, flag, value)
         elif name == _ADAPTERS:
-            found["engine_args"]["lora_paths"] = value.split(" ")
+            found["engine_args"]["lora_paths"] = [_module(module) for module in value.split("\0")]
         else:
             found[_FILES[name]] = value
     for note in notes:
@@ -158,3 +159,14 @@ def _upload(path: Path, state: StateFolder, address: Address) -> None:
     with state.locked(), stopping_by_exception(), choose_view(sys.stderr, quiet=False) as listener:
         if (found := parcel(state, OUTPUT, path, address)) is not None:
             deliver(state, found, listener)
+
+
+def _module(module: str) -> str:
+    """An adapter as vLLM takes it, NAME=PATH or {"name", "path"}, as the first of these."""
+    if not module.startswith("{"):
+        return module
+    try:
+        found = json.loads(module)
+        return f"{found['name']}={found['path']}"
+    except (ValueError, TypeError, KeyError) as error:
+        raise UsageError(f'--lora-modules takes NAME=PATH or {{"name": …, "path": …}}, not {module!r}') from error

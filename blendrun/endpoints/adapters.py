@@ -12,27 +12,47 @@ _NAMES_SHOWN = 5
 
 
 def declared_adapters(lora_paths: object) -> tuple[str, ...]:
-    """Names in SGLang's argument `lora_paths`: a mapping, or a list of NAME=PATH, PATH or {lora_name, lora_path}.
+    """Names in SGLang's argument `lora_paths`. Raises UsageError as `adapter_paths`."""
+    return tuple(adapter_paths(lora_paths))
+
+
+def adapter_paths(lora_paths: object) -> dict[str, str]:
+    """By name, where each lies: of a mapping, or a list of NAME=PATH, PATH or {lora_name, lora_path}, as SGLang takes.
 
     Raises UsageError for anything else.
     """
     if lora_paths is None:
-        return ()
-    entries = list(lora_paths) if isinstance(lora_paths, dict | list) else [None]
-    names = []
-    for entry in entries:
-        name = entry.get("lora_name") if isinstance(entry, dict) else entry
-        if not isinstance(name, str) or not name:
-            raise UsageError(
-                '--engine-arg lora_paths takes a list such as ["sql=/adapters/sql"] or a mapping of names to paths'
-            )
-        names.append(name if isinstance(entry, dict) else name.partition("=")[0])
-    return tuple(names)
+        return {}
+    if isinstance(lora_paths, dict):
+        pairs = list(lora_paths.items())
+    else:
+        pairs = [_pair(entry) for entry in lora_paths] if isinstance(lora_paths, list) else [(None, None)]
+    if not all(isinstance(name, str) and isinstance(path, str) and name and path for name, path in pairs):
+        raise UsageError(
+            '--engine-arg lora_paths takes a list such as ["sql=/adapters/sql"] or a mapping of names to paths'
+        )
+    return dict(pairs)
 
 
-def adapter_of(body: dict[str, Any], adapters: tuple[str, ...]) -> str | None:
-    """The declared adapter that a valid body runs on: `model` as NAME or BASE:NAME, else `lora_path`."""
+def _pair(entry: object) -> tuple[Any, Any]:
+    if isinstance(entry, dict):
+        return entry.get("lora_name"), entry.get("lora_path")
+    if not isinstance(entry, str):
+        return None, None
+    name, _, path = entry.partition("=")
+    return name, path or name
+
+
+def adapter_of(body: dict[str, Any], adapters: tuple[str, ...] | None) -> str | None:
+    """The declared adapter that a valid body runs on: `model` as NAME or BASE:NAME, else `lora_path`.
+
+    Where nobody knows which are declared (None), one is what follows a colon in `model`, else `lora_path`.
+    """
     model = body.get("model")
+    if adapters is None:
+        named = model.partition(":")[2].strip() if isinstance(model, str) else ""
+        given = named or body.get("lora_path")
+        return given if isinstance(given, str) and given else None
     if isinstance(model, str):
         for name in adapters:
             if model == name or model.endswith(f":{name}"):

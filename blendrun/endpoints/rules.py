@@ -5,6 +5,7 @@ theirs must have an effect on SGLang's engine.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from blendrun.endpoints.adapters import check_adapter
@@ -22,18 +23,20 @@ from blendrun.names import UnknownFields
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """media_files, media_urls: whether media may be named by path or address. adapters: names of those declared; None
+    """media_files, media_urls: whether media may be named by path or address; media_folder: where files may be read, as
+    far as that is known. adapters: names of those declared; None
     where nobody knows them, and any may be named.
 
-    base: names of the loaded model, which a line may give where adapters are declared.
+    base: names of the loaded model, which a line may give where adapters are declared; None where names are not judged.
     no_pairs: why nothing here scores pairs of texts; None where something does.
     unknown: what becomes of fields without effect; None where the engine is a server, which knows itself what it reads.
     """
 
     media_files: bool = False
     media_urls: bool = False
+    media_folder: Path | None = None
     adapters: tuple[str, ...] | None = ()
-    base: tuple[str, ...] = ()
+    base: tuple[str, ...] | None = ()
     unknown: UnknownFields | None = UnknownFields.ERROR
     no_pairs: str | None = None
 
@@ -62,7 +65,7 @@ class Rules:
 
     def check(self, body: dict[str, Any]) -> None:
         """Raises LineError where a valid body asks for more than these rules allow."""
-        if self.adapters is not None:
+        if self.adapters is not None and self.base is not None and self.unknown is not None:
             check_adapter(body, self.adapters, self.base)
         for reference in references(body):
             self._check_media(reference)

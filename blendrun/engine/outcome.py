@@ -9,7 +9,7 @@ import orjson
 from blendrun.endpoints.base import Endpoint
 from blendrun.engine.base import Result
 from blendrun.engine.failure import failure
-from blendrun.engine.sglang_names import GRAMMAR_FAILURE, MEDIA_FAILURE
+from blendrun.engine.sglang_names import GRAMMAR_FAILURE, LENGTH_FAILURE, MEDIA_FAILURE
 from blendrun.errors import ErrorCode
 
 
@@ -41,4 +41,7 @@ def code_of(message: str, status: int = 400) -> ErrorCode:
         return ErrorCode.SCHEMA_UNSUPPORTED
     if MEDIA_FAILURE in message:
         return ErrorCode.MEDIA_UNAVAILABLE
+    if LENGTH_FAILURE in message:
+        # Of prompts with media, whose tokens SGLang counts after our own check.
+        return ErrorCode.CONTEXT_LENGTH_EXCEEDED
     return ErrorCode.INVALID_REQUEST if status < 500 else ErrorCode.ENGINE_ERROR

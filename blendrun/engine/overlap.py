@@ -115,7 +115,8 @@ def _pdmux(platform: Platform, server_args: dict[str, Any], facts: JobFacts) -> 
         "it does not go with enable_mixed_chunk": server_args.get("enable_mixed_chunk") is True,
         "it does not go with disaggregation": server_args.get("disaggregation_mode", "null") != "null",
         "it does not go with speculative decoding": server_args.get("speculative_algorithm") not in _OFF,
-        "it does not go with LoRA adapters": facts.any_adapter or server_args.get("enable_lora") is True,
+        "it does not go with LoRA adapters": facts.any_adapter
+        or server_args.get("enable_lora", bool(server_args.get("lora_paths"))) is True,
     }
     if reason := _first(refusals):
         return OverlapRefusal(f"overlap pdmux is not possible: {reason}")

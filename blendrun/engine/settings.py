@@ -30,6 +30,8 @@ RUNTIME_PACKAGES = ("sglang", "torch", "transformers")
 # The platform's entry point name. Its plug-ins act only where SGLang was told this name.
 CPU_PLATFORM = "blendrun_cpu"
 _CPU_PLUGINS = "blendrun_cpu,blendrun_cpu_attention,blendrun_scheduler,blendrun_seeds"
+# What SGLang calls the backend of adapters that needs neither Triton nor a GPU.
+CPU_LORA = "torch_native"
 # One forward pass may take minutes on a slow CPU; SGLang's watchdog would take that for a hang after 300 s.
 _CPU_WATCHDOG_S = 3600
 
@@ -235,6 +237,8 @@ def process_environment(platform: Platform, threads: int) -> dict[str, str]:
             # NumPy's threads would be there before SGLang's processes are forked (blendrun.engine.cpu.forks).
             "OPENBLAS_NUM_THREADS": "1",
             **_waiting(),
+            # Code that SGLang has torch compile runs as it is: on two cores the compiler takes longer than most jobs.
+            "TORCHDYNAMO_DISABLE": os.environ.get("TORCHDYNAMO_DISABLE", "1"),
             # Flashinfer is not even imported (blendrun.engine.cpu.lean).
             "SGLANG_IS_FLASHINFER_AVAILABLE": "false",
         }
@@ -324,6 +328,8 @@ def server_args(settings: EngineSettings) -> dict[str, Any]:
             # An idle scheduler spins on a whole core otherwise.
             "sleep_on_idle": True,
         }
+        if settings.server_args.get("lora_paths") or settings.server_args.get("enable_lora"):
+            chosen["lora_backend"] = CPU_LORA
     if CASCADE in (settings.server_args.get(name) for name in ("attention_backend", "decode_attention_backend")):
         if settings.platform == "cpu":
             raise UsageError(f"attention_backend={CASCADE} is for GPUs")

@@ -63,6 +63,10 @@ NORM, SILU = f"{_SRT}.layers.layernorm.RMSNorm.forward_native", f"{_SRT}.layers.
 ROTARY = f"{_SRT}.layers.rotary_embedding.base.RotaryEmbedding.forward_native"
 LM_HEAD = f"{_SRT}.layers.logits_processor.LogitsProcessor._compute_lm_head"
 
+# Adapters on the CPU: a method, and two modules.
+LORA_MANAGER = f"{_SRT}.lora.lora_manager.LoRAManager.__init__"
+LORA_LAYERS, LORA_PRODUCTS = f"{_SRT}.lora.layers", f"{_SRT}.lora.backend.torch_backend"
+
 # What SGLang's platform for CPUs would bring; ours brings it itself, before the version that does (cpu/older.py).
 XGRAMMAR = f"{_SRT}.constrained.xgrammar_backend"
 ALLOCATE_MASK = f"{XGRAMMAR}._allocate_token_bitmask"
@@ -150,6 +154,7 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "attention on the CPU": (BEGIN_ATTENTION, EXTEND_ATTENTION, DECODE_ATTENTION),
     "products on the CPU": (LINEAR, LM_HEAD),
     "layers on the CPU": (NORM, SILU, ROTARY),
+    "adapters on the CPU": (LORA_MANAGER, LORA_LAYERS, LORA_PRODUCTS),
     "seeds on the CPU": (BATCH_INFO, MERGE_BATCH_INFO, SAMPLE, SEEDED_DRAW),
     "gate": (NEW_PREFILL_BATCH, ADD_REQUEST, ADD_RESULT),
     "budget": (NEW_PREFILL_BATCH, NEW_ADDER, BATCH_PLAN),
@@ -193,6 +198,7 @@ GRAMMAR_FAILURE = "Failed to compile"
 # A grammar that allows no token; see `tells_dead_ends`.
 GRAMMAR_DEAD_END = "Grammar accept_token failed"
 MEDIA_FAILURE = "Error while loading data"
+LENGTH_FAILURE = "longer than the model's context length"
 # Sampling parameters that bind an answer to a form.
 GRAMMARS = ("json_schema", "regex", "ebnf", "structural_tag")
 

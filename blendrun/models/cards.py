@@ -34,7 +34,8 @@ __all__ = [
 ]
 
 # Plain decoders with a gated MLP in every layer, the shape that ModelCard counts. Hybrids with state-space or
-# linear-attention layers are not: their cache does not grow by token.
+# linear-attention layers are not: their cache does not grow by token. Of a model that sees, what reads the prompt; what
+# its pictures cost before they are tokens is left out.
 COUNTED_ARCHITECTURES = frozenset(
     {
         "DeepseekV2ForCausalLM",
@@ -50,8 +51,11 @@ COUNTED_ARCHITECTURES = frozenset(
         "Phi3ForCausalLM",
         "Qwen2ForCausalLM",
         "Qwen2MoeForCausalLM",
+        "Qwen2VLForConditionalGeneration",
+        "Qwen2_5_VLForConditionalGeneration",
         "Qwen3ForCausalLM",
         "Qwen3MoeForCausalLM",
+        "Qwen3VLForConditionalGeneration",
     }
 )
 _TIED_BY_DEFAULT = ("Gemma",)

@@ -10,6 +10,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+# What says that a folder is a LoRA adapter.
+ADAPTER_CONFIG = "adapter_config.json"
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".gguf", ".pt", ".pth")
 # What decides how a prompt becomes tokens and how an answer ends.
 _TEXT_FILES = (
@@ -42,6 +44,15 @@ def folder_identity(folder: Path) -> str:
     digest = blake2b(digest_size=16)
     for path in _text_files(folder):
         _feed(digest, path.name, _text_content(path))
+    for path in weight_files(folder):
+        _feed(digest, path.name, file_fingerprint(path).encode())
+    return digest.hexdigest()
+
+
+def adapter_identity(folder: Path) -> str:
+    """32 hex digits: equal where a LoRA adapter in a folder is the same one."""
+    digest = blake2b(digest_size=16)
+    _feed(digest, ADAPTER_CONFIG, (folder / ADAPTER_CONFIG).read_bytes())
     for path in weight_files(folder):
         _feed(digest, path.name, file_fingerprint(path).encode())
     return digest.hexdigest()

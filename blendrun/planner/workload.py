@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -137,6 +137,7 @@ class Wanted:
     """What the user asked for: model and tokenizer as given, how many lines, the url of lines without one.
 
     look: which requests are equal, None where nobody asks; and what finds rows that have an answer from earlier runs.
+    adapters: those that the engine will have, None where nobody says.
     """
 
     model: str
@@ -144,6 +145,7 @@ class Wanted:
     limit: int | None = None
     endpoint: str | None = None
     look: Callable[[], tuple[Sameness | None, FindKept | None]] = lambda: (None, None)
+    adapters: tuple[str, ...] | None = None
 
 
 def load_workload(sources: Sequence[Source], wanted: Wanted, listener: Listener = ignore) -> Workload:
@@ -160,7 +162,7 @@ def load_workload(sources: Sequence[Source], wanted: Wanted, listener: Listener 
         sources,
         limit=wanted.limit,
         default_url=wanted.endpoint,
-        rules=FOR_PLANNING,
+        rules=replace(FOR_PLANNING, adapters=wanted.adapters, base=None),
         same=same,
         listener=listener,
     )

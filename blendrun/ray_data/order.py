@@ -14,6 +14,7 @@ from blendrun.cost.base import Machine
 from blendrun.cost.capacity import EngineLimits
 from blendrun.cost.detect import own_hardware
 from blendrun.cost.hardware import STAND_IN, load_hardware, machine
+from blendrun.endpoints.adapters import declared_adapters
 from blendrun.engine.sizes import limits_to_plan
 from blendrun.errors import UsageError
 from blendrun.events import Event, Note, PhaseStarted
@@ -57,6 +58,7 @@ def blend(
     if parts < 1:
         raise UsageError(f"parts={parts}: give 1 or more")
     choice = Choice() if order is None else Choice(orders=(OrderName(order),))
+    adapters = declared_adapters((engine_args or {}).get("lora_paths")) or None
     card = load_hardware(hardware or _own_hardware())
     limits = limits_to_plan("cpu" if card.kind == "cpu" else "gpu", engine_args or {})
     on = machine(card, limits.devices or 1)
@@ -65,7 +67,7 @@ def blend(
     with scratch_folder("ray-data") as folder:
         path = folder / "rows.jsonl"
         rows = _write(dataset, path, to_request)
-        workload = load_workload(open_sources([path], folder), Wanted(model), _hear)
+        workload = load_workload(open_sources([path], folder), Wanted(model, adapters=adapters), _hear)
         place, part = _places(workload, rows, parts, choice, on, limits)
     columns = {_PLACE: place} | ({_PART: part} if parts > 1 else {})
     numbered = dataset.zip(ray.data.from_arrow(pyarrow.table(columns)))

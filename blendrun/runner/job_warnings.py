@@ -14,9 +14,11 @@ _FIELDS_TOLD = 10
 
 def warnings_of(job: Job, settings: RunSettings) -> Iterator[str]:
     """Yields a sentence for each: names of models that do not decide, fields without effect, tools not shown."""
-    # Where adapters are declared, a name that is not served is an error line instead.
+    # Where adapters are declared, a name that is not served is an error line instead; a server may have some.
     rules = settings.rules
-    if not rules.adapters and (sentence := other_models(job.models, settings.model, rules.base)):
+    known = (*(rules.base or ()), *(rules.adapters or ()))
+    judged = rules.adapters and rules.unknown is not None
+    if not judged and (sentence := other_models(job.models, settings.model, known)):
         yield sentence
     for name, count in job.passed_over.most_common(_FIELDS_TOLD):
         yield f"{count:,} lines have `{name}`, which has no effect here"

@@ -27,7 +27,7 @@ from blendrun.tokens.tokenizer import PromptTokenizer, RenderedPrompt
 from blendrun.tokens.traits import traits
 
 # Part of every store's key: raise it whenever rendering, columns or layout change.
-_FORMAT = 4
+_FORMAT = 5
 # Characters of rendered text, or rows, in one batch of the tokenizer. Encodings take about 100 bytes a token while
 # they live, and there are two batches at once: 120 MB in all.
 _BATCH_CHARACTERS = 2 << 20
@@ -117,7 +117,7 @@ def render_text(job: Job, row: int, tokenizer: PromptTokenizer) -> str:
     Raises RenderError, and what `Job.request` raises.
     """
     request = job.request(row)
-    prompt = tokenizer.render(request.endpoint, request.body)
+    prompt = tokenizer.render(request.endpoint, request.body, job.reading.rules.media_folder)
     return "\n".join(_shown(part, tokenizer) for part in prompt.parts or (prompt,))
 
 
@@ -155,12 +155,12 @@ class _Builder:
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[_Batch]:
         """Rendered rows, a batch at a time. The last may be empty."""
-        batch = _Batch()
+        batch, rules = _Batch(), self.job.reading.rules
         for row in rows.tolist():
             request = self.job.request(row)
             try:
-                prompt = self.tokenizer.render(request.endpoint, request.body)
-                own = traits(request, int(self.job.max_new_tokens[row]), prompt.media)
+                prompt = self.tokenizer.render(request.endpoint, request.body, rules.media_folder)
+                own = traits(request, int(self.job.max_new_tokens[row]), prompt.media, rules.adapters)
             except RenderError as error:
                 self._fail(row, str(error))
                 continue
@@ -287,6 +287,9 @@ def _store_key(job: Job, tokenizer: PromptTokenizer, rows: NDArray[np.int64], co
     digest.update(np.ascontiguousarray(rows, dtype="<i8").data)
     # Some templates write the date into the prompt.
     today = date.today().isoformat() if tokenizer.template and tokenizer.template.uses_today else ""
-    parts = [_FORMAT, job.fingerprint, job.reading.default_url, tokenizer.identity, context_length, today]
+    reading = job.reading
+    parts = [_FORMAT, job.fingerprint, reading.default_url, tokenizer.identity, context_length, today]
+    # A file that lines name, and that changes, is not noticed: its count may be that of the old one.
+    parts += [reading.rules.adapters, str(reading.rules.media_folder)]
     digest.update(orjson.dumps(parts))
     return digest.hexdigest()

@@ -26,15 +26,16 @@ class RefusedPrompts:
 def refused_prompts(
     job: Job, tokenizer: PromptTokenizer, tokenized: TokenizedJob, longest_prompt: int
 ) -> RefusedPrompts:
-    """Those over `longest_prompt` tokens, without a token, or not to be rendered."""
+    """Those over `longest_prompt` tokens, without a token, or not to be rendered. Of estimates none is over it."""
     prompts = tokenized.prompts
-    long = prompts.row[tokenized.longest > longest_prompt]
-    rows = np.concatenate((long, tokenized.over_context, tokenized.empty, tokenized.failed))
+    long = prompts.row[(tokenized.longest > longest_prompt) & ~tokenized.estimated]
+    over = [row for row in tokenized.over_context.tolist() if not _estimated(job, tokenizer, row)]
+    rows = np.concatenate((long, np.array(over, np.int64), tokenized.empty, tokenized.failed))
 
     def error(row: int) -> LineError:
         request = job.request(row)
         try:
-            prompt = tokenizer.render(request.endpoint, request.body)
+            prompt = tokenizer.render(request.endpoint, request.body, job.reading.rules.media_folder)
         except RenderError as refusal:
             return LineError(ErrorCode.INVALID_REQUEST, str(refusal), request.custom_id)
         except Exception as odd:  # noqa: BLE001  # as in `build_prompts`
@@ -47,3 +48,8 @@ def refused_prompts(
         return LineError(ErrorCode.CONTEXT_LENGTH_EXCEEDED, message, request.custom_id)
 
     return RefusedPrompts(np.unique(rows), error)
+
+
+def _estimated(job: Job, tokenizer: PromptTokenizer, row: int) -> bool:
+    request = job.request(row)
+    return bool(tokenizer.render(request.endpoint, request.body, job.reading.rules.media_folder).media)

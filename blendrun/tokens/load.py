@@ -15,6 +15,7 @@ from tokenizers.processors import TemplateProcessing
 
 from blendrun.errors import InputMissingError
 from blendrun.tokens.encode import Encoder
+from blendrun.tokens.pictures import picture_rule
 from blendrun.tokens.template import ChatTemplate, is_reranker, reads_tools
 from blendrun.tokens.tokenizer import PromptTokenizer
 
@@ -63,9 +64,11 @@ def load_tokenizer(
     _restore_bos(backend, config, tokens)
     source = _template_source(folder, config, chat_template)
     template, problem = _compile(source, folder)
-    identity = _digest(content, tokenizers.__version__, config, tokens, source, dict(template_defaults or {}))
+    rule = picture_rule(folder, backend)
+    defaults = dict(template_defaults or {})
+    identity = _digest(content, tokenizers.__version__, config, tokens, source, defaults, *([rule] if rule else []))
     encoder = Encoder(backend, _tokens_of_template(backend, source or "", tokens))
-    return PromptTokenizer(encoder, template, problem, tokens, dict(template_defaults or {}), identity)
+    return PromptTokenizer(encoder, template, problem, tokens, defaults, identity, rule)
 
 
 def template_shows_tools(place: Path, chat_template: object = None) -> bool | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import numpy as np
 from blendrun.endpoints.base import Endpoint, Pair, PlainPrompt
 from blendrun.tokens.chat import Media, conversation
 from blendrun.tokens.encode import Encoder, Ids, Text
+from blendrun.tokens.pictures import Picture, PictureRule
 from blendrun.tokens.template import ChatTemplate, RenderError
 
 # Tokens counted for a part that is not text. The true number depends on the model's processor and the picture's size.
@@ -28,8 +31,9 @@ class RenderedPrompt:
     pair: a text that is read with `text`, and that the post-processor puts behind it.
     prefix: encoded on its own and put behind `text`, as SGLang does with an answer to be continued.
     parts: prompts of one line that are read each by itself; nothing else is set then.
-    media: what the text refers to, in order. Their tokens are an estimate, and stand before the text: pictures
-        mostly come first in a prompt, and a shared picture should count as shared.
+    pictures: what stands in the place of each picture's token in the text, where that is known of all media.
+    media: what the text refers to, in order, otherwise. Their tokens are an estimate, and stand before the text:
+        pictures mostly come first in a prompt, and a shared picture should count as shared.
     """
 
     text: str = ""
@@ -37,6 +41,7 @@ class RenderedPrompt:
     prefix: str = ""
     ids: Ids | None = None
     media: tuple[Media, ...] = ()
+    pictures: tuple[Picture, ...] = ()
     parts: tuple[RenderedPrompt, ...] = ()
     pair: str = ""
 
@@ -49,6 +54,7 @@ class PromptTokenizer:
     special_tokens: by name (`bos_token`, …), as templates read them.
     defaults: the engine's `default_chat_template_kwargs`.
     identity: 32 hex digits; equal where all ids are (but for templates with `uses_today`).
+    picture_rule: what pictures become in a prompt, where that is known.
     """
 
     encoder: Encoder
@@ -57,9 +63,13 @@ class PromptTokenizer:
     special_tokens: Mapping[str, str]
     defaults: Mapping[str, Any]
     identity: str
+    picture_rule: PictureRule | None = None
 
-    def render(self, endpoint: Endpoint, body: Mapping[str, Any]) -> RenderedPrompt:
-        """Make the prompt of a request that passed its endpoint's validator. Raises RenderError."""
+    def render(self, endpoint: Endpoint, body: Mapping[str, Any], files: Path | None = None) -> RenderedPrompt:
+        """Make the prompt of a request that passed its endpoint's validator. Raises RenderError.
+
+        files: the folder below which pictures may be read that a line names.
+        """
         # The engine drops null fields before SGLang sees the body.
         body = {name: value for name, value in body.items() if value is not None}
         if plain := endpoint.prompts(body):
@@ -70,7 +80,12 @@ class PromptTokenizer:
             raise RenderError(self.no_template)
         talk = conversation(body, template.content_format, low_effort=template.low_effort, defaults=self.defaults)
         text = template.render(talk.messages, talk.tools, {**self.special_tokens, **talk.variables})
-        return RenderedPrompt(text, prefix=talk.prefix, media=tuple(talk.media))
+        media = tuple(talk.media)
+        if media and self.picture_rule is not None:
+            pictures = self.picture_rule.pictures(media, text, body, files)
+            if pictures is not None:
+                return RenderedPrompt(text, prefix=talk.prefix, pictures=pictures)
+        return RenderedPrompt(text, prefix=talk.prefix, media=media)
 
     def _plain(self, prompt: PlainPrompt) -> RenderedPrompt:
         if isinstance(prompt, str):
@@ -84,13 +99,16 @@ class PromptTokenizer:
         return RenderedPrompt(self.template.render(texts, None, {**self.special_tokens, **instruct}), special=True)
 
     def encode_all(self, prompts: Sequence[RenderedPrompt]) -> list[tuple[Ids, int]]:
-        """The ids of each prompt, of several parts one after the other, and the tokens of the longest part."""
+        """The ids of each prompt, of several parts one after the other, and the tokens of the longest part.
+
+        Of a part that begins like the one before it, as the items of a score do, only what the engine has not cached.
+        """
         flat = [part for prompt in prompts for part in prompt.parts or (prompt,)]
         encoded = iter(self.encode(flat))
         found = []
         for prompt in prompts:
             own = [next(encoded) for _ in prompt.parts or (prompt,)]
-            found.append((own[0] if len(own) == 1 else np.concatenate(own), max(map(len, own))))
+            found.append((own[0] if len(own) == 1 else _in_turn(prompt.parts, own), max(map(len, own))))
         return found
 
     def encode(self, prompts: Sequence[RenderedPrompt]) -> list[Ids]:
@@ -112,6 +130,8 @@ class PromptTokenizer:
 
     def _assemble(self, prompt: RenderedPrompt, encoded: Mapping[Text, Ids], prefix: Ids | None) -> Ids:
         ids = encoded[_text(prompt)] if prompt.ids is None else prompt.ids
+        if prompt.pictures and self.picture_rule is not None:
+            ids = _with_pictures(ids, prompt.pictures, self.picture_rule.pad_id)
         if not prompt.media and prefix is None:
             return ids
         pieces = [np.full(MEDIA_TOKENS[part.kind], _MEDIA_ID, np.int32) for part in prompt.media]
@@ -120,6 +140,31 @@ class PromptTokenizer:
             bos = self.encoder.backend.token_to_id(self.special_tokens.get("bos_token", ""))
             pieces.append(prefix[1:] if len(prefix) and prefix[0] == bos else prefix)
         return np.concatenate(pieces)
+
+
+def _in_turn(parts: Sequence[RenderedPrompt], ids: Sequence[Ids]) -> Ids:
+    """Parts as an engine computes them that keeps what it has computed. Pairs are read by models that keep nothing."""
+    if any(part.pair for part in parts):
+        return np.concatenate(ids)
+    return np.concatenate([ids[0], *(_behind(before, own) for before, own in pairwise(ids))])
+
+
+def _behind(before: Ids, ids: Ids) -> Ids:
+    """`ids` without what `before` begins with, too; of which the last is computed in any case."""
+    most = max(0, min(len(before), len(ids) - 1))
+    differ = np.flatnonzero(before[:most] != ids[:most])
+    return ids[differ[0] if len(differ) else most :]
+
+
+def _with_pictures(ids: Ids, pictures: Sequence[Picture], pad: int) -> Ids:
+    """Each token `pad` replaced by the tokens of its picture; pictures in front where they have no places."""
+    (places,) = np.nonzero(ids == pad)
+    if len(places) != len(pictures):
+        return np.concatenate([*(np.full(one.tokens, one.stand_in, np.int32) for one in pictures), ids])
+    counts, told = np.ones(len(ids), dtype=np.int64), ids.copy()
+    counts[places] = [picture.tokens for picture in pictures]
+    told[places] = [picture.stand_in for picture in pictures]
+    return np.repeat(told, counts)
 
 
 def _text(prompt: RenderedPrompt) -> Text:

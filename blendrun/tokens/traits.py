@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from blendrun.endpoints.adapters import adapter_of
 from blendrun.jobs.line import RequestLine
 from blendrun.tokens.chat import Media
 
@@ -23,7 +24,7 @@ class Traits(NamedTuple):
     """Hashes are u64; `root` and `schema` are 0 where there is nothing to tell apart.
 
     root: of adapter, media and cache salt.
-    cluster: of endpoint, model, asked bound, schema, whether there are tools, and metadata "task" or "job".
+    cluster: of endpoint, model and adapter, asked bound, schema, whether there are tools, and metadata "task" or "job".
     schema: of the answer's form (JSON schema, regex or grammar).
     reference: metadata.reference_output_tokens, -1 without.
     fixed: whether nothing but the bound can end the answer. logprobs: whether it is to come with log probabilities.
@@ -37,28 +38,25 @@ class Traits(NamedTuple):
     logprobs: bool
 
 
-def traits(request: RequestLine, bound: int, media: Sequence[Media]) -> Traits:
-    """bound: output tokens asked for, 0 for open (the Job's column)."""
+def traits(request: RequestLine, bound: int, media: Sequence[Media], adapters: tuple[str, ...] | None = None) -> Traits:
+    """bound: output tokens asked for, 0 for open (the Job's column). adapters: those declared, None if nobody knows."""
     body = request.body
     metadata = request.extra.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     schema = _schema(body)
-    kind = (request.endpoint.url, _text(body.get("model")), bound, schema, bool(body.get("tools")))
+    adapter = adapter_of(body, adapters) or ""
+    model = _text(body.get("model"))
+    # Of two fields that may name it, the other one's name comes behind.
+    named = model if not adapter or model.endswith(adapter) else f"{model}:{adapter}"
+    kind = (request.endpoint.url, named, bound, schema, bool(body.get("tools")))
     cluster = _cluster(*kind, _tag(metadata, body))
     fixed = _fixed(body, bound, schema)
     logprobs = request.endpoint.reads_logprobs or body.get("logprobs") not in (None, False)
-    return Traits(_root(body, media), cluster, schema, _reference(metadata), fixed, logprobs)
+    return Traits(_root(adapter, body, media), cluster, schema, _reference(metadata), fixed, logprobs)
 
 
-def adapter(body: dict[str, Any]) -> str:
-    """The LoRA adapter that SGLang would use: what follows a colon in `model`, else `lora_path`; "" for none."""
-    model = body.get("model")
-    named = model.partition(":")[2].strip() if isinstance(model, str) else ""
-    return named or _text(body.get("lora_path"))
-
-
-def _root(body: dict[str, Any], media: Sequence[Media]) -> int:
-    keys = [adapter(body), _text(body.get("extra_key")), _text(body.get("cache_salt"))]
+def _root(adapter: str, body: dict[str, Any], media: Sequence[Media]) -> int:
+    keys = [adapter, _text(body.get("extra_key")), _text(body.get("cache_salt"))]
     if not media and not any(keys):
         return 0
     return _hash(orjson.dumps([*keys, *(blake2b(part.reference, digest_size=16).hexdigest() for part in media)]))

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from blendrun.backends.options import RunOptions
 from blendrun.backends.registry import find_backend
+from blendrun.backends.servers import Servers
+from blendrun.endpoints.rules import Rules
+from blendrun.engine.http.server import ServerInfo
+from blendrun.engine.http.settings import HttpSettings
 from blendrun.errors import UsageError
 from blendrun.names import EngineName
 
@@ -20,3 +27,14 @@ def test_every_name_of_an_engine_has_a_backend() -> None:
 def test_nothing_else_is_one(engine: str) -> None:
     with pytest.raises(UsageError, match="known are sglang, replay, and addresses of servers"):
         find_backend(engine)
+
+
+def test_adapters_of_servers_are_known_to_the_plan_and_judged_by_the_servers() -> None:
+    def rules(*adapters: str) -> Rules:
+        info = ServerInfo("sglang", ("base", *adapters), adapters)
+        return Servers(("http://here:1",), HttpSettings(), (info,)).rules(options)
+
+    options = RunOptions(inputs=("job.jsonl",), output=Path("out.jsonl"), engine="http://here:1")
+    for found in (rules("sql"), rules()):
+        found.check({"model": "anything", "lora_path": "anything"})
+    assert rules("sql").adapters == ("sql",) and rules().adapters is None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import REPLAY, blendrun, environment, ids, line, write_jobs
+from tests.good_bodies import GOOD_BODIES
 
 SHARDS = 3
 
@@ -134,3 +135,24 @@ def test_a_drained_shard_goes_on_with_its_rows(jobs: Path) -> None:
     state = jobs.parent / "out.1-of-3.jsonl.blendrun"
     assert json.loads((state / "manifest.json").read_bytes())["shard"] == "1/3"
     assert shard(jobs, 1) == 3
+
+
+def test_lines_of_every_url_in_shards(tmp_path: Path) -> None:
+    """Embeddings, scores, other APIs and chats: one file, whoever answers which part of it."""
+    bodies = GOOD_BODIES | {
+        "/v1/responses": {"input": "Hi"},
+        "/v1/messages": {"max_tokens": 9, **GOOD_BODIES["/v1/chat/completions"]},
+    }
+    jobs = tmp_path / "jobs.jsonl"
+    rows = [
+        json.dumps({"custom_id": f"{url} {row}", "url": url, "body": body if row % 5 else {}})
+        for row in range(10)
+        for url, body in bodies.items()
+    ]
+    jobs.write_text("\n".join(rows))
+    assert {shard(jobs, number) for number in (1, 2, 3)} <= {0, 3}
+    assert min(len(ids(tmp_path / f"out.{number}-of-3.jsonl")) for number in (1, 2, 3)) > 10
+    assert blendrun("merge", tmp_path / "out.jsonl").returncode == 3
+    assert blendrun("run", jobs, *REPLAY, "-q", "-o", tmp_path / "whole.jsonl").returncode == 3
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert len(ids(tmp_path / "whole.jsonl")) == 8 * len(bodies)

@@ -20,6 +20,12 @@ pytestmark = [pytest.mark.runtime, pytest.mark.timeout(1800)]
 def test_a_node_is_lost_half_way_and_every_line_comes_once(nodes: Nodes, tmp_path: Path, tiny_model: Path) -> None:
     job, output = tmp_path / "job.jsonl", tmp_path / "answers.jsonl"
     ids = write_job(job, groups=4, each=5, tokens=200)
+    # Of other urls: what decodes nothing, and what is a chat in other words.
+    score = {"query": "The sky is", "items": [" blue", " green"], "label_token_ids": [504, 3575]}
+    others = {"/v1/score": score, "/v1/responses": {"input": "Hi", "max_output_tokens": 4}}
+    with job.open("ab") as file:
+        file.writelines(orjson.dumps({"custom_id": u, "url": u, "body": b}) + b"\n" for u, b in others.items())
+    ids += others
     state = tmp_path / "answers.jsonl.blendrun"
     command: list[str | Path] = ["run", job, "--model", tiny_model, "--device", "cpu", "-o", output]
     command += ["--ray", nodes.address]
@@ -39,6 +45,7 @@ def test_a_node_is_lost_half_way_and_every_line_comes_once(nodes: Nodes, tmp_pat
     answers = lines_of(output)
     assert [answer["custom_id"] for answer in answers] == ids
     assert all(answer["response"]["status_code"] == 200 for answer in answers)
+    assert [answer["response"]["body"]["object"] for answer in answers[-2:]] == ["scoring", "response"]
     records = lines_of(state / "records.jsonl")
     assert sorted(record["custom_id"] for record in records) == sorted(ids)
     summary = orjson.loads((state / "summary.json").read_bytes())

@@ -73,6 +73,7 @@ class TestPdmux:
             ("gpu", JobFacts(compute_capability=(10, 0)), {}, "compute capability (10, 0)"),
             ("gpu", JobFacts(architecture="DeepseekV3ForCausalLM"), {}, "DeepseekV3ForCausalLM"),
             ("gpu", JobFacts(any_adapter=True), {}, "LoRA"),
+            ("gpu", JobFacts(), {"lora_paths": ["sql=/adapters/sql"]}, "LoRA"),
             ("gpu", JobFacts(), {"pp_size": 2}, "pp_size=1, not 2"),
             ("gpu", JobFacts(), {"chunked_prefill_size": 2048}, "chunked_prefill_size=-1, not 2048"),
             ("gpu", JobFacts(), {"speculative_algorithm": "EAGLE"}, "speculative"),

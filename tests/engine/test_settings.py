@@ -6,12 +6,13 @@ import importlib.util
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from blendrun.engine import settings as engine_settings
-from blendrun.engine.base import ConstantStep, EngineSettings, SchedulerSettings
+from blendrun.engine.base import ConstantStep, EngineSettings, Platform, SchedulerSettings
 from blendrun.engine.settings import (
     answer_settings,
     available_cores,
@@ -51,6 +52,15 @@ class TestEngineArgs:
     def test_what_is_no_pair_is_refused(self, pair: str) -> None:
         with pytest.raises(UsageError, match=r"takes NAME=VALUE, for example max_running_requests=16, not"):
             parse_engine_args([pair])
+
+
+def test_adapters_on_the_cpu_take_a_backend_that_needs_no_gpu() -> None:
+    def backend(platform: Platform, **arguments: Any) -> object:
+        return server_args(EngineSettings("/m", platform, 1, server_args=arguments)).get("lora_backend")
+
+    assert backend("cpu", lora_paths=["sql=/a"]) == backend("cpu", enable_lora=True) == "torch_native"
+    assert backend("cpu", lora_paths=["sql=/a"], lora_backend="triton") == "triton"
+    assert backend("gpu", lora_paths=["sql=/a"]) is backend("cpu") is None
 
 
 def test_what_sets_speed_or_room_decides_no_answer_and_all_else_does() -> None:

@@ -17,10 +17,11 @@ import pytest
 
 from blendrun.backends.options import RunOptions
 from blendrun.backends.permissions import with_media
+from blendrun.endpoints.local_media import Content, MediaError, read_below
 from blendrun.engine.base import Result, WorkItem
 from blendrun.engine.media.addresses import is_public
 from blendrun.engine.media.engine import MediaEngine
-from blendrun.engine.media.fetch import Content, Fetcher, MediaAccess, MediaError, read_below
+from blendrun.engine.media.fetch import Fetcher, MediaAccess
 from blendrun.engine.replay import ReplayEngine
 from blendrun.errors import UsageError
 from blendrun.events import ignore

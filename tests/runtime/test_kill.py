@@ -1,4 +1,7 @@
-"""kill -9 of the run, of the engine process and of the scheduler, a hang: every line exactly once, no process left."""
+"""kill -9 of the run, of the engine process and of the scheduler, a hang: every line exactly once, no process left.
+
+Every second line runs on an adapter, so that all of it holds for those too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.adapters import write_adapter
 from tests.command import lines_of, start
 from tests.processes import children, scheduler_of, wait_for, wait_for_end
 from tests.runtime import requests
@@ -20,6 +24,8 @@ from tests.runtime import requests
 pytestmark = [pytest.mark.runtime, pytest.mark.timeout(1800)]
 
 LINES = 24
+# By turns: the model, and its adapter.
+MODELS = ("default", "sql")
 # Long enough for a kill in the middle.
 TOKENS = 400
 STALL_S = 10
@@ -35,6 +41,7 @@ class Job:
             requests.chat(
                 f"line {number}",
                 [{"role": "user", "content": f"{requests.PASSAGE}\nSay {number} in words."}],
+                model=MODELS[number % 2],
                 max_tokens=TOKENS,
                 ignore_eos=True,
             )
@@ -45,6 +52,8 @@ class Job:
         self.command = ["run", str(job), "--model", str(model), "--device", "cpu", "-o", str(self.output)]
         # Few at once, so that a kill finds some finished, some running and some waiting.
         self.command += ["--threads", "1", "--engine-arg", "max_running_requests=4"]
+        adapter = write_adapter(folder / "sql", model, seed=1, rank=4, targets=("q_proj", "v_proj"))
+        self.command += ["--engine-arg", f'lora_paths=["sql={adapter}"]']
         self._runs: list[subprocess.Popen[str]] = []
 
     def records(self) -> list[bytes]:
@@ -142,6 +151,8 @@ def test_killed_at_random_moments_every_line_comes_once(job: Job) -> None:
     wait_for_end(engine)
     assert f"resuming: {before} of {LINES}" in said
     assert [line["custom_id"] for line in lines_of(job.output)] == [f"line {number}" for number in range(LINES)]
+    models = [line["response"]["body"]["model"] for line in lines_of(job.output)]
+    assert [model == "sql" for model in models] == [name == "sql" for _ in range(LINES // 2) for name in MODELS]
     assert len(job.records()) == LINES, "a finished request was run again"
     assert job.records()[: len(survived)] == survived
     answers = job.output.read_bytes().splitlines()

@@ -97,7 +97,7 @@ def server(kind: str, model: Path, folder: Path) -> Iterator[Server]:
         found.kill()
 
 
-def lines() -> list[dict[str, Any]]:
+def lines(kind: str) -> list[dict[str, Any]]:
     """Groups that share a passage, and three lines that a server refuses or bounds."""
     asked = [
         requests.chat(
@@ -116,7 +116,19 @@ def lines() -> list[dict[str, Any]]:
     said = [{"role": "user", "content": "Say one word."}]
     # vLLM refuses several greedy answers, which would be equal.
     twice = requests.chat("two choices", said, n=2, max_tokens=3, temperature=1.0)
-    return [*asked, long, more, twice]
+    return [*asked, long, more, twice, *(others() if kind == "sglang" else ())]
+
+
+def others() -> list[dict[str, Any]]:
+    """Lines of other urls that a server of a model that generates has, or is asked as chats."""
+    said, greedy = [{"role": "user", "content": "Say one word."}], {"temperature": 0, "model": "somebody-elses"}
+    score = {"query": "The sky is", "items": [" blue", " green"], "label_token_ids": [504, 3575], "apply_softmax": True}
+    return [
+        requests.chat("chat", said, max_tokens=8),
+        {"custom_id": "score", "url": "/v1/score", "body": score},
+        {"custom_id": "responses", "url": "/v1/responses", "body": {"input": said, "max_output_tokens": 8, **greedy}},
+        {"custom_id": "messages", "params": {"messages": said, "max_tokens": 8, **greedy}},
+    ]
 
 
 def check_a_table(address: str, model: Path, folder: Path) -> None:
@@ -143,7 +155,7 @@ def check_a_table(address: str, model: Path, folder: Path) -> None:
 @pytest.mark.parametrize("kind", SERVERS)
 def test_a_server_answers_a_job_is_killed_half_way_and_comes_back(kind: str, tmp_path: Path, tiny_model: Path) -> None:
     job, output = tmp_path / "job.jsonl", tmp_path / "answers.jsonl"
-    wanted = lines()
+    wanted = lines(kind)
     job.write_bytes(b"\n".join(map(orjson.dumps, wanted)) + b"\n")
     state = tmp_path / "answers.jsonl.blendrun"
     with server(kind, tiny_model, tmp_path) as found:
@@ -174,12 +186,19 @@ def test_a_server_answers_a_job_is_killed_half_way_and_comes_back(kind: str, tmp
         assert killed, finished.stderr
         check_a_table(found.address, tiny_model, tmp_path)
     assert finished.returncode == 3, finished.stderr
-    answers = {each["custom_id"]: each["response"]["body"] for each in lines_of(output)}
+    results = {each["custom_id"]: each for each in lines_of(output)}
+    message = results.get("messages")
+    answers = {name: each["response"]["body"] for name, each in results.items() if "response" in each}
     refused = lines_of(Path(f"{output}.errors.jsonl"))
-    assert sorted([*answers, *(each["custom_id"] for each in refused)]) == sorted(each["custom_id"] for each in wanted)
+    assert sorted([*results, *(each["custom_id"] for each in refused)]) == sorted(each["custom_id"] for each in wanted)
     assert [(each["custom_id"], each["error"]["code"]) for each in refused] == [("too long", "context_length_exceeded")]
     assert len(answers["two choices"]["choices"]) == 2
     assert all(each["model"] == "small" for each in answers.values())
+    if message is not None:
+        word = answers["chat"]["choices"][0]["message"]["content"]
+        assert answers["responses"]["output"][0]["content"][0]["text"] == word
+        assert message["result"]["message"]["content"][0]["text"] == word
+        assert all(sum(pair) == pytest.approx(1) for pair in answers["score"]["scores"])
     summary = orjson.loads((state / "summary.json").read_bytes())
     assert len(summary["restarts"]) == 1
     assert summary["platform"] == "server"

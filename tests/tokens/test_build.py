@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from blendrun.endpoints.rules import Rules
 from blendrun.events import Event, Progress
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.job import Job
@@ -124,6 +126,31 @@ class TestKinds:
         )
         assert roots[0] == roots[1] != 0
         assert len(set(roots)) == 4
+
+    def test_declared_adapters_part_prompts_by_whichever_field_names_them(
+        self, tmp_path: Path, tokenizer: PromptTokenizer
+    ) -> None:
+        names = [{"model": "sql"}, {"model": "base:sql"}, {"lora_path": "sql"}, {"model": "law"}]
+        lines = [chat(str(number), **one) for number, one in enumerate([*names, {"model": "base"}, {"model": "a:b"}])]
+
+        def made(adapters: tuple[str, ...] | None) -> list[int]:
+            job = make_job(tmp_path, lines)
+            job = replace(job, reading=replace(job.reading, rules=Rules(adapters=adapters, base=None)))
+            built = build_prompts(job, tokenizer, context_length=64, store_folder=tmp_path / "tokens")
+            return [int(root) for root in built.prompts.root]
+
+        roots = made(("sql", "law"))
+        assert roots[0] == roots[1] == roots[2] != 0 != roots[3] != roots[0]
+        assert roots[4:] == [0, 0]
+        assert made(()) == [0] * 6, "an engine without adapters shares all"
+
+    def test_answers_under_an_adapter_are_of_a_kind_of_their_own(
+        self, tmp_path: Path, tokenizer: PromptTokenizer
+    ) -> None:
+        one, same, other = build(
+            tmp_path, tokenizer, chat("a", model="m"), chat("b", model="m"), chat("c", model="m", lora_path="sql")
+        ).prompts.cluster.tolist()
+        assert one == same != other
 
     def test_clusters_part_what_answers_depend_on(self, tmp_path: Path, tokenizer: PromptTokenizer) -> None:
         schema = {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}}

@@ -58,8 +58,8 @@ def test_reasons_can_be_had_for_more_rows_than_messages_are_kept(tmp_path: Path)
 def test_an_exception_that_nobody_foresaw_costs_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = PromptTokenizer.render
 
-    def render(self: PromptTokenizer, endpoint: Any, body: Any) -> Any:
-        return 1 / 0 if body.get("user") == "odd" else real(self, endpoint, body)
+    def render(self: PromptTokenizer, endpoint: Any, body: Any, files: Any) -> Any:
+        return 1 / 0 if body.get("user") == "odd" else real(self, endpoint, body, files)
 
     monkeypatch.setattr(PromptTokenizer, "render", render)
     refused = check(tmp_path, [chat("a"), chat("b", user="odd"), chat("c")], context=20, longest=16)
@@ -88,15 +88,23 @@ def test_of_a_line_of_many_texts_each_must_fit_and_not_all_together(tmp_path: Pa
 def test_all_of_a_lines_texts_are_planned_as_far_as_there_is_room(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(word_tokenizer(tmp_path / "model"))
     pair = {"custom_id": "p", "url": "/v1/rerank", "body": {"query": "w1 w2", "documents": ["w3"]}}
-    lines = [embedding("two", ["w1 w2", "w3"]), embedding("more than there is", ["w1 w2 w3"] * 10), pair]
+    items = {"query": "w1 w2", "items": [" w3", " w4", " w4"], "label_token_ids": [5]}
+    score = {"custom_id": "s", "url": "/v1/score", "body": items}
+    lines = [
+        embedding("two", ["w1 w2", "w3"]),
+        embedding("more than there is", [f"w{n} w2 w3" for n in range(10)]),
+        pair,
+        score,
+    ]
     job = make_job(tmp_path, lines)
     tokenized = build_prompts(job, tokenizer, context_length=20, store_folder=tmp_path / "tokens")
     prompts = tokenized.prompts
     ids = [prompts.units[begin:end].tolist() for begin, end in pairwise(prompts.offsets.tolist())]
-    assert ids[0] == [1, 5, 6, 1, 7]
-    assert prompts.prompt_tokens.tolist() == [5, 19, 3] and tokenized.longest.tolist() == [3, 4, 3]
+    # Of one that begins like the one before it, what is computed: all of it but what is cached, and the last.
+    assert ids[0] == [1, 5, 6, 7] and ids[3] == [1, 5, 6, 7, 8, 8]
+    assert prompts.prompt_tokens.tolist() == [4, 19, 3, 6] and tokenized.longest.tolist() == [3, 4, 3, 4]
     # This tokenizer has nothing to put between two texts.
     assert ids[2] == [5, 6, 7]
     # One step each, and nothing to learn of it.
-    assert prompts.bound.tolist() == [1, 1, 1] and prompts.known.all()
-    assert tokenized.logprobs.tolist() == [False, False, True]
+    assert prompts.bound.tolist() == [1] * 4 and prompts.known.all()
+    assert tokenized.logprobs.tolist() == [False, False, True, True]

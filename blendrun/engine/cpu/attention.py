@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn.functional import scaled_dot_product_attention
 
-from blendrun.engine.cpu import attention_plan, layers, products
+from blendrun.engine.cpu import adapters, attention_plan, layers, products
 from blendrun.engine.cpu.attention_plan import Plan
 from blendrun.engine.cpu.attention_step import Step, fits
 from blendrun.engine.settings import CPU_PLATFORM
@@ -41,7 +41,7 @@ def register() -> None:
     HookRegistry.register(BEGIN_ATTENTION, begin, HookType.BEFORE)
     HookRegistry.register(EXTEND_ATTENTION, extend_new_rows, HookType.AROUND)
     HookRegistry.register(DECODE_ATTENTION, decode_together, HookType.AROUND)
-    for target, hook in (products.hooks() | layers.hooks()).items():
+    for target, hook in (products.hooks() | layers.hooks() | adapters.hooks()).items():
         HookRegistry.register(target, hook, HookType.AROUND)
 
 

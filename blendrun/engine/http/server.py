@@ -41,14 +41,15 @@ class ServerAwayError(Exception):
 class ServerInfo:
     """What is known of a server; None where it does not tell.
 
-    kind: sglang, vllm, llama.cpp or openai. models: names that it serves, the base model first. context_length,
-    kv_tokens: tokens. max_running: requests decoded at once. chunk: prefill tokens of a step. tensor, stages: ranks of
-    tensor and of pipeline parallelism. mixes: whether prefill and decode share its steps. notes: what a person should
-    know.
+    kind: sglang, vllm, llama.cpp or openai. models: names that it serves, the base model first; adapters: those of them
+    that are some. context_length, kv_tokens: tokens. max_running: requests decoded at once. chunk: prefill tokens of a
+    step. tensor, stages: ranks of tensor and of pipeline parallelism. mixes: whether prefill and decode share its
+    steps. notes: what a person should know.
     """
 
     kind: str
     models: tuple[str, ...]
+    adapters: tuple[str, ...] = ()
     version: str | None = None
     context_length: int | None = None
     kv_tokens: int | None = None
@@ -68,6 +69,7 @@ async def look(client: httpx.AsyncClient) -> ServerInfo:
         kind=_KINDS.get(str(first.get("owned_by")), "openai"),
         # SGLang lists adapters behind the model that they belong to.
         models=tuple(each["id"] for each in listed),
+        adapters=tuple(each["id"] for each in listed if isinstance(each.get("parent"), str)),
         context_length=_number(first.get("max_model_len")),
     )
     if info.kind == "sglang":

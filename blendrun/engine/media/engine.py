@@ -15,9 +15,10 @@ from typing import Any
 import msgspec
 import orjson
 
+from blendrun.endpoints.local_media import Content, MediaError, TooLargeError, read_below
 from blendrun.endpoints.media import Place, Reference, place_of, references
 from blendrun.engine.base import Engine, EngineInfo, Result, WorkItem
-from blendrun.engine.media.fetch import Content, Fetcher, MediaAccess, MediaError, TooLargeError, read_below
+from blendrun.engine.media.fetch import Fetcher, MediaAccess
 from blendrun.engine.one_large import Holder, OneLarge
 from blendrun.engine.threads import in_thread
 from blendrun.engine.window import Window

@@ -7,46 +7,25 @@ checked, so that a name which changes in between leads nowhere; each redirect is
 from __future__ import annotations
 
 import asyncio
-import mimetypes
-import os
 import re
 import socket
-import stat
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
+from blendrun.endpoints.local_media import LARGEST_BYTES, Content, MediaError, check_size
 from blendrun.engine.media.addresses import is_public
 from blendrun.text import cut, printable
 
 if TYPE_CHECKING:
     import httpx
 
-# Bytes of all media of a line: in base64 they are as long as the longest line that is read.
-LARGEST_BYTES = 48 << 20
 FETCH_SECONDS = 30.0
 _CONNECT_SECONDS = 10.0
 _REDIRECTS = 5
 _CHUNK_BYTES = 1 << 16
-
-
-class MediaError(Exception):
-    """What is wrong with a reference: the end of a sentence that begins with it."""
-
-
-class TooLargeError(MediaError):
-    """There are more bytes than were allowed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Content:
-    """Bytes, and their type as the file's name or the server has it; "" for unknown."""
-
-    data: bytes
-    type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,51 +39,6 @@ class MediaAccess:
     private: bool = False
     largest: int = LARGEST_BYTES
     seconds: float = FETCH_SECONDS
-
-
-def read_below(folder: Path, url: str, largest: int) -> Content:
-    """A file by `file://` URL or path; a relative one is looked for in `folder`. Raises MediaError.
-
-    What counts is where the file really lies, behind all symbolic links.
-    """
-    folder = folder.resolve()
-    try:
-        path = (folder / _path_of(url)).resolve()
-        _check_below(folder, path)
-        # Never waits (a pipe would), never follows a link that was put there since.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW)
-        try:
-            if not stat.S_ISREG(os.fstat(handle).st_mode):
-                raise MediaError("is no regular file")
-            # Of what was opened, not of what was looked at.
-            _check_below(folder, Path(f"/proc/self/fd/{handle}").readlink())
-            with open(handle, "rb", closefd=False) as file:
-                data = file.read(largest + 1)
-        finally:
-            os.close(handle)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise MediaError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    _check_size(len(data), largest)
-    return Content(data, mimetypes.guess_type(path.name)[0] or "")
-
-
-def _path_of(url: str) -> str:
-    if not url.lower().startswith("file:"):
-        return url
-    parts = urlsplit(url)
-    if parts.netloc not in ("", "localhost"):
-        raise MediaError(f"names the host {parts.netloc!r}; write file:///PATH")
-    return unquote(parts.path)
-
-
-def _check_below(folder: Path, path: Path) -> None:
-    if not path.is_relative_to(folder):
-        raise MediaError(f"lies outside of {folder}, the folder of --allow-media-files")
-
-
-def _check_size(size: int, largest: int) -> None:
-    if size > largest:
-        raise TooLargeError(f"has more than {largest:,} bytes")
 
 
 class Fetcher:
@@ -193,9 +127,9 @@ async def _body(response: httpx.Response, largest: int) -> Content:
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise MediaError("came compressed, which was not asked for")
     stated = response.headers.get("Content-Length", "")
-    _check_size(int(stated) if re.fullmatch("[0-9]{1,18}", stated) else 0, largest)
+    check_size(int(stated) if re.fullmatch("[0-9]{1,18}", stated) else 0, largest)
     data = bytearray()
     async for chunk in response.aiter_raw(_CHUNK_BYTES):
         data += chunk
-        _check_size(len(data), largest)
+        check_size(len(data), largest)
     return Content(bytes(data), response.headers.get("Content-Type", "").partition(";")[0].strip().lower())
