@@ -15,7 +15,7 @@ from blendrun.paths import at_home
 # Parameters that are paths, lists of them, or texts that may be paths. A model's name is resolved elsewhere.
 PATHS = (
     *("jobs", "output", "config", "hardware", "tokenizer", "trace", "metrics_textfile", "allow_media_files"),
-    *("order_out", "save", "report", "run", "runs", "plan", "plot", "keep"),
+    *("order_out", "save", "report", "run", "runs", "plan", "plot", "keep", "cache", "partial"),
 )
 # What typer raises for any words that it cannot take; its own name for it is private.
 _WRONG_WORDS: type[Exception] = typer.BadParameter.__mro__[1]
