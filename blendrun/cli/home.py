@@ -15,7 +15,7 @@ from blendrun.paths import at_home, scheme
 # Parameters that are paths, lists of them, or texts that may be paths. A model's name is resolved elsewhere.
 PATHS = (
     *("jobs", "output", "config", "hardware", "tokenizer", "trace", "metrics_textfile", "allow_media_files"),
-    *("order_out", "save", "report", "run", "runs", "plan", "plot", "keep"),
+    *("order_out", "save", "report", "run", "runs", "plan", "plot", "keep", "cache", "partial"),
 )
 # Of those, what a run has left.
 _RUNS = ("output", "run", "runs")

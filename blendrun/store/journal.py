@@ -38,7 +38,7 @@ LONGEST_RECORD = 320 << 20
 # Where an answer was taken from that no engine was asked for: an equal request's, or the answers kept from other runs.
 COPY, CACHE = "copy", "cache"
 # What a record says before its answer is less, but for lines of very many prompts.
-_LONGEST_META = 1 << 16
+_USUAL_META = 1 << 10
 _RESUMES = "the same command resumes: what is in it is kept"
 
 
@@ -239,8 +239,11 @@ class Journal:
 
     def record(self, offset: int, length: int) -> Record | None:
         """The whole record whose answer is at an Entry's place; None where it is damaged."""
-        before = max(0, offset - _LONGEST_META)
-        begin = before + self.answer(before, offset - before).rfind(b"\n") + 1
+        room, place = _USUAL_META, -1
+        while place < 0 < offset and room <= 2 * LONGEST_RECORD:
+            before = max(0, offset - room)
+            place, room = self.answer(before, offset - before).rfind(b"\n"), 2 * room
+        begin = before + place + 1
         line = self.answer(begin, offset + length + 1 - begin)
         entry = parse_record(line, begin)
         if entry is None or entry.offset != offset:

@@ -49,7 +49,7 @@ class UnkeptAnswers:
             raise unwritable(self._path, error, "the same command resumes") from error
         return len(line)
 
-    def settle(self, job: Job, ledger: Ledger, salt: bytes, copied: Callable[[int], bool]) -> int:
+    def settle(self, job: Job, ledger: Ledger, salt: bytes, copied: Callable[[int], bool] = lambda _: False) -> int:
         """Put the list into input order, without answers that are no longer this job's. Returns how many are left.
 
         copied: whether an answered row got the answer of an equal request: then it breaks what that one's does.

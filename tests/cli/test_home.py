@@ -100,7 +100,7 @@ def test_an_address_as_input(home: Path, tmp_path: Path, command: tuple[str, ...
     assert names(tmp_path) == {"home"}
 
 
-@pytest.mark.parametrize("option", ["--output", "--trace", "--metrics-textfile"])
+@pytest.mark.parametrize("option", ["--output", "--trace", "--metrics-textfile", "--cache", "--partial"])
 def test_an_address_to_write_to(home: Path, tmp_path: Path, option: str) -> None:
     done = blendrun("run", "~/jobs.jsonl", option, "ftp://host/a", *REPLAY, cwd=tmp_path, env=environment())
     assert done.returncode == 2

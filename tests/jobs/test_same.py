@@ -33,7 +33,7 @@ def copies(folder: Path, *bodies: dict[str, Any], url: str = CHAT, same: Samenes
     asked = [(url, ({"messages": HELLO} if url == CHAT else {}) | body) for body in bodies]
     with job_of(folder, asked, Sameness() if same is None else same) as job:
         assert not job.rejected.any()
-        return job.copy_of.tolist()
+        return [int(row) for row in job.copy_of]
 
 
 GREEDY = {"temperature": 0}
@@ -100,7 +100,11 @@ def test_what_decodes_nothing_is_determined(tmp_path: Path) -> None:
 
 def test_equal_words_at_two_urls_are_two_requests(tmp_path: Path) -> None:
     responses = {"input": "Hello", "temperature": 0}
-    asked = [(CHAT, {"messages": HELLO} | GREEDY), ("/v1/responses", responses), ("/v1/responses", responses)]
+    asked: list[tuple[str, dict[str, Any]]] = [
+        (CHAT, {"messages": HELLO, "temperature": 0}),
+        ("/v1/responses", responses),
+        ("/v1/responses", responses),
+    ]
     # Its answers repeat what is bookkeeping elsewhere.
     asked.append(("/v1/responses", responses | {"metadata": {"a": "b"}}))
     with job_of(tmp_path, asked, Sameness()) as job:

@@ -129,8 +129,8 @@ class TestRuns:
 
     def test_an_answer_that_breaks_its_form_does_so_when_it_is_taken(self, tmp_path: Path, out: Path) -> None:
         form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}}
-        jobs, asked = asking(tmp_path / "jobs", 1, 1, response_format=form), []
-        given = {"same": SAME, "cache": CacheSettings(tmp_path / "cache", SIZE), "engine": "sglang"}
+        jobs, asked = asking(tmp_path / "jobs", 1, 1, response_format=form), list[int]()
+        given: dict[str, Any] = {"same": SAME, "cache": CacheSettings(tmp_path / "cache", SIZE), "engine": "sglang"}
 
         def looked_at(name: str, **changes: Any) -> Summary:
             return execute(settings(out.with_name(name), jobs, **given | changes), lambda *_: Counting(asked), ignore)

@@ -317,3 +317,16 @@ def test_a_damaged_line_of_any_form_is_passed_over(tmp_path: Path, damage: bytes
     with Journal(path) as journal:
         assert list(journal.entries()) == []
         assert journal.damaged == 1
+
+
+def test_a_record_is_found_by_its_answer_however_much_it_says_before_that(tmp_path: Path) -> None:
+    records = [
+        Record(number.to_bytes(16, "big"), True, Usage(1, 0, 2), ("stop",) * many, None, b'{"n":%d}' % number)
+        for number, many in enumerate((1, 3_000, 0, 30_000, 1))
+    ]
+    with Journal(tmp_path / "journal") as journal:
+        entries = [journal.append(record) for record in records]
+        assert [journal.record(entry.offset, entry.length) for entry in entries] == records
+        data = (tmp_path / "journal").read_bytes()
+        (tmp_path / "journal").write_bytes(data.replace(b'{"n":3}', b'{"n":4}', 1))
+        assert journal.record(entries[3].offset, entries[3].length) is None
