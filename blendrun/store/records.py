@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from blendrun.endpoints.base import Usage
 from blendrun.engine.base import Result
 from blendrun.engine.scheduler.log_file import torn
 from blendrun.planner.feeder import QueuedRequest
@@ -80,7 +81,7 @@ class Records:
             side=queued.side,
             subtree=queued.subtree,
             planned_output=queued.output,
-            planned_hit=queued.hit,
+            planned_hit=queued.hit + _within(queued, result.usage),
             prompt=result.usage.prompt,
             cached=result.usage.cached,
             output=result.usage.output,
@@ -101,6 +102,13 @@ class Records:
     def close(self) -> None:
         with suppress(OSError):
             self._file.close()
+
+
+def _within(queued: QueuedRequest, usage: Usage) -> int:
+    """Tokens that parts of a line that decodes nothing share with each other: the plan has them once, and the engine's
+    count of the prompt as often as it found them.
+    """
+    return 0 if queued.prompt < 0 or usage.output else max(0, usage.prompt - queued.tokens)
 
 
 def record_schema() -> bytes:

@@ -104,8 +104,9 @@ def picture_rule(folder: Path, backend: Tokenizer) -> PictureRule | None:
     """That of a model folder; None where its processor is none that is known here."""
     processor, config = _processor(folder), _json(folder / "config.json")
     pad_id = config.get("image_token_id")
-    pad = backend.id_to_token(pad_id) if isinstance(pad_id, int) else None
-    if pad is None or processor.get("image_processor_type") not in _PROCESSORS or not processor.get("do_resize", True):
+    if not isinstance(pad_id, int) or pad_id < 0 or (pad := backend.id_to_token(pad_id)) is None:
+        return None
+    if processor.get("image_processor_type") not in _PROCESSORS or not processor.get("do_resize", True):
         return None
     size = processor.get("size")
     size = size if isinstance(size, dict) else {}

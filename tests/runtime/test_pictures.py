@@ -141,10 +141,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> Seen:
     for name, data in PICTURES.items():
         (media / name).write_bytes(data)
     job, output = folder / "job.jsonl", folder / "answers.jsonl"
-    allowed = ["--allow-media-files", media, "--allow-media-urls", "--allow-private-media"]
+    allowed: list[str | Path] = ["--allow-media-files", media, "--allow-media-urls", "--allow-private-media"]
     with _served(media) as address:
         job.write_bytes(b"\n".join(map(orjson.dumps, _lines(media, address))))
-        where = ["--model", model, "--device", "cpu", "--threads", "1", "-o", output]
+        where: list[str | Path] = ["--model", model, "--device", "cpu", "--threads", "1", "-o", output]
         done = blendrun("run", job, *where, *allowed, process=True)
     assert done.returncode == 3 and "not planned" not in done.stderr, done.stderr
     files = output, Path(f"{output}.errors.jsonl"), Path(f"{output}.blendrun", "records.jsonl")

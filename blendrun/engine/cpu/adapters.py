@@ -23,7 +23,8 @@ def hooks() -> dict[str, Callable[..., Any]]:
 def manage(original: Callable[..., None], manager: Any, *arguments: Any, **named: Any) -> None:
     """The manager of all adapters is made once, before anything of theirs is."""
     torch.Tensor.pin_memory = _stay
-    for module in map(import_module, (LORA_LAYERS, LORA_PRODUCTS)):
+    modules: list[Any] = [import_module(name) for name in (LORA_LAYERS, LORA_PRODUCTS)]
+    for module in modules:
         if not isinstance(module.torch, Unpinned):
             module.torch = Unpinned()
     original(manager, *arguments, **named)
