@@ -27,9 +27,11 @@ def request_line(row: dict[str, Any], number: int, to_request: ToRequest | None)
         body, url = request["body"], request.get("url")
     else:
         body, url = request, None
-    fits = [endpoint for endpoint in ENDPOINTS.values() if endpoint.prompt_field in body]
+    # A column of text is no request in SGLang's own words unless its row says so.
+    known = [endpoint for endpoint in ENDPOINTS.values() if endpoint.names_model]
+    fits = [endpoint for endpoint in known if endpoint.prompt_field in body]
     if not fits and not url:
-        fields = " nor ".join(dict.fromkeys(f"`{endpoint.prompt_field}`" for endpoint in ENDPOINTS.values()))
+        fields = " nor ".join(dict.fromkeys(f"`{endpoint.prompt_field}`" for endpoint in known))
         names = ", ".join(sorted(map(str, row)))
         raise UsageError(f"a row has neither {fields} nor `body` but {names}: give to_request")
     if not url:
