@@ -93,7 +93,7 @@ def parse_line(
         url, body = _take_request(line, default_url)
         # Before the validators: their messages print values, and only shallow ones can be printed.
         canonical = canonical_body(body)
-        content = digest_of(custom_id.encode(), url.encode(), canonical)
+        content = _digest(custom_id.encode(), url.encode(), canonical)
         streamed = body.get("stream") is True
         given, body = body, one_spelling(body)
         passed_over: tuple[str, ...] = ()
@@ -126,12 +126,12 @@ def canonical_body(body: dict[str, Any]) -> bytes:
 
 def content_digest(custom_id: str, url: str, body: dict[str, Any]) -> bytes:
     """16 bytes that name the request: equal digests, equal custom_id, url and canonical body."""
-    return digest_of(custom_id.encode(), url.encode(), canonical_body(body))
+    return _digest(custom_id.encode(), url.encode(), canonical_body(body))
 
 
 def salted_key(content: bytes, salt: bytes) -> bytes:
     """16 bytes that name a piece of work. salt: hash of what else decides the answer, such as the model."""
-    return digest_of(salt, content)
+    return _digest(salt, content)
 
 
 def request_key(custom_id: str, url: str, body: dict[str, Any], salt: bytes) -> bytes:
@@ -152,7 +152,7 @@ def raw_digest(pieces: Iterable[bytes]) -> bytes:
     return digest.digest()
 
 
-def digest_of(*parts: bytes) -> bytes:
+def _digest(*parts: bytes) -> bytes:
     """16 bytes of several texts."""
     # The lengths keep the parts apart: no two different requests hash the same bytes.
     lengths = struct.pack(f"<{len(parts)}q", *map(len, parts))

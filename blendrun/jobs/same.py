@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
+from hashlib import blake2b
 from typing import Any
 
 import orjson
 
 from blendrun.endpoints.base import Endpoint
 from blendrun.endpoints.media import Place, place_of, references
-from blendrun.jobs.line import DIGEST_BYTES, RequestLine, digest_of
+from blendrun.jobs.line import DIGEST_BYTES, RequestLine
 from blendrun.names import Dedupe
 
 # The digest of a request that is like no other.
@@ -53,11 +55,13 @@ class Sameness:
             return ALONE, False
         if self.dedupe is not Dedupe.ON and not self._determined(request.endpoint, body):
             return ALONE, False
-        url, results = request.endpoint.url, b""
+        url, results = request.endpoint.url, False
         if request.spoken is not None:
-            url, results = request.spoken.api.url, b"results" if request.spoken.results else b""
+            url, results = request.spoken.api.url, request.spoken.results
         keepable = self.keeps and all(place_of(each) is Place.DATA for each in references(body))
-        return digest_of(b"asked", url.encode(), results, _deciding(url, request)), keepable
+        digest = _begun(url, results).copy()
+        digest.update(_deciding(url, request))
+        return digest.digest(), keepable
 
     def _determined(self, endpoint: Endpoint, body: Mapping[str, Any]) -> bool:
         """Whether the same request would be answered the same again."""
@@ -68,6 +72,12 @@ class Sameness:
         if temperature is None:
             return endpoint.url in self.greedy
         return bool(0 <= temperature < _GREEDY_BELOW)
+
+
+@cache
+def _begun(url: str, results: bool) -> blake2b:
+    """A digest that all requests of a url begin with. results: whether it is answered in the form of a batch."""
+    return blake2b(f"{url}\0{results}\0".encode(), digest_size=DIGEST_BYTES)
 
 
 def _deciding(url: str, request: RequestLine) -> bytes:
