@@ -26,6 +26,8 @@ settings.load_profile("ci")
 # What one worker has alone (`--dist loadgroup`): tests that start engines or import torch, and those on a Ray cluster.
 # Engines and a cluster are shared within a group; the other worker has what is left.
 _GROUPS = ("cluster", "runtime")
+# Tests that start an engine for themselves alone: they go to the worker of the cluster, whose own tests are soon done.
+_APART = ("scripts/test_gpu.py", "faults/test_engine.py", "runtime/test_calibrate.py", "runtime/test_replicas.py")
 _LONGEST_ID = 80
 
 
@@ -44,6 +46,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "nodes" in getattr(item, "fixturenames", ()):
             item.add_marker("cluster")
+        if item.path.as_posix().endswith(_APART):
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+            continue
         for group in _GROUPS:
             if item.get_closest_marker(group):
                 item.add_marker(pytest.mark.xdist_group(group))
