@@ -27,7 +27,8 @@ demo: $(VENV)/.runtime
 	$(BIN)/blendrun run examples/demo.jsonl --model smollm2-135m --output $(OUT)/answers.jsonl
 	@$(BIN)/python scripts/show_answers.py $(OUT)/answers.jsonl
 
-# Three workers: one has tests that share an engine, one those on a cluster or with an engine of their own, and all share what is left (tests/conftest.py).
+# Three workers: one has tests that share engines, one those on a cluster or with an engine of their own, and all share
+# what is left (tests/conftest.py).
 PYTEST := $(BIN)/pytest --numprocesses 3 --dist loadgroup
 
 test: lint warm

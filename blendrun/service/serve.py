@@ -50,6 +50,9 @@ def serve(asked: ServeOptions) -> None:
     def options(job: Path, output: Path) -> RunOptions:
         # A batch that ended early is no longer in the job.
         fixed = {"inputs": (str(job),), "output": output, "accept_changes": True}
+        if len(asked.keys) > 1:
+            # A copy is marked as one, and names the request that was asked: another key's, perhaps.
+            fixed["dedupe"] = "off"
         return RunOptions.of({**asked.run, **fixed})
 
     label = options(Path("job"), Path("answers")).label
