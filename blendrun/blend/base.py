@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,8 @@ class Turn:
     side: LEFT or RIGHT. holds: tokens of the pool that it holds on the mean of its stay. area: its tokens times its
     decode steps, where sides admit at an even pace; else 0. stays: whether it is the rest of what its side has begun.
     unit: piece of the blend's row; density, reads: of that, as in `ScanRow`. compute, memory: its own seconds; rest_:
-    those of all that was not handed over when it was.
+    those of all that was not handed over when it was. size, rest_size: likewise, tokens at the end (`ScanRow.size`).
+    reach: tokens that its answer may well have.
     """
 
     side: int
@@ -51,6 +53,9 @@ class Turn:
     memory: float = 0.0
     rest_compute: float = 0.0
     rest_memory: float = 0.0
+    size: float = 0.0
+    rest_size: float = math.inf
+    reach: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -164,6 +164,9 @@ class DualCursor:
             memory=float(held.memory[place]),
             rest_compute=self._compute,
             rest_memory=self._memory,
+            size=float(self._size[place]),
+            rest_size=self._size_left,
+            reach=float(held.reach[place]),
         )
 
     def _mean(self, place: int, side: int) -> float:

@@ -39,8 +39,9 @@ class Sides:
     def __init__(self, occupancy: Occupancy | None, choose: bool, gate: Gate | None = None) -> None:
         """choose: whether sides decide; else they are only counted. gate: what it holds back, holds back all."""
         self._occupancy, self._choose, self._gate = occupancy, choose, gate
-        # What runs: a request, its own side, the part of it that this is, and the tokens that it holds on the mean.
-        self._live: list[tuple[Any, int, float, float]] = []
+        # What runs: a request, its own side, the part of it that this is, the side that it came in for, and the tokens
+        # that it holds there on the mean.
+        self._live: list[tuple[Any, int, float, int, float]] = []
         self._running, self._holding, self._pool = [0.0, 0.0], [0.0, 0.0], 0.0
         # Decode steps so far, and the one at which a side may admit again.
         self._decoded, self._due = 0, [0.0, 0.0]
@@ -51,9 +52,13 @@ class Sides:
         self._sent_back = False
         # The left side's share of the pool, for the units at both heads.
         self._share, self._units = 1.0, (-1, -1)
-        # Whether the ends of the row have met in one unit, and what waits was taken from its right: the left side has
-        # the pool, and reads on there.
-        self._met = False
+        # Whether one side has nothing left and nothing is to come: both read what the other has then, each from its own
+        # end. The side that reads now, and whether the other one has read before in this step.
+        self._shared, self._facing, self._turned = False, LEFT, False
+        # What was handed over last, and its place in the plan: it knows best what is still to come.
+        self._newest, self._newest_at = _NONE, -1
+        # Whether all that has not ended fits the pool: it comes in longest first from then on, whatever its side.
+        self._tail = False
 
     def hooks(self) -> list[Hook]:
         found = [
@@ -88,7 +93,7 @@ class Sides:
         """SGLang's `get_new_batch_prefill`, between a look at what has ended and a word to the runner."""
         self._pool = float(scheduler.max_total_num_tokens)
         live = [each for each in self._live if each[0].finished_reason is None]
-        if len(live) < len(self._live) or self._met:
+        if len(live) < len(self._live):
             self._count(live)
         if self._gate is not None:
             self._gate.held = None
@@ -103,11 +108,11 @@ class Sides:
         back = {id(request) for request in result[0]}
         self._count([each for each in self._live if id(each[0]) not in back])
 
-    def _count(self, live: list[tuple[Any, int, float, float]]) -> None:
+    def _count(self, live: list[tuple[Any, int, float, int, float]]) -> None:
         self._live = live
         self._running, self._holding = [0.0, 0.0], [0.0, 0.0]
-        for _, side, share, held in live:
-            self._running[side] += share
+        for _, own, share, side, held in live:
+            self._running[own] += share
             self._holding[side] += held
 
     def put_in_turn(self, _: None, policy: Any, waiting: list[Any], *args: Any, **kwargs: Any) -> None:
@@ -121,8 +126,21 @@ class Sides:
         left, right = lanes
         if back:
             left, right = ([request for request in lane if not len(request.output_ids)] for lane in lanes)
-        self._find_share(left, right)
-        self._met = not left and self._part(RIGHT) <= 0.0
+        for lane in (left, right):
+            if lane and (plan := plan_of(lane[-1])) is not None and plan.index > self._newest_at:
+                self._newest, self._newest_at = _turn(lane[-1]), plan.index
+        if self._is_tail(left, right):
+            # Of equal ones, those at the row's front first, as the simulator has it.
+            waiting[:] = [*back, *sorted((*left, *reversed(right)), key=_longest_first)]
+            return
+        self._shared = bool(left) != bool(right) and self._newest.rest_size < 1.0
+        if self._shared:
+            row = left or right[::-1]
+            self._find_share(row[:1], row[-1:], row)
+            self._facing, self._turned = first_side(False, False, self._holding[RIGHT], self._part(RIGHT)), False
+            waiting[:] = [*back, *(row if self._facing == LEFT else row[::-1])]
+            return
+        self._find_share(left, right, [*left, *right])
         begun = list(takewhile(lambda request: _turn(request).stays, left))
         keeps_right = bool(right) and _turn(right[0]).stays
         first = first_side(bool(begun), keeps_right, self._holding[RIGHT], self._part(RIGHT))
@@ -142,10 +160,14 @@ class Sides:
             self._note(adder, request, _turn(request))
             return result
         turn = own = _turn(request)
+        if self._tail:
+            result = original(adder, request, *args, **kwargs)
+            self._note(adder, request, turn)
+            return result
         if own.side == self._passed:
             return _words()[1]
-        if self._met:
-            turn = replace(turn, side=LEFT)
+        if self._shared:
+            turn = replace(turn, side=self._facing, stays=False)
         if self._may_enter(turn):
             result = original(adder, request, *args, **kwargs)
             if self._note(adder, request, turn):
@@ -153,7 +175,17 @@ class Sides:
             gated = self._gate is not None and self._gate.held is request
             if gated or turn.stays:
                 return result
-        return self._pass_over(request, own.side)
+        return self._turn_round(request) if self._shared else self._pass_over(request, own.side)
+
+    def _turn_round(self, request: Any) -> Any:
+        """The end that is read now gives nothing more: the other one is next, if it was not looked at yet."""
+        go_on, stop = _words()
+        if self._turned:
+            return stop
+        self._turned, self._facing = True, LEFT if self._facing == RIGHT else RIGHT
+        begin = self._waiting.index(request) + 1
+        self._waiting[begin:] = self._waiting[begin:][::-1]
+        return go_on
 
     def _pass_over(self, request: Any, side: int) -> Any:
         """A side's head does not come in, so nothing of it does: the other side is next, if it was not looked at yet.
@@ -176,7 +208,7 @@ class Sides:
             return False
         # Its own side is what the runner knows it by.
         side, share = _turn(request).side, _part_of(request)
-        self._live.append((request, side, share, turn.holds * share))
+        self._live.append((request, side, share, turn.side, turn.holds * share))
         self._running[side] += share
         self._holding[turn.side] += turn.holds * share
         if turn.area and not len(request.output_ids):
@@ -191,11 +223,22 @@ class Sides:
         # The left side borrows: what it brings is soon gone, so it does not keep the right side out.
         return turn.side == LEFT or self._holding[RIGHT] < self._part(RIGHT)
 
+    def _is_tail(self, left: list[Any], right: list[Any]) -> bool:
+        """Whether all that has not ended, handed over or not, fits the pool (`simulate.admission`)."""
+        if self._tail or not (left or right):
+            return self._tail
+        rest = self._newest.rest_size
+        if rest <= self._pool:
+            held = [*left, *right, *(each[0] for each in self._live)]
+            held_size = sum(_turn(request).size * _part_of(request) for request in held)
+            self._tail = rest + held_size <= self._pool
+        return self._tail
+
     def _part(self, side: int) -> float:
         """Tokens of the pool that are a side's."""
         return (self._share if side == LEFT else 1.0 - self._share) * self._pool
 
-    def _find_share(self, left: list[Any], right: list[Any]) -> None:
+    def _find_share(self, left: list[Any], right: list[Any], waiting: list[Any]) -> None:
         """By the units at both heads and what is left of the job, what waits included; kept until a unit changes."""
         if not left or not right:
             return
@@ -203,10 +246,9 @@ class Sides:
         if (first.unit, last.unit) == self._units:
             return
         self._units = first.unit, last.unit
-        turns = [_turn(request) for request in (*left, *right)]
-        newest = min(turns, key=lambda turn: turn.rest_compute + turn.rest_memory)
-        compute = newest.rest_compute + sum(turn.compute for turn in turns)
-        memory = newest.rest_memory + sum(turn.memory for turn in turns)
+        turns = [_turn(request) for request in waiting]
+        compute = self._newest.rest_compute + sum(turn.compute for turn in turns)
+        memory = self._newest.rest_memory + sum(turn.memory for turn in turns)
         rho = compute / max(memory, 1e-30)
         self._share = left_share(first.density, last.density, rho, first.reads, last.reads)
 
@@ -219,6 +261,10 @@ def _turn(request: Any) -> Turn:
         plan = plan_of(request)
         turn = request._blendrun_turn = _NONE if plan is None or plan.turn is None else plan.turn
     return turn
+
+
+def _longest_first(request: Any) -> float:
+    return -_turn(request).reach
 
 
 def _part_of(request: Any) -> float:
