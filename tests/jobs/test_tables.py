@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import base64
+import csv
 import datetime
 import gzip
+import io
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from blendrun.errors import BlendrunError, InputInvalidError, UsageError
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.source import Source, open_sources
+from blendrun.jobs.tables.base import Kind
 from blendrun.jobs.tables.columns import Columns
+from blendrun.store.tables.own import check_own
+from blendrun.store.tables.write import write_table
 
 CHAT = "/v1/chat/completions"
+ERROR_LINE = b'{"custom_id": "1", "response": null, "error": {"code": "c", "message": "m"}}'
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(8)
 
 
@@ -248,6 +257,12 @@ class TestParquet:
         ]
         assert [line["custom_id"] for line in lines] == ["1", "2", "3", "row-4"]
 
+    def test_text_that_is_no_utf8_costs_its_row(self, tmp_path: Path, spool: Path) -> None:
+        text = pa.StringArray.from_buffers(3, pa.py_buffer(struct.pack("<4i", 0, 1, 2, 3)), pa.py_buffer(b"a\xe9b"))
+        job = index_jobs([made(parquet(tmp_path / "t.parquet", prompt=text), spool)[0]])
+        assert job.accepted.tolist() == [0, 2]
+        assert "row 2: it cannot be read" in job.error(1).message
+
     @pytest.mark.parametrize(
         ("table", "words"),
         [
@@ -413,3 +428,52 @@ def test_without_pyarrow_it_is_said_how_to_get_it(tmp_path: Path, spool: Path, m
     with pytest.raises(BlendrunError, match=r"needs pyarrow: pip install 'blendrun\[tables\]'"):
         open_sources([path], spool)
     assert made(write(tmp_path / "t.csv", "prompt\na\n"), spool)[1]
+
+
+class TestAnyBytes:
+    """Whatever a file holds: it is refused in a sentence, or each of its rows becomes a request or an error line, and a
+    row of the output.
+    """
+
+    @given(content=st.binary(max_size=200) | st.text('a,"\n\r;\t[]{}:\\é', max_size=60).map(str.encode))
+    @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.txt", "t.json"])
+    def test_of_text(self, name: str, content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+        folder = _folder(tmp_path_factory)
+        self.read(write(folder / name, content), folder)
+
+    @settings(suppress_health_check=[HealthCheck.too_slow])
+    @given(flips=st.lists(st.tuples(st.integers(4, 600), st.integers(0, 255)), min_size=1, max_size=5))
+    def test_of_parquet(self, flips: list[tuple[int, int]], tmp_path_factory: pytest.TempPathFactory) -> None:
+        folder = _folder(tmp_path_factory)
+        data = bytearray(parquet(folder / "t.parquet", prompt=["a", None, "b"], n=[[1], [], [2, 3]]).read_bytes())
+        for place, byte in flips:
+            data[min(place, len(data) - 9)] = byte
+        self.read(write(folder / "t.parquet", bytes(data)), folder)
+
+    @staticmethod
+    def read(path: Path, folder: Path) -> None:
+        try:
+            source = open_sources([path], folder / "spool", columns=Columns())[0]
+            check_own(folder / "out.csv", [source])
+            job = index_jobs([source])
+        except BlendrunError:
+            return
+        with job:
+            for row in range(len(job)):
+                assert (job.error(row) if job.rejected[row] else job.request(row)) is not None
+            for kind in (Kind.CSV, Kind.PARQUET):
+                file = io.BytesIO()
+                write_table(file, kind, job, lambda _: ERROR_LINE, None)
+                rows = pq.read_table(file).num_rows if kind is Kind.PARQUET else rows_of_csv(file.getvalue())
+                assert rows == len(job)
+
+
+def rows_of_csv(data: bytes) -> int:
+    return len(list(csv.reader(io.StringIO(data.decode("latin-1"), newline="")))) - 1
+
+
+def _folder(factory: pytest.TempPathFactory) -> Path:
+    """One for all examples: what matters is in the file."""
+    found = factory.getbasetemp() / "any-bytes"
+    found.mkdir(exist_ok=True)
+    return found

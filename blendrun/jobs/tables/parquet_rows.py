@@ -8,7 +8,7 @@ from typing import Any
 
 from blendrun.errors import InputInvalidError, InputMissingError
 from blendrun.jobs.tables.arrow import arrow, parquet
-from blendrun.jobs.tables.base import Row
+from blendrun.jobs.tables.base import BadRow, Row
 
 MAGIC = b"PAR1"
 # Of a batch: rows at most, and bytes, unpacked, as the file's own figures tell.
@@ -17,7 +17,10 @@ _MOST_ROWS, _BATCH_BYTES = 4096, 8 << 20
 
 def names_of(path: Path, name: str) -> tuple[str, ...]:
     """The columns. Raises InputInvalidError, InputMissingError, UsageError (no pyarrow)."""
-    names: list[str] = schema_of(path, name).names
+    try:
+        names: list[str] = schema_of(path, name).names
+    except UnicodeDecodeError as error:
+        raise InputInvalidError(f"{name} has a column whose name is not UTF-8") from error
     twice = next((each for place, each in enumerate(names) if each in names[:place]), None)
     if twice is not None:
         raise InputInvalidError(f"{name} has two columns named {twice!r}; name each differently")
@@ -40,14 +43,21 @@ def batches(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Any
             raise _unsound(name, error) from error
 
 
-def rows(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Row]:
+def rows(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Row | BadRow]:
     """Its rows, nested ones as lists and dicts. wanted: as for `batches`. Raises as `names_of`."""
     for batch in batches(path, name, wanted):
-        try:
-            yield from batch.to_pylist()
-        except ValueError as error:
-            # A time in nanoseconds without pandas, say.
-            raise _unsound(name, error) from error
+        yield from _plain(batch)
+
+
+def _plain(batch: Any) -> list[Row | BadRow]:
+    """The rows of a batch; where any holds what Python cannot (text that is no UTF-8, say) it costs itself alone."""
+    try:
+        found: list[Row | BadRow] = batch.to_pylist()
+    except ValueError as error:
+        if batch.num_rows == 1:
+            return [BadRow(f"it cannot be read ({error})")]
+        return [row for place in range(batch.num_rows) for row in _plain(batch.slice(place, 1))]
+    return found
 
 
 def _opened(path: Path, name: str) -> Any:

@@ -35,6 +35,10 @@ def check_own(output: Path, sources: Sequence[Source]) -> None:
     kinds = {table.kind is Kind.PARQUET for table in tables}
     if len(kinds) > 1:
         raise UsageError(f"-o {output}: Parquet and other tables have no columns in common; give a name with .jsonl")
+    for table in tables if kinds == {True} else ():
+        # Columns that no prompt needs were not read yet; a damaged one would cost the table at the end.
+        for _ in parquet_rows.batches(table.path, table.name):
+            pass
     if kinds == {True}:
         parquet_schema(tables)
 

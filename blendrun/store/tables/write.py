@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
@@ -192,15 +191,31 @@ class _TextWriter:
         )
 
     def _put(self, rows: list[list[Any]]) -> None:
-        text = io.StringIO(newline="")
-        csv.writer(text, delimiter=self._mark, lineterminator="\n").writerows(rows)
-        self._file.write(utf8(text.getvalue()))
+        lines = _Lines()
+        csv.writer(lines, delimiter=self._mark, lineterminator=_Lines.END).writerows(rows)
+        self._file.write(utf8("".join(lines.texts)))
 
     def close(self) -> None:
         """All is written."""
 
     def abandon(self) -> None:
         """Nothing is held."""
+
+
+class _Lines:
+    """Takes rows as csv writes them, and ends each in a newline alone.
+
+    csv quotes what has a character of its line's end in it (before Python 3.13, no other), and a lone carriage return
+    ends a row to most who read one.
+    """
+
+    END = "\r\n"
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.texts.append(f"{text.removesuffix(self.END)}\n")
 
 
 def _cell(cell: Any) -> str:
