@@ -16,6 +16,7 @@ from blendrun.errors import InputInvalidError, InputMissingError
 from blendrun.events import Listener, Note
 from blendrun.jobs.kinds import is_answer_line
 from blendrun.jobs.source import open_sources
+from blendrun.jobs.tables.note import notes
 from blendrun.paths import refuse_address
 from blendrun.scratch import scratch_folder
 from blendrun.store.folder import StateFolder
@@ -64,7 +65,8 @@ def convert(options: ConversionOptions, stdout: BinaryIO, listener: Listener) ->
                     f"{source.name} holds requests already, or nothing that is known as rows: .parquet, .csv, .tsv, "
                     ".txt, JSON with a prompt each"
                 )
-            listener(Note(source.note))
+        for note in notes((source.name, source.made) for source in sources):
+            listener(Note(note))
         if target is None:
             _copy([source.path for source in sources], stdout)
             return

@@ -150,6 +150,7 @@ class RunOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         check_endpoint(found.endpoint)
         # Refused now, before anything has begun, rather than where they are used.
         _check_texts(found)
+        found.columns(found.endpoint, found.limit)
         check_output(found.whole_output_path, sharded=found.shard is not None)
         if found.output is None and found.inputs[0] == STDIN:
             raise UsageError("where do the answers go? With stdin as input, give -o FILE, or -o - for stdout")

@@ -23,6 +23,7 @@ from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, raw_digest
 from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
 from blendrun.jobs.reader import SourceReader
 from blendrun.jobs.source import Source
+from blendrun.jobs.tables.note import notes
 from blendrun.text import cut
 
 # One row as it is gathered: packed by struct (one call a row), read back by NumPy. `owner` is the digest of
@@ -73,7 +74,7 @@ def index_jobs(
         raise UsageError(f"the limit must be 1 line or more, not {limit}")
     if default_url is not None and url_of(default_url) not in URLS:
         raise UsageError(f"endpoint {default_url!r} is not served; these work: {', '.join(URLS)}")
-    for note in filter(None, (source.note for source in sources)):
+    for note in notes((source.name, source.made) for source in sources if source.made):
         listener(Note(note))
     reading = Reading(default_url, max_line_bytes, rules or Rules())
     reader = SourceReader(sources)

@@ -30,7 +30,7 @@ class Source:
     path: the file to read; the input itself, or its unpacked copy, or the lines that were made of its rows.
     size: bytes of that file.
     copied: whether it is such a copy, in the state folder.
-    table: whose rows the lines are, if they are rows'. note: how they were made, a sentence.
+    table: whose rows the lines are, if they are rows'. made: what they are, for `jobs.tables.note`.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Source:
     size: int
     copied: bool = False
     table: Table | None = None
-    note: str = ""
+    made: str = ""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -84,8 +84,8 @@ def _as_lines(source: Source, place: int, spool_folder: Path, columns: Columns) 
     made = made_lines(source.path, source.name, place, spool_folder, columns)
     if made is None:
         return source
-    table, path, size, note = made
-    return Source(source.name, path, size, True, table, note)
+    table, path, size, text = made
+    return Source(source.name, path, size, True, table, text)
 
 
 def _display(path: str | Path) -> str:

@@ -23,6 +23,7 @@ from blendrun.jobs.index import index_jobs
 from blendrun.jobs.source import Source, open_sources
 from blendrun.jobs.tables.base import Kind
 from blendrun.jobs.tables.columns import Columns
+from blendrun.jobs.tables.note import notes
 from blendrun.store.tables.own import check_own
 from blendrun.store.tables.write import write_table
 
@@ -52,6 +53,10 @@ def made(path: Path, spool: Path, **columns: Any) -> tuple[Source, list[dict[str
     return source, [json.loads(line) for line in source.path.read_bytes().splitlines() if line]
 
 
+def told(*sources: Source) -> str:
+    return "\n".join(notes((source.name, source.made) for source in sources))
+
+
 def bodies(path: Path, spool: Path, **columns: Any) -> list[dict[str, Any]]:
     return [line["body"] for line in made(path, spool, **columns)[1]]
 
@@ -67,7 +72,7 @@ class TestWhichColumns:
         assert [line["custom_id"] for line in lines] == ["row-1", "row-2"]
         assert {line["url"] for line in lines} == {CHAT}
         assert [said(line["body"]) for line in lines] == [[("user", "1+1?")], [("user", "2+2?")]]
-        assert source.note == (
+        assert told(source) == (
             f"{path}: 2 rows of Parquet become requests of {CHAT}: the prompt is `problem`; custom_id is row-N"
         )
 
@@ -181,7 +186,7 @@ class TestConversations:
             source, lines = made(path, spool)
             assert said(lines[0]["body"]) == want
             assert "name" not in lines[0]["body"]["messages"][0]
-            assert "1 conversations end with an answer, which is left out" in source.note
+            assert "1 conversations end with an answer, which is left out" in told(source)
         # A conversation may stand in a column of prompts, too.
         path = parquet(tmp_path / "p.parquet", prompt=[messages[:2]])
         assert said(bodies(path, spool, system="other")[0]) == want
@@ -205,7 +210,7 @@ class TestConversations:
         assert job.error(1).message.startswith("row 2: ")
         assert why in job.error(1).message
         assert job.error(1).custom_id == "row-2"
-        assert "1 cannot be requests" in source.note
+        assert "1 cannot be requests" in told(source)
 
 
 class TestPictures:
@@ -406,7 +411,9 @@ class TestTheSpool:
 
     def test_ids_of_several_tables_differ_and_adding_one_leaves_the_others(self, tmp_path: Path, spool: Path) -> None:
         paths = [parquet(tmp_path / f"{name}.parquet", prompt=["a", "b"]) for name in "xy"]
-        job = index_jobs(open_sources(paths, spool))
+        sources = open_sources(paths, spool)
+        assert told(*sources).startswith(f"{paths[0]} and 1 more: 4 rows of Parquet become requests of {CHAT}: ")
+        job = index_jobs(sources)
         assert [job.request(row).custom_id for row in range(4)] == ["row-1", "row-2", "2-row-1", "2-row-2"]
 
     def test_a_limit_takes_the_first_rows_only(self, tmp_path: Path, spool: Path) -> None:

@@ -124,7 +124,7 @@ class Chosen:
         else:
             beside = f" and `{self.beside}`" if self.beside else ""
             what = f"the prompt is `{self.prompt}`{beside}"
-        return f"{what}; custom_id is {'row-N' if self.id is None else f'`{self.id}`'}"
+        return f"{self.url}: {what}; custom_id is {'row-N' if self.id is None else f'`{self.id}`'}"
 
 
 def choose(columns: Columns, names: Sequence[str], name: str) -> Chosen:

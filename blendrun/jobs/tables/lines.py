@@ -14,6 +14,7 @@ from blendrun.jobs.tables.cells import text_of
 from blendrun.jobs.tables.columns import CHAT, COMPLETIONS, Chosen, Columns, choose
 from blendrun.jobs.tables.conversation import conversation, without_answer
 from blendrun.jobs.tables.images import image_parts
+from blendrun.jobs.tables.note import Made
 from blendrun.jobs.tables.rows import read_rows
 from blendrun.text import cut
 
@@ -62,19 +63,9 @@ class LineMaker:
             raise InputInvalidError(f"{self.table.name} holds no rows")
 
     def said(self) -> str:
-        """What was made of the table, in one sentence."""
-        chosen = f": {self._chosen.said()}" if self._chosen is not None else ", which are requests already"
-        url = f" become requests of {self._chosen.url}" if self._chosen is not None else ""
-        counts = [
-            f"{count:,} {what}"
-            for count, what in (
-                (self.answered, "conversations end with an answer, which is left out"),
-                (self.own_system, "have a system message of their own, which stays"),
-                (self.bad, "cannot be requests, and are error lines"),
-            )
-            if count
-        ]
-        return "; ".join([f"{self.table.name}: {self.rows:,} rows of {self.table.kind}{url}{chosen}", *counts])
+        """What was made of the table, as `jobs.tables.note` reads it."""
+        how = "are requests already" if self._chosen is None else f"become requests of {self._chosen.said()}"
+        return Made(f"of {self.table.kind} {how}", self.rows, self.bad, self.answered, self.own_system).text()
 
     def _line(self, row: Row | BadRow) -> bytes:
         self.rows += 1
