@@ -340,8 +340,9 @@ class TestText:
         prompts = [said(body)[0][1] for body in bodies(write(tmp_path / "t.txt", text), spool)]
         assert prompts == text.splitlines()
 
-    def test_requests_in_a_text_file_are_requests(self, tmp_path: Path, spool: Path) -> None:
-        path = write(tmp_path / "t.txt", json.dumps({"custom_id": "1", "url": CHAT, "body": {}}) + "\n")
+    @pytest.mark.parametrize("first", ["", "not JSON\n", "[1]\n"])
+    def test_requests_in_a_text_file_are_requests(self, tmp_path: Path, spool: Path, first: str) -> None:
+        path = write(tmp_path / "t.txt", first + json.dumps({"custom_id": "1", "url": CHAT, "body": {}}) + "\n")
         assert open_sources([path], spool)[0] == Source(str(path), path, path.stat().st_size)
 
 

@@ -55,10 +55,10 @@ def _kind(path: Path, name: str, columns: Columns) -> Kind | None:
         return named
     if text.startswith(b"[") and _is_array(text, whole, columns):
         return Kind.ARRAY
-    # Of prompts any but the first may be JSON.
+    row = None if text.startswith(b"[") and named is not Kind.TEXT else _first_object(text, whole)
+    # Of prompts any but the first may be JSON; requests may begin with a wrong line.
     if named is Kind.TEXT and text and not text.startswith(b"{"):
-        return Kind.TEXT
-    row = None if text.startswith(b"[") else _first_object(text, whole)
+        return None if row is not None and json_rows.is_request(row) else Kind.TEXT
     return Kind.ROWS if row is not None and _is_row(row, columns) else None
 
 
