@@ -12,7 +12,9 @@ from blendrun.jobs.tables.base import BadRow, Row
 
 MAGIC = b"PAR1"
 # Of a batch: rows at most, and bytes, unpacked, as the file's own figures tell.
-_MOST_ROWS, _BATCH_BYTES = 4096, 8 << 20
+_MOST_ROWS, _BATCH_BYTES = 4096, 4 << 20
+# Of a column, read at once: a row group of pictures may be gigabytes.
+_BUFFER_BYTES = 1 << 20
 
 
 def names_of(path: Path, name: str) -> tuple[str, ...]:
@@ -38,9 +40,13 @@ def batches(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Any
     lib = arrow(f"reading {name}")
     with _opened(path, name) as file:
         try:
-            yield from file.iter_batches(batch_size=_rows(file.metadata), columns=sorted(wanted) or None)
+            yield from file.iter_batches(
+                batch_size=_rows(file.metadata), columns=sorted(wanted) or None, use_threads=False
+            )
         except (lib.ArrowException, OSError) as error:
             raise _unsound(name, error) from error
+        finally:
+            lib.default_memory_pool().release_unused()
 
 
 def rows(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Row | BadRow]:
@@ -63,7 +69,7 @@ def _plain(batch: Any) -> list[Row | BadRow]:
 def _opened(path: Path, name: str) -> Any:
     lib = arrow(f"reading {name}, a Parquet file,")
     try:
-        return parquet(f"reading {name}").ParquetFile(path, pre_buffer=False)
+        return parquet(f"reading {name}").ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
     except (lib.ArrowException, OSError) as error:
         raise _unsound(name, error) from error
 

@@ -33,7 +33,7 @@ from blendrun.store.tables.own import (
 from blendrun.store.tables.types import arrow_array, arrow_type, json_text, utf8
 
 # Of a row group: rows and bytes at most, whichever comes first.
-_GROUP_ROWS, _GROUP_BYTES = 1 << 16, 32 << 20
+_GROUP_ROWS, _GROUP_BYTES = 1 << 15, 16 << 20
 _TYPES = {str: "string", int: "int64", float: "float64", bool: "bool_", object: "string", type(None): "string"}
 
 # The output's or errors file's line of a row of the job.
