@@ -25,7 +25,7 @@ from blendrun.errors import (
     exit_code_of,
     unusable,
 )
-from blendrun.events import Event, Expected, Listener, Note, PhaseStarted, Progress
+from blendrun.events import Event, Listener, Note, PhaseStarted, Progress
 from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.jobs.lines_read import LinesRead
@@ -35,7 +35,7 @@ from blendrun.learned.outlook import Outlook
 from blendrun.learned.sample import StepSample
 from blendrun.lengths.history import HistoryUnavailableError
 from blendrun.names import EngineName, Purpose
-from blendrun.planner.run_plan import Divided, RunPlan
+from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.copies import Copies, with_copies
 from blendrun.runner.dispatch import Asked
 from blendrun.runner.failed_lines import FailedLines
@@ -44,8 +44,8 @@ from blendrun.runner.job_warnings import warnings_of
 from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.kept_answers import KeptAnswers
 from blendrun.runner.manifest import manifest_of
-from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.partial import PartialAnswers
+from blendrun.runner.plans import Plans
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
 from blendrun.runner.step_lessons import StepLessons
@@ -195,7 +195,8 @@ class Invocation:
 
     def _answer(self, todo: NDArray[np.int64], make_engine: MakeEngine) -> None:
         """Have engines answer the rows `todo`."""
-        divided = self._divided(todo)
+        plans = Plans(self.settings, self.job, self.state, self.purpose, self.stopwatch, self.hear)
+        divided = plans.divided(todo)
         self.plan = divided.whole
         self.supervisor = Supervisor(
             job=self.job,
@@ -204,7 +205,7 @@ class Invocation:
             plans=divided.parts,
             reserve=divided.reserve,
             unfinished=self._to_ask,
-            make_plan=self._plan,
+            make_plan=plans.of,
             make_engine=make_engine,
             owner=self,
             listener=self.hear,
@@ -219,47 +220,6 @@ class Invocation:
             self.lessons.learn()
             if self.cache is not None:
                 self.cache.close()
-
-    def _divided(self, rows: NDArray[np.int64]) -> Divided:
-        """A plan for each replica."""
-        replicas = self.settings.replicas
-        if replicas == 1:
-            plan = self._plan(rows)
-            return Divided(plan, (plan,))
-        if self.settings.divider is None:
-            divided = divide_rows(rows, self.settings.order, self.settings.overlap, replicas)
-            return divided.for_purpose(self.purpose)
-        with self.stopwatch.phase("plan"):
-            divided = self.settings.divider(self.job, rows, replicas, self.hear).for_purpose(self.purpose)
-        self._tell_plan(divided.whole)
-        return divided
-
-    def _plan(self, rows: NDArray[np.int64]) -> RunPlan:
-        settings = self.settings
-        if settings.planner is None or not len(rows):
-            return plan_rows(rows, settings.order, settings.overlap).for_purpose(self.purpose)
-        with self.stopwatch.phase("plan"):
-            plan = settings.planner(self.job, rows, self.hear).for_purpose(self.purpose)
-        if settings.replicas == 1:
-            self._tell_plan(plan)
-        return plan
-
-    def _tell_plan(self, plan: RunPlan) -> None:
-        if plan.why:
-            self._note(plan.why)
-        self.hear(
-            Expected(
-                plan.predicted_seconds,
-                plan.prompt_tokens,
-                plan.predicted_hit_tokens,
-                plan.output_tokens,
-                plan.decode_share,
-                self.settings.replicas,
-            )
-        )
-        if self.settings.keep_plan is not None and plan.simulated is not None:
-            with self.stopwatch.phase("plan"):
-                self.settings.keep_plan(plan, self.job, self.state.plan)
 
     def _finish(self, todo: NDArray[np.int64], make_engine: MakeEngine) -> None:
         """Answer the rows `todo`, then write the files."""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 from blendrun.engine.scheduler.log_file import LogFile
@@ -79,3 +82,15 @@ class TestLogFile:
         steps = [json.loads(line)["step"] for line in written.splitlines()]
         assert steps == list(range(len(steps)))
         assert len(steps) > 50
+
+
+def test_a_closed_one_is_whole_and_keeps_nothing_open(tmp_path: Path) -> None:
+    path = tmp_path / "log.jsonl"
+    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    file = LogFile(path)
+    file.write(b"one")
+    file.close()
+    assert path.read_bytes() == b"one\n"
+    assert len(os.listdir("/proc/self/fd")) == before
+    while threading.active_count() > threads:
+        time.sleep(0.01)
