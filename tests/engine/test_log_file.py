@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -86,11 +85,11 @@ class TestLogFile:
 
 def test_a_closed_one_is_whole_and_keeps_nothing_open(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
-    before, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
+    before, threads = len(list(Path("/proc/self/fd").iterdir())), threading.active_count()
     file = LogFile(path)
     file.write(b"one")
     file.close()
     assert path.read_bytes() == b"one\n"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
     while threading.active_count() > threads:
         time.sleep(0.01)
