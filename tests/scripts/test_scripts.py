@@ -43,6 +43,7 @@ WITH_AN_ENGINE = (
     "bench/learning.py",
     "bench/live.py",
     "bench/predict.py",
+    "bench/serve.py",
     "bench/tables.py",
     "compat_row.py",
     "differential.py",
