@@ -27,7 +27,10 @@ settings.load_profile("ci")
 # Engines and a cluster are shared within a group; the other worker has what is left.
 _GROUPS = ("cluster", "runtime")
 # Tests that start an engine for themselves alone: they go to the worker of the cluster, whose own tests are soon done.
-_APART = ("scripts/test_gpu.py", "faults/test_engine.py", "runtime/test_calibrate.py", "runtime/test_replicas.py")
+_APART = (
+    *("scripts/test_gpu.py", "faults/test_engine.py", "engine/test_child.py", "api/test_notebook.py"),
+    *("runtime/test_calibrate.py", "runtime/test_replicas.py", "runtime/test_servers.py"),
+)
 _LONGEST_ID = 80
 
 
@@ -46,7 +49,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "nodes" in getattr(item, "fixturenames", ()):
             item.add_marker("cluster")
-        if item.path.as_posix().endswith(_APART):
+        if item.get_closest_marker("runtime") and item.path.as_posix().endswith(_APART):
             item.add_marker(pytest.mark.xdist_group("cluster"))
             continue
         for group in _GROUPS:

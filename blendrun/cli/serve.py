@@ -34,6 +34,7 @@ def serve(
     ] = None,
     max_lines: Annotated[int, typer.Option(min=1, help="Requests of one batch, at most.")] = 50_000,
     max_file_bytes: Annotated[int, typer.Option(min=1, help="Bytes of one file, at most.")] = 200 << 20,
+    max_line_bytes: Annotated[int, typer.Option(min=1, max=64 << 20, help="Bytes of one line, at most.")] = 16 << 20,
     order: Annotated[str, choice([AUTO, *OrderName], "Order in which requests are fed; as of run.")] = AUTO,
     overlap: Annotated[str, choice([AUTO, *Overlap], "How prefill and decode share a step; as of run.")] = AUTO,
     engine: Annotated[
@@ -57,7 +58,7 @@ def serve(
     """
     from blendrun.backends.deadline import parse_duration
     from blendrun.engine.settings import parse_engine_args
-    from blendrun.service.serve import ServeOptions, key_of_environment
+    from blendrun.service.serve import ServeOptions, keys_of
     from blendrun.service.serve import serve as serve_batches
     from blendrun.service.validation import Limits
 
@@ -78,8 +79,8 @@ def serve(
             store=store,
             run={name: value for name, value in given.items() if value is not None},
             port=port,
-            keys=tuple(api_key or ()) or key_of_environment(),
+            keys=keys_of(api_key),
             idle=None if idle is None else parse_duration(idle, "--idle"),
-            limits=Limits(max_lines, max_file_bytes),
+            limits=Limits(max_lines, max_file_bytes, max_line_bytes),
         )
     )

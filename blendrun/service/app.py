@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -24,7 +24,7 @@ from starlette.types import Message
 
 from blendrun.backends.deadline import parse_duration
 from blendrun.endpoints.apis.registry import URLS
-from blendrun.errors import UsageError
+from blendrun.errors import BlendrunError, UsageError
 from blendrun.service.desk import Desk
 from blendrun.service.objects import BatchObject, FileObject, new_id, now, told
 from blendrun.service.page import PAGE
@@ -73,7 +73,7 @@ class Service:
 
         routes = [
             Route("/", _page),
-            Route("/health", _health),
+            Route("/health", self.health),
             self._route("/v1/models", self.models),
             self._route("/v1/files", self.upload, "POST"),
             self._route("/v1/files", self.list_files),
@@ -85,7 +85,12 @@ class Service:
             self._route("/v1/batches/{name}", self.batch),
             self._route("/v1/batches/{name}/cancel", self.cancel, "POST"),
         ]
-        handlers = {ApiError: _told_error, HTTPException: _http_error}
+        handlers = {
+            ApiError: _told_error,
+            HTTPException: _http_error,
+            BlendrunError: _store_error,
+            OSError: _store_error,
+        }
         return Starlette(routes=routes, lifespan=life, exception_handlers=handlers)
 
     def _route(self, path: str, handler: _Handler, method: str = "GET") -> Route:
@@ -99,9 +104,14 @@ class Service:
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         key = given.strip() if scheme.lower() == "bearer" else ""
         found = [each for each in self.keys if hmac.compare_digest(each.encode(), key.encode())]
-        if not found:
+        if not key or not found:
             raise ApiError(401, "the API key is missing or wrong: Authorization: Bearer KEY", code="invalid_api_key")
         return blake2b(found[0].encode(), digest_size=16).hexdigest()
+
+    async def health(self, _: Request) -> Response:
+        """Whether batches are still worked on."""
+        lives = self.desk.lives
+        return _json({"status": "ok" if lives else "the desk has ended: start the server again"}, 200 if lives else 503)
 
     async def models(self, _: Request, owner: str) -> Response:
         model = {"id": self.model, "object": "model", "created": 0, "owned_by": "blendrun"}
@@ -133,7 +143,7 @@ class Service:
 
     async def list_files(self, request: Request, owner: str) -> Response:
         purpose = request.query_params.get("purpose")
-        found = [each for each in self.store.files.values() if each.owner == owner and purpose in (None, each.purpose)]
+        found = [each for each in self.store.all_files() if each.owner == owner and purpose in (None, each.purpose)]
         return _listed(request, found, "files")
 
     async def file(self, request: Request, owner: str) -> Response:
@@ -145,7 +155,8 @@ class Service:
 
     async def delete(self, request: Request, owner: str) -> Response:
         file = self._file(request, owner)
-        await run_in_threadpool(self.store.delete_file, file)
+        if not await run_in_threadpool(self.store.delete_file, file):
+            raise ApiError(409, "a batch is still to be answered from this file: cancel it, or wait for its end")
         return _json({"id": file.id, "object": "file", "deleted": True})
 
     async def create(self, request: Request, owner: str) -> Response:
@@ -168,20 +179,20 @@ class Service:
             expires_at=created + _window(window),
             metadata=metadata,
         )
-        await run_in_threadpool(self.desk.take, batch)
+        if not await run_in_threadpool(self.desk.take, batch):
+            raise ApiError(400, f"there is no file {file.id!r} any more", "input_file_id")
         return _json(told(batch))
 
     async def list_batches(self, request: Request, owner: str) -> Response:
-        return _listed(request, [each for each in self.store.batches.values() if each.owner == owner], "batches")
+        return _listed(request, [each for each in self.store.all_batches() if each.owner == owner], "batches")
 
     async def batch(self, request: Request, owner: str) -> Response:
         return _json(told(self._batch(request, owner)))
 
     async def cancel(self, request: Request, owner: str) -> Response:
         batch = self._batch(request, owner)
-        if batch.status in ("validating", "in_progress"):
-            await run_in_threadpool(self.desk.cancel, batch)
-        elif batch.status not in ("cancelling", "cancelled"):
+        await run_in_threadpool(self.desk.cancel, batch)
+        if batch.status not in ("cancelling", "cancelled"):
             raise ApiError(409, f"the batch is {batch.status} and cannot be cancelled")
         return _json(told(batch))
 
@@ -203,12 +214,13 @@ def _found(found: _Object | None, what: str, name: str) -> _Object:
 def _listed(request: Request, found: list[Any], kind: str) -> Response:
     """A page of objects, the newest first. Raises ApiError."""
     query = request.query_params
-    newest_first = query.get("order", "desc") != "asc"
-    found = sorted(found, key=lambda each: each.number, reverse=newest_first)
-    limit = _LISTED[kind]
-    with suppress(ValueError):
-        limit = int(query.get("limit", limit))
-    limit = max(1, min(limit, _MOST_LISTED[kind]))
+    order, asked = query.get("order", "desc"), query.get("limit", str(_LISTED[kind]))
+    if order not in ("asc", "desc"):
+        raise ApiError(400, "`order` must be asc or desc", "order")
+    found = sorted(found, key=lambda each: each.number, reverse=order == "desc")
+    limit = int(asked) if asked.isascii() and asked.isdecimal() and len(asked) < 9 else 0
+    if not 1 <= limit <= _MOST_LISTED[kind]:
+        raise ApiError(400, f"`limit` must be a whole number from 1 to {_MOST_LISTED[kind]:,}", "limit")
     if (after := query.get("after")) is not None:
         places = [place for place, each in enumerate(found) if each.id == after]
         if not places:
@@ -280,13 +292,14 @@ async def _page(_: Request) -> Response:
     return HTMLResponse(PAGE, headers={"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"})
 
 
-async def _health(_: Request) -> Response:
-    return _json({"status": "ok"})
-
-
 async def _told_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, ApiError), "registered for it alone"
     return _error(error.status, str(error), error.param, error.code)
+
+
+async def _store_error(_: Request, error: Exception) -> Response:
+    """The store cannot be written, or read."""
+    return _error(503, str(error))
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

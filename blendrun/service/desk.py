@@ -6,10 +6,12 @@ server that was killed goes on with it as the command would: nothing is asked tw
 
 from __future__ import annotations
 
+import math
 import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,7 +22,17 @@ import orjson
 
 from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunOptions
-from blendrun.errors import EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError, EngineUnavailableError
+from blendrun.errors import (
+    EXIT_OK,
+    EXIT_SOME_LINES_FAILED,
+    BlendrunError,
+    DrainedError,
+    EngineUnavailableError,
+    InputInvalidError,
+    InterruptedRunError,
+    OutputUnavailableError,
+    UsageError,
+)
 from blendrun.files import write_atomically
 from blendrun.service.joined import Part, divide, expire, ids_in, join, place_of
 from blendrun.service.objects import (
@@ -40,8 +52,17 @@ from blendrun.store.journal_tail import JournalTail
 from blendrun.text import cut
 
 _LOOK_S = 0.2
-# Who sends several batches sends them one after the other: so long after the last one the plan is made.
-_GATHER_S = 1.0
+# Who sends several batches sends them one after the other: so long after the last one the plan is made, and so long
+# after the first one at the latest.
+_GATHER_S, _MOST_GATHER_S = 1.0, 5.0
+# After a failure that may pass: of the store, of the disk, of the engine.
+_PAUSE_S, _RETRIES = 2.0, 5
+_PASSING = (EngineUnavailableError.exit_code, OutputUnavailableError.exit_code)
+_STOPPED = (DrainedError.exit_code, InterruptedRunError.exit_code)
+# What the lines of one job may have against each other: their endpoint, or a word that is not to be.
+_REFUSED = (UsageError.exit_code, InputInvalidError.exit_code)
+# Endpoints whose lines one engine answers.
+_GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/generate")
 # A run that was told to stop gets the word again: it may have come before there was anybody to hear it.
 _AGAIN_S = 30.0
 # Times that a process which runs jobs may be lost in one of them.
@@ -59,23 +80,29 @@ class Run(msgspec.Struct, kw_only=True):
 
 @dataclass(slots=True)
 class Desk:
-    """options: of a run with this job and output. idle: seconds without work after which the engine is let go; None for
-    never."""
+    """options: of a run with this job and output, of batches of so many owners. idle: seconds without work after which
+    the engine is let go; None for never.
+    """
 
     store: Store
-    options: Callable[[Path, Path], RunOptions]
+    options: Callable[[Path, Path, int], RunOptions]
     limits: Limits
     idle: float | None = None
     host: Host = field(default_factory=Host)
     _wake: threading.Event = field(default_factory=threading.Event)
     _stopping: bool = False
-    # When the last batch was accepted, in seconds since 1970.
+    # When the last batch was accepted, and the first of those that wait, as `time.monotonic` counts.
     _came: float = 0.0
+    _first_came: float | None = None
     _thread: threading.Thread | None = None
     _checks: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "blendrun-check"))
 
     def start(self) -> None:
         """Go on where the last server stopped."""
+        for batch in self._of("validating", "in_progress", "cancelling", "finalizing"):
+            if batch.run is not None and self._read_run(batch.run) is None:
+                # What was noted of its job is lost: it waits again.
+                self._wait_again(batch, alone=batch.alone)
         for batch in self._of("validating"):
             self._checks.submit(self._validate, batch)
         self._thread = threading.Thread(target=self._work, name="blendrun-desk", daemon=True)
@@ -85,27 +112,49 @@ class Desk:
         """End the run that is under way, as a signal ends a command, and the engine."""
         self._stopping = True
         self._wake.set()
-        self.host.stop_run()
         self._checks.shutdown(cancel_futures=True)
         if self._thread is not None:
             self._thread.join()
         self.host.close()
 
-    def take(self, batch: BatchObject) -> None:
-        """Have a new batch looked at, and then answered."""
-        self.store.add_batch(batch)
+    @property
+    def lives(self) -> bool:
+        """Whether batches are worked on."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def take(self, batch: BatchObject) -> bool:
+        """Have a new batch looked at, and then answered. Whether its file is still there."""
+        if not self.store.add_batch(batch):
+            return False
         self._checks.submit(self._validate, batch)
+        return True
 
     def cancel(self, batch: BatchObject) -> None:
-        """What it has so far is kept."""
-        self.store.change(batch, lambda each: each.turn("cancelling"))
+        """What it has so far is kept. One that has ended, or is about to, stays as it is."""
+
+        def cancel(each: BatchObject) -> None:
+            if each.status in ("validating", "in_progress"):
+                each.turn("cancelling")
+
+        self.store.change(batch, cancel)
         self._wake.set()
 
     def _of(self, *statuses: BatchStatus) -> list[BatchObject]:
-        found = [batch for batch in self.store.batches.values() if batch.status in statuses]
+        found = [batch for batch in self.store.all_batches() if batch.status in statuses]
         return sorted(found, key=lambda batch: batch.number)
 
     def _validate(self, batch: BatchObject) -> None:
+        """Look at a new batch, and again after a pause where the store cannot be written."""
+        while not self._stopping:
+            try:
+                self._look_at(batch)
+            except Exception:  # noqa: BLE001  # nobody waits for this one's result, and all others would wait with it
+                traceback.print_exc()
+                time.sleep(_PAUSE_S)
+            else:
+                return
+
+    def _look_at(self, batch: BatchObject) -> None:
         file = self.store.files.get(batch.input_file_id)
         try:
             if file is None:
@@ -124,12 +173,18 @@ class Desk:
             if each.status == "validating":
                 each.turn("in_progress")
 
-        self._came = time.time()
+        self._came = time.monotonic()
+        self._first_came = self._came if self._first_came is None else self._first_came
         self.store.change(batch, accept)
         self._wake.set()
 
     def _fail(self, batch: BatchObject, errors: list[BatchError]) -> None:
         def fail(each: BatchObject) -> None:
+            if each.status in ENDED:
+                return
+            if each.status == "cancelling":
+                each.turn("cancelled")
+                return
             each.errors = BatchErrors(data=errors)
             each.turn("failed")
 
@@ -139,24 +194,38 @@ class Desk:
         rested = time.monotonic()
         while not self._stopping:
             self._wake.clear()
-            self._end_those_that_wait()
-            run = self._unfinished() or self._next()
-            if run is None:
-                if self.idle is not None and time.monotonic() - rested > self.idle:
-                    self.host.release()
-                self._wake.wait(_LOOK_S)
-                continue
             try:
-                self._do(run)
-            except Exception as error:  # noqa: BLE001  # one job's failure must not end the desk of all others
-                self._fail_all(run, f"{type(error).__name__}: {error}")
-            rested = time.monotonic()
+                worked = self._turn()
+                if worked:
+                    rested = time.monotonic()
+                elif self.idle is not None and time.monotonic() - rested > self.idle:
+                    self.host.release()
+                    rested = math.inf
+            except Exception:  # noqa: BLE001  # a store that cannot be written for a while must not end the desk
+                traceback.print_exc()
+                self._wake.wait(_PAUSE_S)
+                continue
+            if not worked:
+                self._wake.wait(_LOOK_S)
+
+    def _turn(self) -> bool:
+        """Do the next job, if there is one."""
+        self._end_those_that_wait()
+        run = self._unfinished() or self._next()
+        if run is None:
+            return False
+        try:
+            self._do(run)
+        except Exception as error:  # noqa: BLE001  # one job's failure is not that of the next one
+            traceback.print_exc()
+            self._fail_all(run, f"{type(error).__name__}: {error}")
+        return True
 
     def _end_those_that_wait(self) -> None:
         """Cancelled or expired before their turn came."""
         for batch in self._of("cancelling", "in_progress"):
             if batch.run is None and (ends := self._end_of(batch)) is not None:
-                self.store.change(batch, lambda each, ends=ends: each.turn(ends))  # type: ignore[misc]
+                self._hand_out({0: batch}, (), {0: ends})
 
     def _end_of(self, batch: BatchObject) -> BatchStatus | None:
         """How a batch ends that is to end now, whatever it has."""
@@ -166,27 +235,42 @@ class Desk:
 
     def _unfinished(self) -> Run | None:
         for path in sorted(self.store.folder.glob("runs/*/run.json")):
-            try:
-                run = msgspec.json.decode(path.read_bytes(), type=Run)
-            except (OSError, msgspec.DecodeError):
-                self.store.remove_run(path.parent.name)
+            run = self._read_run(path.parent.name)
+            if run is None:
                 continue
             if any(batch.status not in ENDED for batch in self._batches(run).values()):
                 return run
             self.store.remove_run(run.id)
         return None
 
+    def _read_run(self, name: str) -> Run | None:
+        """None where it cannot be read now."""
+        try:
+            return msgspec.json.decode((self.store.run(name) / "run.json").read_bytes(), type=Run)
+        except (OSError, msgspec.DecodeError):
+            return None
+
+    def _wait_again(self, batch: BatchObject, *, alone: bool) -> None:
+        def wait(each: BatchObject) -> None:
+            each.run, each.alone = None, alone
+
+        self.store.change(batch, wait)
+
     def _next(self) -> Run | None:
-        """All that wait, the oldest first, as far as they go together."""
+        """All that wait and that one engine answers, the oldest first, as far as they go together."""
         chosen: list[BatchObject] = []
         for batch in self._of("in_progress"):
             if batch.run is None:
                 requests = sum(each.request_counts.total for each in chosen) + batch.request_counts.total
-                if chosen and requests > MOST_TOGETHER:
-                    break
+                apart = batch.alone or _kind(batch) != _kind(chosen[0]) or chosen[0].alone if chosen else False
+                if chosen and (apart or requests > MOST_TOGETHER):
+                    continue
                 chosen.append(batch)
-        if not chosen or time.time() - self._came < _GATHER_S:
+        now_s = time.monotonic()
+        early = now_s - self._came < _GATHER_S and now_s - (self._first_came or 0.0) < _MOST_GATHER_S
+        if not chosen or (early and not chosen[0].alone):
             return None
+        self._first_came = None
         run = Run(id=new_id("run-"), batches=[batch.id for batch in chosen])
         self.store.run(run.id).mkdir(mode=0o700)
         write_atomically(self.store.run(run.id) / "run.json", msgspec.json.encode(run))
@@ -202,7 +286,7 @@ class Desk:
         """Until all of its batches have ended, or the server has to."""
         folder = self.store.run(run.id)
         job, output = folder / "job.jsonl", folder / "answers.jsonl"
-        lost = 0
+        lost = tried = 0
         while not self._stopping:
             left = {place: batch for place, batch in self._batches(run).items() if batch.status not in ENDED}
             ending = {place: ends for place, batch in left.items() if (ends := self._end_of(batch)) is not None}
@@ -220,9 +304,24 @@ class Desk:
                 lost += 1
                 continue
             ended = ended or Ended(EngineUnavailableError.exit_code, "the process that runs jobs ended too often")
-            if ended.exit_code in (EXIT_OK, EXIT_SOME_LINES_FAILED):
+            code = ended.exit_code
+            if code in (EXIT_OK, EXIT_SOME_LINES_FAILED):
                 self._complete(left, output)
-            elif not self._stopping and not any(self._end_of(batch) for batch in left.values()):
+            elif self._stopping or any(self._end_of(batch) for batch in left.values()):
+                continue
+            elif code in _STOPPED:
+                # Somebody has stopped it who was not asked to: what it has is kept.
+                self._wake.wait(_LOOK_S)
+            elif len(left) > 1 and code in _REFUSED:
+                for batch in left.values():
+                    self._wait_again(batch, alone=True)
+                self.store.remove_run(run.id)
+                return
+            elif code in _PASSING and tried < _RETRIES:
+                tried += 1
+                sys.stderr.write(f"blendrun: a job is tried again: {ended.message}\n")
+                self._wake.wait(_PAUSE_S)
+            else:
                 self._fail_all(run, ended.message)
 
     def _contents(self, left: dict[int, BatchObject]) -> list[tuple[int, Path]] | None:
@@ -243,7 +342,8 @@ class Desk:
 
         def work() -> None:
             try:
-                found.append(self.host.run(self.options(job, output)))
+                owners = len({batch.owner for batch in left.values()})
+                found.append(self.host.run(self.options(job, output, owners)))
             except EngineUnavailableError:
                 return
             except BlendrunError as error:
@@ -253,13 +353,19 @@ class Desk:
         thread.start()
         tail, told = JournalTail(StateFolder(output).journal, errors=True), 0.0
         counts = {place: Counts(total=batch.request_counts.total) for place, batch in left.items()}
-        while thread.is_alive():
-            thread.join(_LOOK_S)
-            self._tell(tail, counts, left)
-            wanted = self._stopping or any(self._end_of(batch) for batch in left.values())
-            if wanted and time.monotonic() - told > _AGAIN_S:
-                told = time.monotonic()
+        try:
+            while thread.is_alive():
+                thread.join(_LOOK_S)
+                self._tell(tail, counts, left)
+                wanted = self._stopping or any(self._end_of(batch) for batch in left.values())
+                if wanted and time.monotonic() - told > _AGAIN_S:
+                    told = time.monotonic()
+                    self.host.stop_run(signal.SIGTERM)
+        finally:
+            # Whatever went wrong here, nothing works on a job that nobody looks after.
+            if thread.is_alive():
                 self.host.stop_run(signal.SIGTERM)
+                thread.join()
         return found[0] if found else None
 
     def _tell(self, tail: JournalTail, counts: dict[int, Counts], left: dict[int, BatchObject]) -> None:
@@ -299,7 +405,7 @@ class Desk:
         targets = {
             place: (folder / f"{each.id}.output", folder / f"{each.id}.errors") for place, each in batches.items()
         }
-        parts = divide(lines, targets)
+        parts = divide(lines, targets, {place: each.endpoint for place, each in batches.items()})
         for place, batch in batches.items():
             output, errors = targets[place]
             part = parts[place]
@@ -337,13 +443,23 @@ class Desk:
         self.store.change(batch, end)
 
     def _fail_all(self, run: Run, message: str) -> None:
-        """What no batch of a job can be blamed for."""
+        """What no batch of a job can be blamed for. Each gets what it has so far."""
         sys.stderr.write(f"blendrun: a job of {len(run.batches)} batches failed: {message}\n")
-        for batch in self._batches(run).values():
-            if batch.status not in ENDED:
-                self._fail(batch, [BatchError(code="engine_error", message=cut(message))])
+        left = {place: batch for place, batch in self._batches(run).items() if batch.status not in ENDED}
+        ends: dict[int, BatchStatus] = {}
+        for place, batch in left.items():
+            ends[place] = "cancelled" if batch.status == "cancelling" else "failed"
+            errors = BatchErrors(data=[BatchError(code="engine_error", message=cut(message))])
+            self.store.change(batch, lambda each, errors=errors: setattr(each, "errors", errors))  # type: ignore[misc]
+        journal = StateFolder(self.store.run(run.id) / "answers.jsonl").journal
+        self._hand_out(left, JournalTail(journal, errors=True).new(), ends)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
     with path.open("rb") as file:
         yield from file
+
+
+def _kind(batch: BatchObject) -> str:
+    """What an engine is to be like for its lines."""
+    return "" if batch.endpoint in _GENERATING else batch.endpoint

@@ -5,7 +5,7 @@ A custom_id is unique in a batch and not among batches, so a line of the job has
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,9 +13,12 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from blendrun.endpoints.apis.registry import APIS
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import ErrorCode
 from blendrun.files import PRIVATE, replacing
 from blendrun.service.objects import Counts
+from blendrun.service.validation import lines_of
 
 _BETWEEN = ":"
 
@@ -33,20 +36,23 @@ def join(contents: Sequence[tuple[int, Path]], job: Path) -> None:
     with replacing(job, PRIVATE) as file:
         for place, content in contents:
             with content.open("rb") as lines:
-                for text in lines:
+                for text in lines_of(lines):
                     if text.strip():
                         line = orjson.loads(text)
                         line["custom_id"] = f"{place}{_BETWEEN}{line['custom_id']}"
                         file.write(orjson.dumps(line) + b"\n")
 
 
-def place_of(custom_id: str) -> int:
-    """Of the batch that a line of a job belongs to."""
-    return int(custom_id.partition(_BETWEEN)[0])
+def place_of(custom_id: object) -> int:
+    """Of the batch that a line of a job belongs to; -1 for none."""
+    place = custom_id.partition(_BETWEEN)[0] if isinstance(custom_id, str) else ""
+    return int(place) if place.isascii() and place.isdecimal() else -1
 
 
-def divide(lines: Iterable[bytes], targets: dict[int, tuple[Path, Path]]) -> dict[int, Part]:
-    """Write lines of a job's answers to the files of their batches: place to output and errors file.
+def divide(
+    lines: Iterable[bytes], targets: Mapping[int, tuple[Path, Path]], urls: Mapping[int, str]
+) -> dict[int, Part]:
+    """Write lines of a job's answers to the files of their batches: place to output and errors file, and to url.
 
     Raises OSError.
     """
@@ -65,7 +71,7 @@ def divide(lines: Iterable[bytes], targets: dict[int, tuple[Path, Path]]) -> dic
             output, errors = files[place]
             failed = line.get("error") is not None
             (errors if failed else output).write(_as_openai(line) + b"\n")
-            _count(parts[place], line, failed)
+            _count(parts[place], urls[place], line, failed)
     return parts
 
 
@@ -73,7 +79,7 @@ def expire(content: Path, answered: set[str], errors: Path) -> int:
     """Add an error line for each request of a batch that has no answer. Returns how many. Raises OSError."""
     count = 0
     with content.open("rb") as lines, errors.open("ab") as file:
-        for text in lines:
+        for text in lines_of(lines):
             if not text.strip():
                 continue
             name = orjson.loads(text)["custom_id"]
@@ -105,16 +111,28 @@ def _as_openai(line: dict[str, Any]) -> bytes:
     return orjson.dumps(line)
 
 
-def _count(part: Part, line: dict[str, Any], failed: bool) -> None:
+def _count(part: Part, url: str, line: dict[str, Any], failed: bool) -> None:
     part.counts.total += 1
     if failed:
         part.counts.failed += 1
         return
     part.counts.completed += 1
     body = (line.get("response") or {}).get("body")
-    usage = body.get("usage") if isinstance(body, dict) else None
-    if isinstance(usage, dict):
-        part.usage["input"] += int(usage.get("prompt_tokens") or usage.get("input_tokens") or 0)
-        part.usage["output"] += int(usage.get("completion_tokens") or usage.get("output_tokens") or 0)
-        details = usage.get("prompt_tokens_details") or usage.get("input_tokens_details") or {}
-        part.usage["cached"] += int(details.get("cached_tokens") or 0)
+    if not isinstance(body, dict):
+        return
+    for name, tokens in zip(part.usage, _tokens(url, body), strict=True):
+        part.usage[name] += tokens
+
+
+def _tokens(url: str, body: dict[str, Any]) -> tuple[int, int, int]:
+    """Of the prompt, cached ones, of the answer; 0 for what a server says otherwise."""
+    if url in ENDPOINTS:
+        try:
+            usage = ENDPOINTS[url].usage(body)
+        except ValueError:
+            return 0, 0, 0
+        return usage.prompt, usage.cached, usage.output
+    facts = APIS[url].facts(body) if url in APIS else None
+    told = (0, 0, 0) if facts is None else (facts.prompt, facts.cached, facts.output)
+    prompt, cached, output = (each if type(each) is int and each > 0 else 0 for each in told)
+    return prompt, cached, output

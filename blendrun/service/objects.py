@@ -15,7 +15,7 @@ BatchStatus = Literal[
 # What ends a batch for good.
 ENDED: tuple[BatchStatus, ...] = ("failed", "completed", "expired", "cancelled")
 # Fields that nobody else's business are.
-_OWN = ("owner", "run", "number")
+_OWN = ("owner", "run", "number", "alone")
 
 
 class FileObject(msgspec.Struct, kw_only=True):
@@ -57,7 +57,8 @@ class BatchErrors(msgspec.Struct, kw_only=True):
 
 
 class BatchObject(msgspec.Struct, kw_only=True):
-    """owner: as of a file. run: the job that it is a part of, once it is one. number: later ones have larger ones.
+    """owner: as of a file. run: the job that it is a part of, once it is one. alone:
+    whether that is to have no other part. number: later ones have larger ones.
     Times: seconds since 1970; expires_at: when it has to be done.
     """
 
@@ -71,6 +72,7 @@ class BatchObject(msgspec.Struct, kw_only=True):
     status: BatchStatus = "validating"
     number: int = 0
     run: str | None = None
+    alone: bool = False
     model: str | None = None
     object: Literal["batch"] = "batch"
     errors: BatchErrors | None = None

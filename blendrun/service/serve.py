@@ -6,7 +6,7 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -47,15 +47,15 @@ def serve(asked: ServeOptions) -> None:
     except ImportError as error:
         raise UsageError(f"serve needs {error.name}, which SGLang brings: see `blendrun doctor`") from error
 
-    def options(job: Path, output: Path) -> RunOptions:
+    def options(job: Path, output: Path, owners: int) -> RunOptions:
         # A batch that ended early is no longer in the job.
         fixed = {"inputs": (str(job),), "output": output, "accept_changes": True}
-        if len(asked.keys) > 1:
+        if owners > 1:
             # A copy is marked as one, and names the request that was asked: another key's, perhaps.
             fixed["dedupe"] = "off"
         return RunOptions.of({**asked.run, **fixed})
 
-    label = options(Path("job"), Path("answers")).label
+    label = options(Path("job"), Path("answers"), 1).label
     store = Store(asked.store)
     keys = asked.keys or (_own_key(asked.store / "key"),)
     desk = Desk(store, options, asked.limits, asked.idle)
@@ -93,6 +93,10 @@ def _own_key(path: Path) -> str:
     return key
 
 
-def key_of_environment() -> tuple[str, ...]:
-    """Keys in BLENDRUN_API_KEY, between commas."""
-    return tuple(each.strip() for each in os.environ.get("BLENDRUN_API_KEY", "").split(",") if each.strip())
+def keys_of(given: Sequence[str] | None) -> tuple[str, ...]:
+    """Those on the command line, or those in BLENDRUN_API_KEY (between commas). Raises UsageError for empty ones."""
+    keys = [each.strip() for each in given or ()]
+    if not all(keys):
+        raise UsageError("--api-key is empty: give one that is not, or leave it out and a key is made")
+    named = (each.strip() for each in os.environ.get("BLENDRUN_API_KEY", "").split(","))
+    return tuple(keys) or tuple(each for each in named if each)

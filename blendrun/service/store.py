@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from blendrun.errors import OutputUnavailableError, unwritable
 from blendrun.files import PRIVATE, write_atomically
-from blendrun.service.objects import BatchObject, FileObject, new_id, now
+from blendrun.service.objects import ENDED, BatchObject, FileObject, new_id, now
 
 _Object = TypeVar("_Object", FileObject, BatchObject)
 
@@ -92,18 +92,35 @@ class Store:
             path.unlink(missing_ok=True)
             raise
 
-    def delete_file(self, file: FileObject) -> None:
+    def delete_file(self, file: FileObject) -> bool:
+        """Whether it is gone: one that a batch is still to be answered from stays."""
         with self._guard:
+            waiting = [batch for batch in self.batches.values() if batch.status not in ENDED]
+            if any(batch.input_file_id == file.id for batch in waiting):
+                return False
             self.files.pop(file.id, None)
             (self.folder / "files" / f"{file.id}.json").unlink(missing_ok=True)
             self.content(file).unlink(missing_ok=True)
+        return True
 
-    def add_batch(self, batch: BatchObject) -> None:
+    def add_batch(self, batch: BatchObject) -> bool:
+        """Whether it is there now: its file may have gone meanwhile."""
         with self._guard:
+            if batch.input_file_id not in self.files:
+                return False
             self._numbers += 1
             batch.number = self._numbers
             self._keep("batches", batch)
             self.batches[batch.id] = batch
+        return True
+
+    def all_files(self) -> list[FileObject]:
+        with self._guard:
+            return list(self.files.values())
+
+    def all_batches(self) -> list[BatchObject]:
+        with self._guard:
+            return list(self.batches.values())
 
     def change(self, batch: BatchObject, how: Callable[[BatchObject], None]) -> None:
         """Change a batch and keep it."""
@@ -120,7 +137,7 @@ class Store:
     def _sweep(self) -> None:
         """Contents of uploads that a kill ended."""
         for path in (self.folder / "files").glob("*.content"):
-            if path.stem not in self.files:
+            if not path.with_suffix(".json").exists():
                 path.unlink(missing_ok=True)
 
 

@@ -27,7 +27,7 @@ LINES = 24
 # By turns: the model, and its adapter.
 MODELS = ("default", "sql")
 # Long enough for a kill in the middle.
-TOKENS = 400
+TOKENS = 250
 STALL_S = 10
 
 

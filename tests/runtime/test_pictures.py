@@ -213,7 +213,9 @@ def test_equal_pictures_share_their_prefix_and_others_do_not(seen: Seen) -> None
     assert cached["large"] < 8 and min(cached["small"], cached["messages"]) < 8
     # Fetched ones come when they come: what one was to find another finds. What an address has is no part of the plan.
     del cached["address"]
-    assert abs(sum(cached.values()) - sum(seen.records[name]["planned_hit"] for name in cached)) < 16
+    # Of requests that come in together one may not find the other's: a picture's tokens at most.
+    planned = sum(seen.records[name]["planned_hit"] for name in cached)
+    assert abs(sum(cached.values()) - planned) < COUNTS["cat"] + 8
 
 
 @pytest.mark.parametrize("name", BAD)

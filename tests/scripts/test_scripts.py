@@ -38,6 +38,8 @@ SMALL = {
 }
 # They start engines, or answer to nobody but a machine: what they call is tested where it lives.
 WITH_AN_ENGINE = (
+    "bench/endpoints.py",
+    "bench/equal.py",
     "bench/feeding.py",
     "bench/learned_steps.py",
     "bench/learning.py",

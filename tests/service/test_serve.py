@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,7 +32,7 @@ ANSWER = {"choices": [{"message": {"role": "assistant", "content": "yes"}, "fini
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     store = tmp_path_factory.mktemp("serve") / "store"
-    limits = ("--max-lines", "50", "--max-file-bytes", "20000")
+    limits = ("--max-lines", "50", "--max-file-bytes", "20000", "--max-line-bytes", "4000")
     with serving(store, "--engine", "replay", *KEYS, *limits) as found:
         yield found
 
@@ -92,6 +94,9 @@ class TestBatches:
             (lines(["a"]).replace(b"POST", b"GET"), "invalid_method", 1),
             (b"\n \n", "empty_file", None),
             (lines([str(place) for place in range(51)]), "too_many_tasks", None),
+            (lines(["x" * 500]), "invalid_custom_id", 1),
+            (lines(["a"], user="x" * 5000), "line_too_long", 1),
+            (b'{"custom_id":"a","x":' + b"[" * 300 + b"]" * 300 + b"}\n", "invalid_json_line", 1),
         ],
     )
     def test_files_that_are_no_batch(self, client: OpenAI, content: bytes, code: str, line: int | None) -> None:
@@ -100,6 +105,18 @@ class TestBatches:
         assert found.errors is not None
         assert found.errors.data is not None
         assert [(each.code, each.line) for each in found.errors.data] == [(code, line)]
+
+    def test_batches_that_need_two_engines_are_two_jobs(self, client: OpenAI) -> None:
+        content = json.dumps({"custom_id": "v", "url": "/v1/embeddings", "body": {"input": "hi"}}).encode() + b"\n"
+        file = client.files.create(file=("v.jsonl", io.BytesIO(content)), purpose="batch")
+        chat = batch(client, lines(["c"]))
+        vectors = client.batches.create(input_file_id=file.id, endpoint="/v1/embeddings", completion_window="24h")
+        assert ids_of(client, ended(client, chat).output_file_id) == ["c"]
+        assert ids_of(client, ended(client, vectors).output_file_id) == ["v"]
+
+    def test_a_mark_of_order_is_no_part_of_the_first_line(self, client: OpenAI) -> None:
+        found = ended(client, batch(client, b"\xef\xbb\xbf" + lines(["a", "b"])))
+        assert ids_of(client, found.output_file_id) == ["a", "b"]
 
     def test_lists_have_pages(self, client: OpenAI) -> None:
         asked = [batch(client, lines(["a"])) for _ in range(3)]
@@ -111,6 +128,9 @@ class TestBatches:
         assert files.data[0].created_at <= files.data[1].created_at
         with pytest.raises(openai.NotFoundError):
             client.batches.list(after="batch_x")
+        for wrong in ("limit=0", "limit=many", "limit=-4", "limit=101", "order=up"):
+            headers = {"Authorization": "Bearer first-key"}
+            assert httpx.get(f"{client.base_url}batches?{wrong}", headers=headers).status_code == 400
 
 
 class TestRefused:
@@ -188,6 +208,12 @@ class TestRefused:
         assert done.returncode == 73
         assert "another server works on" in done.stderr
 
+    @pytest.mark.parametrize("keys", [("--api-key", ""), ("--api-key", "a", "--api-key", " ")])
+    def test_an_empty_key_lets_nobody_in(self, tmp_path: Path, keys: tuple[str, ...]) -> None:
+        command = [sys.executable, "-m", "blendrun", "serve", "--engine", "replay", "--port", "0", *keys]
+        done = subprocess.run([*command, "--store", tmp_path / "store"], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, "--api-key is empty" in done.stderr) == (2, True)
+
     def test_the_page_and_what_needs_no_key(self, server: Server) -> None:
         page = httpx.get(server.address)
         assert page.status_code == 200
@@ -253,6 +279,66 @@ class TestOnTheWay:
             first = json.loads(client.files.content(found.error_file_id).text.splitlines()[0])
             assert first["error"]["code"] == "batch_expired"
 
+    def test_the_file_of_a_batch_that_goes_on_stays(self, tmp_path: Path) -> None:
+        slow = Slow(0)
+        with answering("m", slow) as address, serving(tmp_path / "store", "--engine", address, *KEYS) as server:
+            client = server.client("first-key")
+            asked = batch(client, lines(NAMES))
+            while not slow.asked:
+                time.sleep(0.05)
+            with pytest.raises(openai.ConflictError, match="still to be answered from this file"):
+                client.with_options(max_retries=0).files.delete(asked.input_file_id)
+            slow.go.set()
+            ended(client, asked)
+            assert client.files.delete(asked.input_file_id).deleted
+
+    def test_one_that_expires_before_its_turn_has_an_error_for_each_request(self, tmp_path: Path) -> None:
+        slow = Slow(0)
+        with answering("m", slow) as address, serving(tmp_path / "store", "--engine", address, *KEYS) as server:
+            client = server.client("first-key")
+            running = batch(client, lines(NAMES))
+            while not slow.asked:
+                time.sleep(0.05)
+            late = batch(client, lines(["l"]), window="1s")
+            time.sleep(1.5)
+            slow.go.set()
+            assert ended(client, running).status == "completed"
+            found = ended(client, late)
+            assert (found.status, ids_of(client, found.error_file_id)) == ("expired", ["l"])
+
+    def test_who_runs_the_jobs_is_stopped_and_what_it_had_is_kept(self, tmp_path: Path) -> None:
+        slow = Slow(4)
+        with answering("m", slow) as address, serving(tmp_path / "store", "--engine", address, *KEYS) as server:
+            client = server.client("first-key")
+            asked = batch(client, lines(MANY))
+            reached(client, asked, ("in_progress",), completed=3)
+            host = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+            (pid,) = [int(word) for path in host for word in path.read_text().split()]
+            os.kill(pid, signal.SIGTERM)
+            slow.go.set()
+            assert ids_of(client, ended(client, asked).output_file_id) == MANY
+
+    @pytest.mark.parametrize("damage", ["emptied", "gone"])
+    def test_a_note_of_a_job_that_is_lost_costs_no_batch(self, tmp_path: Path, damage: str) -> None:
+        slow = Slow(4)
+        with answering("m", slow) as address:
+            words = ("--engine", address, *KEYS)
+            with serving(tmp_path / "store", *words) as server:
+                client = server.client("first-key")
+                asked = batch(client, lines(NAMES))
+                reached(client, asked, ("in_progress",), completed=3)
+                slow.go.set()
+                server.end(signal.SIGKILL)
+            (note,) = (tmp_path / "store" / "runs").glob("*/run.json")
+            if damage == "gone":
+                shutil.rmtree(note.parent, ignore_errors=True)
+            else:
+                note.write_bytes(b"")
+            with serving(tmp_path / "store", *words) as server:
+                assert (
+                    ids_of(server.client("first-key"), ended(server.client("first-key"), asked).output_file_id) == NAMES
+                )
+
     def test_a_server_that_is_killed_goes_on_where_it_was(self, tmp_path: Path) -> None:
         slow = Slow(4)
         with answering("m", slow) as address:
@@ -263,8 +349,9 @@ class TestOnTheWay:
                 reached(client, running, ("in_progress",), completed=3)
                 # One that has not had its turn, and one whose file is not a batch.
                 waiting, bad = batch(client, lines(["w"])), batch(client, b"nope\n")
+                # Who ran its job sees that it is gone, and ends with what is in flight.
+                threading.Timer(0.3, slow.go.set).start()
                 server.end(signal.SIGKILL)
-            slow.go.set()
             with serving(tmp_path / "store", *words) as server:
                 client = server.client("first-key")
                 assert ids_of(client, ended(client, running).output_file_id) == NAMES
