@@ -75,6 +75,8 @@ def _makings(settings: EngineSettings) -> dict[str, Any]:
         "platform": settings.platform,
         "threads": settings.threads,
         "model_name": settings.model_name,
+        # Files that were overwritten are another model at the same path.
+        "identity": settings.identity,
         "overlap": settings.overlap,
         "arguments": arguments,
         "variables": variables,

@@ -57,6 +57,7 @@ class TestTake:
             {"model_path": "other"},
             {"threads": 2},
             {"model_name": "other"},
+            {"identity": "other"},
             {"trust_remote_code": True},
             {"server_args": {"max_total_tokens": 1000}},
             {"server_args": {"lora_paths": ["a=b"]}},
