@@ -10,15 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import blendrun
-from blendrun.backends.host import Host
+from blendrun.backends import host_process
+from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunOptions
+from blendrun.engine.kept import KeptEngines
 from blendrun.errors import BlendrunError, EngineUnavailableError, UsageError
+from blendrun.runner.stop import Stopped, stop_error
 from tests.answering_server import answering
 from tests.command import ids, write_jobs
 
@@ -299,6 +303,40 @@ class TestHost:
             host.release()
         finally:
             host.close()
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+    def test_a_signal_from_before_it_has_begun_stops_a_run(self, tmp_path: Path, number: int, code: int) -> None:
+        jobs, host, ended = write_jobs(tmp_path / "jobs.jsonl", 5), Host(), list[int]()
+        assert not host.stop_run(), "nothing runs"
+        try:
+            with answering("m", lambda *_: time.sleep(3600)) as address:
+                given = {"inputs": (str(jobs),), "engine": address, "output": tmp_path / "out.jsonl"}
+                options = RunOptions.of({**given, "drain_timeout": 0.1})
+                thread = threading.Thread(target=lambda: ended.append(host.run(options).exit_code))
+                thread.start()
+                while not host.stop_run(number):
+                    time.sleep(0.001)
+                thread.join()
+        finally:
+            host.close()
+        assert ended == [code]
+
+    def test_a_signal_at_any_time_of_a_run_is_how_it_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        given = {"engine": "replay", "inputs": ("none",)}
+        ended = host_process._run(given, lambda: os.kill(os.getpid(), signal.SIGTERM), KeptEngines())
+        assert ended.exit_code == 75
+        assert signal.getsignal(signal.SIGTERM) == before
+
+        @contextmanager
+        def late() -> Iterator[None]:
+            yield
+            raise Stopped(stop_error(signal.SIGTERM))
+
+        # As handlers are given back.
+        monkeypatch.setattr(host_process, "stopping_by_exception", late)
+        monkeypatch.setattr(host_process, "_ended", lambda *_: Ended(0))
+        assert host_process._run(given, lambda: None, KeptEngines()).exit_code == 75
 
     def test_one_that_is_killed_is_told_and_the_next_run_has_another(self, tmp_path: Path) -> None:
         jobs, host, killed = write_jobs(tmp_path / "jobs.jsonl", 5), Host(), threading.Event()
