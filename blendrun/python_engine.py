@@ -12,7 +12,8 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,11 +21,12 @@ import orjson
 
 from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunArguments, RunOptions
-from blendrun.errors import EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError, UsageError
+from blendrun.errors import EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError, ErrorCode, UsageError
 from blendrun.scratch import Scratch
 from blendrun.store.folder import StateFolder
 from blendrun.store.journal_tail import JournalTail
 from blendrun.store.summary import read as read_summary
+from blendrun.turn import Caller, Turn, this_caller
 
 Answer = dict[str, Any]
 _GENERATE, _CHAT, _EMBEDDINGS = "/generate", "/v1/chat/completions", "/v1/embeddings"
@@ -86,7 +88,7 @@ class Engine:
         self._given["engine_args"] = {**self._given.get("engine_args", {}), **engine_args}
         self._scratch = Scratch.make()
         self._host = Host()
-        self._calls, self._turn = 0, threading.Lock()
+        self._calls, self._turn = 0, Turn()
         self._finalizer = weakref.finalize(self, _end, self._host, self._scratch)
         try:
             self._options(Path("job"), Path("answers"))
@@ -155,43 +157,65 @@ class Engine:
         requests: texts, bodies with `text` or `input_ids` (SGLang's) or `messages` (a chat), or whole lines with `url`
         and `body`.
         """
+        return self._stream(requests, None, threading.Event())
+
+    def _stream(
+        self, requests: Iterable[str | Mapping[str, Any]], reader: Caller | None, unwanted: threading.Event
+    ) -> Generator[tuple[int, Answer]]:
+        """reader: who may not wait for this stream's end; None for whoever calls. unwanted: ends it."""
         lines = [_line(request) for request in requests]
-        with self._turn:
+        with self._turn.taken(unwanted, reader):
             folder = self._folder()
             try:
-                yield from self._finishing(lines, folder)
+                for found in self._finishing(lines, folder, unwanted):
+                    self._turn.reader = reader or this_caller()
+                    yield found
+                    self._turn.reader = reader
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
 
     async def async_generate(self, *args: Any, **kwargs: Any) -> Any:
         """`generate` beside a running event loop."""
-        return await asyncio.to_thread(self.generate, *args, **kwargs)
+        return await self._beside(self.generate, *args, **kwargs)
 
     async def async_chat(self, *args: Any, **kwargs: Any) -> Any:
         """`chat` beside a running event loop."""
-        return await asyncio.to_thread(self.chat, *args, **kwargs)
+        return await self._beside(self.chat, *args, **kwargs)
 
     async def async_encode(self, *args: Any, **kwargs: Any) -> Any:
         """`encode` beside a running event loop."""
-        return await asyncio.to_thread(self.encode, *args, **kwargs)
+        return await self._beside(self.encode, *args, **kwargs)
+
+    async def _beside(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        self._turn.refuse_reader()
+        return await asyncio.to_thread(call, *args, **kwargs)
 
     async def async_stream(self, requests: Iterable[str | Mapping[str, Any]]) -> AsyncIterator[tuple[int, Answer]]:
         """`stream` beside a running event loop."""
-        answers = self.stream(requests)
-        while (found := await asyncio.to_thread(next, answers, None)) is not None:
-            yield found
+        self._turn.refuse_reader()
+        unwanted, loop = threading.Event(), asyncio.get_running_loop()
+        answers = self._stream(requests, this_caller(), unwanted)
+        # A thread of its own: calls that wait for their turn may have all that the loop has.
+        with ThreadPoolExecutor(1, "blendrun-answers") as own:
+            try:
+                while (found := await loop.run_in_executor(own, next, answers, None)) is not None:
+                    yield found
+            finally:
+                unwanted.set()
+                await loop.run_in_executor(own, answers.close)
 
     def _run(self, lines: list[tuple[str, Answer]]) -> list[Answer]:
         """Bodies of the answers, in order. Raises RequestsFailedError."""
         if not lines:
             return []
-        with self._turn:
+        with self._turn.taken():
             folder = self._folder()
             try:
                 output = folder / "answers.jsonl"
-                self._written(lines, folder)
-                self._settle(self._host_run(folder, output), output)
-                found = _answers(output, len(lines))
+                refused = self._written(lines, folder)
+                if len(refused) < len(lines):
+                    self._settle(self._host_run(folder, output), output)
+                found = _answers(output, len(lines), refused)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         failed = [place for place, answer in enumerate(found) if "error" in answer and len(answer) == 1]
@@ -206,42 +230,56 @@ class Engine:
             return self._host.run(self._options(folder / "job.jsonl", output))
         except KeyboardInterrupt:
             # The engine was stopped in the middle of it; nothing of it is to stay.
-            self._host.close()
+            self._host.end_process()
             raise
 
-    def _finishing(self, lines: list[tuple[str, Answer]], folder: Path) -> Iterator[tuple[int, Answer]]:
+    def _finishing(
+        self, lines: list[tuple[str, Answer]], folder: Path, unwanted: threading.Event
+    ) -> Iterator[tuple[int, Answer]]:
         output, ended = folder / "answers.jsonl", list[Ended | BaseException]()
-        self._written(lines, folder)
+        refused = self._written(lines, folder)
+        if len(refused) == len(lines):
+            yield from refused.items()
+            return
         tail, given = JournalTail(StateFolder(output).journal, errors=True), set[int]()
+
+        # Not the thread's own end: an interrupt in `join` takes it for dead while it still runs (Python 3.11).
+        finished = threading.Event()
 
         def work() -> None:
             try:
                 ended.append(self._host.run(self._options(folder / "job.jsonl", output)))
             except BaseException as error:  # noqa: BLE001  # raised below, where the caller is
                 ended.append(error)
+            finally:
+                finished.set()
 
-        thread = threading.Thread(target=work, name="blendrun-stream", daemon=True)
-        thread.start()
+        threading.Thread(target=work, name="blendrun-stream", daemon=True).start()
         try:
-            while True:
-                done = not thread.is_alive()
+            while not unwanted.is_set():
+                done = finished.is_set()
                 for text in tail.new():
                     place, answer = _placed(text)
                     given.add(place)
                     yield place, answer
                 if done:
                     break
-                thread.join(_LOOK_S)
+                finished.wait(_LOOK_S)
+        except KeyboardInterrupt:
+            self._host.end_process()
+            raise
         finally:
-            if thread.is_alive():
+            told = False
+            while not finished.wait(_LOOK_S if not told else None):
                 # Whoever took the answers wants no more of them.
-                self._host.stop_run()
-                thread.join()
+                told = self._host.stop_run()
+        if unwanted.is_set():
+            return
         if isinstance(ended[0], BaseException):
             raise ended[0]
         self._settle(ended[0], output)
         # Lines that no engine was asked.
-        for place, answer in enumerate(_answers(output, len(lines))):
+        for place, answer in enumerate(_answers(output, len(lines), refused)):
             if place not in given:
                 yield place, answer
 
@@ -254,11 +292,18 @@ class Engine:
         folder.mkdir()
         return folder
 
-    def _written(self, lines: list[tuple[str, Answer]], folder: Path) -> None:
+    def _written(self, lines: list[tuple[str, Answer]], folder: Path) -> dict[int, Answer]:
+        """By place, what those are answered that no line can hold."""
+        refused: dict[int, Answer] = {}
         with (folder / "job.jsonl").open("wb") as file:
             for place, (url, body) in enumerate(lines):
                 line = {"custom_id": str(place), "method": "POST", "url": url, "body": body}
-                file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+                try:
+                    file.write(orjson.dumps(line, option=orjson.OPT_SERIALIZE_NUMPY) + b"\n")
+                except orjson.JSONEncodeError as error:
+                    message = f"the request cannot be written as JSON: {error}"
+                    refused[place] = {"error": {"code": str(ErrorCode.INVALID_REQUEST), "message": message}}
+        return refused
 
     def _options(self, job: Path, output: Path) -> RunOptions:
         if taken := {"inputs", "output", "shard", "limit"} & self._given.keys():
@@ -336,9 +381,9 @@ def _line(request: str | Mapping[str, Any]) -> tuple[str, Answer]:
     raise UsageError(f"a request has `text`, `input_ids`, `messages`, or `url` and `body`, not {list(request)}")
 
 
-def _answers(output: Path, count: int) -> list[Answer]:
-    """Of each request, from the files of a run that is done."""
-    found: list[Answer] = [{} for _ in range(count)]
+def _answers(output: Path, count: int, refused: Mapping[int, Answer]) -> list[Answer]:
+    """Of each request, from the files of a run that is done. refused: of those that were not in it."""
+    found: list[Answer] = [refused.get(place, {}) for place in range(count)]
     for path in (output, StateFolder(output).errors):
         if path.exists():
             with path.open("rb") as file:

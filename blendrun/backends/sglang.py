@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -44,7 +45,7 @@ from blendrun.runner.dispatch import scheduler_settings
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.strict import JobCheck
 from blendrun.store.folder import StateFolder
-from blendrun.tokens.load import template_reranks, template_shows_tools
+from blendrun.tokens.load import own_template, template_reranks, template_shows_tools
 
 # Share of a job's prompt tokens that a cache must hold to be worth its room and its steps.
 _WORTH_CACHING = 0.05
@@ -104,14 +105,24 @@ def engine_settings(
     model: ResolvedModel, platform: Platform, threads: int, given: dict[str, Any], trust_remote_code: bool = False
 ) -> EngineSettings:
     """Settings of an engine. given: SGLang's arguments; they win over what the model's card asks for."""
+    arguments = _parsers(model) | given
     return EngineSettings(
         model_path=str(model.path),
         platform=platform,
         threads=threads,
         trust_remote_code=trust_remote_code,
-        server_args=_parsers(model) | given,
+        server_args=arguments,
         model_name=model.name,
+        identity=_identity(model, arguments),
     )
+
+
+def _identity(model: ResolvedModel, arguments: dict[str, Any]) -> str:
+    """Of the model, its template and its adapters: equal where an engine that has loaded them would load the same."""
+    adapters = identities(arguments).get("adapters", {})
+    template = own_template(model.path, arguments.get("chat_template")) or ""
+    digest = blake2b(template.encode("utf-8", "replace"), digest_size=16).hexdigest()
+    return " ".join((model.identity, digest, *(f"{name}={found}" for name, found in sorted(adapters.items()))))
 
 
 def _no_pairs(model: ResolvedModel, arguments: dict[str, Any]) -> str | None:

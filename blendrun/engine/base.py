@@ -188,7 +188,8 @@ class EngineSettings(msgspec.Struct, frozen=True):
 
     model_path: folder (or GGUF file where the platform loads one). server_args: SGLang's own arguments, which win
     over blendrun's defaults. threads: CPU threads for the arithmetic (CPU platform only). model_name: what answers call
-    the model; "" for what SGLang calls it.
+    the model; "" for what SGLang calls it. identity: of the weights behind these paths, which may change; "" where
+    nobody looked.
     overlap: what runs beside what (`engine.overlap`, which also says where a mode is refused).
     """
 
@@ -200,6 +201,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     scheduler: SchedulerSettings = SchedulerSettings()
     overlap: OverlapMode = "exclusive"
     model_name: str = ""
+    identity: str = ""
 
 
 class Engine(Protocol):

@@ -45,7 +45,7 @@ class NextJob(msgspec.Struct, frozen=True, tag="next_job"):
 
 
 class Flushed(msgspec.Struct, frozen=True, tag="flushed"):
-    """Whether it is forgotten."""
+    """Whether it is forgotten, and the next job's settings are taken."""
 
     done: bool
 

@@ -46,6 +46,11 @@ class Child:
         return self.scratch / "early.log"
 
     @property
+    def kept_log(self) -> Path:
+        """Of one that outlives a job, whose folder may be removed: all that it prints."""
+        return self.scratch / "engine.log"
+
+    @property
     def lives(self) -> bool:
         """Whether the process, or one that it started, still runs."""
         return self.process.poll() is None or _group_lives(self.process.pid)

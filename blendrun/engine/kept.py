@@ -7,7 +7,6 @@ job (`engine.scheduler.plugin.Jobs`), so an engine that is kept is made for all 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -23,11 +22,10 @@ _SIZES = ("max_running_requests", "cuda_graph_max_bs_decode", "mem_fraction_stat
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """An engine without work. child: its process. info: what it said of itself. log: file that it prints to."""
+    """An engine without work. child: its process. info: what it said of itself."""
 
     child: Child
     info: EngineInfo
-    log: Path
 
 
 class KeptEngines:
@@ -75,6 +73,8 @@ def _makings(settings: EngineSettings) -> dict[str, Any]:
         "platform": settings.platform,
         "threads": settings.threads,
         "model_name": settings.model_name,
+        # Files that were overwritten are another model at the same path.
+        "identity": settings.identity,
         "overlap": settings.overlap,
         "arguments": arguments,
         "variables": variables,

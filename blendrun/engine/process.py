@@ -26,6 +26,7 @@ from blendrun.engine.channel import (
 )
 from blendrun.engine.child import REAP_TIMEOUT_S, Child, start_child
 from blendrun.engine.kept import Kept, KeptEngines, for_any_plan
+from blendrun.engine.log_copy import LogCopy
 from blendrun.engine.loopback import loopback
 from blendrun.engine.scheduler.plugin import NEXT_VARIABLE
 from blendrun.engine.settings import settings_environment
@@ -51,9 +52,9 @@ _KILL_COUNTERS = (Path("/proc/vmstat"), Path("/sys/fs/cgroup/memory.events"))
 class SglangEngine:
     """SGLang in a child process group of its own. Keeps `blendrun.engine.base.Engine`.
 
-    log_file takes everything the engine prints; its tail is part of the error when the engine dies. early: gives a
-    process that has been started before, or None. kept: where it may come from, and is left once it has nothing to do;
-    None: it is ended then.
+    log_file takes everything the engine prints as long as this has it; its tail is part of the error when the engine
+    dies. early: gives a process that has been started before, or None. kept: where it may come from, and is left once
+    it has nothing to do; None: it is ended then.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class SglangEngine:
         self._channel: Channel[FromEngine] | None = None
         self._ready = False
         self._log_start = 0
+        self._copy: LogCopy | None = None
         self._kills_before = 0
 
     @property
@@ -92,19 +94,19 @@ class SglangEngine:
             if (info := await self._taken_over(kept)) is not None:
                 return info
             await self.stop()
-        self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
-        self._kills_before = _kernel_kills()
+        self._begin_log()
         try:
             child = self._child = self._started()
         except OSError as error:
             raise EngineUnavailableError(f"the engine process could not be started: {error}") from error
         listener(PhaseStarted("load", "import"))
         channel = self._channel = await self._connected(child)
-        variables = settings_environment(self._settings) | loopback(self._settings, child.scratch)
+        variables, log = settings_environment(self._settings) | loopback(self._settings, child.scratch), self._log_file
         if self._kept is not None:
+            log, self._copy = child.kept_log, LogCopy(child.kept_log, self._log_file)
             variables[NEXT_VARIABLE] = str(child.scratch / "next-job.json")
         try:
-            await channel.send(Configure(self._settings, variables, str(self._log_file.absolute())))
+            await channel.send(Configure(self._settings, variables, str(log.absolute())))
         except ConnectionError as error:
             raise await self._death("the engine did not start") from error
         while (message := await channel.receive()) is not None:
@@ -126,9 +128,11 @@ class SglangEngine:
 
     async def _taken_over(self, kept: Kept) -> EngineInfo | None:
         """What an engine that was kept says of itself; None for one that cannot go on."""
-        self._child, self._log_file, self._info = kept.child, kept.log, kept.info
-        self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
-        self._kills_before = _kernel_kills()
+        self._child, self._info = kept.child, kept.info
+        self._begin_log()
+        with contextlib.suppress(OSError):
+            self._make_log()
+        self._copy = LogCopy(kept.child.kept_log, self._log_file)
         self._channel = await self._connected(kept.child)
         await self._send(NextJob(self._scheduler))
         while (message := await self._channel.receive()) is not None:
@@ -140,10 +144,18 @@ class SglangEngine:
                 break
         return None
 
+    def _begin_log(self) -> None:
+        """What is there already was said by others."""
+        self._log_start = self._log_file.stat().st_size if self._log_file.exists() else 0
+        self._kills_before = _kernel_kills()
+
+    def _make_log(self) -> None:
+        os.close(os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+
     def _started(self) -> Child:
         """A process that waits for its settings: one that was started early and fits, or a new one."""
         # Where it cannot be written, that is said before anything is started for it.
-        os.close(os.open(self._log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        self._make_log()
         wanted = (self._settings.platform, self._settings.threads)
         while (child := self._early()) is not None:
             if child.lives and (child.platform, child.threads) == wanted:
@@ -200,6 +212,7 @@ class SglangEngine:
             self._channel.close()
             self._channel = None
         if self._is_kept():
+            self._end_copy()
             return
         # Forgotten only once it is gone: a cancelled stop must leave the next one something to kill.
         if (child := self._child) is not None:
@@ -211,15 +224,22 @@ class SglangEngine:
                 await self._gone(child, REAP_TIMEOUT_S)
             child.connection.close()
             self._keep_early_log(child)
+            self._end_copy()
             child.clear()
             self._child, self._ready = None, False
+
+    def _end_copy(self) -> None:
+        """The job's log has all of it then."""
+        if self._copy is not None:
+            self._copy.close()
+            self._copy = None
 
     def _is_kept(self) -> bool:
         """Whether it was left for the next job."""
         child, info = self._child, self._info
         if self._kept is None or child is None or info is None or not (self._ready and self._idle and child.lives):
             return False
-        self._kept.leave(self._settings, Kept(child, info, self._log_file))
+        self._kept.leave(self._settings, Kept(child, info))
         self._child, self._ready = None, False
         return True
 

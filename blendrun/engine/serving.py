@@ -24,7 +24,6 @@ from pydantic import ValidationError
 
 from blendrun.endpoints.adapters import adapter_of
 from blendrun.endpoints.base import ServingPath
-from blendrun.endpoints.fields import refuse_field
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine import sglang_names
 from blendrun.engine.answers import asked_of_sglang, completed
@@ -34,6 +33,7 @@ from blendrun.engine.outcome import answer_of, code_of, result_of
 from blendrun.engine.reading import Reading, ReadManager, as_object, told_usage
 from blendrun.engine.scheduler.planned import attach_plan
 from blendrun.engine.sglang_names import GRAMMAR_DEAD_END, GRAMMARS
+from blendrun.engine.token_ids import check_token_ids
 from blendrun.errors import ErrorCode, LineError
 
 # Answers are given before the scheduler has put their cache away.
@@ -175,7 +175,7 @@ class Serving:
             adapted.rid = uuid.uuid4().hex
         self._check_prompt(adapted)
         self._bound_output(adapted, ENDPOINTS[item.url].demand(given).max_new_tokens)
-        self._check_bias(adapted)
+        check_token_ids(adapted.sampling_params, self._limits.vocabulary)
         self._check_seed(adapted)
         if item.plan is not None:
             attach_plan(adapted, item.plan)
@@ -219,14 +219,6 @@ class Serving:
             return
         left = self._limits.context_length - len(adapted.input_ids)
         adapted.sampling_params["max_new_tokens"] = left if asked is None else min(asked, left)
-
-    def _check_bias(self, adapted: Any) -> None:
-        """Named by its field: SGLang refuses it, too."""
-        for token in adapted.sampling_params.get("logit_bias") or ():
-            if int(token) >= self._limits.vocabulary:
-                raise refuse_field(
-                    "logit_bias", f"{token} is outside the model's vocabulary of {self._limits.vocabulary}"
-                )
 
     def _check_seed(self, adapted: Any) -> None:
         params = adapted.sampling_params

@@ -42,7 +42,7 @@ from blendrun.engine.resolved import resolved
 from blendrun.engine.scheduler import plugin
 from blendrun.engine.scheduler.planned import WARM_UP_ID
 from blendrun.engine.settings import CPU_PLATFORM, runtime_versions, server_args
-from blendrun.errors import ErrorCode
+from blendrun.errors import BlendrunError, ErrorCode
 from blendrun.tree.compiled import load_kernels
 
 
@@ -140,9 +140,7 @@ class _Worker:
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
             elif isinstance(message, Flush | NextJob):
-                if isinstance(message, NextJob):
-                    plugin.leave_next(message.scheduler)
-                await channel.send(Flushed(await serving.flush()))
+                await channel.send(Flushed(await _flushed(message, serving)))
             elif isinstance(message, CloseInput):
                 self._background.add(asyncio.ensure_future(self._finish(channel)))
         # The runner closed the channel, or is gone. SGLang's processes die with this one (parent-death signal); only
@@ -237,6 +235,18 @@ class _Worker:
             return
         params = {"max_new_tokens": 1, "temperature": 0}
         await engine.async_generate(input_ids=[1], sampling_params=params, rid=WARM_UP_ID)
+
+
+async def _flushed(message: Flush | NextJob, serving: Any) -> bool:
+    """Whether the cache is forgotten and, where another job comes, the scheduler does what that asks for."""
+    if isinstance(message, Flush):
+        done: bool = await serving.flush()
+        return done
+    try:
+        plugin.leave_next(message.scheduler)
+    except (OSError, BlendrunError):
+        return False
+    return await serving.flush() and plugin.next_taken()
 
 
 def _engine_class(settings: EngineSettings) -> Any:

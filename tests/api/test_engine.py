@@ -10,15 +10,19 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import blendrun
-from blendrun.backends.host import Host
+from blendrun.backends import host_process
+from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunOptions
-from blendrun.errors import EngineUnavailableError, UsageError
+from blendrun.engine.kept import KeptEngines
+from blendrun.errors import BlendrunError, EngineUnavailableError, UsageError
+from blendrun.runner.stop import Stopped, stop_error
 from tests.answering_server import answering
 from tests.command import ids, write_jobs
 
@@ -61,6 +65,16 @@ class TestGenerate:
             engine.generate(["a", "", "c"], GREEDY)
         assert [sorted(each)[0] for each in failed.value.answers] == ["meta_info", "error", "meta_info"]
         assert failed.value.answers[1]["error"]["code"] == "invalid_request"
+
+    @pytest.mark.parametrize("bad", ["\ud800", [1, 2**70], [{1}]])
+    def test_what_cannot_be_json_is_one_failed_request(self, engine: blendrun.Engine, bad: Any) -> None:
+        field = "text" if isinstance(bad, str) else "input_ids"
+        for lines in ([{"text": "a"}, {field: bad}], [{field: bad}]):
+            found = dict(engine.stream(lines))
+            assert sorted(found) == list(range(len(lines)))
+            assert "cannot be written as JSON" in found[len(lines) - 1]["error"]["message"]
+        with pytest.raises(blendrun.RequestsFailedError, match=r"1 of 2 requests failed; request 1: .* as JSON"):
+            engine.generate(**{"prompt": ["a", bad]} if field == "text" else {"input_ids": [[1], bad]})
 
     @pytest.mark.parametrize(
         ("arguments", "what"),
@@ -105,8 +119,43 @@ class TestOthers:
     def test_a_stream_that_nobody_reads_on_leaves_the_engine_usable(self, engine: blendrun.Engine) -> None:
         answers = engine.stream([{"text": "x", "sampling_params": GREEDY} for _ in range(50)])
         next(answers)
+        with pytest.raises(UsageError, match="a stream is not at its end"):
+            engine.generate("a", GREEDY)
+        with pytest.raises(UsageError, match="a stream is not at its end"):
+            next(engine.stream(["a"]))
         answers.close()  # type: ignore[attr-defined]
         assert engine.generate("a", GREEDY)["text"]
+        next(engine.stream(["a", "b"]))
+        assert engine.generate("a", GREEDY)["text"]
+
+    def test_another_thread_waits_for_a_streams_end(self, engine: blendrun.Engine) -> None:
+        answers, found = engine.stream(["a", "b"]), list[Any]()
+        next(answers)
+        thread = threading.Thread(target=lambda: found.append(engine.generate("a", GREEDY)))
+        thread.start()
+        assert len(list(answers)) == 1
+        thread.join()
+        assert found[0]["text"]
+
+    def test_calls_inside_an_async_stream(self, engine: blendrun.Engine) -> None:
+        async def calls() -> list[Any]:
+            others: list[asyncio.Task[Any]] = []
+            async for _ in engine.async_stream(["a", "b"]):
+                with pytest.raises(UsageError, match="a stream is not at its end"):
+                    await engine.async_generate("a", GREEDY)
+                with pytest.raises(UsageError, match="a stream is not at its end"):
+                    engine.generate("a", GREEDY)
+                # More than a loop has threads.
+                others += [
+                    asyncio.create_task(engine.async_generate("a", GREEDY)) for _ in range(20 - 19 * len(others))
+                ]
+                await asyncio.sleep(0)
+            forgotten = engine.async_stream(["a", "b"])
+            await anext(forgotten)
+            await forgotten.aclose()  # type: ignore[attr-defined]
+            return await asyncio.gather(*others)
+
+        assert all(each["text"] for each in asyncio.run(calls()))
 
     def test_beside_a_running_loop_and_in_threads(self, engine: blendrun.Engine) -> None:
         async def both() -> list[Any]:
@@ -150,7 +199,8 @@ class TestLife:
         with pytest.raises(UsageError, match="which model"):
             blendrun.Engine()
 
-    def test_an_interrupt_ends_the_call_and_all_processes(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("call", ["generate(['a'] * 5)", "stream(['a'] * 5)"])
+    def test_an_interrupt_ends_the_call_and_all_processes(self, tmp_path: Path, call: str) -> None:
         asked = threading.Event()
 
         def never(*_: Any) -> None:
@@ -162,7 +212,7 @@ class TestLife:
                 "import blendrun\n"
                 f"engine = blendrun.Engine(options={{'engine': '{address}', 'drain_timeout': 0.1}})\n"
                 "try:\n"
-                "    engine.generate(['a'] * 50)\n"
+                f"    list(engine.{call})\n"
                 "except KeyboardInterrupt:\n"
                 "    print('interrupted', engine._host.pid, flush=True)\n"
             )
@@ -172,6 +222,34 @@ class TestLife:
             process.send_signal(signal.SIGINT)
             assert process.communicate(timeout=60)[0] == "interrupted None\n"
         assert not Path(f"/proc/{host}").exists()
+
+    def test_a_shutdown_from_another_thread_ends_a_call(self) -> None:
+        asked, raised = threading.Event(), list[BaseException]()
+
+        def never(*_: Any) -> None:
+            asked.set()
+            time.sleep(3600)
+
+        def call() -> None:
+            try:
+                called.generate("a")
+            except BlendrunError as error:
+                raised.append(error)
+
+        with answering("m", never) as address:
+            called = blendrun.Engine(options={"engine": address, "drain_timeout": 0.1})
+            thread = threading.Thread(target=call)
+            thread.start()
+            assert asked.wait(60)
+            assert called._host._now is not None
+            process = called._host._now.process
+            called.shutdown()
+            thread.join()
+        # By itself, and not by force.
+        assert process.returncode == 0
+        assert isinstance(raised[0], EngineUnavailableError)
+        with pytest.raises(EngineUnavailableError, match="was ended"):
+            called._host.run(RunOptions.of({"engine": "replay", "inputs": ("x",)}))
 
     def test_a_caller_that_is_killed_takes_its_host_along(self, tmp_path: Path) -> None:
         script = (
@@ -187,6 +265,25 @@ class TestLife:
         process.kill()
         process.wait()
         _gone(host)
+
+    def test_also_where_a_process_that_it_forked_goes_on(self, tmp_path: Path) -> None:
+        script = (
+            "import blendrun, os, time\n"
+            "engine = blendrun.Engine('any', options={'engine': 'replay'})\n"
+            "engine.generate('a')\n"
+            "if forked := os.fork():\n"
+            "    print(engine._host.pid, forked, flush=True)\n"
+            "time.sleep(60)\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+        assert process.stdout is not None
+        host, forked = map(int, process.stdout.readline().split())
+        process.kill()
+        process.wait()
+        try:
+            _gone(host)
+        finally:
+            os.kill(forked, signal.SIGKILL)
 
 
 class TestHost:
@@ -206,6 +303,40 @@ class TestHost:
             host.release()
         finally:
             host.close()
+
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+    def test_a_signal_from_before_it_has_begun_stops_a_run(self, tmp_path: Path, number: int, code: int) -> None:
+        jobs, host, ended = write_jobs(tmp_path / "jobs.jsonl", 5), Host(), list[int]()
+        assert not host.stop_run(), "nothing runs"
+        try:
+            with answering("m", lambda *_: time.sleep(3600)) as address:
+                given = {"inputs": (str(jobs),), "engine": address, "output": tmp_path / "out.jsonl"}
+                options = RunOptions.of({**given, "drain_timeout": 0.1})
+                thread = threading.Thread(target=lambda: ended.append(host.run(options).exit_code))
+                thread.start()
+                while not host.stop_run(number):
+                    time.sleep(0.001)
+                thread.join()
+        finally:
+            host.close()
+        assert ended == [code]
+
+    def test_a_signal_at_any_time_of_a_run_is_how_it_ended(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = signal.getsignal(signal.SIGTERM)
+        given = {"engine": "replay", "inputs": ("none",)}
+        ended = host_process._run(given, lambda: os.kill(os.getpid(), signal.SIGTERM), KeptEngines())
+        assert ended.exit_code == 75
+        assert signal.getsignal(signal.SIGTERM) == before
+
+        @contextmanager
+        def late() -> Iterator[None]:
+            yield
+            raise Stopped(stop_error(signal.SIGTERM))
+
+        # As handlers are given back.
+        monkeypatch.setattr(host_process, "stopping_by_exception", late)
+        monkeypatch.setattr(host_process, "_ended", lambda *_: Ended(0))
+        assert host_process._run(given, lambda: None, KeptEngines()).exit_code == 75
 
     def test_one_that_is_killed_is_told_and_the_next_run_has_another(self, tmp_path: Path) -> None:
         jobs, host, killed = write_jobs(tmp_path / "jobs.jsonl", 5), Host(), threading.Event()
@@ -232,7 +363,8 @@ class TestHost:
 def _child_of(parent: int) -> int:
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        # Of any of its threads.
+        found = [each for path in Path(f"/proc/{parent}/task").glob("*/children") for each in path.read_text().split()]
         if found:
             return int(found[0])
         time.sleep(0.01)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from blendrun.backends.adapter_folders import identities, with_folders
+from blendrun.backends.sglang import engine_settings
+from blendrun.engine.base import EngineSettings
 from blendrun.errors import UsageError
+from blendrun.models.resolve import resolve_model
 from tests.command import blendrun, write_jobs
 
 
@@ -47,6 +51,27 @@ def test_one_trained_anew_answers_otherwise(tmp_path: Path) -> None:
     adapter(tmp_path / "sql", b"others!")
     assert identities(arguments) != before
     assert identities({}) == identities({"lora_paths": ["owner/name"]}) == {}
+
+
+def test_an_engine_of_other_files_in_the_same_place_is_another(tiny_model: Path, tmp_path: Path) -> None:
+    place, sql = tmp_path / "model", adapter(tmp_path / "sql")
+    shutil.copytree(tiny_model, place)
+
+    def settings() -> EngineSettings:
+        model = resolve_model(str(place), platform="cpu")
+        return engine_settings(model, "cpu", 1, {"lora_paths": {"sql": str(sql)}})
+
+    found = [settings(), settings()]
+    assert found[0] == found[1]
+    adapter(sql, b"others!")
+    found.append(settings())
+    weights = place / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\1\2\3\4")
+    found.append(settings())
+    template = place / "chat_template.jinja"
+    template.write_text("{{ messages[0]['content'] }}")
+    found.append(settings())
+    assert len({each.identity for each in found}) == 4
 
 
 def test_with_folders_says_which(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -12,9 +13,15 @@ import msgspec
 import pytest
 
 from blendrun.engine.base import ConstantStep, EngineInfo, EngineSettings, SchedulerSettings
+from blendrun.engine.channel import Channel, Flushed, NextJob, ToEngine
 from blendrun.engine.child import Child
 from blendrun.engine.kept import Kept, KeptEngines, for_any_plan
+from blendrun.engine.process import SglangEngine
 from blendrun.engine.scheduler.hooks import Hook, Switchboard
+from blendrun.engine.scheduler.plugin import NEXT_VARIABLE, Jobs, leave_next, next_taken
+from blendrun.engine.sglang_names import FLUSH
+from blendrun.errors import EngineUnavailableError
+from blendrun.events import ignore
 from blendrun.scratch import Scratch
 
 SETTINGS = EngineSettings("model", "cpu", threads=1, scheduler=SchedulerSettings(step_log="one.jsonl"))
@@ -27,13 +34,14 @@ def engines() -> Iterator[KeptEngines]:
     found.close()
 
 
-def waiting(folder: Path) -> Kept:
-    """A process that waits as an engine does."""
+def waiting(folder: Path, connection: socket.socket | None = None) -> Kept:
+    """A process that waits as an engine does. connection: to talk to in its place."""
     process = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    ours, theirs = socket.socketpair()
-    theirs.close()
-    child = Child("cpu", 1, process, ours, Scratch.make(folder))
-    return Kept(child, EngineInfo("sglang", "cpu", 1, 1, 1, {}), folder / "engine.log")
+    if connection is None:
+        connection, theirs = socket.socketpair()
+        theirs.close()
+    child = Child("cpu", 1, process, connection, Scratch.make(folder))
+    return Kept(child, EngineInfo("sglang", "cpu", 1, 1, 1, {}))
 
 
 class TestTake:
@@ -57,6 +65,7 @@ class TestTake:
             {"model_path": "other"},
             {"threads": 2},
             {"model_name": "other"},
+            {"identity": "other"},
             {"trust_remote_code": True},
             {"server_args": {"max_total_tokens": 1000}},
             {"server_args": {"lora_paths": ["a=b"]}},
@@ -78,6 +87,87 @@ class TestTake:
     def test_it_is_made_for_all_that_a_plan_may_ask(self) -> None:
         made = for_any_plan(SETTINGS).scheduler
         assert (made.next_use, made.plan_order, made.step_log) == (True, True, "one.jsonl")
+
+
+class TestTakeover:
+    async def taken_over(self, engine: SglangEngine, theirs: socket.socket, *, done: bool) -> None:
+        """The end of the channel that is the engine process's: prints something, answers, and ends."""
+        reader, writer = await asyncio.open_connection(sock=theirs)
+        channel: Channel[ToEngine] = Channel(reader, writer, ToEngine)  # type: ignore[arg-type]
+        starting = asyncio.ensure_future(engine.start(ignore))
+        assert isinstance(await channel.receive(), NextJob)
+        assert engine._child is not None
+        with engine._child.kept_log.open("a") as log:
+            log.write("CUDA out of memory\n")
+        await channel.send(Flushed(done))
+        try:
+            await starting
+            engine._child.kill()
+            channel.close()
+            assert [each async for each in engine.results()] == []
+        finally:
+            await engine.stop()
+            channel.close()
+
+    def engine(self, engines: KeptEngines, folder: Path) -> tuple[SglangEngine, Kept, socket.socket]:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        kept = waiting(folder, ours)
+        kept.child.kept_log.write_text("of the job before\n")
+        engines.leave(SETTINGS, kept)
+        (folder / "engine.log").write_text("of the run before\n")
+        return SglangEngine(SETTINGS, folder / "engine.log", kept=engines), kept, theirs
+
+    def test_each_job_s_log_has_what_was_printed_meanwhile(self, engines: KeptEngines, tmp_path: Path) -> None:
+        engine, kept, theirs = self.engine(engines, tmp_path)
+        with pytest.raises(EngineUnavailableError, match="CUDA out of memory") as caught:
+            asyncio.run(self.taken_over(engine, theirs, done=True))
+        assert caught.value.out_of_memory
+        assert (tmp_path / "engine.log").read_text() == "of the run before\nCUDA out of memory\n"
+        assert not kept.child.scratch.exists()
+
+    def test_one_that_does_not_take_the_job_is_ended_and_another_one_started(
+        self, engines: KeptEngines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refused(*_: object) -> Child:
+            raise OSError(11, "no more processes")
+
+        monkeypatch.setattr("blendrun.engine.process.start_child", refused)
+        engine, kept, theirs = self.engine(engines, tmp_path)
+        with pytest.raises(EngineUnavailableError, match="no more processes"):
+            asyncio.run(self.taken_over(engine, theirs, done=False))
+        assert not kept.child.lives and not kept.child.scratch.exists()
+        assert (tmp_path / "engine.log").read_text() == "of the run before\nCUDA out of memory\n"
+
+
+class TestJobs:
+    @pytest.fixture
+    def jobs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
+        monkeypatch.setenv(NEXT_VARIABLE, str(tmp_path / "next-job.json"))
+        return Jobs(tmp_path / "next-job.json")
+
+    def test_one_that_cannot_be_begun_is_told_and_the_next_one_can(self, jobs: Jobs, tmp_path: Path) -> None:
+        # As SGLang calls it.
+        flush = jobs._board.around(FLUSH)
+        jobs._board.put([jobs._flush])
+        leave_next(SchedulerSettings())
+        assert not next_taken(), "nothing was flushed"
+        flush(lambda: False)
+        assert not next_taken(), "something ran"
+        flush(lambda: True)
+        assert next_taken()
+        assert len(jobs._board._chains) > 1
+        leave_next(SchedulerSettings(estimates=str(tmp_path / "none")))
+        flush(lambda: True)
+        assert not next_taken()
+        assert list(jobs._board._chains) == [FLUSH]
+        leave_next(SchedulerSettings())
+        flush(lambda: True)
+        assert next_taken()
+        # Of one rank of several that could not.
+        (tmp_path / "next-job.failed").touch()
+        assert not next_taken()
 
 
 class TestSwitchboard:

@@ -135,4 +135,5 @@ BAD = [
     completion("bias outside the vocabulary", "x", logit_bias={"99999999": 1}),
     chat("bad tag", response_format={"type": "structural_tag", "structures": [], "triggers": 5}),
     completion("too many in one of two", ["x", "word " * 9000]),
+    completion("stop outside the vocabulary", "x", stop_token_ids=[99999999], min_tokens=2),
 ]

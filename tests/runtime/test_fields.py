@@ -142,4 +142,5 @@ def test_what_only_the_engine_knows_is_named(run: FieldRun) -> None:
     messages = [run.errors[line["custom_id"]]["error"]["message"] for line in field_lines.BAD]
     assert messages[0].startswith("`logit_bias`: 99999999 is outside the model's vocabulary")
     assert messages[1].startswith("`response_format.triggers`")
+    assert run.errors["stop outside the vocabulary"]["error"]["message"].startswith("`stop_token_ids`: 99999999 is")
     assert run.errors["too many in one of two"]["error"]["code"] == "context_length_exceeded"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from blendrun.engine.scheduler.sides import Sides
 from blendrun.engine.scheduler.step_log import StepLog
 from blendrun.engine.sglang_names import FLUSH, has, since
 from blendrun.files import write_atomically
+
+logger = logging.getLogger(__name__)
 
 # SchedulerSettings as JSON; empty or absent where nothing is asked.
 SETTINGS_VARIABLE = "BLENDRUN_SCHEDULER"
@@ -76,29 +80,74 @@ class Jobs:
         self._now: _Asked | None = None
 
     def install(self, settings: SchedulerSettings, proofs: str | None) -> None:
-        self._board.install(self._begin(settings), proofs)
+        self._board.install([*self._begin(settings).hooks, self._flush], proofs)
 
     def begin_next(self, flushed: Any, *args: Any, **kwargs: Any) -> None:
         """SGLang's `flush_cache`, which does nothing while something runs."""
-        if flushed and self._following.exists():
-            self._board.put(self._begin(msgspec.json.decode(self._following.read_bytes(), type=SchedulerSettings)))
+        if not flushed or not self._following.exists():
+            return
+        try:
+            asked = self._begin(msgspec.json.decode(self._following.read_bytes(), type=SchedulerSettings))
+            self._board.put([*asked.hooks, self._flush])
+            _taken(self._following).touch()
+        except Exception:
+            # This hook must not be turned off. Who left the file ends an engine that does not do what it says.
+            logger.exception("blendrun: what the next job asks for cannot be had; SGLang goes on by itself")
+            self._board.put([self._flush])
+            self._end_log()
+            self._now = None
+            take_corrections(None)
+            with suppress(OSError):
+                _failed(self._following).touch()
 
-    def _begin(self, settings: SchedulerSettings) -> list[Hook]:
+    def _begin(self, settings: SchedulerSettings) -> _Asked:
+        """Raises what opening a job's files raises; nothing is changed then."""
+        corrections = _corrections(settings)
+        asked = _asked(settings)
+        self._end_log()
+        take_corrections(corrections)
+        self._now = asked
+        return asked
+
+    def _end_log(self) -> None:
         if self._now is not None and self._now.log is not None:
             self._now.log.close()
-        _expect(settings)
-        self._now = _asked(settings)
-        return [*self._now.hooks, self._flush]
 
 
 def leave_next(settings: SchedulerSettings) -> None:
-    """For the schedulers below this process, which read it at the next flush. Raises OSError."""
-    write_atomically(Path(os.environ[NEXT_VARIABLE]), msgspec.json.encode(settings))
+    """For the schedulers below this process, which read it at the next flush.
+
+    Raises OSError, OutputUnavailableError.
+    """
+    following = Path(os.environ[NEXT_VARIABLE])
+    for left in (_taken(following), _failed(following)):
+        left.unlink(missing_ok=True)
+    write_atomically(following, msgspec.json.encode(settings))
+
+
+def next_taken() -> bool:
+    """Whether the schedulers do what was left for them last, after the flush."""
+    following = Path(os.environ[NEXT_VARIABLE])
+    return _taken(following).exists() and not _failed(following).exists()
+
+
+def _taken(following: Path) -> Path:
+    """Left by a scheduler that does what `following` says."""
+    return following.with_suffix(".taken")
+
+
+def _failed(following: Path) -> Path:
+    """Left by one of several ranks that could not."""
+    return following.with_suffix(".failed")
 
 
 def _expect(settings: SchedulerSettings) -> None:
     """Go by what this job's runner corrects, if it does."""
-    take_corrections(None if settings.estimates is None else Estimates(Path(settings.estimates)))
+    take_corrections(_corrections(settings))
+
+
+def _corrections(settings: SchedulerSettings) -> Estimates | None:
+    return None if settings.estimates is None else Estimates(Path(settings.estimates))
 
 
 @dataclass(frozen=True, slots=True)
