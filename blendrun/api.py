@@ -27,6 +27,7 @@ from blendrun.backends.planning import PlanArguments, PlanOptions, plan_job
 from blendrun.backends.session import exit_code, run_job
 from blendrun.endpoints.apis.base import Facts
 from blendrun.endpoints.apis.registry import APIS
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import (
     EXIT_OK,
     EXIT_SOME_LINES_FAILED,
@@ -242,6 +243,10 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
 
 def _facts(body: dict[str, Any]) -> Facts:
     """Of a body of any other endpoint. A completion's text is the choice's own, a chat's is in its message."""
+    if "meta_info" in body or "outputs" in body:
+        generate = ENDPOINTS["/generate"]
+        usage, reason = generate.usage(body), generate.finish_reasons(body)[0]
+        return Facts(generate.answers(body)[0].get("text"), reason or None, usage.prompt, usage.cached, usage.output)
     usage, choice = body.get("usage") or {}, (body.get("choices") or [{}])[0]
     return Facts(
         choice.get("text") if "text" in choice else (choice.get("message") or {}).get("content"),
