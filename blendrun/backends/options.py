@@ -42,6 +42,8 @@ _Machines = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 _CHOSEN_LATER = ("order", "overlap")
 # Text that Python may give as a path or as a number.
 _TEXTS = ("model", "deadline", "gpus", "hardware", "schema")
+# Where no text at all would be the working folder.
+_OWN_NAMES = ("cache", "partial")
 # For messages: what names there are, and where else something is.
 _NAMES: dict[str, type[StrEnum]] = {
     "order": OrderName,
@@ -194,6 +196,12 @@ class RunOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The same, but for a shard where `merge` puts the answers of all."""
         return self.output if self.output not in (None, Path(STDOUT)) else self._default_output()
 
+    @property
+    def partial_path(self) -> Path | None:
+        """Where the answers so far go; a shard has a file of its own."""
+        place = self.shard_place
+        return self.partial if self.partial is None or place is None else shard_output(self.partial, *place)
+
     def _default_output(self) -> Path:
         left_out = own_answers(self.inputs)
         first = next((name for name in self.inputs if name not in left_out), self.inputs[0])
@@ -230,6 +238,8 @@ def _plain(name: str, value: Any) -> Any:
         except (TypeError, ValueError) as error:
             raise UsageError(f"engine_args: {error}; give plain values, as JSON has them") from error
         return _homes(plain)
+    if name in _OWN_NAMES and value == "":
+        raise UsageError(f"--{name} is empty: give it a name, or leave it out")
     if name == "dedupe" and isinstance(value, bool):
         return Dedupe.ON if value else Dedupe.OFF
     if name == "inputs":

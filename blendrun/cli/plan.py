@@ -89,7 +89,7 @@ def plan(
     endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
     dedupe: Annotated[Dedupe, typer.Option(help="Which of equal requests are asked once; as for run.")] = Dedupe.AUTO,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Leave out what run would take from there; as for run.")
+        str | None, typer.Option(metavar="DIR", help="Leave out what run would take from there; as for run.")
     ] = None,
     prompt_column: PromptColumn = None,
     messages_column: MessagesColumn = None,
