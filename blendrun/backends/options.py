@@ -203,7 +203,7 @@ class RunOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         return self.partial if self.partial is None or place is None else shard_output(self.partial, *place)
 
     def _default_output(self) -> Path:
-        left_out = own_answers(self.inputs)
+        left_out = own_answers(self.inputs, tables=False)
         first = next((name for name in self.inputs if name not in left_out), self.inputs[0])
         if first == STDIN:
             return Path("stdin.answers.jsonl")

@@ -151,7 +151,7 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
     order_out, save, page = targets = [_target(options, *each) for each in _WRITTEN]
     _refuse_twice(targets)
     # A pattern of the shell names the answers, too.
-    kept, left_out = without_answers(with_hub_files(options.inputs, listener))
+    kept, left_out = without_answers(with_hub_files(options.inputs, listener), rows=options.says_rows)
     tell_left_out(left_out, listener)
     options = msgspec.structs.replace(options, inputs=kept)
     # Unpacked copies of the input are needed to the end: names are read from them.

@@ -58,7 +58,7 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener], engines
     if named != options.inputs:
         # The default name of the answers is the data set's.
         options = msgspec.structs.replace(options, inputs=named, output=options.whole_output_path)
-    kept, left_out = without_answers(options.inputs)
+    kept, left_out = without_answers(options.inputs, rows=options.says_rows, output=options.output_path)
     if left_out:
         options = msgspec.structs.replace(options, inputs=kept)
     check_written(options)

@@ -211,7 +211,7 @@ class AnswerCache:
 def refuse_other_folder(folder: Path) -> None:
     """Refuse a folder that holds something else: it would be closed to others. Raises OutputUnavailableError."""
     try:
-        names = os.listdir(folder)
+        names = [path.name for path in folder.iterdir()]
     except OSError:
         # None yet, or one that whoever makes it private says more of.
         return

@@ -227,8 +227,23 @@ class TestOutputs:
             *("response", "error_code", "error"),
             *("response_2", "error_code_2", "error_2"),
         ]
-        # Beside what is asked it is left out, as any run's answers.
-        assert "is left out" in ran("t.parquet", "first.parquet", "-o", "third.csv", cwd=tmp_path)
+
+    def test_several_of_them_are_rows_where_it_is_said_how(self, tmp_path: Path) -> None:
+        reasoning_set(tmp_path / "t.parquet", rows=3)
+        ran("t.parquet", "-o", "first.parquet", cwd=tmp_path)
+        reasoning_set(tmp_path / "u.parquet", rows=2)
+        names = ("first.parquet", "u.parquet")
+        assert "first.parquet is the output of a run; give --prompt-template" in ran(*names, cwd=tmp_path, code=65)
+        words = ("--prompt-template", "Good? {{ problem }}", "--limit", "5")
+        for _ in range(2):
+            # The second time the pattern of a shell names this run's own output, too.
+            said = ran(*names, *words, "-o", "out.parquet", cwd=tmp_path)
+            assert "first.parquet is left out" not in said
+            assert pq.read_table(tmp_path / "out.parquet").num_rows == 5
+            names = ("first.parquet", "u.parquet", "out.parquet")
+        assert "out.parquet is left out" in said
+        ran(*names[:2], *words, cwd=tmp_path)
+        assert len(lines_of(tmp_path / "first.answers.jsonl")) == 5
 
     def test_a_limit_ends_the_table(self, tmp_path: Path) -> None:
         reasoning_set(tmp_path / "t.parquet")
