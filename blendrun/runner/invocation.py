@@ -39,7 +39,7 @@ from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.copies import Copies, with_copies
 from blendrun.runner.dispatch import Asked
 from blendrun.runner.failed_lines import FailedLines
-from blendrun.runner.finished import finished_before, same_input
+from blendrun.runner.finished import finished_before, only_tables_differ, same_input
 from blendrun.runner.job_warnings import warnings_of
 from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.kept_answers import KeptAnswers
@@ -85,6 +85,7 @@ class Invocation:
     rows: Rows | None = None
     purpose: Purpose = Purpose.GENERATE
     manifest: manifests.Manifest = field(init=False)
+    tables: tuple[str, ...] = field(default=(), init=False)
     salt: bytes = field(init=False)
     ledger: Ledger = field(init=False)
     failed: FailedLines = field(init=False)
@@ -154,6 +155,11 @@ class Invocation:
                 self.partial.begin()
                 self.partial.end()
                 return msgspec.structs.replace(done, exit_code=self._exit_code(done.counts.failed))
+            if not len(todo) and only_tables_differ(old, self.manifest):
+                self._note("tables changed in what no prompt reads: the output is written again")
+            self.tables = self.manifest.tables
+            # What is there was written from these; of the new ones it is once it is written.
+            self.manifest = msgspec.structs.replace(self.manifest, tables=old.tables if old else ())
             if len(todo):
                 self.files.check(trusted=before is not None and before.status == "completed")
             write_atomically(self.state.lines, self.lines.data)
@@ -247,6 +253,7 @@ class Invocation:
             raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; {RESUMES}")
         with self.stopwatch.phase("write"):
             self.listener(PhaseStarted("write", str(self.state.output)))
+            self.manifest = msgspec.structs.replace(self.manifest, tables=self.tables)
             write_answers(self.job, self.ledger, self.journal, self.state, self.files, self.settings.columns.schema)
             if self.rows is not None:
                 write_rows(self.state, replace(self.rows, failed=self.ledger.state != ANSWERED))

@@ -245,6 +245,33 @@ class TestOutputs:
         ran(*names[:2], *words, cwd=tmp_path)
         assert len(lines_of(tmp_path / "first.answers.jsonl")) == 5
 
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_an_edit_that_no_prompt_reads_is_in_the_table_with_the_same_answers(
+        self, tmp_path: Path, packed: bool
+    ) -> None:
+        name, again = "t.csv.gz" if packed else "t.csv", "written again"
+
+        def edit(mark: str) -> None:
+            text = f"prompt,mark\na,{mark}\nb,{mark}\n".encode()
+            (tmp_path / name).write_bytes(gzip.compress(text, mtime=0) if packed else text)
+
+        def answers() -> list[dict[str, str]]:
+            return list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
+
+        edit("old")
+        words = (name, "-o", "out.csv")
+        assert again not in ran(*words, cwd=tmp_path)
+        before = answers()
+        edit("new")
+        assert again in ran(*words, cwd=tmp_path)
+        assert answers() == [row | {"mark": "new"} for row in before]
+        assert "nothing to do" in ran(*words, cwd=tmp_path)
+        # Killed as it began to write: the old output stands beside a journal that has all answers.
+        edit("newer")
+        (tmp_path / "out.csv.blendrun" / "summary.json").unlink()
+        ran(*words, cwd=tmp_path)
+        assert {row["mark"] for row in answers()} == {"newer"}
+
     def test_a_limit_ends_the_table(self, tmp_path: Path) -> None:
         reasoning_set(tmp_path / "t.parquet")
         ran("t.parquet", "--limit", "7", "-o", "out.parquet", cwd=tmp_path)
