@@ -109,7 +109,8 @@ def plan(
 ) -> PlanReport:
     """Preview `jobs` as `blendrun plan` does: sharing, orders, predicted time; what the command prints with --json.
 
-    Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError.
+    Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError; AllKeptError (exit code 0) where
+    `cache` has every answer.
     """
     asked = PlanOptions.of(_asked(jobs, {"model": model}, options))
     with _view(progress) as listener:
