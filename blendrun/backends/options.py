@@ -29,7 +29,7 @@ from blendrun.paths import at_home, refuse_address
 from blendrun.remote.address import file_name
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import shard_output
-from blendrun.store.tables.kind import check_output
+from blendrun.store.tables.kind import check_alike, check_lines, check_output
 
 _Options = TypeVar("_Options", bound=msgspec.Struct)
 STDIN = STDOUT = "-"
@@ -171,6 +171,10 @@ class RunOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _check_texts(found)
         found.columns(found.endpoint, found.limit)
         check_output(found.whole_output_path, sharded=found.shard is not None)
+        if found.partial is not None:
+            check_lines(found.partial, "--partial", "; a table is what -o may name")
+        if (upload := upload_of(found)) is not None:
+            check_alike(found.whole_output_path, upload.output.name, "--upload")
         if found.output is None and found.inputs[0] == STDIN:
             raise UsageError("where do the answers go? With stdin as input, give -o FILE, or -o - for stdout")
         return found
