@@ -39,6 +39,7 @@ from blendrun.errors import (
 )
 from blendrun.events import Listener, ignore
 from blendrun.report.schemas.plan import PlanReport
+from blendrun.jobs.tables.base import Kind
 from blendrun.report.terminal.progress import choose_view
 from blendrun.store.folder import StateFolder
 from blendrun.store.summary import Summary
@@ -140,7 +141,10 @@ def read(
     output = Path(path)
     files = [output, *([StateFolder(output).errors] if errors else [])]
     if (kind := table_kind(output)) is not None:
-        raise UsageError(f"{output} is a {kind} file: read it with pandas, polars or datasets")
+        raise UsageError(
+            f"{output} is a {kind} file, and this reads lines: read it with pandas, polars or datasets, for example "
+            f"polars.{'read_parquet' if kind is Kind.PARQUET else 'read_csv'}({str(output)!r})"
+        )
     if not output.is_file():
         raise InputMissingError(f"cannot read {output}: no such file; a run writes it when all is answered")
     lines = (line for file in files if file.exists() for line in _lines(file))

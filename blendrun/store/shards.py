@@ -169,7 +169,7 @@ def _files(whole: StateFolder, overwrite: bool) -> OwnFiles:
         records = msgspec.json.decode(whole.merged.read_bytes(), type=tuple[WrittenFile, ...])
     except (OSError, msgspec.DecodeError):
         records = ()
-    return OwnFiles(whole, records, keep, overwrite)
+    return OwnFiles(whole, records, keep, overwrite, kept="The shards still have all answers")
 
 
 def _write(states: list[StateFolder], rows: list[Rows], made: list[Manifest], files: OwnFiles) -> Merged:

@@ -280,7 +280,10 @@ class TestOutputs:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (("-o", "out.parquet", "--shard", "1/2"), "shards write lines; give -o out.jsonl, merge"),
+            (
+                ("-o", "out.parquet", "--shard", "1/2"),
+                "blendrun merge out.jsonl, and blendrun convert out.jsonl -o out.parquet",
+            ),
             (("-o", "out.csv.gz"), "what is written is not packed; give out.csv"),
             (("-o", "out.jsonl.zst"), "what is written is not packed; give out.jsonl"),
             (("-o", "out.xlsx"), "no .xlsx is written; known are .jsonl, .parquet"),
@@ -430,6 +433,51 @@ def test_answers_in_lines_become_a_table(tmp_path: Path) -> None:
     wrong = blendrun("convert", "t.parquet", "-o", "c.parquet", cwd=tmp_path)
     assert (wrong.returncode, "holds no answers" in wrong.stderr) == (65, True)
     assert not (tmp_path / "c.parquet").exists()
+
+
+class TestConversionOfAnswers:
+    def convert(self, folder: Path, *words: str, code: int = 0) -> str:
+        if not (folder / "a.jsonl").exists():
+            reasoning_set(folder / "t.parquet", rows=6, bad=(2,))
+            ran("t.parquet", "-o", "a.jsonl", cwd=folder, code=3)
+        done = blendrun("convert", *words, cwd=folder)
+        assert done.returncode == code, done.stderr
+        return str(done.stderr)
+
+    @pytest.mark.parametrize(
+        "words", [("--max-tokens", "9"), ("--prompt-template", "{{ x }}"), ("--endpoint", "/v1/completions")]
+    )
+    def test_what_is_said_of_rows_is_refused(self, tmp_path: Path, words: tuple[str, ...]) -> None:
+        said = self.convert(tmp_path, "a.jsonl", "-o", "b.parquet", *words, code=2)
+        assert f"{words[0]} says how rows become requests" in said
+        assert not (tmp_path / "b.parquet").exists()
+
+    def test_the_limit_is_of_answers(self, tmp_path: Path) -> None:
+        self.convert(tmp_path, "a.jsonl", "-o", "b.parquet", "--limit", "2")
+        assert pq.read_table(tmp_path / "b.parquet")["custom_id"].to_pylist() == ["row-1", "row-2"]
+
+    @pytest.mark.parametrize("again", ["a.jsonl", "./a.jsonl", "a.jsonl.errors.jsonl"])
+    def test_no_file_is_read_twice(self, tmp_path: Path, again: str) -> None:
+        for names in (("a.jsonl", again), (again, "a.jsonl")):
+            assert "would be read twice" in self.convert(tmp_path, *names, "-o", "b.parquet", code=2)
+
+    def test_each_other_file_is_called_what_it_is(self, tmp_path: Path) -> None:
+        self.convert(tmp_path, "a.jsonl", "-o", "b.csv")
+        self.convert(tmp_path, "a.jsonl", "-o", "b.parquet")
+        (tmp_path / "a.gz").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+        for name in ("b.csv", "b.parquet"):
+            assert f"{name} is a table of answers already" in self.convert(tmp_path, name, "-o", "c.tsv", code=65)
+        assert "a.gz is packed; unpack it first" in self.convert(tmp_path, "a.gz", "-o", "c.tsv", code=65)
+        for name in ("a.jsonl", "a.gz"):
+            assert f"{name} holds answers; give -o NAME.parquet" in self.convert(tmp_path, name, code=65)
+        assert not (tmp_path / "c.tsv").exists()
+        assert "no .xlsx is written" in self.convert(tmp_path, "t.parquet", "-o", "c.xlsx", code=2)
+
+    def test_where_all_lines_failed_the_table_has_the_failures(self, tmp_path: Path) -> None:
+        reasoning_set(tmp_path / "u.parquet", rows=2, bad=(0, 1))
+        ran("u.parquet", "-o", "f.jsonl", cwd=tmp_path, code=3)
+        self.convert(tmp_path, "f.jsonl", "-o", "f.parquet")
+        assert pq.read_table(tmp_path / "f.parquet")["error_code"].to_pylist() == ["invalid_request"] * 2
 
 
 def test_from_python(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from blendrun.text import cut
 _FIELDS = (
     *("max_tokens", "max_completion_tokens", "temperature", "top_p", "top_k", "min_p", "seed", "stop", "n"),
     *("presence_penalty", "frequency_penalty", "repetition_penalty", "logprobs", "top_logprobs"),
-    *("response_format", "tools", "tool_choice", "reasoning_effort", "chat_template_kwargs"),
+    *("response_format", "tools", "tool_choice", "reasoning_effort", "chat_template_kwargs", "lora_path"),
 )
 # Different sets of columns that JSON rows may have, of which the choice is kept.
 _MOST_FORMS = 1000

@@ -10,20 +10,7 @@ from blendrun.jobs.tables.base import Kind
 
 _SUFFIXES = {".parquet": Kind.PARQUET, ".csv": Kind.CSV, ".tsv": Kind.TSV}
 _PACKED = (".gz", ".zst", ".zstd", ".bz2", ".xz", ".zip")
-_OTHERS = (
-    ".xlsx",
-    ".xls",
-    ".ods",
-    ".feather",
-    ".arrow",
-    ".orc",
-    ".avro",
-    ".h5",
-    ".db",
-    ".sqlite",
-    ".sqlite3",
-    ".duckdb",
-)
+_OTHERS = (".xlsx", ".xls", ".ods", ".feather", ".arrow", ".orc", ".avro", ".h5", ".db", ".sqlite", ".duckdb")
 _LINES = (".jsonl", ".ndjson")
 
 
@@ -73,6 +60,7 @@ def check_output(output: Path, *, sharded: bool) -> None:
         return
     if sharded:
         lines = output.with_suffix(".jsonl")
-        raise UsageError(f"-o {output}: shards write lines; give -o {lines}, merge, and then: blendrun convert {lines}")
+        then = f"blendrun merge {lines}, and blendrun convert {lines} -o {output}"
+        raise UsageError(f"-o {output}: shards write lines; give -o {lines}, and then: {then}")
     if kind is Kind.PARQUET and find_spec("pyarrow") is None:
         raise UsageError(f"-o {output} needs pyarrow: pip install 'blendrun[tables]'")
