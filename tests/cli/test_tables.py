@@ -491,8 +491,16 @@ def test_from_python(tmp_path: Path) -> None:
     )
     assert summary.counts.completed == 2
     assert pq.read_schema(tmp_path / "out.parquet").field("parsed").type == pa.struct([("a", pa.int64())])
-    with pytest.raises(UsageError, match="read it with pandas, polars or datasets"):
+    with pytest.raises(UsageError, match=r"read it with pandas, polars or datasets, for example polars.read_parquet\("):
         blendrun_api.read(tmp_path / "out.parquet")
+
+
+def test_rows_of_json_name_their_adapter(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"prompt": "a", "lora_path": "sql"}\n{"prompt": "b", "lora_path": null}\n')
+    for url in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
+        done = blendrun("convert", "t.jsonl", "--endpoint", url, cwd=tmp_path)
+        bodies = [json.loads(line)["body"] for line in done.stdout.splitlines()]
+        assert [body.get("lora_path") for body in bodies] == ["sql", None]
 
 
 def test_convert_replaces_nothing_unasked_and_takes_rows_only(tmp_path: Path) -> None:

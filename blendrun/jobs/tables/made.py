@@ -14,7 +14,7 @@ from blendrun.jobs.tables.kind import find_table
 from blendrun.jobs.tables.lines import LineMaker
 
 # Changes where the same rows and options become other lines.
-_VERSION = 1
+_VERSION = 2
 
 
 def made_lines(
