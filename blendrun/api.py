@@ -38,8 +38,8 @@ from blendrun.errors import (
     UsageError,
 )
 from blendrun.events import Listener, ignore
-from blendrun.report.schemas.plan import PlanReport
 from blendrun.jobs.tables.base import Kind
+from blendrun.report.schemas.plan import PlanReport
 from blendrun.report.terminal.progress import choose_view
 from blendrun.store.folder import StateFolder
 from blendrun.store.summary import Summary

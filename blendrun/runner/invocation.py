@@ -40,7 +40,7 @@ from blendrun.runner.copies import Copies, with_copies
 from blendrun.runner.dispatch import Asked
 from blendrun.runner.failed_lines import FailedLines
 from blendrun.runner.finished import finished_before, only_tables_differ, same_input
-from blendrun.runner.job_warnings import warnings_of
+from blendrun.runner.job_warnings import note_of_drawn, warnings_of
 from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.kept_answers import KeptAnswers
 from blendrun.runner.manifest import manifest_of
@@ -239,6 +239,8 @@ class Invocation:
                 self._note(f"resuming: {done} of {len(self.job)} requests are finished")
             for warning in warnings_of(self.job, self.settings):
                 self._note(warning, warning=True)
+            if (note := note_of_drawn(self.job, self.settings)) is not None:
+                self._note(note)
             self._take_kept()
             if len(asked := self._to_ask()):
                 self._answer(asked, make_engine)

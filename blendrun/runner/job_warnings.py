@@ -7,9 +7,25 @@ from collections.abc import Iterator
 from blendrun.endpoints.adapters import other_models
 from blendrun.jobs.job import Job
 from blendrun.runner.settings import RunSettings
+from blendrun.text import plural
 
 # Fields without effect that are named, a warning each.
 _FIELDS_TOLD = 10
+
+
+def note_of_drawn(job: Job, settings: RunSettings) -> str | None:
+    """Why equal requests are asked each, and nothing is kept: answers are drawn. None where that is no question."""
+    drawn, found = job.drawn, []
+    if drawn.equal and settings.same is not None and settings.same.copies:
+        found.append(
+            f"{plural(drawn.equal, 'request')} that {'asks' if drawn.equal == 1 else 'ask'} what another asks "
+            f"{'is' if drawn.equal == 1 else 'are'} asked each"
+        )
+    if drawn.lines and settings.cache is not None:
+        found.append(f"none of {drawn.lines:,} is kept")
+    if not found:
+        return None
+    return f'answers are drawn: {", ".join(found)}; --temperature 0 (lines: "temperature": 0) or --dedupe on'
 
 
 def warnings_of(job: Job, settings: RunSettings) -> Iterator[str]:
