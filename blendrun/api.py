@@ -250,8 +250,8 @@ def _facts(body: dict[str, Any]) -> Facts:
     """Of a body of any other endpoint. A completion's text is the choice's own, a chat's is in its message."""
     if "meta_info" in body or "outputs" in body:
         generate = ENDPOINTS["/generate"]
-        usage, reason = generate.usage(body), generate.finish_reasons(body)[0]
-        return Facts(generate.answers(body)[0].get("text"), reason or None, usage.prompt, usage.cached, usage.output)
+        told, reason = generate.usage(body), generate.finish_reasons(body)[0]
+        return Facts(generate.answers(body)[0].get("text"), reason or None, told.prompt, told.cached, told.output)
     usage, choice = body.get("usage") or {}, (body.get("choices") or [{}])[0]
     return Facts(
         choice.get("text") if "text" in choice else (choice.get("message") or {}).get("content"),

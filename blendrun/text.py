@@ -21,9 +21,9 @@ def cut(text: str, most: int = LONGEST_MESSAGE) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-def plural(count: int, noun: str) -> str:
-    """A number of things in words, for nouns that take an "s": 1 line, 2,000 lines."""
-    return f"{count:,} {noun if count == 1 else f'{noun}s'}"
+def plural(count: int, one: str, many: str = "") -> str:
+    """A number of things in words: 1 line, 2,000 lines. many: what several are; "" for `one` with an "s"."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def _written(found: re.Match[str]) -> str:

@@ -275,6 +275,8 @@ def _scalar(value: Any) -> Any:
 def _check_texts(options: RunOptions) -> None:
     """Read the options that have a notation of their own. Raises UsageError."""
     parse_size(options.cache_size)
+    if options.cache is None and options.cache_size != DEFAULT_SIZE:
+        raise UsageError("--cache-size bounds a cache: give --cache DIR too, or leave it out")
     for option in ("output", "trace", "metrics_textfile", "cache", "partial"):
         if (path := getattr(options, option)) is not None:
             refuse_address(str(path), f"--{option.replace('_', '-')}")

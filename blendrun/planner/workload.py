@@ -288,7 +288,7 @@ def _job_warnings(job: Job, tokenized: TokenizedJob, model: PlannedModel) -> lis
         warnings.append(_refused(name, line, len(refused)))
     warnings += _left_out(job, tokenized, model)
     if estimated := int(tokenized.estimated.sum()):
-        warnings.append(f"{estimated:,} requests carry media, whose tokens are estimated")
+        warnings.append(f"{plural(estimated, 'request carries', 'requests carry')} media, whose tokens are estimated")
     if (schemas := len(np.unique(tokenized.schema[tokenized.schema != 0]))) > _MANY_SCHEMAS:
         warnings.append(f"{schemas:,} different answer schemas; the engine compiles each")
     return warnings
@@ -308,9 +308,10 @@ def _left_out(job: Job, tokenized: TokenizedJob, model: PlannedModel) -> list[st
     if failed := len(tokenized.failed):
         name, line = job.where(int(tokenized.failed[0]))
         reason = f": {tokenized.messages[0][1]}" if tokenized.messages else ""
-        found.append(f"{failed:,} requests cannot be rendered (first: {name}, line {line}{reason})")
+        found.append(f"{plural(failed, 'request')} cannot be rendered (first: {name}, line {line}{reason})")
     return found
 
 
 def _refused(name: str, line: int, count: int) -> str:
-    return f"{count:,} lines are no request (first: {name}, line {line}); a run answers them with an error line"
+    lines = plural(count, "line is", "lines are")
+    return f"{lines} no request (first: {name}, line {line}); a run answers them with an error line"

@@ -62,6 +62,7 @@ from blendrun.store.shards import Rows, write_rows
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tokens
 from blendrun.store.unkept import UnkeptAnswers
+from blendrun.text import plural
 
 RESUMES = "the same command resumes"
 # Bytes of an answer that a record has room for, beside its id and what else is said of it.
@@ -322,7 +323,7 @@ class Invocation:
             self.cache.take(self._to_ask(), self._end_with)
             self.copies.settle()
         if taken := self.ledger.taken[CACHE]:
-            self._note(f"{taken:,} answers are taken from {self.settings.cache.folder}")
+            self._note(f"{plural(taken, 'answer is', 'answers are')} taken from {self.settings.cache.folder}")
 
     def _end_with(self, result: Result, asked: Asked, taken: str | None = None) -> None:
         """Journal and count a result. taken: see `Record`."""

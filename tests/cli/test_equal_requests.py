@@ -154,7 +154,7 @@ def test_where_answers_are_drawn_one_note_says_that_none_is_copied_or_kept(tmp_p
         return str(done.stderr)
 
     both = said(10, "--cache", "kept", temperature=1)
-    assert "answers are drawn: 4 requests that ask what another asks are asked each, none of 10 is kept; --temp" in both
+    assert "answers are drawn: 4 lines ask what another asks, and each is asked, none of 10 is kept; --temp" in both
     assert "none of 1 is kept" in said(1, "--cache", "kept", temperature=1)
     for quiet in (said(1, temperature=1), said(10, temperature=0), said(10, "--dedupe", "off", temperature=1)):
         assert "answers are drawn" not in quiet

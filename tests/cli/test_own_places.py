@@ -79,3 +79,7 @@ def test_each_shard_has_answers_so_far_of_its_own(tmp_path: Path) -> None:
         rows = [lines_of(tmp_path / f"{name}.{number}-of-2.jsonl") for name in ("a", "p")]
         assert rows[0] == sorted(rows[1], key=lambda answer: int(answer["custom_id"].split()[1]))
     assert not (tmp_path / "p.jsonl").exists()
+
+
+def test_a_size_without_a_cache_is_refused(tmp_path: Path) -> None:
+    assert "--cache-size bounds a cache" in refused(tmp_path, "--cache-size", "5G", code=2)

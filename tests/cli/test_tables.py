@@ -232,7 +232,7 @@ class TestOutputs:
         reasoning_set(tmp_path / "t.parquet", rows=3)
         ran("t.parquet", "-o", "first.parquet", cwd=tmp_path)
         reasoning_set(tmp_path / "u.parquet", rows=2)
-        names = ("first.parquet", "u.parquet")
+        names: tuple[str, ...] = ("first.parquet", "u.parquet")
         assert "first.parquet is the output of a run; give --prompt-template" in ran(*names, cwd=tmp_path, code=65)
         words = ("--prompt-template", "Good? {{ problem }}", "--limit", "5")
         for _ in range(2):

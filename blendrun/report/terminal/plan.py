@@ -13,6 +13,7 @@ from rich.tree import Tree
 from blendrun.report.schemas.plan import MachineRow, OrderRow, PlanReport, Prefix
 from blendrun.report.schemas.what_if import WhatIfRow
 from blendrun.report.terminal.console import print_parts
+from blendrun.text import plural
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PROMPT_CHARACTERS = 1200
@@ -73,9 +74,9 @@ def _not_asked(report: PlanReport) -> str:
     """Why requests of lines need no engine."""
     found = []
     if report.copies:
-        found.append(f"{report.copies:,} {'asks' if report.copies == 1 else 'ask'} what another line asks")
+        found.append(f"{plural(report.copies, 'asks', 'ask')} what another line asks")
     if report.cached is not None:
-        found.append(f"{report.cached:,} {'has' if report.cached == 1 else 'have'} an answer already")
+        found.append(f"{plural(report.cached, 'has', 'have')} an answer already")
     return f": {', '.join(found)}" if found else ""
 
 
