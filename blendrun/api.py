@@ -27,6 +27,7 @@ from blendrun.backends.planning import PlanArguments, PlanOptions, plan_job
 from blendrun.backends.session import exit_code, run_job
 from blendrun.endpoints.apis.base import Facts
 from blendrun.endpoints.apis.registry import APIS
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.errors import (
     EXIT_OK,
     EXIT_SOME_LINES_FAILED,
@@ -37,6 +38,7 @@ from blendrun.errors import (
     UsageError,
 )
 from blendrun.events import Listener, ignore
+from blendrun.jobs.tables.base import Kind
 from blendrun.report.schemas.plan import PlanReport
 from blendrun.report.terminal.progress import choose_view
 from blendrun.store.folder import StateFolder
@@ -108,7 +110,8 @@ def plan(
 ) -> PlanReport:
     """Preview `jobs` as `blendrun plan` does: sharing, orders, predicted time; what the command prints with --json.
 
-    Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError.
+    Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError; AllKeptError (exit code 0) where
+    `cache` has every answer.
     """
     asked = PlanOptions.of(_asked(jobs, {"model": model}, options))
     with _view(progress) as listener:
@@ -138,7 +141,10 @@ def read(
     output = Path(path)
     files = [output, *([StateFolder(output).errors] if errors else [])]
     if (kind := table_kind(output)) is not None:
-        raise UsageError(f"{output} is a {kind} file: read it with pandas, polars or datasets")
+        raise UsageError(
+            f"{output} is a {kind} file, and this reads lines: read it with pandas, polars or datasets, for example "
+            f"polars.{'read_parquet' if kind is Kind.PARQUET else 'read_csv'}({str(output)!r})"
+        )
     if not output.is_file():
         raise InputMissingError(f"cannot read {output}: no such file; a run writes it when all is answered")
     lines = (line for file in files if file.exists() for line in _lines(file))
@@ -242,6 +248,10 @@ def _row(line: dict[str, Any]) -> dict[str, Any]:
 
 def _facts(body: dict[str, Any]) -> Facts:
     """Of a body of any other endpoint. A completion's text is the choice's own, a chat's is in its message."""
+    if "meta_info" in body or "outputs" in body:
+        generate = ENDPOINTS["/generate"]
+        told, reason = generate.usage(body), generate.finish_reasons(body)[0]
+        return Facts(generate.answers(body)[0].get("text"), reason or None, told.prompt, told.cached, told.output)
     usage, choice = body.get("usage") or {}, (body.get("choices") or [{}])[0]
     return Facts(
         choice.get("text") if "text" in choice else (choice.get("message") or {}).get("content"),

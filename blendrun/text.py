@@ -21,6 +21,11 @@ def cut(text: str, most: int = LONGEST_MESSAGE) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def plural(count: int, one: str, many: str = "") -> str:
+    """A number of things in words: 1 line, 2,000 lines. many: what several are; "" for `one` with an "s"."""
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+
+
 def _written(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

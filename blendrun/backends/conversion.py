@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import msgspec
 
+from blendrun.backends.answer_files import answer_lines, refuse_answers
 from blendrun.backends.hub_inputs import with_hub_files
 from blendrun.backends.options import STDOUT, AtLeast1, check_endpoint, convert_options
 from blendrun.backends.row_options import RowOptions
-from blendrun.errors import InputInvalidError, InputMissingError
+from blendrun.errors import InputInvalidError, UsageError
 from blendrun.events import Listener, Note
-from blendrun.jobs.kinds import is_answer_line
 from blendrun.jobs.source import open_sources
 from blendrun.jobs.tables.note import notes
 from blendrun.paths import refuse_address
 from blendrun.scratch import scratch_folder
-from blendrun.store.folder import StateFolder
 from blendrun.store.guard import Target
-from blendrun.store.tables.kind import table_kind
-from blendrun.store.tables.write import Lines, write_lines
+from blendrun.store.tables.kind import check_lines, table_kind
+from blendrun.store.tables.write import write_lines
 
 
 class ConversionOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -53,14 +51,21 @@ def convert(options: ConversionOptions, stdout: BinaryIO, listener: Listener) ->
         target.check()
     kind = None if target is None else table_kind(target.path)
     if target is not None and kind is not None:
+        _refuse_row_options(options)
+        lines = answer_lines(options.inputs, options.limit)
         with target.opened() as file:
-            write_lines(file, kind, _answers(options))
+            write_lines(file, kind, lines)
         return
+    if target is not None:
+        check_lines(target.path, "-o")
+    for name in options.inputs:
+        refuse_answers(name)
     columns = options.columns(options.endpoint, options.limit)
     with scratch_folder("convert") as folder:
         sources = open_sources(with_hub_files(options.inputs, listener), folder, columns=columns)
         for source in sources:
             if source.table is None:
+                refuse_answers(str(source.path), source.name)
                 raise InputInvalidError(
                     f"{source.name} holds requests already, or nothing that is known as rows: .parquet, .csv, .tsv, "
                     ".txt, JSON with a prompt each"
@@ -74,30 +79,15 @@ def convert(options: ConversionOptions, stdout: BinaryIO, listener: Listener) ->
             _copy([source.path for source in sources], file)
 
 
-def _answers(options: ConversionOptions) -> Lines:
-    """The lines of runs' outputs, each with its errors file behind it. Raises InputInvalidError, InputMissingError."""
-    paths: list[Path] = []
-    for name in options.inputs:
-        output = Path(name)
-        if not output.is_file():
-            raise InputMissingError(f"cannot read {name}: no such file; check the path")
-        with output.open("rb") as file:
-            if not is_answer_line(file.readline()):
-                raise InputInvalidError(
-                    f"{name} holds no answers: rows become lines, so give -o a name with .jsonl, or answer them: run"
-                )
-        errors = StateFolder(output).errors
-        paths += [output, *([errors] if errors.exists() else [])]
-
-    def lines() -> Iterator[bytes]:
-        for path in paths:
-            with path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    if not is_answer_line(line):
-                        raise InputInvalidError(f"{path}, line {number}, is no answer of a run")
-                    yield line
-
-    return lines
+def _refuse_row_options(options: ConversionOptions) -> None:
+    """Answers are no rows that become requests. Raises UsageError."""
+    columns = options.columns(None, None)
+    given = (*columns.given, *(("--endpoint",) if options.endpoint is not None else ()))
+    if given:
+        raise UsageError(
+            f"{given[0]} says how rows become requests, and -o {options.output} takes answers that a run wrote; leave "
+            "it out, or give -o a name with .jsonl"
+        )
 
 
 def _copy(paths: list[Path], to: BinaryIO) -> None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from blendrun.backends.options import RunOptions
-from blendrun.errors import UsageError
 from blendrun.events import Event, Listener, Note
 from blendrun.remote.address import local_paths
 from blendrun.report.export.metrics import Metrics, is_metrics
@@ -54,13 +53,6 @@ def listening(options: RunOptions, view: Listener) -> Iterator[Listeners]:
         if options.trace is not None:
             trace = Target(options.trace, "--trace", own, is_trace, options.overwrite)
             trace.check()
-        if (
-            textfile is not None
-            and trace is not None
-            and textfile.path.resolve() == trace.path.resolve()
-            and trace.file
-        ):
-            raise UsageError(f"--trace and --metrics-textfile are one file, {textfile.path}; give them two")
         if options.metrics_port is not None or textfile is not None:
             metrics = Metrics(port=options.metrics_port, textfile=textfile, model=options.label)
             found.metrics = stack.enter_context(metrics)

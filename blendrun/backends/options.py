@@ -29,7 +29,7 @@ from blendrun.paths import at_home, refuse_address
 from blendrun.remote.address import file_name
 from blendrun.store.failures import ErrorLimit
 from blendrun.store.shards import shard_output
-from blendrun.store.tables.kind import check_output
+from blendrun.store.tables.kind import check_alike, check_lines, check_output
 
 _Options = TypeVar("_Options", bound=msgspec.Struct)
 STDIN = STDOUT = "-"
@@ -42,6 +42,8 @@ _Machines = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 _CHOSEN_LATER = ("order", "overlap")
 # Text that Python may give as a path or as a number.
 _TEXTS = ("model", "deadline", "gpus", "hardware", "schema")
+# Where no text at all would be the working folder.
+_OWN_NAMES = ("cache", "partial")
 # For messages: what names there are, and where else something is.
 _NAMES: dict[str, type[StrEnum]] = {
     "order": OrderName,
@@ -169,6 +171,10 @@ class RunOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         _check_texts(found)
         found.columns(found.endpoint, found.limit)
         check_output(found.whole_output_path, sharded=found.shard is not None)
+        if found.partial is not None:
+            check_lines(found.partial, "--partial", "; a table is what -o may name")
+        if (upload := upload_of(found)) is not None:
+            check_alike(found.whole_output_path, upload.output.name, "--upload")
         if found.output is None and found.inputs[0] == STDIN:
             raise UsageError("where do the answers go? With stdin as input, give -o FILE, or -o - for stdout")
         return found
@@ -194,8 +200,14 @@ class RunOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         """The same, but for a shard where `merge` puts the answers of all."""
         return self.output if self.output not in (None, Path(STDOUT)) else self._default_output()
 
+    @property
+    def partial_path(self) -> Path | None:
+        """Where the answers so far go; a shard has a file of its own."""
+        place = self.shard_place
+        return self.partial if self.partial is None or place is None else shard_output(self.partial, *place)
+
     def _default_output(self) -> Path:
-        left_out = own_answers(self.inputs)
+        left_out = own_answers(self.inputs, tables=False)
         first = next((name for name in self.inputs if name not in left_out), self.inputs[0])
         if first == STDIN:
             return Path("stdin.answers.jsonl")
@@ -230,6 +242,8 @@ def _plain(name: str, value: Any) -> Any:
         except (TypeError, ValueError) as error:
             raise UsageError(f"engine_args: {error}; give plain values, as JSON has them") from error
         return _homes(plain)
+    if name in _OWN_NAMES and value == "":
+        raise UsageError(f"--{name} is empty: give it a name, or leave it out")
     if name == "dedupe" and isinstance(value, bool):
         return Dedupe.ON if value else Dedupe.OFF
     if name == "inputs":
@@ -261,6 +275,8 @@ def _scalar(value: Any) -> Any:
 def _check_texts(options: RunOptions) -> None:
     """Read the options that have a notation of their own. Raises UsageError."""
     parse_size(options.cache_size)
+    if options.cache is None and options.cache_size != DEFAULT_SIZE:
+        raise UsageError("--cache-size bounds a cache: give --cache DIR too, or leave it out")
     for option in ("output", "trace", "metrics_textfile", "cache", "partial"):
         if (path := getattr(options, option)) is not None:
             refuse_address(str(path), f"--{option.replace('_', '-')}")

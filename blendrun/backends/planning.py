@@ -146,12 +146,12 @@ def _joined(value: Any) -> str:
 def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str | None]:
     """The report, and the first prompt as the model will see it; files as the options ask for.
 
-    Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError.
+    Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError, AllKeptError.
     """
     order_out, save, page = targets = [_target(options, *each) for each in _WRITTEN]
     _refuse_twice(targets)
     # A pattern of the shell names the answers, too.
-    kept, left_out = without_answers(with_hub_files(options.inputs, listener))
+    kept, left_out = without_answers(with_hub_files(options.inputs, listener), rows=options.says_rows)
     tell_left_out(left_out, listener)
     options = msgspec.structs.replace(options, inputs=kept)
     # Unpacked copies of the input are needed to the end: names are read from them.
@@ -184,6 +184,7 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
         options.endpoint,
         partial(looked_for, options, machines[0], listener),
         adapters,
+        options.cache,
     )
     columns = options.columns(options.endpoint, options.limit)
     sources = open_sources(options.inputs, spool, columns=columns, listener=listener)

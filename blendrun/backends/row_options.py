@@ -40,6 +40,11 @@ class RowOptions(msgspec.Struct, frozen=True, kw_only=True):
     temperature: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
     schema: str | dict[str, Any] | None = None
 
+    @property
+    def says_rows(self) -> bool:
+        """Whether anything was said of how rows become requests."""
+        return any(getattr(self, name) is not None for name in RowOptions.__struct_fields__)
+
     def columns(self, url: str | None, limit: int | None) -> Columns:
         """The same with the schema read, checked. url: of the lines. limit: rows to take.
 

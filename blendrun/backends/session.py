@@ -20,6 +20,7 @@ from blendrun.backends.permissions import with_media
 from blendrun.backends.registry import open_backend
 from blendrun.backends.same import cache_settings, sameness
 from blendrun.backends.uploads import upload_of
+from blendrun.backends.written import check_written
 from blendrun.engine.base import Platform
 from blendrun.engine.child import EarlyChildren
 from blendrun.engine.kept import KeptEngines
@@ -57,9 +58,10 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener], engines
     if named != options.inputs:
         # The default name of the answers is the data set's.
         options = msgspec.structs.replace(options, inputs=named, output=options.whole_output_path)
-    kept, left_out = without_answers(options.inputs)
+    kept, left_out = without_answers(options.inputs, rows=options.says_rows, output=options.output_path)
     if left_out:
         options = msgspec.structs.replace(options, inputs=kept)
+    check_written(options)
     # Counted from here: loading, indexing and planning take their part of the time.
     left = parse_deadline(options.deadline)
     end = None if left is None else monotonic() + left
@@ -171,10 +173,11 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
 
 def _partial(options: RunOptions) -> Target | None:
     """The file that has the answers so far, if it may be written. Raises UsageError, OutputUnavailableError."""
-    if options.partial is None:
+    path = options.partial_path
+    if path is None:
         return None
     inputs = tuple(Path(name) for name in options.inputs if name != STDIN)
-    target = partial_target(options.partial, StateFolder(options.output_path), inputs, overwrite=options.overwrite)
+    target = partial_target(path, StateFolder(options.output_path), inputs, overwrite=options.overwrite)
     target.check()
     return target
 

@@ -33,6 +33,7 @@ def answers(
     from blendrun.store.folder import StateFolder, path_text
     from blendrun.store.guard import Target
     from blendrun.store.journal_tail import JournalTail
+    from blendrun.store.tables.kind import check_lines
 
     state = StateFolder.at(run) if run.is_dir() else StateFolder(run)
     if not state.path.is_dir():
@@ -41,6 +42,7 @@ def answers(
     if output is None or str(output) == "-":
         code = _pass_on(tail, state.status, follow)
     else:
+        check_lines(output, "-o", f", and when the run is done: blendrun convert {state.output} -o {output}")
         target = Target(output, "--output", own=(state.path, state.output, state.errors), overwrite=overwrite)
         code = _write(tail, state.status, follow, target)
     if code != EXIT_OK:

@@ -43,7 +43,9 @@ def convert(
     temperature: Temperature = None,
     schema: SchemaFile = None,
     endpoint: Annotated[str | None, typer.Option(help="Url of the lines. Default: /v1/chat/completions.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N rows of each table.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Take only the first N rows (or answers) of each file.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:

@@ -89,7 +89,7 @@ def plan(
     endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
     dedupe: Annotated[Dedupe, typer.Option(help="Which of equal requests are asked once; as for run.")] = Dedupe.AUTO,
     cache: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Leave out what run would take from there; as for run.")
+        str | None, typer.Option(metavar="DIR", help="Leave out what run would take from there; as for run.")
     ] = None,
     prompt_column: PromptColumn = None,
     messages_column: MessagesColumn = None,
@@ -116,9 +116,12 @@ def plan(
 
     Works for request files and for traces (lines with prompt_tokens and output_tokens, no text).
     """
+    from json import dumps
+
     from blendrun.backends.planning import PlanOptions, plan_job
     from blendrun.cli.config import apply_config
     from blendrun.engine.settings import parse_engine_args
+    from blendrun.planner.workload import AllKeptError
     from blendrun.report.schemas.plan import plan_json
     from blendrun.report.terminal.plan import print_plan
     from blendrun.report.terminal.progress import choose_view
@@ -134,7 +137,12 @@ def plan(
         }
     )
     with choose_view(sys.stderr, quiet=given["quiet"]) as listener:
-        found, first_prompt = plan_job(options, listener)
+        try:
+            found, first_prompt = plan_job(options, listener)
+        except AllKeptError as kept:
+            told = {"requests": 0, "lines": kept.lines, "cached": kept.cached}
+            sys.stdout.write(f"{dumps(told) if given['json'] else kept}\n")
+            return
     if given["json"]:
         sys.stdout.write(plan_json(found).decode() + "\n")
     else:

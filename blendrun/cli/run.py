@@ -106,14 +106,14 @@ def run(
         ),
     ] = Dedupe.AUTO,
     cache: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="DIR", help="Keep determined answers here, and take them from here, between runs."),
     ] = None,
     cache_size: Annotated[
         str, typer.Option(metavar="SIZE", help="Most bytes of --cache; what was not used for longest goes.")
     ] = "10G",
     partial: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FILE", help="Write the answers so far here while it runs, as they come."),
     ] = None,
     max_errors: Annotated[

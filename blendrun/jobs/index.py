@@ -23,7 +23,7 @@ from blendrun.jobs.kinds import looks_like_request, why_no_request
 from blendrun.jobs.line import DIGEST_BYTES, MAX_LINE_BYTES, raw_digest
 from blendrun.jobs.lines import BLOCK_BYTES, RawLine, scan_lines
 from blendrun.jobs.reader import SourceReader
-from blendrun.jobs.same import ALONE, Sameness
+from blendrun.jobs.same import ALONE, Drawn, Sameness
 from blendrun.jobs.source import Source
 from blendrun.jobs.tables.note import notes
 from blendrun.text import cut
@@ -106,6 +106,7 @@ def index_jobs(
         models=gatherer.models,
         passed_over=gatherer.passed_over,
         with_tools=gatherer.with_tools,
+        drawn=gatherer.drawn.forget(),
         **columns,
     )
 
@@ -123,6 +124,7 @@ class _Gatherer:
         self.models: Counter[str] = Counter()
         self.passed_over: Counter[str] = Counter()
         self.with_tools = 0
+        self.drawn = Drawn()
         self.chunks: dict[str, list[NDArray[Any]]] = {name: [] for name in _ROW_TYPE.fields or ()}
 
     def gather(self, limit: int | None, listener: Listener) -> dict[str, NDArray[Any]]:
@@ -186,6 +188,8 @@ class _Gatherer:
         code = _CODES[request.endpoint.url]
         same = self.reading.same
         asked, keepable = (ALONE, False) if same is None else same.asked(request)
+        if same is not None and same.drawn(request):
+            self.drawn.add(request)
         return _ROW.pack(
             *(place, offset, length, number, code, False, bound, demand.choices, request.content, owner),
             *(asked, keepable),

@@ -14,7 +14,7 @@ from blendrun.errors import ErrorCode, InputInvalidError, LineError
 from blendrun.jobs.first_rows import copies_of
 from blendrun.jobs.line import RequestLine, line_too_long, parse_line, raw_digest, salted_key
 from blendrun.jobs.reader import SourceReader
-from blendrun.jobs.same import Sameness
+from blendrun.jobs.same import Drawn, Sameness
 from blendrun.jobs.source import Source
 
 # The columns, in the order of Job's fields.
@@ -78,7 +78,7 @@ class Job:
     copy_of: i64 (N,), the first row that asks the same; -1 where none.
     models: how many lines name each model; of very many names the first thousand, of long ones the beginning.
     passed_over: how many lines have each field that has no effect, of those that are answered without it; the same.
-    with_tools: lines that bring tools.
+    with_tools: lines that bring tools. drawn: lines whose answers are drawn; of none where nobody asks.
 
     Methods that read may be called from many threads. `close` (or a with statement) ends the descriptors.
     """
@@ -103,6 +103,7 @@ class Job:
     models: Counter[str] = field(default_factory=Counter)
     passed_over: Counter[str] = field(default_factory=Counter)
     with_tools: int = 0
+    drawn: Drawn = field(default_factory=Drawn)
 
     def __len__(self) -> int:
         return len(self.rejected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from typing import Any
@@ -19,6 +19,8 @@ from blendrun.names import Dedupe
 ALONE = bytes(DIGEST_BYTES)
 # Below it SGLang's sampling takes the likeliest token (0.5.23, sampling_params.py: _SAMPLING_EPS).
 _GREEDY_BELOW = 1e-6
+# Different drawn requests that are remembered, to see that others are equal: it is for a note only.
+_REMEMBERED = 1 << 16
 # Fields of a server's bookkeeping: they decide nothing.
 _BOOKKEEPING = frozenset(
     (
@@ -51,9 +53,7 @@ class Sameness:
         be kept: what a line names and does not hold may be something else tomorrow.
         """
         body = request.body
-        if (body.get("n") or 1) != 1 or (body.get("best_of") or 1) != 1:
-            return ALONE, False
-        if self.dedupe is not Dedupe.ON and not self._determined(request.endpoint, body):
+        if _several(body) or self.drawn(request):
             return ALONE, False
         url, results = request.endpoint.url, False
         if request.spoken is not None:
@@ -62,6 +62,12 @@ class Sameness:
         digest = _begun(url, results).copy()
         digest.update(_deciding(url, request))
         return digest.digest(), keepable
+
+    def drawn(self, request: RequestLine) -> bool:
+        """Whether a request of one answer stands by itself because that is drawn anew each time."""
+        if self.dedupe is Dedupe.ON or _several(request.body):
+            return False
+        return not self._determined(request.endpoint, request.body)
 
     def _determined(self, endpoint: Endpoint, body: Mapping[str, Any]) -> bool:
         """Whether the same request would be answered the same again."""
@@ -72,6 +78,34 @@ class Sameness:
         if temperature is None:
             return endpoint.url in self.greedy
         return bool(0 <= temperature < _GREEDY_BELOW)
+
+
+@dataclass(slots=True)
+class Drawn:
+    """Requests whose answers are drawn. lines: all. equal: those that ask what another one asks, of as many different
+    ones as are remembered.
+    """
+
+    lines: int = 0
+    equal: int = 0
+    _seen: set[int] = field(default_factory=set)
+
+    def add(self, request: RequestLine) -> None:
+        """Count one more."""
+        self.lines += 1
+        mark = hash((request.endpoint.url, _deciding(request.endpoint.url, request)))
+        if mark in self._seen:
+            self.equal += 1
+        elif len(self._seen) < _REMEMBERED:
+            self._seen.add(mark)
+
+    def forget(self) -> Drawn:
+        """The counts alone."""
+        return Drawn(self.lines, self.equal)
+
+
+def _several(body: Mapping[str, Any]) -> bool:
+    return (body.get("n") or 1) != 1 or (body.get("best_of") or 1) != 1
 
 
 @cache

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.endpoints.rules import FOR_PLANNING
-from blendrun.errors import InputInvalidError, InputMissingError
+from blendrun.errors import EXIT_OK, BlendrunError, InputInvalidError, InputMissingError
 from blendrun.events import Listener, PhaseStarted, ignore
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.job import Job
@@ -21,6 +21,7 @@ from blendrun.jobs.trace import Trace, holds_trace, read_trace
 from blendrun.models.card import ModelCard
 from blendrun.models.cards import list_aliases, load_card
 from blendrun.models.resolve import resolve_model
+from blendrun.text import plural
 from blendrun.tokens.base import Prompts
 from blendrun.tokens.build import TokenizedJob, build_prompts, render_text
 from blendrun.tokens.load import load_tokenizer
@@ -137,7 +138,7 @@ class Wanted:
     """What the user asked for: model and tokenizer as given, how many lines, the url of lines without one.
 
     look: which requests are equal, None where nobody asks; and what finds rows that have an answer from earlier runs.
-    adapters: those that the engine will have, None where nobody says.
+    adapters: those that the engine will have, None where nobody says. cache: where answers are kept, for messages.
     """
 
     model: str
@@ -146,12 +147,27 @@ class Wanted:
     endpoint: str | None = None
     look: Callable[[], tuple[Sameness | None, FindKept | None]] = lambda: (None, None)
     adapters: tuple[str, ...] | None = None
+    cache: Path | None = None
+
+
+class AllKeptError(BlendrunError):
+    """There is nothing to plan: a run would take every answer from its cache. Nothing is wrong with that."""
+
+    exit_code = EXIT_OK
+
+    def __init__(self, lines: int, cached: int, cache: Path | None) -> None:
+        super().__init__(lines, cached, cache)
+        self.lines, self.cached, self.cache = lines, cached, cache
+
+    def __str__(self) -> str:
+        requests = plural(self.cached, "distinct request")
+        return f"all {requests} of {plural(self.lines, 'line')} have an answer in {self.cache}; a run asks no engine"
 
 
 def load_workload(sources: Sequence[Source], wanted: Wanted, listener: Listener = ignore) -> Workload:
     """Read a job or a trace, told apart by the first line, and tokenise what is text.
 
-    Raises InputInvalidError (nothing to plan), InputMissingError (no tokenizer, no model), UsageError.
+    Raises InputInvalidError (nothing to plan), InputMissingError (no tokenizer, no model), UsageError, AllKeptError.
     """
     names = ", ".join(source.name for source in sources[:3])
     listener(PhaseStarted("index", names))
@@ -232,7 +248,7 @@ def _from_job(job: Job, wanted: Wanted, kept: FindKept | None, listener: Listene
         known = kept(job, rows)
         rows, cached = np.setdiff1d(rows, known, assume_unique=True), len(known)
         if not len(rows):
-            raise InputInvalidError(f"no request of {names} is left to plan: {cached:,} have an answer in the cache")
+            raise AllKeptError(len(job), cached, wanted.cache)
     tokenized = build_prompts(
         job,
         model.tokenizer,
@@ -272,7 +288,7 @@ def _job_warnings(job: Job, tokenized: TokenizedJob, model: PlannedModel) -> lis
         warnings.append(_refused(name, line, len(refused)))
     warnings += _left_out(job, tokenized, model)
     if estimated := int(tokenized.estimated.sum()):
-        warnings.append(f"{estimated:,} requests carry media, whose tokens are estimated")
+        warnings.append(f"{plural(estimated, 'request carries', 'requests carry')} media, whose tokens are estimated")
     if (schemas := len(np.unique(tokenized.schema[tokenized.schema != 0]))) > _MANY_SCHEMAS:
         warnings.append(f"{schemas:,} different answer schemas; the engine compiles each")
     return warnings
@@ -292,9 +308,10 @@ def _left_out(job: Job, tokenized: TokenizedJob, model: PlannedModel) -> list[st
     if failed := len(tokenized.failed):
         name, line = job.where(int(tokenized.failed[0]))
         reason = f": {tokenized.messages[0][1]}" if tokenized.messages else ""
-        found.append(f"{failed:,} requests cannot be rendered (first: {name}, line {line}{reason})")
+        found.append(f"{plural(failed, 'request')} cannot be rendered (first: {name}, line {line}{reason})")
     return found
 
 
 def _refused(name: str, line: int, count: int) -> str:
-    return f"{count:,} lines are no request (first: {name}, line {line}); a run answers them with an error line"
+    lines = plural(count, "line is", "lines are")
+    return f"{lines} no request (first: {name}, line {line}); a run answers them with an error line"

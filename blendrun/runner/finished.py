@@ -33,6 +33,13 @@ def finished_before(
     return before if files.whole(failed=before.errors is not None) else None
 
 
+def only_tables_differ(old: Manifest | None, new: Manifest) -> bool:
+    """Whether all is as before but for cells of tables that no prompt reads."""
+    if old is None or not old.tables or old.tables == new.tables:
+        return False
+    return old == msgspec.structs.replace(new, written=old.written, tables=old.tables)
+
+
 def _unchanged(old: Manifest | None, new: Manifest, rows: Rows | None, state: StateFolder) -> bool:
     """Whether the manifest of before is that of now, and all that goes with it is there."""
     if old is None or old != msgspec.structs.replace(new, written=old.written):

@@ -39,8 +39,8 @@ from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.copies import Copies, with_copies
 from blendrun.runner.dispatch import Asked
 from blendrun.runner.failed_lines import FailedLines
-from blendrun.runner.finished import finished_before, same_input
-from blendrun.runner.job_warnings import warnings_of
+from blendrun.runner.finished import finished_before, only_tables_differ, same_input
+from blendrun.runner.job_warnings import note_of_drawn, warnings_of
 from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.kept_answers import KeptAnswers
 from blendrun.runner.manifest import manifest_of
@@ -62,6 +62,7 @@ from blendrun.store.shards import Rows, write_rows
 from blendrun.store.status import StatusFile
 from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tokens
 from blendrun.store.unkept import UnkeptAnswers
+from blendrun.text import plural
 
 RESUMES = "the same command resumes"
 # Bytes of an answer that a record has room for, beside its id and what else is said of it.
@@ -85,6 +86,7 @@ class Invocation:
     rows: Rows | None = None
     purpose: Purpose = Purpose.GENERATE
     manifest: manifests.Manifest = field(init=False)
+    tables: tuple[str, ...] = field(default=(), init=False)
     salt: bytes = field(init=False)
     ledger: Ledger = field(init=False)
     failed: FailedLines = field(init=False)
@@ -154,6 +156,11 @@ class Invocation:
                 self.partial.begin()
                 self.partial.end()
                 return msgspec.structs.replace(done, exit_code=self._exit_code(done.counts.failed))
+            if not len(todo) and only_tables_differ(old, self.manifest):
+                self._note("tables changed in what no prompt reads: the output is written again")
+            self.tables = self.manifest.tables
+            # What is there was written from these; of the new ones it is once it is written.
+            self.manifest = msgspec.structs.replace(self.manifest, tables=old.tables if old else ())
             if len(todo):
                 self.files.check(trusted=before is not None and before.status == "completed")
             write_atomically(self.state.lines, self.lines.data)
@@ -233,6 +240,8 @@ class Invocation:
                 self._note(f"resuming: {done} of {len(self.job)} requests are finished")
             for warning in warnings_of(self.job, self.settings):
                 self._note(warning, warning=True)
+            if (note := note_of_drawn(self.job, self.settings)) is not None:
+                self._note(note)
             self._take_kept()
             if len(asked := self._to_ask()):
                 self._answer(asked, make_engine)
@@ -247,6 +256,7 @@ class Invocation:
             raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; {RESUMES}")
         with self.stopwatch.phase("write"):
             self.listener(PhaseStarted("write", str(self.state.output)))
+            self.manifest = msgspec.structs.replace(self.manifest, tables=self.tables)
             write_answers(self.job, self.ledger, self.journal, self.state, self.files, self.settings.columns.schema)
             if self.rows is not None:
                 write_rows(self.state, replace(self.rows, failed=self.ledger.state != ANSWERED))
@@ -313,7 +323,7 @@ class Invocation:
             self.cache.take(self._to_ask(), self._end_with)
             self.copies.settle()
         if taken := self.ledger.taken[CACHE]:
-            self._note(f"{taken:,} answers are taken from {self.settings.cache.folder}")
+            self._note(f"{plural(taken, 'answer is', 'answers are')} taken from {self.settings.cache.folder}")
 
     def _end_with(self, result: Result, asked: Asked, taken: str | None = None) -> None:
         """Journal and count a result. taken: see `Record`."""

@@ -8,9 +8,11 @@ from blendrun.jobs.job import Job
 from blendrun.names import Purpose
 from blendrun.remote.address import is_address, shown
 from blendrun.runner.settings import RunSettings
-from blendrun.store.folder import path_text
+from blendrun.store.folder import StateFolder, path_text
 from blendrun.store.manifest import SCHEMA_VERSION, Manifest
 from blendrun.store.shards import Rows
+from blendrun.store.tables.kind import table_kind
+from blendrun.store.tables.own import own_tables
 from blendrun.version import __version__
 
 
@@ -33,6 +35,19 @@ def manifest_of(settings: RunSettings, job: Job, rows: Rows | None, purpose: Pur
         answer_settings=settings.answer_settings | embeds,
         shard=str(settings.shard) if settings.shard is not None else None,
         division=rows.division if rows is not None else None,
+        tables=_tables(settings.output, job),
+    )
+
+
+def _tables(output: Path, job: Job) -> tuple[str, ...]:
+    """What changes with each table beside whose columns the answers stand: prompts need not read all of them."""
+    if table_kind(output) is None:
+        return ()
+    spool = StateFolder(output).spool
+    return tuple(
+        # A copy is named by its content, and may be made anew.
+        table.path.stem if table.path.parent == spool else "{2} bytes, {3} ns".format(*table.stamp)
+        for table in own_tables(job.sources)
     )
 
 

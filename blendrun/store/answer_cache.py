@@ -62,7 +62,10 @@ class AnswerCache:
     """In one folder. Keys are 16 bytes. The file is opened for each call, never held."""
 
     def __init__(self, folder: Path, most_bytes: int) -> None:
-        """most_bytes: of the file. Raises OutputUnavailableError where the folder is not the user's own."""
+        """most_bytes: of the file. Raises OutputUnavailableError where the folder is not the user's own, or one of
+        something else.
+        """
+        refuse_other_folder(folder)
         try:
             make_private(folder, "a cache of answers")
         except OSError as error:
@@ -203,6 +206,20 @@ class AnswerCache:
                 path.unlink(missing_ok=True)
         if self.path.exists():
             self._usable = False
+
+
+def refuse_other_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else: it would be closed to others. Raises OutputUnavailableError."""
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError:
+        # None yet, or one that whoever makes it private says more of.
+        return
+    if names and NAME not in names and not all(name.startswith(NAME) for name in names):
+        raise OutputUnavailableError(
+            f"--cache {folder} holds other files, and a cache of answers is a folder of its own, closed to others; "
+            "give a new or an empty folder"
+        )
 
 
 def _some(keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:

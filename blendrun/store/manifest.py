@@ -32,7 +32,8 @@ class Manifest(msgspec.Struct, frozen=True):
     answer_settings: engine arguments that can change an answer (capacity settings are not among them).
     shard: "2/8" where the run is one of several; division: digest of how they divide the job.
     written: output and errors file as the run has written them, the newest last; where it was killed while it wrote
-        them, also those before.
+        them, also those before. tables: what changes with each table whose columns are in the output; of those that it
+        was written from.
     """
 
     schema_version: int
@@ -47,6 +48,7 @@ class Manifest(msgspec.Struct, frozen=True):
     shard: str | None = None
     division: str | None = None
     written: tuple[WrittenFile, ...] = ()
+    tables: tuple[str, ...] = ()
 
     @property
     def salt(self) -> bytes:

@@ -73,13 +73,14 @@ class OwnFiles:
     """What the run knows of its files.
 
     records: of what was written, by the manifest, the newest last. keep: puts them there. overwrite: what others made
-    may be replaced.
+    may be replaced. kept: a sentence on where the answers are; "" for the state folder.
     """
 
     state: StateFolder
     records: tuple[WrittenFile, ...]
     keep: Callable[[tuple[WrittenFile, ...]], None]
     overwrite: bool = False
+    kept: str = ""
     _names: dict[str, Path] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -127,7 +128,7 @@ class OwnFiles:
             raise unwritable(path_text(path), error, "the same command writes it") from error
         raise OutputUnavailableError(
             f"{path_text(path)} is not what this run wrote there; move it away, or give --overwrite to replace it. "
-            f"All answers so far are in {path_text(self.state.path)}"
+            f"{self.kept or f'All answers so far are in {path_text(self.state.path)}'}"
         )
 
     def _is_newest(self, name: str) -> bool:

@@ -169,7 +169,7 @@ def _files(whole: StateFolder, overwrite: bool) -> OwnFiles:
         records = msgspec.json.decode(whole.merged.read_bytes(), type=tuple[WrittenFile, ...])
     except (OSError, msgspec.DecodeError):
         records = ()
-    return OwnFiles(whole, records, keep, overwrite)
+    return OwnFiles(whole, records, keep, overwrite, kept="The shards still have all answers")
 
 
 def _write(states: list[StateFolder], rows: list[Rows], made: list[Manifest], files: OwnFiles) -> Merged:
@@ -242,8 +242,8 @@ def _check_together(states: list[StateFolder], rows: list[Rows]) -> list[Manifes
     whole = len(every) == rows[0].rows and np.array_equal(every, np.arange(len(every)))
     if len({each.division for each in rows}) > 1 or not whole:
         raise ManifestMismatchError(
-            "the shards did not divide the job alike (another version of blendrun or of the model's files?); run them "
-            "again with --no-resume"
+            "the shards did not divide the job alike (another --dedupe, another version of blendrun or of the model's "
+            "files?); run them again alike, with --no-resume"
         )
     return found
 

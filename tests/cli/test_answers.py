@@ -126,3 +126,13 @@ def test_no_run_is_said(tmp_path: Path) -> None:
     missing = blendrun("answers", "none.jsonl", cwd=tmp_path)
     assert missing.returncode == 66
     assert "give the output file of a run" in missing.stderr
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv", "t.jsonl.gz", "t.xlsx"])
+def test_a_name_that_promises_another_format_is_refused(tmp_path: Path, name: str) -> None:
+    write_jobs(tmp_path / "jobs.jsonl", 2)
+    assert blendrun("run", "jobs.jsonl", "-o", "out.jsonl", *REPLAY, cwd=tmp_path).returncode == 0
+    done = blendrun("answers", "out.jsonl", "-o", name, cwd=tmp_path)
+    assert done.returncode == 2
+    assert f"-o {name}: " in done.stderr
+    assert not (tmp_path / name).exists()

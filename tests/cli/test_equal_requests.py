@@ -144,6 +144,23 @@ def test_shards_put_copies_together_and_merge_to_the_same_lines(tmp_path: Path) 
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
 
 
+def test_where_answers_are_drawn_one_note_says_that_none_is_copied_or_kept(tmp_path: Path) -> None:
+    words = ("-o", "out.jsonl", "--no-resume", *REPLAY)
+
+    def said(rows: int, *more: str, **body: Any) -> str:
+        write_jobs(tmp_path / "jobs.jsonl", rows, **body)
+        done = blendrun("run", "jobs.jsonl", *words, *more, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return str(done.stderr)
+
+    both = said(10, "--cache", "kept", temperature=1)
+    assert "answers are drawn: 4 lines ask what another asks, and each is asked, none of 10 is kept; --temp" in both
+    assert "none of 1 is kept" in said(1, "--cache", "kept", temperature=1)
+    for quiet in (said(1, temperature=1), said(10, temperature=0), said(10, "--dedupe", "off", temperature=1)):
+        assert "answers are drawn" not in quiet
+    assert "answers are drawn" not in said(10, "--dedupe", "on", "--cache", "kept", temperature=1)
+
+
 def test_off_asks_all(tmp_path: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 10)
     (tmp_path / "off.yaml").write_text("dedupe: off\n")

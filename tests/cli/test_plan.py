@@ -279,11 +279,14 @@ def test_copies_and_kept_answers_are_told_and_not_planned(tmp_path: Path) -> Non
     report = planned(jobs, *SMALL, "--cache", tmp_path / "cache")
     assert (report["requests"], report["copies"], report["cached"]) == (18, 20, 12)
     shown = blendrun("plan", jobs, *SMALL, "--cache", tmp_path / "cache", "-q").stdout
-    assert "30 distinct of 50 requests; 12 of them have an answer already" in shown
+    assert "18 of 50 lines: 20 ask what another line asks, 12 have an answer already" in " ".join(shown.split())
     _keep(tmp_path / "cache", jobs, 30)
     nothing = blendrun("plan", jobs, *SMALL, "--cache", tmp_path / "cache")
-    assert nothing.returncode == 65
-    assert "30 have an answer in the cache" in nothing.stderr
+    assert nothing.returncode == 0
+    assert nothing.stdout.startswith("all 30 distinct requests of 50 lines have an answer in ")
+    assert nothing.stdout.endswith("cache; a run asks no engine\n")
+    shown = blendrun("plan", jobs, *SMALL, "--cache", tmp_path / "cache", "--json").stdout
+    assert json.loads(shown) == {"requests": 0, "lines": 50, "cached": 30}
 
 
 def _keep(folder: Path, jobs: Path, count: int) -> None:

@@ -227,8 +227,50 @@ class TestOutputs:
             *("response", "error_code", "error"),
             *("response_2", "error_code_2", "error_2"),
         ]
-        # Beside what is asked it is left out, as any run's answers.
-        assert "is left out" in ran("t.parquet", "first.parquet", "-o", "third.csv", cwd=tmp_path)
+
+    def test_several_of_them_are_rows_where_it_is_said_how(self, tmp_path: Path) -> None:
+        reasoning_set(tmp_path / "t.parquet", rows=3)
+        ran("t.parquet", "-o", "first.parquet", cwd=tmp_path)
+        reasoning_set(tmp_path / "u.parquet", rows=2)
+        names: tuple[str, ...] = ("first.parquet", "u.parquet")
+        assert "first.parquet is the output of a run; give --prompt-template" in ran(*names, cwd=tmp_path, code=65)
+        words = ("--prompt-template", "Good? {{ problem }}", "--limit", "5")
+        for _ in range(2):
+            # The second time the pattern of a shell names this run's own output, too.
+            said = ran(*names, *words, "-o", "out.parquet", cwd=tmp_path)
+            assert "first.parquet is left out" not in said
+            assert pq.read_table(tmp_path / "out.parquet").num_rows == 5
+            names = ("first.parquet", "u.parquet", "out.parquet")
+        assert "out.parquet is left out" in said
+        ran(*names[:2], *words, cwd=tmp_path)
+        assert len(lines_of(tmp_path / "first.answers.jsonl")) == 5
+
+    @pytest.mark.parametrize("packed", [False, True])
+    def test_an_edit_that_no_prompt_reads_is_in_the_table_with_the_same_answers(
+        self, tmp_path: Path, packed: bool
+    ) -> None:
+        name, again = "t.csv.gz" if packed else "t.csv", "written again"
+
+        def edit(mark: str) -> None:
+            text = f"prompt,mark\na,{mark}\nb,{mark}\n".encode()
+            (tmp_path / name).write_bytes(gzip.compress(text, mtime=0) if packed else text)
+
+        def answers() -> list[dict[str, str]]:
+            return list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
+
+        edit("old")
+        words = (name, "-o", "out.csv")
+        assert again not in ran(*words, cwd=tmp_path)
+        before = answers()
+        edit("new")
+        assert again in ran(*words, cwd=tmp_path)
+        assert answers() == [row | {"mark": "new"} for row in before]
+        assert "nothing to do" in ran(*words, cwd=tmp_path)
+        # Killed as it began to write: the old output stands beside a journal that has all answers.
+        edit("newer")
+        (tmp_path / "out.csv.blendrun" / "summary.json").unlink()
+        ran(*words, cwd=tmp_path)
+        assert {row["mark"] for row in answers()} == {"newer"}
 
     def test_a_limit_ends_the_table(self, tmp_path: Path) -> None:
         reasoning_set(tmp_path / "t.parquet")
@@ -238,8 +280,18 @@ class TestOutputs:
     @pytest.mark.parametrize(
         ("words", "said"),
         [
-            (("-o", "out.parquet", "--shard", "1/2"), "shards write lines; give -o out.jsonl, merge"),
-            (("-o", "out.csv.gz"), "tables are not packed; give out.csv"),
+            (
+                ("-o", "out.parquet", "--shard", "1/2"),
+                "blendrun merge out.jsonl, and blendrun convert out.jsonl -o out.parquet",
+            ),
+            (("-o", "out.csv.gz"), "what is written is not packed; give out.csv"),
+            (("-o", "out.jsonl.zst"), "what is written is not packed; give out.jsonl"),
+            (("-o", "out.xlsx"), "no .xlsx is written; known are .jsonl, .parquet"),
+            (("-o", "out.arrow"), "no .arrow is written"),
+            (("--partial", "out.parquet"), "--partial out.parquet: lines are written there, no Parquet"),
+            (("--partial", "out.jsonl.gz"), "--partial out.jsonl.gz: what is written is not packed"),
+            (("-o", "out.parquet", "--upload", "https://host/a.jsonl"), "and -o out.parquet is a Parquet file"),
+            (("-o", "out.jsonl", "--upload", "https://host/a.csv"), "and -o out.jsonl is lines"),
             (("--schema", "none.json"), "--schema is a file with a JSON schema"),
             (("--schema", "t.parquet"), "is not JSON"),
         ],
@@ -383,6 +435,51 @@ def test_answers_in_lines_become_a_table(tmp_path: Path) -> None:
     assert not (tmp_path / "c.parquet").exists()
 
 
+class TestConversionOfAnswers:
+    def convert(self, folder: Path, *words: str, code: int = 0) -> str:
+        if not (folder / "a.jsonl").exists():
+            reasoning_set(folder / "t.parquet", rows=6, bad=(2,))
+            ran("t.parquet", "-o", "a.jsonl", cwd=folder, code=3)
+        done = blendrun("convert", *words, cwd=folder)
+        assert done.returncode == code, done.stderr
+        return str(done.stderr)
+
+    @pytest.mark.parametrize(
+        "words", [("--max-tokens", "9"), ("--prompt-template", "{{ x }}"), ("--endpoint", "/v1/completions")]
+    )
+    def test_what_is_said_of_rows_is_refused(self, tmp_path: Path, words: tuple[str, ...]) -> None:
+        said = self.convert(tmp_path, "a.jsonl", "-o", "b.parquet", *words, code=2)
+        assert f"{words[0]} says how rows become requests" in said
+        assert not (tmp_path / "b.parquet").exists()
+
+    def test_the_limit_is_of_answers(self, tmp_path: Path) -> None:
+        self.convert(tmp_path, "a.jsonl", "-o", "b.parquet", "--limit", "2")
+        assert pq.read_table(tmp_path / "b.parquet")["custom_id"].to_pylist() == ["row-1", "row-2"]
+
+    @pytest.mark.parametrize("again", ["a.jsonl", "./a.jsonl", "a.jsonl.errors.jsonl"])
+    def test_no_file_is_read_twice(self, tmp_path: Path, again: str) -> None:
+        for names in (("a.jsonl", again), (again, "a.jsonl")):
+            assert "would be read twice" in self.convert(tmp_path, *names, "-o", "b.parquet", code=2)
+
+    def test_each_other_file_is_called_what_it_is(self, tmp_path: Path) -> None:
+        self.convert(tmp_path, "a.jsonl", "-o", "b.csv")
+        self.convert(tmp_path, "a.jsonl", "-o", "b.parquet")
+        (tmp_path / "a.gz").write_bytes(gzip.compress((tmp_path / "a.jsonl").read_bytes()))
+        for name in ("b.csv", "b.parquet"):
+            assert f"{name} is a table of answers already" in self.convert(tmp_path, name, "-o", "c.tsv", code=65)
+        assert "a.gz is packed; unpack it first" in self.convert(tmp_path, "a.gz", "-o", "c.tsv", code=65)
+        for name in ("a.jsonl", "a.gz"):
+            assert f"{name} holds answers; give -o NAME.parquet" in self.convert(tmp_path, name, code=65)
+        assert not (tmp_path / "c.tsv").exists()
+        assert "no .xlsx is written" in self.convert(tmp_path, "t.parquet", "-o", "c.xlsx", code=2)
+
+    def test_where_all_lines_failed_the_table_has_the_failures(self, tmp_path: Path) -> None:
+        reasoning_set(tmp_path / "u.parquet", rows=2, bad=(0, 1))
+        ran("u.parquet", "-o", "f.jsonl", cwd=tmp_path, code=3)
+        self.convert(tmp_path, "f.jsonl", "-o", "f.parquet")
+        assert pq.read_table(tmp_path / "f.parquet")["error_code"].to_pylist() == ["invalid_request"] * 2
+
+
 def test_from_python(tmp_path: Path) -> None:
     reasoning_set(tmp_path / "t.parquet", rows=2)
     summary = blendrun_api.run(
@@ -394,8 +491,16 @@ def test_from_python(tmp_path: Path) -> None:
     )
     assert summary.counts.completed == 2
     assert pq.read_schema(tmp_path / "out.parquet").field("parsed").type == pa.struct([("a", pa.int64())])
-    with pytest.raises(UsageError, match="read it with pandas, polars or datasets"):
+    with pytest.raises(UsageError, match=r"read it with pandas, polars or datasets, for example polars.read_parquet\("):
         blendrun_api.read(tmp_path / "out.parquet")
+
+
+def test_rows_of_json_name_their_adapter(tmp_path: Path) -> None:
+    (tmp_path / "t.jsonl").write_text('{"prompt": "a", "lora_path": "sql"}\n{"prompt": "b", "lora_path": null}\n')
+    for url in ("/v1/chat/completions", "/v1/completions", "/v1/embeddings"):
+        done = blendrun("convert", "t.jsonl", "--endpoint", url, cwd=tmp_path)
+        bodies = [json.loads(line)["body"] for line in done.stdout.splitlines()]
+        assert [body.get("lora_path") for body in bodies] == ["sql", None]
 
 
 def test_convert_replaces_nothing_unasked_and_takes_rows_only(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ _FIELDS = (
     *("presence_penalty", "frequency_penalty", "repetition_penalty", "logprobs", "top_logprobs"),
     *("response_format", "tools", "tool_choice", "reasoning_effort", "chat_template_kwargs"),
 )
+# Of any request, whether it decodes or not.
+_ADAPTER = "lora_path"
 # Different sets of columns that JSON rows may have, of which the choice is kept.
 _MOST_FORMS = 1000
 
@@ -111,11 +113,12 @@ class LineMaker:
     def _body(self, row: Row, chosen: Chosen) -> dict[str, Any]:
         """Raises RowError."""
         body = self._prompt(row, chosen)
-        if chosen.reads:
-            return body
         columns = self.columns
         if self.table.kind.json:
-            body |= {name: row[name] for name in _FIELDS if row.get(name) is not None}
+            said = (_ADAPTER,) if chosen.reads else (*_FIELDS, _ADAPTER)
+            body |= {name: row[name] for name in said if row.get(name) is not None}
+        if chosen.reads:
+            return body
         if columns.max_tokens is not None and "max_completion_tokens" not in body:
             body.setdefault("max_tokens", columns.max_tokens)
         if columns.temperature is not None:

@@ -14,7 +14,7 @@ from blendrun.jobs.tables.kind import find_table
 from blendrun.jobs.tables.lines import LineMaker
 
 # Changes where the same rows and options become other lines.
-_VERSION = 1
+_VERSION = 2
 
 
 def made_lines(
@@ -49,6 +49,11 @@ def stamp(status: os.stat_result) -> tuple[int, ...]:
 
 def _refuse_options(name: str, columns: Columns) -> None:
     if columns.given:
+        if name == "<stdin>":
+            raise UsageError(
+                f"{columns.given[0]} says how rows become requests, and what came from stdin is not known as rows: "
+                "CSV, TSV and text are known by their names, so give a file"
+            )
         raise UsageError(
             f"{columns.given[0]} says how rows become requests, and {name} holds requests (or nothing that is known as "
             "rows: .parquet, .csv, .tsv, .txt, JSON with a prompt each); say it in the lines"

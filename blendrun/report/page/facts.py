@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from blendrun.report.page.requests import Failed, Slow
 from blendrun.report.page.subject import Subject
 from blendrun.report.terminal.duration import span
+from blendrun.text import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +80,13 @@ def _run_tiles(subject: Subject) -> list[Tile]:
         failed = f"{counts.failed:,} failed" if counts.failed else "none failed"
         tiles.append(Tile("answered", f"{counts.completed:,} of {counts.total:,}", failed))
         if without := summary.taken.copies + summary.taken.cache:
-            tiles.append(Tile("not asked", f"{without:,}", f"{summary.taken.copies:,} copies of other lines"))
+            tiles.append(
+                Tile(
+                    "not asked",
+                    f"{without:,}",
+                    f"{plural(summary.taken.copies, 'copy', 'copies')} of other lines",
+                )
+            )
     elif subject.status is not None:
         counts_now = subject.status.request_counts
         tiles.append(Tile("answered", f"{counts_now.completed:,} of {counts_now.total:,}"))

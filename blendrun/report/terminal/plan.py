@@ -13,6 +13,7 @@ from rich.tree import Tree
 from blendrun.report.schemas.plan import MachineRow, OrderRow, PlanReport, Prefix
 from blendrun.report.schemas.what_if import WhatIfRow
 from blendrun.report.terminal.console import print_parts
+from blendrun.text import plural
 
 _BARS = "▁▂▃▄▅▆▇█"
 _PROMPT_CHARACTERS = 1200
@@ -60,9 +61,7 @@ def _job(report: PlanReport) -> Table:
     share = 100 * report.shared_tokens / report.prompt_tokens if report.prompt_tokens else 0.0
     sources = ", ".join(f"{count:,} {name}" for name, count in report.lengths.items())
     table = _pairs()
-    table.add_row("requests", f"{report.requests:,} of {report.lines:,} lines")
-    if report.copies or report.cached is not None:
-        table.add_row("to ask", _to_ask(report))
+    table.add_row("requests", f"{report.requests:,} of {report.lines:,} lines{_not_asked(report)}")
     table.add_row("prompt tokens", f"{report.prompt_tokens:,}; {report.shared_tokens:,} of them ({share:.1f} %) shared")
     table.add_row("output tokens", f"{report.output_tokens:,.0f} expected (lengths: {sources})")
     density = "nothing is decoded" if report.density is None else f"{report.density:.3g} (compute over memory seconds)"
@@ -71,12 +70,14 @@ def _job(report: PlanReport) -> Table:
     return table
 
 
-def _to_ask(report: PlanReport) -> str:
-    """How many requests are asked of those that the lines make."""
-    cached = report.cached or 0
-    distinct = report.requests + cached
-    text = f"{distinct:,} distinct of {distinct + report.copies:,} requests"
-    return text if report.cached is None else f"{text}; {cached:,} of them have an answer already"
+def _not_asked(report: PlanReport) -> str:
+    """Why requests of lines need no engine."""
+    found = []
+    if report.copies:
+        found.append(f"{plural(report.copies, 'asks', 'ask')} what another line asks")
+    if report.cached is not None:
+        found.append(f"{plural(report.cached, 'has', 'have')} an answer already")
+    return f": {', '.join(found)}" if found else ""
 
 
 def _sparkline(report: PlanReport) -> str:

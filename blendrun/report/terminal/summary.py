@@ -10,6 +10,7 @@ from rich.table import Table
 from blendrun.report.terminal.console import print_parts
 from blendrun.store.failures import shown
 from blendrun.store.summary import Summary
+from blendrun.text import plural
 
 # A path in a log stays in one piece.
 _LOG_WIDTH = 4096
@@ -39,8 +40,8 @@ def _predicted(summary: Summary) -> list[tuple[str, str]]:
 def _taken(summary: Summary) -> list[tuple[str, str]]:
     """What no engine was asked for."""
     taken = summary.taken
-    parts = [f"{taken.copies:,} copies of other lines"] if taken.copies else []
-    parts += [f"{taken.cache:,} answers kept from other runs"] if taken.cache else []
+    parts = [f"{plural(taken.copies, 'copy', 'copies')} of other lines"] if taken.copies else []
+    parts += [f"{plural(taken.cache, 'answer')} kept from other runs"] if taken.cache else []
     return [("not asked", ", ".join(parts))] if parts else []
 
 

@@ -13,6 +13,9 @@ import numpy as np
 import orjson
 
 from blendrun.endpoints.apis.registry import APIS
+from blendrun.endpoints.registry import ENDPOINTS
+
+_GENERATE = ENDPOINTS["/generate"]
 
 
 class Of(StrEnum):
@@ -64,10 +67,17 @@ class Column:
     read: Callable[[dict[str, Any], Shape], Any]
 
 
+def is_generate(body: dict[str, Any]) -> bool:
+    """Whether a response's body is SGLang's own, of one answer or of several."""
+    return "meta_info" in body or "outputs" in body
+
+
 def _texts(body: dict[str, Any], shape: Shape) -> Any:
     for api in APIS.values():
         if (facts := api.facts(body)) is not None:
             return _one([facts.text], shape)
+    if is_generate(body):
+        return _one([each.get("text") for each in _GENERATE.answers(body)], shape)
     return _one([_text(choice) for choice in body["choices"]], shape)
 
 
@@ -101,6 +111,8 @@ def _finish(body: dict[str, Any], shape: Shape) -> Any:
     for api in APIS.values():
         if (facts := api.facts(body)) is not None:
             return _one([facts.finish], shape)
+    if is_generate(body):
+        return _one([reason or None for reason in _GENERATE.finish_reasons(body)], shape)
     return _one([choice.get("finish_reason") for choice in body["choices"]], shape)
 
 
@@ -113,6 +125,9 @@ def _usage(field: str) -> Callable[[dict[str, Any], Shape], Any]:
         for api in APIS.values():
             if (facts := api.facts(body)) is not None:
                 return {"prompt_tokens": facts.prompt, "completion_tokens": facts.output}.get(field, facts.cached)
+        if is_generate(body):
+            told = _GENERATE.usage(body)
+            return {"prompt_tokens": told.prompt, "completion_tokens": told.output}.get(field, told.cached)
         usage = body["usage"]
         if field == "cached_tokens":
             return (usage.get("prompt_tokens_details") or {}).get(field)

@@ -13,7 +13,7 @@ from blendrun.jobs.job import Job
 from blendrun.store.tables import cells
 from blendrun.store.tables.cells import Column, Of, Shape, UnlikeError
 
-_CHAT, _COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+_CHAT, _COMPLETIONS, _GENERATE = "/v1/chat/completions", "/v1/completions", "/generate"
 EMBEDDINGS, CLASSIFY, SCORE, RERANK = "/v1/embeddings", "/v1/classify", "/v1/score", "/v1/rerank"
 _ENDED = ("error_code", "error")
 
@@ -68,7 +68,7 @@ def columns_of_lines(lines: Iterable[bytes]) -> AnswerColumns:
         if (body := _body(orjson.loads(line))) is None:
             continue
         urls.add(_url(body))
-        choices = body.get("choices")
+        choices = body.get("outputs" if cells.is_generate(body) else "choices")
         several |= isinstance(choices, list) and len(choices) > 1
         tools = tools or b'"tool_calls":[' in line
         size = vector_size([line]) if size is None else size
@@ -95,6 +95,8 @@ def _url(body: dict[str, Any]) -> str:
         return SCORE
     if "results" in body:
         return RERANK
+    if cells.is_generate(body):
+        return _GENERATE
     choices = body.get("choices")
     text = isinstance(choices, list) and choices and isinstance(choices[0], dict) and "text" in choices[0]
     return _COMPLETIONS if text else _CHAT
@@ -116,7 +118,7 @@ def _named(columns: Sequence[Column], own: Collection[str], shape: Shape) -> Ans
 
 
 def _columns(urls: Collection[str], schema: dict[str, Any] | None, *, tools: bool) -> Sequence[Column]:
-    written = _CHAT in urls or _COMPLETIONS in urls or not urls
+    written = not urls or not {_CHAT, _COMPLETIONS, _GENERATE}.isdisjoint(urls)
     found: list[Column] = []
     if written:
         found += [cells.RESPONSE]
