@@ -203,6 +203,8 @@ class _Gatherer:
             detail = ""
         except LineError as error:
             detail = f". Line {first.number}: {error.message}"
+        if source.name == "<stdin>" and not raw.lstrip().startswith(b"{"):
+            detail = "; CSV, TSV and text are known by their names, so give a file of them"
         return f"{source.name} holds no request: {why_no_request(raw, source.size)}{detail}"
 
     def _count(self, names: Counter[str], name: str | None) -> None:

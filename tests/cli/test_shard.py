@@ -156,3 +156,25 @@ def test_lines_of_every_url_in_shards(tmp_path: Path) -> None:
     assert blendrun("run", jobs, *REPLAY, "-q", "-o", tmp_path / "whole.jsonl").returncode == 3
     assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert len(ids(tmp_path / "whole.jsonl")) == 8 * len(bodies)
+
+
+def test_shards_of_another_dedupe_are_told_so(tmp_path: Path) -> None:
+    jobs = tmp_path / "jobs.jsonl"
+    jobs.write_bytes(b"".join(line(f"id {row}", f"q {row % 5}") + b"\n" for row in range(12)))
+    for number, dedupe in ((1, "on"), (2, "off")):
+        words = ("--shard", f"{number}/2", "--dedupe", dedupe, "-o", "out.jsonl", *REPLAY)
+        assert blendrun("run", "jobs.jsonl", *words, cwd=tmp_path).returncode == 0
+    done = blendrun("merge", "out.jsonl", cwd=tmp_path)
+    assert (done.returncode, "(another --dedupe, " in done.stderr) == (78, True), done.stderr
+
+
+def test_what_a_merge_would_not_replace_costs_no_answer(tmp_path: Path) -> None:
+    jobs = write_jobs(tmp_path / "jobs.jsonl", 4)
+    for number in (1, 2):
+        words = ("--shard", f"{number}/2", "-o", "out.jsonl", *REPLAY)
+        assert blendrun("run", jobs, *words, cwd=tmp_path).returncode == 0
+    (tmp_path / "out.jsonl").write_text("mine")
+    done = blendrun("merge", "out.jsonl", cwd=tmp_path)
+    assert done.returncode == 73
+    assert "The shards still have all answers" in done.stderr
+    assert ".blendrun" not in done.stderr

@@ -503,6 +503,13 @@ def test_rows_of_json_name_their_adapter(tmp_path: Path) -> None:
         assert [body.get("lora_path") for body in bodies] == ["sql", None]
 
 
+@pytest.mark.parametrize("words", [(), ("--max-tokens", "9")])
+def test_a_csv_from_stdin_has_no_name_to_be_known_by(tmp_path: Path, words: tuple[str, ...]) -> None:
+    done = blendrun("run", "-", "-o", "a.jsonl", *words, *REPLAY, cwd=tmp_path, input="prompt,x\na,b\n")
+    assert done.returncode in (2, 65)
+    assert "CSV, TSV and text are known by their names, so give a file" in done.stderr
+
+
 def test_convert_replaces_nothing_unasked_and_takes_rows_only(tmp_path: Path) -> None:
     reasoning_set(tmp_path / "t.parquet", rows=2)
     (tmp_path / "out.jsonl").write_text("mine")
