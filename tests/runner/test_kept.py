@@ -90,7 +90,7 @@ def test_fields_that_are_passed_over_are_counted(tmp_path: Path, out: Path) -> N
     summary = run(out, jobs, events, rules=Rules(unknown=UnknownFields.WARN))
     assert summary.counts.completed == 4
     assert "2 lines have `max_token`, which has no effect here" in warnings(events)
-    assert "1 lines have `stream`, which has no effect here" in warnings(events)
+    assert "1 line has `stream`, which has no effect here" in warnings(events)
 
 
 def test_of_very_many_only_some_are_named(tmp_path: Path, out: Path) -> None:
@@ -107,5 +107,5 @@ def test_tools_that_the_template_does_not_show_are_told_of(
 ) -> None:
     events: list[Event] = []
     run(out, jobs, events, shows_tools=shows)
-    sentence = "1 lines bring `tools`, and the chat template of replay shows no tools to it"
+    sentence = "1 line brings `tools`, and the chat template of replay shows no tools to it"
     assert (sentence in warnings(events)) is told

@@ -132,7 +132,7 @@ def test_the_answer_names_the_model_that_wrote_it(run: FieldRun) -> None:
 
 
 def test_what_is_passed_over_and_what_breaks_its_form_is_told(run: FieldRun) -> None:
-    assert "1 lines have `stream`, which has no effect here" in run.stderr
+    assert "1 line has `stream`, which has no effect here" in run.stderr
     assert "shows no tools to it" in run.stderr
     assert [entry["custom_id"] for entry in run.unkept] == ["cut short"]
     assert "1 answers break the form asked for" in run.stderr
