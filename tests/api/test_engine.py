@@ -209,7 +209,9 @@ class TestLife:
 
         with answering("m", never) as address:
             script = (
-                "import blendrun\n"
+                # A shell that starts the tests in the background has it ignored.
+                "import blendrun, signal\n"
+                "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
                 f"engine = blendrun.Engine(options={{'engine': '{address}', 'drain_timeout': 0.1}})\n"
                 "try:\n"
                 f"    list(engine.{call})\n"
@@ -217,10 +219,13 @@ class TestLife:
                 "    print('interrupted', engine._host.pid, flush=True)\n"
             )
             process = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
-            assert asked.wait(60)
-            host = _child_of(process.pid)
-            process.send_signal(signal.SIGINT)
-            assert process.communicate(timeout=60)[0] == "interrupted None\n"
+            try:
+                assert asked.wait(60)
+                host = _child_of(process.pid)
+                process.send_signal(signal.SIGINT)
+                assert process.communicate(timeout=60)[0] == "interrupted None\n"
+            finally:
+                process.kill()
         assert not Path(f"/proc/{host}").exists()
 
     def test_a_shutdown_from_another_thread_ends_a_call(self) -> None:
