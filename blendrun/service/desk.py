@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,8 @@ from blendrun.errors import (
     UsageError,
 )
 from blendrun.files import write_atomically
-from blendrun.service.joined import Part, divide, expire, ids_in, join, place_of
+from blendrun.service.ends import hand_out
+from blendrun.service.joined import join, place_of
 from blendrun.service.objects import (
     ENDED,
     BatchError,
@@ -225,7 +226,7 @@ class Desk:
         """Cancelled or expired before their turn came."""
         for batch in self._of("cancelling", "in_progress"):
             if batch.run is None and (ends := self._end_of(batch)) is not None:
-                self._hand_out({0: batch}, (), {0: ends})
+                hand_out(self.store, {0: batch}, (), {0: ends})
 
     def _end_of(self, batch: BatchObject) -> BatchStatus | None:
         """How a batch ends that is to end now, whatever it has."""
@@ -390,57 +391,12 @@ class Desk:
                 self.store.change(batch, lambda each: each.turn("finalizing"))
         paths = [path for path in (output, StateFolder(output).errors) if path.exists()]
         lines = (line for path in paths for line in _lines(path))
-        self._hand_out(left, lines, ends)
+        hand_out(self.store, left, lines, ends)
 
     def _end_early(self, left: dict[int, BatchObject], ending: dict[int, BatchStatus], output: Path) -> None:
         """Give batches what they have so far; all others go on."""
         some = {place: left[place] for place in ending}
-        self._hand_out(some, JournalTail(StateFolder(output).journal, errors=True).new(), ending)
-
-    def _hand_out(
-        self, batches: dict[int, BatchObject], lines: Iterable[bytes], ends: Mapping[int, BatchStatus]
-    ) -> None:
-        """Write the files of some batches, and end them."""
-        folder = self.store.folder / "runs"
-        targets = {
-            place: (folder / f"{each.id}.output", folder / f"{each.id}.errors") for place, each in batches.items()
-        }
-        parts = divide(lines, targets, {place: each.endpoint for place, each in batches.items()})
-        for place, batch in batches.items():
-            output, errors = targets[place]
-            part = parts[place]
-            if ends[place] == "expired" and (file := self.store.files.get(batch.input_file_id)) is not None:
-                part.counts.failed += expire(self.store.content(file), ids_in(output, errors), errors)
-            self._end(batch, part, output, errors, ends[place])
-
-    def _end(self, batch: BatchObject, part: Part, output: Path, errors: Path, status: BatchStatus) -> None:
-        names = {}
-        for kind, path in (("output", output), ("error", errors)):
-            if path.stat().st_size:
-                # The same name if a kill has this done again.
-                name = f"file-{batch.id.removeprefix('batch_')}-{kind}"
-                with self.store.new_file(batch.owner, f"{batch.id}_{kind}.jsonl", "batch_output", name) as found:
-                    file, content = found
-                    path.replace(content)
-                names[kind] = file.id
-            else:
-                path.unlink()
-        usage = part.usage
-
-        def end(each: BatchObject) -> None:
-            each.output_file_id, each.error_file_id = names.get("output"), names.get("error")
-            part.counts.total = each.request_counts.total
-            each.request_counts = part.counts
-            each.usage = {
-                "input_tokens": usage["input"],
-                "input_tokens_details": {"cached_tokens": usage["cached"]},
-                "output_tokens": usage["output"],
-                "output_tokens_details": {"reasoning_tokens": 0},
-                "total_tokens": usage["input"] + usage["output"],
-            }
-            each.turn(status)
-
-        self.store.change(batch, end)
+        hand_out(self.store, some, JournalTail(StateFolder(output).journal, errors=True).new(), ending)
 
     def _fail_all(self, run: Run, message: str) -> None:
         """What no batch of a job can be blamed for. Each gets what it has so far."""
@@ -452,7 +408,7 @@ class Desk:
             errors = BatchErrors(data=[BatchError(code="engine_error", message=cut(message))])
             self.store.change(batch, lambda each, errors=errors: setattr(each, "errors", errors))  # type: ignore[misc]
         journal = StateFolder(self.store.run(run.id) / "answers.jsonl").journal
-        self._hand_out(left, JournalTail(journal, errors=True).new(), ends)
+        hand_out(self.store, left, JournalTail(journal, errors=True).new(), ends)
 
 
 def _lines(path: Path) -> Iterator[bytes]:
