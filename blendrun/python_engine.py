@@ -22,24 +22,23 @@ import orjson
 from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunArguments, RunOptions
 from blendrun.errors import EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError, ErrorCode, UsageError
+from blendrun.python_requests import (
+    CHAT,
+    EMBEDDINGS,
+    GENERATE,
+    Answer,
+    answers_in,
+    line_of,
+    placed,
+    requests_of,
+)
 from blendrun.scratch import Scratch
 from blendrun.store.folder import StateFolder
 from blendrun.store.journal_tail import JournalTail
 from blendrun.store.summary import read as read_summary
 from blendrun.turn import Caller, Turn, this_caller
 
-Answer = dict[str, Any]
-_GENERATE, _CHAT, _EMBEDDINGS = "/generate", "/v1/chat/completions", "/v1/embeddings"
 _LOOK_S = 0.02
-# Of `sglang.Engine.generate`, what each request of a call may have one of its own of.
-_EACH = (
-    "return_logprob",
-    "logprob_start_len",
-    "top_logprobs_num",
-    "token_ids_logprob",
-    "return_text_in_logprobs",
-    "lora_path",
-)
 
 
 class RequestsFailedError(BlendrunError):
@@ -122,8 +121,8 @@ class Engine:
         Raises RequestsFailedError where a request cannot be answered, once all others are; UsageError for arguments
         that do not fit together; what `blendrun.run` raises.
         """
-        bodies, single = _requests(prompt, sampling_params, input_ids, more)
-        found = self._run([(_GENERATE, body) for body in bodies])
+        bodies, single = requests_of(prompt, sampling_params, input_ids, more)
+        found = self._run([(GENERATE, body) for body in bodies])
         outputs = [each for answer in found for each in answer.get("outputs", [answer])]
         return outputs[0] if single and len(outputs) == 1 else outputs
 
@@ -134,7 +133,7 @@ class Engine:
         """
         single = bool(messages) and isinstance(messages[0], Mapping)
         chats: Any = [messages] if single else messages
-        found = self._run([(_CHAT, {**fields, "messages": list(chat)}) for chat in chats])
+        found = self._run([(CHAT, {**fields, "messages": list(chat)}) for chat in chats])
         return found[0] if single else found
 
     def encode(self, prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> Any:
@@ -144,7 +143,7 @@ class Engine:
         """
         single = isinstance(prompt, str) or (bool(prompt) and isinstance(prompt[0], int))
         inputs: Any = [prompt] if single else prompt
-        found = self._run([(_EMBEDDINGS, {"input": each}) for each in inputs])
+        found = self._run([(EMBEDDINGS, {"input": each}) for each in inputs])
         vectors = [
             {"embedding": each["data"][0]["embedding"], "meta_info": {"prompt_tokens": each["usage"]["prompt_tokens"]}}
             for each in found
@@ -163,7 +162,7 @@ class Engine:
         self, requests: Iterable[str | Mapping[str, Any]], reader: Caller | None, unwanted: threading.Event
     ) -> Generator[tuple[int, Answer]]:
         """reader: who may not wait for this stream's end; None for whoever calls. unwanted: ends it."""
-        lines = [_line(request) for request in requests]
+        lines = [line_of(request) for request in requests]
         with self._turn.taken(unwanted, reader):
             folder = self._folder()
             try:
@@ -215,7 +214,7 @@ class Engine:
                 refused = self._written(lines, folder)
                 if len(refused) < len(lines):
                     self._settle(self._host_run(folder, output), output)
-                found = _answers(output, len(lines), refused)
+                found = answers_in(output, len(lines), refused)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         failed = [place for place, answer in enumerate(found) if "error" in answer and len(answer) == 1]
@@ -259,7 +258,7 @@ class Engine:
             while not unwanted.is_set():
                 done = finished.is_set()
                 for text in tail.new():
-                    place, answer = _placed(text)
+                    place, answer = placed(text)
                     given.add(place)
                     yield place, answer
                 if done:
@@ -279,7 +278,7 @@ class Engine:
             raise ended[0]
         self._settle(ended[0], output)
         # Lines that no engine was asked.
-        for place, answer in enumerate(_answers(output, len(lines), refused)):
+        for place, answer in enumerate(answers_in(output, len(lines), refused)):
             if place not in given:
                 yield place, answer
 
@@ -332,71 +331,3 @@ def _kinds(base: type[BlendrunError]) -> Iterator[type[BlendrunError]]:
 
 
 _KINDS = {kind.exit_code: kind for kind in _kinds(BlendrunError) if kind is not RequestsFailedError}
-
-
-def _requests(prompt: Any, sampling_params: Any, input_ids: Any, more: Mapping[str, Any]) -> tuple[list[Answer], bool]:
-    """The requests of a call, and whether it is one. Raises UsageError."""
-    if (prompt is None) == (input_ids is None):
-        raise UsageError("generate takes `prompt` or `input_ids`, one of them")
-    if foreign := sorted(name for name in more.keys() - set(_EACH) if more[name] not in (None, False)):
-        hint = "; answers as they finish: Engine.stream(requests)" if "stream" in foreign else ""
-        raise UsageError(f"generate does not take {', '.join(foreign)}{hint}")
-    given, field = (prompt, "text") if input_ids is None else (input_ids, "input_ids")
-    single = isinstance(given, str) or (field == "input_ids" and len(given) > 0 and not _is_list(given[0]))
-    prompts = [given] if single else list(given)
-    bodies = []
-    for place, each in enumerate(prompts):
-        body: Answer = {field: each if isinstance(each, str) else list(each)}
-        body["sampling_params"] = dict(_of(sampling_params, place, len(prompts), "sampling_params") or {})
-        for name in _EACH:
-            if (value := _of(more.get(name), place, len(prompts), name, whole=name == "token_ids_logprob")) is not None:
-                body[name] = value
-        bodies.append(body)
-    return bodies, single
-
-
-def _of(value: Any, place: int, count: int, name: str, *, whole: bool = False) -> Any:
-    """What one request of several has. whole: a list of numbers is one value. Raises UsageError."""
-    if not _is_list(value) or (whole and not (value and _is_list(value[0]))):
-        return value
-    if len(value) != count:
-        raise UsageError(f"{name}: {len(value)} for {count} prompts")
-    return value[place]
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str | bytes)
-
-
-def _line(request: str | Mapping[str, Any]) -> tuple[str, Answer]:
-    """Url and body. Raises UsageError."""
-    if isinstance(request, str):
-        return _GENERATE, {"text": request}
-    if "body" in request:
-        return str(request.get("url") or _CHAT), dict(request["body"])
-    if "messages" in request:
-        return _CHAT, dict(request)
-    if "text" in request or "input_ids" in request:
-        return _GENERATE, dict(request)
-    raise UsageError(f"a request has `text`, `input_ids`, `messages`, or `url` and `body`, not {list(request)}")
-
-
-def _answers(output: Path, count: int, refused: Mapping[int, Answer]) -> list[Answer]:
-    """Of each request, from the files of a run that is done. refused: of those that were not in it."""
-    found: list[Answer] = [refused.get(place, {}) for place in range(count)]
-    for path in (output, StateFolder(output).errors):
-        if path.exists():
-            with path.open("rb") as file:
-                for line in file:
-                    place, answer = _placed(line)
-                    found[place] = answer
-    return found
-
-
-def _placed(line: bytes) -> tuple[int, Answer]:
-    content = orjson.loads(line)
-    place = int(content["custom_id"])
-    if content.get("error") is not None:
-        return place, {"error": {name: content["error"][name] for name in ("code", "message")}}
-    body: Answer = content["response"]["body"]
-    return place, body

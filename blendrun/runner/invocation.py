@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.engine.base import Result
-from blendrun.engine.failure import failure
+from blendrun.engine.failure import within
 from blendrun.engine.own_words import in_own_words
 from blendrun.errors import (
     EXIT_OK,
@@ -20,7 +20,6 @@ from blendrun.errors import (
     BlendrunError,
     DrainedError,
     EngineUnavailableError,
-    ErrorCode,
     InterruptedRunError,
     exit_code_of,
     unusable,
@@ -45,7 +44,7 @@ from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.kept_answers import KeptAnswers
 from blendrun.runner.manifest import manifest_of
 from blendrun.runner.partial import PartialAnswers
-from blendrun.runner.plans import Plans
+from blendrun.runner.plans import Plans, planned_of
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
 from blendrun.runner.step_lessons import StepLessons
@@ -60,7 +59,7 @@ from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.own_files import OwnFiles, WrittenFile
 from blendrun.store.shards import Rows, write_rows
 from blendrun.store.status import StatusFile
-from blendrun.store.summary import PlanSummary, Restart, Stopwatch, Summary, Tokens
+from blendrun.store.summary import Restart, Stopwatch, Summary, Tokens
 from blendrun.store.unkept import UnkeptAnswers
 from blendrun.text import plural
 
@@ -327,9 +326,7 @@ class Invocation:
 
     def _end_with(self, result: Result, asked: Asked, taken: str | None = None) -> None:
         """Journal and count a result. taken: see `Record`."""
-        if len(result.body) > _LONGEST_ANSWER:
-            what = f"an answer of {len(result.body):,} bytes, which is more than is kept of one"
-            result = failure(result.row, 500, ErrorCode.ENGINE_ERROR, what)
+        result = within(result, _LONGEST_ANSWER)
         result = in_own_words(self.kept.judged(result, asked.custom_id, asked.promise, taken), asked.spoken)
         key = self.job.key(result.row, self.salt)
         record = Record(
@@ -391,7 +388,7 @@ class Invocation:
             output=self.state.output,
             errors=self.state.errors,
             order=str(self.plan.order if self.plan else self.settings.order),
-            plan=_planned(self.plan, self.outlook.corrected),
+            plan=planned_of(self.plan, self.outlook.corrected),
             new_tokens=Tokens(*self.new_tokens),
             notes=tuple(self.notes),
             failures=self.failed.failures,
@@ -402,10 +399,3 @@ class Invocation:
         summaries.write(self.state.summary, summary)
         self.status.end(summary)
         return summary
-
-
-def _planned(plan: RunPlan | None, corrected: float | None) -> PlanSummary | None:
-    if plan is None or not plan.planned:
-        return None
-    predicted, times = plan.predicted_seconds, plan.times
-    return PlanSummary(plan.order, plan.overlap, plan.why, predicted, plan.predicted_hit_tokens, corrected, times)

@@ -14,7 +14,7 @@ from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.settings import RunSettings
 from blendrun.store.folder import StateFolder
-from blendrun.store.summary import Stopwatch
+from blendrun.store.summary import PlanSummary, Stopwatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +69,11 @@ class Plans:
         if self.settings.keep_plan is not None and plan.simulated is not None:
             with self.stopwatch.phase("plan"):
                 self.settings.keep_plan(plan, self.job, self.state.plan)
+
+
+def planned_of(plan: RunPlan | None, corrected: float | None) -> PlanSummary | None:
+    """What a summary says of the plan; None where there was none. corrected: seconds, by the steps of this run."""
+    if plan is None or not plan.planned:
+        return None
+    predicted, times = plan.predicted_seconds, plan.times
+    return PlanSummary(plan.order, plan.overlap, plan.why, predicted, plan.predicted_hit_tokens, corrected, times)

@@ -7,25 +7,22 @@ server that was killed goes on with it as the command would: nothing is asked tw
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
-import orjson
 
 from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunOptions
 from blendrun.errors import (
     EXIT_OK,
     EXIT_SOME_LINES_FAILED,
-    BlendrunError,
     DrainedError,
     EngineUnavailableError,
     InputInvalidError,
@@ -35,7 +32,7 @@ from blendrun.errors import (
 )
 from blendrun.files import write_atomically
 from blendrun.service.ends import hand_out
-from blendrun.service.joined import join, place_of
+from blendrun.service.joined import join
 from blendrun.service.objects import (
     ENDED,
     BatchError,
@@ -48,6 +45,7 @@ from blendrun.service.objects import (
 )
 from blendrun.service.store import Store
 from blendrun.service.validation import Limits, check
+from blendrun.service.watched import WatchedRun
 from blendrun.store.folder import StateFolder
 from blendrun.store.journal_tail import JournalTail
 from blendrun.text import cut
@@ -64,8 +62,6 @@ _STOPPED = (DrainedError.exit_code, InterruptedRunError.exit_code)
 _REFUSED = (UsageError.exit_code, InputInvalidError.exit_code)
 # Endpoints whose lines one engine answers.
 _GENERATING = ("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/generate")
-# A run that was told to stop gets the word again: it may have come before there was anybody to hear it.
-_AGAIN_S = 30.0
 # Times that a process which runs jobs may be lost in one of them.
 _MOST_LOST = 3
 # Requests of one plan, at most: who comes later waits for it to end.
@@ -299,7 +295,9 @@ class Desk:
             if (contents := self._contents(left)) is None:
                 continue
             join(contents, job)
-            ended = self._run(job, output, left)
+            owners = len({batch.owner for batch in left.values()})
+            watched = WatchedRun(self.host, self.options(job, output, owners), output, left, self._is_to_stop)
+            ended = watched.run()
             if ended is None and lost < _MOST_LOST:
                 # What it had answered is kept, and the next one goes on from there.
                 lost += 1
@@ -308,7 +306,7 @@ class Desk:
             code = ended.exit_code
             if code in (EXIT_OK, EXIT_SOME_LINES_FAILED):
                 self._complete(left, output)
-            elif self._stopping or any(self._end_of(batch) for batch in left.values()):
+            elif self._is_to_stop(left.values()):
                 continue
             elif code in _STOPPED:
                 # Somebody has stopped it who was not asked to: what it has is kept.
@@ -325,6 +323,10 @@ class Desk:
             else:
                 self._fail_all(run, ended.message)
 
+    def _is_to_stop(self, left: Iterable[BatchObject]) -> bool:
+        """Whether a run of these batches is to end now."""
+        return self._stopping or any(self._end_of(batch) for batch in left)
+
     def _contents(self, left: dict[int, BatchObject]) -> list[tuple[int, Path]] | None:
         """Place and content of each batch; None where the input file of one is gone, which has failed then."""
         found = {place: self.store.files.get(batch.input_file_id) for place, batch in left.items()}
@@ -336,51 +338,6 @@ class Desk:
             if all(found.values())
             else None
         )
-
-    def _run(self, job: Path, output: Path, left: dict[int, BatchObject]) -> Ended | None:
-        """Run a job, tell how far its batches are, and stop it where one of them ends. None: the host was lost."""
-        found: list[Ended] = []
-
-        def work() -> None:
-            try:
-                owners = len({batch.owner for batch in left.values()})
-                found.append(self.host.run(self.options(job, output, owners)))
-            except EngineUnavailableError:
-                return
-            except BlendrunError as error:
-                found.append(Ended(error.exit_code, str(error)))
-
-        thread = threading.Thread(target=work, name="blendrun-run")
-        thread.start()
-        tail, told = JournalTail(StateFolder(output).journal, errors=True), 0.0
-        counts = {place: Counts(total=batch.request_counts.total) for place, batch in left.items()}
-        try:
-            while thread.is_alive():
-                thread.join(_LOOK_S)
-                self._tell(tail, counts, left)
-                wanted = self._stopping or any(self._end_of(batch) for batch in left.values())
-                if wanted and time.monotonic() - told > _AGAIN_S:
-                    told = time.monotonic()
-                    self.host.stop_run(signal.SIGTERM)
-        finally:
-            # Whatever went wrong here, nothing works on a job that nobody looks after.
-            if thread.is_alive():
-                self.host.stop_run(signal.SIGTERM)
-                thread.join()
-        return found[0] if found else None
-
-    def _tell(self, tail: JournalTail, counts: dict[int, Counts], left: dict[int, BatchObject]) -> None:
-        """Count what has come in. Not kept: the journal says it again."""
-        for text in tail.new():
-            line = orjson.loads(text)
-            place = place_of(line["custom_id"])
-            if place in counts:
-                if line.get("error") is None:
-                    counts[place].completed += 1
-                else:
-                    counts[place].failed += 1
-        for place, found in counts.items():
-            left[place].request_counts = found
 
     def _complete(self, left: dict[int, BatchObject], output: Path) -> None:
         ends: dict[int, BatchStatus] = {}

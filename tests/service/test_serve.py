@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +230,13 @@ class Slow:
         self.free, self.go, self.asked = free, threading.Event(), 0
         self._guard = threading.Lock()
 
+    def wait_for(self, asked: int) -> None:
+        """Until so many requests have come."""
+        until = time.monotonic() + 60
+        while self.asked < asked:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
     def __call__(self, path: str, body: Any) -> Any:
         with self._guard:
             self.asked += 1
@@ -238,6 +246,14 @@ class Slow:
         return ANSWER
 
 
+@contextmanager
+def slowly(folder: Path, free: int) -> Iterator[tuple[Slow, Server, OpenAI]]:
+    """A server whose engine answers so many requests, and no more until it is let go."""
+    slow = Slow(free)
+    with answering("m", slow) as address, serving(folder / "store", "--engine", address, *KEYS) as server:
+        yield slow, server, server.client("first-key")
+
+
 NAMES = [f"r{place}" for place in range(12)]
 # More than a server is asked at once.
 MANY = [f"r{place}" for place in range(400)]
@@ -245,12 +261,9 @@ MANY = [f"r{place}" for place in range(400)]
 
 class TestOnTheWay:
     def test_a_cancelled_batch_keeps_what_it_has_and_another_goes_on(self, tmp_path: Path) -> None:
-        slow = Slow(3)
-        with answering("m", slow) as address, serving(tmp_path / "store", "--engine", address, *KEYS) as server:
-            client = server.client("first-key")
+        with slowly(tmp_path, 3) as (slow, _, client):
             first, other = batch(client, lines(MANY)), batch(client, lines(["other"]))
-            while slow.asked <= 3:
-                time.sleep(0.05)
+            slow.wait_for(4)
             assert client.batches.cancel(first.id).status == "cancelling"
             slow.go.set()
             found = ended(client, first)
@@ -262,12 +275,9 @@ class TestOnTheWay:
             assert ids_of(client, ended(client, other).output_file_id) == ["other"]
 
     def test_a_batch_that_is_late_has_an_error_for_each_request_that_is_left(self, tmp_path: Path) -> None:
-        slow = Slow(2)
-        with answering("m", slow) as address, serving(tmp_path / "store", "--engine", address, *KEYS) as server:
-            client = server.client("first-key")
+        with slowly(tmp_path, 2) as (slow, _, client):
             asked = batch(client, lines(MANY), window="4s")
-            while slow.asked <= 2:
-                time.sleep(0.05)
+            slow.wait_for(3)
             time.sleep(4)
             slow.go.set()
             found = ended(client, asked)
@@ -280,12 +290,9 @@ class TestOnTheWay:
             assert first["error"]["code"] == "batch_expired"
 
     def test_the_file_of_a_batch_that_goes_on_stays(self, tmp_path: Path) -> None:
-        slow = Slow(0)
-        with answering("m", slow) as address, serving(tmp_path / "store", "--engine", address, *KEYS) as server:
-            client = server.client("first-key")
+        with slowly(tmp_path, 0) as (slow, _, client):
             asked = batch(client, lines(NAMES))
-            while not slow.asked:
-                time.sleep(0.05)
+            slow.wait_for(1)
             with pytest.raises(openai.ConflictError, match="still to be answered from this file"):
                 client.with_options(max_retries=0).files.delete(asked.input_file_id)
             slow.go.set()
@@ -293,12 +300,9 @@ class TestOnTheWay:
             assert client.files.delete(asked.input_file_id).deleted
 
     def test_one_that_expires_before_its_turn_has_an_error_for_each_request(self, tmp_path: Path) -> None:
-        slow = Slow(0)
-        with answering("m", slow) as address, serving(tmp_path / "store", "--engine", address, *KEYS) as server:
-            client = server.client("first-key")
+        with slowly(tmp_path, 0) as (slow, _, client):
             running = batch(client, lines(NAMES))
-            while not slow.asked:
-                time.sleep(0.05)
+            slow.wait_for(1)
             late = batch(client, lines(["l"]), window="1s")
             time.sleep(1.5)
             slow.go.set()
@@ -307,9 +311,7 @@ class TestOnTheWay:
             assert (found.status, ids_of(client, found.error_file_id)) == ("expired", ["l"])
 
     def test_who_runs_the_jobs_is_stopped_and_what_it_had_is_kept(self, tmp_path: Path) -> None:
-        slow = Slow(4)
-        with answering("m", slow) as address, serving(tmp_path / "store", "--engine", address, *KEYS) as server:
-            client = server.client("first-key")
+        with slowly(tmp_path, 4) as (slow, server, client):
             asked = batch(client, lines(MANY))
             reached(client, asked, ("in_progress",), completed=3)
             host = Path(f"/proc/{server.process.pid}/task").glob("*/children")

@@ -12,7 +12,7 @@ import orjson
 
 from blendrun.errors import InputInvalidError
 from blendrun.jobs.tables.base import BadRow, Read
-from blendrun.jobs.tables.text_rows import LONGEST_CELL, PROMPT
+from blendrun.jobs.tables.text_rows import LONGEST_CELL, PROMPT, whole_lines
 
 _PIECE_BYTES = 1 << 20
 _BOM = b"\xef\xbb\xbf"
@@ -21,21 +21,15 @@ _SPACE = " \t\r\n"
 
 def line_rows(path: Path) -> Iterator[Read]:
     """A row a line. What is blank, no JSON object or a request already goes on as it is."""
-    with path.open("rb") as file:
-        first = True
-        while line := file.readline(LONGEST_CELL + 1):
-            line = line.removeprefix(_BOM) if first else line
-            first = False
-            if len(line) > LONGEST_CELL and not line.endswith(b"\n"):
-                while (rest := file.readline(LONGEST_CELL)) and not rest.endswith(b"\n"):
-                    pass
-                yield BadRow(f"the line has more than {LONGEST_CELL:,} bytes")
-                continue
-            try:
-                row = orjson.loads(line)
-            except orjson.JSONDecodeError:
-                row = None
-            yield line.strip(b"\r\n") if not isinstance(row, dict) or is_request(row) else row
+    for line in whole_lines(path):
+        if isinstance(line, BadRow):
+            yield line
+            continue
+        try:
+            row = orjson.loads(line)
+        except orjson.JSONDecodeError:
+            row = None
+        yield line.strip(b"\r\n") if not isinstance(row, dict) or is_request(row) else row
 
 
 def array_rows(path: Path, name: str) -> Iterator[Read]:

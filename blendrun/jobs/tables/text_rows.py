@@ -46,8 +46,8 @@ def csv_rows(path: Path, kind: Kind, names: tuple[str, ...]) -> Iterator[Read]:
             yield dict(zip(names, row, strict=True))
 
 
-def text_rows(path: Path) -> Iterator[Read]:
-    """A row a line; a blank line stays one."""
+def whole_lines(path: Path) -> Iterator[bytes | BadRow]:
+    """The lines of a file, in bounded memory, without the mark of order before the first. Raises OSError."""
     with path.open("rb") as file:
         first = True
         while line := file.readline(LONGEST_CELL + 1):
@@ -57,10 +57,19 @@ def text_rows(path: Path) -> Iterator[Read]:
                 while (rest := file.readline(LONGEST_CELL)) and not rest.endswith(b"\n"):
                     pass
                 yield BadRow(f"the line has more than {LONGEST_CELL:,} bytes")
-            elif line.isspace():
-                yield b""
             else:
-                yield {PROMPT: line.rstrip(b"\r\n").decode(errors="surrogateescape")}
+                yield line
+
+
+def text_rows(path: Path) -> Iterator[Read]:
+    """A row a line; a blank line stays one."""
+    for line in whole_lines(path):
+        if isinstance(line, BadRow):
+            yield line
+        elif line.isspace():
+            yield b""
+        else:
+            yield {PROMPT: line.rstrip(b"\r\n").decode(errors="surrogateescape")}
 
 
 def is_utf8(text: str) -> bool:
