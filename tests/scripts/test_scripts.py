@@ -44,6 +44,7 @@ WITH_AN_ENGINE = (
     "bench/learned_steps.py",
     "bench/learning.py",
     "bench/live.py",
+    "bench/peers.py",
     "bench/predict.py",
     "bench/serve.py",
     "bench/tables.py",
