@@ -24,8 +24,9 @@ def answers(
     errors: Annotated[bool, typer.Option("--errors", help="Also the lines of requests that an engine failed.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
 ) -> None:
-    """Print the answers that a run has so far, in the order in which they came; each is a line of its output.
+    """Print the answers that a run has so far.
 
+    They come in the order in which they were finished; each is a line of the output.
     With --follow a run that was killed is waited for, until the same command goes on with it. Exit codes: 0 the run is
     done, or this was all there is so far; 75 with --follow: the run was stopped, and the same command goes on with it.
     """

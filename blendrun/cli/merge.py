@@ -17,7 +17,7 @@ def merge(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that no merge made.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
 ) -> None:
-    """Put the answers of all shards of OUTPUT together, in the order of the input.
+    """Put the answers of all shards together, in the order of the input.
 
     Shards are the files that `run --shard i/n -o OUTPUT` wrote, with their state folders; they stay as they are.
     Exit codes: 0 all answered, 3 some lines failed, 75 shards are not finished yet: run them, then merge again.
