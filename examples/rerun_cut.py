@@ -23,7 +23,7 @@ def main(jobs: str, answers: str, max_tokens: int) -> None:
                 request["body"].pop("max_completion_tokens", None)
                 request["body"]["max_tokens"] = max_tokens
                 sys.stdout.write(json.dumps(request, ensure_ascii=False) + "\n")
-    sys.stderr.write(f"{len(cut)} answers were cut\n")
+    sys.stderr.write(f"answers that were cut: {len(cut)}\n")
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def simulate(
     overwrite: Annotated[
         bool, Panel.OUTPUT.option("--overwrite", help="Replace a picture of another program.")
     ] = False,
-    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
     """Simulate every order on made workloads or on JOBS. No GPU needed.
 

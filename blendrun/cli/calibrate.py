@@ -67,7 +67,7 @@ def calibrate(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a card that no calibration wrote.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
     """Measure how fast this machine runs MODEL.
 

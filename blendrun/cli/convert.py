@@ -49,7 +49,7 @@ def convert(
         int | None, typer.Option(min=1, help="Take only the first N rows (or answers) of each file.", metavar="N")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
 ) -> None:
     """Turn tables into request lines, or answers into a table.
 

@@ -92,7 +92,7 @@ def live(
         bool,
         Panel.OUTPUT.option("--overwrite", help="Replace a picture of another program, and what a bench before kept."),
     ] = False,
-    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
     """Measure orders on the real engine.
 

@@ -15,7 +15,7 @@ def merge(
     ],
     errors_ok: Annotated[bool, typer.Option("--errors-ok", help="Exit 0 although some lines failed.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that no merge made.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
 ) -> None:
     """Put the answers of all shards together, in the order of the input.
 

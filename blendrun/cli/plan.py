@@ -81,7 +81,8 @@ def plan(
     engine_arg: Annotated[
         list[str] | None,
         Panel.MODEL.option(
-            metavar="K=V", help="What the engine will be told: max_total_tokens, max_running_requests, ...; as for run."
+            metavar="K=V",
+            help="Arguments the engine will get: max_total_tokens, max_running_requests, ...; as for run.",
         ),
     ] = None,
     keep_sharing: Annotated[
@@ -92,13 +93,13 @@ def plan(
         str | None,
         Panel.WHAT_IF.option(
             metavar="COUNT:ACCEPTANCE",
-            help="Also say what speculation would bring: drafts a step, and the chance that one is right; say 4:0.6.",
+            help="Also print what speculative decoding would gain: drafts a step and their acceptance, such as 4:0.6.",
         ),
     ] = None,
     host_memory: Annotated[
         float | None,
         Panel.WHAT_IF.option(
-            min=0, metavar="GB", help="Also say what so much host memory a device would bring as KV cache."
+            min=0, metavar="GB", help="Also print what that much host memory for each GPU would gain as KV cache."
         ),
     ] = None,
     limit: Annotated[int | None, Panel.INPUT.option(min=1, help="Take only the first N lines.", metavar="N")] = None,
@@ -136,7 +137,7 @@ def plan(
     config: Annotated[
         Path | None, Panel.INPUT.option(help="YAML file of these options; the command line wins.", metavar="FILE")
     ] = None,
-    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
     """Preview JOBS: what is in them, the best order, predicted time. No GPU needed.
 

@@ -25,9 +25,9 @@ PromptTemplate = Annotated[
     Panel.ROWS.option(metavar="TEXT", help="Prompt with {{ column }}; [[DOCUMENT]] is the prompt column."),
 ]
 MaxTokens = Annotated[
-    int | None, Panel.ROWS.option(min=1, max=2**31 - 1, metavar="N", help="Bound of each answer to a row.")
+    int | None, Panel.ROWS.option(min=1, max=2**31 - 1, metavar="N", help="Most tokens of each answer.")
 ]
-Temperature = Annotated[float | None, Panel.ROWS.option(min=0, max=100, metavar="T", help="Of the answers to rows.")]
-SchemaFile = Annotated[
-    str | None, Panel.ROWS.option(metavar="FILE", help="JSON schema that answers to rows must keep.")
+Temperature = Annotated[
+    float | None, Panel.ROWS.option(min=0, max=100, metavar="T", help="Sampling temperature of the answers.")
 ]
+SchemaFile = Annotated[str | None, Panel.ROWS.option(metavar="FILE", help="JSON schema that each answer must match.")]

@@ -103,9 +103,7 @@ def run(
     ] = False,
     unknown_fields: Annotated[
         UnknownFields,
-        Panel.FAILURES.option(
-            help="Lines with a field that would have no effect: an error each, or one warning with the count."
-        ),
+        Panel.FAILURES.option(help="Fields that would have no effect: an error for each line, or one warning."),
     ] = UnknownFields.ERROR,
     check_answers: Annotated[
         bool,
@@ -116,15 +114,20 @@ def run(
     dedupe: Annotated[
         Dedupe,
         Panel.EQUAL.option(
-            help="Ask equal requests once; auto: where the answer is determined (temperature 0, a seed), on: always."
+            help="Ask equal requests once; auto: where the answer is always the same (temperature 0, a seed), on: all."
         ),
     ] = Dedupe.AUTO,
     cache: Annotated[
         str | None,
-        Panel.EQUAL.option(metavar="DIR", help="Keep determined answers here, and take them from here, between runs."),
+        Panel.EQUAL.option(
+            metavar="DIR", help="Keep answers that are always the same here, and reuse them in later runs."
+        ),
     ] = None,
     cache_size: Annotated[
-        str, Panel.EQUAL.option(metavar="SIZE", help="Most bytes of --cache; what was not used for longest goes.")
+        str,
+        Panel.EQUAL.option(
+            metavar="SIZE", help="Largest size of --cache; answers that were not used for longest are dropped."
+        ),
     ] = "10G",
     partial: Annotated[
         str | None,
@@ -146,9 +149,9 @@ def run(
             min=10, max=31, metavar="N", help="Unpack zstd --long=N, in 2^N bytes of memory. Default: 27 (128 MiB)."
         ),
     ] = None,
-    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Print only warnings and errors.")] = False,
     verbose: Annotated[
-        bool, Panel.WATCHING.option("--verbose", "-v", help="Say more: every phase, and figures every 5 s.")
+        bool, Panel.WATCHING.option("--verbose", "-v", help="Print more: every phase, and figures every 5 s.")
     ] = False,
     metrics_port: Annotated[
         int | None,
@@ -180,7 +183,7 @@ def run(
         Panel.MACHINES.option(
             min=1,
             metavar="N",
-            help="Engines side by side, each with devices and a part of its own. Default: 1; --ray: all that fit.",
+            help="Engines side by side, each with GPUs and a part of the job. Default: 1; --ray: all that fit.",
         ),
     ] = None,
     ray: Annotated[
@@ -219,22 +222,22 @@ def run(
     ] = False,
     drain_timeout: Annotated[
         float,
-        Panel.LIMITS.option(min=0, help="Seconds for requests in flight after a signal.", metavar="SECONDS"),
+        Panel.LIMITS.option(min=0, help="Seconds that running requests get after a signal.", metavar="SECONDS"),
     ] = 20.0,
     deadline: Annotated[
         str | None,
         Panel.LIMITS.option(
-            metavar="TIME", help="Be gone by then: 3h50m from now, or slurm for the end of the Slurm job."
+            metavar="TIME", help="Stop in time: 3h50m from now, or slurm for the end of the Slurm job."
         ),
     ] = None,
     max_restarts: Annotated[
-        int, Panel.FAILURES.option(min=0, help="Starts of a dead engine before the run gives up.", metavar="N")
+        int, Panel.FAILURES.option(min=0, help="How often a dead engine is started again.", metavar="N")
     ] = 3,
     stall_timeout: Annotated[
         float | None,
         Panel.FAILURES.option(
             min=1,
-            help="Seconds without a sign of life after which an engine is hung. Default: 600, CPU 1800.",
+            help="Seconds without a sign of life after which an engine counts as hung. Default: 600, CPU 1800.",
             metavar="SECONDS",
         ),
     ] = None,
@@ -245,11 +248,11 @@ def run(
     retry_errors: Annotated[bool, Panel.FAILURES.option("--retry-errors", help="Run failed requests again.")] = False,
     accept_changes: Annotated[
         bool,
-        Panel.RESUME.option("--accept-changes", help="Resume though input or settings changed."),
+        Panel.RESUME.option("--accept-changes", help="Resume although input or settings changed."),
     ] = False,
     overwrite: Annotated[
         bool,
-        Panel.OUTPUT.option("--overwrite", help="Replace an output no run of blendrun made."),
+        Panel.OUTPUT.option("--overwrite", help="Replace an output that no run of blendrun made."),
     ] = False,
     upload: Annotated[
         str | None,

@@ -26,13 +26,13 @@ def serve(
         list[str] | None,
         Panel.SERVER.option(
             metavar="KEY",
-            help="Let clients in that give this key; may be repeated, and each sees only what is its own. "
+            help="Accept clients with this key; may be repeated, and each sees only its own batches. "
             "Default: BLENDRUN_API_KEY, or a key that is made and kept in the store.",
         ),
     ] = None,
     idle: Annotated[
         str | None,
-        Panel.SERVER.option(metavar="TIME", help="Let the engine go after so long without work. Default: never."),
+        Panel.SERVER.option(metavar="TIME", help="Unload the engine after this long without work. Default: never."),
     ] = None,
     max_lines: Annotated[int, Panel.LIMITS.option(min=1, help="Requests of one batch, at most.", metavar="N")] = 50_000,
     max_file_bytes: Annotated[

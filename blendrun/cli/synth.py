@@ -41,7 +41,7 @@ def synth(
     gpus: Annotated[int, typer.Option(metavar="N", help="How many of them.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no such workload.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/synth.json).")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
     """Write a made workload as a trace file, to plan or to simulate.
 

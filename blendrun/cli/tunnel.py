@@ -76,7 +76,7 @@ def tunnel(
     json: Annotated[
         bool, Panel.OUTPUT.option("--json", help="Print one JSON object (docs/schemas/bench-tunnel.json).")
     ] = False,
-    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
     """Run SGLang's own scheduler at a GPU's size, without a GPU.
 
