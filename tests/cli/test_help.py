@@ -14,7 +14,7 @@ from blendrun.cli.epilogs import EXAMPLES, TERMS
 from blendrun.cli.help import command_panels, option_panels
 from blendrun.cli.panels import OTHERS, CommandPanel, Panel
 from blendrun.cli.run_batch import _parse
-from blendrun.names import LiveOrder, OrderName, Overlap
+from blendrun.names import EngineName, LiveOrder, OrderName, Overlap
 from tests.command import blendrun
 
 ROOT: Any = typer.main.get_command(app)
@@ -77,10 +77,12 @@ def test_every_command_stands_in_a_group_with_a_first_sentence_that_fits() -> No
         assert len(entry.text) <= 66
 
 
-def test_every_name_of_an_order_and_a_mode_is_explained() -> None:
-    assert {*OrderName, *Overlap} <= {term for term, _ in TERMS["run"]}
-    live = {name for term, _ in TERMS["bench live"] for name in term.split(", ")}
-    assert {*OrderName, *Overlap, *LiveOrder} - {LiveOrder.AUTO} <= live
+def test_every_mode_is_explained_and_every_term_is_a_name_that_there_is() -> None:
+    names = {*OrderName, *Overlap, *EngineName, *LiveOrder}
+    for words, terms in TERMS.items():
+        found = {name for term, _ in terms for name in term.split(", ")}
+        assert found <= names
+        assert found >= {*Overlap} - ({Overlap.PDMUX} if words == "bench tunnel" else set())
 
 
 @pytest.mark.parametrize("example", sorted({each for listed in EXAMPLES.values() for each in listed}))
