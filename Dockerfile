@@ -16,8 +16,10 @@ WORKDIR /opt/blendrun
 COPY pyproject.toml README.md LICENSE ./
 COPY configs configs
 COPY blendrun blendrun
-# Without the `sglang` extra: the image's own is kept. gguf reads GGUF files, pyarrow Parquet.
-RUN python3 -m pip install . "gguf>=0.10" "pyarrow>=18"
+# Without the `sglang` extra, and no package of the image in another version. gguf reads GGUF files, pyarrow Parquet.
+RUN python3 -m pip list --format=freeze --exclude-editable > /tmp/image.txt \
+    && python3 -m pip install --constraint /tmp/image.txt . "gguf>=0.10" "pyarrow>=18" \
+    && rm /tmp/image.txt
 
 WORKDIR /work
 ENTRYPOINT ["blendrun"]

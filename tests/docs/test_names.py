@@ -19,8 +19,8 @@ from blendrun.cost.hardware import list_hardware
 from blendrun.models.cards import list_aliases, load_card
 
 ROOT = Path(__file__).resolve().parents[2]
-# Made from the code, or told of another time.
-_NOT_READ = {"CHANGELOG.md", "cli.md", "extending.md"}
+# Made from the code, of earlier versions, or of commands that were typed wrong.
+_NOT_READ = {"CHANGELOG.md", "cli.md", "extending.md", "usability.md", "usability-docs.md"}
 _ALL = (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md"))
 PAGES = sorted(path for path in _ALL if path.name not in _NOT_READ and "_build" not in path.parts)
 COMMANDS: Any = typer.main.get_command(app)
