@@ -139,7 +139,7 @@ def _argument_name(parameter: Any) -> str:
 
 
 def _is_argument(parameter: Any) -> bool:
-    return parameter.param_type_name == "argument"
+    return bool(parameter.param_type_name == "argument")
 
 
 def _panel(owner: Any, otherwise: str) -> str:
