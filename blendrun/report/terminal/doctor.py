@@ -31,7 +31,7 @@ def _fixes(found: Checkup) -> list[str]:
     for check in found.checks:
         if check.fix:
             names.setdefault(check.fix, []).append(check.name)
-    lines = [f"{', '.join(listed)}:\n  {fix}" for fix, listed in names.items()]
+    lines = [line for fix, listed in names.items() for line in (f"{', '.join(listed)}:", f"  {fix}")]
     return ["To fix:", *lines, ""] if lines else []
 
 
