@@ -5,7 +5,7 @@ PYTHON ?= python3
 UV := $(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt
 OUT := demo-out
 
-.PHONY: demo test test-quick test-deep warm lint format bench gpu-check docs site figures constraints clean
+.PHONY: demo test test-quick test-deep warm lint format bench gpu-check docs site figures dist constraints clean
 
 # The environment is ours: what is imported is compiled once, whatever the user wishes for packages of their own.
 unexport PYTHONDONTWRITEBYTECODE
@@ -83,10 +83,16 @@ site: $(VENV)/.dev
 figures: $(VENV)/.dev
 	$(BIN)/python scripts/make_figures.py docs/figures
 
+# The wheel and the source archive, in dist/. `pip install dist/blendrun-*.whl` is a light install: it plans and reports.
+dist: $(VENV)/.runtime
+	rm -rf dist
+	$(BIN)/uv build --quiet --out-dir dist
+	ls -l dist
+
 # Pin all versions again. Universal: one file for every Python and platform in range.
 constraints:
 	$(BIN)/uv pip compile pyproject.toml --universal --python-version 3.11 --all-extras \
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --upgrade --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) $(OUT)
+	rm -rf $(VENV) $(OUT) dist

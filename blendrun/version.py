@@ -1,3 +1,3 @@
 """The version of blendrun, on the ground floor: files and pages say who wrote them."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -8,6 +8,7 @@ from pathlib import Path
 from blendrun.report.schemas.bench import bench_schema
 from blendrun.report.schemas.doctor import doctor_schema
 from blendrun.report.schemas.live import live_schema
+from blendrun.report.schemas.look_up import hardware_schema, models_schema
 from blendrun.report.schemas.plan import plan_schema
 from blendrun.report.schemas.synth import synth_schema
 from blendrun.report.schemas.tunnel import tunnel_schema
@@ -25,6 +26,8 @@ SCHEMAS = {
     "summary.json": summary_schema,
     "record.json": record_schema,
     "doctor.json": doctor_schema,
+    "models.json": models_schema,
+    "hardware.json": hardware_schema,
 }
 
 

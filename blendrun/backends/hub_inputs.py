@@ -9,6 +9,7 @@ from pathlib import Path
 
 from blendrun.errors import InputInvalidError, InputMissingError, UsageError
 from blendrun.events import Listener, PhaseStarted
+from blendrun.installed import install_command
 
 _HUB = "hf://"
 _NAMED = re.compile(r"hf://datasets/([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?(?:/(.+))?")
@@ -41,7 +42,7 @@ def _files(address: str, listener: Listener) -> list[str]:
     try:
         from huggingface_hub import HfApi, snapshot_download
     except ImportError as error:
-        raise UsageError(f"{address} needs huggingface-hub: pip install 'blendrun[tables]'") from error
+        raise UsageError(f"{address} needs huggingface-hub: {install_command('tables')}") from error
     try:
         # One request first: without a network a download would try again for minutes.
         info = HfApi().dataset_info(name, revision=revision, timeout=_ANSWER_WITHIN_S)

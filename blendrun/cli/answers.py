@@ -20,14 +20,15 @@ def answers(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write them here, not to stdout.", metavar="FILE")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the run ends.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing until the run ends.")] = False,
     errors: Annotated[bool, typer.Option("--errors", help="Also the lines of requests that an engine failed.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
 ) -> None:
-    """Print the answers that a run has so far, in the order in which they came; each is a line of its output.
+    """Print the answers that a run has so far.
 
-    With --follow a run that was killed is waited for, until the same command goes on with it. Exit codes: 0 the run is
-    done, or this was all there is so far; 75 with --follow: the run was stopped, and the same command goes on with it.
+    They come in the order in which they were finished; each is a line of the output.
+    With --follow it waits for a run that was killed until its command is run again. Exit codes: 0 the run is done, or
+    this was all there is so far; 75 with --follow: the run was stopped, and its command resumes it.
     """
     from blendrun.errors import EXIT_OK, InputMissingError
     from blendrun.store.folder import StateFolder, path_text

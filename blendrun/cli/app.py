@@ -11,8 +11,11 @@ from blendrun.cli.bench import bench
 from blendrun.cli.calibrate import calibrate
 from blendrun.cli.convert import convert
 from blendrun.cli.doctor import doctor
-from blendrun.cli.home import HomeCommand
+from blendrun.cli.hardware import hardware
+from blendrun.cli.home import HelpfulGroup, HomeCommand
 from blendrun.cli.merge import merge
+from blendrun.cli.models import models
+from blendrun.cli.panels import CommandPanel
 from blendrun.cli.plan import plan
 from blendrun.cli.report import report
 from blendrun.cli.run import run
@@ -24,9 +27,10 @@ from blendrun.version import __version__
 
 app = typer.Typer(
     name="blendrun",
+    cls=HelpfulGroup,
     help="Finish a file of LLM requests in the least time the hardware allows, and lose nothing.",
     no_args_is_help=True,
-    # Help without rich: its import alone takes longer than everything else of `--help`.
+    # Help and errors without rich: its import alone takes longer than everything else of `--help`.
     rich_markup_mode=None,
     add_completion=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -49,10 +53,21 @@ def root(
     """Finish a file of LLM requests in the least time the hardware allows, and lose nothing."""
 
 
-for command in (run, status, answers, merge, convert, report, serve, doctor, calibrate, plan, synth):
-    app.command(cls=HomeCommand)(command)
+_COMMANDS = {
+    CommandPanel.USE: (doctor, plan, run, status, answers, report),
+    CommandPanel.CLIENTS: (serve, convert),
+    CommandPanel.MACHINES: (merge,),
+    CommandPanel.MEASURE: (calibrate, synth),
+    CommandPanel.LOOK_UP: (models, hardware),
+}
+for panel, commands in _COMMANDS.items():
+    for command in commands:
+        app.command(cls=HomeCommand, rich_help_panel=panel.value)(command)
 # All words are flags of another program: they are read there.
 app.command(
-    "run-batch", cls=HomeCommand, context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False}
+    "run-batch",
+    cls=HomeCommand,
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    rich_help_panel=CommandPanel.CLIENTS.value,
 )(run_batch)
-app.add_typer(bench, name="bench")
+app.add_typer(bench, name="bench", rich_help_panel=CommandPanel.MEASURE.value)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blendrun.cli.choices import choice, names_in
-from blendrun.cli.home import HomeCommand
+from blendrun.cli.choices import names_in
+from blendrun.cli.home import HelpfulGroup, HomeCommand
 from blendrun.cli.live import live
+from blendrun.cli.panels import Panel
 from blendrun.cli.tunnel import tunnel
 from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.synth.kinds import COMPUTE, MEMORY, SHARE
@@ -45,7 +46,10 @@ class Asked:
 
 
 bench = typer.Typer(
-    help="Compare orders: simulated, or on the real engine.", no_args_is_help=True, rich_markup_mode=None
+    help="Compare orders: simulated, or on the real engine.",
+    cls=HelpfulGroup,
+    no_args_is_help=True,
+    rich_markup_mode=None,
 )
 
 # What only a recipe has; a file is what it is.
@@ -71,42 +75,57 @@ def simulate(
         ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id or folder.")
+        str | None,
+        Panel.MODEL.option("--model", "-m", help="Alias (see `blendrun models`), hub id or folder.", metavar="MODEL"),
     ] = None,
     hardware: Annotated[
-        str | None, typer.Option(help="Card of configs/hardware or YAML file. Default: this machine's.")
+        str | None,
+        Panel.HARDWARE.option(
+            help="Card (see `blendrun hardware`) or YAML file. Default: this machine's.", metavar="CARD"
+        ),
     ] = None,
-    gpus: Annotated[str, typer.Option(metavar="N,...", help="How many of them; several numbers compare.")] = "1",
-    compute: Annotated[str, choice(COMPUTE, "Compute-heavy requests.")] = "burstgpt",
-    memory: Annotated[str, choice(MEMORY, "Memory-heavy requests.")] = "openvid",
-    share: Annotated[str, choice(SHARE, "Requests that share prefixes.")] = "mmlu",
+    gpus: Annotated[
+        str, Panel.HARDWARE.option(metavar="N,...", help="How many of them; several numbers compare.")
+    ] = "1",
+    compute: Annotated[str, Panel.WORKLOAD.choice(COMPUTE, "Compute-heavy requests.")] = "burstgpt",
+    memory: Annotated[str, Panel.WORKLOAD.choice(MEMORY, "Memory-heavy requests.")] = "openvid",
+    share: Annotated[str, Panel.WORKLOAD.choice(SHARE, "Requests that share prefixes.")] = "mmlu",
     rho: Annotated[
-        str, typer.Option(metavar="X|A:B:STEP", help="Compute over memory seconds, at peak rates; or a grid.")
+        str, Panel.WORKLOAD.option(metavar="X|A:B:STEP", help="Compute over memory seconds, at peak rates; or a grid.")
     ] = "1.4",
     sharing: Annotated[
-        str, typer.Option(metavar="X|A:B:STEP", help="Share of prompt tokens that a cache saves; or a grid.")
+        str, Panel.WORKLOAD.option(metavar="X|A:B:STEP", help="Share of prompt tokens that a cache saves; or a grid.")
     ] = "0.35",
-    requests: Annotated[int, typer.Option(metavar="N", help="Requests of each workload.")] = 400_000,
-    seed: Annotated[int, typer.Option(help="The same one gives the same workloads.")] = 0,
+    requests: Annotated[int, Panel.WORKLOAD.option(metavar="N", help="Requests of each workload.")] = 400_000,
+    seed: Annotated[int, Panel.WORKLOAD.option(help="The same one gives the same workloads.", metavar="N")] = 0,
     overlap: Annotated[
-        str, typer.Option(help="How prefill and decode share a step, comma-separated.")
+        str, Panel.ORDER.option(help="How prefill and decode share a step, comma-separated.", metavar="MODE,...")
     ] = "exclusive,mixed,pdmux",
-    orders: Annotated[str, typer.Option(help="Orders to simulate, comma-separated.")] = ",".join(OrderName),
+    orders: Annotated[
+        str, Panel.ORDER.option(help="Orders to simulate, comma-separated.", metavar="ORDER,...")
+    ] = ",".join(OrderName),
     tokenizer: Annotated[
-        Path | None, typer.Option(help="For JOBS with text: tokenizer.json or its folder, if not the model's own.")
+        Path | None,
+        Panel.MODEL.option(
+            help="For JOBS with text: tokenizer.json or its folder, if not the model's own.", metavar="FILE"
+        ),
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object (docs/schemas/bench-simulate.json).")
+        bool, Panel.OUTPUT.option("--json", help="Print one JSON object (docs/schemas/bench-simulate.json).")
     ] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw it: .png or .svg. Needs matplotlib (blendrun[plot]).")
+        Path | None,
+        Panel.OUTPUT.option(metavar="FILE", help="Draw it: .png or .svg. Needs matplotlib (blendrun[plot])."),
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a picture of another program.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    overwrite: Annotated[
+        bool, Panel.OUTPUT.option("--overwrite", help="Replace a picture of another program.")
+    ] = False,
+    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
-    """Simulate every order on every overlap mode: on a grid of workloads, or on JOBS. No GPU, no engine.
+    """Simulate every order on made workloads or on JOBS. No GPU needed.
 
-    Workloads are made as by `blendrun synth`. A grid is first:last:step, for example --rho 0.8:1.4:0.05.
+    Every overlap mode, on a grid of workloads where asked; no engine is started. Workloads are made as by `blendrun
+    synth`. A grid is first:last:step, for example --rho 0.8:1.4:0.05.
     """
     from blendrun.events import PhaseStarted
     from blendrun.report.export.plot import picture, plot_bench

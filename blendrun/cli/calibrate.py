@@ -38,12 +38,16 @@ def calibrate(
     context: typer.Context,
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Alias (see configs/models), hub id, folder or GGUF file."),
+        typer.Option(
+            "--model", "-m", help="Alias (see `blendrun models`), hub id, folder or GGUF file.", metavar="MODEL"
+        ),
     ] = None,
-    name: Annotated[str, typer.Option(help="Name of the hardware card.")] = "this-machine",
+    name: Annotated[str, typer.Option(help="Name of the hardware card.", metavar="NAME")] = "this-machine",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Card file. Default: <name>.yaml in the user's config folder."),
+        typer.Option(
+            "--output", "-o", help="Card file. Default: <name>.yaml in the user's config folder.", metavar="FILE"
+        ),
     ] = None,
     engine_arg: Annotated[
         list[str] | None,
@@ -52,7 +56,7 @@ def calibrate(
     device: Annotated[DeviceName, typer.Option(help="What is measured.")] = DeviceName.AUTO,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, max=MOST_THREADS, help="CPU threads (CPU only). Default: all cores."),
+        typer.Option(min=1, max=MOST_THREADS, help="CPU threads (CPU only). Default: all cores.", metavar="N"),
     ] = None,
     trust_remote_code: Annotated[
         bool,
@@ -63,12 +67,12 @@ def calibrate(
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a card that no calibration wrote.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON on stdout.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
-    """Measure what this machine does with MODEL, and store it as a hardware card.
+    """Measure how fast this machine runs MODEL.
 
-    Starts the engine as a run does, with the same arguments, and times batches of known size: a few minutes, on a
-    machine that does nothing else. Plans take the card by its name.
+    The result is stored as a hardware card. Starts the engine as a run does, with the same arguments, and times
+    batches of known size: a few minutes, on a machine that does nothing else. Plans take the card by its name.
     """
     asked = Asked(model, device, engine_arg or [], threads, trust_remote_code, quick, quiet, overwrite)
     command = shlex.join(["blendrun", *context.find_root().obj])

@@ -15,7 +15,7 @@ MOST, MOST_THREADS = 2**31 - 1, 65_536
 _Name = TypeVar("_Name", bound=StrEnum)
 
 
-def choice(names: Iterable[str], help: str) -> Any:  # as typer calls it
+def choice(names: Iterable[str], help: str, panel: str | None = None) -> Any:  # as typer calls it
     """An option whose value is one of `names`."""
     known = [str(name) for name in names]
 
@@ -24,7 +24,9 @@ def choice(names: Iterable[str], help: str) -> Any:  # as typer calls it
             raise typer.BadParameter(f"{given!r} is not one of {', '.join(map(repr, known))}.")
         return given
 
-    return typer.Option(help=help, metavar=f"<{'|'.join(known)}>", callback=check, autocompletion=lambda: known)
+    return typer.Option(
+        help=help, metavar="|".join(known), callback=check, autocompletion=lambda: known, rich_help_panel=panel
+    )
 
 
 def names_in(option: str, given: str, known: Iterable[_Name]) -> tuple[_Name, ...]:

@@ -42,15 +42,18 @@ def convert(
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     schema: SchemaFile = None,
-    endpoint: Annotated[str | None, typer.Option(help="Url of the lines. Default: /v1/chat/completions.")] = None,
+    endpoint: Annotated[
+        str | None, typer.Option(help="URL of the lines. Default: /v1/chat/completions.", metavar="URL")
+    ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Take only the first N rows (or answers) of each file.")
+        int | None, typer.Option(min=1, help="Take only the first N rows (or answers) of each file.", metavar="N")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there already.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
 ) -> None:
-    """Write the request lines that `run` would make of TABLES. The answers to them are the same.
+    """Turn tables into request lines, or answers into a table.
 
+    The lines are those that `run` would make of TABLES, and the answers to them are the same.
     With a table for an output (-o answers.parquet, .csv, .tsv) TABLES are answers that a run wrote as lines.
     """
     from blendrun.backends.conversion import ConversionOptions

@@ -11,7 +11,7 @@ import typer
 def doctor(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/doctor.json).")] = False,
 ) -> None:
-    """Tell what is installed, which device and which overlap modes can run, what is missing and how to fix it.
+    """Check this machine: what can run, and how to fix the rest.
 
     Starts nothing and changes nothing. Exit codes: 0 requests can be run here, 69 they cannot.
     """

@@ -160,6 +160,13 @@ VLLM: dict[str, Flag] = {
     "skip-tokenizer-init": _refused("answers are texts", takes=False),
 }
 
+# Flags for files, which vLLM has in place of an argument.
+_FILES = {
+    "i": "the argument: blendrun run FILE",
+    "input-file": "the argument: blendrun run FILE",
+    "output-file": "-o FILE",
+}
+
 
 def hint(option: str) -> str | None:
     """What to write in place of an option that `blendrun run` does not have; None where nobody knows it.
@@ -167,6 +174,8 @@ def hint(option: str) -> str | None:
     option: as typed, with its dashes. A flag of vLLM, or an argument of the SGLang that is installed.
     """
     name = option.lstrip("-").partition("=")[0].replace("_", "-")
+    if name in _FILES:
+        return _FILES[name]
     flag = VLLM.get(name)
     if flag is not None and flag.option is not None:
         return f"--{flag.option.replace('_', '-')}"

@@ -1,4 +1,6 @@
-"""A command whose paths may begin with `~`: a shell leaves it alone behind `--output=` and in a config file."""
+"""What all commands are: paths may begin with `~`, which a shell leaves alone behind `--output=` and in a config file;
+flags of other tools are told apart; help is that of `blendrun.cli.help`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +11,7 @@ import typer
 import typer.core
 
 from blendrun.cli.foreign_flags import hint
+from blendrun.cli.help import write_help
 from blendrun.errors import UsageError
 from blendrun.paths import at_home, scheme
 
@@ -39,6 +42,16 @@ class HomeCommand(typer.core.TyperCommand):
             if name in ctx.params:
                 ctx.params[name] = _at_home(name, ctx.params[name])
         return rest
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        write_help(self, ctx, formatter)
+
+
+class HelpfulGroup(typer.core.TyperGroup):
+    """A group whose help lists its commands by panel."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        write_help(self, ctx, formatter)
 
 
 def _at_home(name: str, value: Any) -> Any:

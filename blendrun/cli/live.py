@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blendrun.cli.choices import MOST, MOST_THREADS, names_in
+from blendrun.cli.panels import Panel
 from blendrun.names import PLUGGED_ORDERS, SIMPLE_ORDERS, DeviceName, LiveOrder, OrderName, Overlap
 
 if TYPE_CHECKING:
@@ -41,46 +42,63 @@ class Asked:
 def live(
     jobs: Annotated[list[str], typer.Argument(help="Request files.", metavar="JOBS...", show_default=False)],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id, folder or GGUF file.")
+        str | None,
+        Panel.MODEL.option(
+            "--model", "-m", help="Alias (see `blendrun models`), hub id, folder or GGUF file.", metavar="MODEL"
+        ),
     ] = None,
     orders: Annotated[
-        str, typer.Option(help="Comma-separated; also gated (depth first with the gate alone) and auto.")
+        str,
+        Panel.ORDER.option(
+            help="Comma-separated; also gated (depth first with the gate alone) and auto.", metavar="ORDER,..."
+        ),
     ] = ",".join(_ORDERS),
-    overlap: Annotated[str, typer.Option(help="Comma-separated: exclusive, mixed, pdmux.")] = "exclusive",
+    overlap: Annotated[
+        str, Panel.ORDER.option(help="Comma-separated: exclusive, mixed, pdmux.", metavar="MODE,...")
+    ] = "exclusive",
     kv_tokens: Annotated[
-        int | None, typer.Option(min=1, max=MOST, metavar="K", help="Tokens of the KV pool. Default: the engine's own.")
+        int | None,
+        Panel.MODEL.option(min=1, max=MOST, metavar="K", help="Tokens of the KV pool. Default: the engine's own."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, max=MOST, metavar="N", help="Take only the first N lines.")
+        int | None, Panel.INPUT.option(min=1, max=MOST, metavar="N", help="Take only the first N lines.")
     ] = None,
-    repeat: Annotated[int, typer.Option(min=1, max=MOST, metavar="R", help="Runs of each order, in turns.")] = 3,
+    repeat: Annotated[int, Panel.ORDER.option(min=1, max=MOST, metavar="R", help="Runs of each order, in turns.")] = 3,
     hardware: Annotated[
-        str | None, typer.Option(help="Card that plans go by. Default: this machine's, calibrated if it is.")
+        str | None,
+        Panel.HARDWARE.option(
+            help="Card that plans go by. Default: this machine's, calibrated if it is.", metavar="CARD"
+        ),
     ] = None,
     engine_arg: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="Argument of SGLang's engine; may be repeated.")
+        list[str] | None, Panel.MODEL.option(metavar="K=V", help="Argument of SGLang's engine; may be repeated.")
     ] = None,
-    device: Annotated[DeviceName, typer.Option(help="Where it runs.")] = DeviceName.AUTO,
+    device: Annotated[DeviceName, Panel.MODEL.option(help="Where it runs.")] = DeviceName.AUTO,
     threads: Annotated[
-        int | None, typer.Option(min=1, max=MOST_THREADS, help="CPU threads (CPU only). Default: all cores.")
+        int | None,
+        Panel.MODEL.option(min=1, max=MOST_THREADS, help="CPU threads (CPU only). Default: all cores.", metavar="N"),
     ] = None,
     keep: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Keep records, step logs and engine logs there.")
+        Path | None, Panel.OUTPUT.option(metavar="FOLDER", help="Keep records, step logs and engine logs there.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/bench-live.json).")] = False,
+    json: Annotated[
+        bool, Panel.OUTPUT.option("--json", help="Print one JSON object (docs/schemas/bench-live.json).")
+    ] = False,
     plot: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Draw it: .png or .svg. Needs matplotlib (blendrun[plot]).")
+        Path | None,
+        Panel.OUTPUT.option(metavar="FILE", help="Draw it: .png or .svg. Needs matplotlib (blendrun[plot])."),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace a picture of another program, and what a bench before kept.")
+        bool,
+        Panel.OUTPUT.option("--overwrite", help="Replace a picture of another program, and what a bench before kept."),
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
-    """Run JOBS in one order after the other on the real engine: same requests, settings and cache size.
+    """Measure orders on the real engine.
 
-    blended and auto are what `blendrun run` does; all others but gated run on SGLang as it comes. On a CPU all engines
-    live at once and the repeats take turns (4 GB each); on a GPU one follows the other. Nothing else should run
-    meanwhile.
+    JOBS run in one order after the other: same requests, settings and cache size. blended and auto are what `blendrun
+    run` does; all others but gated run on SGLang as it comes. On a CPU all engines live at once and the repeats take
+    turns (4 GB each); on a GPU one follows the other. Nothing else should run meanwhile.
     """
     from blendrun.bench.keep import kept_folder
     from blendrun.remote.address import local_paths

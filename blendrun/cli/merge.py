@@ -15,9 +15,9 @@ def merge(
     ],
     errors_ok: Annotated[bool, typer.Option("--errors-ok", help="Exit 0 although some lines failed.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that no merge made.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only errors.")] = False,
 ) -> None:
-    """Put the answers of all shards of OUTPUT together, in the order of the input.
+    """Put the answers of all shards together, in the order of the input.
 
     Shards are the files that `run --shard i/n -o OUTPUT` wrote, with their state folders; they stay as they are.
     Exit codes: 0 all answered, 3 some lines failed, 75 shards are not finished yet: run them, then merge again.

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from blendrun.cli.choices import choice, names_in
+from blendrun.cli.choices import names_in
+from blendrun.cli.panels import Panel
 from blendrun.cli.row_options import (
     IdColumn,
     ImageColumn,
@@ -33,63 +34,83 @@ def plan(
         ),
     ],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id or folder.")
+        str | None,
+        Panel.MODEL.option("--model", "-m", help="Alias (see `blendrun models`), hub id or folder.", metavar="MODEL"),
     ] = None,
     hardware: Annotated[
         str | None,
-        typer.Option(help="Cards of configs/hardware or YAML files, comma-separated. Default: this machine's."),
+        Panel.HARDWARE.option(
+            help="Cards (see `blendrun hardware`) or YAML files, comma-separated. Default: this machine's.",
+            metavar="CARD,...",
+        ),
     ] = None,
     gpus: Annotated[
         str | None,
-        typer.Option(metavar="N,...", help="How many of them; several numbers compare. Default: those of one engine."),
+        Panel.HARDWARE.option(
+            metavar="N,...", help="How many of them; several numbers compare. Default: those of one engine."
+        ),
     ] = None,
     tp: Annotated[
         int | None,
-        typer.Option(
+        Panel.MODEL.option(
             min=1, metavar="N", help="GPUs of one engine (tensor parallel). Default: 1, or all where 1 is too small."
         ),
     ] = None,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="tokenizer.json or its folder, where the model's files are not here.")
+        Path | None,
+        Panel.MODEL.option(help="tokenizer.json or its folder, where the model's files are not here.", metavar="FILE"),
     ] = None,
     lengths: Annotated[
-        LengthMode, typer.Option(help="What output lengths are guessed from; reference: the lines' own.")
+        LengthMode, Panel.ORDER.option(help="What output lengths are guessed from; reference: the lines' own.")
     ] = LengthMode.AUTO,
     orders: Annotated[
-        str, typer.Option(help=f"Orders to choose from, comma-separated: {', '.join(OrderName)}.")
+        str,
+        Panel.ORDER.option(
+            help=f"Orders to choose from, comma-separated: {', '.join(OrderName)}.", metavar="ORDER,..."
+        ),
     ] = ",".join(OrderName),
     overlap: Annotated[
-        str, choice([AUTO, *Overlap], "How prefill and decode share a step; auto: exclusive or mixed.")
+        str, Panel.ORDER.choice([AUTO, *Overlap], "How prefill and decode share a step; auto: exclusive or mixed.")
     ] = AUTO,
     price: Annotated[
         list[str] | None,
-        typer.Option(metavar="[CARD=]X", help="Price of a GPU hour, for costs; may be repeated for several cards."),
+        Panel.HARDWARE.option(
+            metavar="[CARD=]X", help="Price of a GPU hour, for costs; may be repeated for several cards."
+        ),
     ] = None,
     engine_arg: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="K=V", help="What the engine will be told: max_total_tokens, max_running_requests, ...; as for run."
+        Panel.MODEL.option(
+            metavar="K=V",
+            help="Arguments the engine will get: max_total_tokens, max_running_requests, ...; as for run.",
         ),
     ] = None,
     keep_sharing: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of the prefix sharing that the blend keeps.")
+        float,
+        Panel.ORDER.option(min=0, max=1, help="Share of the prefix sharing that the blend keeps.", metavar="SHARE"),
     ] = 0.99,
     drafts: Annotated[
         str | None,
-        typer.Option(
+        Panel.WHAT_IF.option(
             metavar="COUNT:ACCEPTANCE",
-            help="Also say what speculation would bring: drafts a step, and the chance that one is right; say 4:0.6.",
+            help="Also print what speculative decoding would gain: drafts a step and their acceptance, such as 4:0.6.",
         ),
     ] = None,
     host_memory: Annotated[
         float | None,
-        typer.Option(min=0, metavar="GB", help="Also say what so much host memory a device would bring as KV cache."),
+        Panel.WHAT_IF.option(
+            min=0, metavar="GB", help="Also print what that much host memory for each GPU would gain as KV cache."
+        ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.")] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
-    dedupe: Annotated[Dedupe, typer.Option(help="Which of equal requests are asked once; as for run.")] = Dedupe.AUTO,
+    limit: Annotated[int | None, Panel.INPUT.option(min=1, help="Take only the first N lines.", metavar="N")] = None,
+    endpoint: Annotated[
+        str | None, Panel.INPUT.option(help="URL of lines that have none, such as /v1/chat/completions.", metavar="URL")
+    ] = None,
+    dedupe: Annotated[
+        Dedupe, Panel.EQUAL.option(help="Which of equal requests are asked once; as for run.")
+    ] = Dedupe.AUTO,
     cache: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Leave out what run would take from there; as for run.")
+        str | None, Panel.EQUAL.option(metavar="DIR", help="Leave out what run would take from there; as for run.")
     ] = None,
     prompt_column: PromptColumn = None,
     messages_column: MessagesColumn = None,
@@ -100,21 +121,27 @@ def plan(
     max_tokens: MaxTokens = None,
     temperature: Temperature = None,
     schema: SchemaFile = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/plan.json).")] = False,
+    json: Annotated[
+        bool, Panel.OUTPUT.option("--json", help="Print one JSON object (docs/schemas/plan.json).")
+    ] = False,
     order_out: Annotated[
-        Path | None, typer.Option(help="Write custom_ids (trace ids) in feed order, one a line.")
+        Path | None, Panel.OUTPUT.option(help="Write custom_ids (trace ids) in feed order, one a line.", metavar="FILE")
     ] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the plan: a .npz of arrays with the JSON.")] = None,
+    save: Annotated[
+        Path | None, Panel.OUTPUT.option(help="Write the plan: a .npz of arrays with the JSON.", metavar="FILE")
+    ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the plan as one HTML page (see `report`).")
+        Path | None, Panel.OUTPUT.option(metavar="FILE", help="Write the plan as one HTML page (see `report`).")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that no plan made.")] = False,
-    config: Annotated[Path | None, typer.Option(help="YAML file of these options; the command line wins.")] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    overwrite: Annotated[bool, Panel.OUTPUT.option("--overwrite", help="Replace files that no plan made.")] = False,
+    config: Annotated[
+        Path | None, Panel.INPUT.option(help="YAML file of these options; the command line wins.", metavar="FILE")
+    ] = None,
+    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
-    """Preview JOBS on MODEL: sharing, density, order, predicted time. No GPU, no engine.
+    """Preview JOBS: what is in them, the best order, predicted time. No GPU needed.
 
-    Works for request files and for traces (lines with prompt_tokens and output_tokens, no text).
+    No engine is started. Works for request files and for traces (lines with prompt_tokens and output_tokens, no text).
     """
     from json import dumps
 

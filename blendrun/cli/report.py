@@ -18,14 +18,17 @@ def report(
     ] = None,
     plan: Annotated[
         list[Path] | None,
-        typer.Option("--plan", help="A plan of `plan --json` or `plan --save`, for itself; may be repeated."),
+        typer.Option(
+            "--plan", help="A plan of `plan --json` or `plan --save`, for itself; may be repeated.", metavar="FILE"
+        ),
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.", metavar="FILE")] = Path("report.html"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no such page.")] = False,
 ) -> None:
-    """Write one self-contained HTML page of RUNs: time line, prefix tree, what ran when, lengths, orders, failures.
+    """Write one HTML page about runs and plans.
 
-    It opens from a mail attachment, prints, and asks no network for anything. A run may still be working.
+    Time line, prefix tree, what ran when, lengths, orders, failures. It opens from a mail attachment, prints, and asks
+    no network for anything. A run may still be working.
     """
     from blendrun.errors import UsageError
     from blendrun.files import PRIVATE

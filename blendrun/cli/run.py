@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from blendrun.cli.choices import choice
+from blendrun.cli.panels import Panel
 from blendrun.cli.row_options import (
     IdColumn,
     ImageColumn,
@@ -45,32 +45,42 @@ def run(
     ],
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Alias (see configs/models), hub id, folder or GGUF file."),
+        Panel.MODEL.option(
+            "--model", "-m", help="Alias (see `blendrun models`), hub id, folder or GGUF file.", metavar="MODEL"
+        ),
     ] = None,
     output: Annotated[
         str | None,
-        typer.Option(
+        Panel.OUTPUT.option(
             "--output",
             "-o",
             help="Output (.jsonl, .parquet, .csv, .tsv), or the address it is sent to; - for stdout. "
             "Default: <first job>.answers.jsonl here.",
+            metavar="FILE",
         ),
     ] = None,
     order: Annotated[
         str,
-        choice([AUTO, *OrderName], "Order in which requests are fed; auto: the one that is predicted to be fastest."),
+        Panel.ORDER.choice(
+            [AUTO, *OrderName], "Order in which requests are fed; auto: the one that is predicted to be fastest."
+        ),
     ] = AUTO,
     overlap: Annotated[
-        str, choice([AUTO, *Overlap], "How prefill and decode share a step; auto: as predicted, exclusive or mixed.")
+        str,
+        Panel.ORDER.choice(
+            [AUTO, *Overlap], "How prefill and decode share a step; auto: as predicted, exclusive or mixed."
+        ),
     ] = AUTO,
-    limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.")] = None,
+    limit: Annotated[int | None, Panel.INPUT.option(min=1, help="Take only the first N lines.", metavar="N")] = None,
     shard: Annotated[
         str | None,
-        typer.Option(
+        Panel.MACHINES.option(
             metavar="I/N|slurm", help="Answer part I of N only; slurm: by the task's place in its array. See merge."
         ),
     ] = None,
-    endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
+    endpoint: Annotated[
+        str | None, Panel.INPUT.option(help="URL of lines that have none, such as /v1/chat/completions.", metavar="URL")
+    ] = None,
     prompt_column: PromptColumn = None,
     messages_column: MessagesColumn = None,
     image_column: ImageColumn = None,
@@ -82,74 +92,87 @@ def run(
     schema: SchemaFile = None,
     config: Annotated[
         Path | None,
-        typer.Option(help="YAML file of these options; the command line wins."),
+        Panel.INPUT.option(help="YAML file of these options; the command line wins.", metavar="FILE"),
     ] = None,
-    errors_ok: Annotated[bool, typer.Option("--errors-ok", help="Exit 0 although some lines failed.")] = False,
+    errors_ok: Annotated[bool, Panel.FAILURES.option("--errors-ok", help="Exit 0 although some lines failed.")] = False,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Check all lines before the model is loaded; run none if one is bad (65)."),
+        Panel.FAILURES.option(
+            "--strict", help="Check all lines before the model is loaded; run none if one is bad (65)."
+        ),
     ] = False,
     unknown_fields: Annotated[
         UnknownFields,
-        typer.Option(
-            help="Lines with a field that would have no effect: an error each, or one warning with the count."
-        ),
+        Panel.FAILURES.option(help="Fields that would have no effect: an error for each line, or one warning."),
     ] = UnknownFields.ERROR,
     check_answers: Annotated[
         bool,
-        typer.Option("--check-answers", help="An answer that breaks its schema is an error line, not only counted."),
+        Panel.FAILURES.option(
+            "--check-answers", help="An answer that breaks its schema is an error line, not only counted."
+        ),
     ] = False,
     dedupe: Annotated[
         Dedupe,
-        typer.Option(
-            help="Ask equal requests once; auto: where the answer is determined (temperature 0, a seed), on: always."
+        Panel.EQUAL.option(
+            help="Ask equal requests once; auto: where the answer is always the same (temperature 0, a seed), on: all."
         ),
     ] = Dedupe.AUTO,
     cache: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Keep determined answers here, and take them from here, between runs."),
+        Panel.EQUAL.option(
+            metavar="DIR", help="Keep answers that are always the same here, and reuse them in later runs."
+        ),
     ] = None,
     cache_size: Annotated[
-        str, typer.Option(metavar="SIZE", help="Most bytes of --cache; what was not used for longest goes.")
+        str,
+        Panel.EQUAL.option(
+            metavar="SIZE", help="Largest size of --cache; answers that were not used for longest are dropped."
+        ),
     ] = "10G",
     partial: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Write the answers so far here while it runs, as they come."),
+        Panel.OUTPUT.option(metavar="FILE", help="Write the answers so far here while it runs, as they come."),
     ] = None,
     max_errors: Annotated[
         str | None,
-        typer.Option(metavar="N|P%", help="Stop (4) when more lines than that have failed, bad lines included."),
+        Panel.FAILURES.option(
+            metavar="N|P%", help="Stop (4) when more lines than that have failed, bad lines included."
+        ),
     ] = None,
     max_line_bytes: Annotated[
         int | None,
-        typer.Option(min=1, max=1 << 31, help="Longer lines are errors. Default: 64 MiB."),
+        Panel.LIMITS.option(min=1, max=1 << 31, help="Longer lines are errors. Default: 64 MiB.", metavar="BYTES"),
     ] = None,
     zstd_window: Annotated[
         int | None,
-        typer.Option(
-            min=10,
-            max=31,
-            metavar="N",
-            help="Unpack zstd --long=N, in 2^N bytes of memory. Default: 27 (128 MiB).",
+        Panel.LIMITS.option(
+            min=10, max=31, metavar="N", help="Unpack zstd --long=N, in 2^N bytes of memory. Default: 27 (128 MiB)."
         ),
     ] = None,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Print only warnings and errors.")] = False,
     verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Say more: every phase, and figures every 5 s.")
+        bool, Panel.WATCHING.option("--verbose", "-v", help="Print more: every phase, and figures every 5 s.")
     ] = False,
     metrics_port: Annotated[
         int | None,
-        typer.Option(min=0, max=65535, help="Serve Prometheus metrics at this port of 127.0.0.1; 0: any free one."),
+        Panel.WATCHING.option(
+            min=0,
+            max=65535,
+            help="Serve Prometheus metrics at this port of 127.0.0.1; 0: any free one.",
+            metavar="PORT",
+        ),
     ] = None,
     metrics_textfile: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write metrics for node_exporter's textfile collector (.prom).")
+        Path | None,
+        Panel.WATCHING.option(metavar="FILE", help="Write metrics for node_exporter's textfile collector (.prom)."),
     ] = None,
     trace: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write phases and steps as a Chrome trace, for Perfetto.")
+        Path | None,
+        Panel.WATCHING.option(metavar="FILE", help="Write phases and steps as a Chrome trace, for Perfetto."),
     ] = None,
     engine: Annotated[
         str,
-        typer.Option(
+        Panel.MODEL.option(
             metavar=f"{'|'.join(EngineName)}|URL,...",
             callback=_engine,
             help="What answers: an engine of this command, placeholders, or running servers with OpenAI's API.",
@@ -157,77 +180,87 @@ def run(
     ] = EngineName.SGLANG.value,
     replicas: Annotated[
         int | None,
-        typer.Option(
+        Panel.MACHINES.option(
             min=1,
             metavar="N",
-            help="Engines side by side, each with devices and a part of its own. Default: 1; --ray: all that fit.",
+            help="Engines side by side, each with GPUs and a part of the job. Default: 1; --ray: all that fit.",
         ),
     ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="HOST:PORT|auto", help="Run the engines on the nodes of this Ray cluster."),
+        Panel.MACHINES.option(metavar="HOST:PORT|auto", help="Run the engines on the nodes of this Ray cluster."),
     ] = None,
-    tp: Annotated[int | None, typer.Option(min=1, metavar="N", help="GPUs of one engine (tensor parallel).")] = None,
+    tp: Annotated[
+        int | None, Panel.MODEL.option(min=1, metavar="N", help="GPUs of one engine (tensor parallel).")
+    ] = None,
     engine_arg: Annotated[
         list[str] | None,
-        typer.Option(metavar="K=V", help="Argument of SGLang's engine; may be repeated."),
+        Panel.MODEL.option(metavar="K=V", help="Argument of SGLang's engine; may be repeated."),
     ] = None,
-    device: Annotated[DeviceName, typer.Option(help="Where it runs.")] = DeviceName.AUTO,
+    device: Annotated[
+        DeviceName, Panel.MODEL.option(help="Where it runs; auto: a GPU if there is one.")
+    ] = DeviceName.AUTO,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="CPU threads (CPU only). Default: all cores."),
+        Panel.MODEL.option(min=1, help="CPU threads (CPU only). Default: all cores.", metavar="N"),
     ] = None,
     trust_remote_code: Annotated[
         bool,
-        typer.Option("--trust-remote-code", help="Run code of the model's folder."),
+        Panel.MODEL.option("--trust-remote-code", help="Run code of the model's folder."),
     ] = False,
     allow_media_files: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Lines may name media files below DIR."),
+        Panel.MEDIA.option(metavar="DIR", help="Lines may name media files below DIR."),
     ] = None,
     allow_media_urls: Annotated[
         bool,
-        typer.Option("--allow-media-urls", help="Lines may name media by http and https."),
+        Panel.MEDIA.option("--allow-media-urls", help="Lines may name media by http and https."),
     ] = False,
     allow_private_media: Annotated[
         bool,
-        typer.Option("--allow-private-media", help="Also at addresses that are not public."),
+        Panel.MEDIA.option("--allow-private-media", help="Also at addresses that are not public."),
     ] = False,
     drain_timeout: Annotated[
         float,
-        typer.Option(min=0, help="Seconds for requests in flight after a signal."),
+        Panel.LIMITS.option(min=0, help="Seconds that running requests get after a signal.", metavar="SECONDS"),
     ] = 20.0,
     deadline: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Be gone by then: 3h50m from now, or slurm for the end of the Slurm job."),
+        Panel.LIMITS.option(
+            metavar="TIME", help="Stop in time: 3h50m from now, or slurm for the end of the Slurm job."
+        ),
     ] = None,
-    max_restarts: Annotated[int, typer.Option(min=0, help="Starts of a dead engine before the run gives up.")] = 3,
+    max_restarts: Annotated[
+        int, Panel.FAILURES.option(min=0, help="How often a dead engine is started again.", metavar="N")
+    ] = 3,
     stall_timeout: Annotated[
         float | None,
-        typer.Option(
-            min=1, help="Seconds without a sign of life after which an engine is hung. Default: 600, CPU 1800."
+        Panel.FAILURES.option(
+            min=1,
+            help="Seconds without a sign of life after which an engine counts as hung. Default: 600, CPU 1800.",
+            metavar="SECONDS",
         ),
     ] = None,
     resume: Annotated[
         bool,
-        typer.Option("--resume/--no-resume", help="Keep what an earlier run finished."),
+        Panel.RESUME.option("--resume/--no-resume", help="Keep what an earlier run finished."),
     ] = True,
-    retry_errors: Annotated[bool, typer.Option("--retry-errors", help="Run failed requests again.")] = False,
+    retry_errors: Annotated[bool, Panel.FAILURES.option("--retry-errors", help="Run failed requests again.")] = False,
     accept_changes: Annotated[
         bool,
-        typer.Option("--accept-changes", help="Resume though input or settings changed."),
+        Panel.RESUME.option("--accept-changes", help="Resume although input or settings changed."),
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace an output no run of blendrun made."),
+        Panel.OUTPUT.option("--overwrite", help="Replace an output that no run of blendrun made."),
     ] = False,
     upload: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="Send the output there (https, s3, gs, az) once it is written."),
+        Panel.OUTPUT.option(metavar="ADDRESS", help="Send the output there (https, s3, gs, az) once it is written."),
     ] = None,
     upload_errors: Annotated[
         str | None,
-        typer.Option(
+        Panel.OUTPUT.option(
             metavar="ADDRESS", help="Send the errors file there. Default: beside the output, but for signed addresses."
         ),
     ] = None,

@@ -34,11 +34,12 @@ def run_batch(
         typer.Argument(help="Flags of vllm run-batch: -i FILE -o FILE --model MODEL ...", metavar="FLAGS"),
     ] = None,
 ) -> None:
-    """Run a file as `vllm run-batch` does: the same flags, one output file with failures among the answers.
+    """Take the command line of `vllm run-batch`.
 
-    Flags that need nothing here are named, unknown ones refused. It is `blendrun run` behind: the same command again
-    resumes, and its state and files lie beside the output, under the name OUTPUT.run. Exit codes: 0 all lines have a
-    result, 65 bad input, 69 engine lost, 75 run it again.
+    The same flags, and one output file with failures among the answers. Flags that need nothing here are named,
+    unknown ones refused. It is `blendrun run` behind: the same command again resumes, and its state and files lie
+    beside the output, under the name OUTPUT.run. Exit codes: 0 all lines have a result, 65 bad input, 69 engine lost,
+    75 run it again.
     """
     given = _parse(flags or [])
     _run(given, given.pop("output_file"))

@@ -5,56 +5,71 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
-from blendrun.cli.choices import choice
+from blendrun.cli.panels import Panel
 from blendrun.names import AUTO, DeviceName, EngineName, OrderName, Overlap
 
 
 def serve(
     model: Annotated[
         str | None,
-        typer.Option("--model", "-m", help="Alias (see configs/models), hub id, folder or GGUF file."),
+        Panel.MODEL.option(
+            "--model", "-m", help="Alias (see `blendrun models`), hub id, folder or GGUF file.", metavar="MODEL"
+        ),
     ] = None,
     store: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder that holds files, batches and their answers.")
+        Path, Panel.SERVER.option(metavar="DIR", help="Folder that holds files, batches and their answers.")
     ] = Path("blendrun-store"),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of 127.0.0.1; 0: any free one.")] = 8080,
+    port: Annotated[
+        int, Panel.SERVER.option(min=0, max=65535, help="Port of 127.0.0.1; 0: any free one.", metavar="PORT")
+    ] = 8080,
     api_key: Annotated[
         list[str] | None,
-        typer.Option(
+        Panel.SERVER.option(
             metavar="KEY",
-            help="Let clients in that give this key; may be repeated, and each sees only what is its own. "
+            help="Accept clients with this key; may be repeated, and each sees only its own batches. "
             "Default: BLENDRUN_API_KEY, or a key that is made and kept in the store.",
         ),
     ] = None,
     idle: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Let the engine go after so long without work. Default: never."),
+        Panel.SERVER.option(metavar="TIME", help="Unload the engine after this long without work. Default: never."),
     ] = None,
-    max_lines: Annotated[int, typer.Option(min=1, help="Requests of one batch, at most.")] = 50_000,
-    max_file_bytes: Annotated[int, typer.Option(min=1, help="Bytes of one file, at most.")] = 200 << 20,
-    max_line_bytes: Annotated[int, typer.Option(min=1, max=64 << 20, help="Bytes of one line, at most.")] = 16 << 20,
-    order: Annotated[str, choice([AUTO, *OrderName], "Order in which requests are fed; as of run.")] = AUTO,
-    overlap: Annotated[str, choice([AUTO, *Overlap], "How prefill and decode share a step; as of run.")] = AUTO,
+    max_lines: Annotated[int, Panel.LIMITS.option(min=1, help="Requests of one batch, at most.", metavar="N")] = 50_000,
+    max_file_bytes: Annotated[
+        int, Panel.LIMITS.option(min=1, help="Bytes of one file, at most.", metavar="BYTES")
+    ] = 200 << 20,
+    max_line_bytes: Annotated[
+        int, Panel.LIMITS.option(min=1, max=64 << 20, help="Bytes of one line, at most.", metavar="BYTES")
+    ] = 16 << 20,
+    order: Annotated[str, Panel.ORDER.choice([AUTO, *OrderName], "Order in which requests are fed; as of run.")] = AUTO,
+    overlap: Annotated[
+        str, Panel.ORDER.choice([AUTO, *Overlap], "How prefill and decode share a step; as of run.")
+    ] = AUTO,
     engine: Annotated[
-        str, typer.Option(metavar=f"{'|'.join(EngineName)}|URL,...", help="What answers; as of run.")
+        str, Panel.MODEL.option(metavar=f"{'|'.join(EngineName)}|URL,...", help="What answers; as of run.")
     ] = EngineName.SGLANG.value,
-    replicas: Annotated[int | None, typer.Option(min=1, metavar="N", help="Engines side by side.")] = None,
-    tp: Annotated[int | None, typer.Option(min=1, metavar="N", help="GPUs of one engine (tensor parallel).")] = None,
-    engine_arg: Annotated[
-        list[str] | None, typer.Option(metavar="K=V", help="Argument of SGLang's engine; may be repeated.")
+    replicas: Annotated[int | None, Panel.MACHINES.option(min=1, metavar="N", help="Engines side by side.")] = None,
+    tp: Annotated[
+        int | None, Panel.MODEL.option(min=1, metavar="N", help="GPUs of one engine (tensor parallel).")
     ] = None,
-    device: Annotated[DeviceName, typer.Option(help="Where it runs.")] = DeviceName.AUTO,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads (CPU only). Default: all cores.")] = None,
+    engine_arg: Annotated[
+        list[str] | None, Panel.MODEL.option(metavar="K=V", help="Argument of SGLang's engine; may be repeated.")
+    ] = None,
+    device: Annotated[
+        DeviceName, Panel.MODEL.option(help="Where it runs; auto: a GPU if there is one.")
+    ] = DeviceName.AUTO,
+    threads: Annotated[
+        int | None, Panel.MODEL.option(min=1, help="CPU threads (CPU only). Default: all cores.", metavar="N")
+    ] = None,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code of the model's folder.")
+        bool, Panel.MODEL.option("--trust-remote-code", help="Run code of the model's folder.")
     ] = False,
 ) -> None:
-    """Serve batches to clients of OpenAI's API (client.files, client.batches) on this machine.
+    """Serve OpenAI's Files and Batches API on this machine.
 
-    Batches that wait are planned together as one job, so they share prefixes and blend; each keeps its own files. The
-    engine stays loaded between jobs. A server that was killed goes on with every batch when it is started again.
+    For clients that call client.files and client.batches. Batches that wait are planned together as one job, so they
+    share prefixes and blend; each keeps its own files. The engine stays loaded between jobs. A server that was killed
+    goes on with every batch when it is started again.
     """
     from blendrun.backends.deadline import parse_duration
     from blendrun.engine.settings import parse_engine_args

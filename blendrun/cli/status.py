@@ -16,7 +16,10 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Keep looking until it ends.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print the status file (docs/schemas/status.json).")] = False,
 ) -> None:
-    """Tell how far a run is: what works, what is done, what is left. Reads one file and disturbs nothing."""
+    """Show how far a run is: what works, what is done, what is left.
+
+    Reads one file and disturbs nothing.
+    """
     import time
 
     from blendrun.errors import InputMissingError

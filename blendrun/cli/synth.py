@@ -14,29 +14,39 @@ from blendrun.synth.kinds import COMPUTE, MEMORY, SHARE
 
 def synth(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Trace file to write; .gz or .zst packs it.", show_default=False)
+        Path,
+        typer.Option(
+            "--output", "-o", help="Trace file to write; .gz or .zst packs it.", show_default=False, metavar="FILE"
+        ),
     ],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id or folder.")
+        str | None,
+        typer.Option("--model", "-m", help="Alias (see `blendrun models`), hub id or folder.", metavar="MODEL"),
     ] = None,
     compute: Annotated[str, choice(COMPUTE, "Compute-heavy requests.")] = "burstgpt",
     memory: Annotated[str, choice(MEMORY, "Memory-heavy requests.")] = "openvid",
     share: Annotated[str, choice(SHARE, "Requests that share prefixes.")] = "mmlu",
-    rho: Annotated[float, typer.Option(help="Seconds of compute over seconds of memory, at peak rates.")] = 1.4,
-    sharing: Annotated[float, typer.Option(help="Share of the prompt tokens that a prefix cache saves.")] = 0.35,
+    rho: Annotated[
+        float, typer.Option(help="Seconds of compute over seconds of memory, at peak rates.", metavar="X")
+    ] = 1.4,
+    sharing: Annotated[
+        float, typer.Option(help="Share of the prompt tokens that a prefix cache saves.", metavar="X")
+    ] = 0.35,
     requests: Annotated[int, typer.Option(metavar="N", help="Of all kinds together.")] = 400_000,
-    seed: Annotated[int, typer.Option(help="The same one gives the same file.")] = 0,
+    seed: Annotated[int, typer.Option(help="The same one gives the same file.", metavar="N")] = 0,
     hardware: Annotated[
-        str | None, typer.Option(help="Card of configs/hardware or YAML file. Default: this machine's.")
+        str | None,
+        typer.Option(help="Card (see `blendrun hardware`) or YAML file. Default: this machine's.", metavar="CARD"),
     ] = None,
     gpus: Annotated[int, typer.Option(metavar="N", help="How many of them.")] = 1,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no such workload.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object (docs/schemas/synth.json).")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
-    """Write a workload by the paper's recipe: three kinds of requests, mixed to a density and a sharing.
+    """Write a made workload as a trace file, to plan or to simulate.
 
-    Lengths by published means; the mix is for MODEL on a card, since density depends on both.
+    By the paper's recipe: three kinds of requests, mixed to a density and a share of shared tokens. Lengths by
+    published means; the mix is for MODEL on a card, since density depends on both.
     """
     from blendrun.cli.bench import machine_of, model_of
     from blendrun.events import PhaseStarted

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from blendrun.cli.choices import MOST, names_in
+from blendrun.cli.panels import Panel
 from blendrun.names import LengthMode, OrderName, Overlap
 
 if TYPE_CHECKING:
@@ -38,38 +39,51 @@ class Asked:
 def tunnel(
     jobs: Annotated[list[str], typer.Argument(help="Request files or traces.", metavar="JOBS...", show_default=False)],
     model: Annotated[
-        str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id or folder.")
+        str | None,
+        Panel.MODEL.option("--model", "-m", help="Alias (see `blendrun models`), hub id or folder.", metavar="MODEL"),
     ] = None,
     hardware: Annotated[
-        str | None, typer.Option(metavar="CARD,...", help="Cards of configs/hardware, or YAML files.")
+        str | None, Panel.HARDWARE.option(metavar="CARD,...", help="Cards (see `blendrun hardware`), or YAML files.")
     ] = None,
-    orders: Annotated[str, typer.Option(help="Comma-separated.")] = ",".join(_ORDERS),
-    overlap: Annotated[str, typer.Option(help="Comma-separated: exclusive, mixed.")] = "exclusive,mixed",
+    orders: Annotated[str, Panel.ORDER.option(help="Comma-separated.", metavar="ORDER,...")] = ",".join(_ORDERS),
+    overlap: Annotated[
+        str, Panel.ORDER.option(help="Comma-separated: exclusive, mixed.", metavar="MODE,...")
+    ] = "exclusive,mixed",
     kv_tokens: Annotated[
         int | None,
-        typer.Option(min=1, max=MOST, metavar="K", help="Tokens of the KV pool. Default: what the card has room for."),
+        Panel.MODEL.option(
+            min=1, max=MOST, metavar="K", help="Tokens of the KV pool. Default: what the card has room for."
+        ),
     ] = None,
     max_running: Annotated[
         int | None,
-        typer.Option(min=1, max=MOST, metavar="N", help="Answers decoded at once at most. Default: SGLang's own."),
+        Panel.MODEL.option(
+            min=1, max=MOST, metavar="N", help="Answers decoded at once at most. Default: SGLang's own."
+        ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, max=MOST, metavar="N", help="Take only the first N lines.")
+        int | None, Panel.INPUT.option(min=1, max=MOST, metavar="N", help="Take only the first N lines.")
     ] = None,
-    lengths: Annotated[LengthMode, typer.Option(help="Where expected answer lengths come from.")] = LengthMode.AUTO,
+    lengths: Annotated[
+        LengthMode, Panel.ORDER.option(help="Where expected answer lengths come from.")
+    ] = LengthMode.AUTO,
     tokenizer: Annotated[
-        Path | None, typer.Option(help="For JOBS with text: tokenizer.json or its folder, if not the model's own.")
+        Path | None,
+        Panel.MODEL.option(
+            help="For JOBS with text: tokenizer.json or its folder, if not the model's own.", metavar="FILE"
+        ),
     ] = None,
     json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON object (docs/schemas/bench-tunnel.json).")
+        bool, Panel.OUTPUT.option("--json", help="Print one JSON object (docs/schemas/bench-tunnel.json).")
     ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
+    quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
-    """Run JOBS through SGLang's own scheduler as on a GPU, with a model that computes nothing. No GPU.
+    """Run SGLang's own scheduler at a GPU's size, without a GPU.
 
-    The feeder, the hooks, the scheduler, its radix cache and its KV allocator are real, at the card's size; what each
-    step would take on the card is worked out by the step model. Beside it stands what the simulator promised. Answers
-    end at the lengths that the plan was simulated with.
+    JOBS go through it as on a GPU, with a model that computes nothing. The feeder, the hooks, the scheduler, its radix
+    cache and its KV allocator are real, at the card's size; what each step would take on the card is worked out by the
+    step model. Beside it stands what the simulator promised. Answers end at the lengths that the plan was simulated
+    with.
     """
     from blendrun.report.schemas.tunnel import tunnel_json
     from blendrun.report.terminal.progress import choose_view

@@ -38,7 +38,13 @@ def user_hardware_folder() -> Path:
 
 def list_hardware() -> list[str]:
     """Every name that `load_hardware` takes, sorted: the shipped cards and the user's own."""
-    return sorted(_cards())
+    return sorted(hardware_files())
+
+
+def hardware_files() -> dict[str, Path]:
+    """Name of a card to its file; the user's folder comes last and so wins."""
+    folders = (configs_folder("hardware"), user_hardware_folder())
+    return {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
 
 
 def load_hardware(name: str) -> HardwareCard:
@@ -51,7 +57,7 @@ def load_hardware(name: str) -> HardwareCard:
         if not Path(name).is_file():
             raise InputMissingError(f"no hardware card at {name}; known names: {', '.join(list_hardware())}")
         return _read(Path(name))
-    cards = _cards()
+    cards = hardware_files()
     if name not in cards:
         raise UsageError(f"no hardware is called {name!r}; {_near(name, sorted(cards))}")
     return _read(cards[name])
@@ -62,7 +68,7 @@ def match_hardware(device: str) -> str | None:
 
     A user's own card wins over a shipped one. A card that cannot be read matches nothing; `load_hardware` says why.
     """
-    for name, path in reversed(_cards().items()):
+    for name, path in reversed(hardware_files().items()):
         with contextlib.suppress(UsageError):
             if any(re.fullmatch(pattern, device) for pattern in _read(path).matches):
                 return name
@@ -92,16 +98,11 @@ def machine(card: HardwareCard, gpus: int = 1, rates: Rates = "achieved") -> Mac
     )
 
 
-def _cards() -> dict[str, Path]:
-    """Name to file; the user's folder comes last and so wins."""
-    folders = (configs_folder("hardware"), user_hardware_folder())
-    return {path.stem: path for folder in folders for path in folder.glob("*.yaml")}
-
-
 def _near(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"{meant}known names: {', '.join(known)}; or give the path of a card (a .yaml file)"
+    listed = f"known names: {', '.join(known)} (`blendrun hardware` says more)"
+    return f"{meant}{listed}; or give the path of a card (a .yaml file)"
 
 
 def _read(path: Path) -> HardwareCard:

@@ -94,7 +94,7 @@ def near_aliases(name: str) -> str:
     aliases = list_aliases()
     close = difflib.get_close_matches(name.lower(), aliases, n=3, cutoff=0.6)
     meant = f"did you mean {' or '.join(close)}? " if close else ""
-    return f"{meant}known aliases: {', '.join(aliases)}"
+    return f"{meant}known aliases: {', '.join(aliases)} (`blendrun models` says more)"
 
 
 @functools.cache

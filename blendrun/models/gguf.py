@@ -25,6 +25,7 @@ from blendrun.errors import (
     OutputUnavailableError,
 )
 from blendrun.events import Listener, PhaseStarted, ignore
+from blendrun.installed import install_command
 from blendrun.models.identity import file_fingerprint
 
 # Part of a converted copy's name: raise it when the conversion's result changes.
@@ -102,7 +103,7 @@ def _failure(code: int, reason: str, gguf_file: Path, folder: Path) -> BlendrunE
     reason = textwrap.shorten(reason, 300)
     if code == _RUNTIME_MISSING:
         return EngineUnavailableError(
-            f"converting {gguf_file.name} needs the runtime ({reason}): pip install 'blendrun[sglang]'"
+            f"converting {gguf_file.name} needs the runtime ({reason}): {install_command('sglang')}"
         )
     if code == _CANNOT_WRITE:
         return OutputUnavailableError(

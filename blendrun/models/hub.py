@@ -8,6 +8,7 @@ from pathlib import Path
 
 from blendrun.errors import BlendrunError, InputMissingError, OutputUnavailableError
 from blendrun.events import Listener, PhaseStarted, ignore
+from blendrun.installed import install_command
 from blendrun.models.identity import weights_complete
 
 _TEXT_PATTERNS = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
@@ -65,7 +66,7 @@ def fetch_snapshot(hub_id: str, *, weights: bool, otherwise: str, listener: List
         from huggingface_hub import HfApi, snapshot_download
     except ImportError as error:
         raise InputMissingError(
-            f"{hub_id} is not on this machine; to fetch it `pip install 'blendrun[sglang]'`; or {otherwise}"
+            f"{hub_id} is not on this machine; to fetch it `{install_command('sglang')}`; or {otherwise}"
         ) from error
     try:
         # One request first: without a network, snapshot_download would try again for minutes.

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from blendrun.errors import BlendrunError, UsageError
+from blendrun.installed import install_command
 from blendrun.remote.address import STORES, Address
 from blendrun.remote.part import Part, Version
 from blendrun.remote.tries import ChangedError, MissingError, PassingError, RefusedError, RemoteError
@@ -66,7 +67,7 @@ def check(address: Address) -> None:
         importlib.import_module("fsspec")
         importlib.import_module(STORES[address.scheme])
     except ImportError:
-        raise UsageError(f"{address.shown} needs {STORES[address.scheme]}: pip install 'blendrun[remote]'") from None
+        raise UsageError(f"{address.shown} needs {STORES[address.scheme]}: {install_command('remote')}") from None
 
 
 def _opened(address: Address) -> tuple[Any, str]:

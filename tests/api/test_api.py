@@ -360,10 +360,10 @@ def test_importing_it_loads_no_runtime() -> None:
 def test_the_readme_s_lines_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert code.count('model="llama-3-8b"') == 1
+    assert code.count('model="qwen2.5-7b"') == 1
     write_jobs(tmp_path / "jobs.jsonl", 5)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
-    exec(code.replace('model="llama-3-8b"', 'engine="replay"'), names)
+    exec(code.replace('model="qwen2.5-7b"', 'engine="replay"'), names)
     assert names["summary"].counts.failed == 0
     assert len(names["table"]) == 5

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from io import StringIO
 from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from blendrun.report.schemas.doctor import Check, Checkup
+from blendrun.report.terminal.doctor import print_doctor
 from tests.command import REPLAY, await_answers, blendrun, start, write_jobs
 
 SLOW = ("--engine-arg", "slots=2", "--engine-arg", "real_time=20")
@@ -100,6 +103,15 @@ def test_failed_lines_that_are_fine_are_no_success(tmp_path: Path, out: Path) ->
     assert "last_success" not in text.read_text()
     assert blendrun("run", jobs, "-o", out, "-m", "no-such-model", "--metrics-textfile", text).returncode == 2
     assert "blendrun_exit_code 2" in text.read_text()
+
+
+def test_the_doctor_s_fixes_stand_once_each_on_a_line_that_can_be_copied() -> None:
+    command = f"/a/long/path/bin/python -m pip install '{'folder/' * 30}[sglang]'"
+    checks = (Check("sglang", "bad", "not installed", command), Check("torch", "bad", "not installed", command))
+    shown = StringIO()
+    print_doctor(Checkup(1, "9.9", False, True, checks), shown)
+    lines = shown.getvalue().splitlines()
+    assert lines[-5:-1] == ["To fix:", "sglang, torch:", f"  {command}", ""]
 
 
 def test_the_doctor_says_what_can_run_and_starts_nothing(tmp_path: Path) -> None:

@@ -69,6 +69,8 @@ def test_a_file_of_others_is_not_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("flag", "instead"),
     [
+        ("-i", "the argument: blendrun run FILE"),
+        ("--output-file=out.jsonl", "-o FILE"),
         ("--tensor-parallel-size", "--tp"),
         ("--max-model-len", "--engine-arg context_length=VALUE"),
         ("--gpu_memory_utilization=0.9", "--engine-arg mem_fraction_static=VALUE"),

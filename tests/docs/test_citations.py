@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve()
 _NOT_OURS = {"LICENSE", "constraints.txt"}
 _NO_TEXT = {".png", ".svg", ".gif", ".ico", ".gz", ".zst", ".jsonl"}
 
-_IN_CODE = re.compile(r"(?<![\w/.-])docs/(?P<page>[\w-]+\.md)(?:#(?P<anchor>[\w-]+))?")
+_IN_CODE = re.compile(r"(?<![\w/.-])docs/(?P<page>(?:record/)?[\w-]+\.md)(?:#(?P<anchor>[\w-]+))?")
 _LINK = re.compile(r"\]\((?P<page>(?!\w+:)[\w./-]+\.md)?(?:#(?P<anchor>[\w-]+))?\)")
 _PAPER = re.compile(r"\bpaper\.md\b")
 # Of documents that are not in the project, or that have no numbers. RFCs have.

@@ -8,6 +8,7 @@ import datetime
 import gzip
 import io
 import json
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blendrun.errors import BlendrunError, InputInvalidError, UsageError
+from blendrun.installed import install_command
 from blendrun.jobs.index import index_jobs
 from blendrun.jobs.source import Source, open_sources
 from blendrun.jobs.tables.base import Kind
@@ -433,7 +435,7 @@ def test_without_pyarrow_it_is_said_how_to_get_it(tmp_path: Path, spool: Path, m
     path = parquet(tmp_path / "t.parquet", prompt=["a"])
     for name in [name for name in sys.modules if name.partition(".")[0] == "pyarrow"]:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(BlendrunError, match=r"needs pyarrow: pip install 'blendrun\[tables\]'"):
+    with pytest.raises(BlendrunError, match=re.escape(f"needs pyarrow: {install_command('tables')}")):
         open_sources([path], spool)
     assert made(write(tmp_path / "t.csv", "prompt\na\n"), spool)[1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from blendrun.errors import EngineUnavailableError, InputMissingError, OutputUnavailableError
 from blendrun.events import Event
+from blendrun.installed import install_command
 from blendrun.models.gguf import dequantise
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from tests.models.tiny_gguf import TEMPLATE, write_tiny_gguf
@@ -125,7 +127,7 @@ def test_without_the_runtime_the_user_is_told_what_to_install(tmp_path: Path, mo
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch')")
     (tmp_path / "any.gguf").write_bytes(b"GGUF")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    with pytest.raises(EngineUnavailableError, match=r"pip install 'blendrun\[sglang\]'"):
+    with pytest.raises(EngineUnavailableError, match=re.escape(install_command("sglang"))):
         dequantise(tmp_path / "any.gguf", tmp_path / "models" / "any")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from blendrun.errors import InputInvalidError, InputMissingError, UsageError
 from blendrun.events import Event, Note
+from blendrun.installed import install_command
 from blendrun.remote import stores, tries
 from blendrun.remote.address import Address, parse_address
 from blendrun.remote.fetch import fetch
@@ -169,5 +171,5 @@ def test_without_the_package_it_is_named(address: str) -> None:
     if find_spec(name) is not None:
         check_sendable(parse_address(address))
         return
-    with pytest.raises(UsageError, match=rf"{address} needs {name}: pip install 'blendrun\[remote\]'"):
+    with pytest.raises(UsageError, match=re.escape(f"{address} needs {name}: {install_command('remote')}")):
         check_sendable(parse_address(address))

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from blendrun.cost.hardware import match_hardware
 from blendrun.errors import EngineUnavailableError, UsageError
+from blendrun.installed import install_command
 
 AUTO = "auto"
-INSTALL = "pip install 'blendrun[ray]'"
 _REACH_S = 5.0
 _START = "start one with `ray start --head`, or give the address of one"
 
@@ -52,7 +52,7 @@ def connect(address: str) -> Cluster:
     try:
         import ray
     except ImportError:
-        raise UsageError(f"--ray needs Ray: {INSTALL}") from None
+        raise UsageError(f"--ray needs Ray: {install_command('ray')}") from None
     if not ray.is_initialized():
         _reach(wanted)
         if (failed := _joined_in_thread(wanted)) is not None:

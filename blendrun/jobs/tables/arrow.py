@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 from blendrun.errors import UsageError
+from blendrun.installed import install_command
 
 
 def arrow(what: str) -> Any:
@@ -29,5 +30,5 @@ def _loaded(name: str, what: str) -> Any:
             lib = import_module("pyarrow")
             lib.set_memory_pool(lib.system_memory_pool())
     except ImportError as error:
-        raise UsageError(f"{what} needs pyarrow: pip install 'blendrun[tables]'") from error
+        raise UsageError(f"{what} needs pyarrow: {install_command('tables')}") from error
     return module

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blendrun.errors import UsageError
+from blendrun.installed import install_command
 from blendrun.names import OrderName
 from blendrun.remote.address import local_paths
 from blendrun.report.schemas.bench import BenchReport, CellRow
@@ -49,7 +50,7 @@ def picture(path: Path, jobs: Iterable[str] = (), *, overwrite: bool = False) ->
     if path.suffix.lower() not in SUFFIXES:
         raise UsageError(f"--plot {path}: the name must end in {' or '.join(SUFFIXES)}")
     if find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib: pip install 'blendrun[plot]'")
+        raise UsageError(f"--plot needs matplotlib: {install_command('plot')}")
     target = Target(path, "--plot", local_paths(jobs), _is_picture, overwrite)
     target.check()
     return target

@@ -22,9 +22,17 @@ def print_doctor(found: Checkup, stream: TextIO) -> None:
     for check in found.checks:
         word, style = _MARKS[check.state]
         table.add_row(Text(word, style=style), check.name, Text(check.found))
+    print_parts([table, "", *_fixes(found), _verdict(found)], stream)
+
+
+def _fixes(found: Checkup) -> list[str]:
+    """Each fix once, on a line of its own that is never broken, so that it can be copied."""
+    names: dict[str, list[str]] = {}
+    for check in found.checks:
         if check.fix:
-            table.add_row("", "", Text(f"-> {check.fix}", style="cyan"))
-    print_parts([table, "", _verdict(found)], stream)
+            names.setdefault(check.fix, []).append(check.name)
+    lines = [line for fix, listed in names.items() for line in (f"{', '.join(listed)}:", f"  {fix}")]
+    return ["To fix:", *lines, ""] if lines else []
 
 
 def _verdict(found: Checkup) -> str:

@@ -28,7 +28,7 @@ def print_tunnel(report: TunnelReport, stream: TextIO) -> None:
         f"(SGLang {report.versions.get('sglang', 'unknown')}), on this machine's CPU.\n"
         "Priced: what each of its steps would take on the card, by the step model; nothing was computed.\n"
         "to plan: more or less than the simulator promised, of what stands before it. planned: hits that it promised.\n"
-        "back: requests sent back for want of room. rows, most: answers that decode, on the mean and at most.\n"
+        "back: requests retracted for lack of room. rows, most: answers that decode, on the mean and at most.\n"
         "as it comes: SGLang without blendrun, in the file's order. x SGLang: times as fast as that.\n"
         "x simple: times as fast as the fastest simple order on the same mode with the hooks.\n"
         "CPU ms, hooks ms: a step of the scheduler's thread on this machine, SGLang's own and the hooks'."

@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from blendrun.errors import UsageError
+from blendrun.installed import install_command
 from blendrun.jobs.tables.base import Kind
 
 _SUFFIXES = {".parquet": Kind.PARQUET, ".csv": Kind.CSV, ".tsv": Kind.TSV}
@@ -63,4 +64,4 @@ def check_output(output: Path, *, sharded: bool) -> None:
         then = f"blendrun merge {lines}, and blendrun convert {lines} -o {output}"
         raise UsageError(f"-o {output}: shards write lines; give -o {lines}, and then: {then}")
     if kind is Kind.PARQUET and find_spec("pyarrow") is None:
-        raise UsageError(f"-o {output} needs pyarrow: pip install 'blendrun[tables]'")
+        raise UsageError(f"-o {output} needs pyarrow: {install_command('tables')}")
