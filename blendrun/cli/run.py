@@ -99,6 +99,10 @@ def run(
         bool,
         typer.Option("--check-answers", help="An answer that breaks its schema is an error line, not only counted."),
     ] = False,
+    fail_on_length: Annotated[
+        bool,
+        typer.Option("--fail-on-length", help="Exit 3 where an answer was cut short at its token limit; it is kept."),
+    ] = False,
     dedupe: Annotated[
         Dedupe,
         typer.Option(

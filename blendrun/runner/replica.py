@@ -21,10 +21,12 @@ from blendrun.errors import EngineUnavailableError, ErrorCode
 from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.jobs.job import Job
 from blendrun.learned.sample import StepSample
+from blendrun.learned.starts import NO_STARTS, Starting, Starts
 from blendrun.names import OrderName
 from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.deadline import Deadline
-from blendrun.runner.dispatch import Asked, Dispatcher, Receiver
+from blendrun.runner.dispatch import Dispatcher, Receiver
+from blendrun.runner.flight import Asked
 from blendrun.runner.liveness import Liveness
 from blendrun.runner.order import plan_rows
 from blendrun.runner.recovery import Recovery
@@ -78,7 +80,8 @@ class Replica:
     """number: from 1. state: paths, with files of the replica's own. plan: what it begins with; what comes then is the
     pool's. listener: told the phases of this replica (load, run, isolate), its notes and how its engine is.
 
-    price: what the plan's model says of a step. info: of its engine, once one is up. ready: whether it can be drained.
+    price: what the plan's model says of a step. starts: how long such an engine took to come up before. info: of its
+    engine, once one is up. ready: whether it can be drained.
     """
 
     number: int
@@ -94,6 +97,7 @@ class Replica:
     stopwatch: Stopwatch
     deadline: Deadline | None = None
     price: StepPrice | None = None
+    starts: Starts = NO_STARTS
     info: EngineInfo | None = None
     ready: bool = False
     _dispatcher: Dispatcher | None = None
@@ -172,17 +176,22 @@ class Replica:
         steps = StepTail(self.state.steps, self.price)
         self._dispatcher = None
         with self.stopwatch.phase("load"):
-            self.listener(PhaseStarted("load", "engine"))
+            starting = Starting(self.listener, self.starts, self.state.engine_log)
+            starting(PhaseStarted("load", "engine"))
+
+            def needless() -> bool:
+                starting.look()
+                self.owner.show_progress()
+                return not len(self.pool.unfinished())
+
             info = await self._while_alive(
-                engine.start(self.listener),
-                self.patience.load,
-                "did not start",
-                needless=lambda: not len(self.pool.unfinished()),
+                engine.start(starting), self.patience.load, "did not start", needless=needless
             )
         if info is None:
             # The others have answered everything meanwhile.
             return
         self.info = info
+        starting.ready()
         if not info.tells_running:
             occupancy = None
         self._set_ready(True)

@@ -1,0 +1,99 @@
+"""What is behind an engine and before it, in tokens and seconds: the figures that the time left comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from blendrun.events import Work
+from blendrun.learned.ahead import LEVELS, MOST_RUNNING, MOST_WAITING, Ahead, seconds_ahead
+from blendrun.lengths.base import Lengths, LengthSource
+from blendrun.planner.feeder import PlanFeeder
+from blendrun.planner.run_plan import RunPlan
+from blendrun.runner.flight import Flight
+from blendrun.store.steps import StepTail
+
+Floats = NDArray[np.float64]
+
+
+def work_of(source: RunPlan, flights: Collection[Flight], steps: StepTail | None, done: Sequence[float]) -> Work | None:
+    """What is done and left; None where nothing is expected of what is fed.
+
+    source: the plan that is being fed. steps: the engine's log. done: prompt and output tokens of what is answered.
+    """
+    if (to_come := source.feeder.to_come) is None:
+        return None
+    behind, left = [float(tokens) for tokens in done], list(to_come)
+    running = steps.answered(each.queued for each in flights) if steps else {}
+    for flight in flights:
+        made = running.get(flight.queued.prompt)
+        (left if made is None else behind)[0] += flight.queued.tokens
+        behind[1] += made or 0
+        # Whatever was expected, an answer that has not ended gets one more token.
+        left[1] += max(_expected(flight) - (made or 0), 1)
+    ahead = in_flight = None
+    if steps is not None and isinstance(source.feeder, PlanFeeder) and len(flights) <= MOST_RUNNING:
+        ahead = _seconds(source, source.feeder, flights, running, steps, whole=True)
+        in_flight = _seconds(source, source.feeder, flights, running, steps, whole=False)
+    return Work(*behind, *left, ahead=ahead, in_flight=in_flight)
+
+
+def _expected(flight: Flight) -> int:
+    """Output tokens, of each choice, by what is known now."""
+    learning, prompt = flight.plan.learning, flight.queued.prompt
+    return learning.feeder.expected(prompt) if learning and prompt >= 0 else flight.queued.output
+
+
+def _seconds(
+    source: RunPlan,
+    feeder: PlanFeeder,
+    flights: Collection[Flight],
+    running: Mapping[int, int],
+    steps: StepTail,
+    *,
+    whole: bool,
+) -> tuple[float, float] | None:
+    """Least and most seconds until all that is left is answered, or, not `whole`, all that the engine has."""
+    to_come = feeder.next_up(MOST_WAITING) if whole else np.zeros(0, np.int64)
+    known = [each for each in flights if each.plan is source and each.queued.prompt >= 0]
+    if to_come is None:
+        return None
+    begun = np.array([each.queued.prompt for each in known if each.queued.prompt in running], np.int64)
+    queued = [each for each in known if each.queued.prompt not in running]
+    waiting = np.concatenate((np.array([each.queued.prompt for each in queued], np.int64), to_come))
+    now, later = feeder.lengths_of(begun), feeder.lengths_of(waiting)
+    slots = max(steps.most_rows, len(now))
+    if (pace := steps.pace(min(slots, len(now) + len(later)))) is None:
+        return None
+    made = feeder.for_choices(begun, np.array([running[each] for each in begun.tolist()], np.float64))
+    fresh = _fresh(source, known, queued, steps, feeder.tokens_of(to_come))
+    guessed = bool((np.concatenate((now.source, later.source)) == LengthSource.PRIOR).any())
+    return seconds_ahead(Ahead(made, _table(now), _table(later), fresh, slots, pace, guessed))
+
+
+def _fresh(
+    source: RunPlan, known: Sequence[Flight], queued: Sequence[Flight], steps: StepTail, to_come: float
+) -> tuple[float, float]:
+    """Prompt tokens that are still to be computed: least by the plan's hits, most by those that came so far.
+
+    to_come: tokens of the prompts that the engine does not have yet.
+    """
+    tokens = sum(each.queued.tokens for each in queued)
+    planned = sum(each.queued.tokens - each.queued.hit for each in queued)
+    shared = 1.0
+    if source.prompt_tokens and source.predicted_hit_tokens is not None:
+        shared = 1.0 - source.predicted_hit_tokens / source.prompt_tokens
+    under_way = max(sum(each.queued.tokens - each.queued.hit for each in known) - steps.computed, 0)
+    least = max(min(planned, tokens), 0) + shared * to_come
+    return least, max(tokens + to_come, under_way, least)
+
+
+def _table(lengths: Lengths) -> Floats:
+    """Lengths at `LEVELS`: f64 (n, 29), the last one the most that it can be."""
+    if not len(lengths):
+        return np.empty((0, len(LEVELS)))
+    inside = [lengths.quantile(np.full(len(lengths), level)) for level in LEVELS[1:-1]]
+    most = np.where(lengths.certain, lengths.mean, lengths.bound)
+    return np.maximum.accumulate(np.stack([np.minimum(1.0, inside[0]), *inside, most], axis=1), axis=1)
