@@ -21,9 +21,9 @@ _FUTURES = 48
 _OUTSIDE = 0.05
 # Whether answers are longer than expected depends on the kind, and kinds are few: this part of a length's luck is that
 # of all. It is less where answers of the kind were seen.
-_COMMON_GUESSED, _COMMON_SEEN = 0.8, 0.5
-# Seconds of steps after which a pace is known to a tenth and a half, and what it may be off by before any was seen.
-_PACE_KNOWN_AFTER, _PACE_KNOWN_TO, _PACE_UNKNOWN_BY = 3.0, 0.15, 1.0
+_COMMON_GUESSED, _COMMON_SEEN = 0.8, 0.45
+# What a pace is off by: as a part of it, at best, and before any step was seen; and the seconds of steps that halve it.
+_PACE_KNOWN_AFTER, _PACE_KNOWN_TO, _PACE_UNKNOWN_BY = 2.0, 0.15, 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)

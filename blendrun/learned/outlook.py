@@ -16,8 +16,8 @@ from blendrun.events import EngineStats, Event, Expected, PhaseStarted, Progress
 _TRUST = 3.0
 # What is called recent, in seconds of steps.
 _RECENT = 60.0
-# A pace needs a hundredth of the work behind it.
-_PACE_FROM = 0.01
+# A pace of answers needs a twentieth of the work behind it.
+_PACE_FROM = 0.05
 # A correction is told once a tenth of the plan is done, but not before some seconds, and after two minutes in any case.
 _TOLD_FROM, _TOLD_AFTER, _TOLD_BY = 0.1, 5.0, 120.0
 # Of the time that the work which is left would have by its tokens: it takes so much, whatever the plan has left.

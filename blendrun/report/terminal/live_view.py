@@ -24,8 +24,9 @@ from blendrun.text import printable
 _REDRAWS_A_SECOND = 4
 _BARS = "▁▂▃▄▅▆▇█"
 _METER, _LONG_METER, _LONG_FROM = 20, 40, 100
-# Tokens/s that a full bar is at least.
+# Tokens/s that a full bar is at least, and the part of the pool that is drawn.
 _FULL_BAR = 8.0
+_WORTH_A_METER = 0.1
 # Narrower terminals get no pictures; in wider ones job and engine stand side by side.
 _NARROW, _WIDE = 60, 150
 
@@ -155,7 +156,7 @@ def _of_engine(tracker: ProgressTracker, found: Progress, width: int) -> Iterato
     cells = _LONG_METER if _LONG_FROM <= width < _WIDE else _METER
     if stats is not None and stats.pool_tokens:
         used = stats.kv_used / stats.pool_tokens
-        meter = f"{_meter(used, cells)} " if pictures and used * cells >= 1 else ""
+        meter = f"{_meter(used, cells)} " if pictures and used >= _WORTH_A_METER else ""
         yield "KV pool", Text(f"{meter}{100 * used:.0f} % of {stats.pool_tokens:,} tokens")
         # Looked at a moment apart: what has been answered since runs no more.
         running = min(stats.running, found.in_flight) if found.in_flight else stats.running
