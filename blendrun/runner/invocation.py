@@ -244,7 +244,7 @@ class Invocation:
         if len(todo):
             self.failed.check()
             if done := len(self.job.accepted) - len(todo):
-                self._note(f"resuming: {done} of {len(self.job)} requests are finished")
+                self._note(f"resuming: {done:,} of {plural(len(self.job), 'request')} are finished")
             for warning in warnings_of(self.job, self.settings):
                 self._note(warning, warning=True)
             if (note := note_of_drawn(self.job, self.settings)) is not None:
@@ -260,8 +260,8 @@ class Invocation:
                 there = plural(left, "request is", "requests are")
                 raise type(stopped)(f"{stopped}; {there} left; {RESUMES}{self._so_far()}")
             if self.supervisor and self.supervisor.held:
-                raise DrainedError(f"{left} requests are left that would end behind the deadline; {RESUMES}")
-            raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; {RESUMES}")
+                raise DrainedError(f"{plural(left, 'request is', 'requests are')} left that would end behind the deadline; {RESUMES}")
+            raise EngineUnavailableError(f"the engine ended with {plural(left, 'request')} unanswered; {RESUMES}")
         with self.stopwatch.phase("write"):
             self.listener(PhaseStarted("write", str(self.state.output)))
             self.manifest = msgspec.structs.replace(self.manifest, tables=self.tables)

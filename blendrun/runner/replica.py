@@ -36,6 +36,7 @@ from blendrun.store.folder import StateFolder
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
 from blendrun.store.summary import Restart, Stopwatch
+from blendrun.text import plural
 
 _LOOK_SECONDS = 1.0
 _T = TypeVar("_T")
@@ -202,14 +203,14 @@ class Replica:
             try:
                 while recovery.groups and not self.stopping():
                     rows = np.array(recovery.groups[0], dtype=np.int64)
-                    what = f"{len(rows)} requests, in flight when the engine died"
+                    what = f"{plural(len(rows), 'request')}, in flight when the engine died"
                     self.listener(PhaseStarted("isolate", what))
                     group = plan_rows(rows, OrderName.GIVEN, self.plan.overlap)
                     await self._feed(engine, group, None, occupancy, records, steps, last=False)
                     recovery.survived()
                 if plan is None and (plan := await self.pool.more(self.number)) is None:
                     return
-                what = f"{plan.feeder.unfed} requests, {info.max_running} at once, order {plan.order}"
+                what = f"{plural(plan.feeder.unfed, 'request')}, {info.max_running:,} at once, order {plan.order}"
                 self.listener(PhaseStarted("run", what))
                 await self._feed(engine, plan, estimates, occupancy, records, steps, last=True)
             finally:
@@ -333,7 +334,7 @@ class Replica:
             return f"the engine died of one request, now an error line; it starts again ({reason})"
         if recovery.groups:
             suspects = sum(map(len, recovery.groups))
-            return f"the engine died; it starts again, {suspects} requests that may be the reason apart ({reason})"
+            return f"the engine died; it starts again, {plural(suspects, 'request')} that may be the reason apart ({reason})"
         size = " smaller" if recovery.shrinks else ""
         return f"the engine died; it starts again{size}, {recovery.used} of {recovery.most} restarts used ({reason})"
 
