@@ -260,7 +260,9 @@ class Invocation:
                 there = plural(left, "request is", "requests are")
                 raise type(stopped)(f"{stopped}; {there} left; {RESUMES}{self._so_far()}")
             if self.supervisor and self.supervisor.held:
-                raise DrainedError(f"{plural(left, 'request is', 'requests are')} left that would end behind the deadline; {RESUMES}")
+                raise DrainedError(
+                    f"{plural(left, 'request is', 'requests are')} left that would end behind the deadline; {RESUMES}"
+                )
             raise EngineUnavailableError(f"the engine ended with {plural(left, 'request')} unanswered; {RESUMES}")
         with self.stopwatch.phase("write"):
             self.listener(PhaseStarted("write", str(self.state.output)))
