@@ -78,7 +78,7 @@ class Promise:
             name = function.get("name")
             if self.forced and name not in self.forced:
                 return f"the tool {str(name)[:60]!r} was called, which was not asked for"
-            schema = schemas.get(name, _ANY_OBJECT)
+            schema = schemas.get(str(name), _ANY_OBJECT)
             if reason := _broken(function.get("arguments"), schema, f"call of {str(name)[:60]}"):
                 return reason
         return None

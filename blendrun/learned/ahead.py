@@ -118,7 +118,8 @@ def _left(lengths: Floats, made: Floats, luck: Floats) -> Floats:
     part = (at - LEVELS[under]) / np.diff(LEVELS)[under]
     drawn = lengths[each, under] + part * (lengths[each, under + 1] - lengths[each, under])
     # Whatever was expected, an answer that has not ended gets one more token.
-    return np.maximum(drawn - made, 1.0)
+    left: Floats = np.maximum(drawn - made, 1.0)
+    return left
 
 
 def _begun_in_turn(left: Floats, slots: int) -> Floats:

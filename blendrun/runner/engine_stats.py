@@ -53,9 +53,11 @@ class CombinedStats:
         """Take in what is behind a replica's engine and before it, and return the same of all."""
         self._work[replica] = work
         every = list(self._work.values())
-        tokens = ("done_prompt", "done_output", "left_prompt", "left_output")
         return Work(
-            *(sum(getattr(one, name) for one in every) for name in tokens),
+            sum(one.done_prompt for one in every),
+            sum(one.done_output for one in every),
+            sum(one.left_prompt for one in every),
+            sum(one.left_output for one in every),
             ahead=_last([one.ahead for one in every]),
             in_flight=_last([one.in_flight for one in every]),
         )

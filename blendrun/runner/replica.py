@@ -334,7 +334,8 @@ class Replica:
             return f"the engine died of one request, now an error line; it starts again ({reason})"
         if recovery.groups:
             suspects = sum(map(len, recovery.groups))
-            return f"the engine died; it starts again, {plural(suspects, 'request')} that may be the reason apart ({reason})"
+            apart = f"{plural(suspects, 'request')} that may be the reason apart"
+            return f"the engine died; it starts again, {apart} ({reason})"
         size = " smaller" if recovery.shrinks else ""
         return f"the engine died; it starts again{size}, {recovery.used} of {recovery.most} restarts used ({reason})"
 
