@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from blendrun.events import EngineStats, Event, Expected, PhaseStarted, Progress, Work
@@ -45,7 +47,7 @@ def begun(clock: Clock, *events: Event) -> Outlook:
 
 def middle(left: tuple[float, float] | None) -> float:
     assert left is not None
-    return (left[0] * left[1]) ** 0.5
+    return math.sqrt(left[0] * left[1])
 
 
 def test_steps_that_take_four_times_as_long_make_the_rest_as_long(outlook: Outlook) -> None:
@@ -154,9 +156,9 @@ def test_answers_are_a_pace_where_no_lengths_are_expected_and_failures_are_none(
     clock.now = 10.0
     outlook.take(Progress(50, 100, "requests", failed=50))
     assert outlook.left() is None
-    outlook.take(Progress(54, 100, "requests", failed=50))
-    # 46 at a pace of 2.5 s, which four answers tell to half of it.
-    assert outlook.left() == pytest.approx((115.0 / 1.5, 115.0 * 1.5))
+    outlook.take(Progress(66, 100, "requests", failed=50))
+    # 34 at a pace of 10 s for 16, which so many answers tell to a quarter.
+    assert outlook.left() == pytest.approx((21.25 / 1.25, 21.25 * 1.25))
 
 
 def test_short_answers_that_came_first_are_no_pace_of_a_planned_job(outlook: Outlook, clock: Clock) -> None:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from blendrun.events import EngineStats, Event, Expected, PhaseStarted, Progress, Work
@@ -16,7 +17,7 @@ from blendrun.learned.ahead import Ahead, seconds_ahead
 from blendrun.learned.outlook import Outlook
 from blendrun.learned.pace import Pace
 
-_KINDS = {each.__name__: each for each in (EngineStats, Expected, PhaseStarted, Progress, Work)}
+_KINDS: dict[str, Any] = {each.__name__: each for each in (EngineStats, Expected, PhaseStarted, Progress, Work)}
 # A range is looked at from the first tenth of the run on, at each event. It may be off by what a person does not see.
 _FROM, _UNSEEN_S = 0.1, 0.5
 _DIGITS = 4
@@ -98,9 +99,7 @@ def read_recording(path: Path) -> tuple[list[Moment], float]:
     tables = np.array(found["tables"], dtype=np.float64)
     moments = []
     for second, kind, fields, whole, flight in found["moments"]:
-        event = _KINDS[kind](
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        )
+        event = msgspec.convert(fields, _KINDS[kind])
         moments.append(Moment(second, event, _ahead(whole, tables), _ahead(flight, tables)))
     return moments, found["ends"]
 
@@ -126,5 +125,12 @@ def _ahead(plain: list[Any] | None, tables: np.ndarray[Any, np.dtype[np.float64]
     if plain is None:
         return None
     made, running, waiting, fresh, slots, pace, guessed = plain
-    rows = (tables[np.array(each, dtype=np.int64)] for each in (running, waiting))
-    return Ahead(np.array(made, dtype=np.float64), *rows, tuple(fresh), slots, Pace(*pace), guessed)
+    return Ahead(
+        np.array(made, dtype=np.float64),
+        tables[np.array(running, dtype=np.int64)],
+        tables[np.array(waiting, dtype=np.int64)],
+        tuple(fresh),
+        slots,
+        Pace(*pace),
+        guessed,
+    )
