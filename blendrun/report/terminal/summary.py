@@ -47,7 +47,9 @@ def _headline(summary: Summary) -> str:
     counts, seconds = summary.counts, summary.seconds
     failed = f"{counts.failed:,} failed" if counts.failed else "none failed"
     phases = [f"{name} {span(value)}" for name, value in seconds.items() if _phase(name, value)]
-    took = f", in {span(seconds['wall'])}" if "wall" in seconds else ""
+    took = ""
+    if "wall" in seconds:
+        took = f", in {span(seconds['wall']) if seconds['wall'] >= 1 else 'less than a second'}"
     parts = [f"{counts.completed:,} of {counts.total:,} answered, {failed}{took}"]
     parts[0] += f" ({', '.join(phases)})" if phases else ""
     if rate := summary.throughput.get("output_throughput"):
