@@ -87,7 +87,8 @@ def panel(tracker: ProgressTracker, width: int, spinner: RenderableType | None =
     if found.total and (running or found.unit != "requests"):
         bar = Table.grid()
         # In a table, as a bar alone does not end its line.
-        bar.add_row(ProgressBar(total=found.total, completed=found.done, width=max(width - 2, 1)))
+        colours = {"complete_style": "cyan", "finished_style": "cyan"}
+        bar.add_row(ProgressBar(found.total, found.done, width=max(width - 2, 1), **colours))
         yield bar
     if not running:
         yield Text(_amount(found), style="dim")

@@ -13,7 +13,7 @@ from rich.text import Text
 from blendrun.report.terminal.console import print_parts
 from blendrun.report.terminal.duration import span
 from blendrun.store.failures import shown
-from blendrun.store.summary import Summary
+from blendrun.store.summary import PlanSummary, Summary
 from blendrun.text import plural, printable
 
 # A path in a log stays in one piece.
@@ -54,21 +54,29 @@ def _headline(summary: Summary) -> str:
     parts[0] += f" ({', '.join(phases)})" if phases else ""
     if rate := summary.throughput.get("output_throughput"):
         parts.append(f"{rate:,.1f} tokens/s")
-    return " · ".join([*parts, *_predicted(summary)])
+    if (plan := _plan(summary)) is not None and plan.predicted_seconds is not None:
+        parts.append(f"run predicted {span(plan.predicted_seconds)}")
+    return " · ".join(parts)
 
 
 def _phase(name: str, seconds: float) -> bool:
     return name != "wall" and seconds >= _WORTH_A_WORD_S
 
 
-def _predicted(summary: Summary) -> list[str]:
-    """What the run phase was predicted to take; it stands beside what it took."""
-    plan = summary.plan
-    if plan is None or plan.predicted_seconds is None or "run" not in summary.seconds or summary.status != "completed":
-        return []
-    corrected = f", {span(plan.corrected_seconds)} by its first steps" if plan.corrected_seconds is not None else ""
-    rests = f" ({plan.times})" if plan.times else ""
-    return [f"run predicted {span(plan.predicted_seconds)}{rests}{corrected}"]
+def _plan(summary: Summary) -> PlanSummary | None:
+    """What was predicted of a run phase that came to its end."""
+    return summary.plan if "run" in summary.seconds and summary.status == "completed" else None
+
+
+def _predicted(summary: Summary) -> Iterator[tuple[str, str, str]]:
+    """What the prediction rests on, and what the run's first steps made of it."""
+    if (plan := _plan(summary)) is None or plan.predicted_seconds is None:
+        return
+    rests = [f"{span(plan.predicted_seconds)}: {plan.times}"] if plan.times else []
+    if plan.corrected_seconds is not None:
+        rests.append(f"{span(plan.corrected_seconds)} by its first steps")
+    if rests:
+        yield "predicted", "; ".join(rests), ""
 
 
 def _rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
@@ -82,6 +90,7 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
     parts += [f"{plural(taken.cache, 'answer')} kept from other runs"] if taken.cache else []
     if parts:
         yield "not asked", ", ".join(parts), ""
+    yield from _predicted(summary)
     yield "answers", summary.output, ""
     yield from (("next" if not place else "", text, "") for place, text in enumerate(_next(summary)))
 
@@ -123,4 +132,4 @@ def _next(summary: Summary) -> Iterator[str]:
     yield f"blendrun report {output}"
     if summary.cut_short:
         again = "--cut-short --as-requests --max-tokens N -o again.jsonl"
-        yield f"blendrun answers {output} {again}   (then run again.jsonl: what was cut, with room for N tokens)"
+        yield f"blendrun answers {output} {again}  # what was cut, to be run with room for N tokens"
