@@ -87,8 +87,8 @@ def panel(tracker: ProgressTracker, width: int, spinner: RenderableType | None =
     if found.total and (running or found.unit != "requests"):
         bar = Table.grid()
         # In a table, as a bar alone does not end its line.
-        colours = {"complete_style": "cyan", "finished_style": "cyan"}
-        bar.add_row(ProgressBar(found.total, found.done, width=max(width - 2, 1), **colours))
+        room = max(width - 2, 1)
+        bar.add_row(ProgressBar(found.total, found.done, room, complete_style="cyan", finished_style="cyan"))
         yield bar
     if not running:
         yield Text(_amount(found), style="dim")
