@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 # Levels at which the lengths of answers are tabulated, closer where tails are long, and the most requests that futures
 # are drawn of, one by one.
 LEVELS = np.concatenate((np.linspace(0.0, 0.96, 25), (0.975, 0.99, 0.997, 1.0)))
-MOST_WAITING, MOST_RUNNING = 512, 8192
+MOST_WAITING, MOST_RUNNING = 512, 1024
 _FUTURES = 48
 # The range has this share of the futures on either side of it.
 _OUTSIDE = 0.05

@@ -36,7 +36,8 @@ def work_of(source: RunPlan, flights: Collection[Flight], steps: StepTail | None
     ahead = in_flight = None
     if steps is not None and isinstance(source.feeder, PlanFeeder) and len(flights) <= MOST_RUNNING:
         ahead = _seconds(source, source.feeder, flights, running, steps, whole=True)
-        in_flight = _seconds(source, source.feeder, flights, running, steps, whole=False)
+        last = ahead is not None and not source.feeder.unfed
+        in_flight = ahead if last else _seconds(source, source.feeder, flights, running, steps, whole=False)
     return Work(*behind, *left, ahead=ahead, in_flight=in_flight)
 
 
