@@ -107,7 +107,8 @@ class StepTail:
     def pace(self, rows: int) -> Pace | None:
         """What steps take just now, with up to so many rows; None before any step says it."""
         last = self._last
-        of_row = last["context_tokens"] / last["decode_rows"] if last is not None and last["decode_rows"] else _CONTEXT
+        known = last is not None and last["decode_rows"] and last.get("context_tokens")
+        of_row = last["context_tokens"] / last["decode_rows"] if last is not None and known else _CONTEXT
         return self._recent.pace(rows, of_row)
 
     @property
