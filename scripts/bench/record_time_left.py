@@ -1,6 +1,6 @@
 """Record a run for `tests/learned/test_time_left.py`: its events, and what was ahead each time that was looked at.
 
-    PYTHONPATH=. python scripts/bench/record_time_left.py tests/learned/data/demo.json.gz examples/demo.jsonl OUT [NAME=VALUE ...]
+    PYTHONPATH=. python scripts/bench/record_time_left.py RECORDING.json.gz JOBS.jsonl ANSWERS.jsonl [NAME=VALUE ...]
 
 NAME=VALUE: options of a run, as Python has them. A run that is stopped is recorded up to there. One moment in half a
 second is kept.
