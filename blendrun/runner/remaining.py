@@ -38,7 +38,7 @@ def work_of(source: RunPlan, flights: Collection[Flight], steps: StepTail | None
         ahead = _seconds(source, source.feeder, flights, running, steps, whole=True)
         last = ahead is not None and not source.feeder.unfed
         in_flight = ahead if last else _seconds(source, source.feeder, flights, running, steps, whole=False)
-    return Work(*behind, *left, ahead=ahead, in_flight=in_flight)
+    return Work(behind[0], behind[1], left[0], left[1], ahead, in_flight)
 
 
 def _expected(flight: Flight) -> int:

@@ -81,7 +81,7 @@ def test_a_later_run_without_any_has_no_list(jobs: Path, out: Path) -> None:
 def test_their_requests_can_be_run_again_with_more_room(jobs: Path, out: Path, tmp_path: Path) -> None:
     run(out, jobs)
     again = tmp_path / "again.jsonl"
-    done = blendrun("answers", out, "--cut-short", "--as-requests", "--max-tokens", 200, "-o", again)
+    done = blendrun("answers", out, "--cut-short", "--as-requests", "--max-tokens", "200", "-o", again)
     assert done.returncode == 0, done.stderr
     assert "2 requests" in done.stderr
     found = lines_of(again)
@@ -104,8 +104,8 @@ def test_an_input_that_has_changed_is_told_of(jobs: Path, out: Path) -> None:
         list(requests_again(StateFolder(out).cut_short))
 
 
-@pytest.mark.parametrize("options", [("--as-requests",), ("--max-tokens", 5), ("--cut-short", "--as-requests", "-f")])
-def test_options_that_do_not_go_together(jobs: Path, out: Path, options: tuple[str | int, ...]) -> None:
+@pytest.mark.parametrize("options", [("--as-requests",), ("--max-tokens", "5"), ("--cut-short", "--as-requests", "-f")])
+def test_options_that_do_not_go_together(jobs: Path, out: Path, options: tuple[str, ...]) -> None:
     run(out, jobs)
     refused = blendrun("answers", out, *options)
     assert refused.returncode == 2, refused.stderr
