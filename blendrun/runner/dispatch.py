@@ -116,6 +116,8 @@ class Dispatcher:
         finally:
             for task in beside:
                 task.cancel()
+        # Others may work on: of this engine nothing is left.
+        self._tell_work()
 
     async def _fit_pool(self, plan: RunPlan) -> None:
         """Go by the pool that the engine has, which is known only now. Cutting a blend anew may take seconds."""
@@ -292,11 +294,14 @@ class Dispatcher:
                 continue
             async with self._reading:
                 await self._read_steps()
-                work = work_of(self._source, self.flights.values(), self.steps, self._done)
-            if work is not None:
-                self.listener(work)
+                self._tell_work()
             if self.steps is not None and (stats := self.steps.stats(self.info.kv_tokens)) is not None:
                 self.listener(stats)
+
+    def _tell_work(self) -> None:
+        work = work_of(self._source, self.flights.values(), self.steps, self._done) if self.stats else None
+        if work is not None:
+            self.listener(work)
 
     async def _read_steps(self) -> None:
         """For one reader at a time: two would count the same lines."""
