@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,29 +59,61 @@ def _seconds(
 ) -> tuple[float, float] | None:
     """Least and most seconds until all that is left is answered, or, not `whole`, all that the engine has."""
     to_come = feeder.next_up(MOST_WAITING) if whole else np.zeros(0, np.int64)
-    known = [each for each in flights if each.plan is source and each.queued.prompt >= 0]
     if to_come is None:
         return None
-    begun = np.array([each.queued.prompt for each in known if each.queued.prompt in running], np.int64)
-    queued = [each for each in known if each.queued.prompt not in running]
-    waiting = np.concatenate((np.array([each.queued.prompt for each in queued], np.int64), to_come))
-    now, later = feeder.lengths_of(begun), feeder.lengths_of(waiting)
-    slots = max(steps.most_rows, len(now))
-    if (pace := steps.pace(min(slots, len(now) + len(later)))) is None:
+    known = [each for each in flights if each.queued.prompt >= 0]
+    found = _tables(known, running)
+    lengths = feeder.lengths_of(to_come)
+    waiting = np.concatenate((found.waiting, _table(lengths)))
+    slots = max(steps.most_rows, len(found.running))
+    if (pace := steps.pace(min(slots, len(found.running) + len(waiting)))) is None:
         return None
-    made = feeder.for_choices(begun, np.array([running[each] for each in begun.tolist()], np.float64))
-    fresh = _fresh(source, known, queued, steps, feeder.tokens_of(to_come))
-    guessed = bool((np.concatenate((now.source, later.source)) == LengthSource.PRIOR).any())
-    return seconds_ahead(Ahead(made, _table(now), _table(later), fresh, slots, pace, guessed))
+    fresh = _fresh(source, known, running, steps, feeder.tokens_of(to_come))
+    guessed = found.guessed or _guessed(lengths)
+    return seconds_ahead(Ahead(found.made, found.running, waiting, fresh, slots, pace, guessed))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tables:
+    """Of what an engine has: as in `Ahead`."""
+
+    made: Floats
+    running: Floats
+    waiting: Floats
+    guessed: bool
+
+
+def _tables(known: Sequence[Flight], running: Mapping[int, int]) -> _Tables:
+    none = np.empty((0, len(LEVELS)))
+    made, now, later, guessed = [np.empty(0)], [none], [none], False
+    # One that went on with what others left has requests of several plans.
+    for own in {id(each.plan.feeder): each.plan.feeder for each in known}.values():
+        if not isinstance(own, PlanFeeder):
+            continue
+        mine = [each.queued.prompt for each in known if each.plan.feeder is own]
+        begun = np.array([prompt for prompt in mine if prompt in running], np.int64)
+        queued = np.array([prompt for prompt in mine if prompt not in running], np.int64)
+        made.append(own.for_choices(begun, np.array([running[each] for each in begun.tolist()], np.float64)))
+        for prompts, tables in ((begun, now), (queued, later)):
+            lengths = own.lengths_of(prompts)
+            tables.append(_table(lengths))
+            guessed = guessed or _guessed(lengths)
+    return _Tables(np.concatenate(made), np.concatenate(now), np.concatenate(later), guessed)
+
+
+def _guessed(lengths: Lengths) -> bool:
+    """Whether nothing was ever seen of some of them."""
+    return bool((lengths.source == LengthSource.PRIOR).any())
 
 
 def _fresh(
-    source: RunPlan, known: Sequence[Flight], queued: Sequence[Flight], steps: StepTail, to_come: float
+    source: RunPlan, known: Sequence[Flight], running: Mapping[int, int], steps: StepTail, to_come: float
 ) -> tuple[float, float]:
     """Prompt tokens that are still to be computed: least by the plan's hits, most by those that came so far.
 
     to_come: tokens of the prompts that the engine does not have yet.
     """
+    queued = [each for each in known if each.queued.prompt not in running]
     tokens = sum(each.queued.tokens for each in queued)
     planned = sum(each.queued.tokens - each.queued.hit for each in queued)
     shared = 1.0
