@@ -22,8 +22,10 @@ _OUTSIDE = 0.05
 # Whether answers are longer than expected depends on the kind, and kinds are few: this part of a length's luck is that
 # of all. It is less where answers of the kind were seen.
 _COMMON_GUESSED, _COMMON_SEEN = 0.8, 0.45
-# What a pace is off by: as a part of it, at best, and before any step was seen; and the seconds of steps that halve it.
-_PACE_KNOWN_AFTER, _PACE_KNOWN_TO, _PACE_UNKNOWN_BY = 2.0, 0.15, 0.6
+# What a pace may be off by before any step was seen, and the seconds of steps that halve it.
+_PACE_KNOWN_AFTER, _PACE_UNKNOWN_BY = 2.0, 0.6
+# Steps become slower rather than faster: their rows grow, and other work comes to the machine.
+_FASTER, _SLOWER = 1.12, 1.22
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,17 +50,18 @@ def seconds_ahead(ahead: Ahead) -> tuple[float, float]:
     """Least and most seconds until all of it is answered: nine of ten futures lie between."""
     pace = ahead.pace
     decode, most_fresh = _decode_seconds(ahead), ahead.fresh[1]
-    by_decode, by_prefill = _margin(pace.decode_seen), _margin(pace.prefill_seen)
+    by_decode, by_prefill = _unknown(pace.decode_seen), _unknown(pace.prefill_seen)
     low, high = np.quantile(decode, (_OUTSIDE, 1 - _OUTSIDE))
+    slower = _SLOWER * pace.wall
     return (
-        float(low) / by_decode + ahead.fresh[0] * pace.prefill / by_prefill,
-        float(high) * by_decode + most_fresh * pace.prefill * by_prefill,
+        float(low) / (_FASTER * by_decode) + ahead.fresh[0] * pace.prefill / (_FASTER * by_prefill),
+        float(high) * slower * by_decode + most_fresh * pace.prefill * slower * by_prefill,
     )
 
 
-def _margin(seen: float) -> float:
-    """How often as long a step may take as it seems."""
-    return 1.0 + _PACE_KNOWN_TO + _PACE_UNKNOWN_BY * _PACE_KNOWN_AFTER / (_PACE_KNOWN_AFTER + seen)
+def _unknown(seen: float) -> float:
+    """How often as long, or as short, a step may take as those that were seen. seen: seconds of them."""
+    return 1.0 + _PACE_UNKNOWN_BY * _PACE_KNOWN_AFTER / (_PACE_KNOWN_AFTER + seen)
 
 
 def _decode_seconds(ahead: Ahead) -> Floats:

@@ -13,6 +13,9 @@ _TRUST = 1.0
 # Without a model: part of a decoding step that does not depend on its rows.
 _BASE_SHARE = 0.5
 
+# Of what lies between two steps, so many times the first one counts at most.
+_LONGEST_STALL = 10.0
+
 # What the plan's model says of a step: see `simulate.price`, which has the columns.
 Price = Callable[[float, float, float, float, float], float]
 
@@ -21,7 +24,8 @@ Price = Callable[[float, float, float, float, float], float]
 class Pace:
     """Seconds. prefill: of a prompt token. base, row: of a step that decodes, and of each row in it.
 
-    prefill_seen, decode_seen: of the steps that these figures are of.
+    prefill_seen, decode_seen: of the steps that these figures are of. wall: seconds that pass in a second of steps, what
+    lies between them included: 1 or more.
     """
 
     prefill: float
@@ -29,6 +33,7 @@ class Pace:
     row: float
     prefill_seen: float
     decode_seen: float
+    wall: float = 1.0
 
 
 @dataclass(slots=True)
@@ -57,9 +62,18 @@ class PaceKeeper:
     price: Price | None = None
     _prefill: _Recent = field(default_factory=_Recent)
     _decode: _Recent = field(default_factory=_Recent)
+    _wall: _Recent = field(default_factory=_Recent)
 
-    def add(self, step: tuple[float, float, float, float, float], seconds: float, priced: float) -> None:
-        """step: prefill tokens, their square, rows, context and requests that begin. priced: by the model, else 0."""
+    def add(
+        self, step: tuple[float, float, float, float, float], seconds: float, priced: float, wall: float | None = None
+    ) -> None:
+        """step: prefill tokens, their square, rows, context and requests that begin. priced: by the model, else 0.
+
+        wall: seconds until the next step began; None where there is none.
+        """
+        if wall is not None:
+            # An engine that had nothing to do for long says nothing of its steps.
+            self._wall.add(seconds, 0.0, min(max(wall, seconds), _LONGEST_STALL * seconds))
         prefill, square, rows, _, new = step
         share = 1.0
         if prefill and rows:
@@ -88,4 +102,5 @@ class PaceKeeper:
             return None
         # What decoding a row takes is more than what reading a token takes.
         token = prefill.seconds / prefill.size if prefill.size else row
-        return Pace(token, base, row, prefill.seconds, decode.seconds)
+        wall = self._wall.size / self._wall.seconds if self._wall.seconds else 1.0
+        return Pace(token, base, row, prefill.seconds, decode.seconds, wall)

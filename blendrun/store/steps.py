@@ -140,7 +140,7 @@ class StepTail:
         if self._price is not None:
             self._paced += seconds
             self._priced += priced
-        self._recent.add(what, seconds, priced)
+        self._recent.add(what, seconds, priced, None if begun is None else begun - began)
 
     def _count(self, step: dict[str, Any]) -> None:
         self._steps += 1

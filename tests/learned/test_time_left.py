@@ -112,7 +112,7 @@ def test_what_cannot_get_longer_ends_when_its_steps_are_done() -> None:
         np.full(4, 40.0), lengths, np.empty((0, len(LEVELS))), (0.0, 0.0), 4, Pace(0, 0.1, 0.01, 0, 1e6), False
     )
     low, high = seconds_ahead(ahead)
-    assert low < 60 * (0.1 + 4 * 0.01) < high < 1.2 * low * 1.2
+    assert low < 60 * (0.1 + 4 * 0.01) < high < 1.25 * 1.25 * low
 
 
 def test_no_answer_is_expected_beyond_its_limit() -> None:
@@ -120,7 +120,7 @@ def test_no_answer_is_expected_beyond_its_limit() -> None:
     pace = Pace(0, 1.0, 0.0, 0, 1e9)
     ahead = Ahead(np.full(3, 45.0), lengths, np.empty((0, len(LEVELS))), (0.0, 0.0), 3, pace, True)
     low, high = seconds_ahead(ahead)
-    assert 1.0 / 1.2 < low <= high < 5.0 * 1.2
+    assert 1.0 / 1.2 < low <= high < 5.0 * 1.25
 
 
 def test_more_than_fit_at_once_take_their_turn() -> None:
@@ -128,14 +128,14 @@ def test_more_than_fit_at_once_take_their_turn() -> None:
     none = np.empty((0, len(LEVELS)))
     ahead = Ahead(np.empty(0), none, lengths, (0.0, 0.0), 2, Pace(0, 1.0, 0.0, 0, 1e9), False)
     low, high = seconds_ahead(ahead)
-    assert low == pytest.approx(30 / 1.15, rel=0.01) and high == pytest.approx(30 * 1.15, rel=0.01)
+    assert low == pytest.approx(30 / 1.12, rel=0.01) and high == pytest.approx(30 * 1.22, rel=0.01)
 
 
 def test_prompts_that_are_still_to_be_read_count() -> None:
     none = np.empty((0, len(LEVELS)))
     ahead = Ahead(np.empty(0), none, none, (100.0, 200.0), 2, Pace(0.1, 0, 0, 1e9, 0), False)
     low, high = seconds_ahead(ahead)
-    assert low == pytest.approx(10 / 1.15, rel=0.01) and high == pytest.approx(20 * 1.15, rel=0.01)
+    assert low == pytest.approx(10 / 1.12, rel=0.01) and high == pytest.approx(20 * 1.22, rel=0.01)
 
 
 class TestPace:
