@@ -11,7 +11,7 @@ from blendrun.learned.outlook import Outlook
 
 
 def stats(paced: float, priced: float) -> EngineStats:
-    return EngineStats(1, 0, 0, 0.0, 0.0, 0, 0, 0, 0, paced, priced)
+    return EngineStats(50, 0, 0, 0.0, 0.0, 0, 0, 0, 0, paced, priced)
 
 
 def plan(seconds: float | None = 1000.0, engines: int = 1) -> Expected:
