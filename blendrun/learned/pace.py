@@ -24,8 +24,8 @@ Price = Callable[[float, float, float, float, float], float]
 class Pace:
     """Seconds. prefill: of a prompt token. base, row: of a step that decodes, and of each row in it.
 
-    prefill_seen, decode_seen: of the steps that these figures are of. wall: seconds that pass in a second of steps, with
-    what lies between them: 1 or more.
+    prefill_seen, decode_seen: of the steps that these figures are of. wall: seconds that pass in a second of steps,
+    with what lies between them: 1 or more.
     """
 
     prefill: float
