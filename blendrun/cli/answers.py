@@ -81,10 +81,15 @@ def _write_requests(state: StateFolder, max_tokens: int | None, output: Path | N
     """Of the answers that were cut short. Raises InputMissingError, OutputUnavailableError."""
     from blendrun.errors import InputMissingError
     from blendrun.store.cut_short import requests_again
+    from blendrun.store.folder import path_text
     from blendrun.store.guard import Target
+    from blendrun.text import plural
 
     if not state.summary.exists():
         raise InputMissingError(f"the run of {state.output} has not ended yet; what was cut short is listed at its end")
+    if not state.cut_short.exists():
+        sys.stderr.write("blendrun: no answer was cut short\n")
+        return
     lines = requests_again(state.cut_short, max_tokens)
     if output is None or str(output) == "-":
         for line in lines:
@@ -96,7 +101,7 @@ def _write_requests(state: StateFolder, max_tokens: int | None, output: Path | N
         count = 0
         for line in lines:
             count += file.write(line + b"\n") > 0
-    sys.stderr.write(f"blendrun: {count} requests of answers that were cut short are in {output}\n")
+    sys.stderr.write(f"blendrun: {plural(count, 'request')} of answers that were cut short: {path_text(output)}\n")
 
 
 def _pass_on(tail: JournalTail, status: Path, follow: bool) -> int:

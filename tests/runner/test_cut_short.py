@@ -91,6 +91,13 @@ def test_their_requests_can_be_run_again_with_more_room(jobs: Path, out: Path, t
     assert run(tmp_path / "again.answers.jsonl", again).cut_short == 0
 
 
+def test_where_nothing_was_cut_no_job_is_written(out: Path, tmp_path: Path) -> None:
+    run(out, write(tmp_path / "whole.jsonl", line("whole", 5, max_tokens=50)))
+    done = blendrun("answers", out, "--cut-short", "--as-requests", "-o", tmp_path / "again.jsonl")
+    assert done.returncode == 0 and "no answer was cut short" in done.stderr
+    assert not (tmp_path / "again.jsonl").exists()
+
+
 def test_only_they_are_printed(jobs: Path, out: Path) -> None:
     run(out, jobs)
     printed = blendrun("answers", out, "--cut-short").stdout
