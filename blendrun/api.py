@@ -64,7 +64,8 @@ Show = Listener | Literal["rich"] | None
 
 
 class LinesFailedError(BlendrunError):
-    """The run is done and its files are written, but some lines have an error instead of an answer."""
+    """The run is done and its files are written, but some lines have an error instead of an answer; or, with
+    fail_on_length=True, an answer that was cut short at its token limit."""
 
     exit_code = EXIT_SOME_LINES_FAILED
 
@@ -100,7 +101,10 @@ def run(
     with _main_thread():
         summary = run_job(asked, _view(progress))
     if (code := exit_code(summary, asked)) != EXIT_OK:
-        failed = f"{summary.counts.failed:,} of {summary.counts.total:,} lines failed: see {summary.errors}"
+        counts = summary.counts
+        failed = f"{counts.failed:,} of {counts.total:,} lines failed: see {summary.errors}"
+        if not counts.failed or asked.errors_ok:
+            failed = f"{summary.cut_short:,} of {counts.total:,} answers were cut short: see {summary.cut_short_list}"
         raise TooManyErrorsError(failed) if code == TooManyErrorsError.exit_code else LinesFailedError(failed, summary)
     return summary
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """A phase begins, for example index, tokenise, load, run or write."""
+    """A phase begins, for example index, tokenise, load, run or write. most: seconds that it may take; None for any."""
 
     name: str
     detail: str = ""
+    most: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,8 @@ class Progress:
     """How far a phase is. unit: "bytes", "requests", "strings" (being sorted), "simulations" or "lines".
 
     failed, in_flight and the tokens are zero outside of the run phase; tokens are those of this invocation.
-    copies, kept: of `done`, lines that no engine was asked for: an equal request was, or an answer was kept.
+    copies, kept: of `done`, lines that no engine was asked for: an equal request was, or an answer was kept. cut:
+    answers that ended at their token limit.
     """
 
     done: int
@@ -32,6 +34,7 @@ class Progress:
     output_tokens: int = 0
     copies: int = 0
     kept: int = 0
+    cut: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +89,17 @@ class Work:
     """Tokens behind the engines of this invocation and before them, by what is expected now, every few seconds.
 
     done_*: of answers, and of what runs, as far as its output is known. left_*: of what runs and waits. Requests that
-    failed are in neither.
+    failed are in neither. ahead: least and most seconds until all of it is answered; None where the requests are too
+    many to be looked at one by one, or no step of an engine says how fast they go. in_flight: the same of what the
+    engine has.
     """
 
     done_prompt: float
     done_output: float
     left_prompt: float
     left_output: float
+    ahead: tuple[float, float] | None = None
+    in_flight: tuple[float, float] | None = None
 
 
 Event = PhaseStarted | Progress | Note | Expected | EngineStats | Work

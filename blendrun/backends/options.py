@@ -75,6 +75,7 @@ class RunArguments(RowArguments, total=False):
     strict: bool
     unknown_fields: UnknownFields | str
     check_answers: bool
+    fail_on_length: bool
     dedupe: Dedupe | str
     cache: Path | str | None
     cache_size: str | int
@@ -130,6 +131,7 @@ class RunOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     strict: bool = False
     unknown_fields: UnknownFields = UnknownFields.ERROR
     check_answers: bool = False
+    fail_on_length: bool = False
     dedupe: Dedupe = Dedupe.AUTO
     cache: Path | None = None
     cache_size: str | int = DEFAULT_SIZE

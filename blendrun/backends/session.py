@@ -89,7 +89,8 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener], engines
 def exit_code(summary: Summary, options: RunOptions) -> int:
     """What the command ends with."""
     some_answered = summary.counts.completed > 0
-    accepted = options.errors_ok and some_answered and summary.exit_code == EXIT_SOME_LINES_FAILED
+    cut = options.fail_on_length and summary.cut_short
+    accepted = options.errors_ok and some_answered and not cut and summary.exit_code == EXIT_SOME_LINES_FAILED
     # A run without a single answer is no success to those who look at the code alone.
     return EXIT_OK if accepted else summary.exit_code
 
@@ -150,6 +151,7 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         strict=options.strict,
         check=backend.check,
         check_answers=options.check_answers,
+        fail_on_length=options.fail_on_length,
         shows_tools=backend.shows_tools,
         speed=backend.speed,
         purpose=backend.purpose,

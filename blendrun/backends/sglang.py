@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import blake2b
+from importlib.util import find_spec
 from typing import Any
 
 import msgspec
@@ -58,6 +59,7 @@ def open_backend(opening: Opening) -> Backend:
     options, place = opening.options, opening.place
     if options.model is None:
         raise UsageError("which model? Give --model, for example --model smollm2-135m")
+    _refuse_without_runtime(place)
     given = options.engine_args if options.tp is None else options.engine_args | {"tp_size": options.tp}
     if place.needs is None:
         given = with_folders(given)
@@ -91,6 +93,15 @@ def open_backend(opening: Opening) -> Backend:
         greedy=greedy_urls(resolved.path, arguments),
         apart=apart_of(resolved.path, arguments) if options.cache is not None else (),
     )
+
+
+def _refuse_without_runtime(place: Placement) -> None:
+    """Before a model is fetched for it. Raises UsageError."""
+    if place.needs is None and find_spec("sglang") is None:
+        raise UsageError(
+            "SGLang is not installed beside blendrun, so nothing can be run here; `blendrun doctor` says what installs "
+            "it. Plans, reports and --engine http://HOST:PORT work without it"
+        )
 
 
 def _speed(model: ResolvedModel, place: Placement, arguments: dict[str, Any], listener: Listener) -> OwnSpeed | None:

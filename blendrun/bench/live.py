@@ -25,7 +25,8 @@ from blendrun.names import PLUGGED_ORDERS, LiveOrder, OrderName, Overlap
 from blendrun.planner.feeder import RowFeeder
 from blendrun.planner.run_plan import RunPlan
 from blendrun.planner.run_planner import RunPlanner
-from blendrun.runner.dispatch import Asked, Dispatcher, scheduler_settings
+from blendrun.runner.dispatch import Dispatcher, scheduler_settings
+from blendrun.runner.flight import Asked
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
 

@@ -111,6 +111,12 @@ def run(
             "--check-answers", help="An answer that breaks its schema is an error line, not only counted."
         ),
     ] = False,
+    fail_on_length: Annotated[
+        bool,
+        Panel.FAILURES.option(
+            "--fail-on-length", help="Exit 3 where an answer was cut short at its token limit; it is kept."
+        ),
+    ] = False,
     dedupe: Annotated[
         Dedupe,
         Panel.EQUAL.option(

@@ -21,14 +21,17 @@ if TYPE_CHECKING:
 # Answers that are longer are not checked: a schema may cost any time on them.
 _MOST_CHARACTERS = 4 << 20
 _SHOWN_CHARACTERS = 200
+# What the arguments of any call are.
+_ANY_OBJECT = b'{"type":"object"}'
 
 
 @dataclass(frozen=True, slots=True)
 class Promise:
     """schema: JSON text of the answer's schema, `{}` for any JSON; None where a tool is to be called instead.
 
-    tools: JSON texts of the parameters' schemas by name, of tools whose calls must keep them. forced: names of which
-    one must be called; () where none must. parallel: whether several calls may come.
+    tools: JSON texts of the parameters' schemas by name, of tools whose calls must keep them; the arguments of others
+    are any JSON object. forced: names of which one must be called; () where none must. parallel: whether several calls
+    may come.
     """
 
     schema: bytes | None = None
@@ -75,7 +78,8 @@ class Promise:
             name = function.get("name")
             if self.forced and name not in self.forced:
                 return f"the tool {str(name)[:60]!r} was called, which was not asked for"
-            if name in schemas and (reason := _broken(function.get("arguments"), schemas[name], f"call of {name:.60}")):
+            schema = schemas.get(str(name), _ANY_OBJECT)
+            if reason := _broken(function.get("arguments"), schema, f"call of {str(name)[:60]}"):
                 return reason
         return None
 
@@ -104,8 +108,6 @@ def _promise_of_tools(body: dict[str, Any]) -> Promise | None:
     forced = names if choice == "required" or isinstance(choice, dict) else ()
     kept = [tool for tool in tools if tool["name"] in forced or tool.get("strict") is True]
     parallel = body.get("parallel_tool_calls") is not False
-    if not kept and parallel:
-        return None
     schemas = tuple((tool["name"], orjson.dumps(tool.get("parameters") or {"type": "object"})) for tool in kept)
     return Promise(tools=schemas, forced=forced, parallel=parallel)
 

@@ -11,6 +11,7 @@ from blendrun.engine.base import Result
 from blendrun.engine.failure import failure
 from blendrun.engine.sglang_names import GRAMMAR_FAILURE, LENGTH_FAILURE, MEDIA_FAILURE
 from blendrun.errors import ErrorCode
+from blendrun.text import without_place
 
 
 def answer_of(row: int, response: Any) -> dict[str, Any] | Result:
@@ -19,7 +20,7 @@ def answer_of(row: int, response: Any) -> dict[str, Any] | Result:
         content: dict[str, Any] = orjson.loads(response.body)
         if response.status_code == 200:
             return content
-        message = str(content.get("message", ""))
+        message = without_place(str(content.get("message", "")))
         return failure(row, response.status_code, code_of(message, response.status_code), message)
     if isinstance(response, dict):
         return response

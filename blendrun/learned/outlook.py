@@ -1,64 +1,111 @@
-"""How long a run will still take: what the plan says of its work, at the speed that its steps turn out to have."""
+"""How long a run will still take: by what runs and waits, or by the plan at the speed that its steps turn out to have.
+
+One object for all who show it, so that the live view, log lines, status file and metrics say the same.
+"""
 
 from __future__ import annotations
 
+import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from blendrun.events import EngineStats, Event, Expected, PhaseStarted, Work
+from blendrun.events import EngineStats, Event, Expected, PhaseStarted, Progress, Work
 
 # So many seconds speak for the plan's own speed, until those of real steps outweigh them.
 _TRUST = 3.0
 # What is called recent, in seconds of steps.
 _RECENT = 60.0
-# A pace needs a hundredth of the work behind it.
-_PACE_FROM = 0.01
+# A pace of answers needs a twentieth of the work behind it.
+_PACE_FROM = 0.05
 # A correction is told once a tenth of the plan is done, but not before some seconds, and after two minutes in any case.
 _TOLD_FROM, _TOLD_AFTER, _TOLD_BY = 0.1, 5.0, 120.0
 # Of the time that the work which is left would have by its tokens: it takes so much, whatever the plan has left.
 _LEAST = 0.5
+# What a plan's time, and a pace of tokens, is off by.
+_PLAN_OFF = 0.15
+# So many steps say nothing yet.
+_FIRST_STEPS = 10
+_RUNNING = ("run", "isolate", "drain")
 
 
 @dataclass(slots=True)
 class Outlook:
-    """Takes a run's events, says what is left. corrected: seconds of the whole run phase as they looked when enough of
-    it was seen; None before, and without a plan of all of it."""
+    """Takes a run's events, says what is left. clock: seconds that only go forwards. corrected: seconds of the whole
+    run phase as they looked when enough of it was seen; None before, and without a plan of all of it."""
 
+    clock: Callable[[], float] = time.monotonic
     expected: Expected | None = None
     corrected: float | None = None
     _stats: EngineStats | None = None
     _work: Work | None = None
+    _worked: float = 0.0
+    _running: bool = False
+    # When the engine that is up began to work, and when what drains will be stopped.
+    _begun: float | None = None
+    _stopped: float | None = None
+    _first: Progress | None = None
+    _progress: Progress | None = None
     # Seconds of steps, real and by the plan, at some moments of the last minute.
     _recent: deque[tuple[float, float]] = field(default_factory=deque)
 
     def take(self, event: Event) -> None:
-        """Take in an event; all but four kinds say nothing here."""
+        """Take in an event; notes say nothing here."""
         if isinstance(event, Expected):
             self.expected, self._stats, self._work = event, None, None
             self._recent.clear()
-        elif isinstance(event, PhaseStarted) and event.name == "load":
-            # Another engine counts from zero.
-            self._stats = self._work = None
-            self._recent.clear()
+        elif isinstance(event, PhaseStarted):
+            self._begin(event)
         elif isinstance(event, Work):
-            self._work = event
+            self._work, self._worked = event, self.clock()
         elif isinstance(event, EngineStats):
             self._stats = event
             self._recent.append((event.paced_seconds, event.priced_seconds))
             while event.paced_seconds - self._recent[0][0] > _RECENT * self._engines:
                 self._recent.popleft()
             self._tell()
+        elif isinstance(event, Progress) and self._running:
+            self._progress, self._first = event, self._first or event
 
-    def left(self, passed: float) -> tuple[float, float] | None:
-        """Least and most seconds to the end of the phase; None where neither plan nor pace says anything.
-
-        passed: seconds since the engine began to work.
-        """
+    def left(self) -> tuple[float, float] | None:
+        """Least and most seconds to the end of the phase; None where neither plan nor pace says anything."""
+        if self._begun is None:
+            return None
+        if self._stopped is not None:
+            return self._of_drain(self._stopped - self.clock())
+        if self._work is not None and self._work.ahead is not None:
+            return self._since(self._work.ahead)
+        passed = self.clock() - self._begun
         rest, stats = self._rest(), self._stats
         if rest is not None and stats is not None:
             speeds = self._speeds(stats)
-            return rest * min(speeds), rest * max(speeds)
-        return self._by_pace(passed)
+            return rest * min(speeds) / (1 + _PLAN_OFF), rest * max(speeds) * (1 + _PLAN_OFF)
+        return self._by_pace(passed) or self._by_answers(passed)
+
+    def _begin(self, event: PhaseStarted) -> None:
+        self._running = event.name in _RUNNING
+        if event.name == "load":
+            # Another engine counts from zero.
+            self._stats = self._work = self._begun = self._first = None
+            self._recent.clear()
+        elif self._running and self._begun is None:
+            self._begun = self.clock()
+        elif not self._running:
+            self._begun = None
+        if event.name == "drain" and event.most is not None:
+            self._stopped = self.clock() + event.most
+
+    def _since(self, seconds: tuple[float, float]) -> tuple[float, float]:
+        """What is left now of what was left when the work was last looked at."""
+        passed = self.clock() - self._worked
+        return max(seconds[0] - passed, 0.0), max(seconds[1] - passed, 0.0)
+
+    def _of_drain(self, most: float) -> tuple[float, float]:
+        """Of what is in flight, which ends by itself or is stopped."""
+        most = max(most, 0.0)
+        found = None if self._work is None else self._work.in_flight
+        low, high = (0.0, most) if found is None else self._since(found)
+        return min(low, most), min(high, most)
 
     @property
     def planned(self) -> float | None:
@@ -104,12 +151,26 @@ class Outlook:
 
     def _by_pace(self, passed: float) -> tuple[float, float] | None:
         """By how fast prompts and answers went so far."""
-        work = self._work
-        if work is None:
+        work, stats = self._work, self._stats
+        # Prompts that have begun count as done: at first that is no pace.
+        if work is None or (stats is not None and stats.steps < _FIRST_STEPS):
             return None
         pairs = ((work.done_prompt, work.left_prompt), (work.done_output, work.left_output))
         paces = [passed * left / done for done, left in pairs if done > 0 and done >= _PACE_FROM * (done + left)]
-        return (min(paces), max(paces)) if paces else None
+        return (min(paces) / (1 + _PLAN_OFF), max(paces) * (1 + _PLAN_OFF)) if paces else None
+
+    def _by_answers(self, passed: float) -> tuple[float, float] | None:
+        """By how many answers came so far; failures are none."""
+        found, first = self._progress, self._first
+        # Short answers come first: where lengths are expected, they say nothing of the others.
+        if found is None or first is None or (self.expected is not None and self.expected.output_tokens is not None):
+            return None
+        answered = found.done - found.failed - first.done + first.failed
+        if answered <= 0 or answered < _PACE_FROM * (found.total - first.done):
+            return None
+        off = 1 + 1 / answered**0.5
+        pace = passed * (found.total - found.done) / answered
+        return pace / off, pace * off
 
     def _tell(self) -> None:
         planned, rest, stats = self.planned, self._rest(), self._stats

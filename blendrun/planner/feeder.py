@@ -288,10 +288,33 @@ class PlanFeeder:
         """Output tokens of each choice that are expected now."""
         return int(self._expected[prompt])
 
-    def replan(self, lengths: Lengths, plan: Order | Blend) -> None:
-        """From now on expect other lengths, and feed what is left by another plan of the same prompts."""
+    def expect(self, lengths: Lengths) -> None:
+        """From now on expect other lengths, and feed as before."""
         self._lengths = lengths
         self._expected = np.maximum(np.rint(lengths.mean), 1).astype(np.int64)
+
+    def lengths_of(self, prompts: NDArray[np.int64]) -> Lengths:
+        """What is expected now of each choice of some prompts, i64 (n,), as often as each wants choices."""
+        return self._lengths.take(np.repeat(prompts, self._prompts.choices[prompts]))
+
+    def for_choices(self, prompts: NDArray[np.int64], values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A value of each prompt, (n,), as often as it wants choices."""
+        return np.repeat(values, self._prompts.choices[prompts])
+
+    def tokens_of(self, prompts: NDArray[np.int64]) -> float:
+        """Prompt tokens of some prompts, together."""
+        return float(self._prompts.prompt_tokens[prompts].sum(dtype=np.int64))
+
+    def next_up(self, most: int) -> NDArray[np.int64] | None:
+        """Prompts that were not taken yet, the longest first: i64; None where they are more than `most`."""
+        if int(self._left_to_feed.sum()) > most:
+            return None
+        left = np.flatnonzero(self._left_to_feed)
+        return left[np.argsort(-self._lengths.mean[left], kind="stable")]
+
+    def replan(self, lengths: Lengths, plan: Order | Blend) -> None:
+        """From now on expect other lengths, and feed what is left by another plan of the same prompts."""
+        self.expect(lengths)
         self._cursor: ListCursor | DualCursor
         if isinstance(plan, Blend):
             self._cursor = DualCursor(plan, self._left_to_feed, self._pool, self._running)

@@ -55,9 +55,14 @@ class Learner:
         finished = np.array([*self.finished, *(False for _ in alive)], dtype=np.bool_)
         return Samples(prompt, np.minimum(tokens, self.prompts.bound[prompt]), finished)
 
+    def learn_running(self, running: dict[int, int]) -> Lengths:
+        """Estimate again, for those that run, too. running: as in `samples`."""
+        self.lengths = self._estimated(self.samples(running))
+        return self.lengths
+
     def learn(self, samples: Samples) -> Lengths | None:
         """Estimate again; None where it makes no difference worth a new plan."""
-        found = estimate(self.prompts, self.tree, mode=self.mode, samples=samples, history=self.history)
+        found = self._estimated(samples)
         unseen = np.ones(len(self.prompts), dtype=np.bool_)
         unseen[samples.prompt] = False
         moved = float(np.abs(found.mean - self.lengths.mean)[unseen].sum())
@@ -65,6 +70,9 @@ class Learner:
             return None
         self.lengths = found
         return found
+
+    def _estimated(self, samples: Samples) -> Lengths:
+        return estimate(self.prompts, self.tree, mode=self.mode, samples=samples, history=self.history)
 
 
 def sample_first(prompts: Prompts, tree: PrefixTree, lengths: Lengths) -> NDArray[np.int64]:

@@ -13,8 +13,6 @@ from blendrun.learned.outlook import Outlook
 
 # Rates are of the last seconds; pictures of the last minute.
 _RATE_S, _PICTURE_S = 10.0, 60.0
-# A pace needs a hundredth of the work behind it.
-_PACE_FROM = 0.01
 RUNNING = ("run", "isolate", "drain")
 
 
@@ -37,17 +35,14 @@ class ProgressTracker:
     progress: Progress | None = None
     expected: Expected | None = None
     stats: EngineStats | None = None
-    outlook: Outlook = field(default_factory=Outlook)
+    outlook: Outlook = field(init=False)
     begun: float = field(init=False)
-    _first: Progress | None = None
-    _before: Progress | None = None
-    _run_begun: float | None = None
+    _run_begun: bool = False
     # Of the engine that is up.
-    _engine_begun: float | None = None
     _stats: deque[tuple[float, EngineStats]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self.begun = self.clock()
+        self.begun, self.outlook = self.clock(), Outlook(self.clock)
 
     def take(self, event: Event) -> None:
         """Take in an event."""
@@ -56,17 +51,14 @@ class ProgressTracker:
         if isinstance(event, PhaseStarted):
             self._begin(event, now)
         elif isinstance(event, Expected):
-            # Of what is left: after a restart, less than at first.
-            self.expected, self._before = event, self.progress
+            self.expected = event
         elif isinstance(event, EngineStats):
             self.stats = event
             self._stats.append((now, event))
             while now - self._stats[0][0] > _PICTURE_S:
                 self._stats.popleft()
         elif not isinstance(event, Note | Work):
-            self.progress = event
-            if self.phase in RUNNING and self._first is None:
-                self._first = event
+            self.progress = event if self.phase != "load" or event.unit != "requests" else None
 
     @property
     def phase(self) -> str:
@@ -127,55 +119,19 @@ class ProgressTracker:
         return plan.hit_tokens / plan.prompt_tokens
 
     def left(self) -> tuple[float, float] | None:
-        """Least and most seconds to the end of the phase; None where nothing can be said.
-
-        By the plan at the speed of the steps so far; else by the pace of what is expected of what runs and waits; else
-        by that of answers and their tokens, to which failures do not belong; by the plan alone before there is a pace.
-        """
-        found, first = self.progress, self._first
-        if self._run_begun is None or found is None or first is None:
-            return None
-        passed = self.clock() - self._run_begun
-        if (
-            self._engine_begun is not None
-            and (left := self.outlook.left(self.clock() - self._engine_begun)) is not None
-        ):
-            return left
-        failed = found.failed - first.failed
-        done: list[tuple[int, float]] = [(found.done - first.done - failed, found.total - first.done - failed)]
-        if self.expected is not None:
-            earlier = self._before
-            prompt, output = (earlier.prompt_tokens, earlier.output_tokens) if earlier is not None else (0, 0)
-            done += [
-                (part, whole + before)
-                for part, whole, before in (
-                    (found.prompt_tokens, self.expected.prompt_tokens, prompt),
-                    (found.output_tokens, self.expected.output_tokens, output),
-                )
-                if whole
-            ]
-        paces = [passed * (whole - part) / part for part, whole in done if whole > 0 and part >= _PACE_FROM * whole]
-        if paces:
-            return max(min(paces), 0.0), max(*paces, 0.0)
-        if self.expected is not None and self.expected.seconds is not None:
-            rest = max(self.expected.seconds - passed, 0.0)
-            return rest, rest
-        return None
+        """Least and most seconds to the end of the phase; None where nothing can be said yet."""
+        return self.outlook.left()
 
     def _begin(self, event: PhaseStarted, now: float) -> None:
-        if event.name in RUNNING and self._run_begun is None:
-            self._run_begun = now
-        if event.name in RUNNING and self._engine_begun is None:
-            self._engine_begun = now
+        self._run_begun = self._run_begun or event.name in RUNNING
         if event.name == "load":
             # Another engine counts from zero.
             self._stats.clear()
-            self._engine_begun = None
         if self.phases and self.phases[-1].name == event.name:
             self.phases[-1].detail = event.detail
             return
         if self.phases:
             self.phases[-1].ended = now
         self.phases.append(PhaseTime(event.name, event.detail, now))
-        if event.name not in RUNNING and self._run_begun is None:
+        if event.name not in RUNNING and not self._run_begun:
             self.progress = None

@@ -92,7 +92,7 @@ class Copies:
             return
         key = self._job.key(row, self._salt)
         line = copied_line(key, self._job.request(row).custom_id, found.answer)
-        record = Record(key, found.ok, Usage(), found.finish_reasons, found.error_code, line, COPY)
+        record = Record(key, found.ok, Usage(), found.finish_reasons, found.error_code, line, COPY, found.promised)
         ledger.mark(row, self._journal.append(record))
         if not found.ok:
             self._failed(row, found.error_code or "", orjson.loads(found.answer)["error"]["message"] or "")

@@ -11,57 +11,36 @@ from typing import Any, Protocol
 import orjson
 
 from blendrun.blend.base import LEFT, RIGHT
-from blendrun.endpoints.apis.base import Spoken
-from blendrun.endpoints.promises import Promise, promise_of
+from blendrun.endpoints.promises import promise_of
 from blendrun.engine.base import Engine, EngineInfo, Planned, Result, SchedulerSettings, WorkItem, step_budget
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.scheduler.occupancy import Occupancy
 from blendrun.engine.threads import in_thread
 from blendrun.engine.window import Window, side_to_feed
 from blendrun.errors import BlendrunError
-from blendrun.events import Listener, Note, Work
+from blendrun.events import Listener, Note
 from blendrun.jobs.job import Job
 from blendrun.planner.feeder import QueuedRequest
 from blendrun.planner.run_plan import Learning, RunPlan
 from blendrun.runner.deadline import Deadline
+from blendrun.runner.flight import Asked, Flight
+from blendrun.runner.remaining import work_of
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
 
 # A new plan at most so often, in seconds, and never for more than a small share of the time.
 _LEARN_SECONDS = 5.0
 _LEARN_SHARE = 0.05
-_TICK_SECONDS = 2.0
+# Some seconds, but for the first ones: a short run is to be seen, too.
+_FIRST_TICK_SECONDS, _TICK_SECONDS = 0.25, 2.0
+# Lengths are learned on when all is handed over, where they are so few.
+_MOST_LEARNED_LATE = 20_000
 # How often the engine's word on what runs in it is looked at, while it has enough.
 _LOOK_SECONDS = 0.005
 # Of several replicas, each has no more than this part of its requests in its engine's queue, or this many.
 _QUEUED_PART, _LEAST_QUEUED = 8, 16
 # Requests that are put aside for want of time; with so many of them there is no use in looking for shorter ones.
 _MOST_HELD = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What an answer has to be. promise: which form it was promised to have. spoken: whose words it is to be in, if not
-    those of the endpoint.
-    """
-
-    custom_id: str
-    promise: Promise | None = None
-    spoken: Spoken | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Flight:
-    """A request that the engine has. submitted: seconds, as `Records.now` counts; size: bytes of its body.
-
-    plan: whose feeder it came from.
-    """
-
-    queued: QueuedRequest
-    plan: RunPlan
-    asked: Asked
-    submitted: float
-    size: int
 
 
 class Receiver(Protocol):
@@ -137,6 +116,8 @@ class Dispatcher:
         finally:
             for task in beside:
                 task.cancel()
+        # Others may work on: of this engine nothing is left.
+        self._tell_work()
 
     async def _fit_pool(self, plan: RunPlan) -> None:
         """Go by the pool that the engine has, which is known only now. Cutting a blend anew may take seconds."""
@@ -271,7 +252,8 @@ class Dispatcher:
         loop, seen, pause = asyncio.get_running_loop(), 0, _LEARN_SECONDS
         while True:
             await asyncio.sleep(pause)
-            if self.answered == seen or not learning.feeder.unfed:
+            feeding = learning.feeder.unfed > 0
+            if self.answered == seen or not (feeding or len(learning.learner.prompts) <= _MOST_LEARNED_LATE):
                 continue
             seen, begun = self.answered, loop.time()
             async with self._reading:
@@ -279,7 +261,12 @@ class Dispatcher:
                 own = (each.queued for each in self.flights.values() if each.plan is self.plan)
                 running = self.steps.answered(own) if self.steps else {}
             try:
-                found = await in_thread(learning.plan_again, learning.learner.samples(running))
+                if feeding:
+                    found = await in_thread(learning.plan_again, learning.learner.samples(running))
+                else:
+                    # There is nothing to feed otherwise; the time that is left goes by it.
+                    found, lengths = None, await in_thread(learning.learner.learn_running, running)
+                    learning.feeder.expect(lengths)
             except BlendrunError as error:
                 self.listener(Note(f"lengths are learned no further: {error}", warning=True))
                 return
@@ -297,37 +284,24 @@ class Dispatcher:
                 self.estimates.correct(flight.queued.index, learning.feeder.expected(flight.queued.prompt))
 
     async def _tick(self) -> None:
+        pause = _FIRST_TICK_SECONDS
         while True:
-            await asyncio.sleep(_TICK_SECONDS)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _TICK_SECONDS)
             self.receiver.show_progress()
             self.records.flush()
             if not self.stats:
                 continue
             async with self._reading:
                 await self._read_steps()
-                work = self._work()
-            if work is not None:
-                self.listener(work)
+                self._tell_work()
             if self.steps is not None and (stats := self.steps.stats(self.info.kv_tokens)) is not None:
                 self.listener(stats)
 
-    def _work(self) -> Work | None:
-        """What is behind the engine and before it; None where nothing is expected of what is fed."""
-        if (to_come := self._source.feeder.to_come) is None:
-            return None
-        done, left = [float(tokens) for tokens in self._done], list(to_come)
-        running = self.steps.answered(each.queued for each in self.flights.values()) if self.steps else {}
-        for flight in self.flights.values():
-            queued = flight.queued
-            made = running.get(queued.prompt)
-            learning = flight.plan.learning
-            known = learning is not None and queued.prompt >= 0
-            expected = learning.feeder.expected(queued.prompt) if learning and known else queued.output
-            (left if made is None else done)[0] += queued.tokens
-            done[1] += made or 0
-            # Whatever was expected, an answer that has not ended gets one more token.
-            left[1] += max(expected - (made or 0), 1)
-        return Work(*done, *left)
+    def _tell_work(self) -> None:
+        work = work_of(self._source, self.flights.values(), self.steps, self._done) if self.stats else None
+        if work is not None:
+            self.listener(work)
 
     async def _read_steps(self) -> None:
         """For one reader at a time: two would count the same lines."""

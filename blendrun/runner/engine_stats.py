@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from blendrun.events import EngineStats, Work
@@ -43,7 +44,28 @@ class CombinedStats:
         }
         return replace(stats, **sums)
 
+    @property
+    def in_flight(self) -> tuple[float, float] | None:
+        """Least and most seconds until all that engines have is answered, as it was last known."""
+        return _last([one.in_flight for one in self._work.values()]) if self._work else None
+
     def combine_work(self, replica: int, work: Work) -> Work:
         """Take in what is behind a replica's engine and before it, and return the same of all."""
         self._work[replica] = work
-        return Work(*(sum(getattr(one, each.name) for one in self._work.values()) for each in fields(Work)))
+        every = list(self._work.values())
+        return Work(
+            sum(one.done_prompt for one in every),
+            sum(one.done_output for one in every),
+            sum(one.left_prompt for one in every),
+            sum(one.left_output for one in every),
+            ahead=_last([one.ahead for one in every]),
+            in_flight=_last([one.in_flight for one in every]),
+        )
+
+
+def _last(seconds: Sequence[tuple[float, float] | None]) -> tuple[float, float] | None:
+    """Until the last one of several engines is done; None where one of them cannot say."""
+    known = [each for each in seconds if each is not None]
+    if len(known) < len(seconds):
+        return None
+    return max(low for low, _ in known), max(high for _, high in known)

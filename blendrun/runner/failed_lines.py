@@ -9,7 +9,7 @@ from blendrun.errors import InputInvalidError, TooManyErrorsError
 from blendrun.events import Listener, Note
 from blendrun.jobs.job import Job
 from blendrun.store.answers import write_errors
-from blendrun.store.failures import ErrorLimit, Failures, shown
+from blendrun.store.failures import SHOWN_KINDS, ErrorLimit, Failures, shown
 from blendrun.store.folder import path_text
 from blendrun.store.journal import Journal
 from blendrun.store.ledger import FAILED, UNFINISHED, Ledger
@@ -87,6 +87,11 @@ class FailedLines:
             )
 
     def show_counts(self) -> None:
-        """Each kind of error with its number of lines, where a run ends without a summary on the screen."""
-        for text in shown(self.failures.kinds()):
+        """Each kind of error with its number of lines, where a run ends without a summary on the screen.
+
+        What was told as it came, and came once, is not told again.
+        """
+        kinds = self.failures.kinds()
+        again = kinds if len(kinds) > SHOWN_KINDS else tuple(kind for kind in kinds if kind.count > 1)
+        for text in shown(again):
             self._listener(Note(text, warning=True))

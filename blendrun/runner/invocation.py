@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -32,13 +33,14 @@ from blendrun.jobs.source import files_of
 from blendrun.jobs.spool import remove_others
 from blendrun.learned.outlook import Outlook
 from blendrun.learned.sample import StepSample
+from blendrun.learned.starts import Starts
 from blendrun.lengths.history import HistoryUnavailableError
 from blendrun.names import EngineName, Purpose
 from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.copies import Copies, with_copies
-from blendrun.runner.dispatch import Asked
 from blendrun.runner.failed_lines import FailedLines
 from blendrun.runner.finished import finished_before, only_tables_differ, same_input
+from blendrun.runner.flight import Asked
 from blendrun.runner.job_warnings import note_of_drawn, warnings_of
 from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.kept_answers import KeptAnswers
@@ -53,7 +55,9 @@ from blendrun.runner.supervise import Supervisor
 from blendrun.store import manifest as manifests
 from blendrun.store import summary as summaries
 from blendrun.store.answers import answer_line, is_line, write_answers
-from blendrun.store.folder import StateFolder, remove
+from blendrun.store.cut_short import list_cut_short
+from blendrun.store.folder import StateFolder, path_text, remove
+from blendrun.store.found import NOTHING, Found
 from blendrun.store.journal import CACHE, COPY, LONGEST_RECORD, Journal, Record
 from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.own_files import OwnFiles, WrittenFile
@@ -100,7 +104,8 @@ class Invocation:
     supervisor: Supervisor | None = field(default=None, init=False)
     plan: RunPlan | None = field(default=None, init=False)
     rejected: int = field(default=0, init=False)
-    unkept: int = field(default=0, init=False)
+    unkept: Found = field(default=NOTHING, init=False)
+    cut_short: Found = field(default=NOTHING, init=False)
     new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
     outlook: Outlook = field(default_factory=Outlook, init=False)
     lessons: StepLessons = field(init=False)
@@ -197,17 +202,19 @@ class Invocation:
     def _exit_code(self, failed: int) -> int:
         if self.failed.too_many(failed):
             return EXIT_TOO_MANY_ERRORS
-        return EXIT_SOME_LINES_FAILED if failed else EXIT_OK
+        cut = self.settings.fail_on_length and self.ledger.cut_short
+        return EXIT_SOME_LINES_FAILED if failed or cut else EXIT_OK
 
     def _answer(self, todo: NDArray[np.int64], make_engine: MakeEngine) -> None:
         """Have engines answer the rows `todo`."""
-        plans = Plans(self.settings, self.job, self.state, self.purpose, self.stopwatch, self.hear)
+        settings = self.settings
+        plans = Plans(settings, self.job, self.state, self.purpose, self.stopwatch, self.hear)
         divided = plans.divided(todo)
         self.plan = divided.whole
         self.supervisor = Supervisor(
             job=self.job,
             state=self.state,
-            patience=self.settings.patience,
+            patience=settings.patience,
             plans=divided.parts,
             reserve=divided.reserve,
             unfinished=self._to_ask,
@@ -217,6 +224,7 @@ class Invocation:
             listener=self.hear,
             stopwatch=self.stopwatch,
             price=self.lessons.price,
+            starts=Starts.of(settings.engine, settings.model_identity, str(settings.replicas)),
         )
         try:
             with handlers_kept():
@@ -236,7 +244,7 @@ class Invocation:
         if len(todo):
             self.failed.check()
             if done := len(self.job.accepted) - len(todo):
-                self._note(f"resuming: {done} of {len(self.job)} requests are finished")
+                self._note(f"resuming: {done:,} of {plural(len(self.job), 'request')} are finished")
             for warning in warnings_of(self.job, self.settings):
                 self._note(warning, warning=True)
             if (note := note_of_drawn(self.job, self.settings)) is not None:
@@ -249,16 +257,25 @@ class Invocation:
             stopped = self.supervisor.stopped if self.supervisor else None
             self.failed.check()
             if stopped is not None:
-                raise type(stopped)(f"{stopped}; {left} requests are left; {RESUMES}")
+                there = plural(left, "request is", "requests are")
+                raise type(stopped)(f"{stopped}; {there} left; {RESUMES}{self._so_far()}")
             if self.supervisor and self.supervisor.held:
-                raise DrainedError(f"{left} requests are left that would end behind the deadline; {RESUMES}")
-            raise EngineUnavailableError(f"the engine ended with {left} requests unanswered; {RESUMES}")
+                raise DrainedError(
+                    f"{plural(left, 'request is', 'requests are')} left that would end behind the deadline; {RESUMES}"
+                )
+            raise EngineUnavailableError(f"the engine ended with {plural(left, 'request')} unanswered; {RESUMES}")
         with self.stopwatch.phase("write"):
             self.listener(PhaseStarted("write", str(self.state.output)))
             self.manifest = msgspec.structs.replace(self.manifest, tables=self.tables)
             write_answers(self.job, self.ledger, self.journal, self.state, self.files, self.settings.columns.schema)
             if self.rows is not None:
                 write_rows(self.state, replace(self.rows, failed=self.ledger.state != ANSWERED))
+
+    def _so_far(self) -> str:
+        """Where what is answered can be seen."""
+        answered = int((self.ledger.state == ANSWERED).sum())
+        output = shlex.quote(path_text(self.state.output))
+        return f"; the {plural(answered, 'answer')} so far: blendrun answers {output}" if answered else ""
 
     def _refuse_bad_lines(self) -> None:
         """Raises InputInvalidError where a line has an error that can be found without an engine."""
@@ -341,6 +358,7 @@ class Invocation:
                 taken=taken,
             ),
             taken,
+            asked.promise is not None,
         )
         self.ledger.mark(result.row, self.journal.append(record))
         if result.error_code is not None:
@@ -370,11 +388,13 @@ class Invocation:
                 output,
                 copies=self.ledger.taken[COPY],
                 kept=self.ledger.taken[CACHE],
+                cut=self.ledger.cut_short,
             )
         )
 
     def _settle(self) -> None:
         self.unkept = self.kept.listed.settle(self.job, self.ledger, self.salt, self.copies.copied)
+        self.cut_short = list_cut_short(self.state.cut_short, self.job, self.ledger)
 
     def _summary(self, status: str, exit_code: int) -> Summary:
         summary = summaries.summarise(
@@ -395,6 +415,8 @@ class Invocation:
             restarts=tuple(self.restarts),
             unkept=self.unkept,
             unkept_list=self.state.unkept,
+            cut_short=self.cut_short,
+            cut_short_list=self.state.cut_short,
         )
         summaries.write(self.state.summary, summary)
         self.status.end(summary)

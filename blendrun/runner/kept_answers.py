@@ -15,7 +15,7 @@ from blendrun.engine.base import Result
 from blendrun.events import Listener, Note
 from blendrun.jobs.job import Job
 from blendrun.jobs.line import salted_key
-from blendrun.runner.dispatch import Asked
+from blendrun.runner.flight import Asked
 from blendrun.runner.settings import CacheSettings
 from blendrun.store.answer_cache import AnswerCache, KeptAnswer
 from blendrun.store.journal import CACHE

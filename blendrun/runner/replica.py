@@ -21,10 +21,12 @@ from blendrun.errors import EngineUnavailableError, ErrorCode
 from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.jobs.job import Job
 from blendrun.learned.sample import StepSample
+from blendrun.learned.starts import NO_STARTS, Starting, Starts
 from blendrun.names import OrderName
 from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.deadline import Deadline
-from blendrun.runner.dispatch import Asked, Dispatcher, Receiver
+from blendrun.runner.dispatch import Dispatcher, Receiver
+from blendrun.runner.flight import Asked
 from blendrun.runner.liveness import Liveness
 from blendrun.runner.order import plan_rows
 from blendrun.runner.recovery import Recovery
@@ -34,6 +36,7 @@ from blendrun.store.folder import StateFolder
 from blendrun.store.records import Records
 from blendrun.store.steps import StepTail
 from blendrun.store.summary import Restart, Stopwatch
+from blendrun.text import plural
 
 _LOOK_SECONDS = 1.0
 _T = TypeVar("_T")
@@ -78,7 +81,8 @@ class Replica:
     """number: from 1. state: paths, with files of the replica's own. plan: what it begins with; what comes then is the
     pool's. listener: told the phases of this replica (load, run, isolate), its notes and how its engine is.
 
-    price: what the plan's model says of a step. info: of its engine, once one is up. ready: whether it can be drained.
+    price: what the plan's model says of a step. starts: how long such an engine took to come up before. info: of its
+    engine, once one is up. ready: whether it can be drained.
     """
 
     number: int
@@ -94,6 +98,7 @@ class Replica:
     stopwatch: Stopwatch
     deadline: Deadline | None = None
     price: StepPrice | None = None
+    starts: Starts = NO_STARTS
     info: EngineInfo | None = None
     ready: bool = False
     _dispatcher: Dispatcher | None = None
@@ -172,17 +177,22 @@ class Replica:
         steps = StepTail(self.state.steps, self.price)
         self._dispatcher = None
         with self.stopwatch.phase("load"):
-            self.listener(PhaseStarted("load", "engine"))
+            starting = Starting(self.listener, self.starts, self.state.engine_log)
+            starting(PhaseStarted("load", "engine"))
+
+            def needless() -> bool:
+                starting.look()
+                self.owner.show_progress()
+                return not len(self.pool.unfinished())
+
             info = await self._while_alive(
-                engine.start(self.listener),
-                self.patience.load,
-                "did not start",
-                needless=lambda: not len(self.pool.unfinished()),
+                engine.start(starting), self.patience.load, "did not start", needless=needless
             )
         if info is None:
             # The others have answered everything meanwhile.
             return
         self.info = info
+        starting.ready()
         if not info.tells_running:
             occupancy = None
         self._set_ready(True)
@@ -193,14 +203,14 @@ class Replica:
             try:
                 while recovery.groups and not self.stopping():
                     rows = np.array(recovery.groups[0], dtype=np.int64)
-                    what = f"{len(rows)} requests, in flight when the engine died"
+                    what = f"{plural(len(rows), 'request')}, in flight when the engine died"
                     self.listener(PhaseStarted("isolate", what))
                     group = plan_rows(rows, OrderName.GIVEN, self.plan.overlap)
                     await self._feed(engine, group, None, occupancy, records, steps, last=False)
                     recovery.survived()
                 if plan is None and (plan := await self.pool.more(self.number)) is None:
                     return
-                what = f"{plan.feeder.unfed} requests, {info.max_running} at once, order {plan.order}"
+                what = f"{plural(plan.feeder.unfed, 'request')}, {info.max_running:,} at once, order {plan.order}"
                 self.listener(PhaseStarted("run", what))
                 await self._feed(engine, plan, estimates, occupancy, records, steps, last=True)
             finally:
@@ -324,7 +334,8 @@ class Replica:
             return f"the engine died of one request, now an error line; it starts again ({reason})"
         if recovery.groups:
             suspects = sum(map(len, recovery.groups))
-            return f"the engine died; it starts again, {suspects} requests that may be the reason apart ({reason})"
+            apart = f"{plural(suspects, 'request')} that may be the reason apart"
+            return f"the engine died; it starts again, {apart} ({reason})"
         size = " smaller" if recovery.shrinks else ""
         return f"the engine died; it starts again{size}, {recovery.used} of {recovery.most} restarts used ({reason})"
 

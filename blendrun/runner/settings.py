@@ -48,6 +48,7 @@ class RunSettings:
     for several `replicas`. keep_plan: leaves it in a file. max_errors: lines that may fail, None for all. strict:
     refuse a job with a bad line before there is an engine; check: finds those that only a tokenizer can find.
     check_answers: an answer that breaks its promise is an error line; without it such answers are only counted.
+    fail_on_length: end with exit code 3 where an answer was cut short at its token limit.
     shows_tools: whether the model's chat template shows tools to it; None where nobody knows. speed: of the engines,
     where they are this machine's: what their steps are compared with, and what learns from them. purpose: what a job's
     lines need an engine for; None where engines take all. upload: where the files are sent once they are written. same:
@@ -79,6 +80,7 @@ class RunSettings:
     strict: bool = False
     check: Check | None = None
     check_answers: bool = False
+    fail_on_length: bool = False
     shows_tools: bool | None = None
     purpose: FindPurpose | None = None
     resume: bool = True

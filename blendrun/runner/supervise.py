@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from blendrun.engine.base import EngineInfo
 from blendrun.errors import BlendrunError, DrainedError, EngineUnavailableError
 from blendrun.events import EngineStats, Event, Listener, Note, PhaseStarted, Work
 from blendrun.jobs.job import Job
+from blendrun.learned.starts import NO_STARTS, Starts
 from blendrun.planner.run_plan import RunPlan
 from blendrun.runner.deadline import Deadline
 from blendrun.runner.engine_stats import CombinedStats
@@ -25,6 +27,7 @@ from blendrun.runner.work_stealing import WorkPool
 from blendrun.simulate.price import StepPrice
 from blendrun.store.folder import StateFolder
 from blendrun.store.summary import Stopwatch
+from blendrun.text import plural
 
 
 @dataclass(slots=True)
@@ -32,7 +35,7 @@ class Supervisor:
     """One job on one or several replicas.
 
     plans: what each of them begins with; what is given back is planned by make_plan. reserve: for those who are done
-    first. unfinished: all rows without an answer. price: see `Replica`. stopped: why the run ends before all is
+    first. unfinished: all rows without an answer. price, starts: see `Replica`. stopped: why the run ends before all is
     answered.
     """
 
@@ -50,6 +53,7 @@ class Supervisor:
     stopped: BlendrunError | None = None
     deadline: Deadline | None = None
     price: StepPrice | None = None
+    starts: Starts = NO_STARTS
     _replicas: list[Replica] = field(default_factory=list)
     _working: int = 0
     _tasks: dict[int, asyncio.Task[None]] = field(default_factory=dict)
@@ -105,13 +109,21 @@ class Supervisor:
             return
         self.stopped = reason
         seconds = self.patience.drain
-        self.listener(PhaseStarted("drain", what))
-        self.listener(Note(f"{what}: finishing {self.in_flight} requests in flight, {seconds:g} s at most"))
+        self.listener(PhaseStarted("drain", what, seconds))
+        self.listener(Note(self._stopping(what, seconds)))
         self._drain = asyncio.get_running_loop().call_later(seconds, self._work.cancel)
         for replica in self._replicas:
             if not replica.ready:
                 # It loads, or waits for work: there is nothing to drain.
                 self._tasks[replica.number].cancel()
+
+    def _stopping(self, what: str, seconds: float) -> str:
+        """What a person is told of a drain: how long it may take, and how not to wait for it."""
+        expected = self._stats.in_flight
+        most = seconds if expected is None else min(seconds, math.ceil(expected[1]))
+        again = {"SIGINT": "Ctrl-C again stops now", "deadline": ""}.get(what, "a second signal stops now")
+        flight = plural(self.in_flight, "request")
+        return f"stopping ({what}): up to {most:g} s for {flight} in flight{again and '; '}{again}"
 
     def _on_signal(self, number: int) -> None:
         self.stop(stop_error(number), signal.Signals(number).name)
@@ -142,6 +154,7 @@ class Supervisor:
                 stopwatch=self.stopwatch,
                 deadline=self.deadline,
                 price=self.price,
+                starts=self.starts,
             )
             for number, plan in enumerate(self.plans, start=1)
         ]

@@ -34,7 +34,8 @@ class Failure(msgspec.Struct, frozen=True):
 
     def text(self) -> str:
         """A line for people."""
-        return f"{self.count:,}x {self.code}, first at {self.file}:{self.line}: {self.message}"
+        what, first = (f"{self.count:,}x {self.code}", "first ") if self.count > 1 else (self.code, "")
+        return f"{what}, {first}at {self.file}:{self.line}: {self.message}"
 
 
 @dataclass(slots=True)

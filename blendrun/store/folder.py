@@ -110,6 +110,11 @@ class StateFolder:
         return self.path / "unkept.jsonl"
 
     @property
+    def cut_short(self) -> Path:
+        """Answers that ended at their token limit, and where their requests are."""
+        return self.path / "cut-short.jsonl"
+
+    @property
     def steps(self) -> Path:
         """The engine's log of its steps."""
         return self._own("steps", ".jsonl")
@@ -215,6 +220,7 @@ class StateFolder:
             self.uploads,
             self.records,
             self.unkept,
+            self.cut_short,
             self.steps,
             self.estimates,
             self.occupancy,

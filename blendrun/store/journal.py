@@ -51,6 +51,7 @@ class _Meta(msgspec.Struct):
     finish: tuple[str, ...]
     code: str | None
     taken: str | None = None
+    promised: bool = False
 
 
 _META = msgspec.json.Decoder(_Meta)
@@ -61,7 +62,8 @@ class Record:
     """One finished request.
 
     key: 16 bytes, the identity of the work. answer: a line of the output or errors file, JSON without newline.
-    usage: nothing where no engine was asked. taken: COPY or CACHE then.
+    usage: nothing where no engine was asked. taken: COPY or CACHE then. promised: whether the answer was to have a
+    form.
     """
 
     key: bytes
@@ -71,6 +73,7 @@ class Record:
     error_code: str | None
     answer: bytes
     taken: str | None = None
+    promised: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +88,7 @@ class Entry:
     offset: int
     length: int
     taken: str | None = None
+    promised: bool = False
 
 
 def _anything(ok: bool, answer: bytes) -> bool:
@@ -168,6 +172,7 @@ class Journal:
                 "finish": record.finish_reasons,
                 "code": record.error_code,
                 **({} if record.taken is None else {"taken": record.taken}),
+                **({"promised": True} if record.promised else {}),
             }
         )
         text = meta + b"\t" + record.answer
@@ -178,6 +183,7 @@ class Journal:
         return Entry(
             *(record.key, record.ok, usage, record.finish_reasons, record.error_code, start, len(record.answer)),
             record.taken,
+            record.promised,
         )
 
     def entries(self, known: Callable[[bool, bytes], bool] = _anything) -> Iterator[Entry]:
@@ -212,9 +218,7 @@ class Journal:
             with Journal(kept) as journal:
                 for entry in self.entries():
                     if entry.ok:
-                        usage, reasons = entry.usage, entry.finish_reasons
-                        answer = self.answer(entry.offset, entry.length)
-                        journal.append(Record(entry.key, True, usage, reasons, entry.error_code, answer, entry.taken))
+                        journal.append(_record(entry, self.answer(entry.offset, entry.length)))
             kept.rename(self._path)
             file = os.open(self._path, os.O_RDWR | os.O_APPEND)
             self._drop()
@@ -249,7 +253,7 @@ class Journal:
         if entry is None or entry.offset != offset:
             return None
         answer = line[offset - begin : -1]
-        return Record(entry.key, entry.ok, entry.usage, entry.finish_reasons, entry.error_code, answer, entry.taken)
+        return _record(entry, answer)
 
     def sync(self) -> None:
         """Force everything written so far onto the disk."""
@@ -301,6 +305,11 @@ class Journal:
         return end
 
 
+def _record(entry: Entry, answer: bytes) -> Record:
+    usage, reasons, code = entry.usage, entry.finish_reasons, entry.error_code
+    return Record(entry.key, entry.ok, usage, reasons, code, answer, entry.taken, entry.promised)
+
+
 def _checksum(text: bytes) -> bytes:
     return b"%08x " % zlib.crc32(text)
 
@@ -336,4 +345,5 @@ def parse_record(line: bytes, position: int) -> Entry | None:
         offset=position + CRC_BYTES + len(meta_text) + 1,
         length=len(answer),
         taken=meta.taken,
+        promised=meta.promised,
     )

@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from blendrun.errors import InputMissingError
 from blendrun.store.journal import CRC_BYTES, LONGEST_RECORD, parse_record
+from blendrun.store.ledger import CUT
 
 
 @dataclass(slots=True)
@@ -16,11 +17,12 @@ class JournalTail:
     """Gives each answer of a journal once, in the order in which requests finished; a record only when it is whole.
 
     errors: also give the lines of requests that failed. Such a request may be answered later, when the run is told to
-    retry it: its line comes then, too.
+    retry it: its line comes then, too. cut_short: only give answers that ended at their token limit.
     """
 
     path: Path
     errors: bool = False
+    cut_short: bool = False
     # Behind the last whole line that was read, and that line's checksum with its place.
     _place: int = 0
     _last: bytes = b""
@@ -70,7 +72,7 @@ class JournalTail:
         if self._seen <= self._skip:
             return None
         self._given += 1
-        return line[entry.offset : -1]
+        return line[entry.offset : -1] if not self.cut_short or CUT in entry.finish_reasons else None
 
     def _goes_on(self, file: BinaryIO) -> bool:
         """Whether the file is the one that was read before, as far as that was read."""

@@ -17,6 +17,8 @@ from blendrun.store.row_keys import RowKeys
 _BATCH = 8192
 # Reasons and codes told apart: they are words of servers.
 _MOST_WORDS, _OTHER = 100, "other"
+# Why an answer ended: at its limit of tokens, or at the end of the context.
+CUT = "length"
 UNFINISHED, ANSWERED, FAILED = 0, 1, 2
 
 
@@ -24,7 +26,9 @@ class Ledger:
     """Columns beside the Job's, about 30 bytes a row, so that nothing grows with the answers.
 
     state: u8 (N,), UNFINISHED, ANSWERED or FAILED. offset, length: i64 (N,), bytes in the journal.
-    finished: rows that are not UNFINISHED. usage: i64 (3,), prompt, cached and output tokens of all finished rows.
+    finished: rows that are not UNFINISHED. cut: bool (N,), answers of which a choice ended at its token limit;
+    cut_short: how many. promised: answers that were to have a form. usage: i64 (3,), prompt, cached and output tokens
+    of all finished rows.
     """
 
     def __init__(self, job: Job, salt: bytes) -> None:
@@ -33,7 +37,8 @@ class Ledger:
         self.offset: NDArray[np.int64] = np.full(rows, -1, np.int64)
         self.length: NDArray[np.int64] = np.zeros(rows, np.int64)
         self._tokens: NDArray[np.int32] = np.zeros((rows, 3), np.int32)
-        self.finished = 0
+        self.cut: NDArray[np.bool_] = np.zeros(rows, np.bool_)
+        self.finished = self.promised = self.cut_short = 0
         self.finish_reasons: Counter[str] = Counter()
         self.error_codes: Counter[str] = Counter()
         # By COPY and CACHE, of the journal: finished rows that no engine was asked for.
@@ -54,6 +59,10 @@ class Ledger:
         self.finished += 1
         self.state[row] = ANSWERED if entry.ok else FAILED
         self.offset[row], self.length[row] = entry.offset, entry.length
+        # Of one token there is nothing to cut: a label, or a choice by its letter.
+        self.cut[row] = entry.ok and CUT in entry.finish_reasons and self._job.max_new_tokens[row] != 1
+        self.cut_short += int(self.cut[row])
+        self.promised += entry.ok and entry.promised
         usage = entry.usage
         self._tokens[row] = [min(max(count, 0), MOST_TOKENS) for count in (usage.prompt, usage.cached, usage.output)]
         if entry.taken is not None:

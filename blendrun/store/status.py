@@ -56,9 +56,10 @@ class BatchUsage(msgspec.Struct, frozen=True):
 
 class ProcessStatus(msgspec.Struct, frozen=True):
     """What OpenAI's object has no place for. phase: index, tokenise, ..., run, drain, write. exit_code: null while it
-    works. updated_at: Unix seconds, of this file. left_seconds: least and most that the phase `run` will still take;
-    null where nobody knows. copies, kept: lines that are done without an engine: they ask the same as another one, or
-    their answers were kept from other runs.
+    works. phase_at: Unix seconds, when that began; null before. updated_at: Unix seconds, of this file. left_seconds:
+    least and most that the phase `run` will still take; null where nobody knows yet. planned_seconds: of that phase by
+    the plan, null without one. copies, kept: lines that are done without an engine: they ask the same as another one,
+    or their answers were kept from other runs.
     """
 
     pid: int
@@ -68,7 +69,9 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     in_flight: int
     updated_at: float
     exit_code: int | None = None
+    phase_at: float | None = None
     left_seconds: tuple[float, float] | None = None
+    planned_seconds: float | None = None
     copies: int = 0
     kept: int = 0
 
@@ -120,7 +123,6 @@ class StatusFile:
         )
         self._written = 0.0
         self._outlook = Outlook()
-        self._run_begun: float | None = None
 
     @property
     def ended(self) -> bool:
@@ -144,6 +146,10 @@ class StatusFile:
     def take(self, event: Event) -> None:
         """Take in an event; phases are written at once, progress every two seconds."""
         self._outlook.take(event)
+        if isinstance(event, Expected):
+            self._status = msgspec.structs.replace(
+                self._status, blendrun=msgspec.structs.replace(self._status.blendrun, planned_seconds=event.seconds)
+            )
         if isinstance(event, Note | Expected | EngineStats | Work):
             return
         before = self._status
@@ -173,7 +179,9 @@ class StatusFile:
                 detail="",
                 in_flight=0,
                 exit_code=summary.exit_code,
+                phase_at=None,
                 left_seconds=None,
+                planned_seconds=None,
                 copies=summary.taken.copies,
                 kept=summary.taken.cache,
             ),
@@ -193,11 +201,6 @@ class StatusFile:
         self._write()
 
     def _begin(self, event: PhaseStarted) -> None:
-        if event.name == "load":
-            # Another engine counts from zero.
-            self._run_begun = None
-        elif event.name in _RUNNING and self._run_begun is None:
-            self._run_begun = time.monotonic()
         status = _OF_PHASE.get(event.name, "in_progress")
         if self._status.status == "cancelling" and status == "in_progress":
             status = "cancelling"
@@ -206,13 +209,15 @@ class StatusFile:
             changed = {f"{status}_at": int(time.time())}
         # A file's name need not be Unicode.
         detail = event.detail.encode(errors="replace").decode()
+        before = self._status.blendrun
+        begun = before.phase_at if before.phase == event.name else round(time.time(), 3)
         invocation = msgspec.structs.replace(
-            self._status.blendrun, phase=event.name, detail=detail, left_seconds=None, exit_code=None
+            before, phase=event.name, detail=detail, phase_at=begun, left_seconds=None, exit_code=None
         )
         self._status = msgspec.structs.replace(self._status, status=status, blendrun=invocation, **changed)
 
     def _advance(self, event: Progress) -> None:
-        if event.unit != "requests" or self._status.blendrun.phase not in _RUNNING:
+        if event.unit != "requests" or self._status.blendrun.phase not in (*_RUNNING, "load"):
             return
         self._status = msgspec.structs.replace(
             self._status,
@@ -229,9 +234,7 @@ class StatusFile:
 
     def _left(self) -> tuple[float, float] | None:
         """To a tenth of a second."""
-        if self._run_begun is None:
-            return None
-        found = self._outlook.left(time.monotonic() - self._run_begun)
+        found = self._outlook.left()
         return None if found is None else (round(found[0], 1), round(found[1], 1))
 
     def _write(self) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import orjson
 
 from blendrun.events import EngineStats
+from blendrun.learned.pace import Pace, PaceKeeper
 from blendrun.learned.sample import StepSample
 from blendrun.planner.feeder import QueuedRequest
 from blendrun.simulate.price import StepPrice
@@ -16,6 +17,8 @@ from blendrun.simulate.price import StepPrice
 # Between two steps the engine answers and builds the next batch; what goes beyond that is no step's: there was nothing
 # to do. Seconds, and a part of the step.
 _BETWEEN, _BETWEEN_SHARE = 0.05, 0.5
+# Tokens of a row before any has decoded.
+_CONTEXT = 512.0
 
 
 def logged_steps(path: Path, at: int = 0) -> Iterator[dict[str, Any]]:
@@ -48,12 +51,13 @@ class StepTail:
         """price: what the plan's model says of a step, to compare it with."""
         self._path = path
         self._at = _size(path)
-        self._decoded = 0
+        self._decoded = self._most_rows = 0
         self._steps = self._prefill_tokens = self._decode_tokens = 0
         self._prefill_seconds = self._decode_seconds = 0.0
         self._last: dict[str, Any] | None = None
         self._price = price
         self._paced = self._priced = 0.0
+        self._recent = PaceKeeper(price)
         # Of the last step, when it began and what is known of it: its time ends where the next one begins.
         self._under_way: tuple[float, float, tuple[int, int, int, int, int]] | None = None
         self.sample = StepSample()
@@ -100,6 +104,23 @@ class StepTail:
             priced_seconds=self._priced,
         )
 
+    def pace(self, rows: int) -> Pace | None:
+        """What steps take just now, with up to so many rows; None before any step says it."""
+        last = self._last
+        known = last is not None and last["decode_rows"] and last.get("context_tokens")
+        of_row = last["context_tokens"] / last["decode_rows"] if last is not None and known else _CONTEXT
+        return self._recent.pace(rows, of_row)
+
+    @property
+    def computed(self) -> int:
+        """Prompt tokens that were computed."""
+        return self._prefill_tokens
+
+    @property
+    def most_rows(self) -> int:
+        """Answers that were decoded at once, at most."""
+        return self._most_rows
+
     def finish(self) -> None:
         """The engine takes no more steps: read the rest, and count the last one."""
         self.read()
@@ -115,14 +136,17 @@ class StepTail:
         seconds += min(max(between, 0.0), max(_BETWEEN, _BETWEEN_SHARE * seconds))
         prefill, square, rows, context, new = what
         self.sample.add(prefill, square, rows, context, new, seconds)
+        priced = 0.0 if self._price is None else self._price(prefill, square, rows, context, new)
         if self._price is not None:
             self._paced += seconds
-            self._priced += self._price(prefill, square, rows, context, new)
+            self._priced += priced
+        self._recent.add(what, seconds, priced, None if begun is None else begun - began)
 
     def _count(self, step: dict[str, Any]) -> None:
         self._steps += 1
         self._prefill_tokens += step["prefill_tokens"]
         self._decode_tokens += step["decode_rows"]
+        self._most_rows = max(self._most_rows, step["decode_rows"])
         self._last = step
         if step["prefill_tokens"]:
             self._prefill_seconds += step["seconds"]

@@ -15,6 +15,7 @@ from blendrun.files import write_atomically
 from blendrun.jobs.job import Job
 from blendrun.store.failures import Failure, Failures
 from blendrun.store.folder import path_text
+from blendrun.store.found import NOTHING, Found
 from blendrun.store.journal import CACHE, COPY
 from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.manifest import Manifest
@@ -47,6 +48,13 @@ class Taken(msgspec.Struct, frozen=True):
 
     copies: int = 0
     cache: int = 0
+
+
+class Form(msgspec.Struct, frozen=True):
+    """Answers that were to have a form: of a JSON schema, any JSON, or a tool call. kept: those that have it."""
+
+    promised: int = 0
+    kept: int = 0
 
 
 class PlanSummary(msgspec.Struct, frozen=True):
@@ -83,7 +91,9 @@ class Summary(msgspec.Struct, frozen=True):
 
     restarts: engines of this invocation that died. failures: failed lines by kind of error, the most frequent first.
     unkept: answers that do not keep the form that their request was promised; unkept_list: the file that has them.
-    taken: lines that were answered without an engine.
+    taken: lines that were answered without an engine. form: of the answers that were to have one. cut_short: answers
+    that ended at their token limit, but for limits of one token; cut_short_list: the file that names them. *_ids:
+    custom_ids of the first ten.
     """
 
     schema_version: int
@@ -110,6 +120,11 @@ class Summary(msgspec.Struct, frozen=True):
     unkept: int = 0
     unkept_list: str | None = None
     taken: Taken = Taken()
+    form: Form = Form()
+    unkept_ids: tuple[str, ...] = ()
+    cut_short: int = 0
+    cut_short_list: str | None = None
+    cut_short_ids: tuple[str, ...] = ()
 
 
 class Stopwatch:
@@ -162,8 +177,10 @@ def summarise(
     notes: tuple[str, ...],
     restarts: tuple[Restart, ...],
     failures: Failures,
-    unkept: int = 0,
+    unkept: Found = NOTHING,
     unkept_list: Path | None = None,
+    cut_short: Found = NOTHING,
+    cut_short_list: Path | None = None,
 ) -> Summary:
     """Put the summary together. new_tokens: of this invocation alone; the throughput is theirs."""
     completed = int((ledger.state == ANSWERED).sum())
@@ -200,9 +217,14 @@ def summarise(
         plan=plan,
         restarts=restarts,
         failures=failures.kinds(),
-        unkept=unkept,
-        unkept_list=path_text(unkept_list) if unkept and unkept_list is not None else None,
+        unkept=unkept.count,
+        unkept_list=path_text(unkept_list) if unkept.count and unkept_list is not None else None,
         taken=Taken(ledger.taken[COPY], ledger.taken[CACHE]),
+        form=Form(ledger.promised, max(ledger.promised - unkept.count, 0)),
+        unkept_ids=unkept.first,
+        cut_short=cut_short.count,
+        cut_short_list=path_text(cut_short_list) if cut_short.count and cut_short_list is not None else None,
+        cut_short_ids=cut_short.first,
     )
 
 

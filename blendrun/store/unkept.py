@@ -15,6 +15,7 @@ from blendrun.engine.scheduler.log_file import torn
 from blendrun.errors import unwritable
 from blendrun.files import PRIVATE, replacing
 from blendrun.jobs.job import Job
+from blendrun.store.found import NOTHING, Found
 from blendrun.store.ids import HEAD, line_id
 from blendrun.store.journal import COPY, KEY_BYTES
 from blendrun.store.ledger import ANSWERED, Ledger
@@ -49,8 +50,8 @@ class UnkeptAnswers:
             raise unwritable(self._path, error, "the same command resumes") from error
         return len(line)
 
-    def settle(self, job: Job, ledger: Ledger, salt: bytes, copied: Callable[[int], bool] = lambda _: False) -> int:
-        """Put the list into input order, without answers that are no longer this job's. Returns how many are left.
+    def settle(self, job: Job, ledger: Ledger, salt: bytes, copied: Callable[[int], bool] = lambda _: False) -> Found:
+        """Put the list into input order, without answers that are no longer this job's. Returns those that are left.
 
         copied: whether an answered row got the answer of an equal request: then it breaks what that one's does.
 
@@ -79,10 +80,10 @@ class UnkeptAnswers:
                         file.seek(start)
                         ordered.write(file.readline(_LONGEST))
         except FileNotFoundError:
-            return 0
+            return NOTHING
         except OSError as error:
             raise unwritable(self._path, error, "the same command resumes") from error
-        return len(listed)
+        return Found.of(job, listed)
 
 
 def _unlisted(

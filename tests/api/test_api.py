@@ -123,6 +123,15 @@ class TestErrors:
         assert len(ids(tmp_path / "out.jsonl")) == 4
         assert run(tmp_path, errors_ok=True).counts.failed == 1
 
+    def test_answers_that_were_cut_short_where_that_is_asked_for(self, tmp_path: Path) -> None:
+        body = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 5}
+        line = {"custom_id": "a", "url": "/v1/chat/completions", "body": body}
+        jobs = tmp_path / "jobs.jsonl"
+        jobs.write_text(json.dumps(line | {"metadata": {"reference_output_tokens": 50}}))
+        assert run(tmp_path).cut_short_ids == ("a",)
+        with pytest.raises(blendrun.LinesFailedError, match=r"1 of 1 answers were cut short: see .*cut-short\.jsonl"):
+            run(tmp_path, fail_on_length=True)
+
     def test_too_many_of_them(self, tmp_path: Path) -> None:
         self.failing(tmp_path)
         with pytest.raises(TooManyErrorsError):

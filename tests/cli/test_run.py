@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -203,7 +204,7 @@ class TestStderr:
         assert b"\r" not in done.stderr and b"\x1b" not in done.stderr
         named = [text.partition("phase=")[2].split(" ")[0] for text in lines if "phase=" in text]
         assert named == ["model", "index", "load", "run", "write"]
-        assert lines[0].startswith("blendrun t=0.0s phase=model")
+        assert re.match(r"blendrun \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d t=0\.0s phase=model", lines[0])
         assert "phase=index detail=" in done.stderr.decode() and '\\rb\\n.jsonl"' in done.stderr.decode()
 
     def test_quiet_it_is_empty_on_success_and_when_there_is_nothing_to_do(self, jobs: Path) -> None:

@@ -59,7 +59,7 @@ def test_a_second_signal_does_not_wait_for_the_drain(tmp_path: Path) -> None:
     await_answers(tmp_path / "out.jsonl.blendrun" / "journal", 3, process)
     process.send_signal(signal.SIGTERM)
     for text in process.stderr:
-        if "SIGTERM: finishing" in text:
+        if "stopping (SIGTERM)" in text:
             break
     process.send_signal(signal.SIGINT)
     process.communicate()

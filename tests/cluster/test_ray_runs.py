@@ -76,7 +76,7 @@ def test_a_signal_drains_and_the_same_command_resumes(nodes: Nodes, tmp_path: Pa
     run.send_signal(signal.SIGTERM)
     _, said = run.communicate()
     assert run.returncode == 75, said
-    assert "finishing" in said and nothing_of_ray(said), said
+    assert "stopping (" in said and nothing_of_ray(said), said
     wait_for(lambda: not hosts(nodes))
     before = journal.read_bytes().count(b"\n")
     finished = blendrun(*on(nodes, jobs, out), env=ENV, process=True)

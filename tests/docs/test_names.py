@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 # Made from the code, of earlier versions, or of commands that were typed wrong.
 _NOT_READ = {"CHANGELOG.md", "cli.md", "extending.md", "usability.md", "usability-docs.md"}
 _ALL = (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md"))
-PAGES = sorted(path for path in _ALL if path.name not in _NOT_READ and "_build" not in path.parts)
+# The record tells commands that went wrong, too.
+_NO_PAGES = {"_build", "record"}
+PAGES = sorted(path for path in _ALL if path.name not in _NOT_READ and not _NO_PAGES & set(path.parts))
 COMMANDS: Any = typer.main.get_command(app)
 _BLOCK = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # Options of Docker, Slurm, SGLang's server, of other tools for data sets, and of vLLM beside `foreign_flags`.

@@ -8,6 +8,7 @@ import pytest
 
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.engine.answers import asked_of_sglang, completed, text_offsets
+from blendrun.text import without_place
 
 
 @pytest.mark.parametrize(
@@ -100,3 +101,15 @@ def test_one_prompt_and_chats_stay_what_they_are() -> None:
     assert CHAT.parts({"messages": []}) == [{"messages": []}]
     assert COMPLETIONS.parts({"prompt": [1, 2]}) == [{"prompt": [1, 2]}]
     assert COMPLETIONS.joined({"prompt": [1, 2]}, [completion("A", ["A"])]) == completion("A", ["A"])
+
+
+@pytest.mark.parametrize(
+    ("said", "left"),
+    [
+        ("[17:23:36] /project/cpp/x.cc:4181: Cannot find field nope in #/nope", "Cannot find field nope in #/nope"),
+        ("Invalid grammar request: [01:02:03] /a b.cc:1: it", "Invalid grammar request: [01:02:03] /a b.cc:1: it"),
+        ("[1] and a/b.cc:2: stay", "[1] and a/b.cc:2: stay"),
+    ],
+)
+def test_a_compiled_library_s_clock_and_line_are_nobody_s_affair(said: str, left: str) -> None:
+    assert without_place(said) == left

@@ -223,7 +223,7 @@ class TestMaxErrors:
         assert "phase=load" not in again.stderr
         resumed = blendrun(tmp_path, *words, "--retry-errors")
         assert resumed.returncode == 0, resumed.stderr
-        assert f"resuming: {kept['completed']} of 2000" in resumed.stderr
+        assert f"resuming: {kept['completed']:,} of 2,000" in resumed.stderr
         assert len(lines_of(tmp_path / "out")) == 2000
 
     def test_errors_ok_is_about_the_lines_not_about_the_limit(self, jobs: Path) -> None:

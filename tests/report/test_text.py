@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from blendrun.report.terminal.summary import print_summary
-from blendrun.store.summary import Counts, Summary, Tokens
+from blendrun.store.summary import Counts, Form, PlanSummary, Summary, Tokens
 
 SUMMARY = Summary(
     schema_version=1,
@@ -33,30 +33,65 @@ SUMMARY = Summary(
 )
 
 
-def table(**changes: Any) -> dict[str, str]:
+def said(**changes: Any) -> list[str]:
     stream = io.StringIO()
     print_summary(msgspec.structs.replace(SUMMARY, **changes), stream)
-    rows = [line.split("  ", 1) for line in stream.getvalue().splitlines()]
+    return stream.getvalue().splitlines()
+
+
+def table(**changes: Any) -> dict[str, str]:
+    rows = [line.split("  ", 1) for line in said(**changes)[1:]]
     return {name.strip(): value.strip() for name, value in rows}
 
 
 def test_says_what_came_of_the_job_and_where_it_is() -> None:
+    assert said()[0] == "12,000 of 12,000 answered, none failed, in 20 s (run 12 s)"
     assert table() == {
-        "requests": "12,000: 12,000 answered, 0 failed",
         "tokens": "1,000,000 prompt (25.0 % from the prefix cache), 5,000 output",
-        "seconds": "run 12.3  wall 20.0",
         "answers": "answers.jsonl",
+        "next": "blendrun report answers.jsonl",
     }
 
 
-def test_failures_and_answers_cut_short_have_a_row() -> None:
-    found = table(
+def test_how_fast_it_was_and_how_near_to_what_was_predicted() -> None:
+    plan = PlanSummary("blended", "exclusive", "", 5.4, None, times="uncalibrated")
+    found = said(plan=plan, throughput={"output_throughput": 405.2})
+    assert found[0].endswith(" · 405.2 tokens/s · run predicted 5 s")
+    assert found[2] == "predicted  5 s: uncalibrated"
+    assert "predicted" not in said(plan=plan, status="drained")[0]
+
+
+def test_what_failed_and_what_was_cut_short_come_first() -> None:
+    found = said(
+        counts=Counts(9, 6, 3),
         errors="e.jsonl",
         error_codes={"invalid_json": 2, "engine_error": 1},
-        finish_reasons={"stop": 3, "length": 1},
+        cut_short=2,
+        cut_short_ids=("long-0", "long-1"),
+        unkept=1,
+        unkept_ids=("label-3",),
+        unkept_list="u.jsonl",
+        form=Form(4, 3),
     )
-    assert found["errors"] == "e.jsonl (engine_error 1, invalid_json 2)"
-    assert found["cut short"] == "1 answers (25 %) ended at their token limit"
+    assert found[0].startswith("6 of 9 answered, 3 failed, ")
+    assert found[1:4] == [
+        "failed     3 lines (engine_error 1, invalid_json 2), listed in e.jsonl",
+        "cut short  2 of 6 answers (33 %) ended at the token limit: long-0, long-1",
+        "form       3 of 4 answers have the form asked for; 1 not: label-3 (u.jsonl)",
+    ]
+    assert found[-1].split() == [
+        *["blendrun", "answers", "answers.jsonl", "--cut-short", "--as-requests"],
+        *found[-1].split()[5:],
+    ]
+
+
+def test_of_many_that_were_cut_the_first_are_named() -> None:
+    row = table(cut_short=700, cut_short_ids=tuple(f"a{place}" for place in range(10)))["cut short"]
+    assert row.endswith("a0, a1, a2, a3, a4 and 695 more")
+
+
+def test_no_line_of_a_file_ends_in_blanks() -> None:
+    assert [line for line in said(errors="e.jsonl", cut_short=1) if line != line.rstrip()] == []
 
 
 def test_a_job_without_tokens_divides_by_nothing() -> None:

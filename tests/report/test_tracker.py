@@ -73,24 +73,12 @@ def test_another_engine_counts_from_zero(tracker: ProgressTracker, at: At) -> No
     assert tracker.rates() == (10.0, 1.0)
 
 
-def test_time_left_is_a_range_of_paces(tracker: ProgressTracker, at: At, clock: Clock) -> None:
+def test_shares_of_the_cache_are_those_of_answers_and_of_the_plan(tracker: ProgressTracker, at: At) -> None:
     at(0, Expected(60.0, 10_000, 4_000, 1_000))
     at(0, PhaseStarted("run", "100 requests"))
-    at(0, Progress(20, 120, "requests"))
-    assert tracker.left() == (60.0, 60.0), "the plan's, before there is a pace"
     at(10, Progress(40, 120, "requests", 0, 8, 2_500, 900, 100))
-    # A fifth of the requests, a quarter of the prompt tokens, a tenth of the answers' tokens.
-    assert tracker.left() == (30.0, 90.0)
     assert tracker.cached_share() == pytest.approx(0.36)
     assert tracker.planned_share() == pytest.approx(0.4)
-
-
-def test_without_a_plan_the_pace_of_requests_is_all_there_is(tracker: ProgressTracker, at: At) -> None:
-    at(0, PhaseStarted("run"))
-    at(0, Progress(0, 10, "requests"))
-    assert tracker.left() is None
-    at(5, Progress(5, 10, "requests"))
-    assert tracker.left() == (5.0, 5.0)
 
 
 def test_phases_have_their_times(tracker: ProgressTracker, at: At, clock: Clock) -> None:
@@ -104,7 +92,7 @@ def test_phases_have_their_times(tracker: ProgressTracker, at: At, clock: Clock)
     ]
 
 
-@pytest.mark.parametrize("width", [80, 40])
+@pytest.mark.parametrize("width", [200, 120, 80, 40])
 def test_the_view_of_a_run(
     tracker: ProgressTracker, at: At, clock: Clock, width: int, request: pytest.FixtureRequest
 ) -> None:
@@ -115,7 +103,8 @@ def test_the_view_of_a_run(
     at(40, Progress(0, 100, "requests"))
     for second in range(0, 20, 2):
         at(40 + second, stats(10 * second, 90 * second * second, 30 * second, prefill_seconds=0.4 * second))
-    at(60, Progress(30, 100, "requests", 1, 8, 3_500, 1_400, 250))
+    at(60, Work(3_500.0, 250.0, 6_500.0, 750.0, ahead=(31.0, 58.0)))
+    at(60, Progress(30, 100, "requests", 1, 8, 3_500, 1_400, 250, cut=3))
     stream = io.StringIO()
     Console(file=stream, width=width, color_system=None).print(Group(*panel(tracker, width)))
     shown = "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
@@ -126,8 +115,24 @@ def test_the_view_of_a_run(
     assert max(map(len, shown.splitlines())) <= width
 
 
+def test_next_to_nothing_is_no_picture(tracker: ProgressTracker, at: At) -> None:
+    at(0, PhaseStarted("run", "2 requests"))
+    for second in range(0, 10, 2):
+        at(second, EngineStats(second, 0, second // 2, 0.0, 1.0, 20, 1000, 3, 0))
+    at(10, Progress(0, 2, "requests", in_flight=2))
+    stream = io.StringIO()
+    Console(file=stream, width=80, color_system=None).print(Group(*panel(tracker, 80)))
+    shown = stream.getvalue()
+    assert "░" not in shown.partition("KV pool")[2].splitlines()[0]
+    assert "2 decode\n" in "\n".join(line.rstrip() for line in shown.splitlines()) + "\n", "not 3 of 2 in flight"
+    assert "0 failed" in shown
+    assert "█" not in shown.partition("last minute")[2]
+    assert "time left" in shown and "not known yet" in shown
+
+
 def test_sparks_reach_from_nothing_to_the_most() -> None:
     assert spark([0, 5, 10]) == "▁▅█"
+    assert spark([0, 1, 0.5]) == "▁▂▁", "a token a second fills no line"
     assert spark([0, 0]) == "▁▁"
     assert re.fullmatch("[▁▂▃▄▅▆▇█]{7}", spark([3, 1, 4, 1, 5, 9, 2]))
 
@@ -143,38 +148,7 @@ def test_after_a_restart_what_is_left_is_counted_from_there(tracker: ProgressTra
     at(42, PhaseStarted("load"))
     at(80, PhaseStarted("run"))
     at(80, Progress(80, 100, "requests", 0, 8, 8_000, 0, 0))
-    assert tracker.left() == (20.0, 20.0)
+    assert tracker.left() is None, "this engine has answered nothing yet"
     at(82, stats(200, 40, 5))
     at(84, stats(220, 60, 7))
     assert tracker.rates() == (10.0, 1.0)
-
-
-def test_failures_are_no_pace(tracker: ProgressTracker, at: At) -> None:
-    at(0, PhaseStarted("run"))
-    at(0, Progress(0, 100, "requests"))
-    at(10, Progress(60, 100, "requests", 50))
-    # Ten answers in ten seconds, and forty that are left.
-    assert tracker.left() == (40.0, 40.0)
-
-
-def test_time_left_follows_the_speed_of_the_steps(tracker: ProgressTracker, at: At) -> None:
-    at(0, Expected(100.0, 10_000, None, 1_000))
-    at(0, PhaseStarted("run"))
-    at(0, Progress(0, 100, "requests"))
-    at(100, EngineStats(50, 100, 10, 90.0, 10.0, 5, 10, 2, 0, 100.0, 25.0))
-    at(100, Progress(0, 100, "requests"))
-    low, high = tracker.left() or (0.0, 0.0)
-    assert low == pytest.approx(75 * 4, rel=0.15)
-    assert low <= high < 75 * 4.1
-
-
-def test_behind_a_restart_the_pace_is_the_new_engine_s(tracker: ProgressTracker, at: At) -> None:
-    at(0, Expected(None, 10_000, None, 1_000))
-    at(0, PhaseStarted("run"))
-    at(0, Progress(0, 100, "requests"))
-    at(1000, Work(9_000.0, 900.0, 1_000.0, 100.0))
-    at(1001, PhaseStarted("load"))
-    at(1100, PhaseStarted("run"))
-    at(1110, Work(500.0, 50.0, 500.0, 50.0))
-    at(1110, Progress(95, 100, "requests"))
-    assert tracker.left() == (10.0, 10.0)

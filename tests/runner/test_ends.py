@@ -133,7 +133,7 @@ class TestUnkept:
         listed = UnkeptAnswers(tmp_path / "unkept.jsonl")
         for row, reason in ((3, "three"), (1, "first"), (0, "zero"), (1, "again")):
             listed.add(job, row, job.key(row, SALT), f"id {row}", reason)
-        assert listed.settle(job, self.answered(job, [1, 2, 3]), SALT) == 2
+        assert listed.settle(job, self.answered(job, [1, 2, 3]), SALT).count == 2
         found = lines_of(tmp_path / "unkept.jsonl")
         assert [(entry["custom_id"], entry["reason"]) for entry in found] == [("id 1", "again"), ("id 3", "three")]
 
@@ -153,9 +153,9 @@ class TestUnkept:
         whole = path.read_bytes().splitlines()[-1]
         path.write_bytes(path.read_bytes() + whole[:-1].replace(b"said", b"torn"))
         listed.add(job, 3, job.key(3, SALT), "id 3", "behind it")
-        assert listed.settle(job, self.answered(job, [0, 1, 2, 3]), SALT) == 2
+        assert listed.settle(job, self.answered(job, [0, 1, 2, 3]), SALT).count == 2
         assert [entry["reason"] for entry in lines_of(path)] == ["said", "behind it"]
 
     def test_nothing_is_made_where_there_is_nothing(self, job: Job, tmp_path: Path) -> None:
-        assert UnkeptAnswers(tmp_path / "unkept.jsonl").settle(job, self.answered(job, [1]), SALT) == 0
+        assert UnkeptAnswers(tmp_path / "unkept.jsonl").settle(job, self.answered(job, [1]), SALT).count == 0
         assert not (tmp_path / "unkept.jsonl").exists()

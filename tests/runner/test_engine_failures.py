@@ -32,7 +32,7 @@ class Unstartable(ReplayEngine):
 
 def test_a_request_the_engine_forgot_is_run_again_by_the_next_command(tmp_path: Path) -> None:
     job, output = write(tmp_path / "job.jsonl", *LINES), tmp_path / "out.jsonl"
-    with pytest.raises(EngineUnavailableError, match="1 requests unanswered"):
+    with pytest.raises(EngineUnavailableError, match="1 request unanswered"):
         run(output, job, engine=lambda: Forgetful(ReplaySettings()))
     assert not output.exists()
     assert run(output, job).exit_code == 0

@@ -36,7 +36,7 @@ def test_a_kind_is_told_once_with_its_place_and_counted_after_that() -> None:
     assert failures.add("engine_error", "no", ("more", 1)) == "more:1: engine_error: no"
     assert [failure.text() for failure in failures.kinds()] == [
         "6x invalid_json, first at jobs:3: not JSON at column 3",
-        "1x engine_error, first at more:1: no",
+        "engine_error, at more:1: no",
     ]
     assert failures.codes() == {"invalid_json": 6, "engine_error": 1}
     assert failures.total == 7

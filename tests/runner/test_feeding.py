@@ -20,7 +20,8 @@ from blendrun.jobs.source import open_sources
 from blendrun.names import OrderName
 from blendrun.planner.feeder import PlanFeeder
 from blendrun.planner.run_plan import RunPlan
-from blendrun.runner.dispatch import Asked, Dispatcher
+from blendrun.runner.dispatch import Dispatcher
+from blendrun.runner.flight import Asked
 from blendrun.store.records import Records
 from tests.blend.jobs_of_lengths import Small, small_job
 from tests.runner.runner_job import line, write

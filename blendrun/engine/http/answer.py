@@ -11,7 +11,7 @@ from blendrun.endpoints.base import Endpoint, Usage
 from blendrun.engine.base import Result
 from blendrun.engine.failure import failure
 from blendrun.errors import ErrorCode
-from blendrun.text import LONGEST_MESSAGE, cut, printable
+from blendrun.text import LONGEST_MESSAGE, cut, printable, without_place
 
 # "context length", "context size", "context window": SGLang, vLLM, llama.cpp, OpenAI.
 _TOO_LONG = re.compile(r"context[\w ]{0,12}(?:length|size|window)|exceed_context_size", re.IGNORECASE)
@@ -113,7 +113,7 @@ def _reason(text: str) -> str:
 
 def refusal_of(row: int, status: int, content: bytes) -> Result:
     """The result of a request that the server will not take."""
-    message = message_of(content)
+    message = without_place(message_of(content))
     if _TOO_LONG.search(message):
         code = ErrorCode.CONTEXT_LENGTH_EXCEEDED
     else:

@@ -181,6 +181,14 @@ class Metrics:
             yield GaugeMetricFamily(
                 "blendrun_planned_seconds", "Predicted seconds of the phase run.", value=plan.seconds
             )
+        left = self.tracker.left() if self._exit_code is None else None
+        if left is not None:
+            metric = GaugeMetricFamily(
+                "blendrun_left_seconds", "Least and most seconds that the phase run will still take.", labels=["bound"]
+            )
+            for name, value in zip(("least", "most"), left, strict=True):
+                metric.add_metric([name], value)
+            yield metric
         share = self.tracker.planned_share()
         if share is not None:
             yield GaugeMetricFamily(

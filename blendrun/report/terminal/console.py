@@ -36,5 +36,7 @@ def print_parts(parts: Iterable[RenderableType], stream: TextIO, *, log_width: i
     console = Console(file=text, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
     for part in parts:
         console.print(printable(part) if isinstance(part, str) else Shown(part), soft_wrap=isinstance(part, str))
-    stream.write(text.getvalue())
+    shown = text.getvalue()
+    # Columns are padded to their width; in a file that is in the way.
+    stream.write(shown if terminal else "\n".join(line.rstrip() for line in shown.split("\n")))
     stream.flush()

@@ -17,15 +17,18 @@ from rich.text import Text
 
 from blendrun.events import Event, Note, PhaseStarted, Progress
 from blendrun.report.terminal.console import Shown
-from blendrun.report.terminal.duration import span, span_range
+from blendrun.report.terminal.duration import left_text, span
 from blendrun.report.tracker import RUNNING, ProgressTracker
 from blendrun.text import printable
 
 _REDRAWS_A_SECOND = 4
 _BARS = "▁▂▃▄▅▆▇█"
-_METER = 20
-# Narrower terminals get no pictures.
-_NARROW = 60
+_METER, _LONG_METER, _LONG_FROM = 20, 40, 100
+# Tokens/s that a full bar is at least, and the part of the pool that is drawn.
+_FULL_BAR = 8.0
+_WORTH_A_METER = 0.1
+# Narrower terminals get no pictures; in wider ones job and engine stand side by side.
+_NARROW, _WIDE = 60, 150
 
 
 class LiveView:
@@ -74,9 +77,47 @@ class LiveView:
 
 def panel(tracker: ProgressTracker, width: int, spinner: RenderableType | None = None) -> Iterator[RenderableType]:
     """Lines of the view, one under the other. width: columns of the terminal."""
-    past = " · ".join(f"{phase.name} {span(tracker.seconds(phase))}" for phase in tracker.phases[:-1])
-    if past:
+    if past := _past(tracker, width):
         yield Text(past, style="dim", overflow="ellipsis", no_wrap=True)
+    yield _head(tracker, spinner)
+    found = tracker.progress
+    if found is None:
+        return
+    running = tracker.phase in RUNNING
+    if found.total and (running or found.unit != "requests"):
+        bar = Table.grid()
+        # In a table, as a bar alone does not end its line.
+        room = max(width - 2, 1)
+        bar.add_row(ProgressBar(found.total, found.done, room, complete_style="cyan", finished_style="cyan"))
+        yield bar
+    if not running:
+        yield Text(_amount(found), style="dim")
+        return
+    job, engine = list(_of_job(tracker, found)), list(_of_engine(tracker, found, width))
+    if width < _NARROW:
+        yield from (Text.assemble(f"{name}: " if name else "", value) for name, value in (*job, *engine))
+    elif width < _WIDE:
+        yield _table([*job, *engine])
+    else:
+        both = Table.grid(padding=(0, 4))
+        both.add_row(_table(job), _table(engine))
+        yield both
+
+
+def _past(tracker: ProgressTracker, width: int) -> str:
+    """Phases that took a second or more; where they are too many for the line, the longest of them."""
+    spent = [(phase.name, tracker.seconds(phase)) for phase in tracker.phases[:-1]]
+    spent = [each for each in spent if each[1] >= 1]
+
+    def text() -> str:
+        return " · ".join(f"{name} {span(seconds)}" for name, seconds in spent)
+
+    while len(spent) > 1 and len(text()) > width:
+        spent.remove(min(spent, key=lambda each: each[1]))
+    return text()
+
+
+def _head(tracker: ProgressTracker, spinner: RenderableType | None) -> RenderableType:
     head = Table.grid(padding=(0, 1))
     now = Text(tracker.phase or "start", style="bold")
     if tracker.phases:
@@ -84,64 +125,62 @@ def panel(tracker: ProgressTracker, width: int, spinner: RenderableType | None =
     now.append(f"  {tracker.detail}".rstrip(), style="dim not bold")
     now.no_wrap, now.overflow = True, "ellipsis"
     head.add_row(*([spinner] if spinner is not None else []), now)
-    yield head
-    found = tracker.progress
-    if found is None:
-        return
-    if found.total:
-        bar = Table.grid()
-        # In a table, as a bar alone does not end its line.
-        bar.add_row(ProgressBar(total=found.total, completed=found.done, width=max(min(width - 2, 100), 1)))
-        yield bar
-    if tracker.phase not in RUNNING:
-        yield Text(_amount(found), style="dim")
-        return
-    figures = list(_figures(tracker, found, width))
-    if width < _NARROW:
-        yield from (Text(f"{name}: {value}" if name else value) for name, value in figures)
-        return
+    return head
+
+
+def _table(rows: Sequence[tuple[str, Text]]) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="ellipsis", no_wrap=True)
-    for name, value in figures:
+    for name, value in rows:
         table.add_row(name, value)
-    yield table
+    return table
 
 
-def _figures(tracker: ProgressTracker, found: Progress, width: int) -> Iterator[tuple[str, str]]:
+def _of_job(tracker: ProgressTracker, found: Progress) -> Iterator[tuple[str, Text]]:
     yield "requests", _requests(found)
-    if (left := tracker.left()) is not None:
-        yield "time left", span_range(*left)
+    planned = tracker.expected.seconds if tracker.expected is not None else None
+    yield "time left", Text(left_text(tracker.left(), planned))
     rates = tracker.rates()
     if rates is not None:
-        yield "tokens/s", f"{rates[0]:,.0f} prefill, {rates[1]:,.0f} decode"
+        yield "tokens/s", Text(f"{rates[0]:,.0f} prefill, {rates[1]:,.0f} decode")
     elif found.output_tokens:
-        yield "tokens", f"{found.prompt_tokens:,} in, {found.output_tokens:,} out"
+        yield "tokens", Text(f"{found.prompt_tokens:,} in, {found.output_tokens:,} out")
     if (cached := tracker.cached_share()) is not None:
-        planned = tracker.planned_share()
-        plan = "" if planned is None else f" (plan {100 * planned:.0f} %)"
-        yield "from cache", f"{100 * cached:.0f} % of the prompt tokens{plan}"
-    stats = tracker.stats
+        share = tracker.planned_share()
+        plan = "" if share is None else f" (plan {100 * share:.0f} %)"
+        yield "from cache", Text(f"{100 * cached:.0f} % of the prompt tokens{plan}")
+
+
+def _of_engine(tracker: ProgressTracker, found: Progress, width: int) -> Iterator[tuple[str, Text]]:
+    stats, pictures = tracker.stats, width >= _NARROW
+    cells = _LONG_METER if _LONG_FROM <= width < _WIDE else _METER
     if stats is not None and stats.pool_tokens:
         used = stats.kv_used / stats.pool_tokens
-        meter = f"{_meter(used)} " if width >= _NARROW else ""
-        yield "KV pool", f"{meter}{100 * used:.0f} % of {stats.pool_tokens:,} tokens"
-        yield "engine", f"{stats.running:,} decode, {stats.waiting:,} wait"
+        meter = f"{_meter(used, cells)} " if pictures and used >= _WORTH_A_METER else ""
+        yield "KV pool", Text(f"{meter}{100 * used:.0f} % of {stats.pool_tokens:,} tokens")
+        # Looked at a moment apart: what has been answered since runs no more.
+        running = min(stats.running, found.in_flight) if found.in_flight else stats.running
+        waiting = f", {stats.waiting:,} wait" if stats.waiting else ""
+        yield "engine", Text(f"{running:,} decode{waiting}")
     if (share := tracker.prefill_share()) is not None:
-        text = f"{100 * share:.0f} % compute (prefill), {100 * (1 - share):.0f} % memory (decode)"
-        yield "time goes to", f"{_meter(share)} {text}" if width >= _NARROW else text
+        text = f"{100 * share:.0f} % prefill (compute), {100 * (1 - share):.0f} % decode (memory)"
+        yield "time goes to", Text(f"{_meter(share, cells)} {text}" if pictures else text)
     history = tracker.history()
-    if len(history) > 2 and width >= _NARROW:
-        room = max(min(width - 32, 40), 8)
+    if len(history) > 2 and pictures:
+        room = (width // 2 if width >= _WIDE else width) - 32
         prefill, decode = (spark([each[side] for each in history][-room:]) for side in (0, 1))
-        yield "last minute", f"{prefill} prefill"
-        yield "", f"{decode} decode"
+        yield "last minute", Text(f"{prefill} prefill")
+        yield "", Text(f"{decode} decode")
 
 
-def _requests(found: Progress) -> str:
-    failed = f", {found.failed:,} failed" if found.failed else ""
+def _requests(found: Progress) -> Text:
+    text = Text(f"{found.done:,} of {found.total:,} done, ")
+    text.append(f"{found.failed:,} failed", style="red" if found.failed else "")
+    if found.cut:
+        text.append(", ").append(f"{found.cut:,} cut short", style="yellow")
     flight = f", {found.in_flight:,} in flight" if found.in_flight else ""
-    return f"{found.done:,} of {found.total:,} done{failed}{flight}, {found.total - found.done:,} left"
+    return text.append(f"{flight}, {found.total - found.done:,} left")
 
 
 def _amount(found: Progress) -> str:
@@ -150,14 +189,12 @@ def _amount(found: Progress) -> str:
     return f"{found.done:,} of {found.total:,} {found.unit}"
 
 
-def _meter(share: float) -> str:
-    filled = round(min(max(share, 0.0), 1.0) * _METER)
-    return "█" * filled + "░" * (_METER - filled)
+def _meter(share: float, cells: int) -> str:
+    filled = round(min(max(share, 0.0), 1.0) * cells)
+    return "█" * filled + "░" * (cells - filled)
 
 
 def spark(values: Sequence[float]) -> str:
-    """A line of bars, the highest of `values` full."""
-    most = max(values, default=0.0)
-    if most <= 0:
-        return _BARS[0] * len(values)
+    """A line of bars, the highest of `values` full, but where there is next to nothing."""
+    most = max(*values, _FULL_BAR) if values else _FULL_BAR
     return "".join(_BARS[round((len(_BARS) - 1) * max(value, 0.0) / most)] for value in values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
+from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self, TextIO
 
@@ -43,7 +44,8 @@ def choose_view(stream: TextIO, *, quiet: bool, verbose: bool = False) -> View:
 
 
 class LineView:
-    """One line a phase, and one every 30 s: `phase=run done=12 total=40 ...`. Never a carriage return."""
+    """One line a phase, and one every 30 s: `2026-11-29T17:05:20+00:00 t=61.8s phase=run done=12 ...`. No carriage
+    return."""
 
     def __init__(self, stream: TextIO, *, quiet: bool = False, interval: float | None = None) -> None:
         self._stream, self._quiet = stream, quiet
@@ -77,7 +79,8 @@ class LineView:
         self._last = time.monotonic()
         # A log that nobody can read any more (a closed pipe, a full disk) is no reason to lose the run.
         with suppress(OSError):
-            print(f"blendrun t={self._last - self._begun:.1f}s {text}", file=self._stream, flush=True)
+            clock = datetime.now().astimezone().isoformat(timespec="seconds")
+            print(f"blendrun {clock} t={self._last - self._begun:.1f}s {text}", file=self._stream, flush=True)
 
 
 def _figures(event: Progress, tracker: ProgressTracker) -> str:
@@ -94,6 +97,8 @@ def _figures(event: Progress, tracker: ProgressTracker) -> str:
         text += f" kv_used={tracker.stats.kv_used / tracker.stats.pool_tokens:.2f}"
     if (left := tracker.left()) is not None:
         text += f" left_s={left[0]:.0f}-{left[1]:.0f}"
+    elif tracker.expected is not None and tracker.expected.seconds is not None:
+        text += f" planned_s={tracker.expected.seconds:.0f}"
     return text
 
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import platform
 
-from blendrun.report.terminal.duration import span, span_range
+from blendrun.errors import InterruptedRunError
+from blendrun.report.terminal.duration import left_text, span
+from blendrun.report.tracker import RUNNING
 from blendrun.store.status import BatchStatus
 from blendrun.text import printable
 
 _STALE_S = 120.0
+_GOES_ON, _AGAIN = ("cancelled", "failed"), "; run the same command to go on"
 
 
 def alive(status: BatchStatus) -> bool | None:
@@ -43,26 +46,41 @@ def status_lines(status: BatchStatus, now: float) -> list[str]:
     if usage.total_tokens:
         cached = 100 * usage.input_tokens_details.cached_tokens / max(usage.input_tokens, 1)
         lines.append(f"tokens: {usage.input_tokens:,} in ({cached:.0f} % cached), {usage.output_tokens:,} out")
-    if status.in_progress_at is not None and run.exit_code is None:
-        lines.append(f"phase {run.phase} {run.detail}".rstrip() + f", running for {span(now - status.in_progress_at)}")
-    if run.left_seconds is not None and run.exit_code is None:
-        lines[-1] += f", {span_range(*run.left_seconds)} left"
+    if run.exit_code is None:
+        lines += _at_work(status, now)
     for name, path in (("output", status.output_file_id), ("errors", status.error_file_id)):
         if path is not None:
             lines.append(f"{name}: {path}")
     return [printable(line) for line in lines]
 
 
+def _at_work(status: BatchStatus, now: float) -> list[str]:
+    """What a run does, since when, and how long it will take."""
+    run = status.blendrun
+    lasts = "" if run.phase_at is None else f" for {span(now - run.phase_at)}"
+    lines = [f"{run.phase}{lasts}: {run.detail}".removesuffix(": ")]
+    if run.phase in RUNNING:
+        lines.append(f"time left: {left_text(run.left_seconds, run.planned_seconds)}")
+    if status.in_progress_at is not None:
+        lines.append(f"began {span(now - status.in_progress_at)} ago")
+    return lines
+
+
 def _headline(status: BatchStatus, now: float) -> str:
     run = status.blendrun
     age = now - run.updated_at
     if run.exit_code is not None:
-        again = "; the same command goes on" if status.status in ("cancelled", "failed") else ""
-        return f"{status.status}, exit code {run.exit_code}, {span(age)} ago{again}"
+        return f"{_ended(status, run.exit_code)} {span(age)} ago{_AGAIN if status.status in _GOES_ON else ''}"
     living = alive(status)
     if living is False:
-        return f"killed: process {run.pid} is gone, last seen {span(age)} ago; the same command goes on"
+        return f"killed: process {run.pid} is gone, last seen {span(age)} ago{_AGAIN}"
     where = f"process {run.pid} on {run.host}"
     if living is None and age > _STALE_S:
         return f"{status.status} when last seen, {span(age)} ago ({where})"
     return f"{status.status} ({where})"
+
+
+def _ended(status: BatchStatus, code: int) -> str:
+    if status.status != "cancelled":
+        return f"{status.status}, exit code {code},"
+    return "stopped by Ctrl-C" if code == InterruptedRunError.exit_code else "stopped by a signal or its deadline"
