@@ -1,0 +1,44 @@
+"""The text of a prefix: what its requests have in common, told from the first and the last of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import lru_cache
+
+from blendrun.text import cut, printable
+from blendrun.tree.base import PrefixTree
+
+# Characters of a prompt that are compared, and of a prefix that are kept.
+_COMPARED = 1 << 16
+KEPT = 60
+
+
+class PrefixTexts:
+    """Texts of the nodes of a tree. words: the text of a prompt number as its request gives it; empty where nobody
+    knows. What a chat template adds is no part of it.
+    """
+
+    def __init__(self, tree: PrefixTree, words: Callable[[int], str]) -> None:
+        self._tree = tree
+        self._words = lru_cache(maxsize=1024)(lambda number: words(number)[:_COMPARED])
+
+    def of(self, node: int) -> str:
+        """The beginning of a node's own segment, KEPT characters at most, on one line. The root has none."""
+        if node == 0:
+            return ""
+        whole = self._whole(node)
+        begin = len(self._whole(int(self._tree.parent[node])))
+        # Texts part within a word where tokens part before it.
+        while 0 < begin < len(whole) and whole[begin - 1].isalnum() and whole[begin].isalnum():
+            begin -= 1
+        return cut(printable(" ".join(whole[begin : begin + 4 * KEPT].split())), KEPT)
+
+    def _whole(self, node: int) -> str:
+        """From the root to the node's end."""
+        if node == 0:
+            return ""
+        # Neighbours in the tree are sorted, so what the first and the last have in common all have.
+        tree = self._tree
+        ends = tree.prompt[tree.leaf_begin[node]], tree.prompt[tree.leaf_end[node] - 1]
+        return os.path.commonprefix([self._words(int(number)) for number in ends])
