@@ -56,7 +56,7 @@ def report(
     target.check()
     if output.suffix in (".jsonl", ".npz", ".json"):
         raise UsageError(f"the page would replace {output}; give a name that ends in .html with -o")
-    replaced = ", in place of the file that was there" if target.file and output.exists() else ""
+    replaced = "; it replaced the file that was there" if target.file and output.exists() else ""
     make_page(subjects, target)
     sys.stderr.write(f"blendrun: wrote {output} ({output.stat().st_size / 1e6:.1f} MB){replaced}\n")
 

@@ -64,6 +64,8 @@ def _difference(one: Card | None, other: Card | None) -> str:
     if one is None or other is None or one.amount is None or other.amount is None:
         return ""
     more = other.amount - one.amount
+    if not more:
+        return "same"
     if one.points:
         return f"{more:+.1f} points"
     return f"{100 * more / one.amount:+.0f} %" if one.amount else f"{more:+,.4g}"
@@ -99,10 +101,10 @@ def _when(subject: Subject) -> Card | None:
     begun = datetime.fromtimestamp(status.created_at, UTC)
     ended_at = None if status.blendrun.exit_code is None else int(status.blendrun.updated_at)
     if ended_at is None:
-        return Card("started", begun.strftime("%-d %b, %H:%M"), begun.strftime("%Y, UTC"))
+        return Card("started", begun.strftime("%H:%M:%S"), begun.strftime("%-d %B %Y, UTC"))
     ended = datetime.fromtimestamp(ended_at, UTC)
-    until = ended.strftime("to %H:%M:%S UTC" if ended.date() == begun.date() else "to %-d %b, %H:%M:%S UTC")
-    return Card("started", begun.strftime("%-d %b, %H:%M:%S"), until)
+    until = ended.strftime("%H:%M:%S UTC" if ended.date() == begun.date() else "%-d %B, %H:%M:%S UTC")
+    return Card("started", begun.strftime("%H:%M:%S"), f"{begun.strftime('%-d %B %Y')}, ended {until}")
 
 
 def _cost(subject: Subject) -> Card | None:
@@ -175,7 +177,7 @@ def _of_plan(plan: PlanReport) -> list[Card]:
         beside = "file order, engine as it comes"
         found.append(Card("without blendrun", duration(plan.plain_seconds), beside))
     if chosen.cost is not None:
-        found.append(Card("cost", f"{chosen.cost:,.2f}", "at the price given"))
+        found.append(Card("cost", _money(chosen.cost), "at the price given"))
     found += [
         Card("prompt tokens", f"{plan.prompt_tokens:,}", f"{shared:.0f} % shared with other requests"),
         Card("answer tokens", f"{plan.output_tokens:,.0f}", "expected"),

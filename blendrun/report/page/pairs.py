@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blendrun.report.page.facts import Facts
 
@@ -30,4 +30,12 @@ def side_by_side(subjects: Sequence[Facts]) -> list[Answers]:
             others = before.answers if before is not None else ()
             why = before.why if before is not None else sample.why
             found[key] = Answers(sample.custom_id, why, sample.prompt, (*others, mine))
-    return list(found.values())
+    return [_told_once(each) for each in found.values()]
+
+
+def _told_once(pair: Answers) -> Answers:
+    """Answers that are alike need no second reading."""
+    told = {(text, failed) for _, text, failed in pair.answers}
+    if len(pair.answers) < 2 or len(told) > 1:
+        return pair
+    return replace(pair, answers=(("the same answer in all runs", *told.pop()),))

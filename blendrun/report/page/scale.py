@@ -15,11 +15,14 @@ _UNCALIBRATED = ("model", "prior")
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """ratio: measured seconds over predicted ones, of the order that ran. predicted: seconds of the whole job."""
+    """ratio: measured seconds over predicted ones, of the order that ran. predicted: seconds of the whole job. times,
+    rest: what they rest on, a word (`PlanReport.times`) and a sentence; empty where nobody said.
+    """
 
     ratio: float
     predicted: float
     times: str = ""
+    rest: str = ""
 
     @property
     def right(self) -> bool:
@@ -40,7 +43,7 @@ class Scale:
         if self.times in _UNCALIBRATED:
             mend = "uncalibrated, they rest on published rates; `blendrun calibrate` measures this machine"
         else:
-            mend = f"they rest on: {self.times}" if self.times else ""
+            mend = f"they were {self.rest}" if self.rest else ""
         return f"Predictions were {self.shown} too {side}" + (f" ({mend})" if mend else "")
 
 
@@ -54,7 +57,8 @@ def scale_of(subject: Subject) -> Scale | None:
     whole = summary.status == "completed" and subject.requests is not None and subject.requests.invocations == 1
     if not predicted or predicted <= 0 or not whole:
         return None
-    return Scale(seconds / predicted, predicted, subject.plan.times if subject.plan else "")
+    kind = subject.plan.times if subject.plan is not None else ""
+    return Scale(seconds / predicted, predicted, kind, summary.plan.times)
 
 
 def stretched(subject: Subject) -> float:

@@ -38,8 +38,8 @@ class Subject:
     """One column of the page. A plan alone has neither summary nor steps; a run that was not planned has no plan.
 
     summary: null while a run works, or where it was killed: then `status` says how far it came. samples: a few requests
-    with their answers. unkept: answers that do not keep their form, the first of them: (custom_id, reason). price: of an
-    hour of one GPU, or of the machine; None where nobody said.
+    with their answers. unkept: answers that do not keep their form, the first of them: (custom_id, reason). price: of
+    an hour of one GPU, or of the machine; None where nobody said.
     """
 
     name: str

@@ -69,8 +69,8 @@ def _cut(subject: Subject) -> Trouble | None:
         return None
     named = subject.requests.cut_first if subject.requests is not None else ()
     sentence = (
-        f"{count:,} of {counted(subject).answered:,} answers ended at their limit of tokens (max_tokens, or the end of the "
-        'context) and say so: finish_reason "length".'
+        f"{count:,} of {plural(counted(subject).answered, 'answer')} ended at the limit of tokens (max_tokens, or the "
+        'end of the context): finish_reason "length". With more room they would have gone on.'
     )
     names = tuple(each.custom_id for each in named)
     return Trouble("cut", "What was cut short", "warn", sentence, names=names, more=count - len(names))

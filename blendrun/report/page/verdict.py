@@ -131,7 +131,7 @@ def _tail(subject: Subject) -> str:
 def _planned(plan: PlanReport) -> str:
     chosen = next((row for row in plan.orders if row.chosen), None)
     fails = f", {will_fail(plan):,} of {plural(plan.lines, 'line')} will fail" if will_fail(plan) else ""
-    time = "" if chosen is None else f", {duration(chosen.predicted_seconds)} on {plan.hardware.gpus} x "
+    time = "" if chosen is None else f", about {duration(chosen.predicted_seconds)} on {plan.hardware.gpus} x "
     return f"{plural(plan.requests, 'request')} planned{fails}{time}{plan.hardware.name if time else ''}"
 
 

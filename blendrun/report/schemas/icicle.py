@@ -48,8 +48,8 @@ def icicle(
     demand: Demand,
     machine: Machine,
     name: Callable[[int], str],
-    words: Callable[[int], str] = lambda _: "",
     limit: int = _NODES,
+    words: Callable[[int], str] = lambda _: "",
 ) -> tuple[IcicleNode, ...]:
     """At most about `limit` nodes and as many merged ones, parents before children. name, words: of a prompt number,
     what it is called and its text.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import lru_cache
 
@@ -12,6 +11,7 @@ from blendrun.tree.base import PrefixTree
 # Characters of a prompt that are compared, and of a prefix that are kept.
 _COMPARED = 1 << 16
 KEPT = 60
+_SHORT, _WORDS = 16, 3
 
 
 class PrefixTexts:
@@ -32,7 +32,11 @@ class PrefixTexts:
         # Texts part within a word where tokens part before it.
         while 0 < begin < len(whole) and whole[begin - 1].isalnum() and whole[begin].isalnum():
             begin -= 1
-        return cut(printable(" ".join(whole[begin : begin + 4 * KEPT].split())), KEPT)
+        own = " ".join(whole[begin : begin + 4 * KEPT].split())
+        if begin and 0 < len(own) < _SHORT:
+            # A word alone says little: with what stands before it.
+            own = f"… {' '.join(whole[max(begin - 2 * _SHORT, 0) : begin].split()[-_WORDS:])} {own}"
+        return cut(printable(own), KEPT)
 
     def _whole(self, node: int) -> str:
         """From the root to the node's end."""
@@ -41,4 +45,16 @@ class PrefixTexts:
         # Neighbours in the tree are sorted, so what the first and the last have in common all have.
         tree = self._tree
         ends = tree.prompt[tree.leaf_begin[node]], tree.prompt[tree.leaf_end[node] - 1]
-        return os.path.commonprefix([self._words(int(number)) for number in ends])
+        return _in_common(*(self._words(int(number)) for number in ends))
+
+
+def _in_common(one: str, other: str) -> str:
+    """What both texts begin with."""
+    least, most = 0, min(len(one), len(other))
+    while least < most:
+        middle = (least + most + 1) // 2
+        if one[least:middle] == other[least:middle]:
+            least = middle
+        else:
+            most = middle - 1
+    return one[:least]

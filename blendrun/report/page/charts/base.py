@@ -35,6 +35,7 @@ _CONFIG: dict[str, Any] = {
         "labelFontSize": _SIZE,
         "titleFontSize": _SIZE,
     },
+    "axisY": {"labelLimit": 340},
     "legend": {
         "labelColor": "var(--ink)",
         "titleColor": "var(--muted)",

@@ -18,7 +18,7 @@ def bounds_of(subjects: Sequence[Subject]) -> Bounds:
     """Nothing is shared by one alone, but that what is drawn over each other has the same scale."""
     return Bounds(
         seconds=_most(series.seconds * factor for series, factor in _series(subjects)),
-        rate=_most(_rate(subject) for subject in subjects),
+        rate=1.05 * _most(_rate(subject) for subject in subjects),
         running=_most(
             running
             for subject in subjects

@@ -10,6 +10,7 @@ from blendrun.report.page.requests import Dot, Requests
 from blendrun.report.page.subject import Subject
 from blendrun.text import plural
 
+_EXPECTED, _REAL = "expected tokens", "real tokens"
 _ENDS = ("ended by itself", "cut at its limit")
 
 
@@ -72,8 +73,8 @@ def _dots(dots: Sequence[Dot], scale: dict[str, Any]) -> dict[str, Any]:
         "data": {"values": values},
         "mark": {"type": "point", "size": size, "filled": False, "strokeWidth": 1.6, "opacity": 0.75},
         "encoding": {
-            "x": quantity("x", "expected tokens", scale=scale, axis=_axis()),
-            "y": quantity("y", "real tokens", scale=scale, axis=_axis()),
+            "x": quantity("x", _EXPECTED, scale=scale, axis=_axis()),
+            "y": quantity("y", _REAL, scale=scale, axis=_axis()),
             "color": {"field": "end", "type": "nominal", "title": None, "scale": colours},
             "shape": {
                 "field": "end",
@@ -108,9 +109,9 @@ def _cells(cells: Sequence[tuple[int, int, int]], scale: dict[str, Any]) -> dict
         "data": {"values": values},
         "mark": {"type": "rect", "color": HEAT, "clip": True},
         "encoding": {
-            "x": quantity("x", "expected tokens", scale=scale, axis=_axis()),
+            "x": quantity("x", _EXPECTED, scale=scale, axis=_axis()),
             "x2": {"field": "x2"},
-            "y": quantity("y", "real tokens", scale=scale, axis=_axis()),
+            "y": quantity("y", _REAL, scale=scale, axis=_axis()),
             "y2": {"field": "y2"},
             "opacity": strength("answers"),
             "tooltip": [
@@ -127,7 +128,10 @@ def _band(low: float, high: float, scale: dict[str, Any]) -> list[dict[str, Any]
     layers = []
     for factor, width in ((0.5, 1.0), (1.0, 1.6), (2.0, 1.0)):
         ends = [{"x": x, "y": x * factor} for x in (max(low, low / factor), min(high, high / factor))]
-        encoding = {axis: quantity(axis, None, scale=scale, axis=_axis()) for axis in ("x", "y")}
+        encoding = {
+            "x": quantity("x", _EXPECTED, scale=scale, axis=_axis()),
+            "y": quantity("y", _REAL, scale=scale, axis=_axis()),
+        }
         dash = [1, 0] if factor == 1.0 else [4, 3]
         mark = {"type": "line", "color": PLANNED, "strokeDash": dash, "strokeWidth": width, "opacity": 0.7}
         layers.append({"data": {"values": ends}, "mark": mark, "encoding": encoding})

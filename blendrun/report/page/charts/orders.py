@@ -69,9 +69,10 @@ def finding_of(bars: list[Bar]) -> str:
     if plain is not None:
         alike = abs(plain.seconds / first.seconds - 1) < _ALIKE
         found += f"; {PLAIN}, {would} {'as long' if alike else f'about {duration(plain.seconds)}'}"
-    elif best is not None:
-        found += f"; {best.name} {would} about {duration(best.seconds)}"
-    if best is not None and best.seconds < first.seconds * (1 - _ALIKE):
+    faster = best is not None and best.seconds < first.seconds * (1 - _ALIKE)
+    if plain is None and best is not None and not faster:
+        found += f"; {best.name}, {would} about {duration(best.seconds)}"
+    if best is not None and faster:
         found += f"; {best.name} is predicted faster: {duration(best.seconds)}"
     return found
 
@@ -107,8 +108,8 @@ def _bars(bars: list[Bar], bounds: Bounds) -> dict[str, Any]:
         "data": {"values": values},
         "mark": {"type": "bar", "height": {"band": 0.72}},
         "encoding": {
-            "x": quantity("seconds", "seconds", scale=bounds.domain("compared")),
-            "y": {"field": "name", "type": "nominal", "title": None, "sort": order, "axis": {"labelLimit": 230}},
+            "x": quantity("seconds", "seconds", axis={"tickCount": 8}, scale=bounds.domain("compared")),
+            "y": {"field": "name", "type": "nominal", "title": None, "sort": order},
             "color": {"field": "kind", "type": "nominal", "title": None, "scale": scale},
             "tooltip": [
                 {"field": "name", "title": "order"},
@@ -125,6 +126,8 @@ def _rule(bound: float) -> dict[str, Any]:
         "mark": {"type": "rule", "color": "var(--ink)", "strokeDash": [4, 3]},
         "encoding": {
             "x": {"field": "seconds", "type": "quantitative"},
-            "tooltip": [{"field": "seconds", "title": "bound: least time for this work, all overlapped", "format": ",.2f"}],
+            "tooltip": [
+                {"field": "seconds", "title": "bound: least time for this work, all overlapped", "format": ",.2f"}
+            ],
         },
     }

@@ -55,18 +55,18 @@ def occupancy_of_both(one: Subject, other: Subject, bounds: Bounds) -> Chart | N
 
 def finding_of(shown: Series, pool: int | None, *, planned: bool) -> str:
     """How full the pool was at most, and what came from the cache in the end."""
-    begin = "As planned: the" if planned else "The"
+    begin, be, came = ("The plan: the", "is", "come") if planned else ("The", "was", "came")
     shares = _shares(shown, pool, 1.0)
     hit = shares[-1][2]
-    cached = "" if hit is None else f"{100 * hit:.0f} % of the prompt tokens came from the cache"
+    cached = "" if hit is None else f"{100 * hit:.0f} % of the prompt tokens {came} from the cache"
     used = [each for _, each, _ in shares if each is not None]
     if not used:
-        return cached or "Nothing was read"
+        return cached or "Nothing is read"
     full = sum(each >= _FULL for each in used) / len(used)
     if full > 0:
-        filled = f"{begin} KV pool was full for {100 * full:.0f} % of the time"
+        filled = f"{begin} KV pool {be} full for {100 * full:.0f} % of the time"
     else:
-        filled = f"{begin} KV pool was never more than {_at_most(max(used))} full"
+        filled = f"{begin} KV pool {be} never more than {_at_most(max(used))} full"
     return f"{filled}; {cached}" if cached else filled
 
 

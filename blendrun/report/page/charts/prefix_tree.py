@@ -71,8 +71,9 @@ def finding_of(plan: PlanReport) -> str:
     if heaviest is None or heaviest.saved_tokens <= 0:
         return f"{plural(plan.requests, 'request')} share nothing"
     share = 100 * plan.shared_tokens / max(plan.prompt_tokens, 1)
-    what = f"{printable(name_of(heaviest))}, {plural(round(heaviest.segment_tokens), 'token')}, {heaviest.requests:,} requests"
-    return f"Sharing saves {share:.0f} % of the prompt tokens; the heaviest prefix: {what}"
+    size = f"{plural(round(heaviest.segment_tokens), 'token')}, {plural(heaviest.requests, 'request')}"
+    name = printable(name_of(heaviest))
+    return f"Sharing saves {share:.0f} % of the prompt tokens; the heaviest prefix: {name}, {size}"
 
 
 def saved_extents(nodes: Sequence[IcicleNode]) -> list[tuple[int, int]]:
@@ -156,7 +157,7 @@ def _blocks(levels: int) -> dict[str, Any]:
     )
     density = quantity(
         "density",
-        "long answers (memory, below 1) to long prompts (compute)",
+        "density: long answers to long prompts",
         scale={"type": "log", "range": _COLOURS, "domain": [_THINNEST, 1, _DENSEST], "interpolate": "rgb"},
         legend={"gradientLength": 220, "values": [1 / 32, 1 / 4, 1, 4, 32], "format": ".2~g"},
     )

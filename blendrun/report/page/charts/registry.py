@@ -41,8 +41,8 @@ class Section:
 SECTIONS = (
     Section(
         "Orders compared",
-        "Seconds of the whole job by the cost model, and what this run took. Dashed: the bound, the least time in which "
-        "this work could be done if nothing ever waited.",
+        "Seconds of the whole job by the cost model; of a run, what it took. Dashed: the bound, the least time in "
+        "which this work could be done if nothing ever waited.",
         orders,
     ),
     Section(
@@ -64,9 +64,14 @@ SECTIONS = (
     ),
     Section(
         "Prefix tree",
-        "A block is a prefix, as wide as the requests that share it or as the tokens it saves; what hangs below shares it.",
+        "A block is a prefix, as wide as the requests that share it or as the tokens it saves; what hangs below "
+        "shares it.",
         icicle,
         _first,
     ),
-    Section("Lengths of answers", "A run that knows them plans better; on the solid line it knew.", lengths),
+    Section(
+        "Lengths of answers",
+        "On the solid line an answer was as long as expected. The better lengths are known, the better the plan.",
+        lengths,
+    ),
 )

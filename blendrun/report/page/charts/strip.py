@@ -23,7 +23,6 @@ def strip(subject: Subject, bounds: Bounds) -> Chart | None:
         for place, running in enumerate(group.running)
         if running > 0
     ]
-    rows_axis = {"labelLimit": 260, "labelOverlap": False}
     spec = {
         "data": {"values": values},
         "params": [ZOOM],
@@ -31,7 +30,7 @@ def strip(subject: Subject, bounds: Bounds) -> Chart | None:
         "encoding": {
             "x": quantity("t", "seconds", axis={"grid": False, "tickCount": 8}, scale=bounds.domain("seconds")),
             "x2": {"field": "t2"},
-            "y": {"field": "group", "type": "nominal", "title": None, "sort": {"field": "rank"}, "axis": rows_axis},
+            "y": {"field": "group", "type": "nominal", "title": None, "sort": {"field": "rank"}},
             "opacity": strength("requests running", bounds.running),
             "tooltip": [
                 {"field": "group", "title": "prefix"},

@@ -43,7 +43,9 @@ def timeline(subject: Subject, bounds: Bounds) -> Chart | None:
     if tail is not None:
         layers += _mark(tail)
     finding = finding_of(shown, tail, planned=series is None)
-    note = f"The plan is drawn {factor:.1f} times as long as it was, as long as the run" if _drawn(factor, beside) else ""
+    note = ""
+    if beside and factor != 1.0:
+        note = f"The plan is drawn {factor:.2g} times as long as it was, to be as long as the run"
     heads = ("from second", "prefill tokens/s", "decode tokens/s")
     rows = tuple(
         (number(start), number(prefill), number(decode))
@@ -84,20 +86,22 @@ def timeline_of_both(one: Subject, other: Subject, bounds: Bounds) -> Chart | No
 
 def finding_of(shown: Series, tail: Tail | None, *, planned: bool) -> str:
     """The most that there is to say: a tail, a run without answers, or when prompts were done."""
-    begin = "As planned: " if planned else ""
+    begin, be = ("The plan: ", "are") if planned else ("", "were")
     if tail is not None:
         part = f"{100 * tail.share:.0f} % of the run"
         return f"{part[0].upper()}{part[1:]} was its tail: {tail.words} for the last {duration(tail.seconds)}"
     total, decoded = sum(shown.prefill), sum(shown.decode)
     whole = duration(shown.seconds)
     if not total and not decoded:
-        return f"{begin}nothing was computed in {whole}"
-    if not decoded:
-        return f"{begin}all {whole} went into reading prompts; nothing was decoded"
-    if not total:
-        return f"{begin}all {whole} went into answers; every prompt came from the cache"
-    until = _when_done(shown.prefill) * shown.seconds
-    return f"{begin}nearly all prompts were read in the first {duration(until)} of {whole}"
+        found = f"nothing is computed in {whole}"
+    elif not decoded:
+        found = f"all {whole} for prompts, none for answers"
+    elif not total:
+        found = f"all {whole} for answers, none for prompts"
+    else:
+        until = _when_done(shown.prefill) * shown.seconds
+        found = f"nearly all prompts {be} read in the first {duration(until)} of {whole}"
+    return f"{begin}{found}" if planned else f"{found[0].upper()}{found[1:]}"
 
 
 def finding_of_both(one: tuple[str, float], other: tuple[str, float]) -> str:
@@ -116,10 +120,6 @@ def spans(series: Series, factor: float = 1.0) -> list[tuple[float, float]]:
     """Begin and end of each bucket in seconds. factor: that they are stretched by."""
     width = series.seconds * factor / len(series.prefill)
     return [(round(place * width, 4), round((place + 1) * width, 4)) for place in range(len(series.prefill))]
-
-
-def _drawn(factor: float, beside: list[str]) -> bool:
-    return bool(beside) and factor != 1.0
 
 
 def _when_done(rates: tuple[float, ...]) -> float:
