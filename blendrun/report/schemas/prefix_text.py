@@ -12,6 +12,7 @@ from blendrun.tree.base import PrefixTree
 _COMPARED = 1 << 16
 KEPT = 60
 _SHORT, _WORDS = 16, 3
+_LONGEST_WORD = 24
 
 
 class PrefixTexts:
@@ -29,9 +30,6 @@ class PrefixTexts:
             return ""
         whole = self._whole(node)
         begin = len(self._whole(int(self._tree.parent[node])))
-        # Texts part within a word where tokens part before it.
-        while 0 < begin < len(whole) and whole[begin - 1].isalnum() and whole[begin].isalnum():
-            begin -= 1
         own = " ".join(whole[begin : begin + 4 * KEPT].split())
         if begin and 0 < len(own) < _SHORT:
             # A word alone says little: with what stands before it.
@@ -49,7 +47,7 @@ class PrefixTexts:
 
 
 def _in_common(one: str, other: str) -> str:
-    """What both texts begin with."""
+    """What both texts begin with, up to the last whole word: texts part within words where tokens part before them."""
     least, most = 0, min(len(one), len(other))
     while least < most:
         middle = (least + most + 1) // 2
@@ -57,4 +55,10 @@ def _in_common(one: str, other: str) -> str:
             least = middle
         else:
             most = middle - 1
-    return one[:least]
+    end = least
+    if not any(least < len(text) and text[least].isalnum() for text in (one, other)):
+        return one[:least]
+    # Where words have no spaces between them, there is none to go back to.
+    while end > max(least - _LONGEST_WORD, 0) and one[end - 1].isalnum():
+        end -= 1
+    return one[: end if end == 0 or not one[end - 1].isalnum() else least]
