@@ -2,8 +2,8 @@
 
     python scripts/bench/page.py [--requests 1000000] [--out page]
 
-The plan is a real one, of a made workload; records and steps are made up in the form that a run leaves. Opening needs
-Chromium and playwright; without them only the first two are told.
+The plan is a real one, of a made workload; input, journal, records and steps are made up in the form that a run leaves.
+Opening needs Chromium and playwright; without them only the first two are told.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import orjson
 
 from blendrun.store import manifest as manifests
 from blendrun.store.folder import StateFolder
+from blendrun.store.journal import HEADER
 from blendrun.store.manifest import Manifest
 from blendrun.store.records import RequestRecord
 
@@ -39,6 +40,7 @@ def main() -> None:
     state.path.mkdir(exist_ok=True)
     write_plan(state, asked.out / "trace.jsonl", asked.requests)
     write_run(state, asked.requests)
+    write_lines(asked.out / "jobs.jsonl", state, asked.requests)
     page = asked.out / "report.html"
     begun = time.monotonic()
     subprocess.run([BLENDRUN, "report", str(state.output), "-o", str(page)], check=True)
@@ -65,7 +67,10 @@ def write_run(state: StateFolder, requests: int) -> None:
     nodes = orjson.loads(state.plan.read_bytes())["icicle"][0]["end"]
     lengths = np.maximum(rng.lognormal(5, 1, requests), 1).astype(int).tolist()
     manifests.write(
-        state.manifest, Manifest(1, {}, ("jobs.jsonl",), "fingerprint", None, MODEL, "identity", "sglang", {})
+        state.manifest,
+        Manifest(
+            1, {}, (str(state.output.with_name("jobs.jsonl")),), "fingerprint", None, MODEL, "identity", "sglang", {}
+        ),
     )
     encoder = msgspec.json.Encoder()
     with state.records.open("wb") as file:
@@ -82,7 +87,7 @@ def write_run(state: StateFolder, requests: int) -> None:
                 prompt=400,
                 cached=100,
                 output=lengths[place],
-                finish=("stop",),
+                finish=("length",) if place % 10 == 9 else ("stop",),
                 error=None,
                 submitted=place / 200,
                 ended=place / 200 + lengths[place] / 40,
@@ -100,6 +105,20 @@ def write_run(state: StateFolder, requests: int) -> None:
         for number in range(requests * 3 // 10):
             line = {"step": number, "time": number / 60, "seconds": 1 / 61, "budget": None, "mode": "mixed", **step}
             file.write(orjson.dumps(line) + b"\n")
+
+
+def write_lines(jobs: Path, state: StateFolder, requests: int) -> None:
+    """The input and the journal, which the samples are looked for in: about 400 and 600 bytes a line."""
+    question = "What does the harbour master write down in the evening, and whom does he tell of it? " * 3
+    with jobs.open("wb") as asked, state.journal.open("wb") as told:
+        told.write(HEADER)
+        for place in range(requests):
+            name = f"request {place}"
+            body = {"messages": [{"role": "user", "content": f"{question}{place}"}]}
+            asked.write(orjson.dumps({"custom_id": name, "url": "/v1/chat/completions", "body": body}) + b"\n")
+            answer = {"choices": [{"message": {"content": f"{question}{question}{place}"}}]}
+            line = {"id": "batch_req_0", "custom_id": name, "response": {"body": answer}, "error": None}
+            told.write(b"00000000 {}\t" + orjson.dumps(line) + b"\n")
 
 
 def opened(page: Path, browser: str) -> float:
