@@ -44,7 +44,7 @@ def comparison(subjects: Sequence[Subject]) -> tuple[tuple[str, ...], ...]:
     """
     if len(subjects) < 2:
         return ()
-    found = [{card.name: card for card in cards(subject)} for subject in subjects]
+    found = [{card.name: card for card in _compared(subject)} for subject in subjects]
     names = dict.fromkeys(name for each in found for name in each)
     rows = []
     for name in names:
@@ -67,8 +67,18 @@ def _difference(one: Card | None, other: Card | None) -> str:
     if not more:
         return "same"
     if one.points:
-        return f"{more:+.1f} points"
-    return f"{100 * more / one.amount:+.0f} %" if one.amount else f"{more:+,.4g}"
+        return _signed(f"{more:+.1f} points")
+    return _signed(f"{100 * more / one.amount:+.0f} %" if one.amount else f"{more:+,.4g}")
+
+
+def _signed(text: str) -> str:
+    return text.replace("-", "\u2212")
+
+
+def _compared(subject: Subject) -> list[Card]:
+    """The cards, and the time that counts between two runs: without the load, which other work may have slowed."""
+    run = subject.run_seconds
+    return [*([Card("answering", duration(run), amount=run)] if run is not None else []), *cards(subject)]
 
 
 def _answered(subject: Subject) -> Card:

@@ -16,7 +16,7 @@ _BINS = 120
 _GROUPS = 10
 _REST = "all others"
 # Characters of a prefix that name it.
-_LONGEST_NAME = 30
+_LONGEST_NAME = 24
 
 
 @dataclass(frozen=True, slots=True)

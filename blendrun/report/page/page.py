@@ -74,7 +74,8 @@ def page_html(subjects: Sequence[Subject]) -> str:
 def _charts(section: Section, subjects: Sequence[Subject], bounds: Bounds) -> Iterator[tuple[str, Chart | None]]:
     """A picture for each subject, with its name; of two runs of one job, one picture where both lie over each other."""
     if section.both is not None and two_of_one_job(subjects):
-        chart = section.both(*subjects, bounds)
+        one, other = subjects
+        chart = section.both(one, other, bounds)
         if chart is not None:
             yield "", chart
             return

@@ -23,7 +23,7 @@ from blendrun.store.manifest import Manifest
 from blendrun.text import cut, printable
 
 # Characters of a prompt and of an answer that are shown; a prompt's end is shown, too: the question stands there.
-_PROMPT, _ANSWER = 600, 900
+_PROMPT, _ANSWER = 600, 500
 _PROMPT_END = 300
 # Where a name stands in several places of a file, so many are looked at.
 _TRIES = 50

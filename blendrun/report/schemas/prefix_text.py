@@ -11,7 +11,7 @@ from blendrun.tree.base import PrefixTree
 # Characters of a prompt that are compared, and of a prefix that are kept.
 _COMPARED = 1 << 16
 KEPT = 60
-_SHORT, _WORDS = 16, 3
+_SHORT, _WORDS, _LITTLE = 16, 3, 12
 _LONGEST_WORD = 24
 
 
@@ -30,6 +30,9 @@ class PrefixTexts:
             return ""
         whole = self._whole(node)
         begin = len(self._whole(int(self._tree.parent[node])))
+        if begin < len(whole) and begin <= _LITTLE:
+            # A few words that all begin with are no name for what is above, and belong to this one's.
+            begin = 0
         own = " ".join(whole[begin : begin + 4 * KEPT].split())
         if begin and 0 < len(own) < _SHORT:
             # A word alone says little: with what stands before it.

@@ -59,7 +59,7 @@ def timeline_of_both(one: Subject, other: Subject, bounds: Bounds) -> Chart | No
     if one.series is None or other.series is None:
         return None
     names = [one.name, other.name]
-    values = [
+    values: list[dict[str, Any]] = [
         {"t": start, "rate": prefill + decode, "run": name}
         for name, series in zip(names, (one.series, other.series), strict=True)
         for (start, _), prefill, decode in zip(spans(series), series.prefill, series.decode, strict=True)
