@@ -99,11 +99,11 @@ def test_two_runs_of_one_job_lie_over_each_other(tmp_path: Path) -> None:
 
 def test_lines_that_will_fail_are_said_first_and_unfolded() -> None:
     why = "3 prompts leave no room for an answer in the context of 8,192 tokens (first: jobs.jsonl, line 1)"
-    plan = replace(small_plan(), left_out=3, warnings=(why,))
+    plan = replace(small_plan(), left_out=3, warnings=(why, "2 answers will probably be cut"))
     outline = Outline(page_html([plan_subject(plan, "jobs.jsonl")]))
     assert "3 of 60 lines will fail" in outline.words
     assert outline.words.index(why) < outline.words.index("Chosen: ")
-    assert outline.ids.index("willfail") < outline.ids.index("orders")
+    assert outline.ids.index("willfail") < outline.ids.index("maygowrong") < outline.ids.index("orders")
 
 
 def test_runs_and_plans_stand_side_by_side(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from blendrun.report.page.verdict import counted, cut_short, will_fail
 from blendrun.text import plural
 
 # Sentences of a plan about lines that a run answers with an error line.
-_FAILING = re.compile(r"error line|no room for an answer|have no token|cannot be rendered|will fail")
+_FAILING = re.compile(r"no request|no room for an answer|over the context|no token|cannot be rendered|earlier one has")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Trouble:
 
 def troubles(subject: Subject) -> list[Trouble]:
     """Of one subject, the worst first."""
-    found = (_will_fail(subject), _failed(subject), _unkept(subject), _cut(subject))
+    found = (_will_fail(subject), _may_go_wrong(subject), _failed(subject), _unkept(subject), _cut(subject))
     return [each for each in found if each is not None]
 
 
@@ -95,15 +95,23 @@ def _will_fail(subject: Subject) -> Trouble | None:
         return None
     said = tuple((each,) for each in plan.warnings if _FAILING.search(each))
     sentence = f"{will_fail(plan):,} of {plan.lines:,} lines cannot be answered; a run gives them an error line each."
-    lists = (List("Lines that will fail", ("why",), said),) if said else ()
+    lists = (List("", ("why",), said),) if said else ()
     return Trouble("willfail", "What will fail", "bad", sentence, lists)
 
 
+def _may_go_wrong(subject: Subject) -> Trouble | None:
+    """What else a plan warns of."""
+    plan = subject.plan
+    if subject.ran or plan is None:
+        return None
+    said = tuple((each,) for each in plan.warnings if not _FAILING.search(each))
+    return Trouble("maygowrong", "What may go wrong", "warn", "", (List("", ("warning",), said),)) if said else None
+
+
 def other_notes(subject: Subject) -> tuple[str, ...]:
-    """Notes of the run and warnings of the plan that are said nowhere else on the page."""
+    """Notes of the run, and warnings of its plan, that are said nowhere else on the page."""
+    if not subject.ran:
+        return ()
     noted = subject.summary.notes if subject.summary is not None else ()
-    warned = subject.plan.warnings if subject.plan is not None else ()
-    why = subject.plan.why if subject.plan is not None else ""
-    failing = not subject.ran
-    kept = [each for each in warned if not (failing and _FAILING.search(each))]
-    return tuple(dict.fromkeys(each for each in (*noted, *kept) if each != why))
+    warned, why = (subject.plan.warnings, subject.plan.why) if subject.plan is not None else ((), "")
+    return tuple(dict.fromkeys(each for each in (*noted, *warned) if each != why))
