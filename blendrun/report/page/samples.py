@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import mmap
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -25,8 +23,9 @@ from blendrun.text import cut, printable
 # Characters of a prompt and of an answer that are shown; a prompt's end is shown, too: the question stands there.
 _PROMPT, _ANSWER = 600, 500
 _PROMPT_END = 300
-# Where a name stands in several places of a file, so many are looked at.
-_TRIES = 50
+# What lines have between a field and its value, as this program and as others write JSON.
+_SPACINGS = (":", ": ")
+_BLOCK = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +70,31 @@ def wishes(requests: Requests) -> list[Wish]:
 
 def read_samples(wanted: Sequence[Wish], state: StateFolder, manifest: Manifest) -> tuple[Sample, ...]:
     """In the order of `wanted`; those of which nothing is found are left out. What cannot be read is not found."""
-    with ExitStack() as stack:
-        inputs = [file for path in _inputs(state, manifest) if (file := _mapped(path, stack)) is not None]
-        journal = _mapped(state.journal, stack)
-        found = []
-        for wish in wanted:
-            prompt = next((turns for file in inputs if (turns := _prompt(file, wish.custom_id))), ())
-            answer, failed = _answer(journal, wish.custom_id) if journal is not None else ("", False)
-            if prompt or answer:
-                found.append(Sample(wish.custom_id, wish.number, wish.why, prompt, answer, failed))
-        return tuple(found)
+    names = [wish.custom_id for wish in wanted]
+    prompts: dict[str, tuple[tuple[str, str], ...]] = {}
+    for path in _inputs(state, manifest):
+        missing = [name for name in names if name not in prompts]
+        for name, line in _lines_with(path, missing, _SPACINGS):
+            if name not in prompts and (turns := _prompt(line, name)):
+                prompts[name] = turns
+            if len(prompts) == len(names):
+                break
+    answers: dict[str, tuple[str, bool]] = {}
+    # What failed once may have been answered later: the last one counts.
+    for name, line in _lines_with(state.journal, names, _SPACINGS[:1]):
+        if (answer := _answer(line, name)) is not None:
+            answers[name] = answer
+    return tuple(
+        Sample(
+            wish.custom_id,
+            wish.number,
+            wish.why,
+            prompts.get(wish.custom_id, ()),
+            *answers.get(wish.custom_id, ("", False)),
+        )
+        for wish in wanted
+        if wish.custom_id in prompts or wish.custom_id in answers
+    )
 
 
 def _inputs(state: StateFolder, manifest: Manifest) -> list[Path]:
@@ -89,52 +103,54 @@ def _inputs(state: StateFolder, manifest: Manifest) -> list[Path]:
     return [*spooled, *(Path(name) for name in manifest.inputs)]
 
 
-def _mapped(path: Path, stack: ExitStack) -> mmap.mmap | None:
-    """A file's bytes; None where there are none, or they are packed."""
-    with suppress(OSError, ValueError), path.open("rb") as file:
-        if packing(file.read(HEAD_BYTES)) is not None:
-            return None
-        return stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    return None
+def _prompt(line: bytes, custom_id: str) -> tuple[tuple[str, str], ...]:
+    """Of a line of the input; nothing where it is another's, or no request."""
+    try:
+        request = parse_line(line, "/v1/chat/completions", rules=FOR_PLANNING)
+    except (LineError, RecursionError):
+        return ()
+    if request.custom_id != custom_id:
+        return ()
+    turns = [(role, text) for role, text in prompt_turns(request.endpoint, request.body) if text]
+    return tuple((role, _middle_left_out(text, len(turns))) for role, text in turns)
 
 
-def _prompt(file: mmap.mmap, custom_id: str) -> tuple[tuple[str, str], ...]:
-    for line in _lines_with(file, custom_id):
-        try:
-            request = parse_line(line, "/v1/chat/completions", rules=FOR_PLANNING)
-        except (LineError, RecursionError):
-            continue
-        if request.custom_id == custom_id:
-            turns = [(role, text) for role, text in prompt_turns(request.endpoint, request.body) if text]
-            return tuple((role, _middle_left_out(text, len(turns))) for role, text in turns)
-    return ()
-
-
-def _answer(journal: mmap.mmap, custom_id: str) -> tuple[str, bool]:
-    """The last one: what failed once may have been answered later."""
-    text, failed = "", False
-    for line in _lines_with(journal, custom_id):
+def _answer(line: bytes, custom_id: str) -> tuple[str, bool] | None:
+    """Of a line of the journal, and whether it is an error; None where it is another's, or damaged."""
+    try:
         # A record: checksum, meta data, tab, answer.
-        record: Any = None
-        with suppress(orjson.JSONDecodeError):
-            record = orjson.loads(line.partition(b"\t")[2])
-        if isinstance(record, dict) and record.get("custom_id") == custom_id:
-            text, failed = answer_text(record), isinstance(record.get("error"), dict)
-    return printable(cut(text, _ANSWER), lines=True), failed
+        record = orjson.loads(line.partition(b"\t")[2])
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(record, dict) or record.get("custom_id") != custom_id:
+        return None
+    return printable(cut(answer_text(record), _ANSWER), lines=True), isinstance(record.get("error"), dict)
 
 
-def _lines_with(file: mmap.mmap, custom_id: str) -> Iterator[bytes]:
-    """Lines that hold the name as a JSON text, however that writes it."""
-    forms = {json.dumps(custom_id).encode(), json.dumps(custom_id, ensure_ascii=False).encode(errors="replace")}
-    for form in forms:
-        place = -1
-        for _ in range(_TRIES):
-            if (place := file.find(form, place + 1)) < 0:
-                break
-            begin = file.rfind(b"\n", 0, place) + 1
-            end = file.find(b"\n", place)
-            place = end if end >= 0 else len(file)
-            yield file[begin:place]
+def _lines_with(path: Path, names: Sequence[str], spacings: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Lines that may have one of the names as their custom_id, with it. spacings: between the field and its value."""
+    forms = {
+        f'"custom_id"{spacing}{json.dumps(name, ensure_ascii=ascii_only)}'.encode(errors="replace"): name
+        for name in names
+        for spacing in spacings
+        for ascii_only in (True, False)
+    }
+    for block in _blocks(path) if forms else ():
+        for form, name in forms.items():
+            place = -1
+            while (place := block.find(form, place + 1)) >= 0:
+                begin, end = block.rfind(b"\n", 0, place) + 1, block.find(b"\n", place)
+                yield name, block[begin : end if end >= 0 else len(block)]
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """A file in pieces of whole lines; nothing of one that cannot be read, or is packed."""
+    with suppress(OSError), path.open("rb") as file:
+        if packing(file.read(HEAD_BYTES)) is not None:
+            return
+        file.seek(0)
+        while block := file.read(_BLOCK):
+            yield block + file.readline()
 
 
 def _middle_left_out(text: str, turns: int) -> str:
