@@ -123,19 +123,19 @@ def bar(name: str, seconds: float, kind: str) -> orders.Bar:
     [
         (
             [bar("lof, mixed: this run", 10.0, "measured"), bar(orders.PLAIN, 20.0, "without blendrun")],
-            "This run, lof, mixed, took 10.0 s; file order, plain SGLang, would have taken about 20.0 s",
+            "This run (lof, mixed) took 10.0 s; plain SGLang in file order would have taken about 20.0 s",
         ),
         (
             [bar("lof, mixed", 10.0, "chosen"), bar(orders.PLAIN, 10.1, "without blendrun")],
-            "Chosen: lof, mixed, 10.0 s; file order, plain SGLang, would take as long",
+            "Chosen: lof, mixed, 10.0 s; plain SGLang in file order would take as long",
         ),
         (
             [bar("given: this run", 10.0, "measured"), bar("lof, mixed", 5.0, "predicted")],
-            "This run, given, took 10.0 s; lof, mixed is predicted faster: 5.0 s",
+            "This run (given) took 10.0 s; lof, mixed is predicted faster: 5.0 s",
         ),
         (
             [bar("given: this run", 10.0, "measured"), bar("lof, mixed", 15.0, "predicted")],
-            "This run, given, took 10.0 s; lof, mixed, would have taken about 15.0 s",
+            "This run (given) took 10.0 s; lof, mixed would have taken about 15.0 s",
         ),
         ([bar("file order, exclusive", 10.0, "chosen")], "Chosen: file order, exclusive, 10.0 s"),
     ],

@@ -11,7 +11,15 @@ from blendrun.report.page.subject import Subject
 from blendrun.report.page.verdict import duration
 from blendrun.report.schemas.plan import OrderRow, PlanReport
 
-PLAIN = "file order, plain SGLang"
+PLAIN = "plain SGLang in file order"
+# Orders as people call them.
+_WORDS = {
+    "given": "file order",
+    "shuffled": "shuffled order",
+    "sorted": "depth first",
+    "lof": "longest answers first",
+    "blended": "the blend",
+}
 _MEASURED, _CHOSEN, _PREDICTED, _WITHOUT = "measured", "chosen", "predicted", "without blendrun"
 _KINDS = {_MEASURED: DECODE, _CHOSEN: PREFILL, _PREDICTED: "#8a94a6", _WITHOUT: "#CC79A7"}
 # Orders are as fast as each other, for a sentence.
@@ -34,11 +42,11 @@ def orders(subject: Subject, bounds: Bounds) -> Chart | None:
         return None
     scale = scale_of(subject)
     bars = bars_of(plan, subject, scale)
-    bound = plan.bound_seconds * (scale.ratio if scale else 1.0)
+    bound = (plan.practical_seconds or plan.bound_seconds) * (scale.ratio if scale else 1.0)
     spec = {"layer": [_bars(bars, bounds), _rule(bound)]}
     finding = finding_of(bars)
     rows = tuple((bar.name, bar.kind, f"{bar.seconds:,.2f}") for bar in bars)
-    rows += (("bound", "least time for this work, all overlapped", f"{bound:,.2f}"),)
+    rows += (("bound", "the least of any order on these modes", f"{bound:,.2f}"),)
     picture = frame(spec, 26 * len(bars) + 40, finding)
     return Chart("orders", finding, picture, ("order", "what", "seconds"), rows, _note(plan, subject, scale))
 
@@ -63,15 +71,15 @@ def finding_of(bars: list[Bar]) -> str:
     name = first.name.removesuffix(": this run")
     plain = next((bar for bar in others if bar.kind == _WITHOUT), None)
     best = next((bar for bar in others if bar.kind == _PREDICTED), None)
-    took = f"This run, {name}, took" if first.kind == _MEASURED else f"Chosen: {name},"
+    found = f"This run ({name}) took" if first.kind == _MEASURED else f"Chosen: {name},"
+    found += f" {duration(first.seconds)}"
     would = "would have taken" if first.kind == _MEASURED else "would take"
-    found = f"{took} {duration(first.seconds)}"
+    faster = best is not None and best.seconds < first.seconds * (1 - _ALIKE)
     if plain is not None:
         alike = abs(plain.seconds / first.seconds - 1) < _ALIKE
-        found += f"; {PLAIN}, {would} {'as long' if alike else f'about {duration(plain.seconds)}'}"
-    faster = best is not None and best.seconds < first.seconds * (1 - _ALIKE)
-    if plain is None and best is not None and not faster:
-        found += f"; {best.name}, {would} about {duration(best.seconds)}"
+        found += f"; {PLAIN} {would} {'as long' if alike else f'about {duration(plain.seconds)}'}"
+    elif best is not None and not faster:
+        found += f"; {best.name} {would} about {duration(best.seconds)}"
     if best is not None and faster:
         found += f"; {best.name} is predicted faster: {duration(best.seconds)}"
     return found
@@ -83,7 +91,7 @@ def _note(plan: PlanReport, subject: Subject, scale: Scale | None) -> str:
         return f"{scale.sentence}{drawn}"
     if subject.ran:
         return "The run did not end in one go, so its time is not one of these; the bars are predictions"
-    return f"{plan.why}. Times rest on: {plan.times}"
+    return f"{plan.why.rstrip('.')}. Times rest on: {plan.times}"
 
 
 def _ran(plan: PlanReport, subject: Subject) -> OrderRow:
@@ -96,7 +104,7 @@ def _ran(plan: PlanReport, subject: Subject) -> OrderRow:
 
 
 def _name(row: OrderRow) -> str:
-    return f"{'file order' if row.name == 'given' else row.name}, {row.overlap}"
+    return f"{_WORDS.get(row.name, row.name)}, {row.overlap}"
 
 
 def _bars(bars: list[Bar], bounds: Bounds) -> dict[str, Any]:
@@ -126,8 +134,6 @@ def _rule(bound: float) -> dict[str, Any]:
         "mark": {"type": "rule", "color": "var(--ink)", "strokeDash": [4, 3]},
         "encoding": {
             "x": {"field": "seconds", "type": "quantitative"},
-            "tooltip": [
-                {"field": "seconds", "title": "bound: least time for this work, all overlapped", "format": ",.2f"}
-            ],
+            "tooltip": [{"field": "seconds", "title": "bound: the least of any order", "format": ",.2f"}],
         },
     }

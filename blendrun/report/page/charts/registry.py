@@ -41,8 +41,8 @@ class Section:
 SECTIONS = (
     Section(
         "Orders compared",
-        "Seconds of the whole job by the cost model; of a run, what it took. Dashed: the bound, the least time in "
-        "which this work could be done if nothing ever waited.",
+        "Seconds of the whole job by the cost model; of a run, what it took. Dashed: the bound, the least that any "
+        "order could take here.",
         orders,
     ),
     Section(
