@@ -89,7 +89,8 @@ def _answered(subject: Subject) -> Card:
         beside += f"; {without:,} needed no engine"
     whole = counts.total > 0 and counts.answered == counts.total
     look = BAD if counts.failed else GOOD if whole else WARN
-    return Card("answered", f"{counts.answered:,} of {counts.total:,}", beside, look, counts.answered)
+    of_all = f" of {counts.total:,}" if counts.total else ""
+    return Card("answered", f"{counts.answered:,}{of_all}", beside, look, counts.answered)
 
 
 def _wall(subject: Subject) -> Card | None:

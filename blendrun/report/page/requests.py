@@ -73,7 +73,7 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """Of all invocations of a run, put end to end; seconds long.
+    """Of all invocations of a run, put end to end; seconds long. errors: of `count`, those that ended in one.
 
     lengths: answers counted by (expected, real) length in octaves: cell (i, j) holds those of 2**i and 2**j tokens.
     dots: the same one by one, empty where there are more than MOST_DOTS. within_two: share of answers between half and
@@ -83,6 +83,7 @@ class Requests:
     """
 
     count: int = 0
+    errors: int = 0
     seconds: float = 0.0
     invocations: int = 0
     groups: tuple[Group, ...] = ()
@@ -136,6 +137,7 @@ class _Columns:
     dots: list[Dot] = field(default_factory=list)
     slow: list[tuple[float, int, Slow]] = field(default_factory=list)
     failed: dict[int, Failed] = field(default_factory=dict)
+    errors: int = 0
     cut: int = 0
     # Of those the last lines of the input, as numbers below 0: a heap keeps the first ones.
     cut_first: list[tuple[int, str]] = field(default_factory=list)
@@ -163,6 +165,7 @@ class _Columns:
         self.engine.append(engine)
         self.output.append(record.output)
         if record.error is not None:
+            self.errors += 1
             if len(self.failed) < _MOST_FAILED:
                 self.failed[record.row] = Failed(record.custom_id, record.row + 1, record.error)
             return
@@ -233,6 +236,7 @@ class _Columns:
         subtree, output = (np.frombuffer(each, dtype=np.int64) for each in (self.subtree, self.output))
         return Requests(
             count=len(self.begun),
+            errors=self.errors,
             seconds=round(self._last, 3),
             invocations=len(self.runs),
             groups=tuple(group_requests(tree, subtree, begun, ended, self._last)),

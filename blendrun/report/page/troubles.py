@@ -50,7 +50,8 @@ def _failed(subject: Subject) -> Trouble | None:
         return None
     where = f" All of them, with their errors: {summary.errors}." if summary is not None and summary.errors else ""
     failed = max(counts.failed, len(requests))
-    sentence = f"{failed:,} of {plural(counts.total, 'line')} failed.{where}"
+    of_all = f"{failed:,} of {plural(counts.total, 'line')}" if counts.total else plural(failed, "request")
+    sentence = f"{of_all} failed.{where}"
     kinds = tuple(
         (each.code, f"{each.count:,}", f"{each.file}:{each.line}", each.message)
         for each in (summary.failures if summary is not None else ())

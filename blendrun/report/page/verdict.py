@@ -26,7 +26,9 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """Lines of a run, by its summary or, without one, by its status."""
+    """Lines of a run, by its summary or, without one, by its status, or by what engines ended. total: 0 where nobody
+    knows.
+    """
 
     total: int
     answered: int
@@ -41,6 +43,8 @@ def counted(subject: Subject) -> Counted:
     if subject.status is not None:
         now = subject.status.request_counts
         return Counted(now.total, now.completed, now.failed)
+    if subject.requests is not None:
+        return Counted(0, subject.requests.count - subject.requests.errors, len(subject.requests.failed))
     return Counted(0, 0, 0)
 
 

@@ -35,7 +35,7 @@ _CONFIG: dict[str, Any] = {
         "labelFontSize": _SIZE,
         "titleFontSize": _SIZE,
     },
-    "axisY": {"labelLimit": 340},
+    "axisY": {"labelLimit": 380},
     "legend": {
         "labelColor": "var(--ink)",
         "titleColor": "var(--muted)",
@@ -64,10 +64,34 @@ class Bounds:
     tokens: float = 0.0
     compared: float = 0.0
 
-    def domain(self, name: str) -> dict[str, Any]:
-        """A scale from 0 to what is the most."""
-        most = getattr(self, name)
+    @property
+    def clock(self) -> Clock:
+        """Of what is drawn over time."""
+        return clock_for(self.seconds)
+
+    def domain(self, name: str, per: float = 1.0) -> dict[str, Any]:
+        """A scale from 0 to what is the most. per: what it is measured in."""
+        most = getattr(self, name) / per
         return {"domain": [0, most], "nice": False} if most > 0 else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What times are shown in. unit: one of it, "hour". seconds: in one of it."""
+
+    unit: str
+    seconds: float
+
+    @property
+    def units(self) -> str:
+        return f"{self.unit}s"
+
+
+def clock_for(longest: float) -> Clock:
+    """The unit in which so many seconds are no long number."""
+    if longest >= 3 * 3600:
+        return Clock("hour", 3600.0)
+    return Clock("minute", 60.0) if longest >= 600 else Clock("second", 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +126,17 @@ def frame(spec: dict[str, Any], height: int, finding: str) -> dict[str, Any]:
 def quantity(field: str, title: str | None = None, **more: Any) -> dict[str, Any]:
     """An encoding of a number; more: axis, scale, format, ..."""
     return {"field": field, "type": "quantitative", "title": title, **more}
+
+
+def over_time(bounds: Bounds, **axis: Any) -> dict[str, Any]:
+    """An encoding of a time `t`, which is told in the bounds' clock."""
+    scale = bounds.domain("seconds", bounds.clock.seconds)
+    return quantity("t", bounds.clock.units, axis={"tickCount": 8, **axis}, scale=scale)
+
+
+def since(clock: Clock) -> dict[str, Any]:
+    """When a bucket begins, for the figures that stand beside the pointer."""
+    return {"field": "t", "title": f"from {clock.unit}", "format": ",.2~f"}
 
 
 def strength(title: str, most: float = 0.0) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from blendrun.report.page.charts.base import DECODE, PREFILL, Bounds, Chart, frame, quantity
+from blendrun.report.page.charts.base import DECODE, PREFILL, Bounds, Chart, Clock, clock_for, frame, quantity
 from blendrun.report.page.scale import Scale, plain_seconds, scale_of
 from blendrun.report.page.subject import Subject
 from blendrun.report.page.verdict import duration
@@ -43,7 +43,8 @@ def orders(subject: Subject, bounds: Bounds) -> Chart | None:
     scale = scale_of(subject)
     bars = bars_of(plan, subject, scale)
     bound = (plan.practical_seconds or plan.bound_seconds) * (scale.ratio if scale else 1.0)
-    spec = {"layer": [_bars(bars, bounds), _rule(bound)]}
+    clock = clock_for(max(bounds.compared, bound, *(bar.seconds for bar in bars)))
+    spec = {"layer": [_bars(bars, bounds, clock), _rule(bound, clock)]}
     finding = finding_of(bars)
     rows = tuple((bar.name, bar.kind, f"{bar.seconds:,.2f}") for bar in bars)
     rows += (("bound", "the least of any order on these modes", f"{bound:,.2f}"),)
@@ -107,8 +108,11 @@ def _name(row: OrderRow) -> str:
     return f"{_WORDS.get(row.name, row.name)}, {row.overlap}"
 
 
-def _bars(bars: list[Bar], bounds: Bounds) -> dict[str, Any]:
-    values = [{"name": bar.name, "seconds": round(bar.seconds, 3), "kind": bar.kind} for bar in bars]
+def _bars(bars: list[Bar], bounds: Bounds, clock: Clock) -> dict[str, Any]:
+    values = [
+        {"name": bar.name, "time": bar.seconds / clock.seconds, "shown": duration(bar.seconds), "kind": bar.kind}
+        for bar in bars
+    ]
     kinds = [kind for kind in _KINDS if any(bar.kind == kind for bar in bars)]
     scale = {"domain": kinds, "range": [_KINDS[kind] for kind in kinds]}
     order = [bar.name for bar in bars]
@@ -116,24 +120,24 @@ def _bars(bars: list[Bar], bounds: Bounds) -> dict[str, Any]:
         "data": {"values": values},
         "mark": {"type": "bar", "height": {"band": 0.72}},
         "encoding": {
-            "x": quantity("seconds", "seconds", axis={"tickCount": 8}, scale=bounds.domain("compared")),
+            "x": quantity("time", clock.units, axis={"tickCount": 8}, scale=bounds.domain("compared", clock.seconds)),
             "y": {"field": "name", "type": "nominal", "title": None, "sort": order},
             "color": {"field": "kind", "type": "nominal", "title": None, "scale": scale},
             "tooltip": [
                 {"field": "name", "title": "order"},
                 {"field": "kind", "title": "what"},
-                {"field": "seconds", "title": "seconds", "format": ",.2f"},
+                {"field": "shown", "title": "takes"},
             ],
         },
     }
 
 
-def _rule(bound: float) -> dict[str, Any]:
+def _rule(bound: float, clock: Clock) -> dict[str, Any]:
     return {
-        "data": {"values": [{"seconds": bound}]},
+        "data": {"values": [{"time": bound / clock.seconds, "shown": duration(bound)}]},
         "mark": {"type": "rule", "color": "var(--ink)", "strokeDash": [4, 3]},
         "encoding": {
-            "x": {"field": "seconds", "type": "quantitative"},
-            "tooltip": [{"field": "seconds", "title": "bound: the least of any order", "format": ",.2f"}],
+            "x": {"field": "time", "type": "quantitative"},
+            "tooltip": [{"field": "shown", "title": "bound: the least of any order"}],
         },
     }

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from blendrun.report.page.charts.base import ZOOM, Bounds, Chart, frame, number, percent, quantity, sampled
+from blendrun.report.page.charts.base import (
+    ZOOM,
+    Bounds,
+    Chart,
+    frame,
+    number,
+    over_time,
+    percent,
+    quantity,
+    sampled,
+    since,
+)
 from blendrun.report.page.charts.timeline import RUNS, spans
 from blendrun.report.page.scale import stretched
 from blendrun.report.page.subject import Subject
@@ -25,7 +36,9 @@ def occupancy(subject: Subject, bounds: Bounds) -> Chart | None:
     points = [
         {"t": start, "share": share, "kind": f"{kind}{name}"}
         for each, name in named
-        for start, *shares in _shares(each, _pool(subject), 1.0 if each is subject.series else factor)
+        for start, *shares in _shares(
+            each, _pool(subject), (1.0 if each is subject.series else factor) / bounds.clock.seconds
+        )
         for kind, share in zip((_POOL, _CACHE), shares, strict=True)
         if share is not None
     ]
@@ -45,7 +58,11 @@ def occupancy_of_both(one: Subject, other: Subject, bounds: Bounds) -> Chart | N
     points, table, ends = [], [], []
     for subject, series in ((one, one.series), (other, other.series)):
         shares = _shares(series, _pool(subject), 1.0)
-        points += [{"t": at, "share": hit, "kind": subject.name} for at, _, hit in shares if hit is not None]
+        points += [
+            {"t": at / bounds.clock.seconds, "share": hit, "kind": subject.name}
+            for at, _, hit in shares
+            if hit is not None
+        ]
         table += [(subject.name, number(at), percent(used), percent(hit)) for at, used, hit in sampled(shares)]
         ends.append(f"{subject.name} {percent(shares[-1][2])}")
     finding = f"Prompt tokens from the cache in the end: {', '.join(ends)}"
@@ -107,12 +124,12 @@ def _lines(
         "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 1.8},
         "params": [ZOOM],
         "encoding": {
-            "x": quantity("t", "seconds", axis={"tickCount": 8}, scale=bounds.domain("seconds")),
+            "x": over_time(bounds),
             "y": quantity("share", axis={"format": "%", "tickCount": 5}, scale={"domain": [0, 1], "clamp": True}),
             "color": of_kind(colours),
             "strokeDash": of_kind(dashes),
             "tooltip": [
-                {"field": "t", "title": "from second", "format": ",.1f"},
+                since(bounds.clock),
                 {"field": "kind", "title": "what"},
                 {"field": "share", "title": "share", "format": ".1%"},
             ],

@@ -5,7 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from blendrun.report.page.charts.base import HEAT, ZOOM, Bounds, Chart, frame, number, printable, quantity, strength
+from blendrun.report.page.charts.base import (
+    HEAT,
+    ZOOM,
+    Bounds,
+    Chart,
+    frame,
+    number,
+    over_time,
+    printable,
+    since,
+    strength,
+)
 from blendrun.report.page.groups import Group
 from blendrun.report.page.subject import Subject
 from blendrun.text import plural
@@ -17,8 +28,9 @@ def strip(subject: Subject, bounds: Bounds) -> Chart | None:
     if requests is None or not requests.groups:
         return None
     width = requests.seconds / len(requests.groups[0].running)
+    shown = width / bounds.clock.seconds
     values = [
-        {"t": place * width, "t2": (place + 1) * width, "group": printable(group.label), "rank": rank, "n": running}
+        {"t": place * shown, "t2": (place + 1) * shown, "group": printable(group.label), "rank": rank, "n": running}
         for rank, group in enumerate(requests.groups)
         for place, running in enumerate(group.running)
         if running > 0
@@ -28,13 +40,13 @@ def strip(subject: Subject, bounds: Bounds) -> Chart | None:
         "params": [ZOOM],
         "mark": {"type": "rect", "clip": True, "color": HEAT},
         "encoding": {
-            "x": quantity("t", "seconds", axis={"grid": False, "tickCount": 8}, scale=bounds.domain("seconds")),
+            "x": over_time(bounds, grid=False),
             "x2": {"field": "t2"},
             "y": {"field": "group", "type": "nominal", "title": None, "sort": {"field": "rank"}},
             "opacity": strength("requests running", bounds.running),
             "tooltip": [
                 {"field": "group", "title": "prefix"},
-                {"field": "t", "title": "from second", "format": ",.1f"},
+                since(bounds.clock),
                 {"field": "n", "title": "running", "format": ",.1f"},
             ],
         },

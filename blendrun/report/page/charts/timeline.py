@@ -12,10 +12,13 @@ from blendrun.report.page.charts.base import (
     ZOOM,
     Bounds,
     Chart,
+    Clock,
     frame,
     number,
+    over_time,
     quantity,
     sampled,
+    since,
 )
 from blendrun.report.page.scale import stretched
 from blendrun.report.page.subject import Subject
@@ -38,10 +41,10 @@ def timeline(subject: Subject, bounds: Bounds) -> Chart | None:
     layers = [_areas(shown, beside, bounds)]
     factor = stretched(subject)
     if series is not None and planned is not None:
-        layers.append(_planned(planned, factor, beside[0]))
+        layers.append(_planned(planned, factor, beside[0], bounds.clock))
     tail = subject.requests.tail if subject.requests is not None and series is not None else None
     if tail is not None:
-        layers += _mark(tail)
+        layers += _mark(tail, bounds.clock)
     finding = finding_of(shown, tail, planned=series is None)
     note = ""
     if beside and factor != 1.0:
@@ -58,30 +61,32 @@ def timeline_of_both(one: Subject, other: Subject, bounds: Bounds) -> Chart | No
     """Tokens computed by two runs of one job, over each other."""
     if one.series is None or other.series is None:
         return None
-    names = [one.name, other.name]
+    names, clock = [one.name, other.name], bounds.clock
     values: list[dict[str, Any]] = [
         {"t": start, "rate": prefill + decode, "run": name}
         for name, series in zip(names, (one.series, other.series), strict=True)
-        for (start, _), prefill, decode in zip(spans(series), series.prefill, series.decode, strict=True)
+        for (start, _), prefill, decode in zip(
+            spans(series, 1 / clock.seconds), series.prefill, series.decode, strict=True
+        )
     ]
     spec = {
         "data": {"values": values},
         "params": [ZOOM],
         "mark": {"type": "line", "interpolate": "step-after", "strokeWidth": 1.8},
         "encoding": {
-            "x": quantity("t", "seconds", axis={"tickCount": 8}, scale=bounds.domain("seconds")),
+            "x": over_time(bounds),
             "y": quantity("rate", "tokens/s, prompts and answers"),
             "color": colour_of_runs(names),
             "tooltip": [
                 {"field": "run", "title": "run"},
-                {"field": "t", "title": "from second", "format": ",.1f"},
+                since(clock),
                 {"field": "rate", "title": "tokens/s", "format": ",.0f"},
             ],
         },
     }
     finding = finding_of_both(*((each.name, each.run_seconds or 0.0) for each in (one, other)))
     rows = tuple((str(value["run"]), number(value["t"]), number(value["rate"])) for value in sampled(values))
-    return Chart("timeline", finding, frame(spec, 220, finding), ("run", "from second", "tokens/s"), rows)
+    return Chart("timeline", finding, frame(spec, 220, finding), ("run", f"from {clock.unit}", "tokens/s"), rows)
 
 
 def finding_of(shown: Series, tail: Tail | None, *, planned: bool) -> str:
@@ -117,7 +122,7 @@ def colour_of_runs(names: list[str]) -> dict[str, Any]:
 
 
 def spans(series: Series, factor: float = 1.0) -> list[tuple[float, float]]:
-    """Begin and end of each bucket in seconds. factor: that they are stretched by."""
+    """Begin and end of each bucket in seconds. factor: that they are stretched by, or told in another unit."""
     width = series.seconds * factor / len(series.prefill)
     return [(round(place * width, 4), round((place + 1) * width, 4)) for place in range(len(series.prefill))]
 
@@ -136,19 +141,19 @@ def _areas(shown: Series, beside: list[str], bounds: Bounds) -> dict[str, Any]:
     bars = [
         {"t": start, "t2": end, "kind": kind, "rate": rate}
         for kind, rates in (("prefill", shown.prefill), ("decode", shown.decode))
-        for (start, end), rate in zip(spans(shown), rates, strict=True)
+        for (start, end), rate in zip(spans(shown, 1 / bounds.clock.seconds), rates, strict=True)
     ]
     colours = {"domain": ["prefill", "decode", *beside], "range": [PREFILL, DECODE, PLANNED][: 2 + len(beside)]}
     return {
         "data": {"values": bars},
         "mark": {"type": "area", "interpolate": "step-after", "line": False, "opacity": 0.9},
         "encoding": {
-            "x": quantity("t", "seconds", axis={"tickCount": 8}, scale=bounds.domain("seconds")),
+            "x": over_time(bounds),
             "y": quantity("rate", "tokens/s", stack="zero", scale=bounds.domain("rate")),
             "color": {"field": "kind", "type": "nominal", "title": None, "scale": colours},
             "order": {"field": "kind", "sort": "descending"},
             "tooltip": [
-                {"field": "t", "title": "from second", "format": ",.1f"},
+                since(bounds.clock),
                 {"field": "kind", "title": "work"},
                 {"field": "rate", "title": "tokens/s", "format": ",.0f"},
             ],
@@ -157,11 +162,13 @@ def _areas(shown: Series, beside: list[str], bounds: Bounds) -> dict[str, Any]:
     }
 
 
-def _planned(planned: Series, factor: float, kind: str) -> dict[str, Any]:
+def _planned(planned: Series, factor: float, kind: str, clock: Clock) -> dict[str, Any]:
     """The plan's tokens as a dashed line: stretched in time, so as much lower."""
     values = [
         {"t": start, "rate": (prefill + decode) / factor, "kind": kind}
-        for (start, _), prefill, decode in zip(spans(planned, factor), planned.prefill, planned.decode, strict=True)
+        for (start, _), prefill, decode in zip(
+            spans(planned, factor / clock.seconds), planned.prefill, planned.decode, strict=True
+        )
     ]
     return {
         "data": {"values": values},
@@ -170,17 +177,14 @@ def _planned(planned: Series, factor: float, kind: str) -> dict[str, Any]:
             "x": {"field": "t", "type": "quantitative"},
             "y": {"field": "rate", "type": "quantitative"},
             "color": {"field": "kind", "type": "nominal"},
-            "tooltip": [
-                {"field": "t", "title": "from second", "format": ",.1f"},
-                {"field": "rate", "title": "tokens/s, planned", "format": ",.0f"},
-            ],
+            "tooltip": [since(clock), {"field": "rate", "title": "tokens/s, planned", "format": ",.0f"}],
         },
     }
 
 
-def _mark(tail: Tail) -> list[dict[str, Any]]:
+def _mark(tail: Tail, clock: Clock) -> list[dict[str, Any]]:
     """Where the tail begins, and what it is."""
-    at = {"t": tail.begins, "text": tail.words}
+    at = {"t": tail.begins / clock.seconds, "text": tail.words}
     x = {"field": "t", "type": "quantitative"}
     rule = {"type": "rule", "color": WORRY, "strokeWidth": 1.5}
     text = {"type": "text", "align": "left", "baseline": "top", "dx": 6, "fontSize": 13, "color": "var(--ink)"}
