@@ -21,10 +21,12 @@ import numpy as np
 import orjson
 
 from blendrun.store import manifest as manifests
+from blendrun.store import summary as summaries
 from blendrun.store.folder import StateFolder
 from blendrun.store.journal import HEADER
 from blendrun.store.manifest import Manifest
 from blendrun.store.records import RequestRecord
+from blendrun.store.summary import Counts, PlanSummary, Summary, Tokens
 
 BLENDRUN = str(Path(sys.executable).with_name("blendrun"))
 MODEL, HARDWARE = "llama-3-8b", "a100-80g"
@@ -72,6 +74,7 @@ def write_run(state: StateFolder, requests: int) -> None:
             1, {}, (str(state.output.with_name("jobs.jsonl")),), "fingerprint", None, MODEL, "identity", "sglang", {}
         ),
     )
+    summaries.write(state.summary, summary_of(state, requests, sum(lengths)))
     encoder = msgspec.json.Encoder()
     with state.records.open("wb") as file:
         for place in range(requests):
@@ -105,6 +108,31 @@ def write_run(state: StateFolder, requests: int) -> None:
         for number in range(requests * 3 // 10):
             line = {"step": number, "time": number / 60, "seconds": 1 / 61, "budget": None, "mode": "mixed", **step}
             file.write(orjson.dumps(line) + b"\n")
+
+
+def summary_of(state: StateFolder, requests: int, output: int) -> Summary:
+    """As a run writes it that has answered everything; its time is what it may be."""
+    return Summary(
+        schema_version=1,
+        status="completed",
+        exit_code=0,
+        output=state.output.name,
+        errors=None,
+        inputs=("jobs.jsonl",),
+        model=MODEL,
+        engine="sglang",
+        platform="gpu",
+        order="given",
+        counts=Counts(requests, requests, 0),
+        tokens=Tokens(400 * requests, 100 * requests, output),
+        seconds={"plan": 60.0, "load": 90.0, "run": requests / 200, "wall": requests / 200 + 150},
+        throughput={},
+        finish_reasons={"stop": requests - requests // 10, "length": requests // 10},
+        error_codes={},
+        versions={},
+        notes=(),
+        plan=PlanSummary("given", "mixed", "", requests / 400, 100 * requests),
+    )
 
 
 def write_lines(jobs: Path, state: StateFolder, requests: int) -> None:

@@ -100,7 +100,9 @@ def test_slow_and_failed_requests_and_lengths(tmp_path: Path) -> None:
 
 def test_cut_answers_are_counted_and_the_first_of_the_input_are_named(tmp_path: Path) -> None:
     records = [record(place, 0.0, 1.0, finish=("length",) if place % 2 else ("stop",)) for place in range(99, -1, -1)]
+    records += [record(100, 0.0, 1.0, finish=("length",), output=1)]
     found = read(tmp_path, *records)
+    # One token is all that the last one was to have.
     assert found.cut == 50
     assert [each.number for each in found.cut_first] == list(range(2, 42, 2))
     assert found.first is not None and found.first.number == 1

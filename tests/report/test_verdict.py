@@ -53,7 +53,8 @@ def test_a_tail_is_told() -> None:
 
 
 def test_failures_are_red_and_what_was_cut_is_amber() -> None:
-    subject = run(ended(Counts(8, 2, 6), exit_code=3, finish_reasons={"length": 1, "stop": 1}, unkept=1))
+    summary = ended(Counts(8, 2, 6), exit_code=3, finish_reasons={"length": 1, "stop": 1}, unkept=1)
+    subject = run(summary, replace(RAN, cut=1))
     assert title(subject).startswith("2 answered, 6 failed, in 24.0 s")
     assert looks(subject) == {
         "completed": WARN,
@@ -77,7 +78,8 @@ def test_a_run_that_was_stopped_says_by_whom_and_what_is_left(status: str, code:
 def test_a_run_that_works_and_one_that_was_killed_are_told_apart() -> None:
     assert title(run(None, status=working(os.getpid()))).startswith("Still running: 8 answered, none failed, 22 not")
     assert title(run(None, status=working(2**22 - 1))).startswith("Killed: 8 answered")
-    assert title(run(None)).startswith("Not ended: nothing answered yet")
+    assert title(run(None, Requests())) == "Not ended: nothing answered yet"
+    assert title(run(None)) == "Not ended: 27 answered, none failed, in 24.0 s"
 
 
 def test_a_plan_says_how_many_lines_will_fail() -> None:

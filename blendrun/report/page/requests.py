@@ -196,7 +196,7 @@ class _Columns:
             self.first = Named(record.custom_id, record.row + 1)
         if self.longest is None or record.output > self.longest[0]:
             self.longest = record.output, Named(record.custom_id, record.row + 1)
-        if CUT in record.finish:
+        if was_cut(record):
             self.cut += 1
             if len(self.cut_first) < _SHOWN or -record.row > self.cut_first[0][0]:
                 push = heapq.heappush if len(self.cut_first) < _SHOWN else heapq.heappushpop
@@ -214,7 +214,7 @@ class _Columns:
         cell = _octave(record.planned_output), _octave(each)
         self.cells[cell] = self.cells.get(cell, 0) + 1
         if self.known <= MOST_DOTS:
-            self.dots.append(Dot(record.custom_id, record.planned_output, round(each, 1), CUT in record.finish))
+            self.dots.append(Dot(record.custom_id, record.planned_output, round(each, 1), was_cut(record)))
 
     def _engine(self, record: RequestRecord) -> int:
         """Its number. A new one's clock begins again: behind all that was, or beside another replica's."""
@@ -264,6 +264,11 @@ class _Columns:
         known = np.where(subtree >= 0, index, np.iinfo(np.int64).max)
         admitted = np.fmax(admissions.of(engine, known) + np.array(self.offsets)[engine], begun)
         return np.minimum(admitted, ended), ended
+
+
+def was_cut(record: RequestRecord) -> bool:
+    """Whether an answer ended at its limit; a limit of one token is meant to be reached."""
+    return CUT in record.finish and record.output > len(record.finish)
 
 
 def _octave(tokens: float) -> int:

@@ -49,10 +49,10 @@ def counted(subject: Subject) -> Counted:
 
 
 def cut_short(subject: Subject) -> int:
-    """Answers that ended at their limit."""
-    if subject.summary is not None and (count := subject.summary.finish_reasons.get("length")):
-        return count
-    return subject.requests.cut if subject.requests is not None else 0
+    """Answers that ended at their limit, but for limits of one token, which are meant to be reached."""
+    if subject.requests is not None and subject.requests.count:
+        return subject.requests.cut
+    return subject.summary.finish_reasons.get("length", 0) if subject.summary is not None else 0
 
 
 def will_fail(plan: PlanReport) -> int:
