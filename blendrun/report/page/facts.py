@@ -82,7 +82,10 @@ def _of_run(subject: Subject) -> list[tuple[str, str]]:
     rows += [("answers", summary.output)] + ([("errors", summary.errors)] if summary.errors else [])
     rows += [(f"ended by {name}", f"{count:,}") for name, count in sorted(summary.finish_reasons.items())]
     rows += [
-        (f"engine restart after {each.seconds:,.0f} s", f"{each.reason}; {each.in_flight:,} requests were in flight")
+        (
+            f"engine restart after {each.seconds:,.0f} s",
+            f"{each.reason}; in flight: {plural(each.in_flight, 'request')}",
+        )
         for each in summary.restarts
     ]
     if summary.taken.copies:
