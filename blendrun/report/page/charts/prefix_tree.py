@@ -17,7 +17,7 @@ _DENSEST, _THINNEST = 32.0, 1 / 32
 # Long answers have the colour of decoding, long prompts that of prefill (`base.DECODE`, `base.PREFILL`).
 _COLOURS = ["#E69F00", "#A9C9A4", "#0072B2"]
 # Above this density a block is dark enough for white letters.
-_WHITE_FROM = 9.0
+_WHITE_FROM = 24.0
 # Whether a block of the tree is what is searched for.
 _FOUND = "needle == '' || indexof(lower(datum.label), needle) >= 0 || indexof(lower(datum.example), needle) >= 0"
 _HEAVIEST = 20
