@@ -22,7 +22,8 @@ def report(
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
     answers: Annotated[
-        bool, typer.Option("--answers/--no-answers", help="Show a few answers with the beginning of their prompts.")
+        bool,
+        typer.Option("--answers/--no-answers", help="Show a few answers and prompts, and texts of prefixes, in part."),
     ] = True,
     price: Annotated[
         float | None,
@@ -50,7 +51,8 @@ def report(
     for path, name in zip(found, names, strict=False):
         like = subjects[0] if subjects else None
         subjects.append(run_subject(path, name, answers=answers, like=like, price=price))
-    subjects += [plan_subject(read_plan(path), name) for path, name in zip(plans, names[len(found) :], strict=True)]
+    for path, name in zip(plans, names[len(found) :], strict=True):
+        subjects.append(plan_subject(read_plan(path), name, texts=answers))
     own = tuple(each for path in (*found, *plans) for each in (path, StateFolder(path.resolve()).output))
     target = Target(output, "-o", own, is_page, overwrite)
     target.check()

@@ -88,6 +88,17 @@ def test_the_order_of_questions_is_the_readers(tmp_path: Path) -> None:
     assert asked == ["headline", "failed", "cut", "answers", "orders", "icicle", "settings"]
 
 
+def test_without_answers_no_prompt_is_on_the_page(tmp_path: Path) -> None:
+    output = write_run(tmp_path)
+    assert "Question 0: " in page_html([run_subject(output, "a")])
+    plan = replace(small_plan(), icicle=tuple(replace(node, text="a secret") for node in small_plan().icicle))
+    output.with_name(f"{output.name}.blendrun").joinpath("plan.json").write_bytes(msgspec.json.encode(plan))
+    subjects = [run_subject(output, "a", answers=False), plan_subject(plan, "b", texts=False)]
+    text = page_html(subjects)
+    assert "Question 0: " not in text and "Answer 0: " not in text and "a secret" not in text
+    assert "a secret" in page_html([plan_subject(plan, "b")])
+
+
 def test_two_runs_of_one_job_lie_over_each_other(tmp_path: Path) -> None:
     outline = Outline(page_html([subject(tmp_path, "one"), subject(tmp_path, "two")]))
     assert "Two runs of one job: one, two" in outline.words and "difference" in outline.words

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from zipfile import BadZipFile
@@ -74,8 +74,8 @@ def run_subject(
 ) -> Subject:
     """Read the files of a run. path: its output, or its state folder.
 
-    answers: whether to read some answers and their prompts. like: another run, of whose requests they shall be where
-    the job is the same. price: as of `Subject`.
+    answers: whether to show some answers and their prompts, and the texts of prefixes. like: another run, of whose
+    requests they shall be where the job is the same. price: as of `Subject`.
 
     Raises InputMissingError.
     """
@@ -89,12 +89,10 @@ def run_subject(
     plan = None
     with suppress(InputMissingError):
         # Another version's; all else of the run can be shown.
-        plan = read_plan(state.plan)
+        plan = read_plan(state.plan) if answers else _without_texts(read_plan(state.plan))
     series, steps, admissions = replicas_series(state.all_steps)
     requests = read_requests(state.records, plan.icicle if plan else (), admissions)
     unkept = _unkept(state.unkept)
-    same = like is not None and same_job(like.manifest, manifest)
-    shown = [_again(each) for each in like.samples] if like is not None and same else _wanted(requests, unkept)
     status = statuses.read(state.status)
     # While a run goes on, its summary is of an invocation before.
     ended = status is None or status.blendrun.exit_code is not None
@@ -107,7 +105,7 @@ def run_subject(
         series=series,
         steps=steps,
         requests=requests,
-        samples=read_samples(shown, state, manifest) if answers else (),
+        samples=read_samples(_wanted(requests, unkept, like, manifest), state, manifest) if answers else (),
         unkept=unkept,
         price=price,
     )
@@ -118,11 +116,11 @@ def same_job(one: Manifest | None, other: Manifest | None) -> bool:
     return one is not None and other is not None and one.input_fingerprint == other.input_fingerprint
 
 
-def _again(sample: Sample) -> Wish:
-    return Wish(sample.custom_id, sample.number, sample.why)
-
-
-def _wanted(requests: Requests, unkept: tuple[tuple[str, str], ...]) -> list[Wish]:
+def _wanted(
+    requests: Requests, unkept: tuple[tuple[str, str], ...], like: Subject | None, manifest: Manifest
+) -> list[Wish]:
+    if like is not None and same_job(like.manifest, manifest):
+        return [Wish(each.custom_id, each.number, each.why) for each in like.samples]
     found = wishes(requests)
     named = {each.custom_id for each in found}
     if unkept and unkept[0][0] not in named:
@@ -141,9 +139,13 @@ def _unkept(path: Path) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def plan_subject(report: PlanReport, name: str) -> Subject:
-    """A plan alone."""
-    return Subject(name=name, plan=report, requests=no_requests())
+def plan_subject(report: PlanReport, name: str, *, texts: bool = True) -> Subject:
+    """A plan alone. texts: whether to show those of prefixes."""
+    return Subject(name=name, plan=report if texts else _without_texts(report), requests=no_requests())
+
+
+def _without_texts(report: PlanReport) -> PlanReport:
+    return replace(report, icicle=tuple(replace(node, text="") for node in report.icicle))
 
 
 def read_plan(path: Path) -> PlanReport:
