@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from blendrun.report.page.subject import Subject
-from blendrun.report.schemas.plan import PlanReport
+from blendrun.report.schemas.plan import OrderRow, PlanReport
+from blendrun.store.summary import Summary
 
 # As near as that a prediction is right, for a sentence and for a picture.
 _NEAR = 0.1
@@ -59,6 +60,14 @@ def scale_of(subject: Subject) -> Scale | None:
         return None
     kind = subject.plan.times if subject.plan is not None else ""
     return Scale(seconds / predicted, predicted, kind, summary.plan.times)
+
+
+def ran_row(plan: PlanReport, summary: Summary | None) -> OrderRow | None:
+    """The order and mode that a run went by, of those that its plan simulated; None where it is not among them."""
+    ran = summary.plan if summary is not None else None
+    if ran is None:
+        return None
+    return next((row for row in plan.orders if (row.name, row.overlap) == (ran.order, ran.overlap)), None)
 
 
 def stretched(subject: Subject) -> float:

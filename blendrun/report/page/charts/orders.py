@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from blendrun.report.page.charts.base import DECODE, PREFILL, Bounds, Chart, Clock, clock_for, frame, quantity
-from blendrun.report.page.scale import Scale, plain_seconds, scale_of
+from blendrun.report.page.scale import Scale, plain_seconds, ran_row, scale_of
 from blendrun.report.page.subject import Subject
 from blendrun.report.page.verdict import duration
 from blendrun.report.schemas.plan import OrderRow, PlanReport
@@ -55,7 +55,7 @@ def orders(subject: Subject, bounds: Bounds) -> Chart | None:
 def bars_of(plan: PlanReport, subject: Subject, scale: Scale | None) -> list[Bar]:
     """The order that ran (or was chosen) first, then from fast to slow."""
     ratio = scale.ratio if scale else 1.0
-    ran = _ran(plan, subject)
+    ran = ran_row(plan, subject.summary) or next(row for row in plan.orders if row.chosen)
     kind = _MEASURED if scale else _CHOSEN
     name = f"{_name(ran)}: this run" if scale else _name(ran)
     seconds = subject.run_seconds if scale else None
@@ -93,15 +93,6 @@ def _note(plan: PlanReport, subject: Subject, scale: Scale | None) -> str:
     if subject.ran:
         return "The run did not end in one go, so its time is not one of these; the bars are predictions"
     return f"{plan.why.rstrip('.')}. Times rest on: {plan.times}"
-
-
-def _ran(plan: PlanReport, subject: Subject) -> OrderRow:
-    """The row of the order that ran; of a plan alone, or where it was not simulated, the one that was chosen."""
-    ran = subject.summary.plan if subject.summary is not None else None
-    chosen = next(row for row in plan.orders if row.chosen)
-    if ran is None:
-        return chosen
-    return next((row for row in plan.orders if (row.name, row.overlap) == (ran.order, ran.overlap)), chosen)
 
 
 def _name(row: OrderRow) -> str:
