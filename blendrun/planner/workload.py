@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.endpoints.rules import FOR_PLANNING
+from blendrun.endpoints.words import prompt_text
 from blendrun.errors import EXIT_OK, BlendrunError, InputInvalidError, InputMissingError
 from blendrun.events import Listener, PhaseStarted, ignore
 from blendrun.jobs.index import index_jobs
@@ -54,6 +55,8 @@ class Described(Protocol):
     @property
     def name(self) -> Callable[[int], str]: ...
     @property
+    def words(self) -> Callable[[int], str]: ...
+    @property
     def lines(self) -> int: ...
     @property
     def refused(self) -> int: ...
@@ -78,6 +81,7 @@ class Workload:
     copies: accepted lines that ask the same as an earlier one. cached: requests whose answers are kept from earlier
     runs, and are not planned; None where nobody looked.
     warnings: sentences for the user. first_prompt: as the model will see it; None for a trace.
+    words: the text of a prompt number, as its request gives it; empty for a trace.
     """
 
     kind: str
@@ -91,6 +95,7 @@ class Workload:
     first_prompt: str | None
     copies: int = 0
     cached: int | None = None
+    words: Callable[[int], str] = lambda _: ""
 
     @property
     def model_name(self) -> str:
@@ -127,6 +132,10 @@ class DescribedJob:
     @property
     def name(self) -> Callable[[int], str]:
         return lambda number: self.job.request(int(self.rows[number])).custom_id
+
+    @property
+    def words(self) -> Callable[[int], str]:
+        return _words(self.job, self.rows)
 
 
 # Those of a job's rows that have an answer from earlier runs.
@@ -271,7 +280,18 @@ def _from_job(job: Job, wanted: Wanted, kept: FindKept | None, listener: Listene
         first_prompt=_first_prompt(job, int(numbers[0]), model.tokenizer),
         copies=int((job.copy_of >= 0).sum()),
         cached=cached,
+        words=_words(job, numbers),
     )
+
+
+def _words(job: Job, rows: NDArray[np.int64]) -> Callable[[int], str]:
+    """The text of a prompt number. rows: i64 (M,), of the prompts."""
+
+    def words(number: int) -> str:
+        request = job.request(int(rows[number]))
+        return prompt_text(request.endpoint, request.body)
+
+    return words
 
 
 def _first_prompt(job: Job, row: int, tokenizer: PromptTokenizer) -> str | None:

@@ -2,8 +2,8 @@
 
     python scripts/bench/page.py [--requests 1000000] [--out page]
 
-The plan is a real one, of a made workload; records and steps are made up in the form that a run leaves. Opening needs
-Chromium and playwright; without them only the first two are told.
+The plan is a real one, of a made workload; input, journal, records and steps are made up in the form that a run leaves.
+Opening needs Chromium and playwright; without them only the first two are told.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ import numpy as np
 import orjson
 
 from blendrun.store import manifest as manifests
+from blendrun.store import summary as summaries
 from blendrun.store.folder import StateFolder
+from blendrun.store.journal import HEADER
 from blendrun.store.manifest import Manifest
 from blendrun.store.records import RequestRecord
+from blendrun.store.summary import Counts, PlanSummary, Summary, Tokens
 
 BLENDRUN = str(Path(sys.executable).with_name("blendrun"))
 MODEL, HARDWARE = "llama-3-8b", "a100-80g"
@@ -39,6 +42,7 @@ def main() -> None:
     state.path.mkdir(exist_ok=True)
     write_plan(state, asked.out / "trace.jsonl", asked.requests)
     write_run(state, asked.requests)
+    write_lines(asked.out / "jobs.jsonl", state, asked.requests)
     page = asked.out / "report.html"
     begun = time.monotonic()
     subprocess.run([BLENDRUN, "report", str(state.output), "-o", str(page)], check=True)
@@ -65,8 +69,12 @@ def write_run(state: StateFolder, requests: int) -> None:
     nodes = orjson.loads(state.plan.read_bytes())["icicle"][0]["end"]
     lengths = np.maximum(rng.lognormal(5, 1, requests), 1).astype(int).tolist()
     manifests.write(
-        state.manifest, Manifest(1, {}, ("jobs.jsonl",), "fingerprint", None, MODEL, "identity", "sglang", {})
+        state.manifest,
+        Manifest(
+            1, {}, (str(state.output.with_name("jobs.jsonl")),), "fingerprint", None, MODEL, "identity", "sglang", {}
+        ),
     )
+    summaries.write(state.summary, summary_of(state, requests, sum(lengths)))
     encoder = msgspec.json.Encoder()
     with state.records.open("wb") as file:
         for place in range(requests):
@@ -82,7 +90,7 @@ def write_run(state: StateFolder, requests: int) -> None:
                 prompt=400,
                 cached=100,
                 output=lengths[place],
-                finish=("stop",),
+                finish=("length",) if place % 10 == 9 else ("stop",),
                 error=None,
                 submitted=place / 200,
                 ended=place / 200 + lengths[place] / 40,
@@ -100,6 +108,46 @@ def write_run(state: StateFolder, requests: int) -> None:
         for number in range(requests * 3 // 10):
             line = {"step": number, "time": number / 60, "seconds": 1 / 61, "budget": None, "mode": "mixed", **step}
             file.write(orjson.dumps(line) + b"\n")
+
+
+def summary_of(state: StateFolder, requests: int, output: int) -> Summary:
+    """As a run writes it that has answered everything, in no time that anybody planned."""
+    planned = next(row for row in orjson.loads(state.plan.read_bytes())["orders"] if row["chosen"])
+    return Summary(
+        schema_version=1,
+        status="completed",
+        exit_code=0,
+        output=state.output.name,
+        errors=None,
+        inputs=("jobs.jsonl",),
+        model=MODEL,
+        engine="sglang",
+        platform="gpu",
+        order="given",
+        counts=Counts(requests, requests, 0),
+        tokens=Tokens(400 * requests, 100 * requests, output),
+        seconds={"plan": 60.0, "load": 90.0, "run": requests / 200, "wall": requests / 200 + 150},
+        throughput={},
+        finish_reasons={"stop": requests - requests // 10, "length": requests // 10},
+        error_codes={},
+        versions={},
+        notes=(),
+        plan=PlanSummary(planned["name"], planned["overlap"], "", planned["predicted_seconds"], planned["hit_tokens"]),
+    )
+
+
+def write_lines(jobs: Path, state: StateFolder, requests: int) -> None:
+    """The input and the journal, which the samples are looked for in: about 400 and 600 bytes a line."""
+    question = "What does the harbour master write down in the evening, and whom does he tell of it? " * 3
+    with jobs.open("wb") as asked, state.journal.open("wb") as told:
+        told.write(HEADER)
+        for place in range(requests):
+            name = f"request {place}"
+            body = {"messages": [{"role": "user", "content": f"{question}{place}"}]}
+            asked.write(orjson.dumps({"custom_id": name, "url": "/v1/chat/completions", "body": body}) + b"\n")
+            answer = {"choices": [{"message": {"content": f"{question}{question}{place}"}}]}
+            line = {"id": "batch_req_0", "custom_id": name, "response": {"body": answer}, "error": None}
+            told.write(b"00000000 {}\t" + orjson.dumps(line) + b"\n")
 
 
 def opened(page: Path, browser: str) -> float:

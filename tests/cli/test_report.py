@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from io import StringIO
 from pathlib import Path
@@ -32,8 +33,16 @@ def test_a_run_its_page_and_two_side_by_side(tmp_path: Path, out: Path) -> None:
     assert made.returncode == 0, made.stderr
     assert f"wrote {page}" in made.stderr and made.stdout == ""
     text = page.read_text()
-    assert "<title>blendrun run: out.jsonl, other.jsonl</title>" in text
-    assert "completed, exit code 3" in text
+    assert "<title>blendrun: Two runs of one job: out.jsonl, other.jsonl</title>" in text
+    assert "27 answered, 3 failed" in text and "30 answered, none failed" in text
+    assert "[replay] no model was run" in text
+    before = os.umask(0)
+    os.umask(before)
+    assert page.stat().st_mode & 0o777 == 0o666 & ~before
+    again = blendrun("report", out, "--no-answers", "--price", "3600", "-o", page)
+    assert "it replaced the file that was there" in again.stderr
+    text = page.read_text()
+    assert "[replay] no model was run" not in text and "per 1,000 answers" in text
 
 
 def test_where_nothing_ran_it_says_so(tmp_path: Path) -> None:

@@ -7,12 +7,16 @@ from pathlib import Path
 import msgspec
 import orjson
 
+from blendrun.endpoints.base import Usage
+from blendrun.engine.base import Result
 from blendrun.report.page.subject import Subject, run_subject
 from blendrun.report.schemas.plan import PlanReport
 from blendrun.store import manifest as manifests
 from blendrun.store import summary as summaries
+from blendrun.store.answers import answer_line
 from blendrun.store.failures import Failure
 from blendrun.store.folder import StateFolder
+from blendrun.store.journal import Journal, Record
 from blendrun.store.manifest import Manifest
 from blendrun.store.summary import Counts, PlanSummary, Summary, Tokens
 from tests.report.plan_of_small_job import plan_of_small_job
@@ -44,21 +48,39 @@ def write_run(folder: Path, name: str = "answers.jsonl", *, requests: int = 60) 
                 subtree=nodes[place % len(nodes)],
                 output=5 + place % 40,
                 error="engine_error" if place == 7 else None,
+                finish=("length",) if place % 10 == 9 else ("stop",),
             )
             file.write(msgspec.json.encode(made) + b"\n")
+    _write_lines(folder / "jobs.jsonl", state, requests)
     with state.steps.open("wb") as file:
         for number in range(requests * 3):
             prefill = 40 if number % 7 == 0 else 0
             made_step = step(number, 20 + number * 0.05, prefill_tokens=prefill, seconds=0.05, kv_used=200 + number)
             file.write(orjson.dumps(made_step) + b"\n")
     manifests.write(
-        state.manifest, Manifest(1, {"blendrun": "0.1.0"}, ("jobs.jsonl",), "f", None, "m", "i", "sglang", {})
+        state.manifest,
+        Manifest(1, {"blendrun": "0.1.0"}, (str(folder / "jobs.jsonl"),), "f", None, "m", "i", "sglang", {}),
     )
-    summaries.write(state.summary, _summary(requests, plan))
+    summaries.write(state.summary, made_summary(requests, plan))
     return state.output
 
 
-def _summary(requests: int, plan: PlanReport) -> Summary:
+def _write_lines(jobs: Path, state: StateFolder, requests: int) -> None:
+    """Input and journal, with what nobody would like to see run."""
+    with jobs.open("wb") as file, Journal(state.journal) as journal:
+        for place in range(requests):
+            name = f"{NASTY} {place}"
+            body = {"messages": [{"role": "user", "content": f"Question {place}: {NASTY}"}]}
+            file.write(orjson.dumps({"custom_id": name, "url": "/v1/chat/completions", "body": body}) + b"\n")
+            answer = orjson.dumps({"choices": [{"message": {"content": f"Answer {place}: {NASTY}"}}]})
+            failed = Result(place, 500, b"", error_code="engine_error", error_message=f"{NASTY} happened")
+            result = failed if place == 7 else Result(place, 200, answer)
+            key = place.to_bytes(16, "big")
+            line = answer_line(key, name, result)
+            journal.append(Record(key, place != 7, Usage(), ("stop",), result.error_code, line))
+
+
+def made_summary(requests: int, plan: PlanReport) -> Summary:
     return Summary(
         schema_version=1,
         status="completed",
@@ -74,7 +96,7 @@ def _summary(requests: int, plan: PlanReport) -> Summary:
         tokens=Tokens(20 * requests, 5 * requests, 20 * requests),
         seconds={"load": 20.0, "run": 9.0, "wall": 31.0},
         throughput={"output_throughput": 100.0},
-        finish_reasons={"stop": requests - 1},
+        finish_reasons={"stop": requests - 1 - requests // 10, "length": requests // 10},
         error_codes={"engine_error": 1},
         versions={"sglang": "0.5.23"},
         notes=(f"a note {NASTY}",),

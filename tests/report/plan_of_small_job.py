@@ -30,4 +30,8 @@ def plan_of_small_job(name: Callable[[int], str]) -> PlanReport:
         def name(self) -> Callable[[int], str]:
             return name
 
+        @property
+        def words(self) -> Callable[[int], str]:
+            return lambda number: f"Text of {number}"
+
     return plan_report(plan, Described())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -50,7 +51,7 @@ class Outline(HTMLParser):
 
 def test_a_run_has_every_section_and_refers_to_nothing_outside(tmp_path: Path) -> None:
     outline = Outline(page_html([subject(tmp_path)]))
-    sections = "headline timeline occupancy icicle strip lengths orders requests settings"
+    sections = "headline failed cut answers orders timeline strip occupancy icicle lengths requests settings"
     for section in sections.split():
         assert section in outline.ids, section
     assert len(outline.ids) == len(set(outline.ids))
@@ -67,21 +68,60 @@ def test_names_stay_text(tmp_path: Path) -> None:
     specs = re.search(r'<script type="application/json" id="specs">(.*?)</script>', text, re.DOTALL)
     assert specs is not None
     icicle = json.loads(specs.group(1))["icicle-0"]
-    assert any(NASTY.replace("\u2028", "\ufffd") in block["label"] for block in icicle["data"]["values"])
+    assert any(NASTY.replace("\u2028", "\ufffd") in block["example"] for block in icicle["data"]["values"])
+    for shown in ("Question 0: ", "Answer 0: ", "happened"):
+        assert shown in outline.words
 
 
 def test_figures_at_the_head_are_those_of_the_files(tmp_path: Path) -> None:
     words = " ".join(Outline(re.sub("</d[td]>", " ", page_html([subject(tmp_path)]))).words.split())
+    assert "59 answered, 1 failed, in 8.9 s (load 20.0 s before it)" in words
     assert "answered 59 of 60 1 failed" in words
-    assert "run time 8.9 s predicted 8.0 s" in words
-    assert "from the cache 25.0 %" in words
-    assert "completed, exit code 3" in words
+    assert "wall time 31.0 s load 20.0 s, run 9.0 s" in words
+    assert "near the plan? 1.1x the plan predicted 8.0 s, took 8.9 s" in words
+    assert "from the cache 25 %" in words
+
+
+def test_the_order_of_questions_is_the_readers(tmp_path: Path) -> None:
+    ids = Outline(page_html([subject(tmp_path)])).ids
+    asked = [each for each in ids if each in ("headline", "failed", "cut", "answers", "orders", "icicle", "settings")]
+    assert asked == ["headline", "failed", "cut", "answers", "orders", "icicle", "settings"]
+
+
+def test_without_answers_no_prompt_is_on_the_page(tmp_path: Path) -> None:
+    output = write_run(tmp_path)
+    assert "Question 0: " in page_html([run_subject(output, "a")])
+    plan = replace(small_plan(), icicle=tuple(replace(node, text="a secret") for node in small_plan().icicle))
+    output.with_name(f"{output.name}.blendrun").joinpath("plan.json").write_bytes(msgspec.json.encode(plan))
+    subjects = [run_subject(output, "a", answers=False), plan_subject(plan, "b", texts=False)]
+    text = page_html(subjects)
+    assert "Question 0: " not in text and "Answer 0: " not in text and "a secret" not in text
+    assert "a secret" in page_html([plan_subject(plan, "b")])
+
+
+def test_two_runs_of_one_job_lie_over_each_other(tmp_path: Path) -> None:
+    outline = Outline(page_html([subject(tmp_path, "one"), subject(tmp_path, "two")]))
+    assert "Two runs of one job: one, two" in outline.words and "difference" in outline.words
+    assert "the same answer in all runs" in outline.words
+    for once in ("timeline", "occupancy", "icicle"):
+        assert f"{once}-0" in outline.ids and f"{once}-1" not in outline.ids
+    assert {"strip-0", "strip-1"} <= set(outline.ids)
+
+
+def test_lines_that_will_fail_are_said_first_and_unfolded() -> None:
+    why = "3 prompts leave no room for an answer in the context of 8,192 tokens (first: jobs.jsonl, line 1)"
+    plan = replace(small_plan(), left_out=3, warnings=(why, "2 answers will probably be cut"))
+    outline = Outline(page_html([plan_subject(plan, "jobs.jsonl")]))
+    assert "3 of 60 lines will fail" in outline.words
+    assert outline.words.index(why) < outline.words.index("Chosen: ")
+    assert outline.ids.index("willfail") < outline.ids.index("maygowrong") < outline.ids.index("orders")
 
 
 def test_runs_and_plans_stand_side_by_side(tmp_path: Path) -> None:
     subjects = [subject(tmp_path, "one"), subject(tmp_path, "two"), plan_subject(small_plan(), "only planned")]
     outline = Outline(page_html(subjects))
     assert {"icicle-0", "icicle-1", "icicle-2", "timeline-2"} <= set(outline.ids)
+    assert "difference" not in outline.words
     assert "strip-2" not in outline.ids
     assert "Side by side" in outline.words
 

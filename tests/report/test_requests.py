@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,14 @@ def test_invocations_stand_end_to_end(tmp_path: Path) -> None:
 
 
 def test_requests_are_grouped_by_their_largest_sub_trees(tmp_path: Path) -> None:
-    tree = (node(0, 30, 0, 9), node(1, 10, 1, 3), node(11, 20, 1, 5), node(12, 14, 2, 2))
+    told = replace(node(1, 10, 1, 3), text="You are a helpful assistant")
+    tree = (node(0, 30, 0, 9), told, node(11, 20, 1, 5), node(12, 14, 2, 2))
     places = [1, 5, 9, 11, 12, 13, 15, 19, 25]
     records = [record(place, 0.0, 1.0, subtree=number) for place, number in enumerate(places)]
     found = read(tmp_path, *records, tree=tree)
-    assert {group.label.partition(" (")[0]: group.requests for group in found.groups} == {
-        "id of 12": 2,
-        "id of 1": 3,
+    assert {group.label: group.requests for group in found.groups} == {
+        "prefix of id of 12, 10 tokens, 2 requests": 2,
+        "“You are a helpful assis…”, 10 tokens, 3 requests": 3,
         "all others": 4,
     }
 
@@ -94,6 +96,22 @@ def test_slow_and_failed_requests_and_lengths(tmp_path: Path) -> None:
     # Of two choices, 32 tokens each: an octave more than twice of what was expected.
     assert {(x, y): count for x, y, count in found.lengths} == {(3, 3): 20, (3, 4): 20, (3, 5): 1}
     assert found.within_two == pytest.approx(40 / 41, abs=1e-4)
+
+
+def test_cut_answers_are_counted_and_the_first_of_the_input_are_named(tmp_path: Path) -> None:
+    records = [record(place, 0.0, 1.0, finish=("length",) if place % 2 else ("stop",)) for place in range(99, -1, -1)]
+    records += [record(100, 0.0, 1.0, finish=("length",), output=1)]
+    found = read(tmp_path, *records)
+    # One token is all that the last one was to have.
+    assert found.cut == 50
+    assert [each.number for each in found.cut_first] == list(range(2, 42, 2))
+    assert found.first is not None and found.first.number == 1
+
+
+def test_few_answers_have_a_dot_each_and_many_have_none(tmp_path: Path) -> None:
+    assert len(read(tmp_path, *(record(place, 0.0, 1.0) for place in range(2_000))).dots) == 2_000
+    many = read(tmp_path, *(record(place, 0.0, 1.0) for place in range(2_001)))
+    assert many.dots == () and many.lengths == ((3, 3, 2_001),)
 
 
 def test_what_failed_and_was_answered_later_is_not_shown_as_failed(tmp_path: Path) -> None:

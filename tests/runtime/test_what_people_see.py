@@ -88,7 +88,7 @@ def test_the_page_of_a_run_tells_what_it_did(feature_run: FeatureRun) -> None:
     width = subject.series.seconds / len(subject.series.prefill)
     assert sum(subject.series.prefill) * width == pytest.approx(sum(step["prefill_tokens"] for step in steps), rel=0.01)
     assert subject.requests.count == len(lines_of(state_of(feature_run) / "records.jsonl"))
-    assert "completed, exit code 3" in page_html([subject])
+    assert "What failed" in page_html([subject])
 
 
 def test_status_of_a_finished_run(feature_run: FeatureRun, request: pytest.FixtureRequest) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
@@ -11,7 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from blendrun.report.page import facts
-from blendrun.report.page.charts.registry import SECTIONS
+from blendrun.report.page.cards import comparison, two_of_one_job
+from blendrun.report.page.charts.base import Bounds, Chart
+from blendrun.report.page.charts.bounds import bounds_of
+from blendrun.report.page.charts.registry import SECTIONS, Section
+from blendrun.report.page.pairs import side_by_side
 from blendrun.report.page.subject import Subject
 from blendrun.store.guard import Target, head_of
 from blendrun.version import __version__
@@ -34,26 +38,31 @@ def page_html(subjects: Sequence[Subject]) -> str:
 
     specs: dict[str, Any] = {}
     sections = []
+    bounds = bounds_of(subjects)
     for section in SECTIONS:
         columns = []
-        key = ""
-        for number, subject in enumerate(subjects):
-            if (chart := section.draw(subject)) is not None:
-                key = chart.key
-                specs[f"{key}-{number}"] = chart.spec
-                columns.append((f"{key}-{number}", subject.name, chart))
+        for number, (name, chart) in enumerate(_charts(section, subjects, bounds)):
+            if chart is not None:
+                specs[f"{chart.key}-{number}"] = chart.spec
+                columns.append((f"{chart.key}-{number}", name, chart))
         if columns:
+            key = columns[0][2].key
             sections.append({"key": key, "heading": section.heading, "sentence": section.sentence, "columns": columns})
     environment = ImmutableSandboxedEnvironment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string(_asset("page.html.j2"))
+    found = [facts.of(subject) for subject in subjects]
     return template.render(
-        title=_title(subjects),
+        title=_title(subjects, found),
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,
-        subjects=[facts.of(subject) for subject in subjects],
-        comparison=facts.comparison(subjects),
+        subjects=found,
+        comparison=comparison(subjects),
+        one_job=two_of_one_job(subjects),
+        troubles=_troubles(found),
+        samples=side_by_side(found),
+        has_samples=any(subject.samples for subject in found),
         sections=sections,
         ran=any(subject.ran for subject in subjects),
         style=_asset("page.css"),
@@ -62,9 +71,38 @@ def page_html(subjects: Sequence[Subject]) -> str:
     )
 
 
-def _title(subjects: Sequence[Subject]) -> str:
-    what = "run" if any(subject.ran for subject in subjects) else "plan"
-    return f"blendrun {what}: {', '.join(subject.name for subject in subjects)}"
+def _charts(section: Section, subjects: Sequence[Subject], bounds: Bounds) -> Iterator[tuple[str, Chart | None]]:
+    """A picture for each subject, with its name; of two runs of one job, one picture where both lie over each other."""
+    if section.both is not None and two_of_one_job(subjects):
+        one, other = subjects
+        chart = section.both(one, other, bounds)
+        if chart is not None:
+            yield "", chart
+            return
+    for subject in subjects:
+        yield subject.name, section.draw(subject, bounds)
+
+
+def _title(subjects: Sequence[Subject], found: Sequence[facts.Facts]) -> str:
+    """A sentence of one subject; of several, what they are."""
+    if len(found) == 1:
+        return found[0].title
+    what = "Runs" if all(subject.ran for subject in subjects) else "Runs and plans"
+    if two_of_one_job(subjects):
+        what = "Two runs of one job"
+    return f"{what}: {', '.join(subject.name for subject in subjects)}"
+
+
+def _troubles(found: Sequence[facts.Facts]) -> list[dict[str, Any]]:
+    """What is wrong, kind by kind, and of each kind the subjects that have it."""
+    kinds: dict[str, dict[str, Any]] = {}
+    for subject in found:
+        for trouble in subject.troubles:
+            kind = kinds.setdefault(
+                trouble.key, {"key": trouble.key, "heading": trouble.heading, "look": trouble.look, "columns": []}
+            )
+            kind["columns"].append((subject.name, trouble))
+    return list(kinds.values())
 
 
 def _inline_json(value: Any) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -11,6 +12,7 @@ import msgspec
 
 from blendrun.errors import InputMissingError
 from blendrun.report.page.requests import Requests, no_requests, read_requests
+from blendrun.report.page.samples import Sample, Wish, read_samples, wishes
 from blendrun.report.schemas.plan import PlanReport
 from blendrun.report.schemas.series import Series, StepTotals, replicas_series
 from blendrun.store import manifest as manifests
@@ -21,12 +23,23 @@ from blendrun.store.manifest import Manifest
 from blendrun.store.status import BatchStatus
 from blendrun.store.summary import Summary
 
+_SHOWN_UNKEPT = 10
+
+
+class _Unkept(msgspec.Struct):
+    """What the page shows of a line of unkept.jsonl."""
+
+    custom_id: str
+    reason: str
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """One column of the page. A plan alone has neither summary nor steps; a run that was not planned has no plan.
 
-    summary: null while a run works, or where it was killed: then `status` says how far it came.
+    summary: null while a run works, or where it was killed: then `status` says how far it came. samples: a few requests
+    with their answers. unkept: answers that do not keep their form, the first of them: (custom_id, reason). price: of
+    an hour of one GPU, or of the machine; None where nobody said.
     """
 
     name: str
@@ -37,6 +50,9 @@ class Subject:
     series: Series | None = None
     steps: StepTotals | None = None
     requests: Requests | None = None
+    samples: tuple[Sample, ...] = ()
+    unkept: tuple[tuple[str, str], ...] = ()
+    price: float | None = None
 
     @property
     def ran(self) -> bool:
@@ -53,8 +69,16 @@ class Subject:
         return self.requests.seconds if self.requests is not None and self.requests.count else None
 
 
-def run_subject(path: Path, name: str) -> Subject:
-    """Read the files of a run. path: its output, or its state folder. Raises InputMissingError."""
+def run_subject(
+    path: Path, name: str, *, answers: bool = True, like: Subject | None = None, price: float | None = None
+) -> Subject:
+    """Read the files of a run. path: its output, or its state folder.
+
+    answers: whether to show some answers and their prompts, and the texts of prefixes. like: another run, of whose
+    requests they shall be where the job is the same. price: as of `Subject`.
+
+    Raises InputMissingError.
+    """
     path = path.resolve()
     folder = path if path.is_dir() and path.name else StateFolder(path).path
     # The state folder knows its own file names; the output need not be there yet.
@@ -65,23 +89,63 @@ def run_subject(path: Path, name: str) -> Subject:
     plan = None
     with suppress(InputMissingError):
         # Another version's; all else of the run can be shown.
-        plan = read_plan(state.plan)
+        plan = read_plan(state.plan) if answers else _without_texts(read_plan(state.plan))
     series, steps, admissions = replicas_series(state.all_steps)
+    requests = read_requests(state.records, plan.icicle if plan else (), admissions)
+    unkept = _unkept(state.unkept)
+    status = statuses.read(state.status)
+    # While a run goes on, its summary is of an invocation before.
+    ended = status is None or status.blendrun.exit_code is not None
     return Subject(
         name=name,
         plan=plan,
-        summary=summaries.read(state.summary),
-        status=statuses.read(state.status),
+        summary=summaries.read(state.summary) if ended else None,
+        status=status,
         manifest=manifest,
         series=series,
         steps=steps,
-        requests=read_requests(state.records, plan.icicle if plan else (), admissions),
+        requests=requests,
+        samples=read_samples(_wanted(requests, unkept, like, manifest), state, manifest) if answers else (),
+        unkept=unkept,
+        price=price,
     )
 
 
-def plan_subject(report: PlanReport, name: str) -> Subject:
-    """A plan alone."""
-    return Subject(name=name, plan=report, requests=no_requests())
+def same_job(one: Manifest | None, other: Manifest | None) -> bool:
+    """Whether two runs were given the same lines."""
+    return one is not None and other is not None and one.input_fingerprint == other.input_fingerprint
+
+
+def _wanted(
+    requests: Requests, unkept: tuple[tuple[str, str], ...], like: Subject | None, manifest: Manifest
+) -> list[Wish]:
+    if like is not None and same_job(like.manifest, manifest):
+        return [Wish(each.custom_id, each.number, each.why) for each in like.samples]
+    found = wishes(requests)
+    named = {each.custom_id for each in found}
+    if unkept and unkept[0][0] not in named:
+        found.append(Wish(unkept[0][0], 0, "not in the form that was asked for"))
+    return found
+
+
+def _unkept(path: Path) -> tuple[tuple[str, str], ...]:
+    """The first of the list; nothing of what is torn."""
+    found = []
+    with suppress(OSError), path.open("rb") as file:
+        for line in islice(file, _SHOWN_UNKEPT):
+            with suppress(msgspec.DecodeError):
+                entry = msgspec.json.decode(line, type=_Unkept)
+                found.append((entry.custom_id, entry.reason))
+    return tuple(found)
+
+
+def plan_subject(report: PlanReport, name: str, *, texts: bool = True) -> Subject:
+    """A plan alone. texts: whether to show those of prefixes."""
+    return Subject(name=name, plan=report if texts else _without_texts(report), requests=no_requests())
+
+
+def _without_texts(report: PlanReport) -> PlanReport:
+    return replace(report, icicle=tuple(replace(node, text="") for node in report.icicle))
 
 
 def read_plan(path: Path) -> PlanReport:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.cost.base import Demand, Machine
+from blendrun.report.schemas.prefix_text import PrefixTexts
 from blendrun.tree.base import PrefixTree
 
 _NODES = 400
@@ -24,7 +25,8 @@ class IcicleNode:
     node, end: its range in the tree's depth-first order. level: 0 for the root. begin: requests to its left.
     requests: that have it. segment_tokens: of its own segment; of merged ones, own prompt tokens a request.
     depth: tokens to its end. saved_tokens: by sharing its segment. density: compute over memory seconds of all below
-    it, null where nothing is decoded. example: the first request that has it.
+    it, null where nothing is decoded. example: the first request that has it. text: how its own segment begins, as the
+    request gives it; empty for merged ones, for what a chat template puts first, and where no text is known.
     """
 
     node: int
@@ -38,18 +40,28 @@ class IcicleNode:
     density: float | None
     example: str
     merged: int = 0
+    text: str = ""
 
 
 def icicle(
-    tree: PrefixTree, demand: Demand, machine: Machine, name: Callable[[int], str], limit: int = _NODES
+    tree: PrefixTree,
+    demand: Demand,
+    machine: Machine,
+    name: Callable[[int], str],
+    limit: int = _NODES,
+    words: Callable[[int], str] = lambda _: "",
 ) -> tuple[IcicleNode, ...]:
-    """At most about `limit` nodes and as many merged ones, parents before children. name: of a prompt number."""
-    return tuple(_Icicle(tree, demand, machine, name).nodes(limit))
+    """At most about `limit` nodes and as many merged ones, parents before children. name, words: of a prompt number,
+    what it is called and its text.
+    """
+    return tuple(_Icicle(tree, demand, machine, name, PrefixTexts(tree, words)).nodes(limit))
 
 
 class _Icicle:
-    def __init__(self, tree: PrefixTree, demand: Demand, machine: Machine, name: Callable[[int], str]) -> None:
-        self._tree, self._name = tree, name
+    def __init__(
+        self, tree: PrefixTree, demand: Demand, machine: Machine, name: Callable[[int], str], texts: PrefixTexts
+    ) -> None:
+        self._tree, self._name, self._texts = tree, name, texts
         self._requests = (tree.leaf_end - tree.leaf_begin).astype(np.int64)
         self._own = demand.flops / machine.flops, demand.kv_bytes / machine.bandwidth
         self._below = tree.subtree_sum(self._own[0]), tree.subtree_sum(self._own[1])
@@ -102,6 +114,7 @@ class _Icicle:
             saved_tokens=(requests - 1) * segment,
             density=_density(self._below[0][node], self._below[1][node]),
             example=self._name(int(tree.prompt[tree.leaf_begin[node]])) if requests else "",
+            text=self._texts.of(node) if requests else "",
         )
 
     def _merge(self, node: int, level: int, begin: int, kept: list[int]) -> None:

@@ -78,7 +78,7 @@ def plan_report(
         times=_times(plan),
         machines=machines or (machine_row(plan),),
         warnings=(*workload.warnings, *length_warnings(costed)),
-        icicle=icicle(tree, plan.costed.demand, costed.machine, workload.name),
+        icicle=icicle(tree, plan.costed.demand, costed.machine, workload.name, words=workload.words),
         timeline=planned_series(plan.portfolio.chosen.outcome.timeline),
         partition=_partition(plan),
         learned=_learned(plan),

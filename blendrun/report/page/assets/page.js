@@ -4,6 +4,9 @@ const drawn = {};
 
 for (const [id, spec] of Object.entries(specs)) {
   const place = document.getElementById(id);
+  // On a telephone names and legends would leave no room for what they name.
+  spec.config.axisY.labelLimit = Math.min(spec.config.axisY.labelLimit, 0.32 * place.clientWidth);
+  if (place.clientWidth < 480) spec.config.legend.columns = 2;
   place.replaceChildren();
   drawn[id] = vegaEmbed(place, spec, { renderer: "svg", actions: false, tooltip: { theme: "custom" } }).then(
     (result) => result.view,
@@ -21,7 +24,13 @@ for (const controls of document.querySelectorAll("[data-icicle]")) {
 
 function walk(controls, view, spec) {
   const blocks = spec.data.values;
-  const all = Math.max(...blocks.map((block) => block.x2));
+  // From where to where a block lies: by its requests, or by the tokens that sharing it saves.
+  const ends = { requests: ["x", "x2"], saved: ["s", "s2"] };
+  let by = "requests";
+  const begin = (block) => block[ends[by][0]];
+  const end = (block) => block[ends[by][1]];
+  const widest = () => Math.max(1, ...blocks.map(end));
+  let all = widest();
   const found = controls.querySelector(".found");
   let from = 0;
   let to = all;
@@ -45,23 +54,49 @@ function walk(controls, view, spec) {
   }
 
   view.addEventListener("click", (event, item) => {
-    if (item && item.datum && item.datum.x2 > item.datum.x) show(item.datum.x, item.datum.x2);
+    if (item && item.datum && end(item.datum) > begin(item.datum)) show(begin(item.datum), end(item.datum));
   });
 
+  controls.querySelector("select").addEventListener("change", (event) => {
+    by = event.target.value;
+    all = widest();
+    view.signal("by", by);
+    moves.all();
+  });
+
+  const has = (block, needle) => `${block.label}\n${block.example}`.toLowerCase().includes(needle);
   const search = controls.querySelector("input");
   search.addEventListener("input", () => {
     const needle = search.value.trim().toLowerCase();
     view.signal("needle", needle).runAsync();
-    const hits = needle ? blocks.filter((block) => block.label.toLowerCase().includes(needle)) : [];
-    found.textContent = needle ? `${hits.length} prefixes` : "";
+    const hits = needle ? blocks.filter((block) => has(block, needle)) : [];
+    found.textContent = needle ? `${hits.length} ${hits.length === 1 ? "prefix" : "prefixes"}` : "";
   });
   search.addEventListener("keydown", (event) => {
     const needle = search.value.trim().toLowerCase();
     if (event.key === "Escape") moves.all();
     if (event.key !== "Enter" || !needle) return;
     // The whole tree has every request's name below it: what is meant is the smallest block.
-    const hits = blocks.filter((block) => block.label.toLowerCase().includes(needle));
-    hits.sort((a, b) => a.x2 - a.x - (b.x2 - b.x));
-    if (hits.length) show(hits[0].x, hits[0].x2);
+    const hits = blocks.filter((block) => has(block, needle) && end(block) > begin(block));
+    hits.sort((a, b) => end(a) - begin(a) - (end(b) - begin(b)));
+    if (hits.length) show(begin(hits[0]), end(hits[0]));
   });
 }
+
+// A table that is wider than its place says so.
+const wide = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    const before = target.previousElementSibling;
+    const hint = before && before.classList.contains("hint") ? before : null;
+    const needed = target.scrollWidth > target.clientWidth + 1;
+    if (needed && !hint) {
+      const made = document.createElement("p");
+      made.className = "hint";
+      made.textContent = "Scroll sideways for more columns \u2192";
+      target.before(made);
+    } else if (!needed && hint) {
+      hint.remove();
+    }
+  }
+});
+for (const each of document.querySelectorAll(".scroll")) wide.observe(each);

@@ -1,5 +1,6 @@
 """What every picture of a page is made of. Colours of text and lines are the page's own CSS variables, so that light,
-dark and print need no second drawing; colours of data are told apart without colour vision.
+dark and print need no second drawing. Colours of data are told apart without colour vision and stand out on light and
+dark ground alike: an amount is how strong one colour is (`strength`), not how dark.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 # Okabe and Ito's palette, and the page's own ink for what was planned.
 PREFILL, DECODE, PLANNED = "#0072B2", "#E69F00", "var(--planned)"
+HEAT, WORRY = "var(--heat)", "var(--warn)"
+# The page's own, so that what is measured here is what is drawn.
+FONT = "system-ui, sans-serif"
+_SIZE = 13
 ZOOM = {
     "name": "zoom",
     "select": {"type": "interval", "encodings": ["x"], "zoom": "wheel![event.shiftKey]"},
@@ -18,8 +23,7 @@ ZOOM = {
 }
 _CONFIG: dict[str, Any] = {
     "background": "transparent",
-    # Measured before it is drawn, so a name that every system knows.
-    "font": "sans-serif",
+    "font": FONT,
     "view": {"stroke": None},
     "axis": {
         "labelColor": "var(--muted)",
@@ -28,15 +32,16 @@ _CONFIG: dict[str, Any] = {
         "domainColor": "var(--line)",
         "tickColor": "var(--line)",
         "titleFontWeight": "normal",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
+        "labelFontSize": _SIZE,
+        "titleFontSize": _SIZE,
     },
+    "axisY": {"labelLimit": 380},
     "legend": {
         "labelColor": "var(--ink)",
         "titleColor": "var(--muted)",
         "orient": "top",
-        "labelFontSize": 12,
-        "titleFontSize": 12,
+        "labelFontSize": _SIZE,
+        "titleFontSize": _SIZE,
         "titleFontWeight": "normal",
         "labelLimit": 400,
         "titleLimit": 500,
@@ -46,26 +51,70 @@ _CONFIG: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """How far the scales of all pictures of a page go, so that those side by side can be compared. 0: nothing there.
+
+    seconds: the longest run or plan. rate: tokens/s. running: requests of a row at once. tokens: of an answer.
+    compared: seconds of the slowest order.
+    """
+
+    seconds: float = 0.0
+    rate: float = 0.0
+    running: float = 0.0
+    tokens: float = 0.0
+    compared: float = 0.0
+
+    @property
+    def clock(self) -> Clock:
+        """Of what is drawn over time."""
+        return clock_for(self.seconds)
+
+    def domain(self, name: str, per: float = 1.0) -> dict[str, Any]:
+        """A scale from 0 to what is the most. per: what it is measured in."""
+        most = getattr(self, name) / per
+        return {"domain": [0, most], "nice": False} if most > 0 else {}
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """What times are shown in. unit: one of it, "hour". seconds: in one of it."""
+
+    unit: str
+    seconds: float
+
+    @property
+    def units(self) -> str:
+        return f"{self.unit}s"
+
+
+def clock_for(longest: float) -> Clock:
+    """The unit in which so many seconds are no long number."""
+    if longest >= 3 * 3600:
+        return Clock("hour", 3600.0)
+    return Clock("minute", 60.0) if longest >= 600 else Clock("second", 1.0)
+
+
+@dataclass(frozen=True, slots=True)
 class Chart:
     """A picture with what stands around it.
 
-    key: kind of picture, the same for all subjects. caption: what it shows, also for those who do not see it.
-    columns, rows: its figures as a table. note: a sentence below.
+    key: kind of picture, the same for all subjects. finding: what it shows here, a sentence without its full stop; also
+    for those who do not see it. columns, rows: its figures as a table. note: sentences below.
     """
 
     key: str
-    caption: str
+    finding: str
     spec: dict[str, Any]
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
 
 
-def frame(spec: dict[str, Any], height: int, caption: str) -> dict[str, Any]:
-    """A whole specification, as wide as the page has room. height: pixels. caption: for those who do not see it."""
+def frame(spec: dict[str, Any], height: int, finding: str) -> dict[str, Any]:
+    """A whole specification, as wide as the page has room. height: pixels. finding: for those who do not see it."""
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
-        "description": caption,
+        "description": finding,
         "width": "container",
         "height": height,
         "autosize": {"type": "fit-x", "contains": "padding"},
@@ -79,9 +128,26 @@ def quantity(field: str, title: str | None = None, **more: Any) -> dict[str, Any
     return {"field": field, "type": "quantitative", "title": title, **more}
 
 
-def shade(title: str) -> dict[str, Any]:
-    """An encoding of counts `n`: the darker, the more."""
-    return quantity("n", title, scale={"type": "sqrt", "scheme": "blues", "domainMin": 0})
+def over_time(bounds: Bounds, **axis: Any) -> dict[str, Any]:
+    """An encoding of a time `t`, which is told in the bounds' clock."""
+    scale = bounds.domain("seconds", bounds.clock.seconds)
+    return quantity("t", bounds.clock.units, axis={"tickCount": 8, **axis}, scale=scale)
+
+
+def since(clock: Clock) -> dict[str, Any]:
+    """When a bucket begins, for the figures that stand beside the pointer."""
+    return {"field": "t", "title": f"from {clock.unit}", "format": ",.2~f"}
+
+
+def strength(title: str, most: float = 0.0) -> dict[str, Any]:
+    """An encoding of counts `n` by how strong a colour is. most: at the end of the scale; 0 for what there is."""
+    end = {"domainMax": most} if most > 0 else {}
+    return quantity(
+        "n",
+        title,
+        scale={"type": "sqrt", "domainMin": 0, **end, "range": [0.08, 1]},
+        legend={"symbolType": "square", "symbolFillColor": HEAT, "symbolStrokeColor": "transparent", "tickCount": 5},
+    )
 
 
 def sampled(rows: Iterable[_T]) -> list[_T]:

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from blendrun.report.page.charts.base import Chart
-from blendrun.report.page.charts.counts import densities, lengths, orders
-from blendrun.report.page.charts.over_time import occupancy, strip, timeline
+from blendrun.report.page.charts.base import Bounds, Chart
+from blendrun.report.page.charts.lengths import lengths
+from blendrun.report.page.charts.orders import orders
+from blendrun.report.page.charts.pool import occupancy, occupancy_of_both
 from blendrun.report.page.charts.prefix_tree import icicle
+from blendrun.report.page.charts.strip import strip
+from blendrun.report.page.charts.timeline import timeline, timeline_of_both
 from blendrun.report.page.subject import Subject
+
+Draw = Callable[[Subject, Bounds], Chart | None]
+DrawBoth = Callable[[Subject, Subject, Bounds], Chart | None]
+
+
+def _first(one: Subject, other: Subject, bounds: Bounds) -> Chart | None:
+    """Of runs of one job the prefix tree is one."""
+    return icicle(one if one.plan is not None else other, bounds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,37 +28,50 @@ class Section:
     """One kind of picture on the page, drawn for each subject.
 
     heading: of the section. sentence: for those who see such a picture the first time. draw: a picture of a run or a
-    plan; None where there is nothing to draw.
+    plan; None where there is nothing to draw. both: one picture for two runs of one job; None where theirs stand side
+    by side.
     """
 
     heading: str
     sentence: str
-    draw: Callable[[Subject], Chart | None]
+    draw: Draw
+    both: DrawBoth | None = None
 
 
 SECTIONS = (
     Section(
+        "Orders compared",
+        "Seconds of the whole job by the cost model; of a run, what it took. Dashed: the bound, the least that any "
+        "order could take here.",
+        orders,
+    ),
+    Section(
         "Time line",
-        "Prefill computes prompts, decode makes answers. Shift and the wheel zoom, dragging moves.",
+        "Prefill reads prompts, decode makes answers. Shift and the wheel zoom, dragging moves.",
         timeline,
-    ),
-    Section(
-        "KV pool and prefix cache",
-        "How full the pool was, and which part of the prompts it already held.",
-        occupancy,
-    ),
-    Section(
-        "Prefix tree",
-        "A block is a prefix, as wide as the requests that share it; what hangs below shares it. Dark blocks are heavy "
-        "in memory (long answers), light ones in compute (long prompts).",
-        icicle,
+        timeline_of_both,
     ),
     Section(
         "What ran when",
-        "Each row is a part of the prefix tree; the darker, the more of its requests ran.",
+        "Each row is a part of the prefix tree; the stronger the colour, the more of its requests ran.",
         strip,
     ),
-    Section("Lengths of answers", "On the dashed line an answer was as long as expected.", lengths),
-    Section("Orders compared", "Simulated by the cost model before the run, the measured time beside it.", orders),
-    Section("Requests by density", "Left of 1 a request is heavy in memory, right of it in compute.", densities),
+    Section(
+        "KV pool and prefix cache",
+        "How full the pool of keys and values was, and which part of the prompts it already held.",
+        occupancy,
+        occupancy_of_both,
+    ),
+    Section(
+        "Prefix tree",
+        "A block is a prefix, as wide as the requests that share it or as the tokens it saves; what hangs below "
+        "shares it.",
+        icicle,
+        _first,
+    ),
+    Section(
+        "Lengths of answers",
+        "On the solid line an answer was as long as expected. The better lengths are known, the better the plan.",
+        lengths,
+    ),
 )
