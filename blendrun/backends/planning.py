@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,13 +17,17 @@ from blendrun.backends.hub_inputs import with_hub_files
 from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.kept import looked_for
 from blendrun.backends.machines import machines_of
+from blendrun.backends.modes import automatic_modes, mode_refused
 from blendrun.backends.options import AtLeast1, check_endpoint, convert_options
 from blendrun.backends.row_options import RowArguments, RowOptions
 from blendrun.backends.speed import taught
 from blendrun.backends.what_ifs import parse_drafts, what_ifs
+from blendrun.blend.orders import AUTOMATIC
 from blendrun.cost.base import Machine
 from blendrun.cost.hardware import STAND_IN
 from blendrun.endpoints.adapters import declared_adapters
+from blendrun.engine.base import Platform
+from blendrun.engine.overlap import JobFacts
 from blendrun.engine.settings import available_cores
 from blendrun.engine.sizes import limits_to_plan
 from blendrun.errors import UsageError
@@ -132,6 +137,20 @@ class PlanOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=T
         overlaps = (Overlap.EXCLUSIVE, Overlap.MIXED) if self.overlap is None else (self.overlap,)
         return Choice(self.orders, overlaps, prices.get(card, prices.get("")))
 
+    def beside(self, platform: Platform, any_logprobs: bool) -> frozenset[OrderName | Overlap]:
+        """What a run on a platform would not choose: simulated all the same, unless the user named what to choose from.
+
+        any_logprobs: whether a request asks for log probabilities.
+        """
+        found: set[OrderName | Overlap] = set()
+        if self.orders == tuple(OrderName):
+            found |= {*OrderName} - {*AUTOMATIC}
+        if self.overlap is None:
+            facts, modes = JobFacts(any_logprobs=any_logprobs), automatic_modes(platform)
+            possible = {mode for mode in modes if mode_refused(mode, platform, self.arguments, facts) is None}
+            found |= {*Overlap} - (possible or {Overlap.EXCLUSIVE})
+        return frozenset(found)
+
 
 def _listed(value: Any) -> tuple[str, ...]:
     """As a list, however it was given: comma-separated, one number, any iterable."""
@@ -157,9 +176,9 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
     # Unpacked copies of the input are needed to the end: names are read from them.
     with scratch_folder("plan") as spool:
         workload, made, machines = _plan(options, spool, listener)
-        report = plan_report(
-            made, workload, machines, what_ifs(made, options.drafts, options.host_memory, options.engine_args)
-        )
+        asked = what_ifs(made, options.drafts, options.host_memory, options.engine_args)
+        price = options.choice(made.costed.machine.card.name).gpu_hour
+        report = plan_report(made, workload, machines, asked, price)
         if order_out is not None:
             listener(PhaseStarted("write", str(order_out.path)))
             _write_order(order_out, workload, made)
@@ -201,7 +220,7 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
             rows.append(unfit_row(on.card.name, on.gpus, str(error)))
             continue
         plans.append(made)
-        rows.append(machine_row(made))
+        rows.append(machine_row(made, options.choice(on.card.name).gpu_hour))
     if not plans:
         raise UsageError(f"the job runs on none of these machines; the first: {rows[0].why_not}")
     return workload, plans[0], tuple(rows)
@@ -210,12 +229,14 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
 def _on_machine(
     structure: Structure, workload: Workload, on: Machine, options: PlanOptions, listener: Listener
 ) -> Plan:
-    limits = limits_to_plan("cpu" if on.card.kind == "cpu" else "gpu", options.arguments)
+    platform: Platform = "cpu" if on.card.kind == "cpu" else "gpu"
+    limits = limits_to_plan(platform, options.arguments)
     if options.hardware is None:
         card, name, threads = workload.model.card, workload.model_name, available_cores()
         on = taught(on, card, name, options.arguments, listener, threads=threads)
     costed = cost_structure(structure, workload.model.card, on, keep=options.keep_sharing, limits=limits)
-    return make_plan(costed, options.choice(on.card.name), listener)
+    beside = options.beside(platform, workload.any_logprobs)
+    return make_plan(costed, replace(options.choice(on.card.name), beside=beside), listener)
 
 
 def _target(options: PlanOptions, option: str, made: Made | None) -> Target | None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from shlex import join
+from typing import Annotated, Any
 
 import typer
 
@@ -110,6 +112,13 @@ def plan(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that no plan made.")] = False,
     config: Annotated[Path | None, typer.Option(help="YAML file of these options; the command line wins.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 65 where lines will fail.")] = False,
+    show_prompt: Annotated[
+        bool, typer.Option("--show-prompt", help="Print the first prompt as the model sees it.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print all figures: orders, machine, prefixes.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Say nothing but warnings and errors.")] = False,
 ) -> None:
     """Preview JOBS on MODEL: sharing, density, order, predicted time. No GPU, no engine.
@@ -121,10 +130,13 @@ def plan(
     from blendrun.backends.planning import PlanOptions, plan_job
     from blendrun.cli.config import apply_config
     from blendrun.engine.settings import parse_engine_args
+    from blendrun.errors import InputInvalidError
+    from blendrun.planner.findings import will_fail
     from blendrun.planner.workload import AllKeptError
     from blendrun.report.schemas.plan import plan_json
     from blendrun.report.terminal.plan import print_plan
     from blendrun.report.terminal.progress import choose_view
+    from blendrun.text import plural
 
     given = apply_config(context, config)
     named = {name: given[name] for name in PlanOptions.__struct_fields__ if name in given}
@@ -146,4 +158,31 @@ def plan(
     if given["json"]:
         sys.stdout.write(plan_json(found).decode() + "\n")
     else:
-        print_plan(found, first_prompt, sys.stdout)
+        print_plan(
+            found,
+            sys.stdout,
+            next_command=run_command(given),
+            verbose=given["verbose"],
+            first_prompt=first_prompt if given["show_prompt"] else None,
+        )
+    if given["strict"] and (failing := will_fail(found.findings)):
+        raise InputInvalidError(f"{plural(failing, 'line')} of {found.lines:,} will fail, and --strict allows none")
+
+
+# Options that a run has too, and needs to answer the same lines in the same way.
+_SHARED = (
+    *("model", "tp", "endpoint", "limit", "dedupe", "cache", "prompt_column", "messages_column", "image_column"),
+    *("id_column", "system_prompt", "prompt_template", "max_tokens", "temperature", "schema", "engine_arg"),
+)
+
+
+def run_command(given: Mapping[str, Any]) -> str:
+    """The command that answers what was planned. given: options by name."""
+    words = ["blendrun", "run", *given["jobs"]]
+    for name in _SHARED:
+        value = given.get(name)
+        if value is None or (name == "dedupe" and value == Dedupe.AUTO):
+            continue
+        for each in value if isinstance(value, list | tuple) else (value,):
+            words += [f"--{name.replace('_', '-')}", str(each)]
+    return join(words)

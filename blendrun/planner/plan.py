@@ -100,11 +100,15 @@ class Costed:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the plan may choose from: orders, overlap modes, and the price of an hour of one device (None: unknown)."""
+    """What the plan may choose from: orders, overlap modes, and the price of an hour of one device (None: unknown).
+
+    beside: of the orders and modes, those that are simulated for comparison and never chosen.
+    """
 
     orders: tuple[OrderName, ...] = tuple(OrderName)
     overlaps: tuple[Overlap, ...] = (Overlap.EXCLUSIVE, Overlap.MIXED)
     gpu_hour: float | None = None
+    beside: frozenset[OrderName | Overlap] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -239,6 +243,7 @@ def _portfolio(costed: Costed, choice: Choice, outputs: NDArray[np.int64], liste
         pool=costed.pool,
         demand=costed.demand,
         overlaps=choice.overlaps,
+        beside=choice.beside,
         chunk=costed.chunk,
         max_running=costed.limits.max_running,
         shared_reads=costed.limits.shared_reads,
