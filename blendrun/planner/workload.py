@@ -205,7 +205,7 @@ def planned_model(wanted: Wanted, *, text: bool) -> PlannedModel:
         card = load_card(alias)
         return PlannedModel(wanted.model, card, card.alias, card.context_length, tokenizer)
     try:
-        resolved = resolve_model(wanted.model, platform="cpu", weights=False)
+        resolved = resolve_model(wanted.model, platform="cpu", weights=False, light=True)
     except InputMissingError as error:
         hint = "; or plan with --tokenizer PATH, a tokenizer.json or its folder" if text else ""
         raise InputMissingError(f"{error}{hint}") from error

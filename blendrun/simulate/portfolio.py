@@ -37,6 +37,7 @@ from blendrun.simulate.simulator import simulate
 from blendrun.simulate.steptime import step_time, times_rest_on
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
+from blendrun.tree.interpreted import interprets
 from blendrun.tree.restrict import restrict
 
 # Tokens that the gate of blendrun's scheduler plug-in waits for.
@@ -257,7 +258,9 @@ class _Job:
         """In threads: the simulator's kernel runs without the interpreter's lock."""
         found = []
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-            for done, candidate in enumerate(threads.map(self._simulate, trials), start=1):
+            # Interpreted, threads would only wait for each other.
+            each = map if interprets() else threads.map
+            for done, candidate in enumerate(each(self._simulate, trials), start=1):
                 found.append(candidate)
                 listener(Progress(done, len(trials), "simulations"))
         return found

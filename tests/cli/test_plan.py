@@ -164,13 +164,13 @@ def test_what_cannot_be_planned_is_said_in_one_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_planning_loads_neither_torch_nor_sglang(tmp_path: Path) -> None:
+def test_planning_a_few_lines_loads_neither_torch_nor_sglang_nor_a_compiler(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "trace.jsonl")
     program = (
         "import sys\nfrom blendrun.cli.app import app\n"
         f"try: app(['plan', {str(trace)!r}, '--model', 'llama-3-8b', '--hardware', 'l40s', '-q'])\n"
         "except SystemExit: pass\n"
-        "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'sglang', 'transformers'}, file=sys.stderr)"
+        "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'sglang', 'transformers', 'numba', 'llvmlite'}, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.strip().splitlines()[-1] == "set()"

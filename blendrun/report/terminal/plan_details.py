@@ -128,10 +128,8 @@ def _prefixes(report: PlanReport) -> Tree:
 
 def _prefix_line(prefix: Prefix) -> Text:
     density = "prefill only" if prefix.density is None else f"density {prefix.density:.3g}"
-    return Text(
-        f"{plural(prefix.segment_tokens, 'token')} x {plural(prefix.requests, 'request')}, {prefix.saved_tokens:,} saved, {density} "
-        f"({prefix.example}, …)"
-    )
+    size = f"{plural(prefix.segment_tokens, 'token')} x {plural(prefix.requests, 'request')}"
+    return Text(f"{size}, {prefix.saved_tokens:,} saved, {density} ({prefix.example}, …)")
 
 
 def _pairs() -> Table:
