@@ -32,9 +32,9 @@ from blendrun.simulate.draw import draw_outputs
 from blendrun.simulate.portfolio import Portfolio, simulate_portfolio
 from blendrun.simulate.side_by_side import PartPortfolio, side_by_side
 from blendrun.tokens.base import Prompts
+from blendrun.tree.ahead import finish_loading
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
-from blendrun.tree.compiled import load_kernels, needs_compiling
 from blendrun.tree.interpreted import interprets
 from blendrun.tree.restrict import restrict
 
@@ -148,9 +148,9 @@ class Plan:
 
 def make_structure(prompts: Prompts, model: PlannedModel, mode: LengthMode, listener: Listener = ignore) -> Structure:
     """Build the tree and expect lengths. listener: told what begins, and what could not be used."""
-    if not interprets() and needs_compiling():
-        listener(PhaseStarted("compile", "the planner's loops, once for this machine: usually 10 to 40 s"))
-        load_kernels()
+    if not interprets():
+        told = PhaseStarted("compile", "the planner's loops, once for this machine: usually 10 to 40 s")
+        finish_loading(lambda: listener(told))
     listener(PhaseStarted("tree", f"{len(prompts):,} prompts"))
     tree = build_tree(prompts)
     lengths = estimate(prompts, tree, mode=mode, history=recall(prompts, model.identity, listener))

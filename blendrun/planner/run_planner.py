@@ -50,6 +50,7 @@ from blendrun.simulate.portfolio import Candidate
 from blendrun.simulate.steptime import step_time, times_rest_on
 from blendrun.tokens.build import build_prompts
 from blendrun.tokens.load import load_tokenizer
+from blendrun.tree.ahead import begin_loading
 
 _T = TypeVar("_T")
 # Of a job's work, what no replica begins with: it goes to those who are done first.
@@ -173,6 +174,7 @@ class RunPlanner:
         card, on = self.model.card, self._machine(listener)
         if card is None:
             raise UsageError(f"{self.model.name} has no dimensions to plan with; use --order given or shuffled")
+        begin_loading()
         listener(PhaseStarted("tokenise", self.model.name))
         context = self.model.context_length or card.context_length
         tokenizer = load_tokenizer(self.model.path)

@@ -18,7 +18,7 @@ _WORDS = {
     OrderName.LOF: "longest answers first",
     OrderName.BLENDED: "the blend",
 }
-NOT_CALIBRATED = "Not calibrated, real steps take longer"
+NOT_CALIBRATED = "Not calibrated, real steps take longer."
 
 
 def order_in_words(order: OrderName | str) -> str:
@@ -39,12 +39,14 @@ def choice_sentence(chosen: OrderName, seconds: Mapping[OrderName, float]) -> st
     elif others[rival] <= own * (1 + TIE):
         beside = f"as fast as {order_in_words(rival)}, and simpler"
     else:
-        beside = f"next best, {order_in_words(rival)}: {in_one_unit((own, others[rival]))[1]}"
+        mine, next_best = in_one_unit((own, others[rival]))
+        much = next_best if next_best != mine else f"{others[rival] / own - 1:.1%} longer"
+        beside = f"next best, {order_in_words(rival)}: {much}"
     return f"{name} is best here ({beside})."
 
 
 def time_sentence(seconds: float, plain_seconds: float, *, calibrated: bool) -> str:
     """What the job takes as planned, and on SGLang as it comes. calibrated: whether steps of it were ever measured."""
     mine, plain = in_one_unit((seconds, plain_seconds))
-    found = f"ith blendrun's scheduling: {mine}, plain SGLang in file order: {plain}."
-    return f"W{found}" if calibrated else f"{NOT_CALIBRATED}: w{found}"
+    found = f"With blendrun's scheduling: {mine}, plain SGLang in file order: {plain}."
+    return found if calibrated else f"{NOT_CALIBRATED} {found}"

@@ -170,7 +170,8 @@ def test_planning_a_few_lines_loads_neither_torch_nor_sglang_nor_a_compiler(tmp_
         "import sys\nfrom blendrun.cli.app import app\n"
         f"try: app(['plan', {str(trace)!r}, '--model', 'llama-3-8b', '--hardware', 'l40s', '-q'])\n"
         "except SystemExit: pass\n"
-        "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'sglang', 'transformers', 'numba', 'llvmlite'}, file=sys.stderr)"
+        "heavy = {'torch', 'sglang', 'transformers', 'numba', 'llvmlite'}\n"
+        "print({name.partition('.')[0] for name in sys.modules} & heavy, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.strip().splitlines()[-1] == "set()"
