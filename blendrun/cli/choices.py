@@ -21,7 +21,7 @@ def choice(names: Iterable[str], help: str) -> Any:  # as typer calls it
 
     def check(given: str) -> str:
         if given not in known:
-            raise typer.BadParameter(f"{given!r} is not one of {', '.join(map(repr, known))}.")
+            raise typer.BadParameter(f"{given}: known are {', '.join(known)}")
         return given
 
     return typer.Option(help=help, metavar=f"<{'|'.join(known)}>", callback=check, autocompletion=lambda: known)

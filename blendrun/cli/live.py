@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from blendrun.jobs.job import Job
     from blendrun.report.schemas.live import LiveReport
 
-_ORDERS = (*SIMPLE_ORDERS, OrderName.BLENDED)
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -44,8 +42,8 @@ def live(
         str | None, typer.Option("--model", "-m", help="Alias (see configs/models), hub id, folder or GGUF file.")
     ] = None,
     orders: Annotated[
-        str, typer.Option(help="Comma-separated; also gated (depth first with the gate alone) and auto.")
-    ] = ",".join(_ORDERS),
+        str, typer.Option(help=f"Comma-separated: {', '.join((*SIMPLE_ORDERS, *PLUGGED_ORDERS))}.")
+    ] = "given,lpm,blended",
     overlap: Annotated[str, typer.Option(help="Comma-separated: exclusive, mixed, pdmux.")] = "exclusive",
     kv_tokens: Annotated[
         int | None, typer.Option(min=1, max=MOST, metavar="K", help="Tokens of the KV pool. Default: the engine's own.")

@@ -55,7 +55,7 @@ def plan(
         Path | None, typer.Option(help="tokenizer.json or its folder, where the model's files are not here.")
     ] = None,
     lengths: Annotated[
-        LengthMode, typer.Option(help="What output lengths are guessed from; reference: the lines' own.")
+        str, choice(LengthMode, "What output lengths are guessed from; reference: the lines' own.")
     ] = LengthMode.AUTO,
     orders: Annotated[
         str, typer.Option(help=f"Orders to choose from, comma-separated: {', '.join(OrderName)}.")
@@ -89,7 +89,7 @@ def plan(
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Take only the first N lines.")] = None,
     endpoint: Annotated[str | None, typer.Option(help="Url of lines that have none.")] = None,
-    dedupe: Annotated[Dedupe, typer.Option(help="Which of equal requests are asked once; as for run.")] = Dedupe.AUTO,
+    dedupe: Annotated[str, choice(Dedupe, "Which of equal requests are asked once; as for run.")] = Dedupe.AUTO,
     cache: Annotated[
         str | None, typer.Option(metavar="DIR", help="Leave out what run would take from there; as for run.")
     ] = None,
