@@ -35,13 +35,12 @@ from blendrun.simulate.practical import practical_bound
 from blendrun.simulate.sentence import TIE, choice_sentence, time_sentence
 from blendrun.simulate.simulator import simulate
 from blendrun.simulate.steptime import step_time, times_rest_on
+from blendrun.simulate.worth import WORTH_TOKENS
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.interpreted import interprets
 from blendrun.tree.restrict import restrict
 
-# Tokens that the gate of blendrun's scheduler plug-in waits for.
-GATE_TOKENS = 32
 # Larger jobs are simulated with fewer step budgets: those that are best on so many of their requests.
 _LARGE = 200_000
 _PART = 50_000
@@ -302,7 +301,7 @@ class _Job:
             max_running=1 << 30 if self.max_running is None else self.max_running,
             budget=trial.budget,
             gate=trial.admission.gate,
-            gate_tokens=GATE_TOKENS,
+            gate_tokens=WORTH_TOKENS,
             reserve=trial.admission.reserve,
             clip=OWN_CLIP,
             refresh=REFRESH_LOOKS if trial.admission.eviction is Eviction.LRU else 0,
