@@ -27,6 +27,11 @@ def plural(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
+def in_money(amount: float) -> str:
+    """An amount of whatever currency the prices are in; small ones with two digits that say something."""
+    return f"{amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}"
+
+
 def in_one_unit(seconds: Iterable[float]) -> list[str]:
     """Times that stand beside each other, all in the unit that suits the shortest: ["2.4 min", "210.0 min"]."""
     values = list(seconds)

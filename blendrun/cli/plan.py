@@ -6,7 +6,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from shlex import join
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -23,6 +23,9 @@ from blendrun.cli.row_options import (
     Temperature,
 )
 from blendrun.names import AUTO, Dedupe, LengthMode, OrderName, Overlap
+
+if TYPE_CHECKING:
+    from blendrun.report.schemas.plan import Hardware
 
 
 def plan(
@@ -161,7 +164,7 @@ def plan(
         print_plan(
             found,
             sys.stdout,
-            next_command=run_command(given),
+            next_command=None if found.kind == "trace" else run_command(given, found.hardware),
             verbose=given["verbose"],
             first_prompt=first_prompt if given["show_prompt"] else None,
         )
@@ -176,8 +179,8 @@ _SHARED = (
 )
 
 
-def run_command(given: Mapping[str, Any]) -> str:
-    """The command that answers what was planned. given: options by name."""
+def run_command(given: Mapping[str, Any], on: Hardware) -> str:
+    """The command that answers what was planned. given: options by name. on: the machine that was planned for."""
     words = ["blendrun", "run", *given["jobs"]]
     for name in _SHARED:
         value = given.get(name)
@@ -185,4 +188,7 @@ def run_command(given: Mapping[str, Any]) -> str:
             continue
         for each in value if isinstance(value, list | tuple) else (value,):
             words += [f"--{name.replace('_', '-')}", str(each)]
+    if on.gpus_per_replica > 1 and given.get("tp") is None:
+        words += ["--tp", str(on.gpus_per_replica)]
+    words += ["--replicas", str(on.replicas)] if on.replicas > 1 else []
     return join(words)

@@ -46,7 +46,10 @@ def choice_sentence(chosen: OrderName, seconds: Mapping[OrderName, float]) -> st
 
 
 def time_sentence(seconds: float, plain_seconds: float, *, calibrated: bool) -> str:
-    """What the job takes as planned, and on SGLang as it comes. calibrated: whether steps of it were ever measured."""
+    """What the job takes as planned, and in file order on SGLang as it comes.
+
+    calibrated: whether steps of this model were ever measured on the machine.
+    """
     mine, plain = in_one_unit((seconds, plain_seconds))
-    found = f"With blendrun's scheduling: {mine}, plain SGLang in file order: {plain}."
+    found = f"With blendrun's scheduling: {mine}, plain SGLang: {plain}."
     return found if calibrated else f"{NOT_CALIBRATED} {found}"

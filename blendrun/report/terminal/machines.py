@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from rich.table import Table
 from rich.text import Text
 
 from blendrun.report.schemas.plan import MachineRow, PlanReport
-from blendrun.text import in_one_unit
+from blendrun.text import in_money, in_one_unit
 
 
 def machines_table(report: PlanReport) -> Table:
@@ -25,7 +27,7 @@ def machines_table(report: PlanReport) -> Table:
     for row in report.machines:
         name = f"{row.gpus} x {row.hardware}"
         if row.predicted_seconds is None:
-            table.add_row(name, "-", "-", "-", Text(row.why_not or "", style="yellow", overflow="fold"))
+            table.add_row(name, "does not fit", style="dim")
             continue
         least = fewest[row.hardware]
         faster = "-" if row is least else f"{(least.predicted_seconds or 0.0) / max(row.predicted_seconds, 1e-9):.2f}"
@@ -36,6 +38,13 @@ def machines_table(report: PlanReport) -> Table:
             style="bold" if praise else "",
         )
     return table
+
+
+def misfits(report: PlanReport) -> Iterator[Text]:
+    """Yields why, of each machine that the job does not run on."""
+    for row in report.machines:
+        if row.why_not is not None:
+            yield Text(f"{row.gpus} x {row.hardware} does not fit: {row.why_not}", style="yellow")
 
 
 def _fewest(rows: list[MachineRow]) -> dict[str, MachineRow]:
@@ -52,4 +61,4 @@ def _least(rows: list[MachineRow], name: str) -> MachineRow | None:
 
 
 def _cost(row: MachineRow) -> str:
-    return "-" if row.cost is None or row.gpu_hour is None else f"{row.cost:,.2f} at {row.gpu_hour:g} an hour"
+    return "-" if row.cost is None or row.gpu_hour is None else f"{in_money(row.cost)} at {row.gpu_hour:g} an hour"

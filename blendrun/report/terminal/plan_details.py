@@ -10,8 +10,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from blendrun.report.schemas.plan import OrderRow, PlanReport, Prefix
-from blendrun.report.schemas.what_if import WhatIfRow
-from blendrun.text import in_one_unit, in_time, plural
+from blendrun.text import in_money, in_one_unit, in_time, plural
 
 _BARS = "▁▂▃▄▅▆▇█"
 _SHOWN_PREFIXES = 12
@@ -33,8 +32,6 @@ def details(report: PlanReport) -> Iterator[RenderableType]:
     yield _machine(report)
     yield Text()
     yield _orders(report)
-    for row in report.what_ifs:
-        yield Text(_what_if(row))
     if report.prefixes:
         yield Text()
         yield _prefixes(report)
@@ -95,19 +92,10 @@ def _orders(report: PlanReport) -> Table:
     for row, time in zip(report.orders, times, strict=True):
         share = f"{100 * row.hit_tokens / report.shared_tokens:.1f} %" if report.shared_tokens else "-"
         cells = [row.name, row.overlap, _step(row), f"{row.hit_tokens:,}", share, time, f"{row.tokens_per_second:,.0f}"]
-        cells += [f"{row.cost:,.2f}"] if row.cost is not None else []
+        cells += [in_money(row.cost)] if row.cost is not None else []
         told = "chosen" if row.chosen else "" if row.eligible else "compared only"
         table.add_row(*cells, told, style="bold" if row.chosen else "" if row.eligible else "dim")
     return table
-
-
-def _what_if(row: WhatIfRow) -> str:
-    """One line: what it would take, and what turns it on."""
-    compared = f"{row.gain:.1%} faster" if row.gain >= 0 else f"{-row.gain:.1%} slower"
-    taken = f"with {row.setting}, {row.overlap}: {in_time(row.seconds)} ({compared} than planned)"
-    if row.engine_args is None:
-        return f"{taken}; {row.why_not}"
-    return f"{taken}; {' '.join(f'--engine-arg {name}={value}' for name, value in row.engine_args.items())}"
 
 
 def _step(row: OrderRow) -> str:
