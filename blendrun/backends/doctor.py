@@ -35,6 +35,7 @@ _GPU_ONLY = ("flashinfer-python",)
 _EXTRAS = {
     "matplotlib": ("plots of `bench` (--plot)", "plot"),
     "pyarrow": ("Parquet files in and out", "tables"),
+    "vl-convert-python": ("pages (report, plan --report)", "report"),
     "ray": ("runs on the nodes of a cluster (--ray)", "ray"),
 }
 

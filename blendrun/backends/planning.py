@@ -37,7 +37,7 @@ from blendrun.names import Dedupe, LengthMode, OrderName, Overlap
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan, make_structure
 from blendrun.planner.workload import Wanted, Workload, load_workload
 from blendrun.remote.address import local_paths, shown
-from blendrun.report.page.page import is_page, make_page
+from blendrun.report.page.page import is_page, make_page, refuse_without_scripts
 from blendrun.report.page.subject import plan_subject
 from blendrun.report.schemas.plan import MachineRow, PlanReport, plan_json
 from blendrun.report.schemas.planned import machine_row, plan_report, unfit_row
@@ -169,6 +169,8 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
     Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError, AllKeptError.
     """
     order_out, save, page = targets = [_target(options, *each) for each in _WRITTEN]
+    if page is not None:
+        refuse_without_scripts()
     _refuse_twice(targets)
     # A pattern of the shell names the answers, too.
     kept, left_out = without_answers(with_hub_files(options.inputs, listener), rows=options.says_rows)

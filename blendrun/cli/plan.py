@@ -188,7 +188,8 @@ def run_command(given: Mapping[str, Any], on: Hardware) -> str:
             continue
         for each in value if isinstance(value, list | tuple) else (value,):
             words += [f"--{name.replace('_', '-')}", str(each)]
-    if on.gpus_per_replica > 1 and given.get("tp") is None:
+    named = given.get("tp") is not None or any(each.startswith("tp_size=") for each in given.get("engine_arg") or ())
+    if on.gpus_per_replica > 1 and not named:
         words += ["--tp", str(on.gpus_per_replica)]
     words += ["--replicas", str(on.replicas)] if on.replicas > 1 else []
     return join(words)

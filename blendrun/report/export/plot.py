@@ -185,8 +185,8 @@ def _heat_map(
     from matplotlib.colors import LinearSegmentedColormap
 
     grey = (most - _ALIKE) / (2 * most), (most + _ALIKE) / (2 * most)
-    stops = ((0.0, "#b2182b"), (grey[0], "#fbe3d4"), (grey[0], "#e6e6e6"), (grey[1], "#e6e6e6"))
-    stops += ((grey[1], "#dbeaf2"), (1.0, "#2166ac"))
+    stops = [(0.0, "#b2182b"), (grey[0], "#fbe3d4"), (grey[0], "#e6e6e6"), (grey[1], "#e6e6e6")]
+    stops += [(grey[1], "#dbeaf2"), (1.0, "#2166ac")]
     values = [[_percent(rows.get((rho, sharing)), compared) for rho in rhos] for sharing in sharings]
     colours = LinearSegmentedColormap.from_list("gain", stops)
     mesh = axes.imshow(values, origin="lower", aspect="auto", cmap=colours, vmin=-most, vmax=most)
