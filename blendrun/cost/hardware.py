@@ -29,7 +29,7 @@ STAND_IN = "h100-sxm"
 _OPTIONAL = {"mixed_attention": 0.0, "host_bandwidth": 1.0}
 _FIGURES = ("memory", "peak_flops", "peak_bandwidth", "achieved_flops", "achieved_bandwidth")
 # What people say who mean the most common one.
-_FAMILIES = {"h100": "h100-sxm", "h100-80g": "h100-sxm", "a100": "a100-80g", "4090": "rtx-4090", "mi300": "mi300x"}
+_FAMILIES = {"h100": "h100-sxm", "h100-80g": "h100-sxm", "4090": "rtx-4090", "mi300": "mi300x"}
 # More than any job was ever given.
 _MOST_DEVICES = 65_536
 
