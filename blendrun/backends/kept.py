@@ -69,7 +69,9 @@ def looked_for(options: Asked, machine: Machine, listener: Listener) -> tuple[Sa
         # A plan with a tokenizer needs no file of the model's.
         return unknown
     try:
-        model = resolve_model(str(options.model), platform="cpu", weights=False)
+        model = resolve_model(
+            str(options.model), platform="cpu", listener=listener, weights=False, light=options.cache is None
+        )
     except InputMissingError:
         if options.cache is not None:
             raise

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,13 +17,17 @@ from blendrun.backends.hub_inputs import with_hub_files
 from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.kept import looked_for
 from blendrun.backends.machines import machines_of
+from blendrun.backends.modes import automatic_modes, mode_refused
 from blendrun.backends.options import AtLeast1, check_endpoint, convert_options
 from blendrun.backends.row_options import RowArguments, RowOptions
 from blendrun.backends.speed import taught
 from blendrun.backends.what_ifs import parse_drafts, what_ifs
+from blendrun.blend.orders import AUTOMATIC
 from blendrun.cost.base import Machine
 from blendrun.cost.hardware import STAND_IN
 from blendrun.endpoints.adapters import declared_adapters
+from blendrun.engine.base import Platform
+from blendrun.engine.overlap import JobFacts
 from blendrun.engine.settings import available_cores
 from blendrun.engine.sizes import limits_to_plan
 from blendrun.errors import UsageError
@@ -32,12 +37,13 @@ from blendrun.names import Dedupe, LengthMode, OrderName, Overlap
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan, make_structure
 from blendrun.planner.workload import Wanted, Workload, load_workload
 from blendrun.remote.address import local_paths, shown
-from blendrun.report.page.page import is_page, make_page
+from blendrun.report.page.page import is_page, make_page, refuse_without_scripts
 from blendrun.report.page.subject import plan_subject
 from blendrun.report.schemas.plan import MachineRow, PlanReport, plan_json
 from blendrun.report.schemas.planned import machine_row, plan_report, unfit_row
 from blendrun.scratch import scratch_folder
 from blendrun.store.guard import Made, Target
+from blendrun.tree.interpreted import SMALL, interpreted
 
 
 class PlanArguments(RowArguments, total=False):
@@ -132,6 +138,20 @@ class PlanOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=T
         overlaps = (Overlap.EXCLUSIVE, Overlap.MIXED) if self.overlap is None else (self.overlap,)
         return Choice(self.orders, overlaps, prices.get(card, prices.get("")))
 
+    def beside(self, platform: Platform, any_logprobs: bool) -> frozenset[OrderName | Overlap]:
+        """What a run on a platform would not choose: simulated all the same, unless the user named what to choose from.
+
+        any_logprobs: whether a request asks for log probabilities.
+        """
+        found: set[OrderName | Overlap] = set()
+        if self.orders == tuple(OrderName):
+            found |= {*OrderName} - {*AUTOMATIC}
+        if self.overlap is None:
+            facts, modes = JobFacts(any_logprobs=any_logprobs), automatic_modes(platform)
+            possible = {mode for mode in modes if mode_refused(mode, platform, self.arguments, facts) is None}
+            found |= {*Overlap} - (possible or {Overlap.EXCLUSIVE})
+        return frozenset(found)
+
 
 def _listed(value: Any) -> tuple[str, ...]:
     """As a list, however it was given: comma-separated, one number, any iterable."""
@@ -149,17 +169,20 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
     Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError, AllKeptError.
     """
     order_out, save, page = targets = [_target(options, *each) for each in _WRITTEN]
+    if page is not None:
+        refuse_without_scripts()
     _refuse_twice(targets)
     # A pattern of the shell names the answers, too.
     kept, left_out = without_answers(with_hub_files(options.inputs, listener), rows=options.says_rows)
     tell_left_out(left_out, listener)
     options = msgspec.structs.replace(options, inputs=kept)
+    machines = machines_of(options.hardware, options.gpus, options.devices)
+    # Once now: a wrong price is refused before anything is read.
+    options.choice(machines[0].card.name)
     # Unpacked copies of the input are needed to the end: names are read from them.
     with scratch_folder("plan") as spool:
-        workload, made, machines = _plan(options, spool, listener)
-        report = plan_report(
-            made, workload, machines, what_ifs(made, options.drafts, options.host_memory, options.engine_args)
-        )
+        workload = _workload(options, machines, spool, listener)
+        made, report = _planned(workload, machines, options, listener)
         if order_out is not None:
             listener(PhaseStarted("write", str(order_out.path)))
             _write_order(order_out, workload, made)
@@ -171,11 +194,7 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
         return report, workload.first_prompt
 
 
-def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Workload, Plan, tuple[MachineRow, ...]]:
-    """The plan for the first machine asked for, and a row for each."""
-    machines = machines_of(options.hardware, options.gpus, options.devices)
-    # Once now: a wrong price is refused before anything is read.
-    options.choice(machines[0].card.name)
+def _workload(options: PlanOptions, machines: Sequence[Machine], spool: Path, listener: Listener) -> Workload:
     adapters = declared_adapters(options.engine_args.get("lora_paths")) or None
     wanted = Wanted(
         str(options.model),
@@ -187,10 +206,29 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
         options.cache,
     )
     columns = options.columns(options.endpoint, options.limit)
-    sources = open_sources(options.inputs, spool, columns=columns, listener=listener)
-    workload = load_workload(sources, wanted, listener)
+    return load_workload(open_sources(options.inputs, spool, columns=columns, listener=listener), wanted, listener)
+
+
+def _planned(
+    workload: Workload, machines: Sequence[Machine], options: PlanOptions, listener: Listener
+) -> tuple[Plan, PlanReport]:
+    """The plan for the first machine that the job runs on, and the report with a row for each."""
+    small = len(workload.prompts) * len(machines) <= SMALL
+    try:
+        with interpreted(small):
+            return _of_machines(workload, machines, options, listener)
+    except ZeroDivisionError:
+        if not small:
+            raise
+        return _of_machines(workload, machines, options, listener)
+
+
+def _of_machines(
+    workload: Workload, machines: Sequence[Machine], options: PlanOptions, listener: Listener
+) -> tuple[Plan, PlanReport]:
     structure = make_structure(workload.prompts, workload.model, options.lengths, listener)
-    plans, rows = [], []
+    plans: list[Plan] = []
+    rows: list[MachineRow] = []
     for on in machines:
         listener(PhaseStarted("simulate", f"{on.gpus} x {on.card.title}"))
         try:
@@ -201,21 +239,26 @@ def _plan(options: PlanOptions, spool: Path, listener: Listener) -> tuple[Worklo
             rows.append(unfit_row(on.card.name, on.gpus, str(error)))
             continue
         plans.append(made)
-        rows.append(machine_row(made))
+        rows.append(machine_row(made, options.choice(on.card.name).gpu_hour))
     if not plans:
         raise UsageError(f"the job runs on none of these machines; the first: {rows[0].why_not}")
-    return workload, plans[0], tuple(rows)
+    first = plans[0]
+    asked = what_ifs(first, options.drafts, options.host_memory, options.engine_args)
+    price = options.choice(first.costed.machine.card.name).gpu_hour
+    return first, plan_report(first, workload, tuple(rows), asked, price)
 
 
 def _on_machine(
     structure: Structure, workload: Workload, on: Machine, options: PlanOptions, listener: Listener
 ) -> Plan:
-    limits = limits_to_plan("cpu" if on.card.kind == "cpu" else "gpu", options.arguments)
+    platform: Platform = "cpu" if on.card.kind == "cpu" else "gpu"
+    limits = limits_to_plan(platform, options.arguments)
     if options.hardware is None:
         card, name, threads = workload.model.card, workload.model_name, available_cores()
         on = taught(on, card, name, options.arguments, listener, threads=threads)
     costed = cost_structure(structure, workload.model.card, on, keep=options.keep_sharing, limits=limits)
-    return make_plan(costed, options.choice(on.card.name), listener)
+    beside = options.beside(platform, workload.any_logprobs)
+    return make_plan(costed, replace(options.choice(on.card.name), beside=beside), listener)
 
 
 def _target(options: PlanOptions, option: str, made: Made | None) -> Target | None:

@@ -188,7 +188,7 @@ def _keep_plan(model: str) -> KeepPlan:
     def keep(plan: RunPlan, job: Job, path: Path) -> None:
         if plan.simulated is None:
             return
-        described = DescribedJob(job, model, plan.simulated.costed.structure.prompts.row)
+        described = DescribedJob(job, model, plan.simulated.costed.structure.prompts.row, plan.findings)
         with suppress(BlendrunError, OSError):
             write_atomically(path, plan_json(plan_report(plan.simulated, described)) + b"\n")
 

@@ -11,6 +11,7 @@ import msgspec
 
 from blendrun.backends.adapter_folders import identities, with_folders
 from blendrun.backends.base import STALL_S, Backend, Opening, Placement
+from blendrun.backends.modes import automatic_modes, mode_refused
 from blendrun.backends.permissions import rules_of
 from blendrun.backends.purpose import find_purpose
 from blendrun.backends.ray import on_node
@@ -22,7 +23,7 @@ from blendrun.engine.base import Engine, EngineSettings, Platform
 from blendrun.engine.child import EarlyChildren
 from blendrun.engine.embedding import embedding_arguments
 from blendrun.engine.kept import KeptEngines
-from blendrun.engine.overlap import JobFacts, OverlapRefusal, overlap_arguments
+from blendrun.engine.overlap import JobFacts
 from blendrun.engine.process import SglangEngine
 from blendrun.engine.ray.host import Sglang
 from blendrun.engine.settings import (
@@ -208,15 +209,13 @@ def planner_of(
     )
 
     def refusal(mode: Overlap, logprobs: bool) -> str | None:
-        found = overlap_arguments(mode.value, place.platform, arguments, replace(facts, any_logprobs=logprobs))
-        return found.sentence if isinstance(found, OverlapRefusal) else None
+        return mode_refused(mode, place.platform, arguments, replace(facts, any_logprobs=logprobs))
 
     return RunPlanner(
         model,
         order,
         overlap=overlap,
-        # On a CPU one step's arithmetic hides under no other's reads. The split of a GPU is only for those who ask.
-        overlaps=(Overlap.EXCLUSIVE, Overlap.MIXED) if on_gpu else (Overlap.EXCLUSIVE,),
+        overlaps=automatic_modes(place.platform),
         refusal=refusal,
         limits=limits,
         hardware=place.hardware,

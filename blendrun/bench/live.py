@@ -34,6 +34,8 @@ from blendrun.store.steps import StepTail
 _PLANNED = (OrderName.BLENDED, LiveOrder.AUTO)
 _POLICIES = (LiveOrder.DFS_WEIGHT, LiveOrder.LPM)
 _LPM_WINDOW = 128
+# Of a small model's engine on a CPU, with what it loads; said before several start.
+_CPU_ENGINE_GB = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +111,19 @@ class _Bench:
         for entry in entries:
             groups.setdefault(_key(entry), []).append(entry)
         for batch in [entries] if self.asked.together else list(groups.values()):
+            self._tell_memory(len({_key(entry) for entry in batch}))
             async with AsyncExitStack() as stack:
                 engines: dict[bytes, tuple[SglangEngine, EngineInfo]] = {}
                 for entry in batch:
                     if _key(entry) not in engines:
                         engines[_key(entry)] = await self._start(entry, stack)
                 await self._rounds(batch, engines)
+
+    def _tell_memory(self, engines: int) -> None:
+        """Before they start, as they stay until the end."""
+        if self.asked.together and engines > 1:
+            each = f"about {_CPU_ENGINE_GB} GB each, {engines * _CPU_ENGINE_GB} GB in all"
+            self.listener(Note(f"{engines} engines at once: {each}; fewer --orders need fewer"))
 
     def _entry(self, order: OrderName | LiveOrder, overlap: Overlap) -> _Entry:
         asked = self.asked

@@ -22,7 +22,7 @@ from blendrun.models.cards import ModelCard
 from blendrun.runner.stop import handlers_kept, stop_error, stop_signals
 
 # Above this the model of a step does not describe the machine, or something else ran beside.
-_POOR_FIT = 0.10
+POOR_FIT = 0.10
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def _notes(task: Task, rates: Rates, fitted: Fit) -> Iterator[str]:
             "or of a read instead, which is less than in an engine. Calibrate again with nothing else running, without "
             "--quick; a very small model cannot be measured so"
         )
-    if fitted.mean_error > _POOR_FIT:
+    if fitted.mean_error > POOR_FIT:
         yield (
             f"the step model is {100 * fitted.mean_error:.0f} % off on average: was something else running? "
             "Calibrate again on a quiet machine"

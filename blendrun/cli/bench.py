@@ -234,8 +234,8 @@ def _of_jobs(asked: Asked, listener: Listener) -> BenchReport:
             Wanted(asked.model, asked.tokenizer),
             listener,
         )
-    for warning in workload.warnings:
-        listener(Note(warning, warning=True))
+    for finding in workload.findings:
+        listener(Note(finding.message, warning=True))
     structure = make_structure(workload.prompts, workload.model, LengthMode.AUTO, listener)
     cells = cells_of_file(workload, structure, machines, choice, listener)
     return bench_report(", ".join(map(shown, asked.jobs)), workload.model.name, machines, None, cells, ())

@@ -32,6 +32,7 @@ class Asked:
     quick: bool
     quiet: bool
     overwrite: bool
+    keep: bool
 
 
 def calibrate(
@@ -66,6 +67,7 @@ def calibrate(
         bool, typer.Option("--quick", help="A rough answer from few batches, each once: less than a minute of them.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a card that no calibration wrote.")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="Store a card whose times are more than 10 % off, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything found as JSON on stdout.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
@@ -74,15 +76,25 @@ def calibrate(
     The result is stored as a hardware card. Starts the engine as a run does, with the same arguments, and times
     batches of known size: a few minutes, on a machine that does nothing else. Plans take the card by its name.
     """
-    asked = Asked(model, device, engine_arg or [], threads, trust_remote_code, quick, quiet, overwrite)
+    from blendrun.errors import BlendrunError
+
+    asked = Asked(model, device, engine_arg or [], threads, trust_remote_code, quick, quiet, overwrite, keep)
     command = shlex.join(["blendrun", *context.find_root().obj])
-    found, card, path = _execute(asked, name, output, command)
-    _show(found, card, path, as_json=as_json, quiet=quiet)
+    found, card, path, stored = _execute(asked, name, output, command)
+    _show(found, card, path if stored else None, as_json=as_json, quiet=quiet)
+    if not stored:
+        raise BlendrunError(
+            f"nothing was stored: times are {100 * found.step.fit_error:.0f} % off on average. Calibrate again with "
+            "nothing else running, or give --keep to store it all the same"
+        )
 
 
-def _execute(asked: Asked, name: str, output: Path | None, command: str) -> tuple[Calibration, HardwareCard, Path]:
-    """command: as it was typed, for the card."""
+def _execute(
+    asked: Asked, name: str, output: Path | None, command: str
+) -> tuple[Calibration, HardwareCard, Path, bool]:
+    """What was found, its card, the card's file, and whether it was written. command: as it was typed, for the card."""
     from blendrun.calibrate.card import card_path, check_writable, make_card, write_card
+    from blendrun.calibrate.measure import POOR_FIT
     from blendrun.calibrate.measure import calibrate as measure
     from blendrun.engine.process import SglangEngine
     from blendrun.events import Note
@@ -99,8 +111,17 @@ def _execute(asked: Asked, name: str, output: Path | None, command: str) -> tupl
         for note in found.notes:
             listener(Note(note, warning=True))
         card = make_card(path.stem, found, _shipped_card(task), command)
+    stored = asked.keep or found.step.fit_error <= POOR_FIT or _wanted_all_the_same(found)
+    if stored:
         write_card(card, path, found)
-    return found, card, path
+    return found, card, path, stored
+
+
+def _wanted_all_the_same(found: Calibration) -> bool:
+    """Asks on a terminal; no where nobody can answer."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    return typer.confirm(f"Times are {100 * found.step.fit_error:.0f} % off on average. Store them?", err=True)
 
 
 def _task(asked: Asked, listener: Listener) -> Task:
@@ -144,8 +165,8 @@ def _shipped_card(task: Task) -> HardwareCard | None:
         return None
 
 
-def _show(found: Calibration, card: HardwareCard, path: Path, *, as_json: bool, quiet: bool) -> None:
-    """A table, or all of it as JSON; either is data and goes to stdout."""
+def _show(found: Calibration, card: HardwareCard, path: Path | None, *, as_json: bool, quiet: bool) -> None:
+    """A table, or all of it as JSON; either is data and goes to stdout. path: of the card, None where none is there."""
     from blendrun.report.terminal.calibration import calibration_json, print_calibration
 
     if as_json:

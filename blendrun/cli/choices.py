@@ -21,7 +21,7 @@ def choice(names: Iterable[str], help: str, panel: str | None = None) -> Any:  #
 
     def check(given: str) -> str:
         if given not in known:
-            raise typer.BadParameter(f"{given!r} is not one of {', '.join(map(repr, known))}.")
+            raise typer.BadParameter(f"{given}: known are {', '.join(known)}")
         return given
 
     return typer.Option(

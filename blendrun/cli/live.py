@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from blendrun.jobs.job import Job
     from blendrun.report.schemas.live import LiveReport
 
-_ORDERS = (*SIMPLE_ORDERS, OrderName.BLENDED)
-
 
 @dataclass(frozen=True, slots=True)
 class Asked:
@@ -50,9 +48,11 @@ def live(
     orders: Annotated[
         str,
         Panel.ORDER.option(
-            help="Comma-separated; also gated (depth first with the gate alone) and auto.", metavar="ORDER,..."
+            help=f"Comma-separated: {', '.join((*SIMPLE_ORDERS, *PLUGGED_ORDERS))}, gated (depth first with the gate "
+            "alone) and auto.",
+            metavar="ORDER,...",
         ),
-    ] = ",".join(_ORDERS),
+    ] = "given,lpm,blended",
     overlap: Annotated[
         str, Panel.ORDER.option(help="Comma-separated: exclusive, mixed, pdmux.", metavar="MODE,...")
     ] = "exclusive",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from shlex import join
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +24,9 @@ from blendrun.cli.row_options import (
     Temperature,
 )
 from blendrun.names import AUTO, Dedupe, LengthMode, OrderName, Overlap
+
+if TYPE_CHECKING:
+    from blendrun.report.schemas.plan import Hardware
 
 
 def plan(
@@ -61,7 +66,7 @@ def plan(
         Panel.MODEL.option(help="tokenizer.json or its folder, where the model's files are not here.", metavar="FILE"),
     ] = None,
     lengths: Annotated[
-        LengthMode, Panel.ORDER.option(help="What output lengths are guessed from; reference: the lines' own.")
+        str, Panel.ORDER.choice(LengthMode, "What output lengths are guessed from; reference: the lines' own.")
     ] = LengthMode.AUTO,
     orders: Annotated[
         str,
@@ -107,7 +112,7 @@ def plan(
         str | None, Panel.INPUT.option(help="URL of lines that have none, such as /v1/chat/completions.", metavar="URL")
     ] = None,
     dedupe: Annotated[
-        Dedupe, Panel.EQUAL.option(help="Which of equal requests are asked once; as for run.")
+        str, Panel.EQUAL.choice(Dedupe, "Which of equal requests are asked once; as for run.")
     ] = Dedupe.AUTO,
     cache: Annotated[
         str | None, Panel.EQUAL.option(metavar="DIR", help="Leave out what run would take from there; as for run.")
@@ -137,6 +142,13 @@ def plan(
     config: Annotated[
         Path | None, Panel.INPUT.option(help="YAML file of these options; the command line wins.", metavar="FILE")
     ] = None,
+    strict: Annotated[bool, Panel.FAILURES.option("--strict", help="Exit with 65 where lines will fail.")] = False,
+    show_prompt: Annotated[
+        bool, Panel.WATCHING.option("--show-prompt", help="Print the first prompt as the model sees it.")
+    ] = False,
+    verbose: Annotated[
+        bool, Panel.WATCHING.option("--verbose", "-v", help="Print all figures: orders, machine, prefixes.")
+    ] = False,
     quiet: Annotated[bool, Panel.WATCHING.option("--quiet", "-q", help="Print only warnings and errors.")] = False,
 ) -> None:
     """Preview JOBS: what is in them, the best order, predicted time. No GPU needed.
@@ -148,10 +160,13 @@ def plan(
     from blendrun.backends.planning import PlanOptions, plan_job
     from blendrun.cli.config import apply_config
     from blendrun.engine.settings import parse_engine_args
+    from blendrun.errors import InputInvalidError
+    from blendrun.planner.findings import will_fail
     from blendrun.planner.workload import AllKeptError
     from blendrun.report.schemas.plan import plan_json
     from blendrun.report.terminal.plan import print_plan
     from blendrun.report.terminal.progress import choose_view
+    from blendrun.text import plural
 
     given = apply_config(context, config)
     named = {name: given[name] for name in PlanOptions.__struct_fields__ if name in given}
@@ -173,4 +188,35 @@ def plan(
     if given["json"]:
         sys.stdout.write(plan_json(found).decode() + "\n")
     else:
-        print_plan(found, first_prompt, sys.stdout)
+        print_plan(
+            found,
+            sys.stdout,
+            next_command=None if found.kind == "trace" else run_command(given, found.hardware),
+            verbose=given["verbose"],
+            first_prompt=first_prompt if given["show_prompt"] else None,
+        )
+    if given["strict"] and (failing := will_fail(found.findings)):
+        raise InputInvalidError(f"{plural(failing, 'line')} of {found.lines:,} will fail, and --strict allows none")
+
+
+# Options that a run has too, and needs to answer the same lines in the same way.
+_SHARED = (
+    *("model", "tp", "endpoint", "limit", "dedupe", "cache", "prompt_column", "messages_column", "image_column"),
+    *("id_column", "system_prompt", "prompt_template", "max_tokens", "temperature", "schema", "engine_arg"),
+)
+
+
+def run_command(given: Mapping[str, Any], on: Hardware) -> str:
+    """The command that answers what was planned. given: options by name. on: the machine that was planned for."""
+    words = ["blendrun", "run", *given["jobs"]]
+    for name in _SHARED:
+        value = given.get(name)
+        if value is None or (name == "dedupe" and value == Dedupe.AUTO):
+            continue
+        for each in value if isinstance(value, list | tuple) else (value,):
+            words += [f"--{name.replace('_', '-')}", str(each)]
+    named = given.get("tp") is not None or any(each.startswith("tp_size=") for each in given.get("engine_arg") or ())
+    if on.gpus_per_replica > 1 and not named:
+        words += ["--tp", str(on.gpus_per_replica)]
+    words += ["--replicas", str(on.replicas)] if on.replicas > 1 else []
+    return join(words)

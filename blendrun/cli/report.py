@@ -30,7 +30,10 @@ def report(
     price: Annotated[
         float | None,
         typer.Option(
-            "--price", help="Of an hour of one GPU, or of a machine without: the page says the cost.", min=0, metavar="X"
+            "--price",
+            help="Of an hour of one GPU, or of a machine without: the page says the cost.",
+            min=0,
+            metavar="X",
         ),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that is no such page.")] = False,

@@ -124,8 +124,8 @@ def _measure(asked: Asked, listener: Listener) -> TunnelReport:
     with scratch_folder("bench") as scratch:
         sources = open_sources(asked.jobs, scratch, listener=listener)
         workload = load_workload(sources, Wanted(asked.model, asked.tokenizer, asked.limit), listener)
-        for warning in workload.warnings:
-            listener(Note(warning, warning=True))
+        for finding in workload.findings:
+            listener(Note(finding.message, warning=True))
         structure = make_structure(workload.prompts, workload.model, asked.lengths, listener)
         processes, found = TunnelProcesses(), []
         for on in machines:

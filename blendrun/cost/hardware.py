@@ -8,6 +8,7 @@ import difflib
 import math
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,6 +28,8 @@ STAND_IN = "h100-sxm"
 # Figures that a card may leave out, and the least that each may be.
 _OPTIONAL = {"mixed_attention": 0.0, "host_bandwidth": 1.0}
 _FIGURES = ("memory", "peak_flops", "peak_bandwidth", "achieved_flops", "achieved_bandwidth")
+# What people say who mean the most common one.
+_FAMILIES = {"h100": "h100-sxm", "h100-80g": "h100-sxm", "4090": "rtx-4090", "mi300": "mi300x"}
 # More than any job was ever given.
 _MOST_DEVICES = 65_536
 
@@ -49,6 +52,7 @@ def hardware_files() -> dict[str, Path]:
 
 def load_hardware(name: str) -> HardwareCard:
     """The card of a name, or of a YAML file given by its path. A card in the user's own folder wins over a shipped one.
+    Capitals do not matter, and `h100` is the one most people have.
 
     Raises UsageError for an unknown name (naming close ones) and for a card with a wrong key or value (naming the
     file and the key), InputMissingError for a path that is not there.
@@ -58,9 +62,10 @@ def load_hardware(name: str) -> HardwareCard:
             raise InputMissingError(f"no hardware card at {name}; known names: {', '.join(list_hardware())}")
         return _read(Path(name))
     cards = hardware_files()
-    if name not in cards:
+    found = name if name in cards else _meant(name, cards)
+    if found is None:
         raise UsageError(f"no hardware is called {name!r}; {_near(name, sorted(cards))}")
-    return _read(cards[name])
+    return _read(cards[found])
 
 
 def match_hardware(device: str) -> str | None:
@@ -96,6 +101,13 @@ def machine(card: HardwareCard, gpus: int = 1, rates: Rates = "achieved") -> Mac
         memory=gpus * card.memory.value,
         value_bytes=card.value_bytes,
     )
+
+
+def _meant(name: str, cards: Iterable[str]) -> str | None:
+    """The card of a name in other letters, or of a family's short name (`_FAMILIES`)."""
+    plain = name.lower().replace("_", "-").replace(" ", "-")
+    plain = _FAMILIES.get(plain, plain)
+    return next((known for known in cards if known.lower() == plain), None)
 
 
 def _near(name: str, known: list[str]) -> str:

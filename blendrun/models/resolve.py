@@ -21,6 +21,7 @@ from blendrun.models.cards import (
     near_aliases,
     read_config,
 )
+from blendrun.models.gguf_text import text_files
 from blendrun.models.hub import cached_snapshot, fetch_snapshot, offline
 from blendrun.models.identity import file_fingerprint, folder_identity, weights_complete
 from blendrun.models.kind import ModelKind, is_bidirectional, kind_of
@@ -62,6 +63,7 @@ class _Request:
     listener: Listener
     download: bool
     weights: bool
+    light: bool
 
 
 def resolve_model(
@@ -71,17 +73,19 @@ def resolve_model(
     listener: Listener = ignore,
     download: bool = True,
     weights: bool = True,
+    light: bool = False,
 ) -> ResolvedModel:
     """Find the model that `name` means: a folder or GGUF file, an alias, or an id on the Hugging Face hub.
 
     listener: told of a phase `model`, in one short sentence, before a step that takes longer than a second.
     download: False looks on this machine only; so does HF_HUB_OFFLINE=1.
     weights: False is for planning: configuration and tokenizer are enough; `identity` covers what is there.
+    light: of a GGUF file that no run has unpacked, take tokenizer and configuration alone; no engine loads that.
 
     Raises UsageError for a name that means nothing, InputMissingError for a model that is not to be had, and
     what `gguf.dequantise` raises. The message says what to do.
     """
-    request = _Request(name, platform, listener, download, weights)
+    request = _Request(name, platform, listener, download, weights, light)
     path = _as_path(name)
     if (path / "config.json").is_file():
         return _from_folder(request, path)
@@ -138,7 +142,7 @@ def _from_gguf_file(request: _Request, path: Path) -> ResolvedModel:
     if request.platform == "gpu":
         identity = file_fingerprint(path)
         return ResolvedModel(request.name, path.resolve(), None, identity, None, f"GGUF file {path.name}")
-    folder = _converted(path.resolve(), path.stem.lower(), request.listener)
+    folder = _converted(path.resolve(), path.stem.lower(), request)
     return _resolved(request, folder, None, f"converted from GGUF file {path.name}")
 
 
@@ -148,7 +152,7 @@ def _from_alias(request: _Request, card: ModelCard) -> ResolvedModel:
         raise UsageError(f"the card of {card.alias} has no source: give a folder that holds the model")
     origin = f"alias {card.alias}, converted from GGUF of package {source.package}"
     file = _packaged_file(source.package, source.file)
-    folder = _converted(file, card.alias, request.listener) if file else _earlier_conversion(card.alias)
+    folder = _converted(file, card.alias, request) if file else _earlier_conversion(card.alias)
     if folder is not None:
         return _resolved(request, folder, card, origin)
     otherwise = "give a folder that holds it"
@@ -204,14 +208,18 @@ def _packaged_file(package: str | None, file: str | None) -> Path | None:
     return next((folder / file for folder in folders if (folder / file).is_file()), None)
 
 
-def _converted(gguf_file: Path, name: str, listener: Listener) -> Path:
-    """The float32 copy of a GGUF file in the cache, made now if it is not there."""
+def _converted(gguf_file: Path, name: str, request: _Request) -> Path:
+    """The float32 copy of a GGUF file in the cache, made now if it is not there and weights are wanted."""
     # Imported here so that `python -m blendrun.models.gguf` does not find itself imported already.
-    from blendrun.models.gguf import CONVERTER_VERSION, dequantise
+    from blendrun.models.gguf import CONVERTER_VERSION, RECORD, dequantise
 
     key = f"{gguf_file.name}\0{file_fingerprint(gguf_file)}\0{CONVERTER_VERSION}".encode()
     folder = cache_folder() / "models" / f"{name}-{blake2b(key, digest_size=6).hexdigest()}"
-    dequantise(gguf_file, folder, listener)
+    if request.light and not (folder / RECORD).is_file():
+        light = text_files(gguf_file, folder.with_name(f"{folder.name}-text"))
+        if light is not None:
+            return light
+    dequantise(gguf_file, folder, request.listener)
     return folder
 
 

@@ -32,9 +32,10 @@ from blendrun.simulate.draw import draw_outputs
 from blendrun.simulate.portfolio import Portfolio, simulate_portfolio
 from blendrun.simulate.side_by_side import PartPortfolio, side_by_side
 from blendrun.tokens.base import Prompts
+from blendrun.tree.ahead import finish_loading
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
-from blendrun.tree.compiled import load_kernels, needs_compiling
+from blendrun.tree.interpreted import interprets
 from blendrun.tree.restrict import restrict
 
 
@@ -100,11 +101,15 @@ class Costed:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the plan may choose from: orders, overlap modes, and the price of an hour of one device (None: unknown)."""
+    """What the plan may choose from: orders, overlap modes, and the price of an hour of one device (None: unknown).
+
+    beside: of the orders and modes, those that are simulated for comparison and never chosen.
+    """
 
     orders: tuple[OrderName, ...] = tuple(OrderName)
     overlaps: tuple[Overlap, ...] = (Overlap.EXCLUSIVE, Overlap.MIXED)
     gpu_hour: float | None = None
+    beside: frozenset[OrderName | Overlap] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -143,9 +148,9 @@ class Plan:
 
 def make_structure(prompts: Prompts, model: PlannedModel, mode: LengthMode, listener: Listener = ignore) -> Structure:
     """Build the tree and expect lengths. listener: told what begins, and what could not be used."""
-    if needs_compiling():
-        listener(PhaseStarted("compile", "the planner's loops, once for this machine"))
-        load_kernels()
+    if not interprets():
+        told = PhaseStarted("compile", "the planner's loops, once for this machine: usually 10 to 40 s")
+        finish_loading(lambda: listener(told))
     listener(PhaseStarted("tree", f"{len(prompts):,} prompts"))
     tree = build_tree(prompts)
     lengths = estimate(prompts, tree, mode=mode, history=recall(prompts, model.identity, listener))
@@ -239,6 +244,7 @@ def _portfolio(costed: Costed, choice: Choice, outputs: NDArray[np.int64], liste
         pool=costed.pool,
         demand=costed.demand,
         overlaps=choice.overlaps,
+        beside=choice.beside,
         chunk=costed.chunk,
         max_running=costed.limits.max_running,
         shared_reads=costed.limits.shared_reads,

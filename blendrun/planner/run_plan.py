@@ -14,6 +14,7 @@ from blendrun.lengths.evidence import Samples
 from blendrun.lengths.history import History
 from blendrun.names import OrderName, Overlap, Purpose
 from blendrun.planner.feeder import Feeder, PlanFeeder
+from blendrun.planner.findings import Finding
 from blendrun.planner.learner import Learner
 from blendrun.planner.plan import (
     Costed,
@@ -46,7 +47,7 @@ class RunPlan:
     max_running: answers that a GPU's engine is to allow at once; None where nothing was simulated.
     costed, scattered: what the feeder's order was made of, and which of its two blends that is.
     simulated: all orders that were simulated, with the tree and the time line; None where none was.
-    purpose: what the job's lines need the engine for.
+    purpose: what the job's lines need the engine for. findings: what of the prompts will go wrong.
     """
 
     feeder: Feeder
@@ -69,6 +70,7 @@ class RunPlan:
     scattered: bool = False
     simulated: Plan | None = None
     purpose: Purpose = Purpose.GENERATE
+    findings: tuple[Finding, ...] = ()
 
     def for_purpose(self, purpose: Purpose) -> RunPlan:
         """The same plan for an engine of that purpose. Where nothing is decoded, prefill has steps of its own."""

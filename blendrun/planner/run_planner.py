@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from blendrun.learned.own import OwnSpeed
 from blendrun.models.resolve import ResolvedModel
 from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.feeder import PlanFeeder, RowFeeder, parents
+from blendrun.planner.findings import Finding, Severity, answer_findings, prompt_findings, worst_first
 from blendrun.planner.learner import Learner, sample_first
 from blendrun.planner.plan import (
     Choice,
@@ -49,6 +50,7 @@ from blendrun.simulate.portfolio import Candidate
 from blendrun.simulate.steptime import step_time, times_rest_on
 from blendrun.tokens.build import build_prompts
 from blendrun.tokens.load import load_tokenizer
+from blendrun.tree.ahead import begin_loading
 
 _T = TypeVar("_T")
 # Of a job's work, what no replica begins with: it goes to those who are done first.
@@ -65,6 +67,7 @@ class RunPlanner:
     hardware: a card's name; None for this machine's.
     platform: what the engine runs on; None where nobody says.
     own: how fast the engine is, where it is this machine's; it has the machine, too.
+    told: kinds of findings that were told.
     """
 
     model: ResolvedModel
@@ -77,6 +80,7 @@ class RunPlanner:
     hardware: str | None = None
     platform: Runs | None = None
     own: OwnSpeed | None = None
+    told: set[str] = field(default_factory=set)
 
     def plan(self, job: Job, rows: NDArray[np.int64], listener: Listener = ignore) -> RunPlan:
         """A plan for `rows` (i64) of the job. What cannot be tokenised is fed last.
@@ -110,7 +114,7 @@ class RunPlanner:
             return given
 
     def _divide(self, job: Job, rows: NDArray[np.int64], replicas: int, listener: Listener) -> Divided:
-        costed, overlaps = self._costed(job, listener)
+        costed, overlaps, findings = self._costed(job, listener)
         wanted = np.flatnonzero(np.isin(costed.structure.prompts.row, rows))
         if not len(wanted):
             # None of them can be tokenised: all will be refused.
@@ -121,7 +125,8 @@ class RunPlanner:
         listener(PhaseStarted("simulate", f"{len(wanted):,} requests on {replicas} replicas"))
         whole = make_parts(todo, self._choice(overlaps), cut, listener)
         self._tell_uncalibrated(whole, listener)
-        return self._of_parts(whole, rows, replicas, listener)
+        divided = self._of_parts(whole, rows, replicas, listener)
+        return replace(divided, whole=replace(divided.whole, findings=findings))
 
     def _of_parts(self, whole: Plan, rows: NDArray[np.int64], replicas: int, listener: Listener) -> Divided:
         """All of them on the order and the mode that are best together."""
@@ -161,29 +166,40 @@ class RunPlanner:
         return Divided(told, (*plans, *[empty] * (replicas - len(plans))), reserve)
 
     def _plan(self, job: Job, rows: NDArray[np.int64], listener: Listener) -> RunPlan:
-        costed, overlaps = self._costed(job, listener)
-        return self._choose(costed, rows, overlaps, listener)
+        costed, overlaps, findings = self._costed(job, listener)
+        return replace(self._choose(costed, rows, overlaps, listener), findings=findings)
 
-    def _costed(self, job: Job, listener: Listener) -> tuple[Costed, tuple[Overlap, ...]]:
-        """All accepted rows on one engine, and the modes that it can be run in."""
+    def _costed(self, job: Job, listener: Listener) -> tuple[Costed, tuple[Overlap, ...], tuple[Finding, ...]]:
+        """All accepted rows on one engine, the modes that it can be run in, and what will go wrong."""
         card, on = self.model.card, self._machine(listener)
         if card is None:
             raise UsageError(f"{self.model.name} has no dimensions to plan with; use --order given or shuffled")
+        begin_loading()
         listener(PhaseStarted("tokenise", self.model.name))
         context = self.model.context_length or card.context_length
         tokenizer = load_tokenizer(self.model.path)
-        tokenized = build_prompts(
-            job,
-            tokenizer,
-            # A prompt that the pool cannot hold is the engine's to refuse.
-            context_length=min(context, kv_pool(card, on, self.limits).tokens),
-            listener=listener,
-        )
+        # A prompt that the pool cannot hold is the engine's to refuse.
+        room = min(context, kv_pool(card, on, self.limits).tokens)
+        tokenized = build_prompts(job, tokenizer, context_length=room, listener=listener)
         planned = PlannedModel(self.model.name, card, self.model.identity, context, tokenizer)
         structure = make_structure(tokenized.prompts, planned, self.lengths, listener)
+        findings = worst_first(
+            (
+                *prompt_findings(job, tokenized, self.model.name, room),
+                *answer_findings(structure.prompts, structure.lengths),
+            )
+        )
+        self._tell_findings(findings, listener)
         listener(PhaseStarted("blend", f"{len(structure.prompts):,} prompts"))
         costed = cost_structure(structure, card, on, limits=self.limits)
-        return costed, self._possible(bool(tokenized.logprobs.any()), listener)
+        return costed, self._possible(bool(tokenized.logprobs.any()), listener), findings
+
+    def _tell_findings(self, findings: Iterable[Finding], listener: Listener) -> None:
+        """Once, however often the job is planned again."""
+        for finding in findings:
+            if finding.code not in self.told:
+                self.told.add(finding.code)
+                listener(Note(finding.message, warning=finding.severity is not Severity.NOTE))
 
     def _possible(self, logprobs: bool, listener: Listener) -> tuple[Overlap, ...]:
         """Modes to choose from. Raises OverlapRefusedError where the one that was asked for cannot be had."""

@@ -22,16 +22,23 @@ from blendrun.jobs.trace import Trace, holds_trace, read_trace
 from blendrun.models.card import ModelCard
 from blendrun.models.cards import list_aliases, load_card
 from blendrun.models.resolve import resolve_model
+from blendrun.planner.findings import (
+    Finding,
+    line_findings,
+    model_findings,
+    prompt_findings,
+    trace_findings,
+    worst_first,
+)
 from blendrun.text import plural
 from blendrun.tokens.base import Prompts
-from blendrun.tokens.build import TokenizedJob, build_prompts, render_text
+from blendrun.tokens.build import build_prompts, render_text
 from blendrun.tokens.load import load_tokenizer
 from blendrun.tokens.template import RenderError
 from blendrun.tokens.tokenizer import PromptTokenizer
 from blendrun.tokens.trace import trace_prompts
-
-# Distinct answer forms beyond which compiling their grammars is worth a word.
-_MANY_SCHEMAS = 32
+from blendrun.tree.ahead import begin_loading
+from blendrun.tree.interpreted import SMALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ class Described(Protocol):
     @property
     def cached(self) -> int | None: ...
     @property
-    def warnings(self) -> tuple[str, ...]: ...
+    def findings(self) -> tuple[Finding, ...]: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,7 +87,8 @@ class Workload:
     left_out: accepted lines that have no prompt to plan (over the context, empty, not to be rendered).
     copies: accepted lines that ask the same as an earlier one. cached: requests whose answers are kept from earlier
     runs, and are not planned; None where nobody looked.
-    warnings: sentences for the user. first_prompt: as the model will see it; None for a trace.
+    findings: what will go wrong, the worst first. any_logprobs: whether a request asks for log probabilities.
+    first_prompt: as the model will see it; None for a trace.
     words: the text of a prompt number, as its request gives it; empty for a trace.
     """
 
@@ -91,10 +99,11 @@ class Workload:
     lines: int
     refused: int
     left_out: int
-    warnings: tuple[str, ...]
+    findings: tuple[Finding, ...]
     first_prompt: str | None
     copies: int = 0
     cached: int | None = None
+    any_logprobs: bool = False
     words: Callable[[int], str] = lambda _: ""
 
     @property
@@ -104,14 +113,18 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DescribedJob:
-    """A job that runs. rows: i64 (M,), of the planned prompts."""
+    """A job that runs. rows: i64 (M,), of the planned prompts. found: of the prompts (`RunPlan.findings`)."""
 
     job: Job
     model_name: str
     rows: NDArray[np.int64]
+    found: tuple[Finding, ...] = ()
     kind: str = "job"
-    warnings: tuple[str, ...] = ()
     cached: int | None = None
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        return worst_first((*line_findings(self.job), *self.found))
 
     @property
     def lines(self) -> int:
@@ -203,7 +216,7 @@ def planned_model(wanted: Wanted, *, text: bool) -> PlannedModel:
         card = load_card(alias)
         return PlannedModel(wanted.model, card, card.alias, card.context_length, tokenizer)
     try:
-        resolved = resolve_model(wanted.model, platform="cpu", weights=False)
+        resolved = resolve_model(wanted.model, platform="cpu", weights=False, light=True)
     except InputMissingError as error:
         hint = "; or plan with --tokenizer PATH, a tokenizer.json or its folder" if text else ""
         raise InputMissingError(f"{error}{hint}") from error
@@ -221,16 +234,6 @@ def planned_model(wanted: Wanted, *, text: bool) -> PlannedModel:
 def _from_trace(trace: Trace, wanted: Wanted) -> Workload:
     model = planned_model(wanted, text=False)
     prompts = trace_prompts(trace)
-    over = int((prompts.prompt_tokens.astype(np.int64) + prompts.reference > model.context_length).sum())
-    warnings = []
-    if trace.refused:
-        first = trace.refused[0]
-        warnings.append(_refused(trace.sources[first.source].name, first.line_number, len(trace.refused)))
-    if over:
-        warnings.append(
-            f"{over:,} requests of the trace are longer than the context of {wanted.model} "
-            f"({model.context_length:,} tokens); they are planned as they are"
-        )
     return Workload(
         kind="trace",
         prompts=prompts,
@@ -239,7 +242,7 @@ def _from_trace(trace: Trace, wanted: Wanted) -> Workload:
         lines=len(trace) + len(trace.refused),
         refused=len(trace.refused),
         left_out=0,
-        warnings=tuple(warnings),
+        findings=worst_first(trace_findings(trace, prompts, model.name, model.context_length)),
         first_prompt=None,
     )
 
@@ -252,6 +255,8 @@ def _from_job(job: Job, wanted: Wanted, kept: FindKept | None, listener: Listene
     model = planned_model(wanted, text=True)
     if model.tokenizer is None:
         raise RuntimeError("a text job has a tokenizer")
+    if len(job.distinct) > SMALL:
+        begin_loading()
     rows, cached = job.distinct, None
     if kept is not None:
         known = kept(job, rows)
@@ -265,8 +270,9 @@ def _from_job(job: Job, wanted: Wanted, kept: FindKept | None, listener: Listene
         rows=rows,
         listener=listener,
     )
+    found = tuple(prompt_findings(job, tokenized, model.name, model.context_length))
     if not len(tokenized.prompts):
-        raise InputInvalidError(f"no request of {names} can be planned: {'; '.join(_left_out(job, tokenized, model))}")
+        raise InputInvalidError(f"no request of {names} can be planned: {'; '.join(each.message for each in found)}")
     numbers = tokenized.prompts.row
     return Workload(
         kind="job",
@@ -276,10 +282,13 @@ def _from_job(job: Job, wanted: Wanted, kept: FindKept | None, listener: Listene
         lines=len(job),
         refused=int(job.rejected.sum()),
         left_out=len(tokenized.over_context) + len(tokenized.empty) + len(tokenized.failed),
-        warnings=tuple(_job_warnings(job, tokenized, model)),
+        findings=worst_first(
+            (*line_findings(job), *found, *model_findings(job, model.tokenizer, model.card, model.name))
+        ),
         first_prompt=_first_prompt(job, int(numbers[0]), model.tokenizer),
         copies=int((job.copy_of >= 0).sum()),
         cached=cached,
+        any_logprobs=bool(tokenized.logprobs.any()),
         words=_words(job, numbers),
     )
 
@@ -299,39 +308,3 @@ def _first_prompt(job: Job, row: int, tokenizer: PromptTokenizer) -> str | None:
         return render_text(job, row, tokenizer)
     except RenderError:
         return None
-
-
-def _job_warnings(job: Job, tokenized: TokenizedJob, model: PlannedModel) -> list[str]:
-    warnings = []
-    if refused := np.flatnonzero(job.rejected).tolist():
-        name, line = job.where(refused[0])
-        warnings.append(_refused(name, line, len(refused)))
-    warnings += _left_out(job, tokenized, model)
-    if estimated := int(tokenized.estimated.sum()):
-        warnings.append(f"{plural(estimated, 'request carries', 'requests carry')} media, whose tokens are estimated")
-    if (schemas := len(np.unique(tokenized.schema[tokenized.schema != 0]))) > _MANY_SCHEMAS:
-        warnings.append(f"{schemas:,} different answer schemas; the engine compiles each")
-    return warnings
-
-
-def _left_out(job: Job, tokenized: TokenizedJob, model: PlannedModel) -> list[str]:
-    found = []
-    if over := len(tokenized.over_context):
-        name, line = job.where(int(tokenized.over_context[0]))
-        found.append(
-            f"{over:,} prompts leave no room for an answer in the context of {model.context_length:,} tokens "
-            f"(first: {name}, line {line}); a run answers them with an error line"
-        )
-    if empty := len(tokenized.empty):
-        name, line = job.where(int(tokenized.empty[0]))
-        found.append(f"{empty:,} prompts have no token (first: {name}, line {line})")
-    if failed := len(tokenized.failed):
-        name, line = job.where(int(tokenized.failed[0]))
-        reason = f": {tokenized.messages[0][1]}" if tokenized.messages else ""
-        found.append(f"{plural(failed, 'request')} cannot be rendered (first: {name}, line {line}{reason})")
-    return found
-
-
-def _refused(name: str, line: int, count: int) -> str:
-    lines = plural(count, "line is", "lines are")
-    return f"{lines} no request (first: {name}, line {line}); a run answers them with an error line"

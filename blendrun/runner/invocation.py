@@ -46,7 +46,7 @@ from blendrun.runner.kept import AnswerCheck
 from blendrun.runner.kept_answers import KeptAnswers
 from blendrun.runner.manifest import manifest_of
 from blendrun.runner.partial import PartialAnswers
-from blendrun.runner.plans import Plans, planned_of
+from blendrun.runner.plans import Plans, cache_note, planned_of
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.settings import RunSettings
 from blendrun.runner.step_lessons import StepLessons
@@ -397,6 +397,10 @@ class Invocation:
         self.cut_short = list_cut_short(self.state.cut_short, self.job, self.ledger)
 
     def _summary(self, status: str, exit_code: int) -> Summary:
+        # Not every server says what it had cached.
+        told = status == "completed" and self.settings.engine == EngineName.SGLANG
+        if told and (note := cache_note(self.plan, Tokens(*self.new_tokens))) is not None:
+            self._note(note)
         summary = summaries.summarise(
             self.job,
             self.ledger,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from blendrun.endpoints.adapters import other_models
 from blendrun.jobs.job import Job
+from blendrun.planner.findings import tools_not_shown
 from blendrun.runner.settings import RunSettings
 from blendrun.text import plural
 
@@ -38,5 +39,4 @@ def warnings_of(job: Job, settings: RunSettings) -> Iterator[str]:
     if (more := len(job.passed_over) - _FIELDS_TOLD) > 0:
         yield f"{more:,} more fields of lines have no effect here"
     if job.with_tools and settings.shows_tools is False:
-        text = f"the chat template of {settings.model} shows no tools to it"
-        yield f"{plural(job.with_tools, 'line brings', 'lines bring')} `tools`, and {text}"
+        yield tools_not_shown(job.with_tools, settings.model)

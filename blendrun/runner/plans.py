@@ -13,8 +13,12 @@ from blendrun.names import Purpose
 from blendrun.planner.run_plan import Divided, RunPlan
 from blendrun.runner.order import divide_rows, plan_rows
 from blendrun.runner.settings import RunSettings
+from blendrun.simulate.worth import WORTH_TOKENS
 from blendrun.store.folder import StateFolder
-from blendrun.store.summary import PlanSummary, Stopwatch
+from blendrun.store.summary import PlanSummary, Stopwatch, Tokens
+
+# Share of the prompt tokens that is worth a word where the cache lacks it.
+_WORTH_A_NOTE = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,22 @@ class Plans:
         if self.settings.keep_plan is not None and plan.simulated is not None:
             with self.stopwatch.phase("plan"):
                 self.settings.keep_plan(plan, self.job, self.state.plan)
+
+
+def cache_note(plan: RunPlan | None, tokens: Tokens) -> str | None:
+    """A sentence where less than half of what the plan expected came from the prefix cache; None where all is well.
+
+    tokens: of this invocation's answers.
+    """
+    if plan is None or not plan.prompt_tokens or not plan.predicted_hit_tokens or not tokens.prompt:
+        return None
+    planned, found = plan.predicted_hit_tokens / plan.prompt_tokens, tokens.cached / tokens.prompt
+    if planned < _WORTH_A_NOTE or found >= planned / 2:
+        return None
+    return (
+        f"{found:.1%} of the prompt tokens came from the prefix cache, and {planned:.1%} were planned: requests that "
+        f"come in together find nothing yet, and prefixes of under {WORTH_TOKENS} tokens are not waited for"
+    )
 
 
 def planned_of(plan: RunPlan | None, corrected: float | None) -> PlanSummary | None:

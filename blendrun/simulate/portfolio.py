@@ -6,7 +6,7 @@ The blend is one candidate among simple orders, so what is chosen is never predi
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -32,21 +32,20 @@ from blendrun.simulate.budgets import budgets_to_try
 from blendrun.simulate.draw import draw_outputs
 from blendrun.simulate.own import REFRESH_LOOKS
 from blendrun.simulate.practical import practical_bound
+from blendrun.simulate.sentence import TIE, choice_sentence, time_sentence
 from blendrun.simulate.simulator import simulate
-from blendrun.simulate.steptime import step_time
+from blendrun.simulate.steptime import step_time, times_rest_on
+from blendrun.simulate.worth import WORTH_TOKENS
 from blendrun.tokens.base import Prompts
 from blendrun.tree.base import PrefixTree
+from blendrun.tree.interpreted import interprets
 from blendrun.tree.restrict import restrict
 
-# Tokens that the gate of blendrun's scheduler plug-in waits for.
-GATE_TOKENS = 32
 # Larger jobs are simulated with fewer step budgets: those that are best on so many of their requests.
 _LARGE = 200_000
 _PART = 50_000
 # Of each order on each mode so many, if they are so near to the best.
 _PROMISING, _NEAR = 2, 0.03
-# Simulated times closer than this are equal, and the simpler order is chosen.
-_TIE = 0.005
 _MODES = tuple(Overlap)
 
 
@@ -79,7 +78,7 @@ class Candidate:
 
     fed: what was fed: an order from its front, or a blend from both ends. paced: see `Engine`. engine: simulated.
     tokens_per_second: prompt (cached ones too) and output tokens, as the paper counts throughput.
-    cost: in the currency of the price; None without one.
+    cost: in the currency of the price; None without one. eligible: False where it is here for comparison alone.
     """
 
     order: OrderName
@@ -92,6 +91,7 @@ class Candidate:
     outcome: Outcome
     tokens_per_second: float
     cost: float | None
+    eligible: bool = True
 
     @property
     def seconds(self) -> float:
@@ -136,6 +136,7 @@ def simulate_portfolio(
     pool: KvPool | None = None,
     demand: Demand | None = None,
     overlaps: Sequence[Overlap] = (Overlap.EXCLUSIVE, Overlap.MIXED),
+    beside: Container[OrderName | Overlap] = (),
     budgets: Sequence[Budget] | None = None,
     thorough: bool | None = None,
     chunk: int | None = None,
@@ -151,7 +152,7 @@ def simulate_portfolio(
 
     orders: simple orders. blends: the job blended in several ways.
     pool, demand, step: of model and machine; worked out where None.
-    overlaps: modes that the engine can be run in; the choice is among these.
+    overlaps: modes to simulate. beside: of these, and of the orders, what is simulated for comparison and never chosen.
     budgets: tried on mixed and pdmux; None for those of `budgets_to_try`.
     thorough: try more budgets, and blends with pace too; None for jobs of no more than 200,000 prompts. Of larger ones
         all that are tried in a part of 50,000, and whole the usual budget and what was best there, by order and mode.
@@ -199,18 +200,20 @@ def simulate_portfolio(
         more, part = job.promising(variants(True), listener)
         trials += [trial for trial in more if trial.ways not in {each.ways for each in trials}]
     shown, *found = job.run([plain, *trials], listener)
-    best = best_of_each(found)
+    best = tuple(
+        replace(each, eligible=each.order not in beside and each.overlap not in beside) for each in best_of_each(found)
+    )
     chosen = choose(best)
     return Portfolio(
         candidates=best,
         chosen=chosen,
-        why=why_of(chosen, best, shown, part),
+        why=why_of(chosen, best, shown, step, part),
         plain=shown,
         step=step,
         outputs=truth,
         expected=expected,
         bound=bound,
-        practical_seconds=least.seconds(overlaps),
+        practical_seconds=least.seconds([mode for mode in overlaps if mode not in beside]),
         part=part,
     )
 
@@ -254,7 +257,9 @@ class _Job:
         """In threads: the simulator's kernel runs without the interpreter's lock."""
         found = []
         with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
-            for done, candidate in enumerate(threads.map(self._simulate, trials), start=1):
+            # Interpreted, threads would only wait for each other.
+            each = map if interprets() else threads.map
+            for done, candidate in enumerate(each(self._simulate, trials), start=1):
                 found.append(candidate)
                 listener(Progress(done, len(trials), "simulations"))
         return found
@@ -296,7 +301,7 @@ class _Job:
             max_running=1 << 30 if self.max_running is None else self.max_running,
             budget=trial.budget,
             gate=trial.admission.gate,
-            gate_tokens=GATE_TOKENS,
+            gate_tokens=WORTH_TOKENS,
             reserve=trial.admission.reserve,
             clip=OWN_CLIP,
             refresh=REFRESH_LOOKS if trial.admission.eviction is Eviction.LRU else 0,
@@ -357,28 +362,23 @@ def best_of_each(found: Sequence[Candidate]) -> tuple[Candidate, ...]:
 
 
 def choose(candidates: Sequence[Candidate]) -> Candidate:
-    """The soonest; of those no more than `_TIE` behind it, the simplest order on the simplest mode."""
-    soonest = min(candidate.seconds for candidate in candidates)
-    ties = [candidate for candidate in candidates if candidate.seconds <= soonest * (1 + _TIE)]
+    """The soonest; of those eligible, no more than `TIE` behind it, the simplest order on the simplest mode."""
+    open_to_choice = [candidate for candidate in candidates if candidate.eligible]
+    soonest = min(candidate.seconds for candidate in open_to_choice)
+    ties = [candidate for candidate in open_to_choice if candidate.seconds <= soonest * (1 + TIE)]
     return min(ties, key=lambda each: (SIMPLEST_FIRST.index(each.order), _MODES.index(each.overlap), each.seconds))
 
 
-def why_of(chosen: Candidate, candidates: Sequence[Candidate], plain: Candidate, part: int = 0) -> str:
-    """part: as of `Portfolio`."""
-    compared = f"; budgets and admission compared on {part:,} of its requests" if part else ""
-    return _why(chosen, candidates, plain) + compared
+def why_of(chosen: Candidate, candidates: Sequence[Candidate], plain: Candidate, step: StepTime, part: int = 0) -> str:
+    """Sentences (`simulate.sentence`): why it was chosen of those there was a choice of, and the seconds.
 
-
-def _why(chosen: Candidate, candidates: Sequence[Candidate], plain: Candidate) -> str:
-    others = [each for each in candidates if each.order is not chosen.order]
-    if not others:
-        return f"{chosen.order} on {chosen.overlap} is the only order simulated"
-    rival = min(others, key=lambda each: each.seconds)
-    gain = rival.seconds / chosen.seconds - 1
-    against = f"{plain.seconds / chosen.seconds:.2f} times as fast as the given order on the engine as it comes"
-    if gain < _TIE:
-        return f"{chosen.order} on {chosen.overlap} is as fast as any other order here, and the simplest; {against}"
-    return (
-        f"{chosen.order} on {chosen.overlap} is {gain:.0%} faster than the next best order ({rival.order} on "
-        f"{rival.overlap}); {against}"
-    )
+    step, part: as of `Portfolio`."""
+    seconds: dict[OrderName, float] = {}
+    for each in candidates:
+        if each.eligible:
+            seconds[each.order] = min(each.seconds, seconds.get(each.order, each.seconds))
+    seconds[chosen.order] = chosen.seconds
+    calibrated = times_rest_on(step) in ("learned", "measured")
+    said = choice_sentence(chosen.order, seconds)
+    said += f" {time_sentence(chosen.seconds, plain.seconds, calibrated=calibrated)}"
+    return f"{said} Budgets and admission were compared on {part:,} of its requests." if part else said

@@ -41,7 +41,7 @@ def side_by_side(parts: Sequence[PartPortfolio], bound: Bound) -> Portfolio:
     return Portfolio(
         candidates=candidates,
         chosen=chosen,
-        why=why_of(chosen, candidates, plain, compared),
+        why=why_of(chosen, candidates, plain, portfolios[0].step, compared),
         plain=plain,
         step=portfolios[0].step,
         outputs=outputs,

@@ -51,6 +51,11 @@ class Encoder:
         self._known: dict[Text, Ids] = {}
         self._characters = 0
 
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that it knows, added ones too."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
     def encode(self, texts: Sequence[Text], *, special: bool) -> list[Ids]:
         """The ids of each text, i32. Equal texts may share one array.
 

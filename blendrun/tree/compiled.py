@@ -16,6 +16,7 @@ file only, so the name a kernel is cached under holds a digest of all code and a
 
 Importing a module of kernels does not import Numba, which takes longer than all of blendrun's command line. Where no
 cache can be written (neither __pycache__ beside the source nor the user's cache folder), every process compiles.
+Small jobs do without (`blendrun.tree.interpreted`).
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 import numpy as np
+
+from blendrun.tree.interpreted import call, interprets
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -61,6 +64,8 @@ class Kernel(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Raises TypeError where an argument's type is not the one named, rather than compile again."""
+        if interprets():
+            return cast(R, call(self.function, args))
         code = self._code or self.load()
         return code(*args, **kwargs)
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from blendrun.events import Listener, Progress, ignore
 from blendrun.tree.compiled import Kernel
+from blendrun.tree.interpreted import interprets
 from blendrun.tree.merge import Int32s, Int64s, join_pieces, lower_bound, merge_runs, sort_run
 
 # Prompts sorted by one call: enough to be worth a thread, few enough that what is read of them fits a core's cache.
@@ -88,7 +89,9 @@ def sort_strings(strings: Strings, listener: Listener = ignore, threads: int | N
         def each(kernel: Kernel[..., Any], tasks: Sequence[tuple[int, ...]], sizes: Sequence[int]) -> None:
             nonlocal done
             columns = (*strings.columns, *here.columns, *there.columns)
-            for size, _ in zip(sizes, pool.map(lambda task: kernel(*columns, *task), tasks), strict=True):
+            # Without the compiler, threads would wait for each other; and are no place for what is asked of this one.
+            run = map if interprets() else pool.map
+            for size, _ in zip(sizes, run(lambda task: kernel(*columns, *task), tasks), strict=True):
                 done += size
                 listener(Progress(done, total, "strings"))
 

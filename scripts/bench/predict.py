@@ -33,9 +33,9 @@ from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.planner.plan import cost_structure, make_structure
 from blendrun.planner.workload import Wanted, load_workload
 from blendrun.simulate.base import Eviction, SimulatedEngine
-from blendrun.simulate.portfolio import GATE_TOKENS
 from blendrun.simulate.simulator import simulate
 from blendrun.simulate.steptime import step_time
+from blendrun.simulate.worth import WORTH_TOKENS
 
 MODEL = "smollm2-135m"
 BLENDRUN = str(Path(sys.executable).with_name("blendrun"))
@@ -129,7 +129,7 @@ def predict(path: Path, order: OrderName, pool: int) -> tuple[float, int, int]:
         budget=ConstantBudget(limits.chunk),
         max_running=limits.max_running,
         gate=True,
-        gate_tokens=GATE_TOKENS,
+        gate_tokens=WORTH_TOKENS,
         reserve=_RESERVE,
         eviction=Eviction.LRU,
         shared_reads=limits.shared_reads,

@@ -110,6 +110,20 @@ def test_json_is_one_object_on_stdout(model: Path, measured: list[Task]) -> None
     assert shown.stderr == ""
 
 
+def test_a_poor_fit_is_stored_only_where_it_is_wanted(
+    model: Path, measured: list[Task], monkeypatch: pytest.MonkeyPatch, own_folder: Path
+) -> None:
+    monkeypatch.setattr("blendrun.calibrate.measure.POOR_FIT", 0.01)
+    done = blendrun("calibrate", "--device", "cpu", "--model", model)
+    assert done.returncode == 1
+    assert "nothing was stored: times are 2 % off on average" in done.stderr
+    assert "rm " not in done.stdout
+    assert not list(own_folder.glob("*.yaml"))
+    kept = run("--model", model, "--keep").stdout
+    assert "tiny here: reads 714 prompt tokens a second, writes 19 tokens a second of one answer" in kept
+    assert f"rm {own_folder / 'this-machine.yaml'}" in kept
+
+
 def test_output_names_the_card_file(model: Path, measured: list[Task], tmp_path: Path, own_folder: Path) -> None:
     run("--model", model, "-o", tmp_path / "node.yaml", "-q")
     assert load_hardware(str(tmp_path / "node.yaml")).step is not None

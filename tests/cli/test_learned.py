@@ -51,7 +51,7 @@ def test_a_plan_goes_by_it_and_says_so(jobs: Path, capsys: pytest.CaptureFixture
     assert report.constants["prefill_token"].origin == "learned"
     assert report.constants["prefill_token"].seconds == pytest.approx(10 * REAL.prefill_token, rel=0.2)
     assert {each.origin for each in by_card.constants.values()} == {"prior"}
-    print_plan(report, None, sys.stdout)
+    print_plan(report, sys.stdout, next_command=None)
     assert "learned from 1 run on this machine, last on 20" in capsys.readouterr().out
 
 

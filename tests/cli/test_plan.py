@@ -104,9 +104,13 @@ def test_a_text_job_is_shown_with_its_tree_and_first_prompt(tmp_path: Path) -> N
     jobs = write_jobs(tmp_path / "jobs.jsonl", 30)
     done = blendrun("plan", jobs, *SMALL, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for words in ("30 of 30 lines", "heaviest shared prefixes", "x 30 requests", "question 0", "blended"):
-        assert words in done.stdout
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["job", "machine", "order", "time", "next"]
+    assert "question 0" not in done.stdout
     assert "phase=tokenise" in done.stderr
+    more = blendrun("plan", jobs, *SMALL, "-v", "--show-prompt", cwd=tmp_path).stdout
+    for words in ("30 of 30 lines", "heaviest shared prefixes", "x 30 requests", "question 0", "blended"):
+        assert words in more
+    assert not [line for line in more.splitlines() if line != line.rstrip()]
 
 
 def test_bad_lines_and_long_prompts_are_warnings(tmp_path: Path) -> None:
@@ -117,8 +121,41 @@ def test_bad_lines_and_long_prompts_are_warnings(tmp_path: Path) -> None:
         file.write("not json\n" + json.dumps(long) + "\n")
     report = planned(jobs, *SMALL)
     assert (report["lines"], report["refused"], report["left_out"], report["requests"]) == (5, 1, 1, 3)
-    assert "first: " in report["warnings"][0] and "line 4" in report["warnings"][0]
-    assert "no room for an answer" in report["warnings"][1] and "line 5" in report["warnings"][1]
+    found = [(each["severity"], each["code"], each["count"], each["first"]) for each in report["findings"]]
+    assert found[:2] == [
+        ("fails", "no_request", 1, f"{jobs}, line 4"),
+        ("fails", "over_context", 1, f"{jobs}, line 5"),
+    ]
+    assert report["warnings"] == [each["message"] for each in report["findings"]]
+    strict = blendrun("plan", jobs, *SMALL, "--strict", "-q")
+    assert strict.returncode == 65
+    assert "2 lines of 5 will fail" in strict.stderr
+    assert strict.stdout.splitlines()[0] == "2 lines of 5 will fail"
+    assert "8,192 tokens" in strict.stdout
+
+
+def test_what_the_model_will_not_see_and_another_models_tokens_are_warnings(tmp_path: Path) -> None:
+    jobs, body = tmp_path / "jobs.jsonl", {"messages": [{"role": "user", "content": "a"}], "max_tokens": 400}
+    tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+    lines = [{"custom_id": f"{row}", "url": "/v1/chat/completions", "body": dict(body)} for row in range(3)]
+    lines[2]["body"]["tools"] = [tool]  # type: ignore[index]
+    lines.append(dict(lines[0]))
+    jobs.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    tokenizer = resolve_model("smollm2-135m", platform="cpu", weights=False, light=True).path
+    report = planned(jobs, *LLAMA, "--tokenizer", tokenizer)
+    found = {each["code"]: each["message"] for each in report["findings"]}
+    assert list(found) == ["duplicate_id", "tools_not_shown", "other_tokenizer"]
+    assert "49,152 tokens and the model 128,256" in found["other_tokenizer"]
+    assert "llama-3-8b shows no tools" in found["tools_not_shown"]
+
+
+def test_a_plan_for_a_cpu_chooses_what_a_run_there_would(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "trace.jsonl", rows=40)
+    report = planned(trace, *SMALL)
+    eligible = {(row["name"], row["overlap"]) for row in report["orders"] if row["eligible"]}
+    assert eligible == {(name, "exclusive") for name in ("given", "sorted", "lof", "blended")}
+    asked = planned(trace, *SMALL, "--overlap", "mixed", "--orders", "shuffled")
+    assert [(row["name"], row["overlap"], row["chosen"]) for row in asked["orders"]] == [("shuffled", "mixed", True)]
 
 
 def test_one_line_is_a_job(tmp_path: Path) -> None:
@@ -130,11 +167,11 @@ def test_one_line_is_a_job(tmp_path: Path) -> None:
     [
         (("jobs.jsonl",), 2, "which model? Give --model"),
         (("jobs.jsonl", "--model", "llama-3-9b", "--hardware", "cpu"), 2, "did you mean llama-3-8b"),
-        (("jobs.jsonl", "--model", "smollm2-135m", "--hardware", "h100"), 2, "did you mean"),
+        (("jobs.jsonl", "--model", "smollm2-135m", "--hardware", "h1000"), 2, "did you mean"),
         (("missing.jsonl", *SMALL), 66, "missing.jsonl"),
         (("empty.jsonl", *SMALL), 65, "holds no request"),
         (("bad.jsonl", *SMALL), 65, "holds no request that can run"),
-        (("long.jsonl", *SMALL), 65, "no room for an answer"),
+        (("long.jsonl", *SMALL), 65, "over the context of smollm2-135m"),
         (("jobs.jsonl", *SMALL, "--tokenizer", "nowhere"), 66, "nowhere"),
         (("jobs.jsonl", "--model", "llama-3-8b", "--hardware", "cpu"), 66, "--tokenizer PATH"),
         (("trace.jsonl", "--model", "llama-3.3-70b", "--hardware", "l4"), 2, "are missing"),
@@ -164,13 +201,14 @@ def test_what_cannot_be_planned_is_said_in_one_sentence(
     assert "Traceback" not in done.stderr
 
 
-def test_planning_loads_neither_torch_nor_sglang(tmp_path: Path) -> None:
+def test_planning_a_few_lines_loads_neither_torch_nor_sglang_nor_a_compiler(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "trace.jsonl")
     program = (
         "import sys\nfrom blendrun.cli.app import app\n"
         f"try: app(['plan', {str(trace)!r}, '--model', 'llama-3-8b', '--hardware', 'l40s', '-q'])\n"
         "except SystemExit: pass\n"
-        "print({name.partition('.')[0] for name in sys.modules} & {'torch', 'sglang', 'transformers'}, file=sys.stderr)"
+        "heavy = {'torch', 'sglang', 'transformers', 'numba', 'llvmlite'}\n"
+        "print({name.partition('.')[0] for name in sys.modules} & heavy, file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.strip().splitlines()[-1] == "set()"
@@ -279,7 +317,7 @@ def test_copies_and_kept_answers_are_told_and_not_planned(tmp_path: Path) -> Non
     report = planned(jobs, *SMALL, "--cache", tmp_path / "cache")
     assert (report["requests"], report["copies"], report["cached"]) == (18, 20, 12)
     shown = blendrun("plan", jobs, *SMALL, "--cache", tmp_path / "cache", "-q").stdout
-    assert "18 of 50 lines: 20 ask what another line asks, 12 have an answer already" in " ".join(shown.split())
+    assert "18 of 50 lines (20 ask what another line asks, 12 have an answer already);" in " ".join(shown.split())
     _keep(tmp_path / "cache", jobs, 30)
     nothing = blendrun("plan", jobs, *SMALL, "--cache", tmp_path / "cache")
     assert nothing.returncode == 0

@@ -75,7 +75,7 @@ def test_people_are_told_what_was_written(tmp_path: Path) -> None:
         (ON[2:], 2, "which model? Give --model"),
         (("--model", "llama-3-9b"), 2, "did you mean llama-3-8b"),
         ((*ON, "--hardware", "a100"), 2, "did you mean a100-"),
-        ((*ON, "--compute", "chatgpt"), 2, "'chatgpt' is not one of"),
+        ((*ON, "--compute", "chatgpt"), 2, "chatgpt: known are"),
         ((*ON, "--rho", "-1"), 2, "--rho -1"),
         ((*ON, "--rho", "0.05"), 2, "--rho 0.05 is out of reach"),
         ((*ON, "--sharing", "1"), 2, "--sharing 1: it is a share"),

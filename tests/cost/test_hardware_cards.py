@@ -165,3 +165,10 @@ def test_such_figures_are_looked_at(own_folder: Path, line: str, said: str) -> N
     (own_folder / "odd.yaml").write_text(CARD + line + "\n", encoding="utf-8")
     with pytest.raises(UsageError, match=said):
         load_hardware("odd")
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"), [("H100-SXM", "h100-sxm"), ("h100", "h100-sxm"), ("RTX 4090", "rtx-4090"), ("L40S", "l40s")]
+)
+def test_a_card_is_found_by_what_people_call_it(said: str, meant: str) -> None:
+    assert load_hardware(said).name == meant

@@ -133,7 +133,7 @@ def test_an_order(changed: Changed, trace: Path, tmp_path: Path) -> None:
     assert fed.read_text().split() == [f"r{row}" for row in range(5, -1, -1)]
     # Wherever orders are listed or chosen from, the new one is among them.
     assert "given,shuffled,sorted,lof,blended,sjf" in _unwrapped(changed.run("plan", "--help"))
-    assert "lof,sjf,dfs-weight,lpm,blended" in _unwrapped(changed.run("bench", "live", "--help"))
+    assert "lof,sjf,dfs-weight,lpm,gated,blended" in _unwrapped(changed.run("bench", "live", "--help"))
     automatic = "from blendrun.blend.orders import AUTOMATIC; print(*AUTOMATIC)"
     assert changed.python(automatic).split() == ["given", "sorted", "lof", "sjf", "blended"]
 

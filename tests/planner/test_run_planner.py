@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from blendrun.backends.planning import PlanOptions, plan_job
 from blendrun.cost.capacity import EngineLimits
 from blendrun.errors import UsageError
 from blendrun.events import Event, Note, PhaseStarted
@@ -320,3 +321,35 @@ class TestTheEnginesSize:
         assert one.graph_rows == 400
         assert plans[0].predicted_seconds is not None and plans[1].predicted_seconds is not None
         assert plans[1].predicted_seconds < plans[0].predicted_seconds
+
+
+def test_a_plan_and_a_run_say_the_same(model: ResolvedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLENDRUN_LEARN", "0")
+    lines = [line(f"r{row}", f"{'red ' * 40 if row % 2 else 'blue ' * 40} {row}", max_tokens=8) for row in range(30)]
+    lines.append(line("long", "word " * 9000))
+    run = plan(lines, None, model, tmp_path, hardware="cpu")
+    asked = PlanOptions.of(
+        {
+            "inputs": (str(tmp_path / "job.jsonl"),),
+            "model": "smollm2-135m",
+            "hardware": "cpu",
+            "engine_args": {"max_total_tokens": 32_768, "max_running_requests": 32, "chunked_prefill_size": 4096},
+        }
+    )
+    report, _ = plan_job(asked, lambda _: None)
+    (chosen,) = (row for row in report.orders if row.chosen)
+    assert (chosen.name, chosen.overlap) == (run.order, run.overlap)
+    assert report.why == run.why
+    assert [each.code for each in report.findings] == [each.code for each in run.findings] == ["over_context"]
+
+
+def test_what_will_go_wrong_is_told_once(model: ResolvedModel, tmp_path: Path) -> None:
+    path = tmp_path / "job.jsonl"
+    path.write_text("\n".join([line("a", "hello"), line("long", "word " * 9000)]) + "\n", encoding="utf-8")
+    events: list[Event] = []
+    with index_jobs(open_sources([path], tmp_path)) as job:
+        planner = RunPlanner(model, None, limits=EngineLimits(32_768, 32, 4096))
+        for _ in range(2):
+            planner.plan(job, job.accepted, events.append)
+    (told,) = [event for event in events if isinstance(event, Note) and event.warning]
+    assert told.text == f"1 prompt over the context of smollm2-135m, 8,192 tokens with answer (first: {path}, line 2)"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from blendrun.cost.hardware import load_hardware, machine
 from blendrun.models.cards import load_card
+from blendrun.planner.findings import Finding, Severity
 from blendrun.planner.plan import Choice, Structure, cost_structure, make_plan
 from blendrun.report.schemas.plan import PlanReport
 from blendrun.report.schemas.planned import plan_report
@@ -24,7 +25,7 @@ def plan_of_small_job(name: Callable[[int], str]) -> PlanReport:
     class Described:
         model_name, kind, lines, refused, left_out = "llama-3-8b", "job", 60, 0, 0
         copies, cached = 0, None
-        warnings: tuple[str, ...] = ("a warning",)
+        findings = (Finding(Severity.RISK, "cut_short", 3, None, "a warning"),)
 
         @property
         def name(self) -> Callable[[int], str]:

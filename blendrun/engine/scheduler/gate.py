@@ -13,9 +13,7 @@ from typing import Any
 from blendrun.engine.older import prefix_len
 from blendrun.engine.scheduler.hooks import Hook
 from blendrun.engine.sglang_names import ADD_REQUEST, ADD_RESULT, NEW_PREFILL_BATCH, load
-
-# Tokens that must be won to wait for them: SGLang's own thresholds for the same question (lpm's in-batch rule).
-_WORTH_TOKENS = 32
+from blendrun.simulate.worth import WORTH_TOKENS
 
 
 class Gate:
@@ -55,17 +53,17 @@ def _prefilled(batch: Any) -> list[Any]:
 
 
 def is_being_computed(request: Any, others: Iterable[Any]) -> bool:
-    """Whether one of `others` computes at least `_WORTH_TOKENS` tokens that `request` would compute too."""
+    """Whether one of `others` computes at least `WORTH_TOKENS` tokens that `request` would compute too."""
     ids, known = request.full_untruncated_fill_ids, prefix_len(request)
     # The last token of a prompt is computed in any case.
-    if len(ids) - 1 - known < _WORTH_TOKENS:
+    if len(ids) - 1 - known < WORTH_TOKENS:
         return False
-    wanted = ids[known : known + _WORTH_TOKENS]
+    wanted = ids[known : known + WORTH_TOKENS]
     for other in others:
         theirs = other.full_untruncated_fill_ids
         if (
             other is not request
-            and theirs[known : known + _WORTH_TOKENS] == wanted
+            and theirs[known : known + WORTH_TOKENS] == wanted
             and other.extra_key == request.extra_key
             and other.lora_id == request.lora_id
             and theirs[:known] == ids[:known]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
@@ -17,7 +18,6 @@ from blendrun.store.guard import Target, head_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Normalize
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
 
@@ -35,6 +35,22 @@ _MODES = {
     "pdmux": "pdmux: both at the same time",
 }
 _Rows = dict[tuple[float | None, float], CellRow]
+
+
+@dataclass(frozen=True, slots=True)
+class _Compared:
+    """What the blend is held against, and how much faster it is: 0.1 is 10 %."""
+
+    name: str
+    gain: Callable[[CellRow], float | None]
+
+
+_COMPARED = (
+    _Compared("over the best other order", lambda row: row.gain),
+    _Compared("over file order", lambda row: row.over_given),
+)
+# %: differences that are none, and the least at which a colour is full.
+_ALIKE, _PALE = 1.0, 5.0
 # More cells in a row than this leave no room for numbers in them.
 _WRITTEN = 16
 # Inches of maps side by side.
@@ -104,8 +120,8 @@ def _bars(report: BenchReport) -> Figure:
         heights = [row.seconds[order] / scale for row in rows]
         bars = axes.bar(places, heights, width * 0.92, label=order, color=_COLOURS.get(order))
         axes.bar_label(bars, fmt=_written, fontsize=7, padding=2)
-    first = rows[0]
-    axes.axhline(first.bound_seconds / scale, color="black", linewidth=1.2, linestyle="--", label="bound")
+    first, least = rows[0], min(row.practical_seconds for row in rows)
+    axes.axhline(least / scale, color="black", linewidth=1.2, linestyle="--", label="at least")
     axes.set_xticks(range(len(rows)), [_MODES.get(row.overlap, row.overlap).replace(": ", "\n") for row in rows])
     axes.set_ylabel(f"simulated time ({unit})")
     axes.set_ylim(0, 1.08 * max(max(row.seconds.values()) for row in rows) / scale)
@@ -117,12 +133,11 @@ def _bars(report: BenchReport) -> Figure:
 
 
 def _heat_maps(report: BenchReport) -> Figure:
-    """One map for each overlap mode, all of one scale, sharing over density."""
-    from matplotlib.colors import TwoSlopeNorm
+    """For each comparison a row of maps, one for each overlap mode, sharing over density."""
     from matplotlib.figure import Figure
 
-    gains = [row.gain for row in report.cells if row.gain is not None]
-    if not gains:
+    shown = [each for each in _COMPARED if any(each.gain(row) is not None for row in report.cells)]
+    if not shown:
         raise UsageError("--plot of a grid compares the blend with the other orders: name blended and one more")
     modes = list(dict.fromkeys(row.overlap for row in report.cells))
     rhos = sorted({row.rho for row in report.cells if row.rho is not None})
@@ -130,49 +145,74 @@ def _heat_maps(report: BenchReport) -> Figure:
     wide, high = min(max(0.55 * len(rhos), 2.4), 9.0), min(max(0.45 * len(sharings), 1.8), 6.0)
     # Side by side where there is room, so that rows can be compared; else one below the other.
     across = len(modes) if wide * len(modes) <= _PAGE else 1
-    down = len(modes) // across
-    size = (wide * across + 2.2, (high + 0.75) * down + 0.9)
-    figure = Figure(figsize=size, layout="constrained")
+    down = len(shown) * len(modes) // across
+    figure = Figure(figsize=(wide * across + 2.2, (high + 0.75) * down + 0.9), layout="constrained")
     grid = figure.subplots(down, across, sharex=True, sharey=True, squeeze=False)
-    most = 100 * max(0.01, *(abs(gain) for gain in gains))
-    norm = TwoSlopeNorm(0.0, -most, most)
-    for axes, mode in zip(grid.flat, modes, strict=True):
+    places = [(compared, mode) for compared in shown for mode in modes]
+    bars: dict[str, tuple[AxesImage, list[Axes]]] = {}
+    for axes, (compared, mode) in zip(grid.flat, places, strict=True):
         rows = {(row.rho, row.sharing): row for row in report.cells if row.overlap == mode}
-        mesh = _heat_map(axes, rows, rhos, sharings, norm)
-        axes.set_title(_MODES.get(mode, mode).replace(": ", "\n"), fontsize=9)
+        mesh = _heat_map(axes, rows, rhos, sharings, compared, _most(report, compared))
+        bars.setdefault(compared.name, (mesh, []))[1].append(axes)
+        axes.set_title(f"{compared.name}\n{_MODES.get(mode, mode)}", fontsize=9)
     figure.supylabel("sharing (% of prompt tokens)", fontsize=10)
     figure.supxlabel("density rho (seconds of compute over seconds of memory, at peak rates)", fontsize=10)
-    bar = figure.colorbar(mesh, ax=list(grid.flat))
-    bar.set_label("blended over the best\nother order (% faster)")
-    figure.suptitle(f"How much faster the blend is\n{_where(report)}", fontsize=10)
+    for name, (mesh, beside) in bars.items():
+        figure.colorbar(mesh, ax=beside).set_label(f"blended {name}\n(% faster; grey: within {_ALIKE:g} %)")
+    figure.suptitle(f"The blend {_range(report, shown)}\n{_where(report)}", fontsize=10)
     return figure
 
 
+def _range(report: BenchReport, shown: Iterable[_Compared]) -> str:
+    """What the maps say, in words."""
+    found = []
+    for compared in shown:
+        gains = [100 * gain for row in report.cells if (gain := compared.gain(row)) is not None]
+        low, high = _signed(min(gains)), _signed(max(gains))
+        found.append(f"{compared.name}: {low} %" if low == high else f"{compared.name}: {low} to {high} %")
+    return "; ".join(found)
+
+
+def _most(report: BenchReport, compared: _Compared) -> float:
+    """Where the colours of all maps of a comparison end, in %: differences of noise stay pale."""
+    gains = [abs(gain) for row in report.cells if (gain := compared.gain(row)) is not None]
+    return max(_PALE, *(100 * gain for gain in gains))
+
+
 def _heat_map(
-    axes: Axes,
-    rows: _Rows,
-    rhos: list[float],
-    sharings: list[float],
-    norm: Normalize,
+    axes: Axes, rows: _Rows, rhos: list[float], sharings: list[float], compared: _Compared, most: float
 ) -> AxesImage:
-    values = [[_percent(rows.get((rho, sharing))) for rho in rhos] for sharing in sharings]
-    mesh = axes.imshow(values, origin="lower", aspect="auto", cmap="RdBu", norm=norm)
+    """most: % at the ends of the colours."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    grey = (most - _ALIKE) / (2 * most), (most + _ALIKE) / (2 * most)
+    stops = [(0.0, "#b2182b"), (grey[0], "#fbe3d4"), (grey[0], "#e6e6e6"), (grey[1], "#e6e6e6")]
+    stops += [(grey[1], "#dbeaf2"), (1.0, "#2166ac")]
+    values = [[_percent(rows.get((rho, sharing)), compared) for rho in rhos] for sharing in sharings]
+    colours = LinearSegmentedColormap.from_list("gain", stops)
+    mesh = axes.imshow(values, origin="lower", aspect="auto", cmap=colours, vmin=-most, vmax=most)
     axes.set_xticks(range(len(rhos)), [f"{rho:g}" for rho in rhos], rotation=45 if len(rhos) > 8 else 0)
     axes.set_yticks(range(len(sharings)), [f"{100 * sharing:g}" for sharing in sharings])
-    axes.set_facecolor("#dddddd")
-    most = max(abs(bound) for bound in mesh.get_clim())
+    axes.set_facecolor("white")
     for line, cells in enumerate(values):
         for column, value in enumerate(cells):
             if len(rhos) <= _WRITTEN:
                 colour = "white" if abs(value) > 0.6 * most else "black"
-                text = "n/a" if value != value else f"{value:+.1f}".replace("-", "\N{MINUS SIGN}")
+                text = "n/a" if value != value else _signed(value)
                 axes.text(column, line, text, ha="center", va="center", fontsize=8, color=colour)
     return mesh
 
 
-def _percent(row: CellRow | None) -> float:
+def _signed(value: float) -> str:
+    """Without a sign where it rounds to nothing."""
+    rounded = round(value, 1)
+    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
+
+
+def _percent(row: CellRow | None, compared: _Compared) -> float:
     """NaN, which the map leaves empty, where there is no such cell."""
-    return float("nan") if row is None or row.gain is None else 100 * row.gain
+    gain = None if row is None else compared.gain(row)
+    return float("nan") if gain is None else 100 * gain
 
 
 def _written(height: float) -> str:

@@ -7,9 +7,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from blendrun.errors import UsageError
 from blendrun.report.page import facts
 from blendrun.report.page.cards import comparison, two_of_one_job
 from blendrun.report.page.charts.base import Bounds, Chart
@@ -117,9 +119,16 @@ def _asset(name: str) -> str:
     return files("blendrun.report.page").joinpath("assets", name).read_text(encoding="utf-8")
 
 
+def refuse_without_scripts() -> None:
+    """Raises UsageError where the package that the page's charts come in is not installed."""
+    if find_spec("vl_convert") is None:
+        raise UsageError("a page is drawn with vl-convert: pip install vl-convert-python")
+
+
 @cache
 def _script() -> str:
     """Vega, Vega-Lite, Vega-Embed and the page's own lines, one script."""
+    refuse_without_scripts()
     import vl_convert
 
     # Text of a script must not end its element.

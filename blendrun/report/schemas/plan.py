@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from blendrun.planner.findings import Finding
 from blendrun.report.schemas.icicle import IcicleNode
 from blendrun.report.schemas.series import Series
 from blendrun.report.schemas.what_if import WhatIfRow
@@ -37,7 +38,8 @@ class OrderRow:
     hit_tokens: prompt tokens found in the prefix cache. predicted_seconds: makespan. bound_seconds: the least time for
     the work that this order does. step_budget: tokens a step, null where each step sets its own. policy: "constant",
     "adaptive", "turns, N %" (prefill begins when N % of the rows are left) or "crossover" (a step mixes where that
-    is sooner). cost: null without a price.
+    is sooner). cost: null without a price. eligible: false where it is here for comparison, and a run would not take it
+    unasked.
     """
 
     name: str
@@ -50,11 +52,16 @@ class OrderRow:
     policy: str
     cost: float | None
     chosen: bool
+    eligible: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class MachineRow:
-    """One answer to "which card, how many": the chosen order there. Null figures where the model does not fit: why."""
+    """One answer to "which card, how many": the chosen order there. Null figures where the model does not fit: why.
+
+    bound_seconds: the least of any order there (`PlanReport.practical_seconds`). cost: at gpu_hour, the price of an
+    hour of one device; both null where nobody said.
+    """
 
     hardware: str
     gpus: int
@@ -66,6 +73,7 @@ class MachineRow:
     times: str | None
     cost: float | None
     why_not: str | None
+    gpu_hour: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +151,15 @@ class PlanReport:
     the whole job, null where nothing is decoded. step_budget: T*. bound_seconds, serial_seconds: with perfect overlap
     and with none, every shared token computed once. practical_seconds: the least of any order on the modes tried,
     longest answer, pool and reads of the weights counted (docs/paper.md#the-practical-bound); 0 where it was not kept.
-    why: of the choice. plain_seconds: the given order on SGLang as it comes. times: what the predicted seconds rest on:
-    "learned" (earlier runs, on this very machine and model: `learned` says which), "measured" (calibrate, as well),
-    "model" (published rates), or "prior". constants: of a step's time, by name. machines: every machine asked for, the
-    first of which the rest of the plan is for. icicle: the prefix tree, for pictures. timeline: of the chosen order,
-    simulated. partition: null for one replica. what_ifs: what was asked for of what blendrun does not turn on. copies:
-    lines that ask the same as an earlier one; cached: requests that have an answer from earlier runs, null where nobody
-    looked; neither are among `requests`.
+    why: of the choice, and what the job takes: sentences for people. plain_seconds: the given order on SGLang as it
+    comes. times: what the predicted seconds rest on: "learned" (earlier runs, on this very machine and model: `learned`
+    says which), "measured" (calibrate, as well), "model" (published rates), or "prior". constants: of a step's time, by
+    name. machines: every machine asked for, the first of which the rest of the plan is for. icicle: the prefix tree,
+    for pictures. timeline: of the chosen order, simulated. partition: null for one replica. what_ifs: what was asked
+    for of what blendrun does not turn on. copies: lines that ask the same as an earlier one; cached: requests that have
+    an answer from earlier runs, null where nobody looked; neither are among `requests`. findings: what will go wrong,
+    the worst first; warnings: their messages.
+    gpu_hour: the price of an hour of one device, null without one.
     """
 
     schema_version: int
@@ -187,6 +197,8 @@ class PlanReport:
     practical_seconds: float = 0.0
     copies: int = 0
     cached: int | None = None
+    findings: tuple[Finding, ...] = ()
+    gpu_hour: float | None = None
 
 
 def plan_json(report: PlanReport) -> bytes:

@@ -9,6 +9,7 @@ import numpy as np
 from blendrun.blend.budget import AdaptiveBudget, Budget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.cost.base import Figure
 from blendrun.lengths.estimate import length_report
+from blendrun.planner.findings import answer_findings, worst_first
 from blendrun.planner.plan import Costed, Plan
 from blendrun.planner.workload import Described
 from blendrun.report.schemas.icicle import icicle
@@ -42,10 +43,14 @@ def plan_report(
     workload: Described,
     machines: tuple[MachineRow, ...] = (),
     what_ifs: tuple[WhatIfRow, ...] = (),
+    gpu_hour: float | None = None,
 ) -> PlanReport:
-    """Everything the plan says, as one value. machines: where other machines were asked for too."""
+    """Everything the plan says, as one value. machines: where other machines were asked for too. gpu_hour: the price
+    of an hour of one of its devices, None where nobody said."""
     costed = plan.costed
-    tree = costed.structure.tree
+    tree, lengths = costed.structure.tree, costed.structure.lengths
+    # A run has found both where it was planned; what is the same is said once.
+    findings = worst_first(dict.fromkeys((*workload.findings, *answer_findings(costed.structure.prompts, lengths))))
     return PlanReport(
         schema_version=SCHEMA_VERSION,
         blendrun=__version__,
@@ -59,7 +64,7 @@ def plan_report(
         prompt_tokens=tree.prompt_tokens,
         shared_tokens=tree.shared_tokens,
         output_tokens=round(costed.output_tokens, 1),
-        lengths=length_report(costed.structure.lengths),
+        lengths=length_report(lengths),
         density=_finite(plan.blend.density),
         step_budget=costed.step_budget,
         bound_seconds=costed.bound.overlapped,
@@ -76,8 +81,9 @@ def plan_report(
         why=plan.portfolio.why,
         plain_seconds=plan.portfolio.plain.seconds,
         times=_times(plan),
-        machines=machines or (machine_row(plan),),
-        warnings=(*workload.warnings, *length_warnings(costed)),
+        machines=machines or (machine_row(plan, gpu_hour),),
+        warnings=tuple(each.message for each in findings),
+        findings=findings,
         icicle=icicle(tree, plan.costed.demand, costed.machine, workload.name, words=workload.words),
         timeline=planned_series(plan.portfolio.chosen.outcome.timeline),
         partition=_partition(plan),
@@ -87,6 +93,7 @@ def plan_report(
         practical_seconds=plan.portfolio.practical_seconds,
         copies=workload.copies,
         cached=workload.cached,
+        gpu_hour=gpu_hour,
     )
 
 
@@ -120,8 +127,8 @@ def _partition(plan: Plan) -> PartitionFacts | None:
     )
 
 
-def machine_row(plan: Plan) -> MachineRow:
-    """The plan's answer for its machine."""
+def machine_row(plan: Plan, gpu_hour: float | None = None) -> MachineRow:
+    """The plan's answer for its machine. gpu_hour: as of `plan_report`."""
     chosen, costed = plan.portfolio.chosen, plan.costed
     return MachineRow(
         hardware=costed.machine.card.name,
@@ -130,25 +137,17 @@ def machine_row(plan: Plan) -> MachineRow:
         order=str(chosen.order),
         overlap=str(chosen.overlap),
         predicted_seconds=chosen.seconds,
-        bound_seconds=costed.bound.overlapped,
+        bound_seconds=plan.portfolio.practical_seconds,
         times=_times(plan),
         cost=chosen.cost,
         why_not=None,
+        gpu_hour=gpu_hour,
     )
 
 
 def unfit_row(hardware: str, gpus: int, why_not: str) -> MachineRow:
     """A machine on which the job cannot run."""
     return MachineRow(hardware, gpus, None, None, None, None, None, None, None, why_not)
-
-
-def length_warnings(plan: Costed) -> list[str]:
-    """Answers that their bound will probably cut."""
-    lengths = plan.structure.lengths
-    # Expected lengths stop at the bound, so a mean this near to it says that many answers would go on.
-    cut = (lengths.mean >= 0.9 * lengths.bound) & (lengths.bound > 16) & ~plan.structure.prompts.known
-    count = int(cut.sum())
-    return [f"{count:,} answers will probably be cut by max_tokens or the end of the context"] if count else []
 
 
 def request_densities(plan: Costed) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -174,6 +173,7 @@ def _order_row(candidate: Candidate, chosen: bool) -> OrderRow:
         policy=policy_of(budget),
         cost=candidate.cost,
         chosen=chosen,
+        eligible=candidate.eligible,
     )
 
 

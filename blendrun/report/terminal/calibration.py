@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,22 +15,42 @@ from blendrun.calibrate.base import Calibration
 from blendrun.cost.detect import CALIBRATED
 from blendrun.report.terminal.console import print_parts
 
+# Answers at once, of which a speed is told.
+_MANY = 16
 _MILLI, _MICRO, _NANO = 1e3, 1e6, 1e9
 
 
-def calibration_json(found: Calibration, name: str, path: Path) -> dict[str, Any]:
-    """Everything found, SI units, and where the card is."""
+def calibration_json(found: Calibration, name: str, path: Path | None) -> dict[str, Any]:
+    """Everything found, SI units, and where the card is: null where none was stored."""
     content: dict[str, Any] = msgspec.to_builtins(found)
-    return {"name": name, "card": str(path)} | content
+    return {"name": name, "card": None if path is None else str(path)} | content
 
 
-def print_calibration(found: Calibration, name: str, path: Path, stream: TextIO) -> None:
-    """Rates and constants, then measured against predicted, batch by batch."""
+def print_calibration(found: Calibration, name: str, path: Path | None, stream: TextIO) -> None:
+    """Rates and constants, measured against predicted, batch by batch, and what it means. path: of the card, if any."""
     with suppress(OSError):
-        print_parts([_figures(found, name, path), "", _points(found)], stream)
+        print_parts([_figures(found), "", _points(found), "", *_in_words(found, name, path)], stream)
 
 
-def _figures(found: Calibration, name: str, path: Path) -> Table:
+def _in_words(found: Calibration, name: str, path: Path | None) -> Iterator[str]:
+    step = found.step
+    alone = step.step_seconds + step.weights_seconds + step.row_seconds + step.decode_token_seconds
+    many = alone + (_MANY - 1) * (step.row_seconds + step.decode_token_seconds)
+    yield (
+        f"{found.model} here: reads {1 / step.prefill_token_seconds:,.0f} prompt tokens a second, writes "
+        f"{1 / alone:,.0f} tokens a second of one answer and {_MANY / many:,.0f} of {_MANY} at once; plans are off by "
+        f"{100 * step.fit_error:.0f} % on average."
+    )
+    if path is not None:
+        use = (
+            "Plans on this machine take it by themselves"
+            if name == CALIBRATED
+            else f"Plans take it with --hardware {name}"
+        )
+        yield f"{use}; to be rid of it: rm {shlex.quote(str(path))}"
+
+
+def _figures(found: Calibration) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -51,15 +73,10 @@ def _figures(found: Calibration, name: str, path: Path) -> Table:
         ("request", f"{step.request_seconds * _MILLI:.2f} ms; round trip {found.round_trip_seconds * _MILLI:.1f} ms"),
         ("fit error", f"{100 * step.fit_error:.1f} % mean, {100 * found.worst_error:.1f} % worst"),
         *((f"held-out {point.name}", f"{100 * point.error:+.1f} %") for point in found.held_out),
-        ("card", f"{path} {_use(name)}"),
     ]
     for row in rows:
         table.add_row(*row)
     return table
-
-
-def _use(name: str) -> str:
-    return "(plans on this machine take it by themselves)" if name == CALIBRATED else f"(use it: --hardware {name})"
 
 
 def _points(found: Calibration) -> Table:

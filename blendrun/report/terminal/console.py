@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from io import StringIO
 from typing import TextIO
@@ -12,6 +13,7 @@ from rich.segment import Segment
 from blendrun.text import printable
 
 _LOG_WIDTH = 120
+_BLANKS = re.compile(r"[ \t]+$", re.MULTILINE)
 
 
 class Shown:
@@ -36,7 +38,6 @@ def print_parts(parts: Iterable[RenderableType], stream: TextIO, *, log_width: i
     console = Console(file=text, force_terminal=terminal, width=width, highlight=False, markup=False, emoji=False)
     for part in parts:
         console.print(printable(part) if isinstance(part, str) else Shown(part), soft_wrap=isinstance(part, str))
-    shown = text.getvalue()
-    # Columns are padded to their width; in a file that is in the way.
-    stream.write(shown if terminal else "\n".join(line.rstrip() for line in shown.split("\n")))
+    # Blanks up to the width are of no use in a file, and in the way of a comparison.
+    stream.write(text.getvalue() if terminal else _BLANKS.sub("", text.getvalue()))
     stream.flush()

@@ -23,7 +23,7 @@ def print_live(report: LiveReport, stream: TextIO) -> None:
     tokens = f"{report.prompt_tokens:,} prompt and {report.output_tokens:,} output tokens"
     parts = (
         f"{report.job}: {report.requests:,} requests, {tokens} · {report.model} on {report.platform}{pool} · "
-        f"median of {report.repeats}",
+        + (f"median of {report.repeats}" if report.repeats > 1 else "run once"),
         _table(report),
         f"over best: how much faster than the fastest simple order ({report.best_simple or 'none was run'}), with its "
         "range over the repeats",
@@ -38,12 +38,12 @@ def _table(report: LiveReport) -> Table:
     for title in ("seconds", "spread", "output tok/s", "total tok/s", "cached", "over best", "over given", "predicted"):
         table.add_column(title, justify="right")
     for row in report.rows:
-        spread = (max(row.seconds) - min(row.seconds)) / row.median
+        spread = "" if report.repeats < 2 else f"{(max(row.seconds) - min(row.seconds)) / row.median:.0%}"
         table.add_row(
             row.order if row.chosen in (row.order, "given") or row.order == "gated" else f"{row.order} ({row.chosen})",
             row.overlap,
             f"{row.median:.1f}",
-            f"{spread:.0%}",
+            spread,
             f"{row.output_per_second:.1f}",
             f"{row.total_per_second:.1f}",
             f"{row.hit_rate:.1%}",
@@ -75,9 +75,13 @@ def plot_live(report: LiveReport, target: Target) -> None:
     colours = [_SIMPLE_COLOUR if row.order in SIMPLE_ORDERS else _OUR_COLOUR for row in rows]
     low = [row.median - min(row.seconds) for row in rows]
     high = [max(row.seconds) - row.median for row in rows]
-    bars = axes.bar(names, [row.median for row in rows], yerr=[low, high], color=colours, capsize=4)
+    # Of one repeat there is no range; and a bar alone would fill the picture.
+    ranges = [low, high] if report.repeats > 1 else None
+    bars = axes.bar(names, [row.median for row in rows], 0.6, yerr=ranges, color=colours, capsize=4)
+    if len(rows) < 3:
+        axes.set_xlim(-1.0, len(rows))
     axes.bar_label(bars, [f"{row.median:.1f} s\n{row.hit_rate:.0%} cached" for row in rows], padding=3, fontsize=8)
-    axes.set_ylabel("seconds, median and range")
+    axes.set_ylabel("seconds, median and range" if report.repeats > 1 else "seconds")
     axes.set_title(f"{report.job}: {report.requests:,} requests, {report.model} on {report.platform}", fontsize=10)
     axes.margins(y=0.2)
     axes.spines[["top", "right"]].set_visible(False)
