@@ -192,7 +192,7 @@ def test_a_chart(changed: Changed, trace: Path, tmp_path: Path) -> None:
     page = tmp_path / "plan.html"
     changed.run("plan", trace, *LLAMA, "--hardware", "a100-80g", "--orders", "given,sorted", "--report", page)
     text = page.read_text(encoding="utf-8")
-    assert '<section id="hits"' in text and "Prompt tokens from the cache, predicted" in text
+    assert '<section id="hits"' in text and "The cache holds the most with " in text
     assert '"hits-0":' in text
 
 
