@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from blendrun.errors import InputMissingError, OutputUnavailableError
+from blendrun.planner.findings import Finding, Severity
 from blendrun.report.page.page import make_page, page_html
 from blendrun.report.page.subject import plan_subject, read_plan, run_subject
 from blendrun.store.guard import Target
@@ -109,8 +110,12 @@ def test_two_runs_of_one_job_lie_over_each_other(tmp_path: Path) -> None:
 
 
 def test_lines_that_will_fail_are_said_first_and_unfolded() -> None:
-    why = "3 prompts leave no room for an answer in the context of 8,192 tokens (first: jobs.jsonl, line 1)"
-    plan = replace(small_plan(), left_out=3, warnings=(why, "2 answers will probably be cut"))
+    why = "3 prompts over the context of llama-3-8b, 8,192 tokens with answer (first: jobs.jsonl, line 1)"
+    findings = (
+        Finding(Severity.FAILS, "over_context", 3, "jobs.jsonl, line 1", why),
+        Finding(Severity.RISK, "cut_short", 2, None, "2 answers will probably be cut short"),
+    )
+    plan = replace(small_plan(), left_out=3, findings=findings)
     outline = Outline(page_html([plan_subject(plan, "jobs.jsonl")]))
     assert "3 of 60 lines will fail" in outline.words
     assert outline.words.index(why) < outline.words.index("Chosen: ")

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
+from blendrun.planner.findings import Severity
 from blendrun.report.page.subject import Subject
-from blendrun.report.page.verdict import counted, cut_short, will_fail
+from blendrun.report.page.verdict import counted, cut_short, promised, will_fail
 from blendrun.text import plural
-
-# Sentences of a plan about lines that a run answers with an error line.
-_FAILING = re.compile(r"no request|no room for an answer|over the context|no token|cannot be rendered|earlier one has")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +71,8 @@ def _cut(subject: Subject) -> Trouble | None:
         'end of the context): finish_reason "length". With more room they would have gone on.'
     )
     names = tuple(each.custom_id for each in named)
+    if subject.summary is not None and subject.summary.cut_short_list:
+        sentence += f" All of them: {subject.summary.cut_short_list}."
     return Trouble("cut", "What was cut short", "warn", sentence, names=names, more=count - len(names))
 
 
@@ -83,8 +82,8 @@ def _unkept(subject: Subject) -> Trouble | None:
         return None
     where = f" All of them: {summary.unkept_list}." if summary.unkept_list else ""
     sentence = (
-        f"{summary.unkept:,} of {summary.counts.completed:,} answers do not keep the form that their request asked for "
-        f"(JSON, a schema, a tool's arguments).{where}"
+        f"{summary.unkept:,} of {plural(promised(subject), 'answer')} do not keep the form that their request asked "
+        f"for (JSON, a schema, a tool's arguments).{where}"
     )
     found = List("Answers not in their form, the first of them", ("custom_id", "what is wrong"), subject.unkept)
     return Trouble("unkept", "Not in the form asked for", "warn", sentence, (found,) if found.rows else ())
@@ -94,7 +93,7 @@ def _will_fail(subject: Subject) -> Trouble | None:
     plan = subject.plan
     if subject.ran or plan is None or not will_fail(plan):
         return None
-    said = tuple((each,) for each in plan.warnings if _FAILING.search(each))
+    said = tuple((each.message,) for each in plan.findings if each.severity is Severity.FAILS)
     sentence = f"{will_fail(plan):,} of {plan.lines:,} lines cannot be answered; a run gives them an error line each."
     lists = (List("", ("why",), said),) if said else ()
     return Trouble("willfail", "What will fail", "bad", sentence, lists)
@@ -105,7 +104,7 @@ def _may_go_wrong(subject: Subject) -> Trouble | None:
     plan = subject.plan
     if subject.ran or plan is None:
         return None
-    said = tuple((each,) for each in plan.warnings if not _FAILING.search(each))
+    said = tuple((each.message,) for each in plan.findings if each.severity is not Severity.FAILS)
     return Trouble("maygowrong", "What may go wrong", "warn", "", (List("", ("warning",), said),)) if said else None
 
 

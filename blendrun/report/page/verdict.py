@@ -50,9 +50,15 @@ def counted(subject: Subject) -> Counted:
 
 def cut_short(subject: Subject) -> int:
     """Answers that ended at their limit, but for limits of one token, which are meant to be reached."""
-    if subject.requests is not None and subject.requests.count:
-        return subject.requests.cut
-    return subject.summary.finish_reasons.get("length", 0) if subject.summary is not None else 0
+    if subject.summary is not None and subject.summary.cut_short:
+        return subject.summary.cut_short
+    return subject.requests.cut if subject.requests is not None else 0
+
+
+def promised(subject: Subject) -> int:
+    """Answers that were to have a form; all of them where an older run did not say."""
+    summary = subject.summary
+    return 0 if summary is None else summary.form.promised or summary.counts.completed
 
 
 def will_fail(plan: PlanReport) -> int:
@@ -90,7 +96,9 @@ def marks(subject: Subject) -> list[Mark]:
     elif counts.answered and subject.summary is not None and subject.summary.finish_reasons:
         found.append(Mark("none cut short", GOOD))
     if subject.summary is not None and (unkept := subject.summary.unkept):
-        found.append(Mark(f"{unkept:,} of {counts.answered:,} not in the form that was asked for", WARN, "unkept"))
+        found.append(Mark(f"{unkept:,} of {promised(subject):,} not in the form that was asked for", WARN, "unkept"))
+    elif subject.summary is not None and (kept := subject.summary.form.kept):
+        found.append(Mark(f"{plural(kept, 'answer')} in the form that was asked for", GOOD))
     if subject.summary is not None and (restarts := len(subject.summary.restarts)):
         found.append(Mark(plural(restarts, "engine restart"), WARN, "settings"))
     return found

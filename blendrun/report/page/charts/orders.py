@@ -21,7 +21,14 @@ _WORDS = {
     "blended": "the blend",
 }
 _MEASURED, _CHOSEN, _PREDICTED, _WITHOUT = "measured", "chosen", "predicted", "without blendrun"
-_KINDS = {_MEASURED: DECODE, _CHOSEN: PREFILL, _PREDICTED: "#8a94a6", _WITHOUT: "#CC79A7"}
+_BESIDE = "not open to a run here"
+_KINDS = {
+    _MEASURED: DECODE,
+    _CHOSEN: PREFILL,
+    _PREDICTED: "#8a94a6",
+    _BESIDE: "var(--line)",
+    _WITHOUT: "#CC79A7",
+}
 # Orders are as fast as each other, for a sentence.
 _ALIKE = 0.02
 
@@ -60,7 +67,11 @@ def bars_of(plan: PlanReport, subject: Subject, scale: Scale | None) -> list[Bar
     name = f"{_name(ran)}: this run" if scale else _name(ran)
     seconds = subject.run_seconds if scale else None
     first = Bar(name, ran.predicted_seconds * ratio if seconds is None else seconds, kind)
-    others = [Bar(_name(row), row.predicted_seconds * ratio, _PREDICTED) for row in plan.orders if row is not ran]
+    others = [
+        Bar(_name(row), row.predicted_seconds * ratio, _PREDICTED if row.eligible else _BESIDE)
+        for row in plan.orders
+        if row is not ran
+    ]
     if (plain := plain_seconds(plan)) is not None:
         others.append(Bar(PLAIN, plain * ratio, _WITHOUT))
     return [first, *sorted(others, key=lambda bar: bar.seconds)]
