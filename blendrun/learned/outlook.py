@@ -24,8 +24,8 @@ _TOLD_FROM, _TOLD_AFTER, _TOLD_BY = 0.1, 5.0, 120.0
 _LEAST = 0.5
 # What a plan's time, and a pace of tokens, is off by.
 _PLAN_OFF = 0.15
-# So many steps say nothing yet.
-_FIRST_STEPS = 10
+# So many steps, and what comes in so many seconds, say nothing yet.
+_FIRST_STEPS, _FIRST_S = 10, 3.0
 _RUNNING = ("run", "isolate", "drain")
 
 
@@ -153,7 +153,7 @@ class Outlook:
         """By how fast prompts and answers went so far."""
         work, stats = self._work, self._stats
         # Prompts that have begun count as done: at first that is no pace.
-        if work is None or (stats is not None and stats.steps < _FIRST_STEPS):
+        if work is None or passed < _FIRST_S or (stats is not None and stats.steps < _FIRST_STEPS):
             return None
         pairs = ((work.done_prompt, work.left_prompt), (work.done_output, work.left_output))
         paces = [passed * left / done for done, left in pairs if done > 0 and done >= _PACE_FROM * (done + left)]

@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-# What is called recent, in seconds of steps of a kind.
-_RECENT = 60.0
+# What is called recent, and what late, in seconds of steps of a kind.
+_RECENT, _LATE = 60.0, 8.0
 # So many seconds of steps of one kind count as much as what all steps say of their speed.
 _TRUST = 1.0
 # Without a model: part of a decoding step that does not depend on its rows.
@@ -25,7 +25,7 @@ class Pace:
     """Seconds. prefill: of a prompt token. base, row: of a step that decodes, and of each row in it.
 
     prefill_seen, decode_seen: of the steps that these figures are of. wall: seconds that pass in a second of steps,
-    with what lies between them: 1 or more.
+    with what lies between them: 1 or more. lately: how often as long steps that decode took in the last seconds.
     """
 
     prefill: float
@@ -34,12 +34,14 @@ class Pace:
     prefill_seen: float
     decode_seen: float
     wall: float = 1.0
+    lately: float = 1.0
 
 
 @dataclass(slots=True)
 class _Recent:
     """Steps of one kind: seconds, seconds by the model, tokens or rows."""
 
+    window: float = _RECENT
     kept: deque[tuple[float, float, float]] = field(default_factory=deque)
     seconds: float = 0.0
     priced: float = 0.0
@@ -48,7 +50,7 @@ class _Recent:
     def add(self, seconds: float, priced: float, size: float) -> None:
         self.kept.append((seconds, priced, size))
         self._count(seconds, priced, size)
-        while len(self.kept) > 1 and self.seconds - self.kept[0][0] >= _RECENT:
+        while len(self.kept) > 1 and self.seconds - self.kept[0][0] >= self.window:
             self._count(*(-each for each in self.kept.popleft()))
 
     def _count(self, seconds: float, priced: float, size: float) -> None:
@@ -62,6 +64,7 @@ class PaceKeeper:
     price: Price | None = None
     _prefill: _Recent = field(default_factory=_Recent)
     _decode: _Recent = field(default_factory=_Recent)
+    _late: _Recent = field(default_factory=lambda: _Recent(_LATE))
     _wall: _Recent = field(default_factory=_Recent)
 
     def add(
@@ -84,7 +87,8 @@ class PaceKeeper:
             self._prefill.add(seconds * share, priced * share, prefill)
         if rows:
             share = 1.0 - share if prefill else 1.0
-            self._decode.add(seconds * share, priced * share, rows)
+            for kept in (self._decode, self._late):
+                kept.add(seconds * share, priced * share, rows)
 
     def pace(self, rows: int, context: float) -> Pace | None:
         """Of steps with up to so many rows of so many tokens each; None before any step says it."""
@@ -103,4 +107,11 @@ class PaceKeeper:
         # What decoding a row takes is more than what reading a token takes.
         token = prefill.seconds / prefill.size if prefill.size else row
         wall = self._wall.size / self._wall.seconds if self._wall.seconds else 1.0
-        return Pace(token, base, row, prefill.seconds, decode.seconds, wall)
+        return Pace(token, base, row, prefill.seconds, decode.seconds, wall, self._lately())
+
+    def _lately(self) -> float:
+        """By the model's word on the same steps, or by their number without one."""
+        late, decode = self._late, self._decode
+        if late.priced and decode.priced:
+            return late.seconds / late.priced * decode.priced / decode.seconds
+        return late.seconds / len(late.kept) * len(decode.kept) / decode.seconds if decode.seconds else 1.0

@@ -294,9 +294,9 @@ class Dispatcher:
                 continue
             async with self._reading:
                 await self._read_steps()
+                if self.steps is not None and (stats := self.steps.stats(self.info.kv_tokens)) is not None:
+                    self.listener(stats)
                 self._tell_work()
-            if self.steps is not None and (stats := self.steps.stats(self.info.kv_tokens)) is not None:
-                self.listener(stats)
 
     def _tell_work(self) -> None:
         work = work_of(self._source, self.flights.values(), self.steps, self._done) if self.stats else None

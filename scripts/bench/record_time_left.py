@@ -72,7 +72,7 @@ def main() -> None:
     if "drain_timeout" in given:
         given["drain_timeout"] = float(given["drain_timeout"])
     recorder = Recorder()
-    remaining.seconds_ahead = recorder.look
+    vars(remaining)["seconds_ahead"] = recorder.look
     try:
         run_job(RunOptions.of(given | {"inputs": [jobs], "output": output}), recorder.open())
     finally:

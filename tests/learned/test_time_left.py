@@ -1,8 +1,8 @@
 """The time left that is shown holds the truth: over recorded runs, and over made ones of any size.
 
-The rule: from the first tenth of a run on, at nine of ten moments the range holds the seconds that were really left,
-and it is no wider, on the mean, than a third of the whole run (of one with few long answers that nothing was known of,
-half).
+The rule: from the first tenth of a run on, at nine of ten moments the range holds the seconds that were really left;
+half of the ranges are no wider than the part of the whole run that is given with each. A moment without a range is one
+at which it did not hold.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from blendrun.learned.pace import Pace, PaceKeeper
 from tests.learned.time_left import Clock, Moment, read_recording, shown
 
 DATA = Path(__file__).with_name("data")
-HELD, WIDTH = 0.9, {"demo": 0.34, "tails": 0.5, "failed": 0.34, "resumed": 0.34}
+HELD, WIDTH = 0.9, {"demo": 0.45, "tails": 0.25, "failed": 0.35, "resumed": 0.35}
 
 
 @pytest.mark.parametrize("name", sorted(WIDTH))
 def test_the_range_of_a_recorded_run_holds_the_truth(name: str) -> None:
     found = shown(*read_recording(DATA / f"{name}.json.gz"))
-    assert found.moments >= 15
+    assert found.moments >= 12
     assert found.held >= HELD, found
     assert found.width <= WIDTH[name], found
-    assert found.none <= 0.05, found
+    assert found.none <= 0.1, found
 
 
 def test_after_a_stop_it_says_how_long_what_is_in_flight_takes() -> None:
@@ -159,6 +159,15 @@ class TestPace:
         pace = keeper.pace(8, 100.0)
         assert pace is not None
         assert pace.base == pytest.approx(0.3, rel=0.02) and pace.row == pytest.approx(0.03, rel=0.02)
+
+    def test_it_says_how_the_last_seconds_were(self) -> None:
+        for price in (None, lambda prefill, square, rows, context, new: 0.05):
+            keeper = PaceKeeper(price)
+            for seconds in (*[0.1] * 300, *[0.2] * 50):
+                keeper.add((0, 0, 1, 10, 0), seconds, 0.05 if price else 0.0)
+            pace = keeper.pace(1, 10.0)
+            assert pace is not None
+            assert pace.lately == pytest.approx(0.2 * 350 / 40, rel=0.02)
 
     def test_it_is_of_the_last_minute(self) -> None:
         keeper = PaceKeeper()

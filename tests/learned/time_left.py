@@ -36,7 +36,7 @@ class Moment:
 @dataclass(frozen=True, slots=True)
 class Shown:
     """What a person saw. held: part of the moments at which the range held the truth, those without one included.
-    width: mean of the ranges' widths, as part of the whole run. none: part of the moments without a range.
+    width: median of the ranges' widths, as part of the whole run. none: part of the moments without a range.
     """
 
     moments: int
@@ -69,7 +69,7 @@ def shown(moments: Iterable[Moment], ends: float) -> Shown:
             truth = ends - moment.second
             held += left[0] - _UNSEEN_S <= truth <= left[1] + _UNSEEN_S
             widths.append((left[1] - left[0]) / ends)
-    return Shown(count, held / count, float(np.mean(widths)), 1 - len(widths) / count)
+    return Shown(count, held / count, float(np.median(widths)), 1 - len(widths) / count)
 
 
 def _computed(moment: Moment) -> Event:
