@@ -8,10 +8,8 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
-from zipfile import ZipFile, is_zipfile
 
 import msgspec
-import numpy as np
 
 from blendrun.backends.hub_inputs import with_hub_files
 from blendrun.backends.inputs import tell_left_out, without_answers
@@ -19,6 +17,7 @@ from blendrun.backends.kept import looked_for
 from blendrun.backends.machines import machines_of
 from blendrun.backends.modes import automatic_modes, mode_refused
 from blendrun.backends.options import AtLeast1, check_endpoint, convert_options
+from blendrun.backends.plan_files import plan_files
 from blendrun.backends.row_options import RowArguments, RowOptions
 from blendrun.backends.speed import taught
 from blendrun.backends.what_ifs import parse_drafts, what_ifs
@@ -36,13 +35,10 @@ from blendrun.jobs.source import open_sources
 from blendrun.names import Dedupe, LengthMode, OrderName, Overlap
 from blendrun.planner.plan import Choice, Plan, Structure, cost_structure, make_plan, make_structure
 from blendrun.planner.workload import Wanted, Workload, load_workload
-from blendrun.remote.address import local_paths, shown
-from blendrun.report.page.page import is_page, make_page, refuse_without_scripts
-from blendrun.report.page.subject import plan_subject
-from blendrun.report.schemas.plan import MachineRow, PlanReport, plan_json
+from blendrun.remote.address import shown
+from blendrun.report.schemas.plan import MachineRow, PlanReport
 from blendrun.report.schemas.planned import machine_row, plan_report, unfit_row
 from blendrun.scratch import scratch_folder
-from blendrun.store.guard import Made, Target
 from blendrun.tree.interpreted import SMALL, interpreted
 
 
@@ -168,10 +164,7 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
 
     Raises UsageError, InputInvalidError, InputMissingError, OutputUnavailableError, AllKeptError.
     """
-    order_out, save, page = targets = [_target(options, *each) for each in _WRITTEN]
-    if page is not None:
-        refuse_without_scripts()
-    _refuse_twice(targets)
+    files = plan_files(options)
     # A pattern of the shell names the answers, too.
     kept, left_out = without_answers(with_hub_files(options.inputs, listener), rows=options.says_rows)
     tell_left_out(left_out, listener)
@@ -183,14 +176,7 @@ def plan_job(options: PlanOptions, listener: Listener) -> tuple[PlanReport, str 
     with scratch_folder("plan") as spool:
         workload = _workload(options, machines, spool, listener)
         made, report = _planned(workload, machines, options, listener)
-        if order_out is not None:
-            listener(PhaseStarted("write", str(order_out.path)))
-            _write_order(order_out, workload, made)
-        if save is not None:
-            _save(save, made, plan_json(report))
-        if page is not None:
-            listener(PhaseStarted("write", str(page.path)))
-            make_page([plan_subject(report, " ".join(map(shown, options.inputs)))], page)
+        files.write(workload, made, report, " ".join(map(shown, options.inputs)), listener)
         return report, workload.first_prompt
 
 
@@ -259,55 +245,3 @@ def _on_machine(
     costed = cost_structure(structure, workload.model.card, on, keep=options.keep_sharing, limits=limits)
     beside = options.beside(platform, workload.any_logprobs)
     return make_plan(costed, replace(options.choice(on.card.name), beside=beside), listener)
-
-
-def _target(options: PlanOptions, option: str, made: Made | None) -> Target | None:
-    """A file that is asked for, if it may be written. Raises UsageError, OutputUnavailableError."""
-    path: Path | None = getattr(options, option)
-    if path is None:
-        return None
-    own = local_paths(options.inputs)
-    target = Target(path, f"--{option.replace('_', '-')}", own, made, options.overwrite)
-    target.check()
-    return target
-
-
-def _refuse_twice(targets: Iterable[Target | None]) -> None:
-    """Raises UsageError where two options name one file."""
-    seen: dict[Path, str] = {}
-    for target in targets:
-        if target is None or not target.file:
-            continue
-        place = target.path.resolve()
-        if place in seen:
-            raise UsageError(f"{seen[place]} and {target.option} are one file, {target.path}; give each its own")
-        seen[place] = target.option
-
-
-def _is_plan(path: Path) -> bool:
-    """Whether a file is what `_save` wrote."""
-    return is_zipfile(path) and {"row.npy", "side.npy", "report.npy"} <= {*ZipFile(path).namelist()}
-
-
-# Files that a plan may be asked for, and how those of an earlier one are known. Ids alone might be anybody's.
-_WRITTEN: tuple[tuple[str, Made | None], ...] = (("order_out", None), ("save", _is_plan), ("report", is_page))
-
-
-def _write_order(target: Target, workload: Workload, made: Plan) -> None:
-    """Raises OutputUnavailableError."""
-    with target.opened() as file:
-        file.writelines(f"{workload.name(number)}\n".encode() for number in made.order.prompt.tolist())
-
-
-def _save(target: Target, made: Plan, report: bytes) -> None:
-    """Arrays by name, no pickle. Raises OutputUnavailableError."""
-    prompts, order = made.costed.structure.prompts, made.order
-    with target.opened() as file:
-        np.savez_compressed(
-            file,
-            row=prompts.row[order.prompt],
-            side=order.side,
-            prompt_tokens=prompts.prompt_tokens[order.prompt],
-            expected_tokens=made.costed.structure.lengths.mean[order.prompt],
-            report=np.frombuffer(report, dtype=np.uint8),
-        )

@@ -91,13 +91,10 @@ def _failure(hub_id: str, error: Exception, otherwise: str) -> BlendrunError:
 
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return OutputUnavailableError(f"the disk is full while downloading {hub_id}: free space or set HF_HOME")
+    known = f"log in with `hf auth login` or set HF_TOKEN; or {otherwise}"
     if isinstance(error, GatedRepoError):
-        return InputMissingError(
-            f"{hub_id} is gated: accept its licence on the hub, log in with `hf auth login`; or {otherwise}"
-        )
+        return InputMissingError(f"{hub_id} is gated: accept its licence on the hub, {known}")
     if isinstance(error, RepositoryNotFoundError):
-        return InputMissingError(
-            f"the hub shows no {hub_id}: check the spelling, log in with `hf auth login`; or {otherwise}"
-        )
+        return InputMissingError(f"the hub shows no {hub_id}: check the spelling, {known}")
     reason = " ".join(str(error).split())[:120] or type(error).__name__
     return InputMissingError(f"{hub_id} is not on this machine and the hub cannot be reached ({reason}): {otherwise}")

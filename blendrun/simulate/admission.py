@@ -79,13 +79,34 @@ def _choose(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any)
 
 
 @inlined
+def _lowest_first(keys: Any) -> Any:
+    """Places by key, equal keys as they stand: i64. NumPy's own sorts take a tenth of all compiling."""
+    count, width = len(keys), 1
+    here, there = np.arange(count), np.arange(count)
+    while width < count:
+        for begin in range(0, count, 2 * width):
+            middle, end = min(begin + width, count), min(begin + 2 * width, count)
+            left, right = begin, middle
+            for place in range(begin, end):
+                if left < middle and (right >= end or keys[here[left]] <= keys[here[right]]):
+                    there[place] = here[left]
+                    left += 1
+                else:
+                    there[place] = here[right]
+                    right += 1
+        here, there = there, here
+        width *= 2
+    return here
+
+
+@inlined
 def _begin_tail(state: Any, work: Any, row: Any) -> None:
     """All that is left fits together with what runs: from now on one side feeds it, longest first (`TAIL`)."""
     place, count = row[7], max(state.right_at + 1 - state.left_at, 0)
     keys = np.empty(count)
     for ahead in range(count):
         keys[ahead] = -work[place[state.left_at + ahead]].reach
-    longest_first = np.argsort(keys, kind="mergesort")
+    longest_first = _lowest_first(keys)
     rest = place[state.left_at : state.right_at + 1].copy()
     for ahead in range(count):
         place[state.left_at + ahead] = rest[longest_first[ahead]]

@@ -21,6 +21,7 @@ Small jobs do without (`blendrun.tree.interpreted`).
 
 from __future__ import annotations
 
+import atexit
 import os
 import subprocess
 import sys
@@ -186,10 +187,13 @@ def _start_compiling(kernels: list[Kernel[..., Any]]) -> subprocess.Popen[bytes]
     names = [f"{kernel.function.__module__}:{kernel.function.__name__}" for kernel in kernels]
     command = [sys.executable, "-P", "-m", "blendrun.tree.compiling", *names]
     try:
-        return subprocess.Popen(command, stdin=_NOTHING, stdout=_NOTHING, stderr=_NOTHING)
+        beside = subprocess.Popen(command, stdin=_NOTHING, stdout=_NOTHING, stderr=_NOTHING)
     except OSError:
         # Then they are compiled here, as all that such a process did not leave in the cache.
         return None
+    # A command that ends before has no use for it.
+    atexit.register(beside.terminate)
+    return beside
 
 
 def _cores() -> int:
