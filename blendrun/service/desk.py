@@ -54,6 +54,8 @@ _LOOK_S = 0.2
 # Who sends several batches sends them one after the other: so long after the last one the plan is made, and so long
 # after the first one at the latest.
 _GATHER_S, _MOST_GATHER_S = 1.0, 5.0
+# So often, while no job runs, it is looked for files whose time has come.
+_SWEEP_S = 60.0
 # After a failure that may pass: of the store, of the disk, of the engine.
 _PAUSE_S, _RETRIES = 2.0, 5
 _PASSING = (EngineUnavailableError.exit_code, OutputUnavailableError.exit_code)
@@ -102,6 +104,7 @@ class Desk:
                 self._wait_again(batch, alone=batch.alone)
         for batch in self._of("validating"):
             self._checks.submit(self._validate, batch)
+        self.store.drop_expired()
         self._thread = threading.Thread(target=self._work, name="blendrun-desk", daemon=True)
         self._thread.start()
 
@@ -188,10 +191,13 @@ class Desk:
         self.store.change(batch, fail)
 
     def _work(self) -> None:
-        rested = time.monotonic()
+        rested = swept = time.monotonic()
         while not self._stopping:
             self._wake.clear()
             try:
+                if time.monotonic() - swept > _SWEEP_S:
+                    swept = time.monotonic()
+                    self.store.drop_expired()
                 worked = self._turn()
                 if worked:
                     rested = time.monotonic()

@@ -31,7 +31,9 @@ def _end(store: Store, batch: BatchObject, part: Part, output: Path, errors: Pat
         if path.stat().st_size:
             # The same name if a kill has this done again.
             name = f"file-{batch.id.removeprefix('batch_')}-{kind}"
-            with store.new_file(batch.owner, f"{batch.id}_{kind}.jsonl", "batch_output", name) as found:
+            with store.new_file(
+                batch.owner, f"{batch.id}_{kind}.jsonl", "batch_output", name, batch.output_expires_after
+            ) as found:
                 file, content = found
                 path.replace(content)
             names[kind] = file.id

@@ -53,9 +53,12 @@ class WatchedRun:
             while thread.is_alive():
                 thread.join(_LOOK_S)
                 self._tell(tail, counts)
-                if self.is_to_stop(self.batches.values()) and time.monotonic() - told > _AGAIN_S:
+                if (
+                    self.is_to_stop(self.batches.values())
+                    and time.monotonic() - told > _AGAIN_S
+                    and self.host.stop_run()
+                ):
                     told = time.monotonic()
-                    self.host.stop_run()
         finally:
             # Whatever went wrong here, nothing works on a job that nobody looks after.
             if thread.is_alive():

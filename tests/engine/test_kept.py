@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +76,8 @@ class TestTake:
     def test_another_engine_takes_its_place(self, engines: KeptEngines, tmp_path: Path, changed: Any) -> None:
         engines.leave(SETTINGS, kept := waiting(tmp_path))
         assert engines.take(msgspec.structs.replace(SETTINGS, **changed)) is None
-        # Memory for one is not memory for two.
+        assert len(engines) == 1
+        engines.close()
         assert not kept.child.lives
         assert not kept.child.scratch.exists()
 
@@ -83,6 +86,35 @@ class TestTake:
         kept.child.kill()
         kept.child.process.wait()
         assert engines.take(SETTINGS) is None
+
+    def test_another_one_ends_before_it_begins_and_beside_the_loop(self, engines: KeptEngines, tmp_path: Path) -> None:
+        goes_on, order = threading.Event(), list[str]()
+
+        class Waits(Child):
+            def end(self) -> None:
+                # Set by the loop, which cannot wait for this, then.
+                order.append("goes on" if goes_on.wait(30) else "stands still")
+                super().end()
+
+        kept = waiting(tmp_path)
+        slow = Waits(*(getattr(kept.child, each.name) for each in dataclasses.fields(Child)))
+        engines.leave(SETTINGS, Kept(slow, kept.info))
+
+        def early() -> None:
+            order.append("begins")
+            raise OSError("no more processes")
+
+        other = msgspec.structs.replace(SETTINGS, model_path="other")
+        engine = SglangEngine(other, tmp_path / "engine.log", early=early, kept=engines)
+
+        async def start() -> None:
+            asyncio.get_running_loop().call_soon(goes_on.set)
+            with pytest.raises(EngineUnavailableError, match="could not be started"):
+                await engine.start(ignore)
+
+        asyncio.run(start())
+        assert order == ["goes on", "begins"]
+        assert not slow.lives
 
     def test_it_is_made_for_all_that_a_plan_may_ask(self) -> None:
         made = for_any_plan(SETTINGS).scheduler

@@ -197,6 +197,27 @@ class TestRefused:
             client.batches.create(**asked)
         assert refused.value.param == what
 
+    def test_files_that_are_to_be_deleted_by_themselves(self, client: OpenAI) -> None:
+        day: Any = {"anchor": "created_at", "seconds": 86_400}
+        file = client.files.create(file=("x", io.BytesIO(lines(["a"]))), purpose="batch", expires_after=day)
+        assert file.expires_at == file.created_at + 86_400
+        asked: Any = {"input_file_id": file.id, "endpoint": URL, "completion_window": "24h"}
+        found = ended(client, client.batches.create(**asked, output_expires_after=day))
+        answers = client.files.retrieve(found.output_file_id or "")
+        assert answers.expires_at == answers.created_at + 86_400
+        for wrong in (
+            {"anchor": "now", "seconds": 86_400},
+            {"anchor": "created_at", "seconds": 59},
+            {"seconds": 86_400},
+        ):
+            given: Any = wrong
+            with pytest.raises(openai.BadRequestError) as refused:
+                client.files.create(file=("x", io.BytesIO(lines(["a"]))), purpose="batch", expires_after=given)
+            assert refused.value.param == "expires_after"
+            with pytest.raises(openai.BadRequestError) as refused:
+                client.batches.create(**asked, output_expires_after=given)
+            assert refused.value.param == "output_expires_after"
+
     def test_an_ended_batch_cannot_be_cancelled(self, client: OpenAI) -> None:
         found = ended(client, batch(client, lines(["a"])))
         with pytest.raises(openai.ConflictError, match="is completed"):
