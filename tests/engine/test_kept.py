@@ -173,6 +173,33 @@ class TestTakeover:
         assert (tmp_path / "engine.log").read_text() == "of the run before\nCUDA out of memory\n"
 
 
+class Unreadable:
+    """A cache of a version of SGLang to come."""
+
+    @property
+    def tree_core(self) -> Any:
+        raise RuntimeError("no such thing")
+
+
+class IdleScheduler:
+    """As much of SGLang's as a change of jobs needs. flushed: times that its cache was emptied."""
+
+    def __init__(self) -> None:
+        self.idle, self.flushed = True, 0
+        self.tree_cache: Any = None
+
+    def is_fully_idle(self) -> bool:
+        return self.idle
+
+    def flush(self, jobs: Jobs) -> Any:
+        """As SGLang calls it."""
+        return jobs._board.around(FLUSH)(type(self).flush_cache, self)
+
+    def flush_cache(self) -> bool:
+        self.flushed += self.idle
+        return self.idle
+
+
 class TestJobs:
     @pytest.fixture
     def jobs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
@@ -180,26 +207,47 @@ class TestJobs:
         return Jobs(tmp_path / "next-job.json")
 
     def test_one_that_cannot_be_begun_is_told_and_the_next_one_can(self, jobs: Jobs, tmp_path: Path) -> None:
-        # As SGLang calls it.
-        flush = jobs._board.around(FLUSH)
+        scheduler = IdleScheduler()
         jobs._board.put([jobs._flush])
         leave_next(SchedulerSettings())
         assert not next_taken(), "nothing was flushed"
-        flush(lambda: False)
+        scheduler.idle = False
+        assert not scheduler.flush(jobs)
         assert not next_taken(), "something ran"
-        flush(lambda: True)
+        scheduler.idle = True
+        assert scheduler.flush(jobs)
         assert next_taken()
         assert len(jobs._board._chains) > 1
         leave_next(SchedulerSettings(estimates=str(tmp_path / "none")))
-        flush(lambda: True)
+        assert scheduler.flush(jobs)
         assert not next_taken()
         assert list(jobs._board._chains) == [FLUSH]
         leave_next(SchedulerSettings())
-        flush(lambda: True)
+        assert scheduler.flush(jobs)
         assert next_taken()
+        assert scheduler.flushed == 0
         # Of one rank of several that could not.
         (tmp_path / "next-job.failed").touch()
         assert not next_taken()
+
+    def test_a_flush_that_brings_no_other_job_empties_the_cache(self, jobs: Jobs) -> None:
+        scheduler = IdleScheduler()
+        jobs._board.put([jobs._flush])
+        assert scheduler.flush(jobs)
+        leave_next(SchedulerSettings())
+        for flushed in (1, 2, 3):
+            # The first of them brings it.
+            assert scheduler.flush(jobs)
+            assert scheduler.flushed == flushed
+
+    def test_a_cache_that_cannot_be_kept_is_emptied(self, jobs: Jobs) -> None:
+        scheduler = IdleScheduler()
+        scheduler.tree_cache = Unreadable()
+        jobs._board.put([jobs._flush])
+        leave_next(SchedulerSettings())
+        assert scheduler.flush(jobs)
+        assert next_taken()
+        assert scheduler.flushed == 1
 
 
 class TestSwitchboard:
