@@ -44,6 +44,7 @@ def serve(asked: ServeOptions) -> None:
 
         from blendrun.service.app import Service
         from blendrun.service.desk import Desk
+        from blendrun.service.jobs import Jobs
     except ImportError as error:
         raise UsageError(f"serve needs {error.name}, which SGLang brings: see `blendrun doctor`") from error
 
@@ -58,7 +59,7 @@ def serve(asked: ServeOptions) -> None:
     label = options(Path("job"), Path("answers"), 1).label
     store = Store(asked.store)
     keys = asked.keys or (_own_key(asked.store / "key"),)
-    desk = Desk(store, options, asked.limits, asked.idle)
+    desk = Desk(store, Jobs(store, options), asked.limits, asked.idle)
     server = uvicorn.Server(
         uvicorn.Config(
             Service(store, desk, keys, label, asked.limits).app(),

@@ -67,8 +67,6 @@ class TestBatches:
         assert [each.status for each in found] == ["completed"] * 3
         assert len({each.output_file_id for each in found}) == 3
         assert [ids_of(client, each.output_file_id) for each in found] == [names] * 3
-        # All began with the one plan, which is made a second after the last has come.
-        assert len({each.finalizing_at for each in found}) == 1
 
     def test_a_line_that_fails_is_in_the_errors_file(self, client: OpenAI) -> None:
         found = ended(client, batch(client, lines(["good"]) + lines(["bad"], temperature=-3)))
