@@ -36,6 +36,7 @@ from blendrun.service.asked import (
 from blendrun.service.desk import Desk
 from blendrun.service.objects import BatchObject, FileObject, new_id, now, told
 from blendrun.service.page import PAGE
+from blendrun.service.reports import NoReportError, Reports
 from blendrun.service.store import Store
 from blendrun.service.validation import Limits
 
@@ -54,6 +55,7 @@ class Service:
     keys: tuple[str, ...]
     model: str
     limits: Limits
+    reports: Reports
 
     def app(self) -> Starlette:
         """The application; the desk works while it runs."""
@@ -80,6 +82,9 @@ class Service:
             self._route("/v1/batches", self.list_batches),
             self._route("/v1/batches/{name}", self.batch),
             self._route("/v1/batches/{name}/cancel", self.cancel, "POST"),
+            self._route("/v1/batches/{name}/report", self.report),
+            self._route("/v1/batches/{name}/report", self.ticket, "POST"),
+            Route("/reports/{ticket}", self.ticketed),
         ]
         handlers = {
             ApiError: _told_error,
@@ -191,6 +196,36 @@ class Service:
         if batch.status not in ("cancelling", "cancelled"):
             raise ApiError(409, f"the batch is {batch.status} and cannot be cancelled")
         return _json(told(batch))
+
+    async def report(self, request: Request, owner: str) -> Response:
+        """The page of a batch's job."""
+        return await self._drawn(self._batch(request, owner))
+
+    async def ticket(self, request: Request, owner: str) -> Response:
+        """An address for a browser, which sends no key."""
+        batch = self._batch(request, owner)
+        try:
+            return _json({"url": f"/reports/{await run_in_threadpool(self.reports.ticket, batch)}"})
+        except NoReportError as error:
+            raise ApiError(404, str(error), code="not_found") from error
+
+    async def ticketed(self, request: Request) -> Response:
+        batch = self.reports.taken(request.path_params["ticket"])
+        if batch is None:
+            raise ApiError(404, "this address was good for one look: open the report from the list again")
+        return await self._drawn(batch)
+
+    async def _drawn(self, batch: BatchObject) -> Response:
+        try:
+            page = await run_in_threadpool(self.reports.page, batch)
+        except NoReportError as error:
+            raise ApiError(404, str(error), code="not_found") from error
+        # It asks nobody for anything.
+        policy = (
+            "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
+        )
+        headers = {"Content-Security-Policy": f"{policy}; frame-ancestors 'none'", "Cache-Control": "no-store"}
+        return HTMLResponse(page, headers=headers)
 
     def _file(self, request: Request, owner: str) -> FileObject:
         name = request.path_params["name"]

@@ -31,6 +31,7 @@ from blendrun.service.ends import end_of, fail, hand_out
 from blendrun.service.joined import join
 from blendrun.service.newcomers import Newcomer, Newcomers, Predict, predicted
 from blendrun.service.objects import ENDED, BatchError, BatchErrors, BatchObject, BatchStatus, new_id
+from blendrun.service.reports import end_run
 from blendrun.service.store import Store
 from blendrun.service.watched import WatchedRun
 from blendrun.store.folder import StateFolder
@@ -80,14 +81,14 @@ class Jobs:
         return run
 
     def unfinished(self) -> Run | None:
-        """A job that has batches without an end; folders of others are removed."""
+        """A job that has batches without an end; others leave what reports need."""
         for path in sorted(self.store.folder.glob("runs/*/run.json")):
             run = self.read(path.parent.name)
             if run is None:
                 continue
             if any(batch.status not in ENDED for batch in self.batches(run).values()):
                 return run
-            self.store.remove_run(run.id)
+            end_run(self.store, run.id)
         return None
 
     def read(self, name: str) -> Run | None:

@@ -7,6 +7,7 @@ after the other. To join, the job is stopped, as by a signal, and goes on with a
 from __future__ import annotations
 
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from blendrun.service.joined import join, prefix_of
 from blendrun.service.objects import BatchObject, now
 from blendrun.store.folder import StateFolder
 from blendrun.store.journal_tail import JournalTail
+from blendrun.text import plural
 
 # What is saved is at least this part of all that is left, as predictions are not better than that.
 _LEAST_PART = 0.05
@@ -78,6 +80,8 @@ class Newcomers:
         # Reading and planning take as long once more.
         planning = time.monotonic() - begun
         if _pays(found, planning, self.options.drain_timeout) and now() + found.together < min(self.ends, default=0):
+            what = f"{found.together:.0f} s together, {found.apart:.0f} s one after the other"
+            sys.stderr.write(f"blendrun: {plural(len(waiting), 'batch', 'batches')} to join a job: {what}\n")
             self._join = waiting
 
 

@@ -45,6 +45,7 @@ def serve(asked: ServeOptions) -> None:
         from blendrun.service.app import Service
         from blendrun.service.desk import Desk
         from blendrun.service.jobs import Jobs
+        from blendrun.service.reports import Reports
     except ImportError as error:
         raise UsageError(f"serve needs {error.name}, which SGLang brings: see `blendrun doctor`") from error
 
@@ -62,7 +63,7 @@ def serve(asked: ServeOptions) -> None:
     desk = Desk(store, Jobs(store, options), asked.limits, asked.idle)
     server = uvicorn.Server(
         uvicorn.Config(
-            Service(store, desk, keys, label, asked.limits).app(),
+            Service(store, desk, keys, label, asked.limits, Reports(store)).app(),
             host=_HOST,
             port=asked.port,
             log_level="warning",

@@ -159,6 +159,28 @@ class TestRefused:
         with pytest.raises(openai.BadRequestError, match="there is no file"):
             other.batches.create(input_file_id=mine.input_file_id, endpoint=URL, completion_window="24h")
 
+    def test_a_report_is_for_who_owns_all_of_its_job(self, client: OpenAI, server: Server) -> None:
+        other = server.client("second-key")
+        # One job of both.
+        mine, theirs = batch(client, lines(["a"])), batch(other, lines(["b"]))
+        ended(client, mine), ended(other, theirs)
+        alone = ended(client, batch(client, lines(["c"])))
+
+        def asked(batch: str, key: str, method: str = "GET") -> httpx.Response:
+            headers = {"Authorization": f"Bearer {key}"}
+            return httpx.request(method, f"{server.address}/v1/batches/{batch}/report", headers=headers)
+
+        for method in ("GET", "POST"):
+            refused = asked(mine.id, "first-key", method)
+            assert (refused.status_code, "other keys" in refused.text) == (404, True)
+            assert asked(alone.id, "second-key", method).status_code == 404
+            assert asked(alone.id, "wrong", method).status_code == 401
+        assert alone.id in asked(alone.id, "first-key").text
+        address = f"{server.address}{asked(alone.id, 'first-key', 'POST').json()['url']}"
+        assert alone.id in httpx.get(address).text
+        assert httpx.get(address).status_code == 404, "it was good once"
+        assert httpx.get(f"{server.address}/reports/x").status_code == 404
+
     def test_names_are_no_paths(self, client: OpenAI, server: Server) -> None:
         kept = client.files.create(file=("../../../etc/passwd", io.BytesIO(lines(["a"]))), purpose="batch")
         assert kept.filename == "passwd"
