@@ -13,13 +13,17 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from openai import OpenAI
 
 from blendrun.backends import host, host_process
+from blendrun.planner.joining import Joining
 from blendrun.service import desk, serve
+from blendrun.service import jobs as jobs_module
+from blendrun.service.jobs import Jobs
 
 _KEY = "key"
 # What changes a folder, of all that Python tells of itself.
@@ -84,6 +88,9 @@ def _serve(store: Path, port: int, kill_at: int | str | None, run: dict[str, Any
         # The next one, where the first is lost, is as any.
         host._start = lambda: first.pop() if first else start()
         desk._GATHER_S = 0.0
+        joins = Joining(apart=1000.0, together=1.0, first=500.0, longest=0.1)
+        # Whoever comes while a job runs is to join it.
+        jobs_module.Jobs = partial(Jobs, predict=lambda *_: joins)  # type: ignore[assignment,misc]
         if kill_at is not None:
             _die_at(store, kill_at)
         serve.serve(serve.ServeOptions(store=store, run=run, port=port, keys=(_KEY,)))
@@ -98,10 +105,11 @@ def _die_at(store: Path, kill_at: int | str) -> None:
         nonlocal left
         if event not in _CHANGES or not str(words[0]).startswith(beneath):
             return
-        if event == "open" and not words[2] & (os.O_WRONLY | os.O_RDWR):
-            return
+        # At a look as well: behind the last change there may be no other one.
         if left == 0:
             os.kill(os.getpid(), signal.SIGKILL)
+        if event == "open" and not words[2] & (os.O_WRONLY | os.O_RDWR):
+            return
         if isinstance(left, int):
             left -= 1
         elif event == "os.rename" and _status_in(*words[:2]) == left:
@@ -112,7 +120,9 @@ def _die_at(store: Path, kill_at: int | str) -> None:
 
 
 def _status_in(path: Path, becomes: Path) -> str | None:
-    """What an object that is about to have its name says of itself."""
+    """What an object that is about to have its name says of itself; "joined" of a job that another batch is in now."""
+    if Path(becomes).name == "run.json":
+        return "joined" if len(json.loads(Path(path).read_bytes())["batches"]) > 1 else None
     if Path(becomes).suffix != ".json" or Path(becomes).parent.name not in ("files", "batches"):
         return None
     return str(json.loads(Path(path).read_bytes())["status"])

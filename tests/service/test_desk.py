@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -109,8 +110,8 @@ def desk(folder: Path, joining: Joining | None = None) -> Iterator[Sent]:
         try:
             yield Sent(store, found, held)
         finally:
-            held.let("all")
             found.stop()
+            held.let("all")
             store.close()
 
 
@@ -142,6 +143,21 @@ def test_a_later_batch_joins_where_that_pays_and_nothing_is_asked_twice(tmp_path
         assert sent.answered(first) == ["f1", "f2"]
         assert sent.answered(later) == ["l1"]
         assert sent.held.asked.count("f1") == 1
+
+
+@pytest.mark.parametrize("damage", ["emptied", "gone"])
+def test_a_note_of_a_job_that_is_lost_costs_no_batch(tmp_path: Path, damage: str) -> None:
+    with desk(tmp_path) as sent:
+        before = sent.batch("a", "b")
+        until(lambda: len(sent.held.asked) == 2)
+    (note,) = (tmp_path / "store" / "runs").glob("*/run.json")
+    if damage == "gone":
+        shutil.rmtree(note.parent)
+    else:
+        note.write_bytes(b"")
+    with desk(tmp_path) as sent:
+        sent.held.let("all")
+        assert sorted(sent.answered(sent.store.batches[before.id])) == ["a", "b"]
 
 
 JOB = RunOptions.of({"inputs": ("job.jsonl",), "model": "m"})

@@ -26,6 +26,9 @@ QUICK = {
     "failed": b"nope\n",
 }
 SLOW = {"answered": lines(NAMES), "cancelled": lines(MANY), "expired": lines(MANY)}
+JOINED = {"answered": lines(MANY), "joins": lines(NAMES)}
+UNDER_WAY = ("in_progress", "cancelling", "finalizing", *ENDED)
+ENDS = {"answered": ("completed",), "joins": ("completed",), "cancelled": ("completed", "cancelled")}
 # A minute for a job of many lines, which nobody waits for.
 PACED: dict[str, Any] = {"engine_args": {"slots": 1, "real_time": 1.0}, "drain_timeout": 0.1}
 
@@ -47,6 +50,9 @@ class Sender:
         for name, content in self.contents.items():
             if name not in self.files:
                 self.files[name] = client.files.create(file=(name, io.BytesIO(content)), purpose="batch").id
+            if name == "joins":
+                # Its job is under way then.
+                reached(client, client.batches.retrieve(self.batches["answered"]), UNDER_WAY, 1)
             if name not in self.batches:
                 window: Any = "1s" if name == "expired" else "24h"
                 made = client.batches.create(
@@ -61,13 +67,16 @@ class Sender:
             found = reached(client, client.batches.retrieve(asked), ENDED)
             names = [each for file in (found.output_file_id, found.error_file_id) for each in ids_of(client, file)]
             self.ends[name] = found.status, names
+            if found.status == "expired" and found.error_file_id is not None:
+                errors = client.files.content(found.error_file_id).text.splitlines()
+                assert {json.loads(line)["error"]["code"] for line in errors} == {"batch_expired"}
 
     def _cancel(self, client: OpenAI) -> None:
         if (name := self.batches.get("cancelled")) is None:
             return
         if self.contents is SLOW:
             # Its job is under way then.
-            reached(client, client.batches.retrieve(name), ("in_progress", "cancelling", "finalizing", *ENDED), 1)
+            reached(client, client.batches.retrieve(name), UNDER_WAY, 1)
         try:
             client.batches.cancel(name)
         except openai.ConflictError:
@@ -75,8 +84,13 @@ class Sender:
             assert client.batches.retrieve(name).status in ("finalizing", *ENDED)
 
 
-def sent(store: Path, sender: Sender, kill_at: int | str, run: dict[str, Any]) -> list[str] | None:
-    """Statuses of batches on the disk when the server died; None where it lived. sender: has all then."""
+def sent(
+    store: Path, sender: Sender, kill_at: int | str, run: dict[str, Any], then: dict[str, Any] | None = None
+) -> list[str] | None:
+    """Statuses of batches on the disk when the server died; None where it lived. sender: has all then.
+
+    then: options behind the death, if others.
+    """
     given = {"engine": "replay", **run}
     server = ForkedServer(store, kill_at, given)
     try:
@@ -87,7 +101,7 @@ def sent(store: Path, sender: Sender, kill_at: int | str, run: dict[str, Any]) -
     finally:
         server.end()
     dead = [json.loads(path.read_text())["status"] for path in (store / "batches").glob("*.json")]
-    server = ForkedServer(store, None, given)
+    server = ForkedServer(store, None, given if then is None else {"engine": "replay", **then})
     try:
         sender.send(server.client)
     finally:
@@ -103,7 +117,7 @@ def check(sender: Sender, store: Path) -> None:
         assert set(ids) <= set(wanted), (name, ids)
         if status in ("completed", "expired"):
             assert set(ids) == set(wanted), (name, status, ids)
-        assert status in {"answered": ("completed",), "cancelled": ("completed", "cancelled")}.get(name, (name,))
+        assert status in ENDS.get(name, (name,))
     assert len(sender.ends) == len(sender.contents)
     # Nothing lies about that no file object tells of.
     files = {path.stem for path in (store / "files").glob("*.json")}
@@ -129,14 +143,21 @@ def test_behind_each_status_in_the_middle_of_a_job(tmp_path: Path, status: str) 
     check(sender, tmp_path / "store")
 
 
+def test_as_a_batch_joins_a_job(tmp_path: Path) -> None:
+    sender = Sender(JOINED)
+    dead = sent(tmp_path / "store", sender, "joined", PACED, then={})
+    assert dead == ["in_progress", "in_progress"]
+    check(sender, tmp_path / "store")
+
+
 @pytest.mark.skipif("BLENDRUN_KILLS" not in os.environ, reason="takes minutes: BLENDRUN_KILLS=1")
-@pytest.mark.parametrize(("scene", "run"), [(QUICK, {}), (SLOW, PACED)], ids=["quick", "slow"])
+@pytest.mark.parametrize(("scene", "run"), [(QUICK, {}), (SLOW, PACED), (JOINED, PACED)])
 def test_wherever_the_store_changes(tmp_path: Path, scene: dict[str, bytes], run: dict[str, Any]) -> None:
     statuses, kill_at = set[str](), 0
     while True:
         store, sender = tmp_path / f"{kill_at}" / "store", Sender(scene)
         store.parent.mkdir()
-        dead = sent(store, sender, kill_at, run)
+        dead = sent(store, sender, kill_at, run, then={} if scene is JOINED else None)
         check(sender, store)
         if dead is None:
             break

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -315,21 +314,6 @@ class TestOnTheWay:
             assert found.error_file_id is None
             assert ids_of(client, ended(client, other).output_file_id) == ["other"]
 
-    def test_a_batch_that_is_late_has_an_error_for_each_request_that_is_left(self, tmp_path: Path) -> None:
-        with slowly(tmp_path, 2) as (slow, _, client):
-            asked = batch(client, lines(MANY), window="4s")
-            slow.wait_for(3)
-            time.sleep(4)
-            slow.go.set()
-            found = ended(client, asked)
-            assert found.status == "expired"
-            answered, left = ids_of(client, found.output_file_id), ids_of(client, found.error_file_id)
-            assert sorted(answered + left) == sorted(MANY)
-            assert left
-            assert found.error_file_id is not None
-            first = json.loads(client.files.content(found.error_file_id).text.splitlines()[0])
-            assert first["error"]["code"] == "batch_expired"
-
     def test_the_file_of_a_batch_that_goes_on_stays(self, tmp_path: Path) -> None:
         with slowly(tmp_path, 0) as (slow, _, client):
             asked = batch(client, lines(NAMES))
@@ -360,27 +344,6 @@ class TestOnTheWay:
             os.kill(pid, signal.SIGTERM)
             slow.go.set()
             assert ids_of(client, ended(client, asked).output_file_id) == MANY
-
-    @pytest.mark.parametrize("damage", ["emptied", "gone"])
-    def test_a_note_of_a_job_that_is_lost_costs_no_batch(self, tmp_path: Path, damage: str) -> None:
-        slow = Slow(4)
-        with answering("m", slow) as address:
-            words = ("--engine", address, *KEYS)
-            with serving(tmp_path / "store", *words) as server:
-                client = server.client("first-key")
-                asked = batch(client, lines(NAMES))
-                reached(client, asked, ("in_progress",), completed=3)
-                slow.go.set()
-                server.end(signal.SIGKILL)
-            (note,) = (tmp_path / "store" / "runs").glob("*/run.json")
-            if damage == "gone":
-                shutil.rmtree(note.parent, ignore_errors=True)
-            else:
-                note.write_bytes(b"")
-            with serving(tmp_path / "store", *words) as server:
-                assert (
-                    ids_of(server.client("first-key"), ended(server.client("first-key"), asked).output_file_id) == NAMES
-                )
 
     def test_a_server_that_is_killed_goes_on_where_it_was(self, tmp_path: Path) -> None:
         slow = Slow(4)
