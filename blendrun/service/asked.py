@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
@@ -12,6 +13,7 @@ from starlette.types import Message
 
 from blendrun.backends.deadline import parse_duration
 from blendrun.errors import UsageError
+from blendrun.service import clients
 
 # Of a body that is no upload, and room for the other fields of one that is.
 FORM_BYTES = 1 << 20
@@ -88,12 +90,15 @@ async def object_of(request: Request) -> dict[str, Any]:
 
 
 def bounded(request: Request, most: int) -> Request:
-    """The same, whose body raises ApiError as it is read once it has more bytes than it may."""
+    """The same, whose body raises ApiError as it is read once it has more bytes than it may, or does not come."""
     left = most
 
     async def receive() -> Message:
         nonlocal left
-        message = await request.receive()
+        try:
+            message = await asyncio.wait_for(request.receive(), clients.PATIENCE_S)
+        except TimeoutError:
+            raise ApiError(408, "the rest of the request has not come: send it again") from None
         left -= len(message.get("body", b""))
         if left < 0:
             raise too_large(most)

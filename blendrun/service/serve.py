@@ -43,6 +43,7 @@ def serve(asked: ServeOptions) -> None:
         import uvicorn
 
         from blendrun.service.app import Service
+        from blendrun.service.clients import PatientProtocol
         from blendrun.service.desk import Desk
         from blendrun.service.jobs import Jobs
         from blendrun.service.reports import Reports
@@ -67,6 +68,7 @@ def serve(asked: ServeOptions) -> None:
             host=_HOST,
             port=asked.port,
             log_level="warning",
+            http=PatientProtocol,
             limit_concurrency=_MOST_CLIENTS,
             timeout_graceful_shutdown=5,
         )

@@ -21,7 +21,7 @@ from openai import OpenAI
 
 from blendrun.backends import host, host_process
 from blendrun.planner.joining import Joining
-from blendrun.service import desk, serve
+from blendrun.service import clients, desk, serve
 from blendrun.service import jobs as jobs_module
 from blendrun.service.jobs import Jobs
 
@@ -35,16 +35,21 @@ class ForkedServer:
     """One on a store, up or dead. run: options of runs.
 
     kill_at: so many changes of the store before it dies, or the status of a file or a batch behind which it does; None:
-    it lives.
+    it lives. patience: seconds that it waits for a client's words.
     """
 
-    def __init__(self, store: Path, kill_at: int | str | None, run: dict[str, Any]) -> None:
+    def __init__(
+        self, store: Path, kill_at: int | str | None, run: dict[str, Any], patience: float | None = None
+    ) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self._pid = os.fork()
         if self._pid == 0:
+            if patience is not None:
+                clients.PATIENCE_S = patience
             _serve(store, port, kill_at, run)
+        self.port = port
         self.client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=_KEY, max_retries=0)
         until = time.monotonic() + _WAIT_S
         while not self.gone and not _answers(port):
