@@ -27,7 +27,8 @@ class PatientProtocol(_Protocol):  # type: ignore[misc]  # one of two classes, a
         if self.transport.is_closing():
             return
         cycle: Any = self.cycle
-        if cycle is last and (cycle is None or cycle.response_complete):
+        nothing_new = cycle is last
+        if nothing_new and (cycle is None or cycle.response_complete):
             self.transport.close()
             return
         self.loop.call_later(PATIENCE_S, self._look, cycle)
