@@ -77,7 +77,8 @@ class Jobs:
         run = Run(id=new_id("run-"), batches=[batch.id for batch in chosen])
         self.store.run(run.id).mkdir(mode=0o700)
         self._keep(run)
-        self.settle(run)
+        for batch in chosen:
+            self.store.change(batch, lambda each: setattr(each, "run", run.id))
         return run
 
     def unfinished(self) -> Run | None:
@@ -100,19 +101,21 @@ class Jobs:
 
     def settle(self, run: Run) -> None:
         """Have its batches know that they are its. A kill may have come between."""
-        for batch in self.batches(run).values():
-            if batch.run != run.id and batch.status not in ENDED:
+        for name in run.batches:
+            batch = self.store.batches.get(name)
+            if batch is not None and batch.run is None and not batch.alone and batch.status not in ENDED:
                 self.store.change(batch, lambda each: setattr(each, "run", run.id))
 
     def batches(self, run: Run) -> dict[int, BatchObject]:
-        """By place."""
-        return {place: self.store.batches[name] for place, name in enumerate(run.batches) if name in self.store.batches}
+        """By place, without those that were taken out again."""
+        found = {place: self.store.batches.get(name) for place, name in enumerate(run.batches)}
+        return {place: batch for place, batch in found.items() if batch is not None and batch.run == run.id}
 
     def do(self, run: Run, waiting: Waiting) -> None:
         """Until all of its batches have ended, or the server has to. waiting: those that could join it now."""
         folder = self.store.run(run.id)
         job, output = folder / "job.jsonl", folder / "answers.jsonl"
-        lost = tried = 0
+        lost, tried, joined = 0, 0, tuple[Newcomer, ...]()
         while not self.stopping.is_set():
             left = self._left(run)
             ending = {place: ends for place, batch in left.items() if (ends := end_of(batch)) is not None}
@@ -138,11 +141,16 @@ class Jobs:
                 self._complete(left, output)
             elif self._is_to_stop(left.values()):
                 continue
-            elif code in _STOPPED and (joining := newcomers.take()):
-                self._add(run, joining)
+            elif code in _STOPPED and (joined := newcomers.take()):
+                self._add(run, joined)
             elif code in _STOPPED:
                 # Somebody has stopped it who was not asked to: what it has is kept.
                 self.wake.wait(_LOOK_S)
+            elif joined and code in _REFUSED:
+                # They do not go with it after all: what it has is kept.
+                for each in joined:
+                    self.store.change(each.batch, wait_alone)
+                joined = ()
             elif len(left) > 1 and code in _REFUSED:
                 self._apart(run, left)
                 return

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunOptions
 from blendrun.planner.joining import Joining
 from blendrun.service.desk import Desk
@@ -90,22 +91,23 @@ class Sent:
 
 
 @contextmanager
-def desk(folder: Path, joining: Joining | None = None) -> Iterator[Sent]:
-    """joining: what is predicted of batches that come while a job runs."""
+def desk(folder: Path, joining: Joining | None = None, host: Host | None = None) -> Iterator[Sent]:
+    """joining: what is predicted of batches that come while a job runs. host: that runs jobs, if not as any."""
     held = Held()
 
     def predict(_: RunOptions, waiting: Sequence[Newcomer]) -> Joining | None:
         assert waiting
         return joining
 
-    with answering("m", held) as address:
+    with answering("m", held) as address, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blendrun.service.desk._GATHER_S", 0.3)
 
         def options(job: Path, output: Path, _: int) -> RunOptions:
             given = {"engine": address, "inputs": (str(job),), "output": output, "accept_changes": True}
             return RunOptions.of({**given, "drain_timeout": 0.5})
 
         store = Store(folder / "store")
-        found = Desk(store, Jobs(store, options, predict=predict), Limits())
+        found = Desk(store, Jobs(store, options, host or Host(), predict=predict), Limits())
         found.start()
         try:
             yield Sent(store, found, held)
@@ -139,6 +141,26 @@ def test_a_later_batch_joins_where_that_pays_and_nothing_is_asked_twice(tmp_path
         # The first one's held request was cut off, and comes again with the newcomer.
         until(lambda: sorted(sent.held.asked[2:]) == ["f2", "l1"])
         assert later.run == first.run
+        sent.held.let("all")
+        assert sent.answered(first) == ["f1", "f2"]
+        assert sent.answered(later) == ["l1"]
+        assert sent.held.asked.count("f1") == 1
+
+
+def test_one_that_does_not_go_with_the_job_after_all_costs_it_nothing(tmp_path: Path) -> None:
+    class Refuses(Host):
+        def run(self, options: RunOptions) -> Ended:
+            refused = b'"custom_id":"1:' in Path(options.inputs[0]).read_bytes()
+            return Ended(2, "not these two") if refused else super().run(options)
+
+    joining = Joining(apart=1000.0, together=10.0, first=500.0, longest=0.1)
+    with desk(tmp_path, joining, Refuses()) as sent:
+        first = sent.batch("f1", "f2")
+        until(lambda: len(sent.held.asked) == 2)
+        sent.held.let("f1")
+        until(lambda: first.request_counts.completed == 1)
+        later = sent.batch("l1")
+        until(lambda: later.alone)
         sent.held.let("all")
         assert sent.answered(first) == ["f1", "f2"]
         assert sent.answered(later) == ["l1"]
