@@ -63,7 +63,10 @@ def main() -> None:
     left = np.flatnonzero(~np.isin(np.arange(len(names)), ended))
     rest = cost_again(costed, costed.structure.take(left))
     found = joining(rest, later[left], _CHOICE)
-    print(f"what is left and the second: {found.apart:.1f} s one after the other, {found.together:.1f} s together")
+    print(
+        f"what is left and the second: {found.apart:.1f} s one after the other, {found.together:.1f} s together;"
+        f" the longest answer in flight {found.longest:.1f} s"
+    )
     names = names[left]
     order = np.concatenate([_order(rest, np.flatnonzero(~later[left])), _order(rest, np.flatnonzero(later[left]))])
     _write(asked.out / "together.jsonl", [lines[name] for name in names])
