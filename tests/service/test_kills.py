@@ -14,6 +14,7 @@ import openai
 import pytest
 from openai import OpenAI
 
+from tests import needs
 from tests.service.killed import ForkedServer
 from tests.service.server import ENDED, URL, ids_of, lines, reached
 
@@ -150,7 +151,7 @@ def test_as_a_batch_joins_a_job(tmp_path: Path) -> None:
     check(sender, tmp_path / "store")
 
 
-@pytest.mark.skipif("BLENDRUN_KILLS" not in os.environ, reason="takes minutes: BLENDRUN_KILLS=1")
+@pytest.mark.skipif("BLENDRUN_KILLS" not in os.environ, reason=needs.KILLS)
 @pytest.mark.parametrize(("scene", "run"), [(QUICK, {}), (SLOW, PACED), (JOINED, PACED)])
 def test_wherever_the_store_changes(tmp_path: Path, scene: dict[str, bytes], run: dict[str, Any]) -> None:
     statuses, kill_at = set[str](), 0
