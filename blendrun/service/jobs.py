@@ -59,6 +59,15 @@ class Run(msgspec.Struct, kw_only=True):
 
 
 @dataclass(slots=True)
+class _Tries:
+    """Of one job: times that its process was lost, that it is tried again; those that joined it last."""
+
+    lost: int = 0
+    again: int = 0
+    joined: tuple[Newcomer, ...] = ()
+
+
+@dataclass(slots=True)
 class Jobs:
     """options: of a run with this job and output, of batches of so many owners. predict: see `Newcomers`.
 
@@ -113,53 +122,53 @@ class Jobs:
 
     def do(self, run: Run, waiting: Waiting) -> None:
         """Until all of its batches have ended, or the server has to. waiting: those that could join it now."""
-        folder = self.store.run(run.id)
-        job, output = folder / "job.jsonl", folder / "answers.jsonl"
-        lost, tried, joined = 0, 0, tuple[Newcomer, ...]()
-        while not self.stopping.is_set():
-            left = self._left(run)
+        tries = _Tries()
+        while not self.stopping.is_set() and (left := self._left(run)):
             ending = {place: ends for place, batch in left.items() if (ends := end_of(batch)) is not None}
             if ending:
-                self._end_early({place: left[place] for place in ending}, ending, output)
-                continue
-            if not left:
-                return
-            if (contents := self._contents(left)) is None:
-                continue
-            join(contents, job)
-            options = self.options(job, output, len({batch.owner for batch in left.values()}))
-            newcomers = Newcomers(options, self.predict, [batch.expires_at for batch in left.values()])
-            ended = self._watched(run, options, output, left, newcomers, waiting)
-            if ended is None and lost < _MOST_LOST:
-                # What it had answered is kept, and the next one goes on from there.
-                lost += 1
-                continue
-            ended = ended or Ended(EngineUnavailableError.exit_code, "the process that runs jobs ended too often")
-            code = ended.exit_code
-            left = {place: batch for place, batch in left.items() if batch.status not in ENDED}
-            if code in (EXIT_OK, EXIT_SOME_LINES_FAILED):
-                self._complete(left, output)
-            elif self._is_to_stop(left.values()):
-                continue
-            elif code in _STOPPED and (joined := newcomers.take()):
-                self._add(run, joined)
-            elif code in _STOPPED:
-                # Somebody has stopped it who was not asked to: what it has is kept.
-                self.wake.wait(_LOOK_S)
-            elif joined and code in _REFUSED:
-                # They do not go with it after all: what it has is kept.
-                for each in joined:
-                    self.store.change(each.batch, wait_alone)
-                joined = ()
-            elif len(left) > 1 and code in _REFUSED:
-                self._apart(run, left)
-                return
-            elif code in _PASSING and tried < _RETRIES:
-                tried += 1
-                sys.stderr.write(f"blendrun: a job is tried again: {ended.message}\n")
-                self.wake.wait(_PAUSE_S)
-            else:
-                self.fail_all(run, ended.message)
+                self._end_early({place: left[place] for place in ending}, ending, self._output(run))
+            elif (contents := self._contents(left)) is not None:
+                job, output = self.store.run(run.id) / "job.jsonl", self._output(run)
+                join(contents, job)
+                options = self.options(job, output, len({batch.owner for batch in left.values()}))
+                newcomers = Newcomers(options, self.predict, [batch.expires_at for batch in left.values()])
+                ended = self._watched(run, options, left, newcomers, waiting)
+                self._go_on(run, ended, newcomers, tries)
+
+    def _go_on(self, run: Run, ended: Ended | None, newcomers: Newcomers, tries: _Tries) -> None:
+        """What becomes of a job whose run has ended."""
+        if ended is None and tries.lost < _MOST_LOST:
+            # What it had answered is kept, and the next one goes on from there.
+            tries.lost += 1
+            return
+        ended = ended or Ended(EngineUnavailableError.exit_code, "the process that runs jobs ended too often")
+        code, left = ended.exit_code, self._left(run)
+        if code in (EXIT_OK, EXIT_SOME_LINES_FAILED):
+            self._complete(left, self._output(run))
+        elif self._is_to_stop(left.values()):
+            return
+        elif code in _STOPPED and (joined := newcomers.take()):
+            tries.joined = joined
+            self._add(run, joined)
+        elif code in _STOPPED:
+            # Somebody has stopped it who was not asked to: what it has is kept.
+            self.wake.wait(_LOOK_S)
+        elif code in _REFUSED and tries.joined:
+            # They do not go with it after all: what it has is kept.
+            for each in tries.joined:
+                self.store.change(each.batch, wait_alone)
+            tries.joined = ()
+        elif code in _REFUSED and len(left) > 1:
+            self._apart(run, left)
+        elif code in _PASSING and tries.again < _RETRIES:
+            tries.again += 1
+            sys.stderr.write(f"blendrun: a job is tried again: {ended.message}\n")
+            self.wake.wait(_PAUSE_S)
+        else:
+            self.fail_all(run, ended.message)
+
+    def _output(self, run: Run) -> Path:
+        return self.store.run(run.id) / "answers.jsonl"
 
     def fail_all(self, run: Run, message: str) -> None:
         """What no batch of a job can be blamed for. Each gets what it has so far."""
@@ -169,17 +178,18 @@ class Jobs:
             ends[place] = "cancelled" if batch.status == "cancelling" else "failed"
             errors = BatchErrors(data=[BatchError(code="engine_error", message=cut(message))])
             self.store.change(batch, lambda each, errors=errors: setattr(each, "errors", errors))  # type: ignore[misc]
-        self._end_early(left, ends, self.store.run(run.id) / "answers.jsonl")
+        self._end_early(left, ends, self._output(run))
 
     def _watched(
         self,
         run: Run,
         options: RunOptions,
-        output: Path,
         left: dict[int, BatchObject],
         newcomers: Newcomers,
         waiting: Waiting,
     ) -> Ended | None:
+        output = self._output(run)
+
         def is_to_stop() -> bool:
             return self._is_to_stop(left.values()) or newcomers.are_to_join(self._newcomers(run, waiting(run)))
 
