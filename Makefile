@@ -44,6 +44,7 @@ test-deep: lint warm
 	$(PYTEST) --hypothesis-profile deep
 	NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=$(CURDIR)/build/checked-loops $(PYTEST) tests/tree tests/blend tests/simulate
 	BLENDRUN_DIFFERENTIAL=1 $(PYTEST) tests/runtime/test_differential.py
+	BLENDRUN_KILLS=1 $(PYTEST) tests/service/test_kills.py
 	$(BIN)/python scripts/faults/soak.py --kills 50
 	$(BIN)/python scripts/faults/soak.py --kills 5 --engine sglang --lines 40
 	$(BIN)/python scripts/fuzz/validator.py -max_total_time=600

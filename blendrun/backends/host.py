@@ -142,7 +142,7 @@ class Host:
     def _ask(self, message: RunJob | Release, again: float = _DRAIN_S + _MARGIN_S) -> Ended | Released | None:
         """The answer; None where the host has ended. again: seconds until an interrupt that stops nothing is sent
         once more."""
-        now = self._started()
+        now = self._started(asked=isinstance(message, RunJob))
         try:
             now.file.write(msgspec.json.encode(message) + b"\n")
             return self._answer(now, again)
@@ -192,13 +192,14 @@ class Host:
                 self._now = None
         lost.end()
 
-    def _started(self) -> _Process:
+    def _started(self, *, asked: bool) -> _Process:
+        """asked: for a run, which a signal stops."""
         with self._state:
             if self._closed:
                 raise EngineUnavailableError("the process that runs jobs was ended")
             if self._now is None:
                 self._now = _start()
-            self._asked = True
+            self._asked = asked
             return self._now
 
 

@@ -38,14 +38,13 @@ class KeptEngines:
         return len(self._waiting)
 
     def take(self, settings: EngineSettings) -> Kept | None:
-        """One that can do what `settings` ask for; None where there is none, and then none is there any more: memory
-        that holds one model does not hold two."""
+        """One that can do what `settings` ask for. None where there is none: whoever starts another then has to close
+        these first, as memory that holds one model does not hold two."""
         wanted = _makings(settings)
         for place, (makings, kept) in enumerate(self._waiting):
             if makings == wanted and kept.child.lives:
                 del self._waiting[place]
                 return kept
-        self.close()
         return None
 
     def leave(self, settings: EngineSettings, kept: Kept) -> None:
@@ -53,7 +52,7 @@ class KeptEngines:
         self._waiting.append((_makings(settings), kept))
 
     def close(self) -> None:
-        """End all of them, and wait until they are gone."""
+        """End all of them, and wait until they are gone, which may take seconds."""
         while self._waiting:
             self._waiting.pop()[1].child.end()
 

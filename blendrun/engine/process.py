@@ -30,6 +30,7 @@ from blendrun.engine.log_copy import LogCopy
 from blendrun.engine.loopback import loopback
 from blendrun.engine.scheduler.plugin import NEXT_VARIABLE
 from blendrun.engine.settings import settings_environment
+from blendrun.engine.threads import in_thread
 from blendrun.errors import EngineUnavailableError
 from blendrun.events import Listener, PhaseStarted
 from blendrun.text import cut, printable
@@ -90,10 +91,13 @@ class SglangEngine:
         return 0
 
     async def start(self, listener: Listener) -> EngineInfo:
-        if self._kept is not None and (kept := self._kept.take(self._settings)) is not None:
-            if (info := await self._taken_over(kept)) is not None:
-                return info
-            await self.stop()
+        if self._kept is not None:
+            if (kept := self._kept.take(self._settings)) is not None:
+                if (info := await self._taken_over(kept)) is not None:
+                    return info
+                await self.stop()
+            # Not here: signals, and all else that this loop looks after, would wait until they are gone.
+            await in_thread(self._kept.close)
         self._begin_log()
         try:
             child = self._child = self._started()

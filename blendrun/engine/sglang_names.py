@@ -95,7 +95,7 @@ FILL_MASK = f"{XGRAMMAR}.XGrammarGrammar.fill_vocab_mask"
 RUN_BATCH = f"{SCHEDULER}.run_batch"
 BATCH_RESULT = f"{SCHEDULER}.process_batch_result"
 RETRACT = f"{_MANAGERS}.schedule_batch.ScheduleBatch.retract_decode"
-FLUSH = f"{SCHEDULER}.flush_cache"
+FLUSH, IDLE = f"{SCHEDULER}.flush_cache", f"{SCHEDULER}.is_fully_idle"
 PARALLEL = f"{_SRT}.runtime_context.get_parallel"
 
 # A scheduler of our own making, in a tunnel.
@@ -172,7 +172,7 @@ TOUCHED: dict[str, tuple[str, ...]] = {
     "next_use": (NEW_TREE, CHECKPOINT, EVICTION_START, EVICTION_NEXT, LRU_STRATEGY, INSERT_PARAMS, RADIX_KEY),
     "dead_end": (FILL_MASK,),
     "step_log": (RUN_BATCH, BATCH_RESULT, RETRACT, PARALLEL),
-    "kept": (FLUSH,),
+    "kept": (FLUSH, IDLE),
     "what an engine settled on": (SETTLED, BACKENDS),
     "cascade": (REGISTER_ATTENTION, ATTENTION_CHOICES, *FLASHINFER_ATTENTION, WRITE_PLACE, RADIX_ATTENTION),
     "bench tunnel": (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -20,33 +19,31 @@ from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
-from starlette.types import Message
 
-from blendrun.backends.deadline import parse_duration
 from blendrun.endpoints.apis.registry import URLS
-from blendrun.errors import BlendrunError, UsageError
+from blendrun.errors import BlendrunError
+from blendrun.service.asked import (
+    FORM_BYTES,
+    ApiError,
+    bounded,
+    form_kept_seconds,
+    kept_seconds,
+    metadata_of,
+    object_of,
+    too_large,
+    window_seconds,
+)
 from blendrun.service.desk import Desk
 from blendrun.service.objects import BatchObject, FileObject, new_id, now, told
 from blendrun.service.page import PAGE
+from blendrun.service.reports import NoReportError, Reports
 from blendrun.service.store import Store
 from blendrun.service.validation import Limits
 
 _Object = TypeVar("_Object", FileObject, BatchObject)
 _Handler = Callable[[Request, str], Awaitable[Response]]
 _CHUNK = 1 << 20
-# Room for the other fields of an upload.
-_FORM_BYTES = 1 << 20
-_MOST_METADATA = 16
 _MOST_LISTED, _LISTED = {"files": 10_000, "batches": 100}, {"files": 10_000, "batches": 20}
-_WINDOW = re.compile(r"[1-9]\d{0,5}[smhd]")
-
-
-class ApiError(Exception):
-    """What a client is told, as OpenAI tells it."""
-
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
-        super().__init__(message)
-        self.status, self.param, self.code = status, param, code
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +55,7 @@ class Service:
     keys: tuple[str, ...]
     model: str
     limits: Limits
+    reports: Reports
 
     def app(self) -> Starlette:
         """The application; the desk works while it runs."""
@@ -84,6 +82,9 @@ class Service:
             self._route("/v1/batches", self.list_batches),
             self._route("/v1/batches/{name}", self.batch),
             self._route("/v1/batches/{name}/cancel", self.cancel, "POST"),
+            self._route("/v1/batches/{name}/report", self.report),
+            self._route("/v1/batches/{name}/report", self.ticket, "POST"),
+            Route("/reports/{ticket}", self.ticketed),
         ]
         handlers = {
             ApiError: _told_error,
@@ -118,25 +119,25 @@ class Service:
         return _json({"object": "list", "data": [model]})
 
     async def upload(self, request: Request, owner: str) -> Response:
-        bounded = Request(request.scope, _bounded(request.receive, self.limits.bytes + _FORM_BYTES))
+        whole = bounded(request, self.limits.bytes + FORM_BYTES)
         try:
-            async with bounded.form(max_files=1, max_fields=8) as form:
+            async with whole.form(max_files=1, max_fields=8) as form:
                 file, purpose = form.get("file"), form.get("purpose")
                 if not isinstance(file, UploadFile):
                     raise ApiError(400, "`file` is missing", "file")
                 if purpose != "batch":
                     raise ApiError(400, f"`purpose` must be batch, not {str(purpose)[:80]!r}", "purpose")
                 if (file.size or 0) > self.limits.bytes:
-                    raise _too_large(self.limits.bytes)
-                kept = await run_in_threadpool(self._kept, owner, file)
+                    raise too_large(self.limits.bytes)
+                kept = await run_in_threadpool(self._kept, owner, file, form_kept_seconds(form))
         except MultiPartException as error:
             raise ApiError(400, f"the upload is no form that can be read: {error.message}") from error
         return _json(told(kept))
 
-    def _kept(self, owner: str, upload: UploadFile) -> FileObject:
+    def _kept(self, owner: str, upload: UploadFile, lasts: int | None) -> FileObject:
         # A name is only told again, never a path.
         name = Path(upload.filename or "file").name or "file"
-        with self.store.new_file(owner, name, "batch") as (file, path), path.open("wb") as target:
+        with self.store.new_file(owner, name, "batch", lasts=lasts) as (file, path), path.open("wb") as target:
             while chunk := upload.file.read(_CHUNK):
                 target.write(chunk)
         return file
@@ -160,14 +161,13 @@ class Service:
         return _json({"id": file.id, "object": "file", "deleted": True})
 
     async def create(self, request: Request, owner: str) -> Response:
-        asked = await _object(request)
+        asked = await object_of(request)
         name, endpoint, window = (asked.get(each) for each in ("input_file_id", "endpoint", "completion_window"))
         file = self.store.file_of(owner, name) if isinstance(name, str) else None
         if file is None:
             raise ApiError(400, f"there is no file {str(name)[:80]!r}", "input_file_id")
         if endpoint not in URLS:
             raise ApiError(400, f"`endpoint` must be one of {', '.join(URLS)}", "endpoint")
-        metadata = _metadata(asked.get("metadata"))
         created = now()
         batch = BatchObject(
             id=new_id("batch_"),
@@ -176,8 +176,9 @@ class Service:
             input_file_id=file.id,
             completion_window=str(window),
             created_at=created,
-            expires_at=created + _window(window),
-            metadata=metadata,
+            expires_at=created + window_seconds(window),
+            output_expires_after=kept_seconds(asked.get("output_expires_after"), "output_expires_after"),
+            metadata=metadata_of(asked.get("metadata")),
         )
         if not await run_in_threadpool(self.desk.take, batch):
             raise ApiError(400, f"there is no file {file.id!r} any more", "input_file_id")
@@ -195,6 +196,36 @@ class Service:
         if batch.status not in ("cancelling", "cancelled"):
             raise ApiError(409, f"the batch is {batch.status} and cannot be cancelled")
         return _json(told(batch))
+
+    async def report(self, request: Request, owner: str) -> Response:
+        """The page of a batch's job."""
+        return await self._drawn(self._batch(request, owner))
+
+    async def ticket(self, request: Request, owner: str) -> Response:
+        """An address for a browser, which sends no key."""
+        batch = self._batch(request, owner)
+        try:
+            return _json({"url": f"/reports/{await run_in_threadpool(self.reports.ticket, batch)}"})
+        except NoReportError as error:
+            raise ApiError(404, str(error), code="not_found") from error
+
+    async def ticketed(self, request: Request) -> Response:
+        batch = self.reports.taken(request.path_params["ticket"])
+        if batch is None:
+            raise ApiError(404, "this address was good for one look: open the report from the list again")
+        return await self._drawn(batch)
+
+    async def _drawn(self, batch: BatchObject) -> Response:
+        try:
+            page = await run_in_threadpool(self.reports.page, batch)
+        except NoReportError as error:
+            raise ApiError(404, str(error), code="not_found") from error
+        # It asks nobody for anything.
+        policy = (
+            "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data:"
+        )
+        headers = {"Content-Security-Policy": f"{policy}; frame-ancestors 'none'", "Cache-Control": "no-store"}
+        return HTMLResponse(page, headers=headers)
 
     def _file(self, request: Request, owner: str) -> FileObject:
         name = request.path_params["name"]
@@ -229,62 +260,6 @@ def _listed(request: Request, found: list[Any], kind: str) -> Response:
     shown = [told(each) for each in found[:limit]]
     ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
     return _json({"object": "list", "data": shown, "has_more": len(found) > limit, **ends})
-
-
-def _window(given: Any) -> int:
-    """Seconds that a batch has. Raises ApiError."""
-    try:
-        if not isinstance(given, str) or not _WINDOW.fullmatch(given):
-            raise UsageError("")
-        return max(int(parse_duration(given, "completion_window")), 1)
-    except UsageError:
-        raise ApiError(400, "`completion_window` must be such as 24h, 90m or 7d", "completion_window") from None
-
-
-def _metadata(given: Any) -> dict[str, str] | None:
-    """Raises ApiError."""
-    if given is None:
-        return None
-    good = (
-        isinstance(given, dict)
-        and len(given) <= _MOST_METADATA
-        and all(len(name) <= 64 and isinstance(value, str) and len(value) <= 512 for name, value in given.items())
-    )
-    if not good:
-        raise ApiError(400, "`metadata` must be at most 16 pairs of texts, of 64 and 512 characters", "metadata")
-    found: dict[str, str] = given
-    return found
-
-
-async def _object(request: Request) -> dict[str, Any]:
-    """The JSON object of a request's body. Raises ApiError."""
-    bounded = Request(request.scope, _bounded(request.receive, _FORM_BYTES))
-    try:
-        found = orjson.loads(await bounded.body())
-    except orjson.JSONDecodeError as error:
-        raise ApiError(400, f"the body is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ApiError(400, "the body must be a JSON object")
-    return found
-
-
-def _bounded(receive: Callable[[], Awaitable[Message]], most: int) -> Callable[[], Awaitable[Message]]:
-    """`receive`, which raises ApiError once a body has more bytes than it may."""
-    left = most
-
-    async def bounded() -> Message:
-        nonlocal left
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if left < 0:
-            raise _too_large(most)
-        return message
-
-    return bounded
-
-
-def _too_large(most: int) -> ApiError:
-    return ApiError(413, f"the upload is larger than {most:,} bytes")
 
 
 async def _page(_: Request) -> Response:

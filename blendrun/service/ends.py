@@ -6,8 +6,30 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from blendrun.service.joined import Part, divide, expire, ids_in
-from blendrun.service.objects import BatchObject, BatchStatus
+from blendrun.service.objects import ENDED, BatchError, BatchErrors, BatchObject, BatchStatus, now
 from blendrun.service.store import Store
+
+
+def end_of(batch: BatchObject) -> BatchStatus | None:
+    """How a batch ends that is to end now, whatever it has."""
+    if batch.status == "cancelling":
+        return "cancelled"
+    return "expired" if batch.status == "in_progress" and now() >= batch.expires_at else None
+
+
+def fail(store: Store, batch: BatchObject, errors: list[BatchError]) -> None:
+    """End a batch that no answer can be given to."""
+
+    def end(each: BatchObject) -> None:
+        if each.status in ENDED:
+            return
+        if each.status == "cancelling":
+            each.turn("cancelled")
+            return
+        each.errors = BatchErrors(data=errors)
+        each.turn("failed")
+
+    store.change(batch, end)
 
 
 def hand_out(
@@ -31,7 +53,9 @@ def _end(store: Store, batch: BatchObject, part: Part, output: Path, errors: Pat
         if path.stat().st_size:
             # The same name if a kill has this done again.
             name = f"file-{batch.id.removeprefix('batch_')}-{kind}"
-            with store.new_file(batch.owner, f"{batch.id}_{kind}.jsonl", "batch_output", name) as found:
+            with store.new_file(
+                batch.owner, f"{batch.id}_{kind}.jsonl", "batch_output", name, batch.output_expires_after
+            ) as found:
                 file, content = found
                 path.replace(content)
             names[kind] = file.id

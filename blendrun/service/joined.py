@@ -39,8 +39,13 @@ def join(contents: Sequence[tuple[int, Path]], job: Path) -> None:
                 for text in lines_of(lines):
                     if text.strip():
                         line = orjson.loads(text)
-                        line["custom_id"] = f"{place}{_BETWEEN}{line['custom_id']}"
+                        line["custom_id"] = prefix_of(place) + line["custom_id"]
                         file.write(orjson.dumps(line) + b"\n")
+
+
+def prefix_of(place: int) -> str:
+    """What custom_ids of a batch at this place begin with."""
+    return f"{place}{_BETWEEN}"
 
 
 def place_of(custom_id: object) -> int:

@@ -15,11 +15,11 @@ BatchStatus = Literal[
 # What ends a batch for good.
 ENDED: tuple[BatchStatus, ...] = ("failed", "completed", "expired", "cancelled")
 # Fields that nobody else's business are.
-_OWN = ("owner", "run", "number", "alone")
+_OWN = ("owner", "run", "number", "alone", "output_expires_after")
 
 
 class FileObject(msgspec.Struct, kw_only=True):
-    """owner: digest of the key that it belongs to. bytes: its size."""
+    """owner: digest of the key that it belongs to. bytes: its size. expires_at: when it is deleted; None for never."""
 
     id: str
     owner: str
@@ -27,6 +27,7 @@ class FileObject(msgspec.Struct, kw_only=True):
     created_at: int
     filename: str
     purpose: str
+    expires_at: int | None = None
     number: int = 0
     object: Literal["file"] = "file"
     status: FileStatus = "processed"
@@ -59,6 +60,7 @@ class BatchErrors(msgspec.Struct, kw_only=True):
 class BatchObject(msgspec.Struct, kw_only=True):
     """owner: as of a file. run: the job that it is a part of, once it is one. alone:
     whether that is to have no other part. number: later ones have larger ones.
+    output_expires_after: seconds that its answers' files are kept; None for ever.
     Times: seconds since 1970; expires_at: when it has to be done.
     """
 
@@ -73,6 +75,7 @@ class BatchObject(msgspec.Struct, kw_only=True):
     number: int = 0
     run: str | None = None
     alone: bool = False
+    output_expires_after: int | None = None
     model: str | None = None
     object: Literal["batch"] = "batch"
     errors: BatchErrors | None = None

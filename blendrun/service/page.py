@@ -27,6 +27,7 @@ code { font-size: .85rem; overflow-wrap: anywhere; }
 progress { width: 8rem; height: .55rem; accent-color: var(--bar); display: block; margin-top: .35rem; }
 .completed { color: var(--good); } .failed, .expired { color: var(--bad); }
 .cancelled, .cancelling { color: var(--warm); }
+.link { border: 0; padding: 0; text-decoration: underline; color: var(--bar); cursor: pointer; }
 .note { color: var(--soft); font-size: .875rem; }
 [hidden] { display: none !important; }
 @media (max-width: 40rem) { .wide { display: none; } progress { width: 6rem; } }
@@ -50,6 +51,7 @@ progress { width: 8rem; height: .55rem; accent-color: var(--bar); display: block
 </main>
 <script>
 const at = id => document.getElementById(id);
+let told = "", shown = "";
 let key = sessionStorage.getItem("key") || "";
 const made = (name, text, kind) => {
   const found = document.createElement(name);
@@ -78,8 +80,22 @@ function row(batch) {
   }
   const created = made("td", new Date(batch.created_at * 1000).toLocaleString(), "wide");
   const end = ended(batch) || Math.round(Date.now() / 1000);
-  line.append(name, status, requests, created, made("td", span(end - batch.created_at)));
+  const took = made("td", span(end - batch.created_at));
+  if (ended(batch) && batch.in_progress_at) {
+    const link = made("button", "Report", "link");
+    link.setAttribute("aria-label", "Report of " + batch.id);
+    link.addEventListener("click", () => report(batch.id));
+    took.append(document.createElement("br"), link);
+  }
+  line.append(name, status, requests, created, took);
   return line;
+}
+async function report(id) {
+  const headers = {Authorization: "Bearer " + key};
+  const answer = await fetch("v1/batches/" + id + "/report", {method: "POST", headers});
+  const found = await answer.json();
+  if (answer.ok) location.assign(found.url);
+  else { told = found.error.message; at("state").textContent = told; }
 }
 async function show() {
   if (!key) return;
@@ -91,7 +107,11 @@ async function show() {
     at("state").textContent = found.data.length
       ? going + " going on, " + (found.data.length - going) + " ended" + (found.has_more ? " (the newest 100)" : "")
       : "No batches yet.";
-    at("rows").replaceChildren(...found.data.map(row));
+    if (told) { at("state").textContent = told; told = ""; }
+    // What has the focus stays as long as nothing has changed.
+    const now = JSON.stringify(found.data);
+    if (now !== shown || going) at("rows").replaceChildren(...found.data.map(row));
+    shown = now;
     at("table").hidden = !found.data.length;
     at("form").hidden = true;
   } catch (error) {

@@ -43,7 +43,10 @@ def serve(asked: ServeOptions) -> None:
         import uvicorn
 
         from blendrun.service.app import Service
+        from blendrun.service.clients import PatientProtocol
         from blendrun.service.desk import Desk
+        from blendrun.service.jobs import Jobs
+        from blendrun.service.reports import Reports
     except ImportError as error:
         raise UsageError(f"serve needs {error.name}, which SGLang brings: see `blendrun doctor`") from error
 
@@ -58,13 +61,14 @@ def serve(asked: ServeOptions) -> None:
     label = options(Path("job"), Path("answers"), 1).label
     store = Store(asked.store)
     keys = asked.keys or (_own_key(asked.store / "key"),)
-    desk = Desk(store, options, asked.limits, asked.idle)
+    desk = Desk(store, Jobs(store, options), asked.limits, asked.idle)
     server = uvicorn.Server(
         uvicorn.Config(
-            Service(store, desk, keys, label, asked.limits).app(),
+            Service(store, desk, keys, label, asked.limits, Reports(store)).app(),
             host=_HOST,
             port=asked.port,
             log_level="warning",
+            http=PatientProtocol,
             limit_concurrency=_MOST_CLIENTS,
             timeout_graceful_shutdown=5,
         )

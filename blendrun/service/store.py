@@ -58,7 +58,7 @@ class Store:
 
     def file_of(self, owner: str, name: str) -> FileObject | None:
         found = self.files.get(name)
-        return found if found is not None and found.owner == owner else None
+        return found if found is not None and found.owner == owner and not _expired(found) else None
 
     def batch_of(self, owner: str, name: str) -> BatchObject | None:
         found = self.batches.get(name)
@@ -66,22 +66,24 @@ class Store:
 
     @contextlib.contextmanager
     def new_file(
-        self, owner: str, filename: str, purpose: str, name: str | None = None
+        self, owner: str, filename: str, purpose: str, name: str | None = None, lasts: int | None = None
     ) -> Iterator[tuple[FileObject, Path]]:
         """A file and the path that its content is written to; it is there once the block ends without an error.
 
-        name: its id, of one that may have been made before; it takes that one's place.
+        name: its id, of one that may have been made before; it takes that one's place. lasts: seconds until it is
+        deleted; None for ever.
         """
         file = FileObject(
             id=name or new_id("file-"), owner=owner, bytes=0, created_at=now(), filename=filename[:255], purpose=purpose
         )
+        file.expires_at = None if lasts is None else file.created_at + lasts
         path = self.content(file)
         try:
             if name is not None:
                 path.unlink(missing_ok=True)
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE))
             yield file, path
-            file.bytes = path.stat().st_size
+            file.bytes = _written(path)
             with self._guard:
                 self._numbers += 1
                 file.number = self._numbers
@@ -116,7 +118,14 @@ class Store:
 
     def all_files(self) -> list[FileObject]:
         with self._guard:
-            return list(self.files.values())
+            return [file for file in self.files.values() if not _expired(file)]
+
+    def drop_expired(self) -> None:
+        """Delete files whose time has come; one that a batch is still to be answered from, once that has ended."""
+        with self._guard:
+            late = [file for file in self.files.values() if _expired(file)]
+        for file in late:
+            self.delete_file(file)
 
     def all_batches(self) -> list[BatchObject]:
         with self._guard:
@@ -133,12 +142,34 @@ class Store:
 
     def _keep(self, kind: str, found: FileObject | BatchObject) -> None:
         write_atomically(self.folder / kind / f"{found.id}.json", msgspec.json.encode(found))
+        _sync(self.folder / kind)
 
     def _sweep(self) -> None:
         """Contents of uploads that a kill ended."""
         for path in (self.folder / "files").glob("*.content"):
             if not path.with_suffix(".json").exists():
                 path.unlink(missing_ok=True)
+
+
+def _expired(file: FileObject) -> bool:
+    return file.expires_at is not None and now() >= file.expires_at
+
+
+def _written(path: Path) -> int:
+    """The size of a content that is on the disk by now. Raises OSError."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        return os.fstat(file.fileno()).st_size
+
+
+def _sync(folder: Path) -> None:
+    """Names of files are on the disk by now, too; where that cannot be asked for, they are as soon as it likes."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _load(folder: Path, kind: type[_Object]) -> dict[str, _Object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunOptions
 from blendrun.errors import BlendrunError, EngineUnavailableError
 from blendrun.service.joined import place_of
-from blendrun.service.objects import BatchObject, Counts
+from blendrun.service.objects import ENDED, BatchObject, Counts
 from blendrun.store.folder import StateFolder
 from blendrun.store.journal_tail import JournalTail
 
@@ -25,13 +25,16 @@ _AGAIN_S = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WatchedRun:
-    """output: of the run. batches: of the job, by place. is_to_stop: whether a run of these is to end now."""
+    """output: of the run. batches: of the job, by place. is_to_stop: whether the run is to end now. answered: told
+    places of batches that have all of their answers while others have not.
+    """
 
     host: Host
     options: RunOptions
     output: Path
     batches: dict[int, BatchObject]
-    is_to_stop: Callable[[Iterable[BatchObject]], bool]
+    is_to_stop: Callable[[], bool]
+    answered: Callable[[list[int]], None]
 
     def run(self) -> Ended | None:
         """How it ended; None where the host was lost."""
@@ -53,9 +56,8 @@ class WatchedRun:
             while thread.is_alive():
                 thread.join(_LOOK_S)
                 self._tell(tail, counts)
-                if self.is_to_stop(self.batches.values()) and time.monotonic() - told > _AGAIN_S:
+                if self.is_to_stop() and time.monotonic() - told > _AGAIN_S and self.host.stop_run():
                     told = time.monotonic()
-                    self.host.stop_run()
         finally:
             # Whatever went wrong here, nothing works on a job that nobody looks after.
             if thread.is_alive():
@@ -72,5 +74,10 @@ class WatchedRun:
                     found.completed += 1
                 else:
                     found.failed += 1
-        for place, found in counts.items():
-            self.batches[place].request_counts = found
+        going_on = [place for place in counts if self.batches[place].status not in ENDED]
+        for place in going_on:
+            self.batches[place].request_counts = counts[place]
+        done = [place for place in going_on if counts[place].completed + counts[place].failed == counts[place].total]
+        # All at once: the end of the run is near, and has them in their order.
+        if done and len(done) < len(going_on):
+            self.answered(done)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 
 import blendrun
+from blendrun.backends import host as host_module
 from blendrun.backends import host_process
 from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunOptions
@@ -307,6 +310,25 @@ class TestHost:
             assert host.run(gone).exit_code == 66
             host.release()
         finally:
+            host.close()
+
+    def test_a_release_is_no_run_that_could_be_stopped(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        ours, theirs = socket.socketpair()
+        process = subprocess.Popen(["sleep", "600"])
+        found = host_module._Process(process, ours, ours.makefile("rwb", buffering=0))
+        host = Host()
+        host._now = found
+        thread = threading.Thread(target=host.release)
+        thread.start()
+        try:
+            with theirs:
+                assert json.loads(theirs.recv(1 << 16)) == {"type": "release"}
+                assert not host.stop_run()
+                theirs.send(b'{"type":"released"}\n')
+                thread.join()
+            assert process.poll() is None, "it got no signal"
+        finally:
+            process.kill()
             host.close()
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -74,7 +76,8 @@ class TestTake:
     def test_another_engine_takes_its_place(self, engines: KeptEngines, tmp_path: Path, changed: Any) -> None:
         engines.leave(SETTINGS, kept := waiting(tmp_path))
         assert engines.take(msgspec.structs.replace(SETTINGS, **changed)) is None
-        # Memory for one is not memory for two.
+        assert len(engines) == 1
+        engines.close()
         assert not kept.child.lives
         assert not kept.child.scratch.exists()
 
@@ -83,6 +86,35 @@ class TestTake:
         kept.child.kill()
         kept.child.process.wait()
         assert engines.take(SETTINGS) is None
+
+    def test_another_one_ends_before_it_begins_and_beside_the_loop(self, engines: KeptEngines, tmp_path: Path) -> None:
+        goes_on, order = threading.Event(), list[str]()
+
+        class Waits(Child):
+            def end(self) -> None:
+                # Set by the loop, which cannot wait for this, then.
+                order.append("goes on" if goes_on.wait(30) else "stands still")
+                super().end()
+
+        kept = waiting(tmp_path)
+        slow = Waits(*(getattr(kept.child, each.name) for each in dataclasses.fields(Child)))
+        engines.leave(SETTINGS, Kept(slow, kept.info))
+
+        def early() -> None:
+            order.append("begins")
+            raise OSError("no more processes")
+
+        other = msgspec.structs.replace(SETTINGS, model_path="other")
+        engine = SglangEngine(other, tmp_path / "engine.log", early=early, kept=engines)
+
+        async def start() -> None:
+            asyncio.get_running_loop().call_soon(goes_on.set)
+            with pytest.raises(EngineUnavailableError, match="could not be started"):
+                await engine.start(ignore)
+
+        asyncio.run(start())
+        assert order == ["goes on", "begins"]
+        assert not slow.lives
 
     def test_it_is_made_for_all_that_a_plan_may_ask(self) -> None:
         made = for_any_plan(SETTINGS).scheduler
@@ -141,6 +173,33 @@ class TestTakeover:
         assert (tmp_path / "engine.log").read_text() == "of the run before\nCUDA out of memory\n"
 
 
+class Unreadable:
+    """A cache of a version of SGLang to come."""
+
+    @property
+    def tree_core(self) -> Any:
+        raise RuntimeError("no such thing")
+
+
+class IdleScheduler:
+    """As much of SGLang's as a change of jobs needs. flushed: times that its cache was emptied."""
+
+    def __init__(self) -> None:
+        self.idle, self.flushed = True, 0
+        self.tree_cache: Any = None
+
+    def is_fully_idle(self) -> bool:
+        return self.idle
+
+    def flush(self, jobs: Jobs) -> Any:
+        """As SGLang calls it."""
+        return jobs._board.around(FLUSH)(type(self).flush_cache, self)
+
+    def flush_cache(self) -> bool:
+        self.flushed += self.idle
+        return self.idle
+
+
 class TestJobs:
     @pytest.fixture
     def jobs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Jobs:
@@ -148,26 +207,47 @@ class TestJobs:
         return Jobs(tmp_path / "next-job.json")
 
     def test_one_that_cannot_be_begun_is_told_and_the_next_one_can(self, jobs: Jobs, tmp_path: Path) -> None:
-        # As SGLang calls it.
-        flush = jobs._board.around(FLUSH)
+        scheduler = IdleScheduler()
         jobs._board.put([jobs._flush])
         leave_next(SchedulerSettings())
         assert not next_taken(), "nothing was flushed"
-        flush(lambda: False)
+        scheduler.idle = False
+        assert not scheduler.flush(jobs)
         assert not next_taken(), "something ran"
-        flush(lambda: True)
+        scheduler.idle = True
+        assert scheduler.flush(jobs)
         assert next_taken()
         assert len(jobs._board._chains) > 1
         leave_next(SchedulerSettings(estimates=str(tmp_path / "none")))
-        flush(lambda: True)
+        assert scheduler.flush(jobs)
         assert not next_taken()
         assert list(jobs._board._chains) == [FLUSH]
         leave_next(SchedulerSettings())
-        flush(lambda: True)
+        assert scheduler.flush(jobs)
         assert next_taken()
+        assert scheduler.flushed == 0
         # Of one rank of several that could not.
         (tmp_path / "next-job.failed").touch()
         assert not next_taken()
+
+    def test_a_flush_that_brings_no_other_job_empties_the_cache(self, jobs: Jobs) -> None:
+        scheduler = IdleScheduler()
+        jobs._board.put([jobs._flush])
+        assert scheduler.flush(jobs)
+        leave_next(SchedulerSettings())
+        for flushed in (1, 2, 3):
+            # The first of them brings it.
+            assert scheduler.flush(jobs)
+            assert scheduler.flushed == flushed
+
+    def test_a_cache_that_cannot_be_kept_is_emptied(self, jobs: Jobs) -> None:
+        scheduler = IdleScheduler()
+        scheduler.tree_cache = Unreadable()
+        jobs._board.put([jobs._flush])
+        leave_next(SchedulerSettings())
+        assert scheduler.flush(jobs)
+        assert next_taken()
+        assert scheduler.flushed == 1
 
 
 class TestSwitchboard:

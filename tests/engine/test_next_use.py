@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from blendrun.engine.base import Planned
-from blendrun.engine.scheduler.next_use import replace_lru
+from blendrun.engine.scheduler.next_use import forget_marks, replace_lru
 from tests.engine.radix_cache import POOL, Cache
 
 pytestmark = pytest.mark.runtime
@@ -88,3 +88,28 @@ def test_without_plans_the_cache_drops_the_oldest(cache: Cache) -> None:
 def test_another_strategy_of_the_users_stays(cache: Cache) -> None:
     with pytest.raises(TypeError, match="NextUseStrategy was asked for"):
         replace_lru(None, cache.tree.tree_core)
+
+
+def test_behind_a_plan_its_leftovers_go_after_what_the_next_one_is_done_with(cache: Cache) -> None:
+    # Of the plan before: useless, and newer than all else when the next one begins.
+    cache.serve(own(3), own(13), Planned(7, 10, 0))
+    forget_marks(cache.tree)
+    cache.serve(SHARED + own(0), own(10), Planned(0, 10, len(SHARED)))
+    cache.serve(own(1), own(11), Planned(1, 10, 0))
+    # Tails and answers of the new plan.
+    cache.evict(40)
+    assert cache.holds(own(3)) == 10
+    cache.evict(20)
+    assert cache.holds(own(3)) == 0
+    assert cache.holds(SHARED) == len(SHARED)
+
+
+def test_marks_of_the_next_plan_count_on_what_is_there(cache: Cache) -> None:
+    cache.serve(SHARED + own(0), own(10), Planned(900, 10, len(SHARED)))
+    forget_marks(cache.tree)
+    cache.serve(own(1), own(11), Planned(0, 10, len(own(1))))
+    # The last of the new plan that wants it.
+    cache.serve(SHARED + own(2), own(12), Planned(1, 10, 0))
+    cache.evict(10 + 20 + len(SHARED))
+    assert cache.holds(SHARED) == 0
+    assert cache.holds(own(1)) == 10

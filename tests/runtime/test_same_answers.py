@@ -111,6 +111,9 @@ def test_an_engine_that_stays_gives_the_same_call_after_call(plain_run: PlainRun
             answer["output_ids"][0] for answer in first[::-1]
         ]
         assert [answer["meta_info"]["completion_tokens"] for answer in again[:3]] == [1, 2, 3]
+        # The cache of the call before is there; a prompt's last token is computed in any case.
+        met = [answer["meta_info"] for answer in again]
+        assert [facts["cached_tokens"] for facts in met] == [facts["prompt_tokens"] - 1 for facts in met]
         scored = engine.generate(prompts[0], greedy, return_logprob=True, logprob_start_len=0)["meta_info"]
         assert len(scored["input_token_logprobs"]) == scored["prompt_tokens"]
         assert dict(engine.stream(prompts))[0]["meta_info"]["finish_reason"]["type"] in ("length", "stop")

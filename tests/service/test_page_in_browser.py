@@ -72,6 +72,21 @@ def test_batches_are_told_as_they_are(browser: Browser, server: Server, width: i
     assert said == []
 
 
+def test_a_batch_links_to_its_report(browser: Browser, server: Server) -> None:
+    page, said = opened(browser, server, "key")
+    page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+    page.wait_for_selector("#rows tr")
+    # One that failed before it began has none.
+    assert len(page.query_selector_all("#rows .link")) == 1
+    page.click("#rows .link")
+    page.wait_for_url("**/reports/*")
+    page.wait_for_selector("h1")
+    assert "batch_" in page.title() + page.inner_text("body")
+    assert said == []
+    page.reload()
+    assert "good for one look" in page.inner_text("body")
+
+
 def test_a_wrong_key_is_told_so(browser: Browser, server: Server) -> None:
     page, _ = opened(browser, server, "wrong")
     page.wait_for_function("document.getElementById('state').textContent.includes('key is missing or wrong')")

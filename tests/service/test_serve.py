@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -67,8 +66,6 @@ class TestBatches:
         assert [each.status for each in found] == ["completed"] * 3
         assert len({each.output_file_id for each in found}) == 3
         assert [ids_of(client, each.output_file_id) for each in found] == [names] * 3
-        # All began with the one plan, which is made a second after the last has come.
-        assert len({each.finalizing_at for each in found}) == 1
 
     def test_a_line_that_fails_is_in_the_errors_file(self, client: OpenAI) -> None:
         found = ended(client, batch(client, lines(["good"]) + lines(["bad"], temperature=-3)))
@@ -161,6 +158,28 @@ class TestRefused:
         with pytest.raises(openai.BadRequestError, match="there is no file"):
             other.batches.create(input_file_id=mine.input_file_id, endpoint=URL, completion_window="24h")
 
+    def test_a_report_is_for_who_owns_all_of_its_job(self, client: OpenAI, server: Server) -> None:
+        other = server.client("second-key")
+        # One job of both.
+        mine, theirs = batch(client, lines(["a"])), batch(other, lines(["b"]))
+        ended(client, mine), ended(other, theirs)
+        alone = ended(client, batch(client, lines(["c"])))
+
+        def asked(batch: str, key: str, method: str = "GET") -> httpx.Response:
+            headers = {"Authorization": f"Bearer {key}"}
+            return httpx.request(method, f"{server.address}/v1/batches/{batch}/report", headers=headers)
+
+        for method in ("GET", "POST"):
+            refused = asked(mine.id, "first-key", method)
+            assert (refused.status_code, "other keys" in refused.text) == (404, True)
+            assert asked(alone.id, "second-key", method).status_code == 404
+            assert asked(alone.id, "wrong", method).status_code == 401
+        assert alone.id in asked(alone.id, "first-key").text
+        address = f"{server.address}{asked(alone.id, 'first-key', 'POST').json()['url']}"
+        assert alone.id in httpx.get(address).text
+        assert httpx.get(address).status_code == 404, "it was good once"
+        assert httpx.get(f"{server.address}/reports/x").status_code == 404
+
     def test_names_are_no_paths(self, client: OpenAI, server: Server) -> None:
         kept = client.files.create(file=("../../../etc/passwd", io.BytesIO(lines(["a"]))), purpose="batch")
         assert kept.filename == "passwd"
@@ -196,6 +215,27 @@ class TestRefused:
         with pytest.raises(openai.BadRequestError) as refused:
             client.batches.create(**asked)
         assert refused.value.param == what
+
+    def test_files_that_are_to_be_deleted_by_themselves(self, client: OpenAI) -> None:
+        day: Any = {"anchor": "created_at", "seconds": 86_400}
+        file = client.files.create(file=("x", io.BytesIO(lines(["a"]))), purpose="batch", expires_after=day)
+        assert file.expires_at == file.created_at + 86_400
+        asked: Any = {"input_file_id": file.id, "endpoint": URL, "completion_window": "24h"}
+        found = ended(client, client.batches.create(**asked, output_expires_after=day))
+        answers = client.files.retrieve(found.output_file_id or "")
+        assert answers.expires_at == answers.created_at + 86_400
+        for wrong in (
+            {"anchor": "now", "seconds": 86_400},
+            {"anchor": "created_at", "seconds": 59},
+            {"seconds": 86_400},
+        ):
+            given: Any = wrong
+            with pytest.raises(openai.BadRequestError) as refused:
+                client.files.create(file=("x", io.BytesIO(lines(["a"]))), purpose="batch", expires_after=given)
+            assert refused.value.param == "expires_after"
+            with pytest.raises(openai.BadRequestError) as refused:
+                client.batches.create(**asked, output_expires_after=given)
+            assert refused.value.param == "output_expires_after"
 
     def test_an_ended_batch_cannot_be_cancelled(self, client: OpenAI) -> None:
         found = ended(client, batch(client, lines(["a"])))
@@ -274,21 +314,6 @@ class TestOnTheWay:
             assert found.error_file_id is None
             assert ids_of(client, ended(client, other).output_file_id) == ["other"]
 
-    def test_a_batch_that_is_late_has_an_error_for_each_request_that_is_left(self, tmp_path: Path) -> None:
-        with slowly(tmp_path, 2) as (slow, _, client):
-            asked = batch(client, lines(MANY), window="4s")
-            slow.wait_for(3)
-            time.sleep(4)
-            slow.go.set()
-            found = ended(client, asked)
-            assert found.status == "expired"
-            answered, left = ids_of(client, found.output_file_id), ids_of(client, found.error_file_id)
-            assert sorted(answered + left) == sorted(MANY)
-            assert left
-            assert found.error_file_id is not None
-            first = json.loads(client.files.content(found.error_file_id).text.splitlines()[0])
-            assert first["error"]["code"] == "batch_expired"
-
     def test_the_file_of_a_batch_that_goes_on_stays(self, tmp_path: Path) -> None:
         with slowly(tmp_path, 0) as (slow, _, client):
             asked = batch(client, lines(NAMES))
@@ -319,27 +344,6 @@ class TestOnTheWay:
             os.kill(pid, signal.SIGTERM)
             slow.go.set()
             assert ids_of(client, ended(client, asked).output_file_id) == MANY
-
-    @pytest.mark.parametrize("damage", ["emptied", "gone"])
-    def test_a_note_of_a_job_that_is_lost_costs_no_batch(self, tmp_path: Path, damage: str) -> None:
-        slow = Slow(4)
-        with answering("m", slow) as address:
-            words = ("--engine", address, *KEYS)
-            with serving(tmp_path / "store", *words) as server:
-                client = server.client("first-key")
-                asked = batch(client, lines(NAMES))
-                reached(client, asked, ("in_progress",), completed=3)
-                slow.go.set()
-                server.end(signal.SIGKILL)
-            (note,) = (tmp_path / "store" / "runs").glob("*/run.json")
-            if damage == "gone":
-                shutil.rmtree(note.parent, ignore_errors=True)
-            else:
-                note.write_bytes(b"")
-            with serving(tmp_path / "store", *words) as server:
-                assert (
-                    ids_of(server.client("first-key"), ended(server.client("first-key"), asked).output_file_id) == NAMES
-                )
 
     def test_a_server_that_is_killed_goes_on_where_it_was(self, tmp_path: Path) -> None:
         slow = Slow(4)

@@ -84,6 +84,22 @@ def next_leaf(original: Callable[..., Any], component: Any, *args: Any, **kwargs
     return original(component, *args, **kwargs)
 
 
+def forget_marks(cache: Any) -> None:
+    """Marks are of a plan: behind it nothing is known of what it leaves, so nothing of that is useless.
+
+    Of what is in the cache, then, the next plan's useless part goes first, then what it did not touch, then the rest.
+    """
+    tree = getattr(cache, "tree_core", None)
+    if tree is None or not isinstance(tree.eviction_strategy, NextUseStrategy):
+        return
+    waiting = list(tree.root_node.children.values())
+    while waiting:
+        node = waiting.pop()
+        # A leaf's value grows by this or stays, as `Leaves` has to have it.
+        node.priority = _REUSED
+        waiting.extend(node.children.values())
+
+
 def mark(original: Callable[..., Any], cache: Any, request: Any, *args: Any, up_to: int, **kwargs: Any) -> Any:
     """SGLang's insert of what a request has computed, and its reused part again with a mark of its own."""
     plan = plan_of(request)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from blendrun.engine.scheduler.budget import StepBudget
 from blendrun.engine.scheduler.estimates import Estimates
 from blendrun.engine.scheduler.gate import Gate
 from blendrun.engine.scheduler.hooks import Hook, Switchboard, features_missing, install
-from blendrun.engine.scheduler.next_use import NextUse
+from blendrun.engine.scheduler.next_use import NextUse, forget_marks
 from blendrun.engine.scheduler.occupancy import Occupancy
 from blendrun.engine.scheduler.planned import take_corrections
 from blendrun.engine.scheduler.reserve import Reservation
@@ -67,25 +67,42 @@ def register() -> None:
 
 class Jobs:
     """One job after the other on an engine that is kept. Between two of them the runner leaves a file with what the
-    scheduler does for the next one, and has the cache flushed, which reaches all ranks of a model at the same step.
+    scheduler does for the next one, and asks for a flush of the cache, which reaches all ranks of a model at the same
+    step, once nothing runs. The cache itself stays: what the next job shares with the one before is found in it.
     """
 
     def __init__(self, following: Path) -> None:
         self._following = following
         # All that any job may ask for.
         everything = SchedulerSettings(budget=ConstantStep(1), reserve=True, next_use=True, sides=True, step_log="")
-        self._flush = Hook("kept", FLUSH, self.begin_next, "after", warmed=False)
+        self._flush = Hook("kept", FLUSH, self.begin_next, "around", warmed=False)
         targets = [hook.target for hook in (*hooks(everything), self._flush)]
         self._board = Switchboard(targets)
         self._now: _Asked | None = None
+        # Of the file that was taken last: a flush that comes without another one is meant as such.
+        self._last: tuple[int, int] | None = None
 
     def install(self, settings: SchedulerSettings, proofs: str | None) -> None:
         self._board.install([*self._begin(settings).hooks, self._flush], proofs)
 
-    def begin_next(self, flushed: Any, *args: Any, **kwargs: Any) -> None:
-        """SGLang's `flush_cache`, which does nothing while something runs."""
-        if not flushed or not self._following.exists():
-            return
+    def begin_next(self, original: Callable[..., Any], scheduler: Any, *args: Any, **kwargs: Any) -> Any:
+        """In the place of SGLang's `flush_cache` where another job waits and nothing runs."""
+        left = _identity(self._following)
+        if left in (None, self._last) or not scheduler.is_fully_idle():
+            return original(scheduler, *args, **kwargs)
+        self._last = left
+        try:
+            forget_marks(scheduler.tree_cache)
+        except Exception:
+            logger.exception("blendrun: the cache of the job before cannot be kept")
+            flushed = original(scheduler, *args, **kwargs)
+        else:
+            flushed = True
+        if flushed:
+            self._switch()
+        return flushed
+
+    def _switch(self) -> None:
         try:
             asked = self._begin(msgspec.json.decode(self._following.read_bytes(), type=SchedulerSettings))
             self._board.put([*asked.hooks, self._flush])
@@ -129,6 +146,15 @@ def next_taken() -> bool:
     """Whether the schedulers do what was left for them last, after the flush."""
     following = Path(os.environ[NEXT_VARIABLE])
     return _taken(following).exists() and not _failed(following).exists()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells a file from the one that was there before; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
 
 
 def _taken(following: Path) -> Path:
