@@ -53,8 +53,8 @@ def seconds_ahead(ahead: Ahead) -> tuple[float, float]:
     by_decode, by_prefill = _unknown(pace.decode_seen), _unknown(pace.prefill_seen)
     low, high = np.quantile(decode, (_OUTSIDE, 1 - _OUTSIDE))
     slower = _SLOWER * pace.wall
-    # The machine stays as it was in the last minute, or as it was in the last seconds.
-    low, high = float(low) * min(pace.lately, 1.0), float(high) * max(pace.lately, 1.0)
+    # The machine stays as it was on the mean of the last minute, or as it was at some moment of it.
+    low, high = float(low) * pace.fastest, float(high) * pace.slowest
     return (
         low / (_FASTER * by_decode) + ahead.fresh[0] * pace.prefill / (_FASTER * by_prefill),
         high * slower * by_decode + most_fresh * pace.prefill * slower * by_prefill,

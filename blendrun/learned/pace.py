@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-# What is called recent, and what late, in seconds of steps of a kind.
-_RECENT, _LATE = 60.0, 8.0
+# What is called recent, and a moment of it, in seconds of steps of a kind.
+_RECENT, _MOMENT = 60.0, 4.0
 # So many seconds of steps of one kind count as much as what all steps say of their speed.
 _TRUST = 1.0
 # Without a model: part of a decoding step that does not depend on its rows.
@@ -25,7 +25,8 @@ class Pace:
     """Seconds. prefill: of a prompt token. base, row: of a step that decodes, and of each row in it.
 
     prefill_seen, decode_seen: of the steps that these figures are of. wall: seconds that pass in a second of steps,
-    with what lies between them: 1 or more. lately: how often as long steps that decode took in the last seconds.
+    with what lies between them: 1 or more. fastest, slowest: how often as long steps
+    that decode took at some moments of the last minute.
     """
 
     prefill: float
@@ -34,14 +35,14 @@ class Pace:
     prefill_seen: float
     decode_seen: float
     wall: float = 1.0
-    lately: float = 1.0
+    fastest: float = 1.0
+    slowest: float = 1.0
 
 
 @dataclass(slots=True)
 class _Recent:
     """Steps of one kind: seconds, seconds by the model, tokens or rows."""
 
-    window: float = _RECENT
     kept: deque[tuple[float, float, float]] = field(default_factory=deque)
     seconds: float = 0.0
     priced: float = 0.0
@@ -50,7 +51,7 @@ class _Recent:
     def add(self, seconds: float, priced: float, size: float) -> None:
         self.kept.append((seconds, priced, size))
         self._count(seconds, priced, size)
-        while len(self.kept) > 1 and self.seconds - self.kept[0][0] >= self.window:
+        while len(self.kept) > 1 and self.seconds - self.kept[0][0] >= _RECENT:
             self._count(*(-each for each in self.kept.popleft()))
 
     def _count(self, seconds: float, priced: float, size: float) -> None:
@@ -64,7 +65,9 @@ class PaceKeeper:
     price: Price | None = None
     _prefill: _Recent = field(default_factory=_Recent)
     _decode: _Recent = field(default_factory=_Recent)
-    _late: _Recent = field(default_factory=lambda: _Recent(_LATE))
+    _moment: _Recent = field(default_factory=_Recent)
+    # Seconds of a step, or of a second by the model, at each moment of the last minute.
+    _moments: deque[float] = field(default_factory=lambda: deque(maxlen=int(_RECENT / _MOMENT)))
     _wall: _Recent = field(default_factory=_Recent)
 
     def add(
@@ -87,8 +90,11 @@ class PaceKeeper:
             self._prefill.add(seconds * share, priced * share, prefill)
         if rows:
             share = 1.0 - share if prefill else 1.0
-            for kept in (self._decode, self._late):
-                kept.add(seconds * share, priced * share, rows)
+            self._decode.add(seconds * share, priced * share, rows)
+            self._moment.add(seconds * share, priced * share, rows)
+            if self._moment.seconds >= _MOMENT:
+                self._moments.append(_unit(self._moment))
+                self._moment = _Recent()
 
     def pace(self, rows: int, context: float) -> Pace | None:
         """Of steps with up to so many rows of so many tokens each; None before any step says it."""
@@ -107,11 +113,16 @@ class PaceKeeper:
         # What decoding a row takes is more than what reading a token takes.
         token = prefill.seconds / prefill.size if prefill.size else row
         wall = self._wall.size / self._wall.seconds if self._wall.seconds else 1.0
-        return Pace(token, base, row, prefill.seconds, decode.seconds, wall, self._lately())
+        return Pace(token, base, row, prefill.seconds, decode.seconds, wall, *self._extremes())
 
-    def _lately(self) -> float:
-        """By the model's word on the same steps, or by their number without one."""
-        late, decode = self._late, self._decode
-        if late.priced and decode.priced:
-            return late.seconds / late.priced * decode.priced / decode.seconds
-        return late.seconds / len(late.kept) * len(decode.kept) / decode.seconds if decode.seconds else 1.0
+    def _extremes(self) -> tuple[float, float]:
+        """How fast and how slow the machine was for a moment, as times of its mean over the last minute."""
+        if not self._moments:
+            return 1.0, 1.0
+        mean = _unit(self._decode)
+        return min(*self._moments, mean) / mean, max(*self._moments, mean) / mean
+
+
+def _unit(steps: _Recent) -> float:
+    """Seconds of a step; of what the model says to be one, where there is a model, as steps differ."""
+    return steps.seconds / (steps.priced or len(steps.kept))
