@@ -87,7 +87,7 @@ ELSEWHERE = {
 }
 # Tests of their own below.
 HERE = {
-    *("bench/shared.py", "bench/extras.py"),
+    *("bench/shared.py", "bench/extras.py", "bench/joining.py"),
     *("bench/hooks.py", "bench/lengths.py", "bench/partition.py", "fuzz/validator.py", "show_answers.py"),
 }
 
@@ -149,6 +149,16 @@ def test_some_rounds_of_chaos(tmp_path: Path) -> None:
 def test_parts_of_a_job(tmp_path: Path) -> None:
     job = write_jobs(tmp_path / "jobs.jsonl", 80, max_tokens=8)
     assert "| jobs | 80 |" in run(tmp_path, "bench/partition.py", job, "--tokenizer", smollm2_folder())
+
+
+def test_two_batches_a_while_apart(tmp_path: Path) -> None:
+    words = "bench/joining.py out --stories 40 --tokens 400 --answer 20 --wait 1"
+    said = run(tmp_path, words, "--tokenizer", smollm2_folder())
+    assert "one after the other" in said
+    apart, together = (
+        sorted((tmp_path / "out" / f"{name}.jsonl").read_text().splitlines()) for name in ("apart", "together")
+    )
+    assert apart == together and len(apart) == 160
 
 
 def test_some_answers_of_a_file(tmp_path: Path) -> None:
