@@ -84,7 +84,7 @@ site: $(VENV)/.dev
 figures: $(VENV)/.dev
 	$(BIN)/python scripts/make_figures.py docs/figures
 
-# The wheel and the source archive, in dist/. `pip install dist/blendrun-*.whl` is a light install: it plans and reports.
+# The wheel and the source archive, in dist/. `pip install dist/blendrun-*.whl` is a light install: it plans.
 dist: $(VENV)/.runtime
 	rm -rf dist
 	$(BIN)/uv build --quiet --out-dir dist

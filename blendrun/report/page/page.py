@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from blendrun.errors import UsageError
+from blendrun.installed import install_command
 from blendrun.report.page import facts
 from blendrun.report.page.cards import comparison, two_of_one_job
 from blendrun.report.page.charts.base import Bounds, Chart
@@ -122,7 +123,7 @@ def _asset(name: str) -> str:
 def refuse_without_scripts() -> None:
     """Raises UsageError where the package that the page's charts come in is not installed."""
     if find_spec("vl_convert") is None:
-        raise UsageError("a page is drawn with vl-convert: pip install vl-convert-python")
+        raise UsageError(f"a page is drawn with vl-convert: {install_command('report')}")
 
 
 @cache
