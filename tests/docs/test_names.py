@@ -20,7 +20,7 @@ from blendrun.models.cards import list_aliases, load_card
 
 ROOT = Path(__file__).resolve().parents[2]
 # Made from the code, of earlier versions, or of commands that were typed wrong.
-_NOT_READ = {"CHANGELOG.md", "cli.md", "extending.md", "usability.md", "usability-docs.md"}
+_NOT_READ = {"CHANGELOG.md", "cli.md", "extending.md", "usability.md"}
 _ALL = (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*.md"))
 # The record tells commands that went wrong, too.
 _NO_PAGES = {"_build", "record"}
