@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
@@ -22,6 +22,7 @@ from blendrun.errors import BlendrunError
 from blendrun.planner.joining import Joining
 from blendrun.service.joined import join, prefix_of
 from blendrun.service.objects import BatchObject, now
+from blendrun.store import status as statuses
 from blendrun.store.folder import StateFolder
 from blendrun.store.journal_tail import JournalTail
 from blendrun.text import plural
@@ -100,16 +101,24 @@ def predicted(options: RunOptions, waiting: Sequence[Newcomer]) -> Joining | Non
     try:
         if (asked := asked_of(options, rest, new, later)) is None:
             return None
-        _write_rest(job, options.output_path, rest)
+        left = _write_rest(job, options.output_path, rest)
         join([(each.place, each.content) for each in waiting], new)
-        return answer_of(start(asked))
+        found = answer_of(start(asked))
+        status = statuses.read(StateFolder(options.output_path).status)
+        if found is None or status is None or not left:
+            return found
+        # All that the engine has is to end, what waits in its queue too.
+        held = found.first * min(status.blendrun.in_flight / left, 1.0)
+        return replace(found, longest=max(found.longest, held))
     except (OSError, subprocess.SubprocessError, BlendrunError):
         return None
 
 
-def _write_rest(job: Path, output: Path, rest: Path) -> None:
-    """Lines of a job that have no answer yet. Raises OSError, InputMissingError."""
+def _write_rest(job: Path, output: Path, rest: Path) -> int:
+    """Lines of a job that have no answer yet, and how many they are. Raises OSError, InputMissingError."""
     tail = JournalTail(StateFolder(output).journal, errors=True)
     answered = {orjson.loads(text)["custom_id"] for text in tail.new()}
     with job.open("rb") as lines, rest.open("wb") as file:
-        file.writelines(text for text in lines if orjson.loads(text)["custom_id"] not in answered)
+        left = [text for text in lines if orjson.loads(text)["custom_id"] not in answered]
+        file.writelines(left)
+    return len(left)
