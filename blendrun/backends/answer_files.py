@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from blendrun.jobs.spool import HEAD_BYTES, packing
 from blendrun.jobs.tables.columns import Columns
 from blendrun.jobs.tables.kind import find_table
 from blendrun.store.folder import StateFolder
+from blendrun.store.journal import LONGEST_RECORD
 from blendrun.store.tables.write import Lines
 
 # A table that has these was made of answers.
@@ -53,7 +55,8 @@ def _files(output: Path) -> list[Path]:
 def _holds_answers(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return is_answer_line(file.readline())
+            line = file.readline(LONGEST_RECORD)
+            return line.lstrip()[:1] == b"{" and is_answer_line(line)
     except (OSError, ValueError):
         return False
 
@@ -84,7 +87,7 @@ def _refuse_twice(found: Sequence[Sequence[Path]]) -> None:
 def _lines(files: Sequence[Path]) -> Iterator[bytes]:
     for path in files:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
+            for number, line in enumerate(iter(partial(file.readline, LONGEST_RECORD), b""), 1):
                 if not is_answer_line(line):
                     raise InputInvalidError(f"{path}, line {number}, is no answer of a run")
                 yield line

@@ -16,6 +16,7 @@ import orjson
 from blendrun.endpoints.apis.base import Spoken
 from blendrun.endpoints.apis.registry import ANTHROPIC, APIS, URLS
 from blendrun.endpoints.base import Endpoint
+from blendrun.endpoints.json_size import too_many_values
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
 from blendrun.endpoints.spellings import one_spelling, url_of
@@ -78,6 +79,8 @@ def parse_line(
     """
     if len(raw) > max_line_bytes:
         raise line_too_long(len(raw), max_line_bytes)
+    if too_many_values(raw, max_line_bytes):
+        raise _refuse(f"the line has {len(raw):,} bytes with too many values to read")
     try:
         line = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
@@ -47,8 +48,12 @@ class PartialFile:
         with replacing(path, file_mode(path), state.parts) as file:
             for line in self._tail.new():
                 file.write(line + b"\n")
+            made = os.fstat(file.fileno())
         state.partial.write_bytes(_name(path))
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if not os.path.samestat(made, os.fstat(self._file)):
+            self._close()
+            raise OSError(errno.EPERM, "somebody else replaces files in that folder")
 
     def grow(self, *, last: bool = False) -> str | None:
         """Add what has come since. last: now, and close. Returns what went wrong, once."""

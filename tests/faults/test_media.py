@@ -19,7 +19,7 @@ from blendrun.backends.options import RunOptions
 from blendrun.backends.permissions import with_media
 from blendrun.endpoints.local_media import Content, MediaError, read_below
 from blendrun.engine.base import Result, WorkItem
-from blendrun.engine.media.addresses import is_public
+from blendrun.remote.public import is_public
 from blendrun.engine.media.engine import MediaEngine
 from blendrun.engine.media.fetch import Fetcher, MediaAccess
 from blendrun.engine.replay import ReplayEngine

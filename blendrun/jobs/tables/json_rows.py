@@ -10,11 +10,14 @@ from typing import Any
 
 import orjson
 
+from blendrun.endpoints.json_size import too_many_values
 from blendrun.errors import InputInvalidError
 from blendrun.jobs.tables.base import BadRow, Read
 from blendrun.jobs.tables.text_rows import LONGEST_CELL, PROMPT, whole_lines
 
 _PIECE_BYTES = 1 << 20
+# What is held where an element is longer than most: more than its next piece.
+_LONG = 8 << 20
 _BOM = b"\xef\xbb\xbf"
 _SPACE = " \t\r\n"
 
@@ -24,6 +27,9 @@ def line_rows(path: Path) -> Iterator[Read]:
     for line in whole_lines(path):
         if isinstance(line, BadRow):
             yield line
+            continue
+        if too_many_values(line, LONGEST_CELL):
+            yield BadRow(f"the line has {len(line):,} bytes with too many values to read")
             continue
         try:
             row = orjson.loads(line)
@@ -95,6 +101,8 @@ class _Text:
         """The next JSON value. Raises InputInvalidError."""
         self.next()
         while True:
+            if len(self._held) - self._place > _LONG and self._too_many_values():
+                raise InputInvalidError(f"{where} has too many values to read")
             try:
                 value, end = decoder.raw_decode(self._held, self._place)
             except (ValueError, RecursionError) as error:
@@ -106,6 +114,9 @@ class _Text:
                 continue
             self._place = end
             return value
+
+    def _too_many_values(self) -> bool:
+        return too_many_values(self._held[self._place :].encode(errors="replace"), LONGEST_CELL)
 
     def _more(self) -> bool:
         """Read on; False at the end."""
