@@ -241,11 +241,12 @@ class Desk:
         return None
 
     def _read_run(self, name: str) -> Run | None:
-        """None where it cannot be read now."""
+        """None where it cannot be read now, or is another folder's."""
         try:
-            return msgspec.json.decode((self.store.run(name) / "run.json").read_bytes(), type=Run)
+            found = msgspec.json.decode((self.store.run(name) / "run.json").read_bytes(), type=Run)
         except (OSError, msgspec.DecodeError):
             return None
+        return found if found.id == name else None
 
     def _wait_again(self, batch: BatchObject, *, alone: bool) -> None:
         def wait(each: BatchObject) -> None:

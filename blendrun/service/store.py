@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -24,6 +25,8 @@ from blendrun.store.private_folder import make_private
 
 _FOLDERS = ("files", "batches", "runs")
 _NAMES = {*_FOLDERS, "lock", "key"}
+# As `new_id` makes them: what is removed whole is never a path that a file on disk names.
+_RUN = re.compile(r"run-[0-9a-f]{32}")
 
 _Object = TypeVar("_Object", FileObject, BatchObject)
 
@@ -135,7 +138,9 @@ class Store:
             self._keep("batches", batch)
 
     def remove_run(self, name: str) -> None:
-        shutil.rmtree(self.run(name), ignore_errors=True)
+        """With all that is in its folder. A name that leads anywhere else removes nothing."""
+        if _RUN.fullmatch(name):
+            shutil.rmtree(self.run(name), ignore_errors=True)
 
     def _keep(self, kind: str, found: FileObject | BatchObject) -> None:
         write_atomically(self.folder / kind / f"{found.id}.json", msgspec.json.encode(found))
