@@ -7,6 +7,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from blendrun.endpoints.json_size import too_many_values
 from blendrun.errors import BlendrunError, InputInvalidError, InputMissingError, UsageError
 from blendrun.jobs.kinds import is_answer_line
 from blendrun.jobs.spool import HEAD_BYTES, packing
@@ -55,10 +56,14 @@ def _files(output: Path) -> list[Path]:
 def _holds_answers(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            line = file.readline(LONGEST_RECORD)
-            return line.lstrip()[:1] == b"{" and is_answer_line(line)
+            return _is_answer(file.readline(LONGEST_RECORD))
     except (OSError, ValueError):
         return False
+
+
+def _is_answer(line: bytes) -> bool:
+    """Whether a run may have written it: what no run reads of a server is not read here either."""
+    return line.lstrip()[:1] == b"{" and not too_many_values(line, LONGEST_RECORD) and is_answer_line(line)
 
 
 def _why_none(path: Path) -> str:
@@ -88,6 +93,6 @@ def _lines(files: Sequence[Path]) -> Iterator[bytes]:
     for path in files:
         with path.open("rb") as file:
             for number, line in enumerate(iter(partial(file.readline, LONGEST_RECORD), b""), 1):
-                if not is_answer_line(line):
+                if not _is_answer(line):
                     raise InputInvalidError(f"{path}, line {number}, is no answer of a run")
                 yield line

@@ -139,7 +139,9 @@ def _followed(
             if target.scheme not in ("http", "https") or (url.scheme == "https" and target.scheme != "https"):
                 raise RemoteError(f"is redirected to {printable(cut(target.scheme, 20))}, which is not followed")
             if target.host != url.host and _inner(target.host) and not _inner(url.host):
-                raise RemoteError("is redirected to an address that is not public, which is not followed")
+                raise RemoteError(
+                    "is redirected to an address that is not public, which is not followed; give that one"
+                )
             if (target.host, target.port, target.scheme) != (url.host, url.port, url.scheme):
                 # A password is for whom it was given to.
                 auth = None

@@ -24,7 +24,8 @@ from blendrun.service.objects import ENDED, BatchObject, FileObject, new_id, now
 from blendrun.store.private_folder import make_private
 
 _FOLDERS = ("files", "batches", "runs")
-_NAMES = {*_FOLDERS, "lock", "key"}
+# And what file systems put into the topmost folder of a disk.
+_NAMES = {*_FOLDERS, "lock", "key", "lost+found"}
 # As `new_id` makes them: what is removed whole is never a path that a file on disk names.
 _RUN = re.compile(r"run-[0-9a-f]{32}")
 

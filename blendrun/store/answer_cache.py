@@ -45,8 +45,8 @@ _LAST_TRIES = 5
 _KEPT_SHARE = 0.95
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-# Of the bound: a larger answer would push too much out.
-_LARGEST_SHARE = 16
+# Of the bound: a larger answer would push too much out. What is kept of it beside its body is shorter than this.
+_LARGEST_SHARE, _BESIDE_BYTES = 16, 1 << 16
 
 
 class KeptAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -106,13 +106,15 @@ class AnswerCache:
                 yield from ((place, kept) for place in places[key])
 
     def _together(self, keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
-        """Keys that have an answer, as many as may be held at a time."""
+        """Keys that have an answer, as many as may be held at a time. One that is larger than `put` keeps has none."""
         for some in _some(keys):
             sizes: list[tuple[bytes, int]] = []
             with self._guarded(), self._reading() as connection:
                 sizes = connection.execute(_select("key, length(answer)", len(some)), some).fetchall()
             held, size = list[bytes](), 0
             for key, more in sizes:
+                if more > self._most // _LARGEST_SHARE + _BESIDE_BYTES:
+                    continue
                 if held and size + more > _BATCH_BYTES:
                     yield held
                     held, size = [], 0

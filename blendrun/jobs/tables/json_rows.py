@@ -16,7 +16,7 @@ from blendrun.jobs.tables.base import BadRow, Read
 from blendrun.jobs.tables.text_rows import LONGEST_CELL, PROMPT, whole_lines
 
 _PIECE_BYTES = 1 << 20
-# What is held where an element is longer than most: more than its next piece.
+# Of an element so long, pieces are a quarter of what is held: little of what is behind it is held with it, and counted.
 _LONG = 8 << 20
 _BOM = b"\xef\xbb\xbf"
 _SPACE = " \t\r\n"
@@ -101,13 +101,14 @@ class _Text:
         """The next JSON value. Raises InputInvalidError."""
         self.next()
         while True:
-            if len(self._held) - self._place > _LONG and self._too_many_values():
-                raise InputInvalidError(f"{where} has too many values to read")
             try:
                 value, end = decoder.raw_decode(self._held, self._place)
             except (ValueError, RecursionError) as error:
                 if len(self._held) - self._place > LONGEST_CELL or not self._more():
                     raise InputInvalidError(f"{where} is not JSON ({error})") from error
+                # Once for each piece: of what is held, whichever elements it is of, none can have more.
+                if too_many_values(self._held.encode(errors="replace"), LONGEST_CELL):
+                    raise InputInvalidError(f"{where} has too many values to read") from error
                 continue
             # A number at the end of a piece may go on.
             if end == len(self._held) and self._more():
@@ -115,15 +116,13 @@ class _Text:
             self._place = end
             return value
 
-    def _too_many_values(self) -> bool:
-        return too_many_values(self._held[self._place :].encode(errors="replace"), LONGEST_CELL)
-
     def _more(self) -> bool:
         """Read on; False at the end."""
         if self._ended:
             return False
         # Where a value is longer than a piece, pieces grow with it: else it would be tried too often.
-        data = self._file.read(max(_PIECE_BYTES, len(self._held) - self._place))
+        held = len(self._held) - self._place
+        data = self._file.read(max(_PIECE_BYTES, held if held < _LONG else held // 4))
         self._ended = not data
         self._held = self._held[self._place :] + self._decoder.decode(data, final=self._ended)
         self._place = 0

@@ -15,6 +15,8 @@ from blendrun.jobs.tables.text_rows import LONGEST_CELL, first_twice
 MAGIC = b"PAR1"
 # Of a batch: rows at most, and bytes, unpacked, as the file's own figures tell.
 _MOST_ROWS, _BATCH_BYTES = 4096, 4 << 20
+# The same where values are shared, if each row had the longest of them: a batch of honest rows has far less.
+_MOST_BYTES = 32 << 20
 # Of a column, read at once: a row group of pictures may be gigabytes.
 _BUFFER_BYTES = 1 << 20
 
@@ -41,7 +43,7 @@ def batches(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Any
     lib = arrow(f"reading {name}")
     with _opened(path, name) as file, _opened(path, name, shared_columns(file)) as shared:
         try:
-            for groups, rows in row_groups(file, shared, wanted, _rows(file.metadata), _BATCH_BYTES):
+            for groups, rows in row_groups(file, shared, wanted, _rows(file.metadata), _MOST_BYTES):
                 yield from file.iter_batches(
                     batch_size=rows, row_groups=groups, columns=sorted(wanted) or None, use_threads=False
                 )

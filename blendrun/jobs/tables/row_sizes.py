@@ -12,9 +12,11 @@ from blendrun.jobs.tables.arrow import arrow
 
 # Rows at once of columns that do not tell how long their values are.
 _UNKNOWN_ROWS = 64
-# Of a batch, that need no closer look.
-_SMALL_BYTES = 32 << 20
 _BYTES, _FROM_THE_ONE_BEFORE = "BYTE_ARRAY", "DELTA_BYTE_ARRAY"
+# Encodings that Arrow reads as dictionaries; of the levels, too.
+_AS_DICTIONARY = frozenset(("PLAIN", "PLAIN_DICTIONARY", "RLE_DICTIONARY", "RLE", "BIT_PACKED"))
+# Such columns may take so many times the bytes of others, if nearly all that they hold were one value in every row.
+_UNLIKELY = 16
 
 
 def row_groups(
@@ -37,33 +39,54 @@ def shared_columns(file: Any) -> list[str]:
     # Arrow makes no views of dictionaries.
     if "view" in str(file.schema_arrow):
         return []
-    columns = (file.schema.column(place) for place in range(len(file.schema)))
-    return [each.path for each in columns if each.physical_type == _BYTES]
+    metadata = file.metadata
+    groups = [metadata.row_group(place) for place in range(metadata.num_row_groups)]
+    columns = (
+        (file.schema.column(place), [group.column(place) for group in groups]) for place in range(len(file.schema))
+    )
+    return [
+        column.path
+        for column, chunks in columns
+        if any(map(_may_share, chunks)) and all(_AS_DICTIONARY.issuperset(chunk.encodings) for chunk in chunks)
+    ]
 
 
 def _rows(file: Any, dictionaries: Any, wanted: Collection[str], group: int, rows: int, most: int) -> int:
     metadata = file.metadata.row_group(group)
     count = max(int(metadata.num_rows), 1)
+    # Where its rows are far longer than those of the others.
+    rows = max(1, min(rows, most * count // max(int(metadata.total_byte_size), 1)))
     names = [name for field in file.schema_arrow for name in [field.name] * _leaves(field.type)]
     every = [metadata.column(place) for place in range(metadata.num_columns)]
-    if len(names) != len(every):
-        return min(rows, _UNKNOWN_ROWS)
-    columns = [each for name, each in zip(names, every, strict=True) if not wanted or name in wanted]
+    # Which columns of the file are wanted is not known then, nor which array is of which.
+    columns = [each for name, each in zip(names, every, strict=False) if not wanted or name in wanted]
+    columns = columns if len(names) == len(every) else every
     sharing = [each for each in columns if _may_share(each)]
-    if min(rows, count) * sum(int(each.total_uncompressed_size) for each in sharing) <= _SMALL_BYTES:
+    if min(rows, count) * sum(int(each.total_uncompressed_size) for each in sharing) <= most:
         return rows
+    longest = _longest_of(dictionaries, wanted, group)
+    if len(longest) != len(columns):
+        longest = [0] * len(columns)
+    a_row = 0
+    for length, column in zip(longest, columns, strict=True):
+        if _may_share(column):
+            # All that is in the file of a column is in its longest value at most; hardly ever it is.
+            unlikely = length or int(column.total_uncompressed_size) // _UNLIKELY
+            rows = rows if length else min(rows, _UNKNOWN_ROWS)
+            a_row += unlikely * -(-int(column.num_values) // count)
+    return max(1, min(rows, most // max(a_row, 1)))
+
+
+def _longest_of(dictionaries: Any, wanted: Collection[str], group: int) -> list[int]:
+    """Bytes of the longest value that rows share, for each column of the file; 0 where that is not told."""
     batches = dictionaries.iter_batches(
         batch_size=_UNKNOWN_ROWS, row_groups=[group], columns=sorted(wanted) or None, use_threads=False
     )
-    first = next(batches, None)
-    longest = [] if first is None else [_longest(each) for column in first.columns for each in _ends(column)]
-    a_row = 0
-    for length, column in zip(longest, columns, strict=False):
-        if _may_share(column):
-            known = length > 0 and _FROM_THE_ONE_BEFORE not in column.encodings
-            rows = rows if known else min(rows, _UNKNOWN_ROWS)
-            a_row += length * -(-int(column.num_values) // count)
-    return max(1, min(rows, most // max(a_row, 1)))
+    try:
+        first = next(batches, None)
+    except arrow("reading Parquet").ArrowNotImplementedError:
+        return []
+    return [] if first is None else [_longest(each) for column in first.columns for each in _ends(column)]
 
 
 def _may_share(column: Any) -> bool:

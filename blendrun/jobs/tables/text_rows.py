@@ -12,6 +12,10 @@ from blendrun.jobs.tables.base import BadRow, Kind, Read
 
 # Of one cell, as of one line.
 LONGEST_CELL = 64 * 1024 * 1024
+# What the cells of one row may take: their text, and as much for each of them as an object of Python has.
+_ROW_BYTES, _CELL_BYTES = 8 * LONGEST_CELL, 64
+# A row of less is not looked at.
+_SHORT = 1 << 20
 # The column of a text file.
 PROMPT = "prompt"
 _BOM = b"\xef\xbb\xbf"
@@ -95,8 +99,11 @@ def _cells(path: Path, kind: Kind) -> Iterator[list[str] | BadRow]:
     # Of the whole process; what is longer than a line may be is a quote that nobody has closed.
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(_Lines(file), delimiter=_delimiter(path, kind), strict=True)
+        mark = _delimiter(path, kind)
+        lines = _Lines(file, mark)
+        reader = csv.reader(lines, delimiter=mark, strict=True)
         while True:
+            lines.begin_row()
             try:
                 row = next(reader)
             except StopIteration:
@@ -109,10 +116,17 @@ def _cells(path: Path, kind: Kind) -> Iterator[list[str] | BadRow]:
 
 
 class _Lines:
-    """The lines of a file of which none is held that is too long: in its place comes a csv.Error, and then the next."""
+    """The lines of a file of which none is held that is too long: in its place comes a csv.Error, and then the next.
 
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
+    The same where a row has too many cells: it may go over any number of lines, as long as a quote is open in each.
+    """
+
+    def __init__(self, file: TextIO, mark: str) -> None:
+        self._file, self._mark = file, mark
+        self._row = 0
+
+    def begin_row(self) -> None:
+        self._row = 0
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -125,6 +139,11 @@ class _Lines:
             while (rest := self._file.readline(LONGEST_CELL)) and not rest.endswith(("\n", "\r")):
                 pass
             raise csv.Error(f"the line has more than {LONGEST_CELL:,} characters")
+        self._row += len(line)
+        if self._row > _SHORT:
+            self._row += _CELL_BYTES * line.count(self._mark)
+            if self._row > _ROW_BYTES:
+                raise csv.Error("the row has too many cells to read")
         return line
 
 
