@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from blendrun import files
 from blendrun.endpoints.base import Usage
 from blendrun.errors import OutputUnavailableError
 from blendrun.store import partial
@@ -118,7 +120,7 @@ class TestPartial:
         self, tmp_path: Path, victim: Path, how: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         target, state = self.begun(tmp_path)
-        real: Callable[..., Any] = partial.replacing
+        real: Callable[..., Any] = files.replacing
 
         @contextmanager
         def replaced(path: Path, *words: Any) -> Iterator[Any]:
@@ -154,3 +156,25 @@ class TestPartial:
             PartialFile(again, state).grow(last=True)
             assert target.path.read_bytes() == (ANSWER + b"\n") * 2
         assert victim.read_bytes() == PRECIOUS
+
+    def test_what_could_not_be_written_is_not_this_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nor is it somebody's where it could: the note comes first."""
+        target, state = self.begun(tmp_path)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(partial, "replacing", fails_at_once)
+            with pytest.raises(OSError, match="Input/output error"):
+                PartialFile(target, state)
+        assert not state.partial.exists()
+        with monkeypatch.context() as patched:
+            patched.setattr(partial, "write_atomically", fails_at_once)
+            with pytest.raises(OSError, match="Input/output error"):
+                PartialFile(target, state)
+        assert not target.path.exists()
+        PartialFile(target, state).grow(last=True)
+        PartialFile(target, state).grow(last=True)
+        assert target.path.read_bytes() == ANSWER + b"\n"
+
+
+def fails_at_once(*_: Any) -> None:
+    raise OSError(errno.EIO, "Input/output error")

@@ -105,7 +105,7 @@ def test_long_ones_are_not_held_together(tmp_path: Path, kind: Kind, monkeypatch
             body = {"choices": [{"text": f"{row}{'x' * 4000}", "finish_reason": "stop"}]}
             yield orjson.dumps(answer(body)) + b"\n"
 
-    most = []
+    most: list[int] = []
 
     def counted(columns: Any, found: Iterator[bytes], count: int) -> list[list[Any]]:
         before = len(held)

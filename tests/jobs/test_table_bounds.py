@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from blendrun.errors import InputInvalidError
-from blendrun.jobs.line import LineError, parse_line
+from blendrun.errors import InputInvalidError, LineError
+from blendrun.jobs.line import parse_line
 from blendrun.jobs.tables import json_rows, parquet_rows, text_rows
 from blendrun.jobs.tables.base import BadRow, Kind
 
