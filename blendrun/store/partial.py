@@ -62,7 +62,7 @@ class PartialFile:
                 for line in self._tail.new():
                     file.write(line + b"\n")
                 made = os.fstat(file.fileno())
-        except OSError:
+        except (OSError, BlendrunError):
             if not (noted or (made and path.exists() and os.path.samestat(made, path.stat()))):
                 state.partial.unlink(missing_ok=True)
             raise

@@ -14,6 +14,8 @@ import pytest
 from blendrun import files
 from blendrun.endpoints.base import Usage
 from blendrun.errors import OutputUnavailableError
+from blendrun.events import ignore
+from blendrun.runner.partial import PartialAnswers
 from blendrun.store import partial
 from blendrun.store.folder import StateFolder
 from blendrun.store.guard import Target
@@ -174,6 +176,14 @@ class TestPartial:
         PartialFile(target, state).grow(last=True)
         PartialFile(target, state).grow(last=True)
         assert target.path.read_bytes() == ANSWER + b"\n"
+
+    def test_a_journal_that_cannot_be_read_is_the_state_folders_fault(self, tmp_path: Path) -> None:
+        target, state = self.begun(tmp_path)
+        state.journal.unlink()
+        state.journal.mkdir()
+        with pytest.raises(OutputUnavailableError, match="the same command resumes"):
+            PartialAnswers(target, state, ignore).begin()
+        assert not target.path.exists() and not state.partial.exists()
 
 
 def fails_at_once(*_: Any) -> None:
