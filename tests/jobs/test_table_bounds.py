@@ -61,6 +61,23 @@ class TestValuesThatRowsShare:
         assert max(size for _, size in found) <= MOST
         assert sum(rows for rows, _ in found) == 512
 
+    @pytest.mark.parametrize("before", [[], [None] * 100], ids=["at once", "behind nulls"])
+    @pytest.mark.parametrize("values", [[TEXT], [{"a": TEXT}], [("key", TEXT)]], ids=["texts", "structs", "maps"])
+    def test_a_row_of_many_is_refused_before_it_is_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, values: list[Any], before: list[None]
+    ) -> None:
+        monkeypatch.setattr(parquet_rows, "_MOST_BYTES", MIB)
+        path = tmp_path / "t.parquet"
+        kind = pa.map_(pa.string(), pa.string()) if isinstance(values[0], tuple) else None
+        pq.write_table(pa.table({"prompt": pa.array([*before, values, values * 128, values], kind)}), path)
+        with pytest.raises(InputInvalidError, match="a row of it has up to 33,5"):
+            list(parquet_rows.batches(path, "t.parquet"))
+        # As many in several rows are read.
+        pq.write_table(pa.table({"prompt": pa.array([*before, *[values * 4] * 32], kind)}), path)
+        found = sizes(path)
+        assert sum(rows for rows, _ in found) == len(before) + 32
+        assert max(size for _, size in found) <= 2 * MIB
+
     def test_a_row_longer_than_a_line_costs_itself(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(parquet_rows, "LONGEST_CELL", 1000)
         monkeypatch.setattr(parquet_rows, "_MOST_BYTES", 500)
@@ -85,6 +102,23 @@ class TestHonestParquet:
         pq.write_table(table, path, use_dictionary=["same"], column_encoding={"prompt": encoding})
         rows = list(parquet_rows.rows(path, "t"))
         assert [row["prompt"] for row in rows] == texts  # type: ignore[index]
+
+    def test_lists_of_every_form_are_read_as_they_are(self, tmp_path: Path) -> None:
+        path = tmp_path / "t.parquet"
+        turns = [None, [], *([{"role": "user", "parts": [f"turn {row}" * 20] * (row % 4)}] * 3 for row in range(2_000))]
+        table = pa.table(
+            {
+                "messages": turns,
+                "fixed": pa.array([["a" * 99, "b"]] * len(turns), pa.list_(pa.string(), 2)),
+                "large": pa.array([["a" * 999, None]] * len(turns), pa.large_list(pa.large_string())),
+                "nested": pa.array([[["a"] * 3, [], None]] * len(turns)),
+                "map": pa.array([[("a", "x" * 99)], None] * (len(turns) // 2), pa.map_(pa.string(), pa.string())),
+            }
+        )
+        pq.write_table(table, path)
+        found = list(parquet_rows.batches(path, "t"))
+        assert pa.Table.from_batches(found).equals(table)
+        assert max(batch.num_rows for batch in found) >= 1000
 
     def test_long_rows_among_short_ones(self, tmp_path: Path) -> None:
         """The average of the file says nothing of a row group of the longest."""
