@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
+from blendrun.endpoints.json_size import too_many_values
 from blendrun.errors import BlendrunError, InputInvalidError, InputMissingError, UsageError
 from blendrun.jobs.kinds import is_answer_line
 from blendrun.jobs.spool import HEAD_BYTES, packing
 from blendrun.jobs.tables.columns import Columns
 from blendrun.jobs.tables.kind import find_table
 from blendrun.store.folder import StateFolder
+from blendrun.store.journal import LONGEST_RECORD
 from blendrun.store.tables.write import Lines
 
 # A table that has these was made of answers.
@@ -53,9 +56,14 @@ def _files(output: Path) -> list[Path]:
 def _holds_answers(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            return is_answer_line(file.readline())
+            return _is_answer(file.readline(LONGEST_RECORD))
     except (OSError, ValueError):
         return False
+
+
+def _is_answer(line: bytes) -> bool:
+    """Whether a run may have written it: what no run reads of a server is not read here either."""
+    return line.lstrip()[:1] == b"{" and not too_many_values(line, LONGEST_RECORD) and is_answer_line(line)
 
 
 def _why_none(path: Path) -> str:
@@ -84,7 +92,7 @@ def _refuse_twice(found: Sequence[Sequence[Path]]) -> None:
 def _lines(files: Sequence[Path]) -> Iterator[bytes]:
     for path in files:
         with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not is_answer_line(line):
+            for number, line in enumerate(iter(partial(file.readline, LONGEST_RECORD), b""), 1):
+                if not _is_answer(line):
                     raise InputInvalidError(f"{path}, line {number}, is no answer of a run")
                 yield line

@@ -47,6 +47,7 @@ def answers(
     from blendrun.store.folder import StateFolder, path_text
     from blendrun.store.guard import Target
     from blendrun.store.journal_tail import JournalTail
+    from blendrun.store.manifest import read_inputs
     from blendrun.store.tables.kind import check_lines
 
     state = StateFolder.at(run) if run.is_dir() else StateFolder(run)
@@ -61,7 +62,8 @@ def answers(
         code = _pass_on(tail, state.status, follow)
     else:
         check_lines(output, "-o", f", and when the run is done: blendrun convert {state.output} -o {output}")
-        target = Target(output, "--output", own=(state.path, state.output, state.errors), overwrite=overwrite)
+        own = (state.path, state.output, state.errors, *read_inputs(state.manifest))
+        target = Target(output, "--output", own=own, overwrite=overwrite)
         code = _write(tail, state.status, follow, target)
     if code != EXIT_OK:
         raise typer.Exit(code)
@@ -129,7 +131,7 @@ def _write(tail: JournalTail, status: Path, follow: bool, target: Target) -> int
             return _copy(tail, status, follow, file)
     target.check()
     try:
-        with target.path.open("wb") as file:
+        with target.growing() as file:
             return _copy(tail, status, follow, file)
     except OSError as error:
         raise unwritable(target.path, error, "run it again with --overwrite") from error

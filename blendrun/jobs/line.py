@@ -16,6 +16,7 @@ import orjson
 from blendrun.endpoints.apis.base import Spoken
 from blendrun.endpoints.apis.registry import ANTHROPIC, APIS, URLS
 from blendrun.endpoints.base import Endpoint
+from blendrun.endpoints.json_size import too_many_values
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
 from blendrun.endpoints.spellings import one_spelling, url_of
@@ -24,6 +25,8 @@ from blendrun.jobs.kinds import why_not_json
 from blendrun.jobs.tables.base import BAD_ROW
 
 MAX_LINE_BYTES = 64 * 1024 * 1024
+# What a line's values may take is bounded by its own longest length, or by this where that is less.
+_VALUES_BYTES = 16 * 1024 * 1024
 MAX_CUSTOM_ID_CHARACTERS = 512
 # A Job keeps `n` in 16 bits; no engine decodes this many answers to one prompt at once.
 MAX_CHOICES = 32_767
@@ -78,6 +81,8 @@ def parse_line(
     """
     if len(raw) > max_line_bytes:
         raise line_too_long(len(raw), max_line_bytes)
+    if too_many_values(raw, max(max_line_bytes, _VALUES_BYTES)):
+        raise _refuse(f"the line has {len(raw):,} bytes with too many values to read")
     try:
         line = orjson.loads(raw)
     except orjson.JSONDecodeError as error:

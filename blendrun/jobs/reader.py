@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from blendrun.errors import BlendrunError, InputMissingError, OutputUnavailableError
-from blendrun.jobs.source import Source
+from blendrun.errors import BlendrunError, InputMissingError
+from blendrun.jobs.source import Source, what_it_means
 
 PIECE_BYTES = 4 * 1024 * 1024
 # Descriptors held; sources beyond are opened for each read (a process may often have 1,024).
@@ -44,7 +44,7 @@ class SourceReader:
                 with _open(self._sources[place]) as file:
                     yield file.fileno()
         except InputMissingError as error:
-            raise _of(self._sources[place], error) from error
+            raise what_it_means(self._sources[place], error) from error
 
     def read(self, place: int, offset: int, length: int) -> bytes:
         """Up to `length` bytes of source `place`, fewer only where it ends. Raises InputMissingError."""
@@ -82,11 +82,4 @@ def _open(source: Source) -> BinaryIO:
         return source.path.open("rb", buffering=0)
     except OSError as error:
         missing = InputMissingError(f"cannot read {source.name}: {error.strerror}; was it moved?")
-        raise _of(source, missing) from error
-
-
-def _of(source: Source, error: InputMissingError) -> BlendrunError:
-    """What it means that a source cannot be read."""
-    if not source.copied:
-        return error
-    return OutputUnavailableError(f"{error} (its unpacked copy {source.path}); the same command unpacks it again")
+        raise what_it_means(source, missing) from error

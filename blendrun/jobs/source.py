@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from blendrun.errors import InputMissingError, UsageError
+from blendrun.errors import BlendrunError, InputMissingError, OutputUnavailableError, UsageError
 from blendrun.events import Listener, ignore
 from blendrun.jobs import kinds
 from blendrun.jobs.fetched import fetched
@@ -89,9 +89,19 @@ def files_of(sources: Sequence[Source]) -> list[Path]:
     return [file for source in sources for file in source.files]
 
 
+def what_it_means(source: Source, error: InputMissingError) -> BlendrunError:
+    """What it means that a source cannot be read: its copy is the state folder's."""
+    if not source.copied:
+        return error
+    return OutputUnavailableError(f"{error} (its unpacked copy {source.path}); the same command unpacks it again")
+
+
 def _as_lines(source: Source, place: int, spool_folder: Path, columns: Columns) -> Source:
     """The source, or, where it holds rows, the lines that are made of them."""
-    made = made_lines(source.path, source.name, place, spool_folder, columns)
+    try:
+        made = made_lines(source.path, source.name, place, spool_folder, columns)
+    except InputMissingError as error:
+        raise what_it_means(source, error) from error
     if made is None:
         return source
     table, path, size, text = made

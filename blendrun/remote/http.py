@@ -1,13 +1,15 @@
 """GET to a file, from where it stopped, and PUT of one, over http and https.
 
 The address is the user's own word, as an argument of curl is: any host may be meant, and proxies of the environment are
-used. Redirects are followed by hand, so that none leaves https, and none takes a PUT for a GET.
+used. Redirects are followed by hand, so that none leaves https, none takes a PUT for a GET, and none leads from a
+public address to one that is not: that is not the user's word.
 """
 
 from __future__ import annotations
 
 import logging
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from blendrun.backoff import retry_after
 from blendrun.remote.address import Address
 from blendrun.remote.part import Part, Version
+from blendrun.remote.public import is_public
 from blendrun.remote.tries import ChangedError, MissingError, PassingError, RefusedError, RemoteError
 from blendrun.text import cut, printable
 
@@ -135,11 +138,24 @@ def _followed(
             target = url.join(response.headers["Location"])
             if target.scheme not in ("http", "https") or (url.scheme == "https" and target.scheme != "https"):
                 raise RemoteError(f"is redirected to {printable(cut(target.scheme, 20))}, which is not followed")
+            if target.host != url.host and _inner(target.host) and not _inner(url.host):
+                raise RemoteError(
+                    "is redirected to an address that is not public, which is not followed; give that one"
+                )
             if (target.host, target.port, target.scheme) != (url.host, url.port, url.scheme):
                 # A password is for whom it was given to.
                 auth = None
             url = target
     raise RemoteError(f"is redirected more than {_REDIRECTS} times")
+
+
+def _inner(host: str) -> bool:
+    """Whether a host is, or may be, of a network that is not public. What is not known here a proxy may know."""
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        return not all(is_public(address.partition("%")[0]) for address in found)
+    except (OSError, UnicodeError, ValueError):
+        return False
 
 
 @contextmanager

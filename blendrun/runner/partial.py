@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blendrun.errors import unwritable
+from blendrun.errors import InputMissingError, OutputUnavailableError, unwritable
 from blendrun.events import Listener, Note
 from blendrun.store.folder import StateFolder
 from blendrun.store.guard import Target
@@ -24,6 +24,9 @@ class PartialAnswers:
                 self._file = PartialFile(self._target, self._state)
             except OSError as error:
                 raise unwritable(self._target.path, error, "the same command resumes") from error
+            except InputMissingError as error:
+                # The journal is no input of a run, as it is to those who only read it.
+                raise OutputUnavailableError(f"{error}; fix that, and the same command resumes") from error
 
     def grow(self) -> None:
         """Add what has come, once in a while."""

@@ -102,11 +102,12 @@ class Jobs:
         return None
 
     def read(self, name: str) -> Run | None:
-        """None where it cannot be read now."""
+        """None where it cannot be read now, or is another folder's."""
         try:
-            return msgspec.json.decode((self.store.run(name) / "run.json").read_bytes(), type=Run)
+            found = msgspec.json.decode((self.store.run(name) / "run.json").read_bytes(), type=Run)
         except (OSError, msgspec.DecodeError):
             return None
+        return found if found.id == name else None
 
     def settle(self, run: Run) -> None:
         """Have its batches know that they are its. A kill may have come between."""

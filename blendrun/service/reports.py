@@ -66,7 +66,10 @@ class Reports:
 
     def _folder(self, batch: BatchObject) -> Path:
         """Of the job. Raises NoReportError."""
-        folder = None if batch.run is None else self.store.run(batch.run)
+        try:
+            folder = None if batch.run is None else self.store.run(batch.run)
+        except FileNotFoundError:
+            folder = None
         if folder is None or not folder.is_dir():
             raise NoReportError("nothing has run of this batch yet, or its report is no longer kept")
         beside = [each for each in self.store.all_batches() if each.run == batch.run]

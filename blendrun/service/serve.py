@@ -88,7 +88,7 @@ def serve(asked: ServeOptions) -> None:
 def _own_key(path: Path) -> str:
     """Of a store, made once. Raises OutputUnavailableError."""
     try:
-        if path.exists() and (found := path.read_text(encoding="utf-8").strip()):
+        if path.exists() and (found := path.read_text(encoding="utf-8", errors="replace").strip()):
             return found
     except OSError as error:
         raise unwritable(path, error, "start the server again") from error

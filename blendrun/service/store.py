@@ -6,7 +6,9 @@ STORE/files/ID.json, ID.content; STORE/batches/ID.json; STORE/runs/ID/ (the stat
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -17,8 +19,15 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from blendrun.errors import OutputUnavailableError, unwritable
-from blendrun.files import PRIVATE, write_atomically
+from blendrun.files import PRIVATE, sweep_folder, write_atomically
 from blendrun.service.objects import ENDED, BatchObject, FileObject, new_id, now
+from blendrun.store.private_folder import make_private
+
+_FOLDERS = ("files", "batches", "runs")
+# And what file systems put into the topmost folder of a disk.
+_NAMES = {*_FOLDERS, "lock", "key", "lost+found"}
+# As `new_id` makes them: what is removed whole is never a path that a file on disk names.
+_RUN = re.compile(r"run-[0-9a-f]{32}")
 
 _Object = TypeVar("_Object", FileObject, BatchObject)
 
@@ -31,9 +40,10 @@ class Store:
         self.folder = folder
         self._guard = threading.RLock()
         try:
-            for name in ("files", "batches", "runs"):
-                (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
-            folder.chmod(0o700)
+            _refuse_other_folder(folder)
+            make_private(folder, "a server's store")
+            for name in _FOLDERS:
+                make_private(folder / name, "a server's store")
             self._lock = FileLock(folder / "lock")
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -53,7 +63,9 @@ class Store:
         return self.folder / "files" / f"{file.id}.content"
 
     def run(self, name: str) -> Path:
-        """The folder of a run."""
+        """The folder of a run. Raises FileNotFoundError for a name that is none: it might lead out of the store."""
+        if not _RUN.fullmatch(name):
+            raise FileNotFoundError(errno.ENOENT, "no run has such a name", name)
         return self.folder / "runs" / name
 
     def file_of(self, owner: str, name: str) -> FileObject | None:
@@ -138,14 +150,18 @@ class Store:
             self._keep("batches", batch)
 
     def remove_run(self, name: str) -> None:
-        shutil.rmtree(self.run(name), ignore_errors=True)
+        """With all that is in its folder. A name that leads anywhere else removes nothing."""
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.run(name), ignore_errors=True)
 
     def _keep(self, kind: str, found: FileObject | BatchObject) -> None:
         write_atomically(self.folder / kind / f"{found.id}.json", msgspec.json.encode(found))
         _sync(self.folder / kind)
 
     def _sweep(self) -> None:
-        """Contents of uploads that a kill ended."""
+        """What a kill has left of files that were being written, contents of uploads among them."""
+        for folder in (self.folder, *(self.folder / name for name in _FOLDERS)):
+            sweep_folder(folder)
         for path in (self.folder / "files").glob("*.content"):
             if not path.with_suffix(".json").exists():
                 path.unlink(missing_ok=True)
@@ -172,11 +188,22 @@ def _sync(folder: Path) -> None:
             os.close(handle)
 
 
+def _refuse_other_folder(folder: Path) -> None:
+    """Refuse a folder that holds something else: it would be closed to others, and tidied up. Raises OSError."""
+    try:
+        names = {path.name for path in folder.iterdir()}
+    except FileNotFoundError:
+        return
+    if any(name not in _NAMES and not name.startswith(".blendrun-") for name in names):
+        raise OSError(errno.EEXIST, "it holds other files, and a store is a folder of its own; give another --store")
+
+
 def _load(folder: Path, kind: type[_Object]) -> dict[str, _Object]:
     """Objects by id. One that cannot be read costs itself."""
     found: dict[str, _Object] = {}
     for path in sorted(folder.glob("*.json")):
         with contextlib.suppress(OSError, msgspec.DecodeError):
             each = msgspec.json.decode(path.read_bytes(), type=kind)
-            found[each.id] = each
+            if each.id == path.stem:
+                found[each.id] = each
     return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 import time
 import zlib
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
+import orjson
 
 from blendrun.database import check_version, connected, immediate
 from blendrun.endpoints.base import MOST_TOKENS, Usage
@@ -43,8 +45,8 @@ _LAST_TRIES = 5
 _KEPT_SHARE = 0.95
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-# Of the bound: a larger answer would push too much out.
-_LARGEST_SHARE = 16
+# Of the bound: a larger answer would push too much out. What is kept of it beside its body is shorter than this.
+_LARGEST_SHARE, _BESIDE_BYTES = 16, 1 << 16
 
 
 class KeptAnswer(msgspec.Struct, frozen=True, array_like=True):
@@ -93,7 +95,7 @@ class AnswerCache:
         places: dict[bytes, list[int]] = {}
         for place, key in enumerate(keys):
             places.setdefault(key, []).append(place)
-        for some in _some(list(places)):
+        for some in self._together(list(places)):
             rows: list[tuple[bytes, int, bytes]] = []
             with self._guarded(), self._reading() as connection:
                 rows = connection.execute(_select("key, checksum, answer", len(some)), some).fetchall()
@@ -102,6 +104,24 @@ class AnswerCache:
                 self._mark(tuple(key for key, _ in found), tuple({row[0] for row in rows} - {key for key, _ in found}))
             for key, kept in found:
                 yield from ((place, kept) for place in places[key])
+
+    def _together(self, keys: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+        """Keys that have an answer, as many as may be held at a time. One that is larger than `put` keeps has none."""
+        for some in _some(keys):
+            sizes: list[tuple[bytes, int]] = []
+            with self._guarded(), self._reading() as connection:
+                sizes = connection.execute(_select("key, length(answer)", len(some)), some).fetchall()
+            held, size = list[bytes](), 0
+            for key, more in sizes:
+                if more > self._most // _LARGEST_SHARE + _BESIDE_BYTES:
+                    continue
+                if held and size + more > _BATCH_BYTES:
+                    yield held
+                    held, size = [], 0
+                held.append(key)
+                size += more
+            if held:
+                yield held
 
     def put(self, key: bytes, answer: KeptAnswer) -> None:
         """Keep an answer; it is on disk some seconds later."""
@@ -151,6 +171,7 @@ class AnswerCache:
                 connection.execute(_TABLE)
                 yield connection
             return
+        self._check_owner()
         # Not for reading only: what a kill has left half is taken back by whoever opens it next.
         with connected(str(self.path)) as connection:
             connection.execute(_PATIENCE)
@@ -163,6 +184,7 @@ class AnswerCache:
         if not self._usable:
             raise OSError("it is not used any more")
         os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        self._check_owner()
         with connected(str(self.path)) as connection:
             connection.execute(_PATIENCE)
             if check_version(connection, _VERSION) == 0:
@@ -173,6 +195,14 @@ class AnswerCache:
                     connection.execute(_INDEX)
                     connection.execute(f"pragma user_version = {_VERSION}")
             yield connection
+
+    def _check_owner(self) -> None:
+        """Raises OSError for a file that was put there before the folder was closed to others."""
+        for path in (self.path, self._journal):
+            with suppress(FileNotFoundError):
+                found = path.lstat()
+                if not stat.S_ISREG(found.st_mode) or found.st_uid != self.path.parent.stat().st_uid:
+                    raise OSError(f"{path.name} there is not a file of this user's own")
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
@@ -200,8 +230,12 @@ class AnswerCache:
         self._usable = False
         self.notes.append(f"answers are not kept in {self.path}, nor taken from there: {error}")
 
+    @property
+    def _journal(self) -> Path:
+        return self.path.with_name(f"{NAME}-journal")
+
     def _begin_anew(self) -> None:
-        for path in (self.path, self.path.with_name(f"{NAME}-journal")):
+        for path in (self.path, self._journal):
             with suppress(OSError):
                 path.unlink(missing_ok=True)
         if self.path.exists():
@@ -241,7 +275,9 @@ def _sound(key: object, checksum: object, data: object) -> KeptAnswer | None:
         return None
     try:
         found = _DECODER.decode(data)
-    except msgspec.DecodeError:
+        if b"\n" in found.body or not isinstance(orjson.loads(found.body), dict):
+            return None
+    except (msgspec.DecodeError, orjson.JSONDecodeError):
         return None
     counts = msgspec.structs.astuple(found.usage)
     return found if all(0 <= count <= MOST_TOKENS for count in counts) else None

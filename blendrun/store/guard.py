@@ -87,6 +87,13 @@ class Target:
         except OSError as error:
             raise unwritable(f"{path_text(self.path)} ({self.option})", error, "run it again") from error
 
+    def growing(self) -> BinaryIO:
+        """The file, empty, for others to read while it grows. Behind `check`. Raises OSError."""
+        if not self.file:
+            return self.path.open("wb")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        return os.fdopen(os.open(written_through(self.path), flags, 0o666), "wb")
+
     def write(self, data: bytes) -> None:
         """Raises as `check` does."""
         with self.opened() as file:

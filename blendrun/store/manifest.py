@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import orjson
 
-from blendrun.errors import ManifestMismatchError, unreadable
+from blendrun.errors import BlendrunError, ManifestMismatchError, unreadable
 from blendrun.files import write_atomically
+from blendrun.remote.address import local_paths
 from blendrun.store.own_files import WrittenFile
 
 SCHEMA_VERSION = 1
@@ -64,6 +65,15 @@ def salt_of(model_identity: str, engine: str, answer_settings: dict[str, Any]) -
     """16 bytes: what decides an answer besides its request, hashed. Arguments as in `Manifest`."""
     parts = (model_identity, engine, answer_settings)
     return blake2b(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS), digest_size=16).digest()
+
+
+def read_inputs(path: Path) -> tuple[Path, ...]:
+    """Inputs of the run whose manifest it is that are files here; none where it cannot be read."""
+    try:
+        found = read(path)
+    except BlendrunError:
+        found = None
+    return () if found is None else local_paths(found.inputs)
 
 
 class _Version(msgspec.Struct):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from pathlib import Path
 
 from blendrun.errors import BlendrunError, UsageError
-from blendrun.files import file_mode, replacing, written_through
+from blendrun.files import file_mode, replacing, write_atomically, written_through
 from blendrun.store.folder import StateFolder
 from blendrun.store.guard import Target
 from blendrun.store.journal_tail import JournalTail
@@ -44,11 +45,28 @@ class PartialFile:
         if not target.file:
             raise UsageError(f"--partial {target.path} is no file; `blendrun answers --follow` prints the answers")
         path = written_through(target.path)
-        with replacing(path, file_mode(path), state.parts) as file:
-            for line in self._tail.new():
-                file.write(line + b"\n")
-        state.partial.write_bytes(_name(path))
+        made = self._begin(path, state)
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
+        if not os.path.samestat(made, os.fstat(self._file)):
+            self._close()
+            raise OSError(errno.EPERM, "somebody else replaces files in that folder")
+
+    def _begin(self, path: Path, state: StateFolder) -> os.stat_result:
+        """Write what the journal has, and note that it is this run's. Returns what tells the file. Raises as above."""
+        noted, made = _made(state, path), None
+        # First: a file that is there and in no note would be somebody's to the next run.
+        if not noted:
+            write_atomically(state.partial, _name(path))
+        try:
+            with replacing(path, file_mode(path), state.parts) as file:
+                for line in self._tail.new():
+                    file.write(line + b"\n")
+                made = os.fstat(file.fileno())
+        except (OSError, BlendrunError):
+            if not (noted or (made and path.exists() and os.path.samestat(made, path.stat()))):
+                state.partial.unlink(missing_ok=True)
+            raise
+        return made
 
     def grow(self, *, last: bool = False) -> str | None:
         """Add what has come since. last: now, and close. Returns what went wrong, once."""

@@ -15,6 +15,7 @@ broken.
 from __future__ import annotations
 
 import argparse
+import csv
 import ctypes
 import errno
 import gzip
@@ -77,9 +78,20 @@ class Row:
     ends: Counter[int] = field(default_factory=Counter)
 
 
-def run_command(folder: Path, *options: str) -> list[str]:
-    jobs, out = folder / "jobs.jsonl.gz", folder / "out" / "a.jsonl"
-    return ["run", "-q", str(jobs), "-o", str(out), *_REPLAY, *options]
+def run_command(folder: Path, *options: str, out: str = "out/a.jsonl") -> list[str]:
+    return ["run", "-q", str(folder / "jobs.jsonl.gz"), "-o", str(folder / out), *_REPLAY, *options]
+
+
+def table_command(folder: Path) -> list[str]:
+    return run_command(folder, out="out/a.csv")
+
+
+def partial_command(folder: Path) -> list[str]:
+    return run_command(folder, "--partial", str(folder / "out" / "partial.jsonl"))
+
+
+def cache_command(folder: Path) -> list[str]:
+    return run_command(folder, "--cache", str(folder / "out" / "cache"))
 
 
 def nothing(folder: Path) -> None:
@@ -107,6 +119,14 @@ def shards(folder: Path) -> None:
         whole(folder, "--shard", f"{number}/2")
 
 
+def kept(folder: Path) -> None:
+    """A cache that has some of the answers."""
+    (folder / "first").mkdir()
+    code, _, said = in_fork([*cache_command(folder), "--limit", "5", "-o", str(folder / "first" / "a.jsonl")], folder)
+    if code not in (0, 3) or not (folder / "out" / "cache" / "answers.sqlite3").exists():
+        sys.exit(f"a run with a cache ended with {code}:\n{said}")
+
+
 def merge_command(folder: Path) -> list[str]:
     return ["merge", "-q", str(folder / "out" / "a.jsonl")]
 
@@ -122,6 +142,10 @@ SCENES = {
         lambda folder: run_command(folder),
     ),
     "merge": Scene(shards, merge_command, merge_command),
+    "table": Scene(nothing, table_command, table_command),
+    "partial": Scene(nothing, partial_command, partial_command),
+    "resumed-partial": Scene(half, partial_command, partial_command),
+    "cache": Scene(kept, cache_command, cache_command),
 }
 
 
@@ -168,7 +192,7 @@ def warm(folder: Path) -> None:
     reader, writer = os.pipe()
     if os.fork() == 0:
         try:
-            for scene in ("run", "shard", "merge"):
+            for scene in ("run", "shard", "merge", "table", "cache"):
                 shutil.rmtree(folder / "warm", ignore_errors=True)
                 make_folder(folder / "warm")
                 SCENES[scene].prepare(folder / "warm")
@@ -188,13 +212,21 @@ def warm(folder: Path) -> None:
 
 def check(folder: Path) -> None:
     """Every line once."""
-    out = folder / "out" / "a.jsonl"
-    if not out.exists():
-        (out,) = (folder / "out").glob("a.1-of-1.jsonl")
-    text = out.read_text() + Path(f"{out}.errors.jsonl").read_text()
-    ids = [json.loads(line)["custom_id"] for line in text.splitlines()]
+    out, table = folder / "out" / "a.jsonl", folder / "out" / "a.csv"
+    if table.exists():
+        with table.open(newline="", encoding="utf-8") as file:
+            ids = [row["custom_id"] for row in csv.DictReader(file)]
+    else:
+        if not out.exists():
+            (out,) = (folder / "out").glob("a.1-of-1.jsonl")
+        text = out.read_text() + Path(f"{out}.errors.jsonl").read_text()
+        ids = [json.loads(line)["custom_id"] for line in text.splitlines()]
     if sorted(ids) != [str(row) for row in range(LINES)]:
         raise Broken(f"not every line once: {sorted(ids)}")
+    partial = folder / "out" / "partial.jsonl"
+    some = [json.loads(line)["custom_id"] for line in partial.read_text().splitlines()] if partial.exists() else []
+    if len(set(some)) < len(some):
+        raise Broken(f"lines twice in the partial file: {sorted(some)}")
 
 
 def try_all(scene: Scene, kind: str, error: int, *, always: bool, folder: Path, row: Row, calls: range) -> None:
@@ -235,11 +267,17 @@ def prepare(name: str, folder: Path) -> None:
 def make_folder(work: Path) -> None:
     """A job, and an empty folder for its output."""
     (work / "out").mkdir(parents=True)
-    body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 5}
-    lines = [{"custom_id": str(row), "url": "/v1/chat/completions", "body": body} for row in range(LINES)]
+    lines = [
+        {"custom_id": str(row), "url": "/v1/chat/completions", "body": body(f"question {row}")} for row in range(LINES)
+    ]
     # Packed, so that the spool is a part of it.
     (work / "jobs.jsonl.gz").write_bytes(gzip.compress("".join(json.dumps(line) + "\n" for line in lines).encode()))
     os.utime(work / "jobs.jsonl.gz", (1e9, 1e9))
+
+
+def body(text: str) -> dict[str, object]:
+    """A request whose answer a cache keeps."""
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": 5, "temperature": 0}
 
 
 def preload() -> None:

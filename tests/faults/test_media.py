@@ -19,12 +19,12 @@ from blendrun.backends.options import RunOptions
 from blendrun.backends.permissions import with_media
 from blendrun.endpoints.local_media import Content, MediaError, read_below
 from blendrun.engine.base import Result, WorkItem
-from blendrun.engine.media.addresses import is_public
 from blendrun.engine.media.engine import MediaEngine
 from blendrun.engine.media.fetch import Fetcher, MediaAccess
 from blendrun.engine.replay import ReplayEngine
 from blendrun.errors import UsageError
 from blendrun.events import ignore
+from blendrun.remote.public import is_public
 from tests.command import REPLAY, blendrun, ids, lines_of
 from tests.faults.media_server import METADATA, PICTURE, MediaServer, media_server
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import subprocess
@@ -22,6 +23,7 @@ from blendrun.errors import (
 )
 from blendrun.jobs.source import Source, open_sources
 from blendrun.jobs.spool import remove_halves, remove_others
+from blendrun.jobs.tables import made
 from tests import needs
 from tests.jobs.job_lines import line, write
 
@@ -283,3 +285,19 @@ class TestLeftovers:
         assert len(left) == 2 and source.path in left
         (again,) = open_sources([tmp_path / "new"], spool)
         assert again.path == source.path
+
+
+def test_a_copy_that_cannot_be_looked_at_for_rows_is_the_state_folders_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(made, "find_table", fails)
+    plain, packed = tmp_path / "jobs.jsonl", tmp_path / "jobs.jsonl.gz"
+    plain.write_bytes(b"{}\n")
+    packed.write_bytes(gzip.compress(b"{}\n"))
+    with pytest.raises(InputMissingError, match="was it moved"):
+        open_sources([plain], tmp_path / "spool")
+    with pytest.raises(OutputUnavailableError, match="the same command unpacks it again"):
+        open_sources([packed], tmp_path / "spool")

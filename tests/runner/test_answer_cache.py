@@ -8,9 +8,11 @@ import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from blendrun.endpoints.base import Usage
@@ -22,6 +24,7 @@ from blendrun.runner.run import execute
 from blendrun.runner.settings import CacheSettings
 from blendrun.store.answer_cache import NAME, AnswerCache, KeptAnswer
 from blendrun.store.summary import Summary
+from tests.needs import needs
 from tests.runner.runner_job import line, lines_of, no_engine, run, settings, write
 from tests.runner.test_copies import Counting
 
@@ -212,6 +215,70 @@ class TestFile:
         cache.put(key(1), answer(1, 1 << 17))
         cache.close()
         assert cache.known([key(1)]) == [False]
+
+    @pytest.mark.parametrize(
+        "body", [b"", b"no JSON", b"[1]", b"7", b'{"a":1}\n{"custom_id":"other"}', b'{"a":1} 2', b"[" * 5000]
+    )
+    def test_what_is_no_object_on_one_line_is_not_an_answer(self, tmp_path: Path, body: bytes) -> None:
+        """Whatever its checksum says: a line of the output is made around it."""
+        cache = filled(tmp_path / "cache", range(3))
+        self.plant(cache, key(1), msgspec.msgpack.encode(KeptAnswer(body, Usage(1, 0, 2), ("stop",))))
+        assert [place for place, _ in cache.take([key(number) for number in range(3)])] == [0, 2]
+        assert not cache.notes
+        assert cache.known([key(1)]) == [False]
+
+    def test_one_that_is_larger_than_any_that_is_kept_is_not_read(self, tmp_path: Path) -> None:
+        most = 1 << 21
+        cache = filled(tmp_path / "cache", range(3), most)
+        self.plant(cache, key(1), msgspec.msgpack.encode(answer(1, most)))
+        assert [place for place, _ in cache.take([key(number) for number in range(3)])] == [0, 2]
+
+    def test_the_largest_that_is_kept_is_taken(self, tmp_path: Path) -> None:
+        most = 1 << 20
+        cache = AnswerCache(tmp_path / "cache", most)
+        largest = answer(1, most // 16 - 12)
+        assert len(largest.body) == most // 16
+        cache.put(key(1), largest)
+        cache.close()
+        assert list(cache.take([key(1)])) == [(0, largest)]
+
+    def test_large_ones_are_not_held_together(self, tmp_path: Path) -> None:
+        cache = AnswerCache(tmp_path / "cache", 1 << 30)
+        for number in range(12):
+            cache.put(key(number), answer(number, 3 << 20))
+        cache.close()
+        groups = [len(some) for some in cache._together([key(number) for number in range(14)])]
+        assert groups == [2] * 6
+        assert [place for place, _ in cache.take([key(number) for number in range(14)])] == list(range(12))
+
+    @pytest.mark.parametrize("name", [NAME, f"{NAME}-journal"])
+    @pytest.mark.parametrize("what", ["link", "owner"])
+    def test_a_file_that_somebody_put_there_first_is_not_used(self, tmp_path: Path, name: str, what: str) -> None:
+        if what == "owner" and os.geteuid() != 0:
+            pytest.skip(needs("root, to make a file of another user", "run as root"))
+        cache = filled(tmp_path / "cache", range(3))
+        planted, victim = tmp_path / "cache" / name, tmp_path / "victim"
+        victim.write_bytes(cache.path.read_bytes())
+        before = victim.read_bytes()
+        planted.unlink(missing_ok=True)
+        if what == "link":
+            planted.symlink_to(victim)
+        else:
+            planted.write_bytes(before)
+            os.chown(planted, 12345, 12345)
+        again = AnswerCache(tmp_path / "cache", SIZE)
+        assert again.known([key(1)]) == [False]
+        assert len(again.notes) == 1 and "is not a file of this user's own" in again.notes[0]
+        again.put(key(7), answer(7))
+        again.close()
+        assert victim.read_bytes() == before
+
+    @staticmethod
+    def plant(cache: AnswerCache, key: bytes, data: bytes) -> None:
+        with sqlite3.connect(cache.path) as other:
+            changed = (zlib.crc32(key + data), data, key)
+            other.execute("update answers set checksum = ?, answer = ? where key = ?", changed)
+        other.close()
 
     def test_a_file_that_another_process_holds_is_waited_for(self, tmp_path: Path) -> None:
         cache = filled(tmp_path / "cache", range(3))

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 
 from blendrun.endpoints.base import Endpoint, Usage
+from blendrun.endpoints.json_size import too_many_values
 from blendrun.engine.base import Result
 from blendrun.engine.failure import failure
 from blendrun.errors import ErrorCode
@@ -22,9 +23,6 @@ _ONE_LINE = bytes.maketrans(b"\n\r\t", b"   ")
 _LINE_ENDS = {"\x85": b"\\u0085", "\u2028": b"\\u2028", "\u2029": b"\\u2029"}
 # Levels of an answer's JSON: with those of its line below what JSON readers take.
 _DEEPEST, _READERS_DEEPEST = 254, 1024
-# What JSON of a byte takes in memory at most, for each kind of value; a reader of all of an answer would need it.
-_OBJECT_BYTES, _ARRAY_BYTES, _VALUE_BYTES = 232, 64, 40
-_MOST_TIMES = 8
 _LONGEST_REASON = 40
 
 
@@ -66,8 +64,7 @@ def one_line(content: bytes) -> bytes:
 
 def _read(content: bytes, most: int) -> Any:
     """Raises NoAnswerError for what is no JSON, or none that everybody can read."""
-    size = len(content) + _OBJECT_BYTES * content.count(b"{") + _ARRAY_BYTES * content.count(b"[")
-    if size + _VALUE_BYTES * content.count(b",") > _MOST_TIMES * most:
+    if too_many_values(content, most):
         raise NoAnswerError(
             f"an answer of {len(content):,} bytes with too many values to read", again=False, blamed=False
         )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from blendrun.endpoints.local_media import LARGEST_BYTES, Content, MediaError, check_size
-from blendrun.engine.media.addresses import is_public
+from blendrun.remote.public import is_public
 from blendrun.text import cut, printable
 
 if TYPE_CHECKING:

@@ -10,11 +10,14 @@ from typing import Any
 
 import orjson
 
+from blendrun.endpoints.json_size import too_many_values
 from blendrun.errors import InputInvalidError
 from blendrun.jobs.tables.base import BadRow, Read
 from blendrun.jobs.tables.text_rows import LONGEST_CELL, PROMPT, whole_lines
 
 _PIECE_BYTES = 1 << 20
+# Of an element so long, pieces are a quarter of what is held: little of what is behind it is held with it, and counted.
+_LONG = 8 << 20
 _BOM = b"\xef\xbb\xbf"
 _SPACE = " \t\r\n"
 
@@ -24,6 +27,9 @@ def line_rows(path: Path) -> Iterator[Read]:
     for line in whole_lines(path):
         if isinstance(line, BadRow):
             yield line
+            continue
+        if too_many_values(line, LONGEST_CELL):
+            yield BadRow(f"the line has {len(line):,} bytes with too many values to read")
             continue
         try:
             row = orjson.loads(line)
@@ -100,6 +106,9 @@ class _Text:
             except (ValueError, RecursionError) as error:
                 if len(self._held) - self._place > LONGEST_CELL or not self._more():
                     raise InputInvalidError(f"{where} is not JSON ({error})") from error
+                # Once for each piece: of what is held, whichever elements it is of, none can have more.
+                if too_many_values(self._held.encode(errors="replace"), LONGEST_CELL):
+                    raise InputInvalidError(f"{where} has too many values to read") from error
                 continue
             # A number at the end of a piece may go on.
             if end == len(self._held) and self._more():
@@ -112,7 +121,8 @@ class _Text:
         if self._ended:
             return False
         # Where a value is longer than a piece, pieces grow with it: else it would be tried too often.
-        data = self._file.read(max(_PIECE_BYTES, len(self._held) - self._place))
+        held = len(self._held) - self._place
+        data = self._file.read(max(_PIECE_BYTES, held if held < _LONG else held // 4))
         self._ended = not data
         self._held = self._held[self._place :] + self._decoder.decode(data, final=self._ended)
         self._place = 0

@@ -39,7 +39,7 @@ def made_lines(
             mark = f"{_VERSION} {place} {table.kind} {columns.digest}"
             return table, *spool_made(file, path, mark, maker.lines, maker.said, folder)
     except OSError as error:
-        raise InputMissingError(f"cannot read {name}: {error.strerror}; check the path") from error
+        raise InputMissingError(f"cannot read {name}: {error.strerror}; was it moved?") from error
 
 
 def stamp(status: os.stat_result) -> tuple[int, ...]:

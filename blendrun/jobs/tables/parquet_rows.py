@@ -9,10 +9,14 @@ from typing import Any
 from blendrun.errors import InputInvalidError, InputMissingError
 from blendrun.jobs.tables.arrow import arrow, parquet
 from blendrun.jobs.tables.base import BadRow, Row
+from blendrun.jobs.tables.row_sizes import row_groups, shared_columns
+from blendrun.jobs.tables.text_rows import LONGEST_CELL, first_twice
 
 MAGIC = b"PAR1"
 # Of a batch: rows at most, and bytes, unpacked, as the file's own figures tell.
 _MOST_ROWS, _BATCH_BYTES = 4096, 4 << 20
+# The same where values are shared, if each row had the longest of them: a batch of honest rows has far less.
+_MOST_BYTES = 32 << 20
 # Of a column, read at once: a row group of pictures may be gigabytes.
 _BUFFER_BYTES = 1 << 20
 
@@ -23,8 +27,7 @@ def names_of(path: Path, name: str) -> tuple[str, ...]:
         names: list[str] = schema_of(path, name).names
     except UnicodeDecodeError as error:
         raise InputInvalidError(f"{name} has a column whose name is not UTF-8") from error
-    twice = next((each for place, each in enumerate(names) if each in names[:place]), None)
-    if twice is not None:
+    if (twice := first_twice(names)) is not None:
         raise InputInvalidError(f"{name} has two columns named {twice!r}; name each differently")
     return tuple(names)
 
@@ -38,11 +41,12 @@ def schema_of(path: Path, name: str) -> Any:
 def batches(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Any]:
     """Its record batches in order, each of some 8 MiB. wanted: columns; none for all. Raises as `names_of`."""
     lib = arrow(f"reading {name}")
-    with _opened(path, name) as file:
+    with _opened(path, name) as file, _opened(path, name, shared_columns(file)) as shared:
         try:
-            yield from file.iter_batches(
-                batch_size=_rows(file.metadata), columns=sorted(wanted) or None, use_threads=False
-            )
+            for groups, rows in row_groups(file, shared, wanted, _rows(file.metadata), _MOST_BYTES):
+                yield from file.iter_batches(
+                    batch_size=rows, row_groups=groups, columns=sorted(wanted) or None, use_threads=False
+                )
         except (lib.ArrowException, OSError) as error:
             raise _unsound(name, error) from error
         finally:
@@ -57,6 +61,8 @@ def rows(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Row | 
 
 def _plain(batch: Any) -> list[Row | BadRow]:
     """The rows of a batch; where any holds what Python cannot (text that is no UTF-8, say) it costs itself alone."""
+    if batch.num_rows == 1 and batch.nbytes > LONGEST_CELL:
+        return [BadRow(f"it has {batch.nbytes:,} bytes, and {LONGEST_CELL:,} is the most")]
     try:
         found: list[Row | BadRow] = batch.to_pylist()
     except ValueError as error:
@@ -66,10 +72,13 @@ def _plain(batch: Any) -> list[Row | BadRow]:
     return found
 
 
-def _opened(path: Path, name: str) -> Any:
+def _opened(path: Path, name: str, shared: Collection[str] = ()) -> Any:
+    """shared: columns to read as dictionaries."""
     lib = arrow(f"reading {name}, a Parquet file,")
     try:
-        return parquet(f"reading {name}").ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER_BYTES)
+        return parquet(f"reading {name}").ParquetFile(
+            path, pre_buffer=False, buffer_size=_BUFFER_BYTES, read_dictionary=list(shared)
+        )
     except (lib.ArrowException, OSError) as error:
         raise _unsound(name, error) from error
 

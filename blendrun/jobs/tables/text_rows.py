@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 from blendrun.errors import InputInvalidError
 from blendrun.jobs.tables.base import BadRow, Kind, Read
 
 # Of one cell, as of one line.
 LONGEST_CELL = 64 * 1024 * 1024
+# What the cells of one row may take: their text, and as much for each of them as an object of Python has.
+_ROW_BYTES, _CELL_BYTES = 8 * LONGEST_CELL, 64
+# A row of less is not looked at.
+_SHORT = 1 << 20
 # The column of a text file.
 PROMPT = "prompt"
 _BOM = b"\xef\xbb\xbf"
@@ -25,10 +30,19 @@ def csv_names(path: Path, name: str, kind: Kind) -> tuple[str, ...]:
         raise InputInvalidError(f"the header of {name} cannot be read: {header.why}")
     if any(not is_utf8(cell) for cell in header):
         raise InputInvalidError(f"the header of {name} is not UTF-8; save the file as UTF-8")
-    twice = next((cell for place, cell in enumerate(header) if cell in header[:place]), None)
-    if twice is not None:
+    if (twice := first_twice(header)) is not None:
         raise InputInvalidError(f"{name} has two columns named {twice!r}; name each differently")
     return tuple(header)
+
+
+def first_twice(names: Sequence[str]) -> str | None:
+    """The first name that stands there a second time."""
+    seen = set[str]()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None
 
 
 def csv_rows(path: Path, kind: Kind, names: tuple[str, ...]) -> Iterator[Read]:
@@ -85,8 +99,11 @@ def _cells(path: Path, kind: Kind) -> Iterator[list[str] | BadRow]:
     # Of the whole process; what is longer than a line may be is a quote that nobody has closed.
     csv.field_size_limit(max(csv.field_size_limit(), LONGEST_CELL))
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        reader = csv.reader(file, delimiter=_delimiter(path, kind), strict=True)
+        mark = _delimiter(path, kind)
+        lines = _Lines(file, mark)
+        reader = csv.reader(lines, delimiter=mark, strict=True)
         while True:
+            lines.begin_row()
             try:
                 row = next(reader)
             except StopIteration:
@@ -96,6 +113,38 @@ def _cells(path: Path, kind: Kind) -> Iterator[list[str] | BadRow]:
                 continue
             if row:
                 yield row
+
+
+class _Lines:
+    """The lines of a file of which none is held that is too long: in its place comes a csv.Error, and then the next.
+
+    The same where a row has too many cells: it may go over any number of lines, as long as a quote is open in each.
+    """
+
+    def __init__(self, file: TextIO, mark: str) -> None:
+        self._file, self._mark = file, mark
+        self._row = 0
+
+    def begin_row(self) -> None:
+        self._row = 0
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = self._file.readline(LONGEST_CELL + 1)
+        if not line:
+            raise StopIteration
+        if len(line) > LONGEST_CELL and not line.endswith(("\n", "\r")):
+            while (rest := self._file.readline(LONGEST_CELL)) and not rest.endswith(("\n", "\r")):
+                pass
+            raise csv.Error(f"the line has more than {LONGEST_CELL:,} characters")
+        self._row += len(line)
+        if self._row > _SHORT:
+            self._row += _CELL_BYTES * line.count(self._mark)
+            if self._row > _ROW_BYTES:
+                raise csv.Error("the row has too many cells to read")
+        return line
 
 
 _SAID = {"unexpected end of data": "a quote is opened and never closed"}

@@ -159,7 +159,14 @@ def _vectors(body: dict[str, Any], shape: Shape) -> Any:
 def vector(given: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
     """The numbers of an embedding, f32 (size,). Raises ValueError, TypeError."""
     if not isinstance(given, str):
-        return np.asarray(given, np.float32)
+        try:
+            with np.errstate(over="raise"):
+                numbers = np.asarray(given, np.float32)
+        except FloatingPointError as error:
+            raise ValueError("a number has more than 32 bits") from error
+        if numbers.ndim != 1:
+            raise ValueError("it is no list of numbers")
+        return numbers
     try:
         return np.frombuffer(base64.b64decode(given, validate=True), "<f4")
     except binascii.Error as error:

@@ -103,8 +103,12 @@ def _url(body: dict[str, Any]) -> str:
 
 
 def _body(answer: dict[str, Any]) -> dict[str, Any] | None:
-    found = (answer.get("response") or {}).get("body") or (answer.get("result") or {}).get("message")
+    found = _within(answer.get("response"), "body") or _within(answer.get("result"), "message")
     return found if isinstance(found, dict) else None
+
+
+def _within(value: Any, name: str) -> Any:
+    return value.get(name) if isinstance(value, dict) else None
 
 
 def _named(columns: Sequence[Column], own: Collection[str], shape: Shape) -> AnswerColumns:
@@ -147,5 +151,5 @@ def _cell(column: Column, body: dict[str, Any] | None, shape: Shape) -> Any:
         return column.read(body, shape)
     except UnlikeError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError):
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError):
         return None

@@ -34,6 +34,8 @@ from blendrun.store.tables.types import arrow_array, arrow_type, json_text, utf8
 
 # Of a row group: rows and bytes at most, whichever comes first.
 _GROUP_ROWS, _GROUP_BYTES = 1 << 15, 16 << 20
+# Of lines whose cells are held.
+_HELD_BYTES = 16 << 20
 _TYPES = {str: "string", int: "int64", float: "float64", bool: "bool_", object: "string", type(None): "string"}
 
 # The output's or errors file's line of a row of the job.
@@ -108,15 +110,30 @@ def _opened(
 
 def _write_rows(writer: _Writer, own: Iterator[Any] | None, columns: AnswerColumns, lines: Iterator[bytes]) -> None:
     if own is None:
-        while answers := [columns.row(line) for line in islice(lines, CHUNK_ROWS)]:
+        while answers := _next(columns, lines, CHUNK_ROWS):
             writer.add(None, answers)
         return
     for chunk in own:
-        answers = [columns.row(line) for line in islice(lines, len(chunk))]
-        # Of a job of fewer lines than its tables have rows, what is behind them is not read.
-        if not answers:
-            return
-        writer.add(chunk[: len(answers)], answers)
+        done = 0
+        while done < len(chunk):
+            answers = _next(columns, lines, len(chunk) - done)
+            # Of a job of fewer lines than its tables have rows, what is behind them is not read.
+            if not answers:
+                return
+            writer.add(chunk[done : done + len(answers)], answers)
+            done += len(answers)
+
+
+def _next(columns: AnswerColumns, lines: Iterator[bytes], most: int) -> list[list[Any]]:
+    """Cells of the next lines: fewer than `most` where these are long."""
+    found: list[list[Any]] = []
+    size = 0
+    for line in islice(lines, most):
+        found.append(columns.row(line))
+        size += len(line)
+        if size >= _HELD_BYTES:
+            break
+    return found
 
 
 def _own_schema(tables: Sequence[Table]) -> Any:
