@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blendrun.cli.choices import choice, names_in
+from blendrun.cli.choices import AdapterArgs, choice, declared_by, names_in
 from blendrun.cli.home import HomeCommand
 from blendrun.cli.live import live
 from blendrun.cli.tunnel import tunnel
@@ -42,6 +42,7 @@ class Asked:
     overlap: str
     orders: str
     tokenizer: Path | None
+    engine_arg: list[str] | None
 
 
 bench = typer.Typer(
@@ -95,6 +96,7 @@ def simulate(
     tokenizer: Annotated[
         Path | None, typer.Option(help="For JOBS with text: tokenizer.json or its folder, if not the model's own.")
     ] = None,
+    engine_arg: AdapterArgs = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object (docs/schemas/bench-simulate.json).")
     ] = False,
@@ -209,10 +211,11 @@ def _of_jobs(asked: Asked, listener: Listener) -> BenchReport:
     if asked.model is None:
         raise UsageError("which model? Give --model, for example --model llama-3-8b")
     choice, machines = _choice(asked), _machines(asked)
+    wanted = Wanted(asked.model, asked.tokenizer, adapters=declared_by(asked.engine_arg))
     with scratch_folder("bench") as spool:
         workload = load_workload(
             open_sources(asked.jobs, spool, listener=listener),
-            Wanted(asked.model, asked.tokenizer),
+            wanted,
             listener,
         )
     for warning in workload.warnings:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import typer
 
@@ -12,6 +12,13 @@ from blendrun.errors import UsageError
 
 # Of numbers that only say how much: what the engine holds them in, and more threads than any machine has.
 MOST, MOST_THREADS = 2**31 - 1, 65_536
+# Of commands that start no engine.
+AdapterArgs = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="lora_paths=...", help="Adapters that lines name by `model` alone, as run is told; only names count."
+    ),
+]
 _Name = TypeVar("_Name", bound=StrEnum)
 
 
@@ -25,6 +32,17 @@ def choice(names: Iterable[str], help: str) -> Any:  # as typer calls it
         return given
 
     return typer.Option(help=help, metavar=f"<{'|'.join(known)}>", callback=check, autocompletion=lambda: known)
+
+
+def declared_by(engine_args: list[str] | None) -> tuple[str, ...] | None:
+    """The adapters that `--engine-arg` declares for a command without an engine; None for none. Raises UsageError."""
+    from blendrun.endpoints.adapters import declared_adapters
+    from blendrun.engine.settings import parse_engine_args
+
+    arguments = parse_engine_args(engine_args or [])
+    if other := [name for name in arguments if name != "lora_paths"]:
+        raise UsageError(f"--engine-arg {other[0]}: here only lora_paths counts, for the names of adapters")
+    return declared_adapters(arguments.get("lora_paths")) or None
 
 
 def names_in(option: str, given: str, known: Iterable[_Name]) -> tuple[_Name, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blendrun.cli.choices import MOST, names_in
+from blendrun.cli.choices import MOST, AdapterArgs, declared_by, names_in
 from blendrun.names import LengthMode, OrderName, Overlap
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ class Asked:
     limit: int | None
     lengths: LengthMode
     tokenizer: Path | None
+    engine_arg: list[str] | None
 
 
 def tunnel(
@@ -60,6 +61,7 @@ def tunnel(
     tokenizer: Annotated[
         Path | None, typer.Option(help="For JOBS with text: tokenizer.json or its folder, if not the model's own.")
     ] = None,
+    engine_arg: AdapterArgs = None,
     json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object (docs/schemas/bench-tunnel.json).")
     ] = False,
@@ -76,7 +78,7 @@ def tunnel(
     from blendrun.report.terminal.tunnel import print_tunnel
     from blendrun.runner.stop import stopping_by_exception
 
-    asked = Asked(jobs, model, hardware, orders, overlap, kv_tokens, max_running, limit, lengths, tokenizer)
+    asked = Asked(jobs, model, hardware, orders, overlap, kv_tokens, max_running, limit, lengths, tokenizer, engine_arg)
     with stopping_by_exception(), choose_view(sys.stderr, quiet=quiet) as listener:
         report = _measure(asked, listener)
     if json:
@@ -106,10 +108,11 @@ def _measure(asked: Asked, listener: Listener) -> TunnelReport:
         names_in("--overlap", asked.overlap, (Overlap.EXCLUSIVE, Overlap.MIXED)),
     )
     machines = machines_of(asked.hardware, "1")
+    wanted = Wanted(asked.model, asked.tokenizer, asked.limit, adapters=declared_by(asked.engine_arg))
     limits = EngineLimits(pool_tokens=asked.kv_tokens, max_running=asked.max_running)
     with scratch_folder("bench") as scratch:
         sources = open_sources(asked.jobs, scratch, listener=listener)
-        workload = load_workload(sources, Wanted(asked.model, asked.tokenizer, asked.limit), listener)
+        workload = load_workload(sources, wanted, listener)
         for warning in workload.warnings:
             listener(Note(warning, warning=True))
         structure = make_structure(workload.prompts, workload.model, asked.lengths, listener)

@@ -75,8 +75,10 @@ class Processor:
         return tuple(texts) if valid and texts else None
 
     def _start(self) -> None:
+        package_root = str(Path(__file__).resolve().parents[2])
         environment = {
             **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, (package_root, os.environ.get("PYTHONPATH")))),
             "CUDA_VISIBLE_DEVICES": "",
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": "1",
