@@ -6,13 +6,12 @@ picture is decoded: the processor is given blank ones. A folder's own code is ne
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,23 +142,35 @@ def main(folder: str) -> None:
     # Whatever a library prints is not an answer.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
-    from transformers import AutoProcessor
-
-    processor: Any = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    _as_the_engine_has_it(processor, Path(folder))
-    mark = processor.tokenizer.convert_ids_to_tokens(processor.image_token_ids[0])
-    answers.write(orjson.dumps({"place": processor.image_token, "mark": mark}) + b"\n")
+    processor = load(Path(folder))
+    words = placeholders_of(processor)
+    answers.write(orjson.dumps({"place": words.place, "mark": words.mark}) + b"\n")
     with selectors.DefaultSelector() as ready:
         ready.register(0, selectors.EVENT_READ)
         while ready.select(_IDLE_S) and (line := sys.stdin.buffer.readline()):
             try:
-                said = {"texts": _texts(processor, orjson.loads(line))}
+                said = {"texts": texts_of(processor, orjson.loads(line))}
             except Exception as error:  # noqa: BLE001  # whatever it refuses these sizes with
                 said = {"refused": [type(error).__name__, str(error)[:300]]}
             answers.write(orjson.dumps(said) + b"\n")
 
 
-def _texts(processor: Any, sizes: list[list[int]]) -> list[str]:
+def load(folder: Path) -> Any:
+    """transformers' processor of a folder, as the engine has it. Raises what transformers raises."""
+    from transformers import AutoProcessor
+
+    processor: Any = AutoProcessor.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    _as_the_engine_has_it(processor, folder)
+    return processor
+
+
+def placeholders_of(processor: Any) -> Placeholders:
+    mark = processor.tokenizer.convert_ids_to_tokens(processor.image_token_ids[0])
+    return Placeholders(processor.image_token, mark)
+
+
+def texts_of(processor: Any, sizes: Sequence[Sequence[int]]) -> list[str]:
+    """What a processor puts in the places of pictures (width, height) of one prompt."""
     from PIL import Image
 
     blank = [Image.new("RGB", (width, height)) for width, height in sizes]
@@ -170,7 +181,7 @@ def _texts(processor: Any, sizes: list[list[int]]) -> list[str]:
 
 def _as_the_engine_has_it(processor: Any, folder: Path) -> None:
     """SGLang (0.5.23, multimodal/processors/pixtral.py) takes these of the model, not of the processor's file."""
-    config = json.loads((folder / "config.json").read_bytes())
+    config = orjson.loads((folder / "config.json").read_bytes())
     vision = config.get("vision_config") or {}
     if vision.get("model_type") == "pixtral":
         processor.patch_size = vision.get("patch_size", processor.patch_size)

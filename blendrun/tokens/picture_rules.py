@@ -140,7 +140,7 @@ def _asked(folder: Path, config: dict[str, Any], backend: Tokenizer, begins: str
         runtime = version("transformers")
     except PackageNotFoundError:
         return None
-    content = b"".join((folder / name).read_bytes() for name in _FILES if (folder / name).is_file())
+    content = json.dumps([_json(folder / name) for name in _FILES], sort_keys=True).encode()
     identity = f"{runtime} {blake2b(content, digest_size=16).hexdigest()}"
     names = config.get("architectures")
     name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
