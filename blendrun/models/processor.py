@@ -24,6 +24,8 @@ Sizes = tuple[tuple[int, int], ...]
 _START_S, _ANSWER_S, _IDLE_S = 120.0, 60.0, 60.0
 # Of all pictures of a prompt; what is larger is not asked for. A blank one takes 3 bytes a pixel, and 12 once scaled.
 _MOST_PIXELS = 64 << 20
+# Some processors scale the shorter side to a length: of a line of pixels the longer one would fill any memory.
+_THINNEST = 200
 _ANSWER_BYTES = 16 << 20
 
 
@@ -60,6 +62,8 @@ class Processor:
 
     def _ask(self, sizes: Sizes) -> tuple[str, ...] | None:
         if self._failed or sum(width * height for width, height in sizes) > _MOST_PIXELS:
+            return None
+        if any(min(size) < 1 or max(size) > _THINNEST * min(size) for size in sizes):
             return None
         for _ in range(2):
             if self._process is None or self._process.poll() is not None:

@@ -92,8 +92,14 @@ class PromptTokenizer:
         if media and self.picture_rule is not None:
             seen = pictured(self.picture_rule, media, text, body, files)
             if seen is not None:
-                known = {"pictures": seen.pictures, "mark_id": seen.mark_id, "guessed": not seen.sure}
-                return RenderedPrompt(seen.text, seen.special, talk.prefix, **known)
+                return RenderedPrompt(
+                    seen.text,
+                    seen.special,
+                    talk.prefix,
+                    pictures=seen.pictures,
+                    mark_id=seen.mark_id,
+                    guessed=not seen.sure,
+                )
         return RenderedPrompt(text, prefix=talk.prefix, media=media)
 
     def _plain(self, prompt: PlainPrompt) -> RenderedPrompt:
