@@ -13,3 +13,9 @@ GOOD_BODIES: dict[str, dict[str, Any]] = {
     "/v1/classify": {"input": "Hi"},
     "/generate": {"text": "Hi"},
 }
+
+# Those of the other APIs, too, which are validated apart.
+BODIES_OF_ALL_URLS: dict[str, dict[str, Any]] = GOOD_BODIES | {
+    "/v1/responses": {"input": "Hi"},
+    "/v1/messages": {"max_tokens": 9, **GOOD_BODIES["/v1/chat/completions"]},
+}

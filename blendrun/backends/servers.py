@@ -56,7 +56,9 @@ class Servers:
         """What lines may ask for. Which adapters there are the servers say, and whether a line may have one."""
         found = rules_of(options, {}, card)
         adapters = tuple(dict.fromkeys(name for each in self.info for name in each.adapters))
-        return replace(found, adapters=adapters or None)
+        # A line that names what is served gets it.
+        base = dict.fromkeys((*(found.base or ()), *(name for each in self.info for name in each.models)))
+        return replace(found, adapters=adapters or None, base=tuple(base))
 
     @property
     def model(self) -> str:

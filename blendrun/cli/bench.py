@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blendrun.cli.choices import names_in
+from blendrun.cli.choices import declared_by, names_in
 from blendrun.cli.home import HelpfulGroup, HomeCommand
 from blendrun.cli.live import live
-from blendrun.cli.panels import Panel
+from blendrun.cli.panels import AdapterArgs, Panel
 from blendrun.cli.tunnel import tunnel
 from blendrun.names import LengthMode, OrderName, Overlap
 from blendrun.synth.kinds import COMPUTE, MEMORY, SHARE
@@ -43,6 +43,7 @@ class Asked:
     overlap: str
     orders: str
     tokenizer: Path | None
+    engine_arg: list[str] | None
 
 
 bench = typer.Typer(
@@ -110,6 +111,7 @@ def simulate(
             help="For JOBS with text: tokenizer.json or its folder, if not the model's own.", metavar="FILE"
         ),
     ] = None,
+    engine_arg: AdapterArgs = None,
     json: Annotated[
         bool, Panel.OUTPUT.option("--json", help="Print one JSON object (docs/schemas/bench-simulate.json).")
     ] = False,
@@ -228,10 +230,11 @@ def _of_jobs(asked: Asked, listener: Listener) -> BenchReport:
     if asked.model is None:
         raise UsageError("which model? Give --model, for example --model llama-3-8b")
     choice, machines = _choice(asked), _machines(asked)
+    wanted = Wanted(asked.model, asked.tokenizer, adapters=declared_by(asked.engine_arg))
     with scratch_folder("bench") as spool:
         workload = load_workload(
             open_sources(asked.jobs, spool, listener=listener),
-            Wanted(asked.model, asked.tokenizer),
+            wanted,
             listener,
         )
     for finding in workload.findings:

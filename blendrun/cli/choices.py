@@ -29,6 +29,17 @@ def choice(names: Iterable[str], help: str, panel: str | None = None) -> Any:  #
     )
 
 
+def declared_by(engine_args: list[str] | None) -> tuple[str, ...] | None:
+    """The adapters that `--engine-arg` declares for a command without an engine; None for none. Raises UsageError."""
+    from blendrun.endpoints.adapters import declared_adapters
+    from blendrun.engine.settings import parse_engine_args
+
+    arguments = parse_engine_args(engine_args or [])
+    if other := [name for name in arguments if name != "lora_paths"]:
+        raise UsageError(f"--engine-arg {other[0]}: here only lora_paths counts, for the names of adapters")
+    return declared_adapters(arguments.get("lora_paths")) or None
+
+
 def names_in(option: str, given: str, known: Iterable[_Name]) -> tuple[_Name, ...]:
     """The names in a comma-separated value, each once. Raises UsageError."""
     names = [name.strip() for name in given.split(",") if name.strip()]

@@ -125,15 +125,21 @@ def live(
 
 
 def _measure(asked: Asked, listener: Listener) -> LiveReport:
+    from blendrun.endpoints.adapters import declared_adapters
+    from blendrun.endpoints.rules import Rules
+    from blendrun.engine.settings import parse_engine_args
     from blendrun.jobs.index import index_jobs
     from blendrun.jobs.source import open_sources
     from blendrun.scratch import scratch_folder
 
     orders, overlaps = _choices(asked)
+    # Names of the base are not judged: what runs is what was given.
+    adapters = declared_adapters(parse_engine_args(asked.engine_arg).get("lora_paths"))
+    rules = Rules(adapters=adapters, base=None if adapters else ())
     with scratch_folder("bench") as scratch:
         folder = asked.keep or scratch
         sources = open_sources(asked.jobs, scratch, listener=listener)
-        with index_jobs(sources, limit=asked.limit) as job:
+        with index_jobs(sources, limit=asked.limit, rules=rules) as job:
             return _of_job(job, orders, overlaps, folder, asked, listener)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -51,3 +51,10 @@ class Panel(StrEnum):
 
 
 OTHERS = "Options"
+# Of commands that start no engine.
+AdapterArgs = Annotated[
+    list[str] | None,
+    Panel.MODEL.option(
+        metavar="lora_paths=...", help="Adapters that lines name by `model` alone, as run is told; only names count."
+    ),
+]

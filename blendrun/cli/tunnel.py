@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from blendrun.cli.choices import MOST, names_in
-from blendrun.cli.panels import Panel
+from blendrun.cli.choices import MOST, declared_by, names_in
+from blendrun.cli.panels import AdapterArgs, Panel
 from blendrun.names import LengthMode, OrderName, Overlap
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Asked:
     limit: int | None
     lengths: LengthMode
     tokenizer: Path | None
+    engine_arg: list[str] | None
 
 
 def tunnel(
@@ -73,6 +74,7 @@ def tunnel(
             help="For JOBS with text: tokenizer.json or its folder, if not the model's own.", metavar="FILE"
         ),
     ] = None,
+    engine_arg: AdapterArgs = None,
     json: Annotated[
         bool, Panel.OUTPUT.option("--json", help="Print one JSON object (docs/schemas/bench-tunnel.json).")
     ] = False,
@@ -90,7 +92,7 @@ def tunnel(
     from blendrun.report.terminal.tunnel import print_tunnel
     from blendrun.runner.stop import stopping_by_exception
 
-    asked = Asked(jobs, model, hardware, orders, overlap, kv_tokens, max_running, limit, lengths, tokenizer)
+    asked = Asked(jobs, model, hardware, orders, overlap, kv_tokens, max_running, limit, lengths, tokenizer, engine_arg)
     with stopping_by_exception(), choose_view(sys.stderr, quiet=quiet) as listener:
         report = _measure(asked, listener)
     if json:
@@ -120,10 +122,11 @@ def _measure(asked: Asked, listener: Listener) -> TunnelReport:
         names_in("--overlap", asked.overlap, (Overlap.EXCLUSIVE, Overlap.MIXED)),
     )
     machines = machines_of(asked.hardware, "1")
+    wanted = Wanted(asked.model, asked.tokenizer, asked.limit, adapters=declared_by(asked.engine_arg))
     limits = EngineLimits(pool_tokens=asked.kv_tokens, max_running=asked.max_running)
     with scratch_folder("bench") as scratch:
         sources = open_sources(asked.jobs, scratch, listener=listener)
-        workload = load_workload(sources, Wanted(asked.model, asked.tokenizer, asked.limit), listener)
+        workload = load_workload(sources, wanted, listener)
         for finding in workload.findings:
             listener(Note(finding.message, warning=True))
         structure = make_structure(workload.prompts, workload.model, asked.lengths, listener)

@@ -53,9 +53,13 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Records:
-    """Appends to the file; a torn last line is all that a kill can leave. A full disk costs records, not answers."""
+    """Appends to the file; a torn last line is all that a kill can leave. A full disk costs records, not answers.
+
+    within: tokens of what was added that parts of a line share with each other, and that no plan counts as found.
+    """
 
     def __init__(self, path: Path, replica: int = 1) -> None:
+        self.within = 0
         self._replica = replica
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -73,6 +77,8 @@ class Records:
 
     def add(self, custom_id: str, queued: QueuedRequest, result: Result, submitted: float) -> None:
         """Note down a request that has ended."""
+        within = _within(queued, result.usage)
+        self.within += within
         record = RequestRecord(
             run=self._run,
             custom_id=custom_id,
@@ -81,7 +87,7 @@ class Records:
             side=queued.side,
             subtree=queued.subtree,
             planned_output=queued.output,
-            planned_hit=queued.hit + _within(queued, result.usage),
+            planned_hit=queued.hit + within,
             prompt=result.usage.prompt,
             cached=result.usage.cached,
             output=result.usage.output,

@@ -27,7 +27,7 @@ from blendrun.tokens.tokenizer import PromptTokenizer, RenderedPrompt
 from blendrun.tokens.traits import traits
 
 # Part of every store's key: raise it whenever rendering, columns or layout change.
-_FORMAT = 5
+_FORMAT = 6
 # Characters of rendered text, or rows, in one batch of the tokenizer. Encodings take about 100 bytes a token while
 # they live, and there are two batches at once: 120 MB in all.
 _BATCH_CHARACTERS = 2 << 20
@@ -58,7 +58,7 @@ class TokenizedJob:
     schema: u64 (M,), hash of the form an answer must have (JSON schema, regex, grammar), 0 for none; engines compile
         each distinct one.
     logprobs: bool (M,), where the answer is to come with log probabilities.
-    estimated: bool (M,), where media are counted by `MEDIA_TOKENS`.
+    estimated: bool (M,), where the tokens of media may be others.
     longest: i32 (M,), tokens of the longest part of a line, which the context must hold; of most lines all of it.
     over_context: i64, rows whose prompt leaves no room for an answer.
     empty: i64, rows whose prompt has no token.
@@ -167,7 +167,7 @@ class _Builder:
             except Exception as error:  # noqa: BLE001  # one odd request must not cost the job its plan
                 self._fail(row, f"{type(error).__name__}: {str(error)[:300]}")
                 continue
-            batch.rows += _ROW.pack(row, *own, bool(prompt.media))
+            batch.rows += _ROW.pack(row, *own, prompt.estimated)
             batch.prompts.append(prompt)
             batch.characters += sum(len(part.text) for part in prompt.parts or (prompt,))
             if batch.full:

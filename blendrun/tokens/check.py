@@ -52,4 +52,4 @@ def refused_prompts(
 
 def _estimated(job: Job, tokenizer: PromptTokenizer, row: int) -> bool:
     request = job.request(row)
-    return bool(tokenizer.render(request.endpoint, request.body, job.reading.rules.media_folder).media)
+    return tokenizer.render(request.endpoint, request.body, job.reading.rules.media_folder).estimated

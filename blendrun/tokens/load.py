@@ -15,7 +15,7 @@ from tokenizers.processors import TemplateProcessing
 
 from blendrun.errors import InputMissingError
 from blendrun.tokens.encode import Encoder
-from blendrun.tokens.pictures import picture_rule
+from blendrun.tokens.picture_rules import picture_rule
 from blendrun.tokens.template import ChatTemplate, is_reranker, reads_tools
 from blendrun.tokens.tokenizer import PromptTokenizer
 
@@ -64,7 +64,7 @@ def load_tokenizer(
     _restore_bos(backend, config, tokens)
     source = _template_source(folder, config, chat_template)
     template, problem = _compile(source, folder)
-    rule = picture_rule(folder, backend)
+    rule = picture_rule(folder, backend, tokens.get("bos_token", ""))
     defaults = dict(template_defaults or {})
     identity = _digest(content, tokenizers.__version__, config, tokens, source, defaults, *([rule] if rule else []))
     encoder = Encoder(backend, _tokens_of_template(backend, source or "", tokens))

@@ -13,7 +13,7 @@ import numpy as np
 from blendrun.endpoints.base import Endpoint, Pair, PlainPrompt
 from blendrun.tokens.chat import Media, conversation
 from blendrun.tokens.encode import Encoder, Ids, Text
-from blendrun.tokens.pictures import Picture, PictureRule
+from blendrun.tokens.pictures import Picture, PictureRule, pictured
 from blendrun.tokens.template import ChatTemplate, RenderError
 
 # Tokens counted for a part that is not text. The true number depends on the model's processor and the picture's size.
@@ -31,7 +31,8 @@ class RenderedPrompt:
     pair: a text that is read with `text`, and that the post-processor puts behind it.
     prefix: encoded on its own and put behind `text`, as SGLang does with an answer to be continued.
     parts: prompts of one line that are read each by itself; nothing else is set then.
-    pictures: what stands in the place of each picture's token in the text, where that is known of all media.
+    pictures: what stands in the places of tokens `mark_id` in the text, where that is known of all media.
+    guessed: whether the runtime may count those pictures otherwise than their processor does.
     media: what the text refers to, in order, otherwise. Their tokens are an estimate, and stand before the text:
         pictures mostly come first in a prompt, and a shared picture should count as shared.
     """
@@ -42,8 +43,15 @@ class RenderedPrompt:
     ids: Ids | None = None
     media: tuple[Media, ...] = ()
     pictures: tuple[Picture, ...] = ()
+    mark_id: int = 0
+    guessed: bool = False
     parts: tuple[RenderedPrompt, ...] = ()
     pair: str = ""
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the tokens of its media may be others."""
+        return self.guessed or bool(self.media)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,9 +90,16 @@ class PromptTokenizer:
         text = template.render(talk.messages, talk.tools, {**self.special_tokens, **talk.variables})
         media = tuple(talk.media)
         if media and self.picture_rule is not None:
-            pictures = self.picture_rule.pictures(media, text, body, files)
-            if pictures is not None:
-                return RenderedPrompt(text, prefix=talk.prefix, pictures=pictures)
+            seen = pictured(self.picture_rule, media, text, body, files)
+            if seen is not None:
+                return RenderedPrompt(
+                    seen.text,
+                    seen.special,
+                    talk.prefix,
+                    pictures=seen.pictures,
+                    mark_id=seen.mark_id,
+                    guessed=not seen.sure,
+                )
         return RenderedPrompt(text, prefix=talk.prefix, media=media)
 
     def _plain(self, prompt: PlainPrompt) -> RenderedPrompt:
@@ -130,8 +145,8 @@ class PromptTokenizer:
 
     def _assemble(self, prompt: RenderedPrompt, encoded: Mapping[Text, Ids], prefix: Ids | None) -> Ids:
         ids = encoded[_text(prompt)] if prompt.ids is None else prompt.ids
-        if prompt.pictures and self.picture_rule is not None:
-            ids = _with_pictures(ids, prompt.pictures, self.picture_rule.pad_id)
+        if prompt.pictures:
+            ids = _with_pictures(ids, prompt.pictures, prompt.mark_id)
         if not prompt.media and prefix is None:
             return ids
         pieces = [np.full(MEDIA_TOKENS[part.kind], _MEDIA_ID, np.int32) for part in prompt.media]
@@ -156,14 +171,16 @@ def _behind(before: Ids, ids: Ids) -> Ids:
     return ids[differ[0] if len(differ) else most :]
 
 
-def _with_pictures(ids: Ids, pictures: Sequence[Picture], pad: int) -> Ids:
-    """Each token `pad` replaced by the tokens of its picture; pictures in front where they have no places."""
-    (places,) = np.nonzero(ids == pad)
-    if len(places) != len(pictures):
-        return np.concatenate([*(np.full(one.tokens, one.stand_in, np.int32) for one in pictures), ids])
+def _with_pictures(ids: Ids, pictures: Sequence[Picture], mark: int) -> Ids:
+    """Each token `mark` replaced by a run of a picture's tokens; pictures in front where they have no places."""
+    runs = [run for picture in pictures for run in picture.runs]
+    own = [picture.stand_in for picture in pictures for _ in picture.runs]
+    (places,) = np.nonzero(ids == mark)
+    if len(places) != len(runs):
+        return np.concatenate([np.repeat(np.array(own, np.int32), runs), ids])
     counts, told = np.ones(len(ids), dtype=np.int64), ids.copy()
-    counts[places] = [picture.tokens for picture in pictures]
-    told[places] = [picture.stand_in for picture in pictures]
+    counts[places] = runs
+    told[places] = own
     return np.repeat(told, counts)
 
 

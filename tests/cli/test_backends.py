@@ -43,6 +43,8 @@ def test_adapters_of_servers_are_known_to_the_plan_and_judged_by_the_servers() -
     for found in (rules("sql"), rules()):
         found.check({"model": "anything", "lora_path": "anything"})
     assert rules("sql").adapters == ("sql",) and rules().adapters is None
+    # A line that names what the server serves names no other model.
+    assert "base" in (rules().base or ())
 
 
 def test_the_runtime_is_looked_for_before_a_model_is_fetched_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

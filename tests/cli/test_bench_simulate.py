@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from tests.command import blendrun, write_jobs
+from tests.tokens.token_jobs import word_tokenizer
 
 SCHEMAS = Path(__file__).resolve().parents[2] / "docs" / "schemas"
 ON = ("--model", "llama-3-8b", "--hardware", "a100-80g")
@@ -152,3 +153,27 @@ def test_what_makes_no_sense_is_said_in_one_sentence(
     assert message in " ".join(done.stderr.replace("│", " ").split())
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def test_lines_on_different_adapters_share_nothing(tmp_path: Path) -> None:
+    folder = word_tokenizer(tmp_path / "words")
+    job, prompt = tmp_path / "job.jsonl", " ".join(f"w{number % 50}" for number in range(400))
+    words = (*ON, job, "--tokenizer", folder, "--orders", "given", "--overlap", "mixed")
+
+    def sharing(names: list[dict[str, str]], *more: str) -> float:
+        bodies = [{"prompt": prompt, "max_tokens": 4, **name} for name in names]
+        lines = [{"custom_id": str(n), "url": "/v1/completions", "body": body} for n, body in enumerate(bodies)]
+        job.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        (cell,) = simulated(*words, *more)["cells"]
+        return float(cell["sharing"])
+
+    declared = ("--engine-arg", 'lora_paths=["sql=/a", "law=/b"]')
+    assert sharing([{}, {"lora_path": "sql"}, {"model": "base:law"}]) == 0
+    # A name alone is an adapter's where adapters are declared.
+    named = [{"model": "sql"}, {"model": "law"}, {"lora_path": "sql"}]
+    assert sharing(named, *declared) == pytest.approx(1 / 3, rel=0.01)
+
+
+def test_of_an_engine_only_adapters_are_told() -> None:
+    done = blendrun("bench", "simulate", "job.jsonl", *ON, "--engine-arg", "max_running_requests=4")
+    assert done.returncode == 2 and "only lora_paths counts" in " ".join(done.stderr.split())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.command import REPLAY, blendrun, environment, ids, line, write_jobs
-from tests.good_bodies import GOOD_BODIES
+from tests.good_bodies import BODIES_OF_ALL_URLS
 
 SHARDS = 3
 
@@ -139,10 +139,7 @@ def test_a_drained_shard_goes_on_with_its_rows(jobs: Path) -> None:
 
 def test_lines_of_every_url_in_shards(tmp_path: Path) -> None:
     """Embeddings, scores, other APIs and chats: one file, whoever answers which part of it."""
-    bodies = GOOD_BODIES | {
-        "/v1/responses": {"input": "Hi"},
-        "/v1/messages": {"max_tokens": 9, **GOOD_BODIES["/v1/chat/completions"]},
-    }
+    bodies = BODIES_OF_ALL_URLS
     jobs = tmp_path / "jobs.jsonl"
     rows = [
         json.dumps({"custom_id": f"{url} {row}", "url": url, "body": body if row % 5 else {}})

@@ -13,11 +13,12 @@ from blendrun.errors import EngineUnavailableError, InputInvalidError
 from blendrun.names import Purpose
 from tests.answering_server import answering
 from tests.command import blendrun
-from tests.good_bodies import GOOD_BODIES
+from tests.good_bodies import BODIES_OF_ALL_URLS
 from tests.runner.interrupted import Interrupted, die
 from tests.runner.runner_job import lines_of, no_engine, run, write
 
-URLS = sorted(GOOD_BODIES)
+URLS = sorted(BODIES_OF_ALL_URLS)
+READ = ["/v1/classify", "/v1/embeddings", "/v1/rerank", "/v1/score"]
 ROWS = 8
 
 
@@ -27,7 +28,7 @@ def url(request: pytest.FixtureRequest) -> str:
 
 
 def request(url: str, row: int, **fields: Any) -> bytes:
-    return json.dumps({"custom_id": f"r{row}", "url": url, "body": GOOD_BODIES[url] | fields}).encode()
+    return json.dumps({"custom_id": f"r{row}", "url": url, "body": BODIES_OF_ALL_URLS[url] | fields}).encode()
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def test_a_limit_and_then_the_rest(jobs: Path, out: Path) -> None:
     run(out, jobs, engine=no_engine)
 
 
-@pytest.mark.parametrize("url", [url for url in URLS if "completions" not in url and url != "/generate"], indirect=True)
+@pytest.mark.parametrize("url", READ, indirect=True)
 def test_nothing_is_decoded(jobs: Path, out: Path) -> None:
     summary = run(out, jobs)
     assert summary.tokens.prompt > 0 and summary.tokens.output == 0

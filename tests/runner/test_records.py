@@ -31,3 +31,5 @@ def test_items_of_a_line_find_each_other(tmp_path: Path, usage: Usage, hit: int)
     records.close()
     planned, unplanned = lines_of(tmp_path / "records.jsonl")
     assert planned["planned_hit"] == hit and unplanned["planned_hit"] == 50
+    # What a benchmark adds to what its plan promised.
+    assert records.within == hit - 50

@@ -37,15 +37,17 @@ POOL = 40_000
 
 
 def job() -> Prompts:
-    """Compute-heavy requests, such that share, and memory-heavy ones, one kind after the other."""
-    rng, units, outputs = np.random.default_rng(0), [], []
+    """Compute-heavy requests, such that share, and memory-heavy ones, one kind after the other.
+
+    Those that share begin alike, and each group of them is on an adapter of its own.
+    """
+    rng, units, outputs, roots = np.random.default_rng(0), [], [], []
     for count, prompt, shared, output in KINDS:
-        head = rng.integers(0, 40_000, 48)
+        head = rng.integers(0, 40_000, shared or 48)
         for number in range(count):
-            if shared and number % 24 == 0:
-                head = rng.integers(0, 40_000, shared)
             units.append(np.concatenate((head, rng.integers(0, 40_000, prompt - len(head)))).astype(np.int32))
             outputs.append(output)
+            roots.append(1 + number // 24 if shared else 0)
     lengths, count = np.array([len(each) for each in units]), len(units)
     return Prompts(
         row=np.arange(count),
@@ -53,7 +55,7 @@ def job() -> Prompts:
         offsets=np.concatenate(([0], np.cumsum(lengths))),
         unit_tokens=1,
         prompt_tokens=lengths.astype(np.int32),
-        root=np.zeros(count, dtype=np.uint64),
+        root=np.array(roots, dtype=np.uint64),
         cluster=np.zeros(count, dtype=np.uint64),
         bound=np.array(outputs, dtype=np.int32),
         choices=np.ones(count, dtype=np.int32),
@@ -96,6 +98,8 @@ def test_what_was_planned_comes_true_on_sglangs_scheduler(found: TunnelRounds) -
             assert each.seconds == pytest.approx(each.planned.seconds, rel=0.03), what
             assert each.steps == pytest.approx(each.planned.steps, rel=0.08), what
             assert abs(each.hit_tokens - each.planned.hit_tokens) < 0.01 * tokens, what
+            # Nothing of another adapter's.
+            assert each.retractions or each.hit_tokens <= found.plan.costed.structure.tree.shared_tokens, what
             assert max(each.retractions, each.planned.retractions) <= 2, what
 
 

@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.picture_rules import ProcessorRule, QwenRule
 from blendrun.tokens.picture_size import picture_size
-from blendrun.tokens.pictures import PictureRule
 from blendrun.tokens.tokenizer import MEDIA_TOKENS, PromptTokenizer, RenderedPrompt
 from tests.tiny_vision import data_url, picture
 from tests.tokens.token_jobs import CHAT, WORD_TEMPLATE, word_tokenizer
 
-RULE = PictureRule("w40", 44, side=28, smallest=56 * 56, largest=28 * 28 * 1280)
+RULE = QwenRule("w40", 44, side=28, smallest=56 * 56, largest=28 * 28 * 1280)
 # A word stands for a picture.
 TEMPLATE = WORD_TEMPLATE.replace(
     "{{ message.content }}",
@@ -125,7 +125,7 @@ class TestPrompts:
         assert len(tokenizer.encode([prompt])[0]) > MEDIA_TOKENS["image"]
 
     def test_sizes_are_bounded_by_the_processor_s_file(self, tokenizer: PromptTokenizer) -> None:
-        assert tokenizer.picture_rule is not None and tokenizer.picture_rule.largest == 78400
+        assert isinstance(tokenizer.picture_rule, QwenRule) and tokenizer.picture_rule.largest == 78400
         assert tokenizer.picture_rule.tokens(2800, 2800) == 100
 
     @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ class TestPrompts:
             ("config.json", {"image_token_id": None}),
         ],
     )
-    def test_of_other_processors_nothing_is_known(
+    def test_of_other_processors_the_rule_is_not_known_here(
         self, tokenizer: PromptTokenizer, tmp_path: Path, name: str, fields: dict[str, Any]
     ) -> None:
         path = tmp_path / "model" / name
         path.write_text(json.dumps(json.loads(path.read_text()) | fields))
-        assert load_tokenizer(tmp_path / "model").picture_rule is None
+        assert isinstance(load_tokenizer(tmp_path / "model").picture_rule, ProcessorRule)
