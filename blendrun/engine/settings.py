@@ -249,7 +249,7 @@ def _waiting() -> dict[str, str]:
     """How long a thread spins that waits for the others, where the user does not say.
 
     Layers are hundreds of short loops a step. Sleeping at once costs a quarter of the speed; spinning as long as OpenMP
-    does by default costs twenty times the speed where another process has one of the cores (docs/benchmarks.md).
+    does by default costs twenty times the speed where another process has one of the cores (docs/record/benchmarks.md).
     """
     given = "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ
     return {} if given else {"GOMP_SPINCOUNT": "4000"}

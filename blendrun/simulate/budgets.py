@@ -13,7 +13,7 @@ from blendrun.names import Overlap
 from blendrun.simulate.base import StepTime
 
 # Share of the rows with which a turn of prefill begins. Fewer rows cost more than small steps of prefill do, and those
-# cost next to nothing where a step by itself does (docs/benchmarks.md#the-mode-of-each-step).
+# cost next to nothing where a step by itself does (docs/record/benchmarks.md#the-mode-of-each-step).
 _DRAINED = 0.95
 # A full pool lets steps pass without prefill, and others have to make up for them.
 _HASTE = 1.25

@@ -1,4 +1,4 @@
-"""Orders on the real runtime, by `blendrun bench live`: cuts of the real workloads, as a table for docs/benchmarks.md.
+"""Orders on the real runtime, by `blendrun bench live`: cuts of the real workloads, as a table.
 
     python scripts/bench/live.py [JOB ...] [--orders given,...,auto] [--overlap exclusive] [--out live]
 

@@ -31,6 +31,7 @@ _BLOCK = re.compile(r"^ *```bash\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 _OTHERS = frozenset(
     {
         *("--init", "--shm-size", "--signal", "--schedule-policy", "--enable-cache-report", "--parallel"),
+        "--is-embedding",
         *("--input-file", "--output-file", "--lora-modules", "--output-dataset"),
     }
 )
