@@ -460,6 +460,12 @@ class TestAnyBytes:
             data[min(place, len(data) - 9)] = byte
         self.read(write(folder / "t.parquet", bytes(data)), folder)
 
+    @pytest.mark.parametrize("path", sorted((Path(__file__).parent / "damaged").iterdir()), ids=lambda path: path.stem)
+    def test_of_parquet_that_once_ended_the_process(self, path: Path, tmp_path: Path) -> None:
+        """Flipped bits in what the file says of its columns."""
+        with pytest.raises(InputInvalidError, match="is a Parquet file, and not sound"):
+            open_sources([path], tmp_path / "spool", columns=Columns())
+
     @staticmethod
     def read(path: Path, folder: Path) -> None:
         try:

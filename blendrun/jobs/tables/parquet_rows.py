@@ -41,6 +41,7 @@ def schema_of(path: Path, name: str) -> Any:
 def batches(path: Path, name: str, wanted: Collection[str] = ()) -> Iterator[Any]:
     """Its record batches in order, each of some 8 MiB. wanted: columns; none for all. Raises as `names_of`."""
     lib = arrow(f"reading {name}")
+    _read_one_of_each(path, name)
     with _opened(path, name) as file, _opened(path, name, shared_columns(file)) as shared:
         try:
             for groups, rows in row_groups(file, shared, wanted, _rows(file.metadata), _MOST_BYTES):
@@ -79,8 +80,41 @@ def _opened(path: Path, name: str, shared: Collection[str] = ()) -> Any:
         return parquet(f"reading {name}").ParquetFile(
             path, pre_buffer=False, buffer_size=_BUFFER_BYTES, read_dictionary=list(shared)
         )
+    except UnicodeDecodeError as error:
+        raise InputInvalidError(f"{name} has a column whose name is not UTF-8") from error
     except (lib.ArrowException, OSError) as error:
         raise _unsound(name, error) from error
+
+
+def _read_one_of_each(path: Path, name: str) -> None:
+    """A row of each row group. What a damaged file says of its columns is checked by this, with an error; asked for
+    it by itself, pyarrow (26) ends the process. Raises as `names_of`.
+    """
+    lib = arrow(f"reading {name}")
+    with _opened(path, name) as file:
+        paths = [file.schema.column(place).path for place in range(len(file.schema))]
+        # As dictionaries, since a row may hold one value many times over.
+        with _opened(path, name, paths) as shared:
+            try:
+                for group in range(file.metadata.num_row_groups):
+                    _read_one(shared, file, group, paths)
+            except (lib.ArrowException, OSError) as error:
+                raise _unsound(name, error) from error
+
+
+def _read_one(shared: Any, file: Any, group: int, paths: list[str]) -> None:
+    """Raises pyarrow's errors, OSError."""
+    # Both are what it says of encodings that it does not read so, and the second of much else.
+    unread = (arrow("reading Parquet").ArrowNotImplementedError, OSError)
+    try:
+        next(shared.iter_batches(batch_size=1, row_groups=[group], use_threads=False), None)
+    except unread:
+        # Each column by itself then, and as it is where it is the one.
+        for path in paths:
+            try:
+                next(shared.iter_batches(batch_size=1, row_groups=[group], columns=[path], use_threads=False), None)
+            except unread:
+                next(file.iter_batches(batch_size=1, row_groups=[group], columns=[path], use_threads=False), None)
 
 
 def _rows(metadata: Any) -> int:
