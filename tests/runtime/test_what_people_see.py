@@ -121,8 +121,8 @@ def test_the_live_view_of_a_real_run(tmp_path: Path, tiny_model: Path) -> None:
         r"requests +\d of 8 done, 0 failed, (\d cut short, )?\d in flight, \d left",
         r"time left +(about )?\d+ s",
         r"tokens/s +[\d,]+ prefill, [\d,]+ decode",
-        r"KV pool +([█░]{20} )?\d+ % of [\d,]+ tokens",
-        r"time goes to +[█░]{20} \d+ % prefill \(compute\), \d+ % decode \(memory\)",
+        r"KV pool +([█░]{20,40} )?\d+ % of [\d,]+ tokens",
+        r"time goes to +[█░]{20,40} \d+ % prefill \(compute\), \d+ % decode \(memory\)",
         r"last minute +[▁▂▃▄▅▆▇█]+ prefill",
     ):
         assert re.search(row, text), row

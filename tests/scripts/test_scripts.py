@@ -53,7 +53,7 @@ WITH_AN_ENGINE = (
     "mutants.py",
 )
 # Run by other tests (tests/cost, tests/docs, tests/faults, tests/runtime/test_live.py, tests/scripts/test_gpu.py), or
-# imported by those above.
+# imported by those above; the last makes recordings for tests/learned, from the repository's folder.
 ELSEWHERE = {
     "make_cli_reference.py",
     "make_module_list.py",
@@ -84,6 +84,7 @@ ELSEWHERE = {
     "gpu/stub/blendrun_rounds/mixed_rows.py",
     "gpu/stub/sgl_kernel/__init__.py",
     "gpu/stub/sgl_kernel/norms.py",
+    "bench/record_time_left.py",
 }
 # Tests of their own below.
 HERE = {
