@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.browser import browser as browser
 from tests.needs import left_out
 from tests.tiny_model import write_tiny_model
 

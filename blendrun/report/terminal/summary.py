@@ -112,11 +112,11 @@ def _to_look_at(summary: Summary) -> Iterator[tuple[str, str, str]]:
         yield "cut short", f"{share} ({percent:.0f} %) ended at the token limit: {which}", _WARN
     form = summary.form
     if summary.unkept:
-        kept = f"{form.kept:,} of {plural(form.promised, 'answer')} have the form asked for"
+        kept = f"{form.kept:,} of {plural(form.promised, 'answer has', 'answers have')} the form asked for"
         which = _named(summary.unkept_ids, summary.unkept)
         yield "form", f"{kept}; {summary.unkept:,} not: {which} ({summary.unkept_list})", _WARN
     elif form.promised:
-        yield "form", f"{form.kept:,} of {plural(form.promised, 'answer')} have the form asked for", ""
+        yield "form", f"{form.kept:,} of {plural(form.promised, 'answer has', 'answers have')} the form asked for", ""
 
 
 def _named(ids: tuple[str, ...], count: int) -> str:
