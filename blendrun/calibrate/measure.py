@@ -162,6 +162,11 @@ def _figures(task: Task, rates: Rates, fitted: Fit, date: str) -> StepFigures:
     )
 
 
+def off(error: float) -> str:
+    """How far off, in words. error: |predicted - measured| / measured."""
+    return f"{100 * error:.0f} %" if error < 10 else "more than ten times"
+
+
 def _notes(task: Task, rates: Rates, fitted: Fit) -> Iterator[str]:
     """What a person should know of the figures."""
     if rates.stand_in:
@@ -176,6 +181,6 @@ def _notes(task: Task, rates: Rates, fitted: Fit) -> Iterator[str]:
         )
     if fitted.mean_error > POOR_FIT:
         yield (
-            f"the step model is {100 * fitted.mean_error:.0f} % off on average: was something else running? "
+            f"the step model is {off(fitted.mean_error)} off on average: was something else running? "
             "Calibrate again on a quiet machine"
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import numpy as np
 import orjson
@@ -14,46 +14,67 @@ from blendrun.calibrate.base import Ask, Load, Observation, Probe
 from blendrun.calibrate.schedule import Policy, schedule
 from blendrun.engine.base import Engine, Result, WorkItem
 from blendrun.errors import EngineUnavailableError
-from blendrun.events import Listener, PhaseStarted, ignore
+from blendrun.events import Listener, Note, PhaseStarted, ignore
 
 _URL = "/v1/completions"
 # Texts of one repeat and of one probe must not be those of another.
 _TEXTS_APART = 10_000
+# A long answer that takes hardly more than a short one was measured beside something else: it is measured again, so
+# often at most beyond the probe's own repeats.
+_LEAST_SHARE = 0.05
+_MORE = 4
 
 
 class Sweep:
     """One engine that has started, and the texts it has been given.
 
     vocabulary: token ids of the model. Ids are drawn from its middle, away from the special tokens at its ends.
+    clock: seconds since any moment.
     """
 
-    def __init__(self, engine: Engine, vocabulary: int, policy: Policy) -> None:
-        self._engine, self._vocabulary, self._policy = engine, vocabulary, policy
+    def __init__(
+        self, engine: Engine, vocabulary: int, policy: Policy, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        self._engine, self._vocabulary, self._policy, self._clock = engine, vocabulary, policy, clock
         self._results: AsyncIterator[Result] = aiter(engine.results())
         self._texts = 0
 
     async def measure(self, probes: Sequence[Probe], listener: Listener = ignore) -> tuple[Observation, ...]:
-        """Medians over each probe's repeats. Raises EngineUnavailableError when the engine dies or refuses."""
+        """Medians over each probe's repeats, without the probes that gave no usable time, which the listener is told.
+
+        Raises EngineUnavailableError when the engine dies or refuses.
+        """
         found = []
         for place, probe in enumerate(probes, start=1):
             listener(PhaseStarted("measure", f"{place} of {len(probes)}: {probe.name}"))
-            found.append(await self._observe(probe))
+            observation = await self._observe(probe)
+            if observation is None:
+                text = f"{probe.name} is left out: longer answers took no longer than short ones, {1 + _MORE} times"
+                listener(Note(text, warning=True))
+            else:
+                found.append(observation)
         return tuple(found)
 
-    async def _observe(self, probe: Probe) -> Observation:
+    async def _observe(self, probe: Probe) -> Observation | None:
         seconds: list[float] = []
         loads: list[Load] = []
-        for _ in range(probe.repeats):
+        tries = 0
+        while len(seconds) < probe.repeats and tries < probe.repeats + _MORE:
+            tries += 1
             asks = self._fresh(probe.asks) if probe.fresh else probe.asks
             taken, loads = await self._time(asks)
             if probe.short is not None:
-                taken -= (await self._time(_cut(asks, probe.short)))[0]
+                whole, taken = taken, taken - (await self._time(_cut(asks, probe.short)))[0]
+                if taken < _LEAST_SHARE * whole:
+                    continue
             seconds.append(taken)
+        if not seconds:
+            return None
         # Both halves of a difference find the same prompts in the cache.
         minus = () if probe.short is None else tuple(dataclasses.replace(load, output=probe.short) for load in loads)
         return Observation(
             name=probe.name,
-            seconds=max(statistics.median(seconds), 1e-9),
+            seconds=statistics.median(seconds),
             steps=schedule(loads, self._policy),
             minus=schedule(minus, self._policy),
             round_trips=int(probe.short is None),
@@ -69,13 +90,13 @@ class Sweep:
         """Seconds until all are answered, and what each found in the cache."""
         items = [WorkItem(row, _URL, self._body(ask)) for row, ask in enumerate(asks)]
         cached = [0] * len(asks)
-        begun = time.perf_counter()
+        begun = self._clock()
         for item in items:
             await self._engine.submit(item)
         for _ in items:
             result = await self._next()
             cached[result.row] = result.usage.cached
-        seconds = time.perf_counter() - begun
+        seconds = self._clock() - begun
         # The engine computes at least the last token of a prompt.
         pairs = zip(asks, cached, strict=True)
         return seconds, [Load(ask.prompt, min(hit, ask.prompt - 1), ask.output) for ask, hit in pairs]

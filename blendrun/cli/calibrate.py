@@ -76,6 +76,7 @@ def calibrate(
     The result is stored as a hardware card. Starts the engine as a run does, with the same arguments, and times
     batches of known size: a few minutes, on a machine that does nothing else. Plans take the card by its name.
     """
+    from blendrun.calibrate.measure import off
     from blendrun.errors import BlendrunError
 
     asked = Asked(model, device, engine_arg or [], threads, trust_remote_code, quick, quiet, overwrite, keep)
@@ -84,7 +85,7 @@ def calibrate(
     _show(found, card, path if stored else None, as_json=as_json, quiet=quiet)
     if not stored:
         raise BlendrunError(
-            f"nothing was stored: times are {100 * found.step.fit_error:.0f} % off on average. Calibrate again with "
+            f"nothing was stored: times are {off(found.step.fit_error)} off on average. Calibrate again with "
             "nothing else running, or give --keep to store it all the same"
         )
 
@@ -121,7 +122,9 @@ def _wanted_all_the_same(found: Calibration) -> bool:
     """Asks on a terminal; no where nobody can answer."""
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
-    return typer.confirm(f"Times are {100 * found.step.fit_error:.0f} % off on average. Store them?", err=True)
+    from blendrun.calibrate.measure import off
+
+    return typer.confirm(f"Times are {off(found.step.fit_error)} off on average. Store them?", err=True)
 
 
 def _task(asked: Asked, listener: Listener) -> Task:

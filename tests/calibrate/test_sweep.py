@@ -14,17 +14,24 @@ from blendrun.calibrate.sweep import Sweep
 from blendrun.endpoints.base import Usage
 from blendrun.engine.base import EngineInfo, Result, WorkItem
 from blendrun.errors import EngineUnavailableError
-from blendrun.events import Listener
+from blendrun.events import Event, Listener, Note, ignore
 
 POLICY = Policy(chunk=4096, max_running=32)
 
 
 class RecordingEngine:
-    """Answers at once; keeps what it was asked, and a prefix cache of whole prompts."""
+    """Answers at once; keeps what it was asked, and a prefix cache of whole prompts.
+
+    Its clock goes on by a millisecond for each token that it makes. stalls: seconds that it stood still before a
+    request, by the number of the request.
+    """
 
     fetching = 0
 
-    def __init__(self, refuse: bool = False, die_after: int | None = None) -> None:
+    def __init__(
+        self, refuse: bool = False, die_after: int | None = None, stalls: dict[int, float] | None = None
+    ) -> None:
+        self.now, self._stalls = 0.0, stalls or {}
         self.bodies: list[dict[str, object]] = []
         self._results: asyncio.Queue[Result] = asyncio.Queue()
         self._seen: set[tuple[int, ...]] = set()
@@ -35,6 +42,7 @@ class RecordingEngine:
 
     async def submit(self, item: WorkItem) -> None:
         body = json.loads(item.body)
+        self.now += self._stalls.get(len(self.bodies), 0.0) + body["max_tokens"] / 1e3
         self.bodies.append(body)
         prompt = tuple(body["prompt"])
         cached = len(prompt) if any(known[: len(prompt)] == prompt for known in self._seen) else 0
@@ -54,9 +62,9 @@ class RecordingEngine:
         pass
 
 
-def measure(engine: RecordingEngine, *probes: Probe) -> tuple[Observation, ...]:
+def measure(engine: RecordingEngine, *probes: Probe, listener: Listener = ignore) -> tuple[Observation, ...]:
     async def run() -> tuple[Observation, ...]:
-        return await Sweep(engine, 49_152, POLICY).measure(probes)
+        return await Sweep(engine, 49_152, POLICY, clock=lambda: engine.now).measure(probes, listener)
 
     return asyncio.run(run())
 
@@ -101,6 +109,25 @@ def test_a_difference_keeps_decode_steps_of_the_whole_batch() -> None:
     assert len(extra) == 10
     assert all(step.rows == 4 and step.prefill == 0 for step in extra)
     assert sum(step.prefill for step in found.steps) == 4, "all but the last token of each prompt was cached"
+
+
+def test_a_difference_that_a_stall_ate_is_measured_again() -> None:
+    # The short answer, which is asked for second, waited longer than the whole long one took.
+    engine = RecordingEngine(stalls={1: 5.0})
+    (found,) = measure(engine, Probe("decode", (Ask(0, 40, 12),), short=2, fresh=False))
+    assert found.seconds == pytest.approx(0.010)
+    assert [body["max_tokens"] for body in engine.bodies] == [12, 2, 12, 2]
+
+
+def test_a_probe_that_never_gives_a_usable_difference_is_left_out_and_named() -> None:
+    engine = RecordingEngine(stalls=dict.fromkeys(range(1, 40, 2), 5.0))
+    told: list[Event] = []
+    decode = Probe("decode 1 x 40", (Ask(0, 40, 12),), short=2, fresh=False)
+    found = measure(engine, decode, Probe("prefill", (Ask(1, 40, 1),)), listener=told.append)
+    assert [observation.name for observation in found] == ["prefill"]
+    assert [event.text for event in told if isinstance(event, Note)] == [
+        "decode 1 x 40 is left out: longer answers took no longer than short ones, 5 times"
+    ]
 
 
 def test_a_refusal_and_an_early_end_are_said() -> None:
