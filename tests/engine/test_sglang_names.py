@@ -88,6 +88,7 @@ def test_what_older_versions_call_otherwise(monkeypatch: pytest.MonkeyPatch) -> 
     assert (adder.rem_total_token_offset, budget.remaining_current) == (25, 100)
 
 
+@pytest.mark.runtime
 @pytest.mark.parametrize(("version", "steps"), [("0.5.21", 1), ("0.5.22", 0)])
 def test_rows_of_older_versions_end_a_step_late(monkeypatch: pytest.MonkeyPatch, version: str, steps: int) -> None:
     pretend(monkeypatch, version)
