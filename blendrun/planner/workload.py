@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import FOR_PLANNING
 from blendrun.endpoints.words import prompt_text
 from blendrun.errors import EXIT_OK, BlendrunError, InputInvalidError, InputMissingError
@@ -74,6 +75,8 @@ class Described(Protocol):
     @property
     def cached(self) -> int | None: ...
     @property
+    def only_read(self) -> int: ...
+    @property
     def findings(self) -> tuple[Finding, ...]: ...
 
 
@@ -87,6 +90,7 @@ class Workload:
     left_out: accepted lines that have no prompt to plan (over the context, empty, not to be rendered).
     copies: accepted lines that ask the same as an earlier one. cached: requests whose answers are kept from earlier
     runs, and are not planned; None where nobody looked.
+    only_read: prompts that are read, and nothing is decoded behind them.
     findings: what will go wrong, the worst first. any_logprobs: whether a request asks for log probabilities.
     first_prompt: as the model will see it; None for a trace.
     words: the text of a prompt number, as its request gives it; empty for a trace.
@@ -103,6 +107,7 @@ class Workload:
     first_prompt: str | None
     copies: int = 0
     cached: int | None = None
+    only_read: int = 0
     any_logprobs: bool = False
     words: Callable[[int], str] = lambda _: ""
 
@@ -141,6 +146,10 @@ class DescribedJob:
     @property
     def copies(self) -> int:
         return int((self.job.copy_of >= 0).sum())
+
+    @property
+    def only_read(self) -> int:
+        return _only_read(self.job, self.rows)
 
     @property
     def name(self) -> Callable[[int], str]:
@@ -288,9 +297,17 @@ def _from_job(job: Job, wanted: Wanted, kept: FindKept | None, listener: Listene
         first_prompt=_first_prompt(job, int(numbers[0]), model.tokenizer),
         copies=int((job.copy_of >= 0).sum()),
         cached=cached,
+        only_read=_only_read(job, numbers),
         any_logprobs=bool(tokenized.logprobs.any()),
         words=_words(job, numbers),
     )
+
+
+def _only_read(job: Job, rows: NDArray[np.int64]) -> int:
+    """How many of the rows decode nothing. rows: i64 (M,), accepted ones."""
+    paths = [endpoint.serving for endpoint in ENDPOINTS.values()]
+    reads = np.array([path is not None and not path.decodes for path in paths])
+    return int(reads[job.endpoint[rows]].sum())
 
 
 def _words(job: Job, rows: NDArray[np.int64]) -> Callable[[int], str]:

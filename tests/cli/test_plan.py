@@ -61,6 +61,19 @@ def planned(*words: str | Path) -> dict[str, Any]:
     return report
 
 
+def test_what_is_only_read_writes_no_token(tmp_path: Path) -> None:
+    chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 7, "ignore_eos": True}
+    bodies = {
+        "/v1/chat/completions": chat,
+        "/v1/score": {"query": "Is it so?", "items": [" yes", " no"], "label_token_ids": [1, 2]},
+        "/v1/embeddings": {"input": "A text."},
+    }
+    lines = [{"custom_id": url, "url": url, "body": body} for url, body in bodies.items()]
+    path = tmp_path / "jobs.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert planned(path, *SMALL)["output_tokens"] == 7
+
+
 def test_a_trace_is_planned_without_any_file_of_the_model(tmp_path: Path) -> None:
     report = planned(write_trace(tmp_path / "trace.jsonl"), *LLAMA)
     assert (report["kind"], report["requests"], report["prompt_tokens"]) == ("trace", 12, 7200)
