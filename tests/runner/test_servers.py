@@ -315,8 +315,11 @@ class TestSeveral:
         first, up = Seen(), threading.Event()
         address = ["", ""]
 
+        def never_the_third(text: str, before: int) -> Fault | None:
+            return Stall() if len(first.asked) > 2 else None
+
         def world() -> None:
-            with faulty_server(work=0.1) as (address[0], seen):
+            with faulty_server(never_the_third, work=0.1) as (address[0], seen):
                 first.asked = seen.asked
                 up.set()
                 while len(seen.asked) < 4:
