@@ -31,7 +31,9 @@ demo: $(VENV)/.runtime
 # what is left (tests/conftest.py).
 PYTEST := $(BIN)/pytest --numprocesses 3 --dist loadgroup
 
-test: lint warm
+# What is checked without running and what is made once take one core each: side by side.
+test: $(VENV)/.dev
+	$(MAKE) --no-print-directory --jobs 2 lint warm
 	$(PYTEST)
 
 # Without engines and clusters.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,20 @@ settings.register_profile("deep", max_examples=1000, deadline=None, print_blob=T
 settings.load_profile("ci")
 
 # What one worker has alone (`--dist loadgroup`): tests that start engines or import torch, and those on a Ray cluster.
-# Engines and a cluster are shared within a group; the other worker has what is left.
+# Engines and a cluster are shared within a group; all share what is left.
 _GROUPS = ("cluster", "runtime")
 # Tests that start an engine for themselves alone: they go to the worker of the cluster, whose own tests are soon done.
 _APART = (
     *("scripts/test_gpu.py", "faults/test_engine.py", "engine/test_child.py", "api/test_notebook.py"),
     *("runtime/test_calibrate.py", "runtime/test_replicas.py", "runtime/test_servers.py"),
+)
+# Files whose tests share what takes seconds to make (a server, a browser, an S3, a copy of the project): each is one
+# worker's, that it is made once.
+_TOGETHER = (
+    *("api/test_engine.py", "docs/test_extending.py", "faults/test_state.py", "remote/test_stores.py"),
+    *("planner/test_parts.py", "planner/test_what_if.py", "runner/test_odd_state.py", "synth/test_write.py"),
+    *("report/test_page_in_browser.py", "service/test_page_in_browser.py", "service/test_serve.py"),
+    *("cli/test_slurm.py", "service/test_clients.py"),
 )
 _LONGEST_ID = 80
 
@@ -52,11 +61,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("cluster")
         if item.get_closest_marker("runtime") and item.path.as_posix().endswith(_APART):
             item.add_marker(pytest.mark.xdist_group("cluster"))
-            continue
-        for group in _GROUPS:
-            if item.get_closest_marker(group):
-                item.add_marker(pytest.mark.xdist_group(group))
-                break
+        elif (group := next(filter(item.get_closest_marker, _GROUPS), None)) is not None:
+            item.add_marker(pytest.mark.xdist_group(group))
+        elif item.path.as_posix().endswith(_TOGETHER):
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -64,6 +72,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("not run on this machine, and how to have it run")
         for line in lines:
             terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waits_for_the_disk() -> Iterator[None]:
+    """What a process leaves is there when it dies; only a machine that dies loses it, which no test can have.
+
+    A run waits fifteen times, for longer than it takes to do all else. Of a file that is not open it is an error still.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None if os.fstat(file) else None)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from blendrun.cli.app import app
+from blendrun.cli.app import parser
 from blendrun.errors import BlendrunError
 from blendrun.text import printable
 
@@ -28,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
     words = sys.argv[1:] if argv is None else list(argv)
     try:
-        app(words, prog_name="blendrun", obj=tuple(words))
+        # A shell that completes a line has it in variables, and may want any command.
+        first = words[0] if words and "_BLENDRUN_COMPLETE" not in os.environ else ""
+        parser(first)(words, prog_name="blendrun", obj=tuple(words))
     except BlendrunError as error:
         with suppress(OSError):
             print(f"blendrun: {printable(str(error), lines=True)}", file=sys.stderr)  # noqa: T201  # the one place errors reach the user

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from functools import cache
+from typing import Annotated, Any
 
 import typer
 
@@ -25,18 +27,6 @@ from blendrun.cli.status import status
 from blendrun.cli.synth import synth
 from blendrun.version import __version__
 
-app = typer.Typer(
-    name="blendrun",
-    cls=HelpfulGroup,
-    help="Finish a file of LLM requests in the least time the hardware allows, and lose nothing.",
-    no_args_is_help=True,
-    # Help and errors without rich: its import alone takes longer than everything else of `--help`.
-    rich_markup_mode=None,
-    add_completion=True,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    pretty_exceptions_enable=False,
-)
-
 
 def _print_version(wanted: bool) -> None:
     if wanted:
@@ -44,8 +34,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
-def root(
+def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
@@ -53,21 +42,61 @@ def root(
     """Finish a file of LLM requests in the least time the hardware allows, and lose nothing."""
 
 
-_COMMANDS = {
+def _adds(command: Callable[..., None], panel: CommandPanel, **options: Any) -> Callable[[typer.Typer], None]:
+    def add(to: typer.Typer) -> None:
+        to.command(cls=HomeCommand, rich_help_panel=panel.value, **options)(command)
+
+    return add
+
+
+_PANELS: dict[CommandPanel, tuple[Callable[..., None], ...]] = {
     CommandPanel.USE: (doctor, plan, run, status, answers, report),
     CommandPanel.CLIENTS: (serve, convert),
     CommandPanel.MACHINES: (merge,),
     CommandPanel.MEASURE: (calibrate, synth),
     CommandPanel.LOOK_UP: (models, hardware),
 }
-for panel, commands in _COMMANDS.items():
-    for command in commands:
-        app.command(cls=HomeCommand, rich_help_panel=panel.value)(command)
+# What adds each command to an application, by the command's name.
+_COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
+    command.__name__: _adds(command, panel) for panel, commands in _PANELS.items() for command in commands
+}
 # All words are flags of another program: they are read there.
-app.command(
-    "run-batch",
-    cls=HomeCommand,
+_COMMANDS["run-batch"] = _adds(
+    run_batch,
+    CommandPanel.CLIENTS,
+    name="run-batch",
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-    rich_help_panel=CommandPanel.CLIENTS.value,
-)(run_batch)
-app.add_typer(bench, name="bench", rich_help_panel=CommandPanel.MEASURE.value)
+)
+_COMMANDS["bench"] = lambda to: to.add_typer(bench, name="bench", rich_help_panel=CommandPanel.MEASURE.value)
+
+
+def _application(*adds: Callable[[typer.Typer], None]) -> typer.Typer:
+    made = typer.Typer(
+        name="blendrun",
+        cls=HelpfulGroup,
+        help="Finish a file of LLM requests in the least time the hardware allows, and lose nothing.",
+        no_args_is_help=True,
+        # Help and errors without rich: its import alone takes longer than everything else of `--help`.
+        rich_markup_mode=None,
+        add_completion=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        pretty_exceptions_enable=False,
+    )
+    made.callback()(_root)
+    for add in adds:
+        add(made)
+    return made
+
+
+# All commands.
+app = _application(*_COMMANDS.values())
+
+
+@cache
+def parser(first: str) -> Any:
+    """What to call with a command line whose first word this is.
+
+    Where that names a command, it knows no other: to build the parsers of all takes as long as their imports.
+    """
+    add = _COMMANDS.get(first)
+    return typer.main.get_command(app if add is None else _application(add))

@@ -16,7 +16,7 @@ file only, so the name a kernel is cached under holds a digest of all code and a
 
 Importing a module of kernels does not import Numba, which takes longer than all of blendrun's command line. Where no
 cache can be written (neither __pycache__ beside the source nor the user's cache folder), every process compiles.
-Small jobs do without (`blendrun.tree.interpreted`).
+Small jobs do without, unless the process has them already (`blendrun.tree.interpreted`).
 """
 
 from __future__ import annotations
@@ -69,6 +69,11 @@ class Kernel(Generic[P, R]):
             return cast(R, call(self.function, args))
         code = self._code or self.load()
         return code(*args, **kwargs)
+
+    @property
+    def loaded(self) -> bool:
+        """Whether the machine code is in this process."""
+        return self._code is not None
 
     def load(self) -> Callable[P, R]:
         """Load the machine code from the cache, or compile it. Once a process; safe from many threads."""
@@ -137,6 +142,11 @@ def needs_compiling() -> bool:
     Where this is True, say so and call `load_kernels`, which then takes seconds.
     """
     return bool(_missing())
+
+
+def kernels_loaded() -> bool:
+    """Whether every kernel of the modules imported so far is machine code in this process."""
+    return all(kernel.loaded for kernel in _KERNELS)
 
 
 def load_kernels(package: str = "") -> None:

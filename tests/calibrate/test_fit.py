@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blendrun.calibrate.base import Constants, Observation, Step
 from blendrun.calibrate.design import Room
-from blendrun.calibrate.fit import fit, step_seconds
+from blendrun.calibrate.fit import Counts, fit, predict, step_seconds
 from blendrun.errors import UsageError
 from blendrun.learned.nnls import nnls
 from tests.calibrate.known import A100, CPU, GPU, GPU_ROOM, sweep
@@ -121,6 +121,16 @@ def test_held_out_measurements_change_nothing() -> None:
     assert all(point.error == pytest.approx(-8 / 9, abs=0.02) for point in fit(bent).held_out)
 
 
+@pytest.mark.parametrize("true", [CPU, GPU], ids=["cpu", "gpu"])
+def test_what_a_fit_counts_at_once_is_what_each_observation_is_predicted_as(true: Constants) -> None:
+    observations = sweep("gpu", true, quick=True)
+    counts = Counts.of(observations)
+    each = [predict(observation, true) for observation in observations]
+    assert counts.predict(true) == pytest.approx(each)
+    border = int(true.weights / true.prefill_token) + 1
+    assert counts.matrix(border) @ dataclasses.astuple(true) == pytest.approx(each)
+
+
 def test_a_step_of_few_tokens_takes_one_pass_over_the_weights() -> None:
     few, many = Step(rows=1), Step(prefill=1000)
     assert step_seconds(few, GPU) == pytest.approx(GPU.weights + GPU.row + GPU.step)
@@ -129,15 +139,17 @@ def test_a_step_of_few_tokens_takes_one_pass_over_the_weights() -> None:
 
 @given(st.integers(0, 10_000), st.integers(1, 5), st.integers(5, 12))
 def test_least_squares_without_negatives_meet_their_conditions(seed: int, columns: int, rows: int) -> None:
-    """Kuhn-Tucker: a free coefficient has no slope left, one at 0 would only get worse."""
+    """Kuhn-Tucker: a free coefficient has no slope left, one at 0 would only get worse. From wherever it starts."""
     chance = np.random.default_rng(seed)
-    matrix = chance.normal(size=(rows, columns)) * 10.0 ** chance.integers(-6, 6, columns)
+    norms = 10.0 ** chance.integers(-6, 6, columns)
+    matrix = chance.normal(size=(rows, columns)) * norms
     target = chance.normal(size=rows)
-    x = nnls(matrix, target)
-    slope = (matrix / np.linalg.norm(matrix, axis=0)).T @ (target - matrix @ x)
-    assert (x >= 0).all()
-    assert (slope <= 1e-7).all()
-    assert (np.abs(slope[x > 0]) <= 1e-7).all()
+    for start in (None, np.maximum(chance.normal(size=columns), 0.0) / norms):
+        x = nnls(matrix, target, start)
+        slope = (matrix / np.linalg.norm(matrix, axis=0)).T @ (target - matrix @ x)
+        assert (x >= 0).all()
+        assert (slope <= 1e-7).all()
+        assert (np.abs(slope[x > 0]) <= 1e-7).all()
 
 
 def test_equal_and_empty_columns_do_not_stop_least_squares() -> None:

@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from blendrun.backends import planning
 from blendrun.backends.same import apart_of, cache_settings
 from blendrun.backends.sglang import engine_settings
 from blendrun.endpoints.base import Usage
@@ -26,6 +27,7 @@ from blendrun.models.resolve import resolve_model
 from blendrun.report.schemas.plan import PlanReport
 from blendrun.runner.kept_answers import KeptAnswers
 from blendrun.store.manifest import salt_of
+from blendrun.tree.interpreted import call
 from tests.command import blendrun, write_jobs
 from tests.needs import workload
 
@@ -225,6 +227,34 @@ def test_planning_a_few_lines_loads_neither_torch_nor_sglang_nor_a_compiler(tmp_
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stderr.strip().splitlines()[-1] == "set()"
+
+
+@pytest.mark.parametrize("what_if", [(), ("--drafts", "4:0.6", "--host-memory", "64", "--overlap", "exclusive")])
+def test_a_few_lines_have_the_same_plan_by_the_interpreter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what_if: tuple[str, ...]
+) -> None:
+    trace = write_trace(tmp_path / "trace.jsonl")
+    compiled = planned(trace, *LLAMA, *what_if)
+    monkeypatch.setattr(planning, "kernels_loaded", lambda: False)
+    calls: list[object] = []
+    monkeypatch.setattr("blendrun.tree.compiled.call", lambda *given: calls.append(given[0]) or call(*given))
+    slow = planned(trace, *LLAMA, *what_if)
+    assert len(calls) > 20
+    _assert_alike(slow, compiled)
+
+
+def _assert_alike(one: Any, other: Any) -> None:
+    """But for rounding: sums are taken in another order."""
+    if isinstance(one, dict):
+        assert one.keys() == other.keys()
+        for name in one:
+            _assert_alike(one[name], other[name])
+    elif isinstance(one, list):
+        assert len(one) == len(other)
+        for each, its in zip(one, other, strict=True):
+            _assert_alike(each, its)
+    else:
+        assert one == (pytest.approx(other, rel=1e-9) if isinstance(other, float) else other)
 
 
 def test_which_card_and_how_many_is_one_table(tmp_path: Path) -> None:

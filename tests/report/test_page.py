@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from blendrun.errors import InputMissingError, OutputUnavailableError
 from blendrun.planner.findings import Finding, Severity
+from blendrun.report.page import page
 from blendrun.report.page.page import make_page, page_html
 from blendrun.report.page.subject import plan_subject, read_plan, run_subject
 from blendrun.store.guard import Target
@@ -157,3 +159,44 @@ def test_a_long_run_gives_a_page_of_the_same_size(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     make_page([run_subject(write_run(tmp_path, requests=20_000), "long")], Target(path, "-o"))
     assert path.stat().st_size < MOST_BYTES / 3
+
+
+class TestTheScriptOfAllPages:
+    @pytest.fixture
+    def bundled(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[list[str]]:
+        """What was put together, for a user who has no page yet."""
+        found: list[str] = []
+
+        def bundle(source: str) -> str:
+            found.append(source)
+            return f"run('</script>', '\u00e9'){len(found)};\r\n"
+
+        monkeypatch.setattr("vl_convert.javascript_bundle", bundle)
+        monkeypatch.setenv("BLENDRUN_CACHE", str(tmp_path / "cache"))
+        page._script.cache_clear()
+        yield found
+        page._script.cache_clear()
+
+    def again(self) -> str:
+        """As another process has it."""
+        page._script.cache_clear()
+        return page._script()
+
+    def test_it_is_put_together_once_for_a_user(self, bundled: list[str]) -> None:
+        first = self.again()
+        assert first == "run('<\\/script>', '\u00e9')1;\r\n"
+        assert self.again() == first
+        assert len(bundled) == 1
+
+    @pytest.mark.parametrize("damaged", [b"", b"run()", b"\xff\n//", b"alert(1)\n//0123"])
+    def test_one_that_is_damaged_is_put_together_anew(self, bundled: list[str], tmp_path: Path, damaged: bytes) -> None:
+        self.again()
+        (kept,) = (tmp_path / "cache" / "page").iterdir()
+        kept.write_bytes(damaged)
+        assert "2;" in self.again()
+        assert "2;" in self.again()
+
+    def test_a_folder_that_cannot_be_written_costs_time_and_no_page(self, bundled: list[str], tmp_path: Path) -> None:
+        (tmp_path / "cache").write_text("a file")
+        assert "1;" in self.again()
+        assert "2;" in self.again()

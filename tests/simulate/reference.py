@@ -100,6 +100,7 @@ class Reference:
     def __post_init__(self) -> None:
         order = self.fed.row_prompt if isinstance(self.fed, Blend) else self.fed.prompt
         place_of = {int(prompt): place for place, prompt in enumerate(self.tree.prompt)}
+        self.sizes: list[int] = (self.tree.depth - self.tree.start).tolist()
         self.all = []
         for place, prompt in enumerate(order.tolist()):
             path: list[int] = []
@@ -145,7 +146,7 @@ class Reference:
         return self.prefilling + self.decoding
 
     def size(self, node: int) -> int:
-        return int(self.tree.depth[node] - self.tree.start[node])
+        return self.sizes[node]
 
     def locked(self) -> set[int]:
         return {node for request in self.running for node in request.path}
@@ -228,9 +229,10 @@ class Reference:
         return int(bool(self.decoding) and not self.apart)
 
     def fits(self, request: Request) -> bool:
-        if not self.running:
+        running = self.running
+        if not running:
             return True
-        rows = sum(each.choices for each in self.running)
+        rows = sum(each.choices for each in running)
         if rows + request.choices > self.engine.max_running:
             return False
         held = self.held() + self.unheld(request) + request.choices * request.answered
@@ -239,14 +241,17 @@ class Reference:
             asked = request.choices * (min(max(request.limit - request.answered, 0), self.engine.clip) + 1)
             return held + self.leaving + sum(each.twice for each in self.all) + asked + self.kept < pool
         rows += request.choices
+        # Whoever is past its expected end is not expected to end at all.
+        ends: dict[int, list[Request]] = {}
+        for each in running:
+            if each.expected_end > self.decode_steps:
+                ends.setdefault(each.expected_end - self.decode_steps, []).append(each)
         for ahead in range(self.remaining(request) + self.delay() + 1):
             if held + ahead * rows > pool:
                 return False
-            for each in self.running:
-                # Whoever is past its expected end is not expected to end at all.
-                if each.expected_end > self.decode_steps and each.expected_end - self.decode_steps == ahead:
-                    held -= each.own + each.choices * each.steps - ahead * each.choices
-                    rows -= each.choices
+            for each in ends.get(ahead, ()):
+                held -= each.own + each.choices * each.steps - ahead * each.choices
+                rows -= each.choices
         return True
 
     @property

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import cache
+from hashlib import blake2b
+from importlib.metadata import version
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from blendrun.errors import UsageError
+from blendrun.errors import OutputUnavailableError, UsageError
+from blendrun.files import write_atomically
 from blendrun.installed import install_command
+from blendrun.models.resolve import cache_folder
 from blendrun.report.page import facts
 from blendrun.report.page.cards import comparison, two_of_one_job
 from blendrun.report.page.charts.base import Bounds, Chart
@@ -128,9 +133,27 @@ def refuse_without_scripts() -> None:
 
 @cache
 def _script() -> str:
-    """Vega, Vega-Lite, Vega-Embed and the page's own lines, one script."""
+    """Vega, Vega-Lite, Vega-Embed and the page's own lines, one script.
+
+    Kept in the cache folder: to put it together takes as long as all the rest of a page.
+    """
     refuse_without_scripts()
     import vl_convert
 
+    source = _asset("page.js")
+    kept = cache_folder() / "page" / f"{_digest(version('vl-convert-python'), source)}.js"
+    with suppress(OSError, UnicodeError):
+        script, _, digest = kept.read_bytes().decode().rpartition("\n//")
+        # It is as it was written.
+        if digest == _digest(script):
+            return script
     # Text of a script must not end its element.
-    return vl_convert.javascript_bundle(_asset("page.js")).replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    made: str = vl_convert.javascript_bundle(source).replace("</script", "<\\/script").replace("<!--", "<\\!--")
+    with suppress(OSError, OutputUnavailableError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(kept, f"{made}\n//{_digest(made)}".encode())
+    return made
+
+
+def _digest(*texts: str) -> str:
+    return blake2b("\0".join(texts).encode(), digest_size=16).hexdigest()
