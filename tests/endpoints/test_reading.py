@@ -97,9 +97,10 @@ def test_answers_to_parts_are_one_in_their_order() -> None:
     assert endpoint.usage(joined) == Usage(4, 2, 0) and endpoint.finish_reasons(joined) == ()
 
 
-def test_a_class_of_sglangs_own_making_is_no_answer() -> None:
-    answer = {"data": [{"index": 0, "label": "Default", "probs": [1.0]}], "usage": {"prompt_tokens": 1}}
-    with pytest.raises(LineError, match="gives no classes"):
+@pytest.mark.parametrize("label", ["Default", "LABEL_0"])
+def test_one_class_alone_is_no_answer(label: str) -> None:
+    answer = {"data": [{"index": 0, "label": label, "probs": [1.0]}], "usage": {"prompt_tokens": 1}}
+    with pytest.raises(LineError, match="gives no classes: /v1/score with the texts as `items` has its numbers"):
         ENDPOINTS[CLASSIFY].joined({"input": "a"}, [answer])
 
 
@@ -132,6 +133,10 @@ class TestPairs:
             ({"query": "q"}, "in other words, `text_1` and `text_2`"),
             ({"query": [1], "items": ["a"]}, "`query` must be a text where"),
             ({"query": "q", "items": ["a"], "label_token_ids": []}, "`label_token_ids` must be"),
+            ({"query": "q", "items": ["a"], "label_token_ids": [[1], [2]]}, "has 2 lists for 1 item: give one"),
+            ({"query": "q", "items": ["a", "b"], "label_token_ids": [[1], [2, 2]]}, "has an id twice"),
+            ({"query": "q", "items": ["a"], "label_token_ids": [1], "temperature": 2}, "goes with `apply_softmax`"),
+            ({"text_1": "q", "text_2": ["a", 5]}, "`text_2[1]` must be a text"),
             ({"query": "q", "items": ["a"], "apply_softmax": 1}, "`apply_softmax` must be true or false"),
             ({"query": "q", "items": ["a"], "temperature": 0}, "`temperature` must be a number above 0"),
         ],
@@ -200,6 +205,8 @@ class TestRerank:
             ({"documents": ["a"]}, "`query` must be a text"),
             ({"query": "q", "documents": "a"}, "`documents` must be a list of texts"),
             ({"query": "q", "documents": []}, "`documents` must be a text or a list of texts"),
+            ({"query": "q", "documents": [{"text": "a", "title": "t"}]}, "`documents[0]` must be a text, or an object"),
+            ({"query": "q", "documents": ["a", 5]}, "`documents[1]` must be a text"),
             ({"query": "q", "documents": ["a"], "top_n": -1}, "`top_n` must be a whole number of 0 (for all) or more"),
             ({"query": "q", "documents": ["a"], "return_documents": "no"}, "`return_documents` must be"),
         ],
