@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from openai.types import CreateEmbeddingResponse
 
+from blendrun.endpoints.adapters import adapter_of
 from blendrun.endpoints.base import AnswerDemand, Pair, Usage
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
@@ -81,6 +82,25 @@ def test_an_empty_input_is_named(wrong: object, name: str) -> None:
 def test_fields_of_an_embedding(fields: dict[str, Any], word: str) -> None:
     assert word in refusal(EMBEDDINGS, {"input": "a", **fields})
     assert read(EMBEDDINGS, {"input": "a", "encoding_format": "base64", "dimensions": 8.0, "user": "u"})
+
+
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        (EMBEDDINGS, {"input": ["a", "b"]}),
+        (CLASSIFY, {"input": ["a", "b"]}),
+        (SCORE, {"query": "q", "items": ["a", "b"], "label_token_ids": [1]}),
+        (SCORE, {"text_1": "q", "text_2": ["a", "b"]}),
+        (RERANK, {"query": "q", "documents": ["a", "b"]}),
+    ],
+)
+def test_each_part_runs_on_the_adapter_of_its_line(url: str, body: dict[str, Any]) -> None:
+    rules = Rules(adapters=("sql", "law"), base=("tiny", "default"))
+    for named in ({"model": "sql"}, {"model": "tiny:sql"}, {"lora_path": "sql"}):
+        line = read(url, body | named, rules)
+        assert {adapter_of(each, rules.adapters) for each in line.endpoint.parts(line.body)} == {"sql"}
+    assert "'sqll' is not served; served are tiny, default, sql, law" in refusal(url, body | {"model": "sqll"}, rules)
+    assert "this run declares none" in refusal(url, body | {"lora_path": "sql"})
 
 
 def test_answers_to_parts_are_one_in_their_order() -> None:
