@@ -270,7 +270,11 @@ _MARKS = _all(_IDLE, "cache_control", "the prefix cache needs no marks")
 _PART = {**_MARKS, "type": Field(_KEPT), "uuid": Field(_IDLE, "media are known by their content")}
 _URL = _all(_KEPT, "url max_dynamic_patch min_dynamic_patch max_long_side_pixel")
 _URL["content_hash"] = Field(Effect.FORBIDDEN, "media are known by their content")
-_FUNCTION = {**_MARKS, **_all(_KEPT, "name description parameters strict defer_loading")}
+_FUNCTION = {
+    **_MARKS,
+    **_all(_KEPT, "name description parameters strict defer_loading"),
+    "eager_input_streaming": Field(_IDLE, "nothing is streamed into a file"),
+}
 _TOOL = {**_MARKS, **_all(_KEPT, "type function defer_loading")}
 _OTHER_ROLE = {
     **_MARKS,

@@ -37,7 +37,7 @@ _FILES = ("preprocessor_config.json", "processor_config.json", "config.json")
 # SGLang has classes of its own, and they leave out the tokenizer's special tokens where a prompt begins with the first
 # of them; others run as transformers has them, and get special tokens in any case.
 _OWN_CLASS = frozenset(("Gemma3ForConditionalGeneration", "Mistral3ForConditionalGeneration"))
-_AS_TRANSFORMERS = frozenset(("Idefics3ForConditionalGeneration", "InternVLForConditionalGeneration"))
+_AS_TRANSFORMERS = frozenset(f"{name}ForConditionalGeneration" for name in ("Idefics3", "InternVL", "SmolVLM"))
 _LLAVA = "LlavaForConditionalGeneration"
 
 
