@@ -104,6 +104,9 @@ _BOTH = {
     "kv_transfer_params": _refused("one engine answers a request", {}),
     "vllm_xargs": _refused("the engine is SGLang", {}),
     "extra_body": _refused("OpenAI's client puts what is in it into the body: write those fields beside it", {}),
+    # Other APIs' words for what is here.
+    **dict.fromkeys(("max_output_tokens", "max_new_tokens"), _refused("here it is `max_tokens`")),
+    "stop_sequences": _refused("here it is `stop`", []),
 }
 
 _CHAT = {
@@ -136,6 +139,7 @@ _CHAT = {
     "add_special_tokens": _refused("the template writes them", False),
     "echo": _refused("messages are not repeated", False),
     "thinking_token_budget": _refused("see `custom_params.thinking_budget`"),
+    **dict.fromkeys(("system", "instructions"), _refused("give it as the first of the `messages`", "")),
 }
 
 _COMPLETIONS = {
