@@ -204,6 +204,6 @@ def _shard(options: RunOptions, model: ResolvedModel | None) -> Shard | None:
     def divide(job: Job, shards: int, listener: Listener) -> NDArray[np.int32]:
         if model is None:
             return divide_by_line(job, shards)
-        return divide_by_prefix(job, shards, model, listener)
+        return divide_by_prefix(job, shards, model, options.engine_args, listener)
 
     return Shard(*place, divide)

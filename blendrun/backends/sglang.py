@@ -221,6 +221,7 @@ def planner_of(
         hardware=place.hardware,
         platform=place.platform,
         own=speed,
+        arguments=arguments,
     )
 
 

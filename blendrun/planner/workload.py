@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,7 @@ from blendrun.planner.findings import (
 from blendrun.text import plural
 from blendrun.tokens.base import Prompts
 from blendrun.tokens.build import build_prompts, render_text
-from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.load import load_engine_tokenizer
 from blendrun.tokens.template import RenderError
 from blendrun.tokens.tokenizer import PromptTokenizer
 from blendrun.tokens.trace import trace_prompts
@@ -170,6 +170,7 @@ class Wanted:
 
     look: which requests are equal, None where nobody asks; and what finds rows that have an answer from earlier runs.
     adapters: those that the engine will have, None where nobody says. cache: where answers are kept, for messages.
+    arguments: the engine's, as far as they are known.
     """
 
     model: str
@@ -179,6 +180,7 @@ class Wanted:
     look: Callable[[], tuple[Sameness | None, FindKept | None]] = lambda: (None, None)
     adapters: tuple[str, ...] | None = None
     cache: Path | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AllKeptError(BlendrunError):
@@ -219,7 +221,9 @@ def load_workload(sources: Sequence[Source], wanted: Wanted, listener: Listener 
 
 def planned_model(wanted: Wanted, *, text: bool) -> PlannedModel:
     """The card, and for text the tokenizer. A known alias needs no file for a trace, nor with a tokenizer given."""
-    tokenizer = load_tokenizer(wanted.tokenizer) if text and wanted.tokenizer else None
+    tokenizer = None
+    if text and wanted.tokenizer:
+        tokenizer = load_engine_tokenizer(wanted.tokenizer, {**wanted.arguments, "tokenizer_path": None})
     alias = wanted.model.lower()
     if alias in list_aliases() and (tokenizer or not text) and not Path(wanted.model).exists():
         card = load_card(alias)
@@ -236,7 +240,7 @@ def planned_model(wanted: Wanted, *, text: bool) -> PlannedModel:
         )
     context = resolved.context_length or resolved.card.context_length
     if text and tokenizer is None:
-        tokenizer = load_tokenizer(resolved.path)
+        tokenizer = load_engine_tokenizer(resolved.path, wanted.arguments)
     return PlannedModel(wanted.model, resolved.card, resolved.identity, context, tokenizer)
 
 
