@@ -52,7 +52,7 @@ class ForkedServer:
 
                 clients.HEAD_S = clients.BODY_S = clients.ANSWER_S = patience
             _serve(store, port, kill_at, run)
-        self.port = port
+        self.store, self.port = store, port
         self.client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=_KEY, max_retries=0)
         until = time.monotonic() + _WAIT_S
         while not self.gone and not _answers(port):
@@ -64,6 +64,11 @@ class ForkedServer:
         if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
             self._pid = 0
         return not self._pid
+
+    @property
+    def said(self) -> str:
+        """What it has written to its stderr, and those before it beside this store."""
+        return (self.store.parent / "stderr").read_text()
 
     def wait_until_gone(self) -> None:
         until = time.monotonic() + _WAIT_S

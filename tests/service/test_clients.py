@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import socket
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai import NotFoundError
 
 uvicorn = pytest.importorskip("uvicorn", reason="SGLang's web framework is not installed")
 
@@ -84,6 +87,24 @@ def test_one_that_sends_a_little_at_a_time_is_let_go(server: ForkedServer, words
                 connection.sendall(b"x")
         assert time.monotonic() - begun < 30
     assert said.startswith(answer) and bool(said) == bool(answer)
+
+
+def test_one_that_vanishes_is_nothing_to_speak_of(server: ForkedServer) -> None:
+    for words in (UPLOAD + FORM, CREATE):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
+            # Closed by a reset.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(words)
+            assert server.client.batches.list().data == []
+        assert server.client.batches.list().data == []
+    assert server.said.count("\n") == 1, "where it is, and no more"
+
+
+def test_a_content_that_somebody_took_away_is_not_found(server: ForkedServer) -> None:
+    file = server.client.files.create(file=("x", io.BytesIO(b"x")), purpose="batch")
+    (server.store / "files" / f"{file.id}.content").unlink()
+    with pytest.raises(NotFoundError, match="there is no content of"):
+        server.client.files.content(file.id)
 
 
 @pytest.mark.parametrize("pieces", [1, 1000], ids=["at once", "in pieces"])
