@@ -60,11 +60,21 @@ class Run(msgspec.Struct, kw_only=True):
 
 @dataclass(slots=True)
 class _Tries:
-    """Of one job: times that its process was lost, that it is tried again; those that joined it last."""
+    """Of one job since it last got on: times that its process was lost, that it is tried again. joined: those that
+    joined it last. stand: batches that have no end yet, and answers that there are.
+    """
 
     lost: int = 0
     again: int = 0
     joined: tuple[Newcomer, ...] = ()
+    stand: tuple[int, int] = (0, 0)
+
+    def look(self, left: Iterable[BatchObject]) -> None:
+        """Forget failures where the job has got on since. left: batches without an end."""
+        counts = [each.request_counts for each in left]
+        stand = len(counts), sum(each.completed + each.failed for each in counts)
+        if stand != self.stand:
+            self.lost, self.again, self.stand = 0, 0, stand
 
 
 @dataclass(slots=True)
@@ -134,6 +144,7 @@ class Jobs:
                 self._do_left(run, left, tries, waiting)
             except (OSError, OutputUnavailableError) as error:
                 # Of the store: there may be room again soon, and what was answered is kept.
+                tries.look(self._left(run).values())
                 if not self._is_tried_again(tries, str(error)):
                     raise
 
@@ -161,6 +172,7 @@ class Jobs:
 
     def _go_on(self, run: Run, ended: Ended | None, newcomers: Newcomers, tries: _Tries) -> None:
         """What becomes of a job whose run has ended."""
+        tries.look(self._left(run).values())
         if ended is None and tries.lost < _MOST_LOST:
             # What it had answered is kept, and the next one goes on from there.
             tries.lost += 1
