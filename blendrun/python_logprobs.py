@@ -25,10 +25,10 @@ _ALIKE = ("top_logprobs_num", "token_ids_logprob", "return_text_in_logprobs", "l
 
 
 class Source(NamedTuple):
-    """Where a request, of `tokens`, has the values of its first `count` tokens from: the request at `place`."""
+    """Where a request, of `tokens`, has the values of its first `shared` tokens from: the request at `place`."""
 
     place: int
-    count: int
+    shared: int
     tokens: int
 
 
@@ -52,11 +52,11 @@ def parted(bodies: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict
 
 def put_together(answers: list[dict[str, Any]], sources: dict[int, Source]) -> list[int]:
     """Give answers what they share with others. Returns places of those that cannot have it: to be asked as a whole."""
-    missing = list[int]()
+    missing = set[int]()
     for place, source in sources.items():
         if source.place in missing or not _give(answers[place], answers[source.place], source):
-            missing.append(place)
-    return missing
+            missing.add(place)
+    return sorted(missing)
 
 
 def _is_whole(body: dict[str, Any]) -> bool:
@@ -73,9 +73,9 @@ def _shared(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> int:
     return int(differ[0]) if len(differ) else most
 
 
-def _give(answer: dict[str, Any], source: dict[str, Any], shared: Source) -> bool:
+def _give(answer: dict[str, Any], giver: dict[str, Any], source: Source) -> bool:
     """Whether an answer has what it shares now: both are as long as they should be."""
-    own, other = answer.get("meta_info"), source.get("meta_info")
+    own, other = answer.get("meta_info"), giver.get("meta_info")
     if not isinstance(own, dict) or not isinstance(other, dict):
         return False
     found = dict[str, list[Any]]()
@@ -85,8 +85,8 @@ def _give(answer: dict[str, Any], source: dict[str, Any], shared: Source) -> boo
             continue
         if not isinstance(mine, list) or not isinstance(theirs, list):
             return False
-        whole = theirs[: shared.count] + mine[1:]
-        if not mine or len(theirs) < shared.count or len(whole) != shared.tokens:
+        whole = theirs[: source.shared] + mine[1:]
+        if not mine or len(theirs) < source.shared or len(whole) != source.tokens:
             return False
         found[name] = whole
     own |= found

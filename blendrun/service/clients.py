@@ -21,7 +21,8 @@ LEAST_RATE = 10_000
 _Protocol: Any = AutoHTTPProtocol
 _T = TypeVar("_T")
 _Message = MutableMapping[str, Any]
-_Receive, _Send = Callable[[], Awaitable[_Message]], Callable[[_Message], Awaitable[None]]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
 _App = Callable[[Any, _Receive, _Send], Awaitable[None]]
 
 
@@ -56,13 +57,13 @@ class PatientProtocol(_Protocol):  # type: ignore[misc]  # one of two classes, a
     def connection_made(self, transport: asyncio.Transport) -> None:
         super().connection_made(transport)
         self._reading, self._gone = Patience(ANSWER_S), False
-        asked = self.app
+        asked: _App = self.app
 
         async def app(scope: Any, receive: _Receive, send: _Send) -> None:
             self._reading = Patience(ANSWER_S)
             await self._answer(asked, scope, receive, send)
 
-        self.app = app
+        self.app: _App = app
         self._look(last=self, unread=math.inf)
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -21,7 +21,9 @@ def answered(asked: dict[str, Any]) -> dict[str, Any]:
     """As SGLang does: a value for each token from the start on, of what is before it; the first has none."""
     ids, start = asked["input_ids"], asked["logprob_start_len"]
     values = [None, *(hash(tuple(ids[: place + 1])) for place in range(start + 1, len(ids)))]
-    found = {"input_token_logprobs": [[value, token, None] for value, token in zip(values, ids[start:], strict=True)]}
+    found: dict[str, list[Any]] = {
+        "input_token_logprobs": [[value, token, None] for value, token in zip(values, ids[start:], strict=True)]
+    }
     if asked.get("top_logprobs_num"):
         found["input_top_logprobs"] = [None if value is None else [[value, 1, None]] for value in values]
     return {"text": "x", "meta_info": {"prompt_tokens": len(ids), **found}}
