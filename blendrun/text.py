@@ -40,6 +40,11 @@ def in_money(amount: float) -> str:
     return f"{amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}"
 
 
+def at_price(amount: float, hour: float, devices: int) -> str:
+    """An amount and the price it rests on: 0.76 at 2.5 an hour for each of 2 devices."""
+    return f"{in_money(amount)} at {hour:g} an hour" + (f" for each of {devices:,} devices" if devices > 1 else "")
+
+
 def in_one_unit(seconds: Iterable[float]) -> list[str]:
     """Times that stand beside each other, all in the unit that suits the shortest: ["2.4 min", "210.0 min"]."""
     values = list(seconds)

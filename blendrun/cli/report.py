@@ -31,7 +31,7 @@ def report(
         float | None,
         typer.Option(
             "--price",
-            help="Of an hour of one GPU, or of a machine without: the page says the cost.",
+            help="Of an hour of one GPU, or of a machine without: the page says the cost. Default: what run was told.",
             min=0,
             metavar="X",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -176,6 +177,14 @@ def run(
         Path | None,
         Panel.WATCHING.option(metavar="FILE", help="Write phases and steps as a Chrome trace, for Perfetto."),
     ] = None,
+    price: Annotated[
+        float | None,
+        Panel.WATCHING.option(
+            min=0,
+            metavar="X",
+            help="Of an hour of one GPU, or of a machine without: the end of the run says the cost.",
+        ),
+    ] = None,
     engine: Annotated[
         str,
         Panel.MODEL.option(
@@ -284,6 +293,8 @@ def run(
 
 def _run(given: dict[str, Any]) -> int:
     """given: parameters of the command, by name. Returns its exit code."""
+    # What is imported now takes a second or more, which is waited for, too.
+    begun = time.monotonic()
     from blendrun.backends.session import exit_code, run_job
     from blendrun.errors import OutputUnavailableError
     from blendrun.report.terminal.progress import choose_view
@@ -293,7 +304,8 @@ def _run(given: dict[str, Any]) -> int:
     to_stdout = given["output"] == "-"
     if to_stdout and sys.stdout is None:
         raise OutputUnavailableError("stdout is closed; give a file with -o")
-    summary = run_job(options, choose_view(sys.stderr, quiet=given["quiet"], verbose=given["verbose"]))
+    view = choose_view(sys.stderr, quiet=given["quiet"], verbose=given["verbose"])
+    summary = run_job(options, view, begun=begun)
     if not given["quiet"]:
         print_summary(summary, sys.stderr)
     if to_stdout:

@@ -40,12 +40,15 @@ from blendrun.store.uploads import deliver, parcels
 from blendrun.text import cut, printable
 
 
-def execute(settings: RunSettings, make_engine: MakeEngine, listener: Listener) -> Summary:
+def execute(
+    settings: RunSettings, make_engine: MakeEngine, listener: Listener, stopwatch: Stopwatch | None = None
+) -> Summary:
     """Run the job to its end, or resume it, or find it finished. Raises BlendrunError as exit codes have it.
 
-    make_engine is called only when there is work for an engine.
+    make_engine is called only when there is work for an engine. stopwatch: runs since the command began; None for one
+    that begins now.
     """
-    stopwatch = Stopwatch()
+    stopwatch = stopwatch or Stopwatch()
     state = StateFolder(settings.output)
     _refuse_missing_input(settings)
     try:
@@ -55,7 +58,13 @@ def execute(settings: RunSettings, make_engine: MakeEngine, listener: Listener) 
     with state.locked():
         check_writable(state)
         inputs = tuple(map(shown, settings.inputs))
-        status = StatusFile(state.status, model=path_text(settings.model), inputs=inputs, output=settings.output)
+        status = StatusFile(
+            state.status,
+            model=path_text(settings.model),
+            inputs=inputs,
+            output=settings.output,
+            begun_at=stopwatch.begun_at,
+        )
         try:
             with stops_as_errors():
                 return _execute_locked(settings, state, stopwatch, status.beside(listener), status, make_engine)

@@ -14,7 +14,7 @@ from blendrun.report.terminal.console import print_parts
 from blendrun.report.terminal.duration import span
 from blendrun.store.failures import shown
 from blendrun.store.summary import PlanSummary, Summary
-from blendrun.text import plural, printable
+from blendrun.text import at_price, in_money, plural, printable
 
 # A path in a log stays in one piece.
 _LOG_WIDTH = 4096
@@ -91,8 +91,22 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
     if parts:
         yield "not asked", ", ".join(parts), ""
     yield from _predicted(summary)
+    if (cost := _cost(summary)) is not None:
+        yield "cost", cost, ""
     yield "answers", summary.output, ""
     yield from (("next" if not place else "", text, "") for place, text in enumerate(_next(summary)))
+
+
+def _cost(summary: Summary) -> str | None:
+    """What it cost, and at which price; None without one."""
+    if (cost := summary.cost) is None:
+        return None
+    text = at_price(cost.amount, cost.gpu_hour, summary.devices or 1)
+    if summary.resumed:
+        return f"{text}, of this part of the run alone: what came before it is not counted"
+    answered = summary.counts.completed
+    each = f"; {in_money(1000 * cost.amount / answered)} per 1,000 answers" if answered else ""
+    return f"{text}, load included{each}"
 
 
 def _failed(summary: Summary) -> Iterator[tuple[str, str, str]]:
