@@ -37,7 +37,7 @@ from blendrun.planner.workload import DescribedJob
 from blendrun.report.schemas.plan import plan_json
 from blendrun.report.schemas.planned import plan_report
 from blendrun.runner.replica import Patience
-from blendrun.runner.run import execute
+from blendrun.runner.run import execute, refuse_missing_input
 from blendrun.runner.settings import KeepPlan, RunSettings
 from blendrun.runner.stop import stopping_by_exception
 from blendrun.store import summary as summaries
@@ -69,6 +69,8 @@ def run_job(
     kept, left_out = without_answers(options.inputs, rows=options.says_rows, output=options.output_path)
     if left_out:
         options = msgspec.structs.replace(options, inputs=kept)
+    # Before a model is looked for, which may take minutes.
+    refuse_missing_input(options.inputs)
     check_written(options)
     # Counted from here: loading, indexing and planning take their part of the time.
     left = parse_deadline(options.deadline)

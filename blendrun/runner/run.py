@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 
 from blendrun.errors import (
@@ -50,7 +51,7 @@ def execute(
     """
     stopwatch = stopwatch or Stopwatch()
     state = StateFolder(settings.output)
-    _refuse_missing_input(settings)
+    refuse_missing_input(settings.inputs)
     try:
         _refuse_foreign_output(settings, state)
     except OSError as error:
@@ -149,9 +150,9 @@ def _leave_summary(settings: RunSettings, state: StateFolder, stopwatch: Stopwat
             summaries.write(state.summary, summary)
 
 
-def _refuse_missing_input(settings: RunSettings) -> None:
-    """Before anything is made: a mistyped name must leave no state folder behind."""
-    for name in settings.inputs:
+def refuse_missing_input(inputs: Sequence[str]) -> None:
+    """Before anything is made or fetched: a mistyped name must leave no state folder. Raises InputMissingError."""
+    for name in inputs:
         if name != "-" and not is_address(name) and not os.path.lexists(name):
             if scheme(name) is not None:
                 raise InputMissingError(how_to_read(name))

@@ -56,7 +56,7 @@ def test_says_what_came_of_the_job_and_where_it_is() -> None:
 def test_how_fast_it_was_and_how_near_to_what_was_predicted() -> None:
     plan = PlanSummary("blended", "exclusive", "", 5.4, None, times="uncalibrated")
     found = said(plan=plan, throughput={"output_throughput": 405.2})
-    assert found[0].endswith(" · 405.2 tokens/s · run predicted 5 s")
+    assert found[0].endswith(" · 405 tokens/s · run predicted 5 s")
     assert found[2] == "predicted  5 s: uncalibrated"
     assert "predicted" not in said(plan=plan, status="drained")[0]
 

@@ -49,7 +49,8 @@ def status_lines(status: BatchStatus, now: float) -> list[str]:
     if run.exit_code is None:
         lines += _at_work(status, now)
     elif run.begun_at is not None:
-        lines.append(f"took {span(run.updated_at - run.begun_at)}")
+        took = run.updated_at - run.begun_at
+        lines.append(f"took {span(took) if took >= 1 else 'less than a second'}")
     for name, path in (("output", status.output_file_id), ("errors", status.error_file_id)):
         if path is not None:
             lines.append(f"{name}: {path}")

@@ -53,7 +53,7 @@ def _headline(summary: Summary) -> str:
     parts = [f"{counts.completed:,} of {counts.total:,} answered, {failed}{took}"]
     parts[0] += f" ({', '.join(phases)})" if phases else ""
     if rate := summary.throughput.get("output_throughput"):
-        parts.append(f"{rate:,.1f} tokens/s")
+        parts.append(f"{rate:,.{int(rate < 100)}f} tokens/s")
     if (plan := _plan(summary)) is not None and plan.predicted_seconds is not None:
         parts.append(f"run predicted {span(plan.predicted_seconds)}")
     return " · ".join(parts)
