@@ -182,7 +182,7 @@ def run(
         Panel.WATCHING.option(
             min=0,
             metavar="X",
-            help="Of an hour of one GPU, or of a machine without: the end of the run says the cost.",
+            help="Price of a GPU hour, or of a machine hour without GPUs: the end of the run says the cost.",
         ),
     ] = None,
     engine: Annotated[
