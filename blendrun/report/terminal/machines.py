@@ -16,7 +16,7 @@ def machines_table(report: PlanReport) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("machine")
     priced = any(row.cost is not None for row in report.machines)
-    for name in ("time", "at least", "speed-up", *(["cost"] if priced else [])):
+    for name in ("time", "at least", "speed-up", *(("cost", "an hour") if priced else ())):
         table.add_column(name, justify="right")
     table.add_column("order")
     # What is said of some rows alone stands last, where there is room: a row has 80 characters.
@@ -38,7 +38,7 @@ def machines_table(report: PlanReport) -> Table:
         best = bool(praise)
         if len(rest) > 1 and row.times not in ("learned", "measured"):
             praise.append("not calibrated")
-        cells = [name, times[id(row)], bounds[id(row)], faster, *([_cost(row)] if priced else [])]
+        cells = [name, times[id(row)], bounds[id(row)], faster, *(_cost(row) if priced else ())]
         table.add_row(*cells, f"{row.order}, {row.overlap}", ", ".join(praise), style="bold" if best else "")
     return table
 
@@ -63,5 +63,6 @@ def _least(rows: list[MachineRow], name: str) -> MachineRow | None:
     return min(priced, key=lambda row: float(getattr(row, name))) if priced else None
 
 
-def _cost(row: MachineRow) -> str:
-    return "-" if row.cost is None or row.gpu_hour is None else f"{in_money(row.cost)} at {row.gpu_hour:g}/h"
+def _cost(row: MachineRow) -> tuple[str, str]:
+    """And the price of an hour of one device."""
+    return ("-", "-") if row.cost is None or row.gpu_hour is None else (in_money(row.cost), f"{row.gpu_hour:g}")

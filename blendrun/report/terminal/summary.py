@@ -27,13 +27,17 @@ _BAD, _WARN, _GOOD = "bold red", "yellow", "bold green"
 
 def print_summary(summary: Summary, stream: TextIO) -> None:
     """A sentence, then a row for each thing to know: what failed and what was cut short first."""
+    rows = list(_rows(summary))
+    width = max(len(name) for name, _, _ in rows)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value, style in _rows(summary):
+    for name, value, style in rows:
         table.add_row(name, Text(printable(value), style=style))
+    # Each in one piece, to be copied.
+    commands = [f"{'' if place else 'next':{width}}  {text}" for place, text in enumerate(_next(summary))]
     with suppress(OSError):
-        print_parts([Text(_headline(summary), style=_style(summary)), table], stream, log_width=_LOG_WIDTH)
+        print_parts([Text(_headline(summary), style=_style(summary)), table, *commands], stream, log_width=_LOG_WIDTH)
 
 
 def _style(summary: Summary) -> str:
@@ -94,7 +98,6 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
     if (cost := _cost(summary)) is not None:
         yield "cost", cost, ""
     yield "answers", summary.output, ""
-    yield from (("next" if not place else "", text, "") for place, text in enumerate(_next(summary)))
 
 
 def _cost(summary: Summary) -> str | None:
