@@ -294,7 +294,7 @@ def run(
 def _run(given: dict[str, Any]) -> int:
     """given: parameters of the command, by name. Returns its exit code."""
     # What is imported now takes a second or more, which is waited for, too.
-    begun = time.monotonic()
+    begun, at = time.monotonic(), time.time()
     from blendrun.backends.session import exit_code, run_job
     from blendrun.errors import OutputUnavailableError
     from blendrun.report.terminal.progress import choose_view
@@ -307,10 +307,20 @@ def _run(given: dict[str, Any]) -> int:
     view = choose_view(sys.stderr, quiet=given["quiet"], verbose=given["verbose"])
     summary = run_job(options, view, begun=begun)
     if not given["quiet"]:
-        print_summary(summary, sys.stderr)
+        print_summary(summary, sys.stderr, earlier=_written_before(options.output_path, at))
     if to_stdout:
         _copy_to_stdout(options.output_path)
     return exit_code(summary, options)
+
+
+def _written_before(output: Path, at: float) -> bool:
+    """Whether a run before left the summary that is there now. at: when this one began, in Unix seconds."""
+    from blendrun.store.folder import StateFolder
+
+    try:
+        return StateFolder(output).summary.stat().st_mtime < at
+    except OSError:
+        return False
 
 
 def _options(given: dict[str, Any]) -> RunOptions:

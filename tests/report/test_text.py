@@ -33,9 +33,9 @@ SUMMARY = Summary(
 )
 
 
-def said(**changes: Any) -> list[str]:
+def said(*, earlier: bool = False, **changes: Any) -> list[str]:
     stream = io.StringIO()
-    print_summary(msgspec.structs.replace(SUMMARY, **changes), stream)
+    print_summary(msgspec.structs.replace(SUMMARY, **changes), stream, earlier=earlier)
     return stream.getvalue().splitlines()
 
 
@@ -51,6 +51,10 @@ def test_says_what_came_of_the_job_and_where_it_is() -> None:
         "answers": "answers.jsonl",
         "next": "blendrun report answers.jsonl",
     }
+
+
+def test_a_job_that_was_finished_before_is_not_told_as_if_it_had_run_now() -> None:
+    assert said(earlier=True)[0] == "12,000 of 12,000 answered, none failed, by an earlier run, in 20 s (run 12 s)"
 
 
 def test_how_fast_it_was_and_how_near_to_what_was_predicted() -> None:

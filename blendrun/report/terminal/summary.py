@@ -25,8 +25,11 @@ _NAMED = 5
 _BAD, _WARN, _GOOD = "bold red", "yellow", "bold green"
 
 
-def print_summary(summary: Summary, stream: TextIO) -> None:
-    """A sentence, then a row for each thing to know: what failed and what was cut short first."""
+def print_summary(summary: Summary, stream: TextIO, *, earlier: bool = False) -> None:
+    """A sentence, then a row for each thing to know: what failed and what was cut short first.
+
+    earlier: the summary is that of a run before, which had left nothing to do.
+    """
     rows = list(_rows(summary))
     width = max(len(name) for name, _, _ in rows)
     table = Table.grid(padding=(0, 2))
@@ -37,7 +40,9 @@ def print_summary(summary: Summary, stream: TextIO) -> None:
     # Each in one piece, to be copied.
     commands = [f"{'' if place else 'next':{width}}  {text}" for place, text in enumerate(_next(summary))]
     with suppress(OSError):
-        print_parts([Text(_headline(summary), style=_style(summary)), table, *commands], stream, log_width=_LOG_WIDTH)
+        print_parts(
+            [Text(_headline(summary, earlier), style=_style(summary)), table, *commands], stream, log_width=_LOG_WIDTH
+        )
 
 
 def _style(summary: Summary) -> str:
@@ -46,14 +51,15 @@ def _style(summary: Summary) -> str:
     return _WARN if summary.cut_short or summary.unkept else _GOOD
 
 
-def _headline(summary: Summary) -> str:
+def _headline(summary: Summary, earlier: bool) -> str:
     """How many, how long, how fast, and how near to what was predicted."""
     counts, seconds = summary.counts, summary.seconds
     failed = f"{counts.failed:,} failed" if counts.failed else "none failed"
     phases = [f"{name} {span(value)}" for name, value in seconds.items() if _phase(name, value)]
     took = ""
     if "wall" in seconds:
-        took = f", in {span(seconds['wall']) if seconds['wall'] >= 1 else 'less than a second'}"
+        whose = ", by an earlier run" if earlier else ""
+        took = f"{whose}, in {span(seconds['wall']) if seconds['wall'] >= 1 else 'less than a second'}"
     parts = [f"{counts.completed:,} of {counts.total:,} answered, {failed}{took}"]
     parts[0] += f" ({', '.join(phases)})" if phases else ""
     if rate := summary.throughput.get("output_throughput"):
