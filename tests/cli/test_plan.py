@@ -122,8 +122,15 @@ def test_a_text_job_is_shown_with_its_tree_and_first_prompt(tmp_path: Path) -> N
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["job", "machine", "order", "time", "next"]
     assert "question 0" not in done.stdout
     assert "phase=tokenise" in done.stderr
-    more = blendrun("plan", jobs, *SMALL, "-v", "--show-prompt", cwd=tmp_path).stdout
-    for words in ("30 of 30 lines", "heaviest shared prefixes", "x 30 requests", "question 0", "blended"):
+    more = blendrun("plan", jobs, *SMALL, "-v", "--show-prompt", "--price", "2.5", cwd=tmp_path).stdout
+    for words in (
+        "--price 2.5",
+        "30 of 30 lines",
+        "heaviest shared prefixes",
+        "x 30 requests",
+        "question 0",
+        "blended",
+    ):
         assert words in more
     assert not [line for line in more.splitlines() if line != line.rstrip()]
 
