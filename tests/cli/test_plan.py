@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -244,7 +245,12 @@ def test_a_few_lines_have_the_same_plan_by_the_interpreter(
     compiled = planned(trace, *LLAMA, *what_if)
     monkeypatch.setattr(planning, "kernels_loaded", lambda: False)
     calls: list[object] = []
-    monkeypatch.setattr("blendrun.tree.compiled.call", lambda *given: calls.append(given[0]) or call(*given))
+
+    def counted(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        calls.append(function)
+        return call(function, arguments)
+
+    monkeypatch.setattr("blendrun.tree.compiled.call", counted)
     slow = planned(trace, *LLAMA, *what_if)
     assert len(calls) > 20
     _assert_alike(slow, compiled)
