@@ -22,6 +22,7 @@ import orjson
 from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunArguments, RunOptions
 from blendrun.errors import EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError, ErrorCode, UsageError
+from blendrun.python_logprobs import parted, put_together
 from blendrun.python_requests import (
     CHAT,
     EMBEDDINGS,
@@ -122,7 +123,12 @@ class Engine:
         that do not fit together; what `blendrun.run` raises.
         """
         bodies, single = requests_of(prompt, sampling_params, input_ids, more)
-        found = self._run([(GENERATE, body) for body in bodies])
+        asked, sources = parted(bodies)
+        found = self._answers([(GENERATE, body) for body in asked])
+        if again := put_together(found, sources):
+            for place, answer in zip(again, self._answers([(GENERATE, bodies[place]) for place in again]), strict=True):
+                found[place] = answer
+        _check(found)
         outputs = [each for answer in found for each in answer.get("outputs", [answer])]
         return outputs[0] if single and len(outputs) == 1 else outputs
 
@@ -205,6 +211,12 @@ class Engine:
 
     def _run(self, lines: list[tuple[str, Answer]]) -> list[Answer]:
         """Bodies of the answers, in order. Raises RequestsFailedError."""
+        found = self._answers(lines)
+        _check(found)
+        return found
+
+    def _answers(self, lines: list[tuple[str, Answer]]) -> list[Answer]:
+        """The same, with {"error": ...} for those that failed."""
         if not lines:
             return []
         with self._turn.taken():
@@ -214,15 +226,9 @@ class Engine:
                 refused = self._written(lines, folder)
                 if len(refused) < len(lines):
                     self._settle(self._host_run(folder, output), output)
-                found = answers_in(output, len(lines), refused)
+                return answers_in(output, len(lines), refused)
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
-        failed = [place for place, answer in enumerate(found) if "error" in answer and len(answer) == 1]
-        if failed:
-            first = found[failed[0]]["error"]
-            what = f"{len(failed):,} of {len(lines):,} requests failed; request {failed[0]}: {first['message']}"
-            raise RequestsFailedError(what, found)
-        return found
 
     def _host_run(self, folder: Path, output: Path) -> Ended:
         try:
@@ -317,6 +323,15 @@ class Engine:
         if summary is not None and summary.plan is not None and self._given.get("overlap") is None:
             # The engine that is there has this mode; another plan's would be another engine.
             self._given["overlap"] = str(summary.plan.overlap)
+
+
+def _check(found: list[Answer]) -> None:
+    """Raises RequestsFailedError."""
+    failed = [place for place, answer in enumerate(found) if "error" in answer and len(answer) == 1]
+    if failed:
+        first = found[failed[0]]["error"]
+        what = f"{len(failed):,} of {len(found):,} requests failed; request {failed[0]}: {first['message']}"
+        raise RequestsFailedError(what, found)
 
 
 def _end(host: Host, scratch: Scratch) -> None:

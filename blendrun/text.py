@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 
@@ -37,7 +38,14 @@ def without_place(text: str) -> str:
 
 def in_money(amount: float) -> str:
     """An amount of whatever currency the prices are in; small ones with two digits that say something."""
-    return f"{amount:,.2f}" if amount >= 0.1 or amount == 0 else f"{amount:.2g}"
+    if amount >= 0.1 or amount == 0:
+        return f"{amount:,.2f}"
+    return f"{amount:.{min(1 - math.floor(math.log10(amount)), 9)}f}"
+
+
+def at_price(amount: float, hour: float, devices: int) -> str:
+    """An amount and the price it rests on: 0.76 at 2.5 an hour for each of 2 devices."""
+    return f"{in_money(amount)} at {hour:g} an hour" + (f" for each of {devices:,} devices" if devices > 1 else "")
 
 
 def in_one_unit(seconds: Iterable[float]) -> list[str]:

@@ -62,7 +62,8 @@ class Backend:
     answer. versions: of the engine's packages. planner: None where rows are fed as they stand. check: of prompts, for
     `--strict`. shows_tools: whether the model's chat template does; None where nobody knows. stall: seconds of silence
     that mean a hung engine; load: while it comes up. resolved: the model, where its tokenizer is here. speed: of the
-    engines, where they are this machine's.
+    engines, where they are this machine's. devices: GPUs of all engines, or machines where there are none: what an hour
+    is paid for.
     purpose: what a job's lines need an engine for; None where engines take all.
     greedy: urls at which engines decode greedily where a line says nothing. apart: what keeps answers of this backend
     apart from those of others, beside all that the manifest says.
@@ -74,6 +75,7 @@ class Backend:
     make_engine: MakeEngine
     rules: Rules
     replicas: int
+    devices: int = 1
     stall: float = STALL_S
     load: float = LOAD_STALL_S
     answer_settings: dict[str, Any] = field(default_factory=dict)

@@ -22,6 +22,7 @@ from blendrun.installed import install_command, installer
 from blendrun.learned.store import StepStore, StepsUnavailableError
 from blendrun.models.resolve import cache_folder, resolve_model
 from blendrun.report.schemas.doctor import SCHEMA_VERSION, Check, Checkup
+from blendrun.text import plural
 from blendrun.version import __version__
 
 _SMALL_MODEL = "smollm2-135m"
@@ -138,11 +139,15 @@ def _taught() -> str:
         return f"; {error}"
     if not found:
         return ""
+    # Several of one name: with other engine arguments, another number of threads, another version of the runtime.
+    models: dict[str, tuple[int, float]] = {}
+    for name, runs, updated, _ in found:
+        before, last = models.get(name, (0, 0.0))
+        models[name] = before + runs, max(last, updated)
     listed = []
-    for name, runs, updated, _ in found[:_ENGINES_TOLD]:
-        last = datetime.fromtimestamp(updated, UTC)
-        listed.append(f"{name} from {runs} run{'s' * (runs != 1)}, last on {last:%Y-%m-%d}")
-    more = f" and {len(found) - _ENGINES_TOLD} more" if len(found) > _ENGINES_TOLD else ""
+    for name, (runs, updated) in list(models.items())[:_ENGINES_TOLD]:
+        listed.append(f"{name} from {plural(runs, 'run')}, last on {datetime.fromtimestamp(updated, UTC):%Y-%m-%d}")
+    more = f" and {len(models) - _ENGINES_TOLD} more" if len(models) > _ENGINES_TOLD else ""
     return f"; step times learned: {'; '.join(listed)}{more}"
 
 

@@ -22,6 +22,11 @@ _SHOWN = 8
 _OTHERWISE = "download the files elsewhere, and name them here"
 
 
+def on_hub(inputs: Sequence[str]) -> bool:
+    """Whether any of the inputs is there."""
+    return any(name.startswith(_HUB) for name in inputs)
+
+
 def with_hub_files(inputs: Sequence[str], listener: Listener) -> tuple[str, ...]:
     """The inputs with paths in the place of data sets of the hub, which are downloaded where they are not here.
 

@@ -99,7 +99,7 @@ def work_out(asked: Asked) -> Joining:
     options = asked.plan
     (on,) = machines_of(own_hardware("cpu") if asked.cpu else None, None, options.devices)
     adapters = declared_adapters(options.engine_args.get("lora_paths")) or None
-    wanted = Wanted(str(options.model), None, None, options.endpoint, lambda: (None, None), adapters, None)
+    wanted = Wanted(str(options.model), endpoint=options.endpoint, adapters=adapters, arguments=options.engine_args)
     with scratch_folder("plan") as spool:
         workload = load_workload(open_sources(options.inputs, spool, listener=ignore), wanted, ignore)
         prompts = workload.prompts

@@ -36,6 +36,7 @@ STDIN = STDOUT = "-"
 _SUFFIXES = (".gz", ".zst", ".jsonl", ".ndjson", ".json", ".parquet", ".csv", ".tsv", ".txt")
 AtLeast1 = Annotated[int, msgspec.Meta(ge=1, le=(1 << 63) - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0, le=LONGEST_S)]
+_Price = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 # Of devices, cores, engines side by side.
 _Machines = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
 # Of the names that stand for "None" on a command line and in a config file.
@@ -107,6 +108,7 @@ class RunArguments(RowArguments, total=False):
     metrics_port: int | None
     metrics_textfile: Path | str | None
     trace: Path | str | None
+    price: float | None
 
 
 class RunOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -116,6 +118,7 @@ class RunOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         same with a copy on stdout, which is the caller's affair. An address becomes `upload`, and a file of its name
         the output.
     order, overlap: None leaves them to the plan.
+    price: of an hour of one GPU, or of a machine without.
     engine: `EngineName`, or addresses of servers. engine_args: of SGLang's engine, or of the engine that stands for it.
     """
 
@@ -163,6 +166,7 @@ class RunOptions(RowOptions, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65535)] | None = None
     metrics_textfile: Path | None = None
     trace: Path | None = None
+    price: _Price | None = None
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> RunOptions:

@@ -191,6 +191,7 @@ def _workload(options: PlanOptions, machines: Sequence[Machine], spool: Path, li
         partial(looked_for, options, machines[0], listener),
         adapters,
         options.cache,
+        options.engine_args,
     )
     columns = options.columns(options.endpoint, options.limit)
     return load_workload(open_sources(options.inputs, spool, columns=columns, listener=listener), wanted, listener)

@@ -10,6 +10,7 @@ from blendrun.engine.base import Engine
 from blendrun.engine.ray.cluster import Cluster, connect
 from blendrun.engine.ray.engine import RayEngine, describe_resources
 from blendrun.engine.ray.host import Replay, Sglang
+from blendrun.engine.settings import devices_of
 from blendrun.errors import UsageError
 from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.names import DeviceName, EngineName
@@ -66,7 +67,7 @@ def _on_gpus(options: RunOptions, cluster: Cluster) -> bool:
 
 def _gpus(arguments: dict[str, Any], cluster: Cluster) -> float:
     """Of one engine. Raises UsageError where they would have to be on several nodes."""
-    each = int(arguments.get("tp_size", 1)) * int(arguments.get("pp_size", 1)) * int(arguments.get("dp_size", 1))
+    each = devices_of(arguments)
     # A cluster without GPUs may get some.
     if 0 < (most := cluster.most("GPU")) < each:
         raise UsageError(

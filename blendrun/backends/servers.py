@@ -114,6 +114,7 @@ def open_backend(opening: Opening) -> Backend:
         make_engine=servers.make_engine,
         rules=servers.rules(options),
         replicas=len(servers.addresses),
+        devices=len(servers.addresses) * (servers.limits.devices or 1),
         stall=2 * servers.settings.timeout + _MARGIN_S,
         load=max(LOAD_STALL_S, servers.settings.wait + _MARGIN_S),
         # Answers of two models must not mix unasked.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack, closing, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from time import monotonic
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from blendrun.backends.base import Backend, Opening, Placement
 from blendrun.backends.deadline import parse_deadline
-from blendrun.backends.hub_inputs import with_hub_files
+from blendrun.backends.hub_inputs import on_hub, with_hub_files
 from blendrun.backends.inputs import tell_left_out, without_answers
 from blendrun.backends.listeners import listening
 from blendrun.backends.options import STDIN, RunOptions
@@ -37,7 +37,7 @@ from blendrun.planner.workload import DescribedJob
 from blendrun.report.schemas.plan import plan_json
 from blendrun.report.schemas.planned import plan_report
 from blendrun.runner.replica import Patience
-from blendrun.runner.run import execute
+from blendrun.runner.run import execute, refuse_missing_input
 from blendrun.runner.settings import KeepPlan, RunSettings
 from blendrun.runner.stop import stopping_by_exception
 from blendrun.store import summary as summaries
@@ -46,21 +46,31 @@ from blendrun.store.folder import StateFolder
 from blendrun.store.guard import Target
 from blendrun.store.partial import partial_target
 from blendrun.store.shards import Shard
-from blendrun.store.summary import Summary
+from blendrun.store.summary import Stopwatch, Summary
 
 
-def run_job(options: RunOptions, view: AbstractContextManager[Listener], engines: KeptEngines | None = None) -> Summary:
+def run_job(
+    options: RunOptions,
+    view: AbstractContextManager[Listener],
+    engines: KeptEngines | None = None,
+    begun: float | None = None,
+) -> Summary:
     """Answer every request of a job, or go on with that. Raises BlendrunError as exit codes have it.
 
-    view: what the person sees, open as long as the run lasts. engines: those that outlive it, for the next one.
+    view: what the person sees, open as long as the run lasts. engines: those that outlive it, for the next one. begun:
+    when the command began, of `time.monotonic`; None for now.
     """
-    named = with_hub_files(options.inputs, ignore)
+    stopwatch = Stopwatch(begun)
+    with stopwatch.phase("fetch") if on_hub(options.inputs) else nullcontext():
+        named = with_hub_files(options.inputs, ignore)
     if named != options.inputs:
         # The default name of the answers is the data set's.
         options = msgspec.structs.replace(options, inputs=named, output=options.whole_output_path)
     kept, left_out = without_answers(options.inputs, rows=options.says_rows, output=options.output_path)
     if left_out:
         options = msgspec.structs.replace(options, inputs=kept)
+    # Before a model is looked for, which may take minutes.
+    refuse_missing_input(options.inputs)
     check_written(options)
     # Counted from here: loading, indexing and planning take their part of the time.
     left = parse_deadline(options.deadline)
@@ -74,11 +84,13 @@ def run_job(options: RunOptions, view: AbstractContextManager[Listener], engines
         tell_left_out(left_out, listener)
         listener(PhaseStarted("model", options.label))
         try:
-            place = _place(options, listener)
-            early = later.enter_context(closing(EarlyChildren()))
-            early.start(place.platform, place.threads, 0 if engines else _early(options, place))
-            backend = open_backend(Opening(options, place, early, listener, engines))
-            summary = execute(_settings(options, backend, end), with_media(backend.make_engine, options), listener)
+            with stopwatch.phase("model"):
+                place = _place(options, listener)
+                early = later.enter_context(closing(EarlyChildren()))
+                early.start(place.platform, place.threads, 0 if engines else _early(options, place))
+                backend = open_backend(Opening(options, place, early, listener, engines))
+            settings = _settings(options, backend, end)
+            summary = execute(settings, with_media(backend.make_engine, options), listener, stopwatch)
         except BaseException as error:
             listener.ended(error.exit_code if isinstance(error, BlendrunError) else EXIT_BUG, success=False)
             raise
@@ -163,6 +175,8 @@ def _settings(options: RunOptions, backend: Backend, deadline: float | None) -> 
         same=sameness(options.dedupe, backend.greedy, keeps=options.cache is not None),
         cache=cache_settings(options.cache, options.cache_size, backend.versions, backend.apart),
         partial=_partial(options),
+        devices=backend.devices,
+        gpu_hour=options.price,
         patience=Patience(
             restarts=options.max_restarts,
             drain=options.drain_timeout,
@@ -204,6 +218,6 @@ def _shard(options: RunOptions, model: ResolvedModel | None) -> Shard | None:
     def divide(job: Job, shards: int, listener: Listener) -> NDArray[np.int32]:
         if model is None:
             return divide_by_line(job, shards)
-        return divide_by_prefix(job, shards, model, listener)
+        return divide_by_prefix(job, shards, model, options.engine_args, listener)
 
     return Shard(*place, divide)

@@ -28,6 +28,7 @@ from blendrun.engine.process import SglangEngine
 from blendrun.engine.ray.host import Sglang
 from blendrun.engine.settings import (
     answer_settings,
+    devices_of,
     needs_weights,
     one_scheduler,
     runtime_versions,
@@ -81,6 +82,7 @@ def open_backend(opening: Opening) -> Backend:
         make_engine=_engines(settings, resolved, place, opening.early, opening.kept),
         rules=rules_of(options, arguments, resolved.card, _no_pairs(resolved, arguments)),
         replicas=place.replicas,
+        devices=_devices(place, arguments),
         stall=_CPU_STALL_S if place.platform == "cpu" else STALL_S,
         # float32 on the CPU and bfloat16 on a GPU do not answer alike, so a resume must not mix them unasked.
         answer_settings=answer_settings(arguments) | {"platform": place.platform} | identities(arguments),
@@ -168,9 +170,16 @@ def _check(model: ResolvedModel, platform: Platform, arguments: dict[str, Any]) 
     )
 
 
+def _devices(place: Placement, arguments: dict[str, Any]) -> int:
+    """GPUs of all engines; without GPUs machines, of which each engine of a cluster is taken to have its own."""
+    if place.platform == "gpu":
+        return place.replicas * devices_of(arguments)
+    return 1 if place.needs is None else place.replicas
+
+
 def _refuse_too_many(place: Placement, arguments: dict[str, Any]) -> None:
     """Raises UsageError where there are not as many devices as all replicas need."""
-    each = int(arguments.get("tp_size", 1)) * int(arguments.get("pp_size", 1)) * int(arguments.get("dp_size", 1))
+    each = devices_of(arguments)
     if place.platform == "gpu" and place.replicas > 1 and place.replicas * each > (there := visible_gpus()):
         raise UsageError(
             f"--replicas {place.replicas} of {each} GPU(s) each need {place.replicas * each}, and {there} are here: "
@@ -221,6 +230,7 @@ def planner_of(
         hardware=place.hardware,
         platform=place.platform,
         own=speed,
+        arguments=arguments,
     )
 
 

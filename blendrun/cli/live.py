@@ -180,7 +180,7 @@ def _of_job(
     limits = limits_to_plan(platform, arguments)
     rounds = LiveBench(
         job=job,
-        planner=RunPlanner(model, None, limits=limits, hardware=asked.hardware),
+        planner=RunPlanner(model, None, limits=limits, hardware=asked.hardware, arguments=arguments),
         settings=EngineSettings(
             model_path=str(model.path),
             platform=platform,

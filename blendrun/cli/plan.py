@@ -191,7 +191,7 @@ def plan(
         print_plan(
             found,
             sys.stdout,
-            next_command=None if found.kind == "trace" else run_command(given, found.hardware),
+            next_command=None if found.kind == "trace" else run_command(given, found.hardware, found.gpu_hour),
             verbose=given["verbose"],
             first_prompt=first_prompt if given["show_prompt"] else None,
         )
@@ -206,8 +206,11 @@ _SHARED = (
 )
 
 
-def run_command(given: Mapping[str, Any], on: Hardware) -> str:
-    """The command that answers what was planned. given: options by name. on: the machine that was planned for."""
+def run_command(given: Mapping[str, Any], on: Hardware, gpu_hour: float | None = None) -> str:
+    """The command that answers what was planned. given: options by name. on: the machine that was planned for.
+
+    gpu_hour: its price.
+    """
     words = ["blendrun", "run", *given["jobs"]]
     for name in _SHARED:
         value = given.get(name)
@@ -219,4 +222,5 @@ def run_command(given: Mapping[str, Any], on: Hardware) -> str:
     if on.gpus_per_replica > 1 and not named:
         words += ["--tp", str(on.gpus_per_replica)]
     words += ["--replicas", str(on.replicas)] if on.replicas > 1 else []
+    words += ["--price", f"{gpu_hour:g}"] if gpu_hour is not None else []
     return join(words)

@@ -31,7 +31,7 @@ def report(
         float | None,
         typer.Option(
             "--price",
-            help="Of an hour of one GPU, or of a machine without: the page says the cost.",
+            help="Price of a GPU hour, or of a machine hour without GPUs: the page says the cost. Default: the run's.",
             min=0,
             metavar="X",
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -176,6 +177,14 @@ def run(
         Path | None,
         Panel.WATCHING.option(metavar="FILE", help="Write phases and steps as a Chrome trace, for Perfetto."),
     ] = None,
+    price: Annotated[
+        float | None,
+        Panel.WATCHING.option(
+            min=0,
+            metavar="X",
+            help="Price of a GPU hour, or of a machine hour without GPUs: the end of the run says the cost.",
+        ),
+    ] = None,
     engine: Annotated[
         str,
         Panel.MODEL.option(
@@ -284,6 +293,8 @@ def run(
 
 def _run(given: dict[str, Any]) -> int:
     """given: parameters of the command, by name. Returns its exit code."""
+    # What is imported now takes a second or more, which is waited for, too.
+    begun, at = time.monotonic(), time.time()
     from blendrun.backends.session import exit_code, run_job
     from blendrun.errors import OutputUnavailableError
     from blendrun.report.terminal.progress import choose_view
@@ -293,12 +304,23 @@ def _run(given: dict[str, Any]) -> int:
     to_stdout = given["output"] == "-"
     if to_stdout and sys.stdout is None:
         raise OutputUnavailableError("stdout is closed; give a file with -o")
-    summary = run_job(options, choose_view(sys.stderr, quiet=given["quiet"], verbose=given["verbose"]))
+    view = choose_view(sys.stderr, quiet=given["quiet"], verbose=given["verbose"])
+    summary = run_job(options, view, begun=begun)
     if not given["quiet"]:
-        print_summary(summary, sys.stderr)
+        print_summary(summary, sys.stderr, earlier=_written_before(options.output_path, at))
     if to_stdout:
         _copy_to_stdout(options.output_path)
     return exit_code(summary, options)
+
+
+def _written_before(output: Path, at: float) -> bool:
+    """Whether a run before left the summary that is there now. at: when this one began, in Unix seconds."""
+    from blendrun.store.folder import StateFolder
+
+    try:
+        return StateFolder(output).summary.stat().st_mtime < at
+    except OSError:
+        return False
 
 
 def _options(given: dict[str, Any]) -> RunOptions:

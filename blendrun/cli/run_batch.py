@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -111,6 +112,7 @@ def _take(found: dict[str, Any], notes: list[str], name: str, flag: Flag, value:
 
 
 def _run(given: dict[str, Any], output: str) -> None:
+    begun = time.monotonic()
     from blendrun.backends.options import RunOptions
     from blendrun.backends.session import run_job
     from blendrun.backends.uploads import address_of
@@ -133,7 +135,7 @@ def _run(given: dict[str, Any], output: str) -> None:
     options = RunOptions.of(given | {"output": own, "errors_ok": True})
     source = copy_here(options.inputs[0], StateFolder(own).spool)
     try:
-        summary = run_job(options, choose_view(sys.stderr, quiet=False, verbose=False))
+        summary = run_job(options, choose_view(sys.stderr, quiet=False, verbose=False), begun=begun)
         with target.opened() as file:
             write_one_file(file, own, source, options.columns(options.endpoint, options.limit))
         print_summary(summary, sys.stderr)

@@ -8,8 +8,8 @@ from typing import Any
 from blendrun.endpoints.base import ServingPath, Usage, refuse
 from blendrun.endpoints.inputs import InputsEndpoint, inputs_of, read_usage
 
-# SGLang 0.5.23, serving_classify.py: in the place of an error.
-_NO_CLASS = ("Default", [1.0])
+# SGLang 0.5.23, serving_classify.py: in the place of an error, and what is left of one number, such as a reward.
+_NO_CLASS = [1.0]
 
 
 class Classify(InputsEndpoint):
@@ -24,10 +24,10 @@ class Classify(InputsEndpoint):
     answer_content = ("probs", (list,))
 
     def joined(self, body: Mapping[str, Any], answers: Sequence[dict[str, Any]]) -> dict[str, Any]:
-        """Raises LineError for what SGLang gives where the head's numbers are no classes: one of its own making."""
+        """Raises LineError for what SGLang gives where the head has no classes to choose from: a sure one."""
         found = super().joined(body, answers)
-        if any((each["label"], each["probs"]) == _NO_CLASS for each in found["data"]):
-            raise refuse("the model's head gives no classes: /v1/score has its numbers")
+        if any(each["probs"] == _NO_CLASS for each in found["data"]):
+            raise refuse("the model's head gives no classes: /v1/score with the texts as `items` has its numbers")
         return found
 
     def replay_body(self, body: dict[str, Any], text: str, usage: Usage, reason: str) -> dict[str, Any]:

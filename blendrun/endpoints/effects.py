@@ -104,6 +104,9 @@ _BOTH = {
     "kv_transfer_params": _refused("one engine answers a request", {}),
     "vllm_xargs": _refused("the engine is SGLang", {}),
     "extra_body": _refused("OpenAI's client puts what is in it into the body: write those fields beside it", {}),
+    # Other APIs' words for what is here.
+    **dict.fromkeys(("max_output_tokens", "max_new_tokens"), _refused("here it is `max_tokens`")),
+    "stop_sequences": _refused("here it is `stop`", []),
 }
 
 _CHAT = {
@@ -136,6 +139,7 @@ _CHAT = {
     "add_special_tokens": _refused("the template writes them", False),
     "echo": _refused("messages are not repeated", False),
     "thinking_token_budget": _refused("see `custom_params.thinking_budget`"),
+    **dict.fromkeys(("system", "instructions"), _refused("give it as the first of the `messages`", "")),
 }
 
 _COMPLETIONS = {
@@ -152,6 +156,7 @@ _SAMPLING = (
     "min_tokens ignore_eos stop_token_ids stop_regex no_stop_trim regex ebnf lora_path chat_template_kwargs "
     "separate_reasoning cache_salt extra_key custom_params"
 )
+_ONE_ANSWER = _forbidden("a line has one answer: write it once for each", 1)
 _ALONE = "each line stands alone: write the whole conversation into it"
 
 _RESPONSES = {
@@ -180,6 +185,13 @@ _RESPONSES = {
     "prompt": _forbidden("templates of a server are not here; write the text into `input`"),
     "truncation": _refused("prompts are not cut", "disabled"),
     "context_management": _refused("prompts are not cut", []),
+    # A chat's words for what is here.
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), _forbidden("here it is `max_output_tokens`")),
+    "messages": _forbidden("here they are `input`"),
+    "response_format": _forbidden("here it is `text.format`"),
+    "reasoning_effort": _forbidden("here it is `reasoning.effort`"),
+    "logprobs": _forbidden("here `include` asks for them", False),
+    "n": _ONE_ANSWER,
 }
 
 _MESSAGES = {
@@ -188,7 +200,7 @@ _MESSAGES = {
     **_all(_IDLE, "metadata service_tier inference_geo request_id", _OF_A_SERVER),
     "cache_control": Field(_IDLE, "the prefix cache needs no marks"),
     "stream": Field(Effect.NOTED, "the answer is one line of the output; `false` without a word", (False,)),
-    "messages": _done("`messages`"),
+    "messages": _done("`messages`; an answer that the last of them begins goes on from there"),
     "system": _done("the first of the `messages`"),
     "stop_sequences": _done("`stop`"),
     "tools": _done("`tools`; what a server would run is an error"),
@@ -199,6 +211,15 @@ _MESSAGES = {
     "container": _refused("no tool is run here"),
     "mcp_servers": _forbidden("no tool is run here", []),
     "context_management": _refused("prompts are not cut", {}),
+    "speed": Field(_IDLE, "it only makes a server faster"),
+    "anthropic_version": Field(_IDLE, _OF_A_SERVER),
+    **_all(Effect.NOTED, "betas anthropic_beta", "what they switch on is in fields of its own"),
+    # Other APIs' words for what is here.
+    "stop": _forbidden("here it is `stop_sequences`"),
+    **dict.fromkeys(("max_completion_tokens", "max_output_tokens"), _forbidden("here it is `max_tokens`")),
+    "response_format": _forbidden("here it is `output_config.format`"),
+    "reasoning_effort": _forbidden("here it is `output_config.effort`"),
+    "n": _ONE_ANSWER,
 }
 
 # What decodes nothing has none of the fields above but these.
@@ -253,7 +274,11 @@ _MARKS = _all(_IDLE, "cache_control", "the prefix cache needs no marks")
 _PART = {**_MARKS, "type": Field(_KEPT), "uuid": Field(_IDLE, "media are known by their content")}
 _URL = _all(_KEPT, "url max_dynamic_patch min_dynamic_patch max_long_side_pixel")
 _URL["content_hash"] = Field(Effect.FORBIDDEN, "media are known by their content")
-_FUNCTION = {**_MARKS, **_all(_KEPT, "name description parameters strict defer_loading")}
+_FUNCTION = {
+    **_MARKS,
+    **_all(_KEPT, "name description parameters strict defer_loading"),
+    "eager_input_streaming": Field(_IDLE, "nothing is streamed into a file"),
+}
 _TOOL = {**_MARKS, **_all(_KEPT, "type function defer_loading")}
 _OTHER_ROLE = {
     **_MARKS,
@@ -261,6 +286,7 @@ _OTHER_ROLE = {
     "reasoning": _done("`reasoning_content`"),
     "function_call": _done("`tool_calls`"),
     **_all(_IDLE, "id annotations", "of an earlier answer; no template reads it"),
+    "is_error": Field(Effect.NOTED, "no template is shown it; `content` tells it", (False,)),
     "refusal": _refused("no template reads it; put it into `content`", ""),
     "audio": _refused("no template reads it"),
 }

@@ -76,9 +76,11 @@ def check_pairs(body: Mapping[str, Any], words: tuple[str, str]) -> None:
 def check_texts(name: str, value: Any) -> None:
     """Raises LineError for what is neither a text nor a list of them, or has an empty one."""
     texts = _texts(value)
-    if not texts or not all(isinstance(each, str) for each in texts):
+    if not texts:
         raise refuse(f"`{name}` must be a text or a list of texts")
     for place, each in enumerate(texts):
+        if not isinstance(each, str):
+            raise refuse(f"`{name}[{place}]` must be a text: `{name}` must be a text or a list of texts")
         if not each.strip():
             raise refuse(f"`{name}[{place}]` is empty" if isinstance(value, list) else f"`{name}` is empty")
 

@@ -26,6 +26,9 @@ class Rerank(PairsEndpoint):
         check_texts("query", body["query"])
         if not isinstance(body.get("documents"), list):
             raise refuse("`documents` must be a list of texts")
+        for place, each in enumerate(body["documents"]):
+            if isinstance(each, dict):
+                raise refuse(f"`documents[{place}]` must be a text, or an object with nothing but its `text`")
         check_texts("documents", body["documents"])
         if (most := body.get("top_n")) is not None and (type(most) is not int or most < 0):
             raise must_be("top_n", "a whole number of 0 (for all) or more", most)

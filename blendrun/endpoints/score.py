@@ -26,6 +26,7 @@ from blendrun.endpoints.pairs import (
     scores_of,
     words_of_pairs,
 )
+from blendrun.text import plural
 
 # Words of SGLang's form, which mean nothing beside two texts.
 _OF_ITEMS = ("query", "label_token_ids", "temperature", "score_extraction_token")
@@ -66,12 +67,14 @@ class Score(PairsEndpoint):
         # An empty text behind a query is what follows it.
         if any(not (query or each) for each in items):
             raise refuse("`query` and an item are both empty")
-        _check_labels(body.get("label_token_ids"))
+        _check_labels(body.get("label_token_ids"), len(items))
         for name in _FLAGS:
             if not isinstance(body.get(name), bool | None):
                 raise must_be(name, "true or false", body[name])
-        if body.get("temperature") == 0:
+        if (temperature := body.get("temperature")) == 0:
             raise must_be("temperature", "a number above 0", 0)
+        if temperature not in (None, 1) and body.get("apply_softmax") is not True:
+            raise refuse_field("temperature", "it goes with `apply_softmax`")
 
     def serving_of(self, body: Mapping[str, Any]) -> ServingPath | None:
         return self.serving if words_of_pairs(body) is None else RERANKING
@@ -127,10 +130,16 @@ def items_of(body: Mapping[str, Any]) -> list[Any]:
     return [items] if isinstance(items, str) else items if isinstance(items, list) else []
 
 
-def _check_labels(labels: Any) -> None:
+def _check_labels(labels: Any, items: int) -> None:
     good = labels is None or (isinstance(labels, list) and labels and (are_ids(labels) or all(map(_some_ids, labels))))
     if not good:
         raise refuse("`label_token_ids` must be a list of token ids, or one such list for each item")
+    lists = labels if labels and isinstance(labels[0], list) else []
+    if lists and len(lists) != items:
+        have = f"{plural(len(lists), 'list')} for {plural(items, 'item')}"
+        raise refuse(f"`label_token_ids` has {have}: give one for all, or one for each")
+    if any(len(set(each)) < len(each) for each in lists or [labels or []]):
+        raise refuse("`label_token_ids` has an id twice")
 
 
 def _some_ids(value: Any) -> bool:

@@ -165,11 +165,16 @@ def visible_gpus() -> int:
     return len([node for node in Path("/dev").glob("nvidia*") if node.name.removeprefix("nvidia").isdigit()]) or 1
 
 
+def devices_of(arguments: dict[str, Any]) -> int:
+    """GPUs of one engine."""
+    return int(arguments.get("tp_size", 1)) * int(arguments.get("pp_size", 1)) * int(arguments.get("dp_size", 1))
+
+
 def with_devices(arguments: dict[str, Any], platform: Platform, replica: int) -> dict[str, Any]:
     """Engine arguments of one replica (from 1) of several: on a GPU, devices of its own behind those before it."""
     if platform == "cpu" or replica == 1:
         return arguments
-    devices = int(arguments.get("tp_size", 1)) * int(arguments.get("pp_size", 1)) * int(arguments.get("dp_size", 1))
+    devices = devices_of(arguments)
     step = int(arguments.get("gpu_id_step", 1))
     return arguments | {"base_gpu_id": int(arguments.get("base_gpu_id", 0)) + (replica - 1) * devices * step}
 

@@ -206,7 +206,8 @@ def _take_request(line: dict[str, Any], default_url: str | None) -> tuple[str, d
             if isinstance(url, str)
             else "is not a string"
         )
-        raise _no_request(f"`url` {given}; these work: {', '.join(URLS)}")
+        # The list shows what a line looks like; a whole line behind it would be cut.
+        raise _refuse(f"`url` {given}; these work: {', '.join(URLS)}")
     if not isinstance(body, dict):
         raise _no_request("`body` is missing" if body is None else f"`body` must be an object, not {_kind(body)}")
     return known, body

@@ -1,7 +1,7 @@
 """A model's own processor, in a process of its own: what it puts in a prompt in the place of pictures of given sizes.
 
-The process (`python -m blendrun.models.processor FOLDER`) imports torch and transformers; the module does not. No
-picture is decoded: the processor is given blank ones. A folder's own code is never run.
+The process (`python -m blendrun.models.processor FOLDER ARGUMENTS`) imports torch and transformers; the module does
+not. No picture is decoded: the processor is given blank ones. A folder's own code is never run.
 """
 
 from __future__ import annotations
@@ -40,9 +40,13 @@ class Placeholders:
 
 @dataclass(eq=False)
 class Processor:
-    """The processor of a model folder. It is started by the first question, and asked once about the same sizes."""
+    """The processor of a model folder. It is started by the first question, and asked once about the same sizes.
+
+    images: what it is given beside pictures, JSON text of an object.
+    """
 
     folder: Path
+    images: str = "{}"
     _process: subprocess.Popen[bytes] | None = None
     _placeholders: Placeholders | None = None
     _failed: bool = False
@@ -88,7 +92,7 @@ class Processor:
             "TRANSFORMERS_VERBOSITY": "error",
         }
         # -P: a file called torch.py in the user's folder is none of our business.
-        command = [sys.executable, "-P", "-m", __name__, str(self.folder.resolve())]
+        command = [sys.executable, "-P", "-m", __name__, str(self.folder.resolve()), self.images]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         try:
             self._process = subprocess.Popen(command, env=environment, **pipes)  # type: ignore[call-overload]
@@ -141,7 +145,7 @@ def _line(descriptor: int, seconds: float) -> bytes:
     return found
 
 
-def main(folder: str) -> None:
+def main(folder: str, images: str) -> None:
     """The process: a line about itself, then an answer for each line of sizes, until nobody asks."""
     # Whatever a library prints is not an answer.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -153,7 +157,7 @@ def main(folder: str) -> None:
         ready.register(0, selectors.EVENT_READ)
         while ready.select(_IDLE_S) and (line := sys.stdin.buffer.readline()):
             try:
-                said = {"texts": texts_of(processor, orjson.loads(line))}
+                said = {"texts": texts_of(processor, orjson.loads(line), orjson.loads(images))}
             except Exception as error:  # noqa: BLE001  # whatever it refuses these sizes with
                 said = {"refused": [type(error).__name__, str(error)[:300]]}
             answers.write(orjson.dumps(said) + b"\n")
@@ -173,13 +177,14 @@ def placeholders_of(processor: Any) -> Placeholders:
     return Placeholders(processor.image_token, mark)
 
 
-def texts_of(processor: Any, sizes: Sequence[Sequence[int]]) -> list[str]:
-    """What a processor puts in the places of pictures (width, height) of one prompt."""
+def texts_of(processor: Any, sizes: Sequence[Sequence[int]], images: dict[str, Any]) -> list[str]:
+    """What a processor puts in the places of pictures (width, height) of one prompt. images: its arguments for them."""
     from PIL import Image
 
     blank = [Image.new("RGB", (width, height)) for width, height in sizes]
     text = processor.image_token * len(blank)
-    made = processor(text=[text], images=blank, return_text_replacement_offsets=True)
+    given = {"images_kwargs": images} if images else {}
+    made = processor(text=[text], images=blank, return_text_replacement_offsets=True, **given)
     return [place["replacement"] for place in made["text_replacement_offsets"][0]]
 
 
@@ -195,4 +200,4 @@ def _as_the_engine_has_it(processor: Any, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

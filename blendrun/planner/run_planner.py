@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ from blendrun.planner.workload import PlannedModel
 from blendrun.simulate.portfolio import Candidate
 from blendrun.simulate.steptime import step_time, times_rest_on
 from blendrun.tokens.build import build_prompts
-from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.load import load_engine_tokenizer
 from blendrun.tree.ahead import begin_loading
 
 _T = TypeVar("_T")
@@ -67,6 +67,7 @@ class RunPlanner:
     hardware: a card's name; None for this machine's.
     platform: what the engine runs on; None where nobody says.
     own: how fast the engine is, where it is this machine's; it has the machine, too.
+    arguments: the engine's, of which some decide what prompts are.
     told: kinds of findings that were told.
     """
 
@@ -80,6 +81,7 @@ class RunPlanner:
     hardware: str | None = None
     platform: Runs | None = None
     own: OwnSpeed | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)
 
     def plan(self, job: Job, rows: NDArray[np.int64], listener: Listener = ignore) -> RunPlan:
@@ -177,7 +179,7 @@ class RunPlanner:
         begin_loading()
         listener(PhaseStarted("tokenise", self.model.name))
         context = self.model.context_length or card.context_length
-        tokenizer = load_tokenizer(self.model.path)
+        tokenizer = load_engine_tokenizer(self.model.path, self.arguments)
         # A prompt that the pool cannot hold is the engine's to refuse.
         room = min(context, kv_pool(card, on, self.limits).tokens)
         tokenized = build_prompts(job, tokenizer, context_length=room, listener=listener)

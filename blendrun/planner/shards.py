@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,17 +17,19 @@ from blendrun.jobs.job import Job
 from blendrun.lengths.estimate import estimate
 from blendrun.models.resolve import ResolvedModel
 from blendrun.tokens.build import build_prompts
-from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.load import load_engine_tokenizer
 from blendrun.tree.build import build_tree
 from blendrun.tree.compiled import load_kernels, needs_compiling
 
 
-def divide_by_prefix(job: Job, shards: int, model: ResolvedModel, listener: Listener) -> NDArray[np.int32]:
+def divide_by_prefix(
+    job: Job, shards: int, model: ResolvedModel, arguments: Mapping[str, Any], listener: Listener
+) -> NDArray[np.int32]:
     """Shard of each row, 0 to `shards` - 1: i32 (N,). Shards are equal in compute and in memory work, and requests that
-    share a prefix stay together (`blend.partition`).
+    share a prefix stay together (`blend.partition`). arguments: of the engine, of which some decide what prompts are.
 
-    Nothing but the job and the model decides: shards that never meet come to the same division, on whatever machine,
-    and whatever answers were seen in earlier runs. What is not run (refused lines) stands with the row before it.
+    Nothing but these decides: shards that never meet come to the same division, on whatever machine, and whatever
+    answers were seen in earlier runs. What is not run (refused lines) stands with the row before it.
     Raises UsageError for a model without dimensions, and what `build_prompts` raises.
     """
     card = model.card
@@ -33,7 +38,7 @@ def divide_by_prefix(job: Job, shards: int, model: ResolvedModel, listener: List
     listener(PhaseStarted("tokenise", f"{model.name}, for all {shards} shards"))
     tokenized = build_prompts(
         job,
-        load_tokenizer(model.path),
+        load_engine_tokenizer(model.path, arguments),
         context_length=model.context_length or card.context_length,
         listener=listener,
     )

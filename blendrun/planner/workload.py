@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import FOR_PLANNING
 from blendrun.endpoints.words import prompt_text
 from blendrun.errors import EXIT_OK, BlendrunError, InputInvalidError, InputMissingError
@@ -33,7 +34,7 @@ from blendrun.planner.findings import (
 from blendrun.text import plural
 from blendrun.tokens.base import Prompts
 from blendrun.tokens.build import build_prompts, render_text
-from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.load import load_engine_tokenizer
 from blendrun.tokens.template import RenderError
 from blendrun.tokens.tokenizer import PromptTokenizer
 from blendrun.tokens.trace import trace_prompts
@@ -74,6 +75,8 @@ class Described(Protocol):
     @property
     def cached(self) -> int | None: ...
     @property
+    def only_read(self) -> int: ...
+    @property
     def findings(self) -> tuple[Finding, ...]: ...
 
 
@@ -87,6 +90,7 @@ class Workload:
     left_out: accepted lines that have no prompt to plan (over the context, empty, not to be rendered).
     copies: accepted lines that ask the same as an earlier one. cached: requests whose answers are kept from earlier
     runs, and are not planned; None where nobody looked.
+    only_read: prompts that are read, and nothing is decoded behind them.
     findings: what will go wrong, the worst first. any_logprobs: whether a request asks for log probabilities.
     first_prompt: as the model will see it; None for a trace.
     words: the text of a prompt number, as its request gives it; empty for a trace.
@@ -103,6 +107,7 @@ class Workload:
     first_prompt: str | None
     copies: int = 0
     cached: int | None = None
+    only_read: int = 0
     any_logprobs: bool = False
     words: Callable[[int], str] = lambda _: ""
 
@@ -143,6 +148,10 @@ class DescribedJob:
         return int((self.job.copy_of >= 0).sum())
 
     @property
+    def only_read(self) -> int:
+        return _only_read(self.job, self.rows)
+
+    @property
     def name(self) -> Callable[[int], str]:
         return lambda number: self.job.request(int(self.rows[number])).custom_id
 
@@ -161,6 +170,7 @@ class Wanted:
 
     look: which requests are equal, None where nobody asks; and what finds rows that have an answer from earlier runs.
     adapters: those that the engine will have, None where nobody says. cache: where answers are kept, for messages.
+    arguments: the engine's, as far as they are known.
     """
 
     model: str
@@ -170,6 +180,7 @@ class Wanted:
     look: Callable[[], tuple[Sameness | None, FindKept | None]] = lambda: (None, None)
     adapters: tuple[str, ...] | None = None
     cache: Path | None = None
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AllKeptError(BlendrunError):
@@ -210,7 +221,9 @@ def load_workload(sources: Sequence[Source], wanted: Wanted, listener: Listener 
 
 def planned_model(wanted: Wanted, *, text: bool) -> PlannedModel:
     """The card, and for text the tokenizer. A known alias needs no file for a trace, nor with a tokenizer given."""
-    tokenizer = load_tokenizer(wanted.tokenizer) if text and wanted.tokenizer else None
+    tokenizer = None
+    if text and wanted.tokenizer:
+        tokenizer = load_engine_tokenizer(wanted.tokenizer, {**wanted.arguments, "tokenizer_path": None})
     alias = wanted.model.lower()
     if alias in list_aliases() and (tokenizer or not text) and not Path(wanted.model).exists():
         card = load_card(alias)
@@ -227,7 +240,7 @@ def planned_model(wanted: Wanted, *, text: bool) -> PlannedModel:
         )
     context = resolved.context_length or resolved.card.context_length
     if text and tokenizer is None:
-        tokenizer = load_tokenizer(resolved.path)
+        tokenizer = load_engine_tokenizer(resolved.path, wanted.arguments)
     return PlannedModel(wanted.model, resolved.card, resolved.identity, context, tokenizer)
 
 
@@ -288,9 +301,17 @@ def _from_job(job: Job, wanted: Wanted, kept: FindKept | None, listener: Listene
         first_prompt=_first_prompt(job, int(numbers[0]), model.tokenizer),
         copies=int((job.copy_of >= 0).sum()),
         cached=cached,
+        only_read=_only_read(job, numbers),
         any_logprobs=bool(tokenized.logprobs.any()),
         words=_words(job, numbers),
     )
+
+
+def _only_read(job: Job, rows: NDArray[np.int64]) -> int:
+    """How many of the rows decode nothing. rows: i64 (M,), accepted ones."""
+    paths = [endpoint.serving for endpoint in ENDPOINTS.values()]
+    reads = np.array([path is not None and not path.decodes for path in paths])
+    return int(reads[job.endpoint[rows]].sum())
 
 
 def _words(job: Job, rows: NDArray[np.int64]) -> Callable[[int], str]:

@@ -67,7 +67,8 @@ def blend(
     with scratch_folder("ray-data") as folder:
         path = folder / "rows.jsonl"
         rows = _write(dataset, path, to_request)
-        workload = load_workload(open_sources([path], folder), Wanted(model, adapters=adapters), _hear)
+        wanted = Wanted(model, adapters=adapters, arguments=engine_args or {})
+        workload = load_workload(open_sources([path], folder), wanted, _hear)
         place, part = _places(workload, rows, parts, choice, on, limits)
     columns = {_PLACE: place} | ({_PART: part} if parts > 1 else {})
     numbered = dataset.zip(ray.data.from_arrow(pyarrow.table(columns)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from blendrun.names import OrderName
 from blendrun.report.schemas.plan import OrderRow, PlanReport
 from blendrun.simulate.sentence import choice_sentence, time_sentence
-from blendrun.text import in_money
+from blendrun.text import at_price
 
 
 def chosen_row(report: PlanReport) -> OrderRow:
@@ -39,4 +39,4 @@ def cost_told(report: PlanReport) -> str | None:
     cost, price, gpus = chosen_row(report).cost, report.gpu_hour, report.hardware.gpus
     if cost is None or price is None:
         return None
-    return f"{in_money(cost)} at {price:g} an hour" + (f" for each of {gpus} devices" if gpus > 1 else "")
+    return at_price(cost, price, gpus)

@@ -63,7 +63,7 @@ from blendrun.store.ledger import ANSWERED, Ledger
 from blendrun.store.own_files import OwnFiles, WrittenFile
 from blendrun.store.shards import Rows, write_rows
 from blendrun.store.status import StatusFile
-from blendrun.store.summary import Restart, Stopwatch, Summary, Tokens
+from blendrun.store.summary import Restart, Stopwatch, Summary, Tokens, cost_of
 from blendrun.store.unkept import UnkeptAnswers
 from blendrun.text import plural
 
@@ -104,6 +104,7 @@ class Invocation:
     supervisor: Supervisor | None = field(default=None, init=False)
     plan: RunPlan | None = field(default=None, init=False)
     rejected: int = field(default=0, init=False)
+    resumed: bool = field(default=False, init=False)
     unkept: Found = field(default=NOTHING, init=False)
     cut_short: Found = field(default=NOTHING, init=False)
     new_tokens: list[int] = field(default_factory=lambda: [0, 0, 0], init=False)
@@ -154,12 +155,15 @@ class Invocation:
                 )
             self.copies = Copies(self.job, self.ledger, journal, self.salt, self._record_failure)
             todo = self.ledger.unfinished()
+            self.resumed = len(todo) < len(self.job.accepted)
             done = finished_before(old, self.manifest, self.rows, before, self.files) if not len(todo) else None
             if done is not None:
                 self._note("finished before; nothing to do")
                 self.partial.begin()
                 self.partial.end()
-                return msgspec.structs.replace(done, exit_code=self._exit_code(done.counts.failed))
+                devices = done.devices or self.settings.devices
+                cost = cost_of(done.seconds.get("wall", 0.0), devices, self.settings.gpu_hour) or done.cost
+                return msgspec.structs.replace(done, exit_code=self._exit_code(done.counts.failed), cost=cost)
             if not len(todo) and only_tables_differ(old, self.manifest):
                 self._note("tables changed in what no prompt reads: the output is written again")
             self.tables = self.manifest.tables
@@ -421,6 +425,9 @@ class Invocation:
             unkept_list=self.state.unkept,
             cut_short=self.cut_short,
             cut_short_list=self.state.cut_short,
+            devices=self.settings.devices,
+            gpu_hour=self.settings.gpu_hour,
+            resumed=self.resumed,
         )
         summaries.write(self.state.summary, summary)
         self.status.end(summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 
 from blendrun.errors import (
@@ -40,14 +41,17 @@ from blendrun.store.uploads import deliver, parcels
 from blendrun.text import cut, printable
 
 
-def execute(settings: RunSettings, make_engine: MakeEngine, listener: Listener) -> Summary:
+def execute(
+    settings: RunSettings, make_engine: MakeEngine, listener: Listener, stopwatch: Stopwatch | None = None
+) -> Summary:
     """Run the job to its end, or resume it, or find it finished. Raises BlendrunError as exit codes have it.
 
-    make_engine is called only when there is work for an engine.
+    make_engine is called only when there is work for an engine. stopwatch: runs since the command began; None for one
+    that begins now.
     """
-    stopwatch = Stopwatch()
+    stopwatch = stopwatch or Stopwatch()
     state = StateFolder(settings.output)
-    _refuse_missing_input(settings)
+    refuse_missing_input(settings.inputs)
     try:
         _refuse_foreign_output(settings, state)
     except OSError as error:
@@ -55,7 +59,13 @@ def execute(settings: RunSettings, make_engine: MakeEngine, listener: Listener) 
     with state.locked():
         check_writable(state)
         inputs = tuple(map(shown, settings.inputs))
-        status = StatusFile(state.status, model=path_text(settings.model), inputs=inputs, output=settings.output)
+        status = StatusFile(
+            state.status,
+            model=path_text(settings.model),
+            inputs=inputs,
+            output=settings.output,
+            begun_at=stopwatch.begun_at,
+        )
         try:
             with stops_as_errors():
                 return _execute_locked(settings, state, stopwatch, status.beside(listener), status, make_engine)
@@ -140,9 +150,9 @@ def _leave_summary(settings: RunSettings, state: StateFolder, stopwatch: Stopwat
             summaries.write(state.summary, summary)
 
 
-def _refuse_missing_input(settings: RunSettings) -> None:
-    """Before anything is made: a mistyped name must leave no state folder behind."""
-    for name in settings.inputs:
+def refuse_missing_input(inputs: Sequence[str]) -> None:
+    """Before anything is made or fetched: a mistyped name must leave no state folder. Raises InputMissingError."""
+    for name in inputs:
         if name != "-" and not is_address(name) and not os.path.lexists(name):
             if scheme(name) is not None:
                 raise InputMissingError(how_to_read(name))

@@ -53,7 +53,8 @@ class RunSettings:
     where they are this machine's: what their steps are compared with, and what learns from them. purpose: what a job's
     lines need an engine for; None where engines take all. upload: where the files are sent once they are written. same:
     which requests are equal; None where nobody asks. cache: answers kept between runs. partial: file that has the
-    answers so far. columns: what requests are made of, where inputs are tables.
+    answers so far. columns: what requests are made of, where inputs are tables. devices: GPUs of all engines, or
+    machines where there are none; gpu_hour: what an hour of one costs, None where nobody said.
     """
 
     inputs: tuple[str, ...]
@@ -92,6 +93,8 @@ class RunSettings:
     same: Sameness | None = None
     cache: CacheSettings | None = None
     partial: Target | None = None
+    devices: int = 1
+    gpu_hour: float | None = None
     patience: Patience = field(default_factory=Patience)
     versions: dict[str, str] = field(default_factory=dict)
 

@@ -15,8 +15,7 @@ from blendrun.events import Listener, Note, PhaseStarted
 from blendrun.jobs.job import Job
 from blendrun.tokens.build import TokenizedJob, build_prompts
 from blendrun.tokens.check import RefusedPrompts, refused_prompts
-from blendrun.tokens.load import load_tokenizer
-from blendrun.tokens.tokenizer import PromptTokenizer
+from blendrun.tokens.load import load_engine_tokenizer
 
 # Of a context, or of a KV pool that is smaller: what SGLang keeps free behind the longest prompt that it admits
 # (0.5.23, model_runner: max_req_len is one less than either, max_req_input_len five less, and a prompt is shorter).
@@ -44,7 +43,7 @@ class JobCheck:
             listener(Note(f"prompts are not checked: the context of {self.model} is not known", warning=True))
             return nothing
         try:
-            tokenizer = self._tokenizer()
+            tokenizer = load_engine_tokenizer(self.path, self.arguments)
         except InputMissingError as error:
             listener(Note(f"prompts are not checked: {error}", warning=True))
             return nothing
@@ -59,14 +58,6 @@ class JobCheck:
         )
         prompts = refused_prompts(job, tokenizer, tokenized, limit - _KEPT_FREE)
         return _joined(prompts, self._refused_forms(job, tokenized, listener))
-
-    def _tokenizer(self) -> PromptTokenizer:
-        given = self.arguments.get("chat_template")
-        return load_tokenizer(
-            self.arguments.get("tokenizer_path") or self.path,
-            chat_template=given if isinstance(given, str) and Path(given).is_file() else None,
-            template_defaults=self.arguments.get("default_chat_template_kwargs"),
-        )
 
     def _refused_forms(self, job: Job, tokenized: TokenizedJob, listener: Listener) -> RefusedPrompts:
         """Rows whose answer form does not compile; each distinct one is compiled once."""

@@ -3,39 +3,40 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
-import orjson
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, Response
 from starlette.routing import Route
 
 from blendrun.endpoints.apis.registry import URLS
-from blendrun.errors import BlendrunError
 from blendrun.service.asked import (
     FORM_BYTES,
+    UPLOADED,
     ApiError,
     bounded,
     form_kept_seconds,
     kept_seconds,
     metadata_of,
     object_of,
+    parameters,
+    text_of,
     too_large,
     window_seconds,
 )
 from blendrun.service.desk import Desk
 from blendrun.service.objects import BatchObject, FileObject, new_id, now, told
 from blendrun.service.page import PAGE
+from blendrun.service.replies import HANDLERS, json_of
 from blendrun.service.reports import NoReportError, Reports
 from blendrun.service.store import Store
 from blendrun.service.validation import Limits
@@ -43,6 +44,11 @@ from blendrun.service.validation import Limits
 _Object = TypeVar("_Object", FileObject, BatchObject)
 _Handler = Callable[[Request, str], Awaitable[Response]]
 _CHUNK = 1 << 20
+# What can be asked of a list, and what of a new batch.
+_PAGES, _CREATED = (
+    ("after", "limit", "order"),
+    ("input_file_id", "endpoint", "completion_window", "metadata", "output_expires_after"),
+)
 _MOST_LISTED, _LISTED = {"files": 10_000, "batches": 100}, {"files": 10_000, "batches": 20}
 
 
@@ -74,29 +80,27 @@ class Service:
             Route("/health", self.health),
             self._route("/v1/models", self.models),
             self._route("/v1/files", self.upload, "POST"),
-            self._route("/v1/files", self.list_files),
+            self._route("/v1/files", self.list_files, query=(*_PAGES, "purpose")),
             self._route("/v1/files/{name}", self.file),
             self._route("/v1/files/{name}", self.delete, "DELETE"),
             self._route("/v1/files/{name}/content", self.content),
             self._route("/v1/batches", self.create, "POST"),
-            self._route("/v1/batches", self.list_batches),
+            self._route("/v1/batches", self.list_batches, query=_PAGES),
             self._route("/v1/batches/{name}", self.batch),
             self._route("/v1/batches/{name}/cancel", self.cancel, "POST"),
             self._route("/v1/batches/{name}/report", self.report),
             self._route("/v1/batches/{name}/report", self.ticket, "POST"),
             Route("/reports/{ticket}", self.ticketed),
         ]
-        handlers = {
-            ApiError: _told_error,
-            HTTPException: _http_error,
-            BlendrunError: _store_error,
-            OSError: _store_error,
-        }
-        return Starlette(routes=routes, lifespan=life, exception_handlers=handlers)
+        return Starlette(routes=routes, lifespan=life, exception_handlers=HANDLERS)
 
-    def _route(self, path: str, handler: _Handler, method: str = "GET") -> Route:
+    def _route(self, path: str, handler: _Handler, method: str = "GET", query: tuple[str, ...] = ()) -> Route:
+        """query: parameters that the address may have."""
+
         async def guarded(request: Request) -> Response:
-            return await handler(request, self._owner(request))
+            owner = self._owner(request)
+            parameters((name for name, _ in request.query_params.multi_items()), query)
+            return await handler(request, owner)
 
         return Route(path, guarded, methods=[method])
 
@@ -112,16 +116,19 @@ class Service:
     async def health(self, _: Request) -> Response:
         """Whether batches are still worked on."""
         lives = self.desk.lives
-        return _json({"status": "ok" if lives else "the desk has ended: start the server again"}, 200 if lives else 503)
+        return json_of(
+            {"status": "ok" if lives else "the desk has ended: start the server again"}, 200 if lives else 503
+        )
 
     async def models(self, _: Request, owner: str) -> Response:
         model = {"id": self.model, "object": "model", "created": 0, "owned_by": "blendrun"}
-        return _json({"object": "list", "data": [model]})
+        return json_of({"object": "list", "data": [model]})
 
     async def upload(self, request: Request, owner: str) -> Response:
         whole = bounded(request, self.limits.bytes + FORM_BYTES)
         try:
             async with whole.form(max_files=1, max_fields=8) as form:
+                parameters((name for name, _ in form.multi_items()), UPLOADED)
                 file, purpose = form.get("file"), form.get("purpose")
                 if not isinstance(file, UploadFile):
                     raise ApiError(400, "`file` is missing", "file")
@@ -132,7 +139,7 @@ class Service:
                 kept = await run_in_threadpool(self._kept, owner, file, form_kept_seconds(form))
         except MultiPartException as error:
             raise ApiError(400, f"the upload is no form that can be read: {error.message}") from error
-        return _json(told(kept))
+        return json_of(told(kept))
 
     def _kept(self, owner: str, upload: UploadFile, lasts: int | None) -> FileObject:
         # A name is only told again, never a path.
@@ -148,33 +155,38 @@ class Service:
         return _listed(request, found, "files")
 
     async def file(self, request: Request, owner: str) -> Response:
-        return _json(told(self._file(request, owner)))
+        return json_of(told(self._file(request, owner)))
 
     async def content(self, request: Request, owner: str) -> Response:
         file = self._file(request, owner)
-        return FileResponse(self.store.content(file), media_type="application/octet-stream", filename=file.filename)
+        content = self.store.content(file)
+        try:
+            found = content.stat()
+        except FileNotFoundError:
+            raise ApiError(404, f"there is no content of {file.id} any more", code="not_found") from None
+        return FileResponse(content, media_type="application/octet-stream", filename=file.filename, stat_result=found)
 
     async def delete(self, request: Request, owner: str) -> Response:
         file = self._file(request, owner)
         if not await run_in_threadpool(self.store.delete_file, file):
             raise ApiError(409, "a batch is still to be answered from this file: cancel it, or wait for its end")
-        return _json({"id": file.id, "object": "file", "deleted": True})
+        return json_of({"id": file.id, "object": "file", "deleted": True})
 
     async def create(self, request: Request, owner: str) -> Response:
         asked = await object_of(request)
-        name, endpoint, window = (asked.get(each) for each in ("input_file_id", "endpoint", "completion_window"))
-        file = self.store.file_of(owner, name) if isinstance(name, str) else None
-        if file is None:
-            raise ApiError(400, f"there is no file {str(name)[:80]!r}", "input_file_id")
+        parameters(asked, _CREATED)
+        name, endpoint, window = (text_of(asked, each) for each in _CREATED[:3])
+        if (file := self.store.file_of(owner, name)) is None:
+            raise ApiError(400, f"there is no file {name[:80]!r}", "input_file_id")
         if endpoint not in URLS:
             raise ApiError(400, f"`endpoint` must be one of {', '.join(URLS)}", "endpoint")
         created = now()
         batch = BatchObject(
             id=new_id("batch_"),
             owner=owner,
-            endpoint=str(endpoint),
+            endpoint=endpoint,
             input_file_id=file.id,
-            completion_window=str(window),
+            completion_window=window,
             created_at=created,
             expires_at=created + window_seconds(window),
             output_expires_after=kept_seconds(asked.get("output_expires_after"), "output_expires_after"),
@@ -182,20 +194,20 @@ class Service:
         )
         if not await run_in_threadpool(self.desk.take, batch):
             raise ApiError(400, f"there is no file {file.id!r} any more", "input_file_id")
-        return _json(told(batch))
+        return json_of(told(batch))
 
     async def list_batches(self, request: Request, owner: str) -> Response:
         return _listed(request, [each for each in self.store.all_batches() if each.owner == owner], "batches")
 
     async def batch(self, request: Request, owner: str) -> Response:
-        return _json(told(self._batch(request, owner)))
+        return json_of(told(self._batch(request, owner)))
 
     async def cancel(self, request: Request, owner: str) -> Response:
         batch = self._batch(request, owner)
         await run_in_threadpool(self.desk.cancel, batch)
         if batch.status not in ("cancelling", "cancelled"):
             raise ApiError(409, f"the batch is {batch.status} and cannot be cancelled")
-        return _json(told(batch))
+        return json_of(told(batch))
 
     async def report(self, request: Request, owner: str) -> Response:
         """The page of a batch's job."""
@@ -205,7 +217,7 @@ class Service:
         """An address for a browser, which sends no key."""
         batch = self._batch(request, owner)
         try:
-            return _json({"url": f"/reports/{await run_in_threadpool(self.reports.ticket, batch)}"})
+            return json_of({"url": f"/reports/{await run_in_threadpool(self.reports.ticket, batch)}"})
         except NoReportError as error:
             raise ApiError(404, str(error), code="not_found") from error
 
@@ -259,33 +271,9 @@ def _listed(request: Request, found: list[Any], kind: str) -> Response:
         found = found[places[0] + 1 :]
     shown = [told(each) for each in found[:limit]]
     ends = {"first_id": shown[0]["id"], "last_id": shown[-1]["id"]} if shown else {"first_id": None, "last_id": None}
-    return _json({"object": "list", "data": shown, "has_more": len(found) > limit, **ends})
+    return json_of({"object": "list", "data": shown, "has_more": len(found) > limit, **ends})
 
 
 async def _page(_: Request) -> Response:
     policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
     return HTMLResponse(PAGE, headers={"Content-Security-Policy": f"{policy}; frame-ancestors 'none'"})
-
-
-async def _told_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, ApiError), "registered for it alone"
-    return _error(error.status, str(error), error.param, error.code)
-
-
-async def _store_error(_: Request, error: Exception) -> Response:
-    """The store cannot be written, or read."""
-    return _error(503, str(error))
-
-
-async def _http_error(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException), "registered for it alone"
-    return _error(error.status_code, error.detail)
-
-
-def _error(status: int, message: str, param: str | None = None, code: str | None = None) -> Response:
-    kind = "invalid_request_error" if status < 500 else "server_error"
-    return _json({"error": {"message": message, "type": kind, "param": param, "code": code}}, status)
-
-
-def _json(content: Mapping[str, Any], status: int = 200) -> Response:
-    return Response(orjson.dumps(content), status, media_type="application/json")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -13,11 +13,15 @@ from starlette.types import Message
 
 from blendrun.backends.deadline import parse_duration
 from blendrun.errors import UsageError
-from blendrun.service import clients
+from blendrun.text import cut
 
 # Of a body that is no upload, and room for the other fields of one that is.
 FORM_BYTES = 1 << 20
 _MOST_METADATA = 16
+# Characters of a client's own words in an error.
+_SHOWN = 80
+# Fields of a form: as OpenAI's clients write an object into one.
+UPLOADED = ("file", "purpose", "expires_after[anchor]", "expires_after[seconds]")
 # How long a file may be kept that is to be deleted by itself: an hour to thirty days, as at OpenAI's.
 _EXPIRY, _SHORTEST_S, _LONGEST_S = ("anchor", "seconds"), 3600, 30 * 86_400
 _WINDOW = re.compile(r"[1-9]\d{0,5}[smhd]")
@@ -29,6 +33,28 @@ class ApiError(Exception):
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
         self.status, self.param, self.code = status, param, code
+
+
+def parameters(given: Iterable[str], known: Iterable[str], of: str = "") -> None:
+    """Refuse one that nobody heeds, and one that is there twice. of: what they belong to, "x.". Raises ApiError."""
+    seen = set[str]()
+    for name in given:
+        shown = of + cut(name, _SHOWN)
+        if name not in known:
+            raise ApiError(400, f"Unknown parameter: '{shown}'.", shown, "unknown_parameter")
+        if name in seen:
+            raise ApiError(400, f"Duplicate parameter: '{shown}'.", shown, "duplicate_parameter")
+        seen.add(name)
+
+
+def text_of(given: Mapping[str, Any], name: str) -> str:
+    """A text that has to be there. Raises ApiError."""
+    found = given.get(name)
+    if found is None:
+        raise ApiError(400, f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+    if not isinstance(found, str):
+        raise ApiError(400, f"`{name}` must be a text", name, "invalid_type")
+    return found
 
 
 def window_seconds(given: Any) -> int:
@@ -45,7 +71,9 @@ def kept_seconds(given: Any, param: str) -> int | None:
     """Seconds that a file is kept; None where nothing was said. Raises ApiError."""
     if given is None:
         return None
-    anchor, seconds = (given.get(name) for name in _EXPIRY) if isinstance(given, dict) else (None, None)
+    words: dict[str, Any] = given if isinstance(given, dict) else {}
+    parameters(words, _EXPIRY, f"{param}.")
+    anchor, seconds = (words.get(name) for name in _EXPIRY)
     if anchor != "created_at" or type(seconds) is not int or not _SHORTEST_S <= seconds <= _LONGEST_S:
         what = f'{{"anchor": "created_at", "seconds": N}}, N from {_SHORTEST_S:,} to {_LONGEST_S:,}'
         raise ApiError(400, f"`{param}` must be {what}", param)
@@ -90,15 +118,12 @@ async def object_of(request: Request) -> dict[str, Any]:
 
 
 def bounded(request: Request, most: int) -> Request:
-    """The same, whose body raises ApiError as it is read once it has more bytes than it may, or does not come."""
+    """The same, whose body raises ApiError as it is read once it has more bytes than it may."""
     left = most
 
     async def receive() -> Message:
         nonlocal left
-        try:
-            message = await asyncio.wait_for(request.receive(), clients.PATIENCE_S)
-        except TimeoutError:
-            raise ApiError(408, "the rest of the request has not come: send it again") from None
+        message = await request.receive()
         left -= len(message.get("body", b""))
         if left < 0:
             raise too_large(most)

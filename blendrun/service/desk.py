@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import sys
 import threading
 import time
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from blendrun.errors import BlendrunError
 from blendrun.service.ends import end_of, fail, hand_out
 from blendrun.service.jobs import Jobs, Run
 from blendrun.service.objects import BatchError, BatchObject, BatchStatus, Counts
@@ -98,9 +100,9 @@ class Desk:
         while not self.jobs.stopping.is_set():
             try:
                 self._look_at(batch)
-            except Exception:  # noqa: BLE001  # nobody waits for this one's result, and all others would wait with it
-                traceback.print_exc()
-                time.sleep(_PAUSE_S)
+            except Exception as error:  # noqa: BLE001  # nobody waits for this one's result, and all others would wait with it
+                _say(error)
+                self.jobs.stopping.wait(_PAUSE_S)
             else:
                 return
 
@@ -142,9 +144,9 @@ class Desk:
                 elif self.idle is not None and time.monotonic() - rested > self.idle:
                     self.jobs.host.release()
                     rested = math.inf
-            except Exception:  # noqa: BLE001  # a store that cannot be written for a while must not end the desk
-                traceback.print_exc()
-                self.jobs.wake.wait(_PAUSE_S)
+            except Exception as error:  # noqa: BLE001  # a store that cannot be written for a while must not end the desk
+                _say(error)
+                self.jobs.stopping.wait(_PAUSE_S)
                 continue
             if not worked:
                 self.jobs.wake.wait(_LOOK_S)
@@ -158,7 +160,7 @@ class Desk:
         try:
             self.jobs.do(run, self._waiting)
         except Exception as error:  # noqa: BLE001  # one job's failure is not that of the next one
-            traceback.print_exc()
+            _say(error)
             self.jobs.fail_all(run, f"{type(error).__name__}: {error}")
         return True
 
@@ -204,3 +206,11 @@ class Desk:
 def _kind(batch: BatchObject) -> str:
     """What an engine is to be like for its lines."""
     return "" if batch.endpoint in _GENERATING else batch.endpoint
+
+
+def _say(error: Exception) -> None:
+    """To whoever runs the server; with the place in the code where nobody foresaw it."""
+    if isinstance(error, (OSError, BlendrunError)):
+        sys.stderr.write(f"blendrun: {error}\n")
+    else:
+        traceback.print_exc()

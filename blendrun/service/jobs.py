@@ -60,11 +60,21 @@ class Run(msgspec.Struct, kw_only=True):
 
 @dataclass(slots=True)
 class _Tries:
-    """Of one job: times that its process was lost, that it is tried again; those that joined it last."""
+    """Of one job since it last got on: times that its process was lost, that it is tried again. joined: those that
+    joined it last. stand: batches that have no end yet, and answers that there are.
+    """
 
     lost: int = 0
     again: int = 0
     joined: tuple[Newcomer, ...] = ()
+    stand: tuple[int, int] = (0, 0)
+
+    def look(self, left: Iterable[BatchObject]) -> None:
+        """Forget failures where the job has got on since. left: batches without an end."""
+        counts = [each.request_counts for each in left]
+        stand = len(counts), sum(each.completed + each.failed for each in counts)
+        if stand != self.stand:
+            self.lost, self.again, self.stand = 0, 0, stand
 
 
 @dataclass(slots=True)
@@ -84,10 +94,15 @@ class Jobs:
     def begin(self, chosen: Sequence[BatchObject]) -> Run:
         """A job of batches that wait."""
         run = Run(id=new_id("run-"), batches=[batch.id for batch in chosen])
-        self.store.run(run.id).mkdir(mode=0o700)
-        self._keep(run)
-        for batch in chosen:
-            self.store.change(batch, lambda each: setattr(each, "run", run.id))
+        try:
+            self.store.run(run.id).mkdir(mode=0o700)
+            self._keep(run)
+            for batch in chosen:
+                self.store.change(batch, lambda each: setattr(each, "run", run.id))
+        except BaseException:
+            if not self.batches(run):
+                self.store.remove_run(run.id)
+            raise
         return run
 
     def unfinished(self) -> Run | None:
@@ -125,19 +140,39 @@ class Jobs:
         """Until all of its batches have ended, or the server has to. waiting: those that could join it now."""
         tries = _Tries()
         while not self.stopping.is_set() and (left := self._left(run)):
-            ending = {place: ends for place, batch in left.items() if (ends := end_of(batch)) is not None}
-            if ending:
-                self._end_early({place: left[place] for place in ending}, ending, self._output(run))
-            elif (contents := self._contents(left)) is not None:
-                job, output = self.store.run(run.id) / "job.jsonl", self._output(run)
-                join(contents, job)
-                options = self.options(job, output, len({batch.owner for batch in left.values()}))
-                newcomers = Newcomers(options, self.predict, [batch.expires_at for batch in left.values()])
-                ended = self._watched(run, options, left, newcomers, waiting)
-                self._go_on(run, ended, newcomers, tries)
+            try:
+                self._do_left(run, left, tries, waiting)
+            except (OSError, OutputUnavailableError) as error:
+                # Of the store: there may be room again soon, and what was answered is kept.
+                tries.look(self._left(run).values())
+                if not self._is_tried_again(tries, str(error)):
+                    raise
+
+    def _do_left(self, run: Run, left: dict[int, BatchObject], tries: _Tries, waiting: Waiting) -> None:
+        """A run of those that have no end yet, or the ends of those that are not to wait for one."""
+        ending = {place: ends for place, batch in left.items() if (ends := end_of(batch)) is not None}
+        if ending:
+            self._end_early({place: left[place] for place in ending}, ending, self._output(run))
+        elif (contents := self._contents(left)) is not None:
+            job, output = self.store.run(run.id) / "job.jsonl", self._output(run)
+            join(contents, job)
+            options = self.options(job, output, len({batch.owner for batch in left.values()}))
+            newcomers = Newcomers(options, self.predict, [batch.expires_at for batch in left.values()])
+            ended = self._watched(run, options, left, newcomers, waiting)
+            self._go_on(run, ended, newcomers, tries)
+
+    def _is_tried_again(self, tries: _Tries, message: str) -> bool:
+        """Whether a failure that may pass is given time to."""
+        if tries.again >= _RETRIES:
+            return False
+        tries.again += 1
+        sys.stderr.write(f"blendrun: a job is tried again: {message}\n")
+        self.stopping.wait(_PAUSE_S)
+        return True
 
     def _go_on(self, run: Run, ended: Ended | None, newcomers: Newcomers, tries: _Tries) -> None:
         """What becomes of a job whose run has ended."""
+        tries.look(self._left(run).values())
         if ended is None and tries.lost < _MOST_LOST:
             # What it had answered is kept, and the next one goes on from there.
             tries.lost += 1
@@ -153,7 +188,7 @@ class Jobs:
             self._add(run, joined)
         elif code in _STOPPED:
             # Somebody has stopped it who was not asked to: what it has is kept.
-            self.wake.wait(_LOOK_S)
+            self.stopping.wait(_LOOK_S)
         elif code in _REFUSED and tries.joined:
             # They do not go with it after all: what it has is kept.
             for each in tries.joined:
@@ -161,11 +196,7 @@ class Jobs:
             tries.joined = ()
         elif code in _REFUSED and len(left) > 1:
             self._apart(run, left)
-        elif code in _PASSING and tries.again < _RETRIES:
-            tries.again += 1
-            sys.stderr.write(f"blendrun: a job is tried again: {ended.message}\n")
-            self.wake.wait(_PAUSE_S)
-        else:
+        elif code not in _PASSING or not self._is_tried_again(tries, ended.message):
             self.fail_all(run, ended.message)
 
     def _output(self, run: Run) -> Path:

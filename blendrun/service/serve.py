@@ -67,8 +67,11 @@ def serve(asked: ServeOptions) -> None:
             Service(store, desk, keys, label, asked.limits, Reports(store)).app(),
             host=_HOST,
             port=asked.port,
-            log_level="warning",
+            # What clients do wrong is told to them.
+            log_level="error",
             http=PatientProtocol,
+            # None is spoken, and whoever speaks one would be out of that one's hands.
+            ws="none",
             limit_concurrency=_MOST_CLIENTS,
             timeout_graceful_shutdown=5,
         )

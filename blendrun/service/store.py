@@ -144,10 +144,16 @@ class Store:
             return list(self.batches.values())
 
     def change(self, batch: BatchObject, how: Callable[[BatchObject], None]) -> None:
-        """Change a batch and keep it."""
+        """Change a batch and keep it. What cannot be kept has not been changed: another server would not know of it."""
         with self._guard:
+            before = {name: getattr(batch, name) for name in batch.__struct_fields__}
             how(batch)
-            self._keep("batches", batch)
+            try:
+                self._keep("batches", batch)
+            except BaseException:
+                for name, value in before.items():
+                    setattr(batch, name, value)
+                raise
 
     def remove_run(self, name: str) -> None:
         """With all that is in its folder. A name that leads anywhere else removes nothing."""

@@ -59,7 +59,7 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     works. phase_at: Unix seconds, when that began; null before. updated_at: Unix seconds, of this file. left_seconds:
     least and most that the phase `run` will still take; null where nobody knows yet. planned_seconds: of that phase by
     the plan, null without one. copies, kept: lines that are done without an engine: they ask the same as another one,
-    or their answers were kept from other runs.
+    or their answers were kept from other runs. begun_at: Unix seconds, when the command of this invocation began.
     """
 
     pid: int
@@ -74,6 +74,7 @@ class ProcessStatus(msgspec.Struct, frozen=True):
     planned_seconds: float | None = None
     copies: int = 0
     kept: int = 0
+    begun_at: float | None = None
 
 
 class BatchStatus(msgspec.Struct, frozen=True):
@@ -106,9 +107,12 @@ class BatchStatus(msgspec.Struct, frozen=True):
 class StatusFile:
     """Follows a run's events. What cannot be written is left: it costs the status, not the run."""
 
-    def __init__(self, path: Path, *, model: str, inputs: tuple[str, ...], output: Path) -> None:
+    def __init__(
+        self, path: Path, *, model: str, inputs: tuple[str, ...], output: Path, begun_at: float | None = None
+    ) -> None:
+        """begun_at: when the command began, in Unix seconds; None for now."""
         self._path = path
-        now = int(time.time())
+        now = time.time() if begun_at is None else begun_at
         before = read(path)
         # An invocation that is refused says nothing of the run before, but that a kill ended it.
         self._open = not os.path.lexists(path)
@@ -118,8 +122,8 @@ class StatusFile:
             model=model,
             input_file_id=", ".join(inputs),
             status="validating",
-            created_at=before.created_at if before is not None else now,
-            blendrun=ProcessStatus(os.getpid(), platform.node(), "index", "", 0, time.time()),
+            created_at=before.created_at if before is not None else int(now),
+            blendrun=ProcessStatus(os.getpid(), platform.node(), "index", "", 0, time.time(), begun_at=round(now, 3)),
         )
         self._written = 0.0
         self._outlook = Outlook()

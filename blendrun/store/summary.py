@@ -73,6 +73,16 @@ class PlanSummary(msgspec.Struct, frozen=True):
     times: str = ""
 
 
+class Cost(msgspec.Struct, frozen=True):
+    """What an invocation cost: all of its wall time, load included, at `gpu_hour` for each device of its summary.
+
+    amount: in whatever currency the price is in. gpu_hour: of an hour of one GPU, or of a machine without.
+    """
+
+    amount: float
+    gpu_hour: float
+
+
 class Restart(msgspec.Struct, frozen=True):
     """An engine that died. reason: what it said; seconds: since the run began; in_flight: requests that had no answer.
 
@@ -87,13 +97,15 @@ class Restart(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """seconds: of this invocation, a figure a phase and `wall`; throughput: tokens/s of its run phase.
+    """seconds: of this invocation, a figure a phase, and `wall` from the command's begin on; throughput: tokens/s of
+    the run phase.
 
     restarts: engines of this invocation that died. failures: failed lines by kind of error, the most frequent first.
     unkept: answers that do not keep the form that their request was promised; unkept_list: the file that has them.
     taken: lines that were answered without an engine. form: of the answers that were to have one. cut_short: answers
     that ended at their token limit, but for limits of one token; cut_short_list: the file that names them. *_ids:
-    custom_ids of the first ten.
+    custom_ids of the first ten. devices: GPUs of all engines, or machines where there are none. cost: null without a
+    price. resumed: earlier invocations did a part of the job; their time and cost are not in `seconds` and `cost`.
     """
 
     schema_version: int
@@ -125,14 +137,21 @@ class Summary(msgspec.Struct, frozen=True):
     cut_short: int = 0
     cut_short_list: str | None = None
     cut_short_ids: tuple[str, ...] = ()
+    devices: int | None = None
+    cost: Cost | None = None
+    resumed: bool = False
 
 
 class Stopwatch:
-    """Wall time of the phases of one invocation, in seconds."""
+    """Wall time of the phases of one invocation, in seconds.
 
-    def __init__(self) -> None:
-        self._begun = time.monotonic()
-        self._seconds: dict[str, float] = {}
+    begun: when the command began, of `time.monotonic`: what has passed since is the phase `start`; None for now.
+    """
+
+    def __init__(self, begun: float | None = None) -> None:
+        now = time.monotonic()
+        self._begun = now if begun is None else begun
+        self._seconds: dict[str, float] = {} if begun is None else {"start": now - begun}
         # Phases that last: how often each was begun, and when first.
         self._open: dict[str, tuple[int, float]] = {}
         # Replicas plan anew in threads.
@@ -154,10 +173,20 @@ class Stopwatch:
                 else:
                     self._seconds[name] = self._seconds.get(name, 0.0) + time.monotonic() - begun
 
+    @property
+    def begun_at(self) -> float:
+        """When the command began, in Unix seconds."""
+        return time.time() - (time.monotonic() - self._begun)
+
     def read(self) -> dict[str, float]:
         """All phases so far, and `wall`: time since the start."""
         figures = self._seconds | {"wall": time.monotonic() - self._begun}
         return {name: round(value, 3) for name, value in figures.items()}
+
+
+def cost_of(wall: float, devices: int, gpu_hour: float | None) -> Cost | None:
+    """Of so many seconds; None without a price."""
+    return None if gpu_hour is None else Cost(wall / 3600 * devices * gpu_hour, gpu_hour)
 
 
 def summarise(
@@ -181,6 +210,9 @@ def summarise(
     unkept_list: Path | None = None,
     cut_short: Found = NOTHING,
     cut_short_list: Path | None = None,
+    devices: int = 1,
+    gpu_hour: float | None = None,
+    resumed: bool = False,
 ) -> Summary:
     """Put the summary together. new_tokens: of this invocation alone; the throughput is theirs."""
     completed = int((ledger.state == ANSWERED).sum())
@@ -225,6 +257,9 @@ def summarise(
         cut_short=cut_short.count,
         cut_short_list=path_text(cut_short_list) if cut_short.count and cut_short_list is not None else None,
         cut_short_ids=cut_short.first,
+        devices=devices,
+        cost=cost_of(seconds["wall"], devices, gpu_hour),
+        resumed=resumed,
     )
 
 

@@ -41,11 +41,12 @@ def load_tokenizer(
     *,
     chat_template: str | Path | None = None,
     template_defaults: Mapping[str, Any] | None = None,
+    images: Mapping[str, Any] | None = None,
 ) -> PromptTokenizer:
     """Load the tokenizer of a model folder, or a tokenizer.json with what lies beside it.
 
     chat_template: a .jinja file to use in place of the model's own (SGLang's `chat_template`).
-    template_defaults: SGLang's `default_chat_template_kwargs`.
+    template_defaults: SGLang's `default_chat_template_kwargs`. images: its `mm_process_config`, of pictures.
 
     Raises InputMissingError where there is none or it cannot be read; the message says what to do.
     """
@@ -64,11 +65,26 @@ def load_tokenizer(
     _restore_bos(backend, config, tokens)
     source = _template_source(folder, config, chat_template)
     template, problem = _compile(source, folder)
-    rule = picture_rule(folder, backend, tokens.get("bos_token", ""))
+    rule = picture_rule(folder, backend, tokens.get("bos_token", ""), images or {})
     defaults = dict(template_defaults or {})
     identity = _digest(content, tokenizers.__version__, config, tokens, source, defaults, *([rule] if rule else []))
     encoder = Encoder(backend, _tokens_of_template(backend, source or "", tokens))
     return PromptTokenizer(encoder, template, problem, tokens, defaults, identity, rule)
+
+
+def load_engine_tokenizer(place: str | Path, arguments: Mapping[str, Any]) -> PromptTokenizer:
+    """The tokenizer of a model folder as an engine with these arguments (SGLang's names) makes prompts by it.
+
+    A `chat_template` that is no file names one of SGLang's own, which is not known here. Raises as `load_tokenizer`.
+    """
+    template, media = arguments.get("chat_template"), arguments.get("mm_process_config")
+    images = media.get("image") if isinstance(media, dict) else None
+    return load_tokenizer(
+        arguments.get("tokenizer_path") or place,
+        chat_template=template if isinstance(template, str) and Path(template).is_file() else None,
+        template_defaults=arguments.get("default_chat_template_kwargs"),
+        images=images if isinstance(images, dict) else None,
+    )
 
 
 def template_shows_tools(place: Path, chat_template: object = None) -> bool | None:

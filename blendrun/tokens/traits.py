@@ -51,7 +51,9 @@ def traits(request: RequestLine, bound: int, media: Sequence[Media], adapters: t
     kind = (request.endpoint.url, named, bound, schema, bool(body.get("tools")))
     cluster = _cluster(*kind, _tag(metadata, body))
     fixed = _fixed(body, bound, schema)
-    logprobs = request.endpoint.reads_logprobs or body.get("logprobs") not in (None, False)
+    # 0 is a number of tokens beside the one that is there.
+    asked = (body.get(name) is not None and body[name] is not False for name in ("logprobs", "return_logprob"))
+    logprobs = request.endpoint.reads_logprobs or any(asked)
     return Traits(_root(adapter, body, media), cluster, schema, _reference(metadata), fixed, logprobs)
 
 

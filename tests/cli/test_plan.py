@@ -6,6 +6,7 @@ import gzip
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,19 @@ def planned(*words: str | Path) -> dict[str, Any]:
     return report
 
 
+def test_what_is_only_read_writes_no_token(tmp_path: Path) -> None:
+    chat = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 7, "ignore_eos": True}
+    bodies = {
+        "/v1/chat/completions": chat,
+        "/v1/score": {"query": "Is it so?", "items": [" yes", " no"], "label_token_ids": [1, 2]},
+        "/v1/embeddings": {"input": "A text."},
+    }
+    lines = [{"custom_id": url, "url": url, "body": body} for url, body in bodies.items()]
+    path = tmp_path / "jobs.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    assert planned(path, *SMALL)["output_tokens"] == 7
+
+
 def test_a_trace_is_planned_without_any_file_of_the_model(tmp_path: Path) -> None:
     report = planned(write_trace(tmp_path / "trace.jsonl"), *LLAMA)
     assert (report["kind"], report["requests"], report["prompt_tokens"]) == ("trace", 12, 7200)
@@ -109,8 +123,15 @@ def test_a_text_job_is_shown_with_its_tree_and_first_prompt(tmp_path: Path) -> N
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["job", "machine", "order", "time", "next"]
     assert "question 0" not in done.stdout
     assert "phase=tokenise" in done.stderr
-    more = blendrun("plan", jobs, *SMALL, "-v", "--show-prompt", cwd=tmp_path).stdout
-    for words in ("30 of 30 lines", "heaviest shared prefixes", "x 30 requests", "question 0", "blended"):
+    more = blendrun("plan", jobs, *SMALL, "-v", "--show-prompt", "--price", "2.5", cwd=tmp_path).stdout
+    for words in (
+        "--price 2.5",
+        "30 of 30 lines",
+        "heaviest shared prefixes",
+        "x 30 requests",
+        "question 0",
+        "blended",
+    ):
         assert words in more
     assert not [line for line in more.splitlines() if line != line.rstrip()]
 
@@ -224,7 +245,12 @@ def test_a_few_lines_have_the_same_plan_by_the_interpreter(
     compiled = planned(trace, *LLAMA, *what_if)
     monkeypatch.setattr(planning, "kernels_loaded", lambda: False)
     calls: list[object] = []
-    monkeypatch.setattr("blendrun.tree.compiled.call", lambda *given: calls.append(given[0]) or call(*given))
+
+    def counted(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+        calls.append(function)
+        return call(function, arguments)
+
+    monkeypatch.setattr("blendrun.tree.compiled.call", counted)
     slow = planned(trace, *LLAMA, *what_if)
     assert len(calls) > 20
     _assert_alike(slow, compiled)

@@ -27,7 +27,8 @@ def out(tmp_path: Path) -> Path:
 def test_a_run_its_page_and_two_side_by_side(tmp_path: Path, out: Path) -> None:
     jobs = write_jobs(tmp_path / "jobs.jsonl", 30)
     assert blendrun("run", jobs, "-o", out, *REPLAY, "--engine-arg", "fail_every=10").returncode == 3
-    assert blendrun("run", jobs, "-o", tmp_path / "other.jsonl", *REPLAY).returncode == 0
+    priced = blendrun("run", jobs, "-o", tmp_path / "other.jsonl", *REPLAY, "--price", "3600")
+    assert priced.returncode == 0 and " at 3600 an hour, load included; " in priced.stderr
     page = tmp_path / "report.html"
     made = blendrun("report", out, tmp_path / "other.jsonl.blendrun", "-o", page)
     assert made.returncode == 0, made.stderr
@@ -35,7 +36,7 @@ def test_a_run_its_page_and_two_side_by_side(tmp_path: Path, out: Path) -> None:
     text = page.read_text()
     assert "<title>blendrun: Two runs of one job: out.jsonl, other.jsonl</title>" in text
     assert "27 answered, 3 failed" in text and "30 answered, none failed" in text
-    assert "[replay] no model was run" in text
+    assert "[replay] no model was run" in text and '<th scope="row">cost</th>' in text
     before = os.umask(0)
     os.umask(before)
     assert page.stat().st_mode & 0o777 == 0o666 & ~before

@@ -62,7 +62,7 @@ def test_more_shards_than_lines(tmp_path: Path) -> None:
 def test_the_same_command_finds_its_shard_finished_and_another_is_refused(jobs: Path) -> None:
     assert shard(jobs, 2) == 3
     again = blendrun("run", jobs, *REPLAY, "-o", jobs.parent / "out.jsonl", "--shard", "2/3")
-    assert "finished before" in again.stderr
+    assert "finished before" in again.stderr and "by an earlier run, in" in again.stderr
     state = jobs.parent / "out.2-of-3.jsonl.blendrun"
     shutil.copytree(state, jobs.parent / "out.1-of-3.jsonl.blendrun")
     shutil.copy(jobs.parent / "out.2-of-3.jsonl", jobs.parent / "out.1-of-3.jsonl")

@@ -77,11 +77,12 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
 
 
 def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
-    from blendrun.events import EngineStats, Expected, PhaseStarted
+    from blendrun.events import EngineStats, Expected, PhaseStarted, Progress
     from blendrun.report.export.metrics import Metrics
 
     metrics = Metrics(model="m")
-    for event in (PhaseStarted("run"), Expected(1.0, 10, 5, 3.0), EngineStats(1, 1, 1, 1.0, 1.0, 1, 1, 1, 1)):
+    stats = EngineStats(1, 1, 1, 1.0, 1.0, 1, 1, 1, 1, paced_seconds=0.5, priced_seconds=0.5)
+    for event in (Expected(1.0, 10, 5, 3.0), PhaseStarted("run"), stats, Progress(1, 4, "requests")):
         metrics(event)
     known = {sample.name for family in metrics.collect() for sample in family.samples}
     metrics.ended(0, success=True)
@@ -89,3 +90,6 @@ def test_the_dashboard_asks_for_metrics_that_there_are() -> None:
     dashboard = (ROOT / "scripts" / "grafana" / "blendrun.json").read_text(encoding="utf-8")
     asked = set(re.findall(r"\bblendrun_\w+", dashboard))
     assert asked and asked <= known
+    # What was warned of and how a run ended are for alerts; what needed no engine, and the model's name, for tables.
+    beside = {f"blendrun_{name}" for name in ("warnings_total", "exit_code", "requests_not_asked_total", "run_info")}
+    assert {name for name in known if not name.endswith("_created")} - asked == beside, "all others have a panel"

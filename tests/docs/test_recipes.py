@@ -7,8 +7,6 @@ import json
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import jsonschema
@@ -71,17 +69,11 @@ def test_what_was_cut_is_asked_again_with_more_room(folder: Path) -> None:
     convert, first, select, second = commands("Run again what was cut")
     run(convert, folder)
     run(first, folder)
-    answers = lines_of(folder / "short.jsonl")
-    # All were, by the replay engine.
-    for row in (0, 2):
-        answers[row]["response"]["body"]["choices"][0]["finish_reason"] = "stop"
-    (folder / "short.jsonl").write_text("".join(json.dumps(answer) + "\n" for answer in answers))
-    (script, jobs, short, more, into, output) = select[1:]
-    assert into == ">"
-    picked = subprocess.run([sys.executable, script, jobs, short, more], cwd=folder, capture_output=True, check=True)
-    (folder / output).write_bytes(picked.stdout)
-    assert picked.stderr == b"answers that were cut: 1\n"
+    run(select, folder)
     run(second, folder)
-    (request,) = lines_of(folder / output)
-    assert (request["custom_id"], request["body"]["max_tokens"]) == (answers[1]["custom_id"], int(more))
-    assert [answer["custom_id"] for answer in lines_of(folder / "longer-answers.jsonl")] == [request["custom_id"]]
+    # All were, by the replay engine.
+    asked, more = lines_of(folder / "longer.jsonl"), int(select[select.index("--max-tokens") + 1])
+    assert [request["body"]["max_tokens"] for request in asked] == 3 * [more]
+    ids = [answer["custom_id"] for answer in lines_of(folder / "short.jsonl")]
+    assert [request["custom_id"] for request in asked] == ids
+    assert [answer["custom_id"] for answer in lines_of(folder / "longer-answers.jsonl")] == ids

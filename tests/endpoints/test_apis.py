@@ -173,8 +173,8 @@ def test_tools_and_forms_and_pictures() -> None:
         ({"conversation": "c"}, "`conversation`"),
         ({"background": True}, "`background`"),
         ({"truncation": "auto"}, "`truncation`"),
-        ({"messages": []}, "`messages` would have no effect"),
-        ({"n": 2}, "`n` would have no effect"),
+        ({"messages": []}, "`messages`: here they are `input`"),
+        ({"n": 2}, "`n`: a line has one answer"),
         ({"tools": [{"type": "web_search"}]}, "`tools[0]`: tools of the type 'web_search' are run by a server"),
         ({"tool_choice": {"type": "allowed_tools"}}, "`tool_choice`"),
         ({"input": []}, "`input`"),
@@ -187,7 +187,15 @@ def test_tools_and_forms_and_pictures() -> None:
         ({"text": {"format": {"type": "grammar"}}}, "`text.format.type`"),
         ({"text": {"verbosity": "low"}}, "`text.verbosity`"),
         ({"include": ["reasoning.encrypted_content"]}, "`include`"),
-        ({"max_output_tokens": 0}, "max_completion_tokens"),
+        ({"max_output_tokens": 0}, "`max_output_tokens` must be a whole number of 1 or more"),
+        ({"max_tokens": 5}, "`max_tokens`: here it is `max_output_tokens`"),
+        ({"response_format": {"type": "json_object"}}, "here it is `text.format`"),
+        ({"text": {"format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}}}, "`text.format.schema`"),
+        ({"instructions": [{"role": "developer", "content": "x"}]}, "`instructions`: it must be a string"),
+        (
+            {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{bad"}]},
+            "`input[0].arguments`: it must be the JSON text of an object",
+        ),
     ],
 )
 def test_what_a_line_alone_cannot_have_is_refused_by_name(line: dict[str, Any], words: str) -> None:
@@ -205,7 +213,9 @@ def test_what_a_line_alone_cannot_have_is_refused_by_name(line: dict[str, Any], 
         ({"messages": user({"type": "redacted_thinking", "data": "x"})}, "nobody here can decrypt it"),
         ({"messages": user({"type": "document", "source": {"type": "url", "url": "x"}})}, "only plain text"),
         ({"messages": user({"type": "image", "source": {"type": "file", "file_id": "x"}})}, "by url"),
-        ({"messages": user({"type": "tool_result", "tool_use_id": "x", "is_error": True})}, "`messages[].is_error`"),
+        ({"stop": ["."]}, "here it is `stop_sequences`"),
+        ({"stop_sequences": "."}, "`stop_sequences`: it must be a list"),
+        ({"n": 2}, "a line has one answer"),
         (
             {
                 "messages": user(
@@ -241,6 +251,38 @@ def test_fields_without_effect_are_told_of_and_state_never_is_dropped() -> None:
     )
     with pytest.raises(LineError, match="stands alone"):
         parse_line(stateful, rules=warned)
+
+
+def test_what_says_nothing_adds_nothing() -> None:
+    said = [{"role": "user", "content": "Hi"}]
+    assert response(instructions="", previous_response_id="").body == {"messages": said}
+    empty = params(system=[], stop_sequences=["", ""], tools=[], mcp_servers=[], anthropic_version="bedrock-2023-05-31")
+    assert empty.body == {"messages": said, "max_tokens": 5} and not empty.passed_over
+    assert params(system=" ", stop_sequences=["", "."]).body == {"messages": said, "max_tokens": 5, "stop": ["."]}
+
+
+@pytest.mark.parametrize("begun", ["The answer is (", [{"type": "text", "text": "The answer is ("}]])
+def test_an_answer_that_is_begun_goes_on_from_there(begun: Any) -> None:
+    said = [*user({"type": "text", "text": "Hi"}), {"role": "assistant", "content": begun}]
+    body = params(messages=said).body
+    assert body["messages"][-1] == {"role": "assistant", "content": "The answer is ("}
+    assert body["continue_final_message"] is True
+    for others in (said[:1], said[1:], [*said, *said[:1]]):
+        assert "continue_final_message" not in params(messages=others).body
+    called = {"role": "assistant", "content": [{"type": "tool_use", "id": "c", "name": "f", "input": {}}]}
+    assert "continue_final_message" not in params(messages=[*said[:1], called]).body
+
+
+def test_results_of_tools_stay_where_they_stand_and_what_failed_is_told_of() -> None:
+    result = {"type": "tool_result", "tool_use_id": "c", "content": "no such city", "is_error": True}
+    line = params(messages=user({"type": "text", "text": "Before."}, result, {"type": "text", "text": "After."}))
+    assert [(each["role"], each["content"]) for each in line.body["messages"]] == [
+        ("user", "Before."),
+        ("tool", "no such city"),
+        ("user", "After."),
+    ]
+    assert line.passed_over == ("messages[].is_error",)
+    assert not params(messages=user(result | {"is_error": False})).passed_over
 
 
 def test_a_picture_by_address_needs_its_flag_in_any_words() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from openai.types import CreateEmbeddingResponse
 
+from blendrun.endpoints.adapters import adapter_of
 from blendrun.endpoints.base import AnswerDemand, Pair, Usage
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
@@ -83,6 +84,25 @@ def test_fields_of_an_embedding(fields: dict[str, Any], word: str) -> None:
     assert read(EMBEDDINGS, {"input": "a", "encoding_format": "base64", "dimensions": 8.0, "user": "u"})
 
 
+@pytest.mark.parametrize(
+    ("url", "body"),
+    [
+        (EMBEDDINGS, {"input": ["a", "b"]}),
+        (CLASSIFY, {"input": ["a", "b"]}),
+        (SCORE, {"query": "q", "items": ["a", "b"], "label_token_ids": [1]}),
+        (SCORE, {"text_1": "q", "text_2": ["a", "b"]}),
+        (RERANK, {"query": "q", "documents": ["a", "b"]}),
+    ],
+)
+def test_each_part_runs_on_the_adapter_of_its_line(url: str, body: dict[str, Any]) -> None:
+    rules = Rules(adapters=("sql", "law"), base=("tiny", "default"))
+    for named in ({"model": "sql"}, {"model": "tiny:sql"}, {"lora_path": "sql"}):
+        line = read(url, body | named, rules)
+        assert {adapter_of(each, rules.adapters) for each in line.endpoint.parts(line.body)} == {"sql"}
+    assert "'sqll' is not served; served are tiny, default, sql, law" in refusal(url, body | {"model": "sqll"}, rules)
+    assert "this run declares none" in refusal(url, body | {"lora_path": "sql"})
+
+
 def test_answers_to_parts_are_one_in_their_order() -> None:
     endpoint = ENDPOINTS[EMBEDDINGS]
     each = {"object": "embedding", "index": 0}
@@ -97,9 +117,10 @@ def test_answers_to_parts_are_one_in_their_order() -> None:
     assert endpoint.usage(joined) == Usage(4, 2, 0) and endpoint.finish_reasons(joined) == ()
 
 
-def test_a_class_of_sglangs_own_making_is_no_answer() -> None:
-    answer = {"data": [{"index": 0, "label": "Default", "probs": [1.0]}], "usage": {"prompt_tokens": 1}}
-    with pytest.raises(LineError, match="gives no classes"):
+@pytest.mark.parametrize("label", ["Default", "LABEL_0"])
+def test_one_class_alone_is_no_answer(label: str) -> None:
+    answer = {"data": [{"index": 0, "label": label, "probs": [1.0]}], "usage": {"prompt_tokens": 1}}
+    with pytest.raises(LineError, match="gives no classes: /v1/score with the texts as `items` has its numbers"):
         ENDPOINTS[CLASSIFY].joined({"input": "a"}, [answer])
 
 
@@ -132,6 +153,10 @@ class TestPairs:
             ({"query": "q"}, "in other words, `text_1` and `text_2`"),
             ({"query": [1], "items": ["a"]}, "`query` must be a text where"),
             ({"query": "q", "items": ["a"], "label_token_ids": []}, "`label_token_ids` must be"),
+            ({"query": "q", "items": ["a"], "label_token_ids": [[1], [2]]}, "has 2 lists for 1 item: give one"),
+            ({"query": "q", "items": ["a", "b"], "label_token_ids": [[1], [2, 2]]}, "has an id twice"),
+            ({"query": "q", "items": ["a"], "label_token_ids": [1], "temperature": 2}, "goes with `apply_softmax`"),
+            ({"text_1": "q", "text_2": ["a", 5]}, "`text_2[1]` must be a text"),
             ({"query": "q", "items": ["a"], "apply_softmax": 1}, "`apply_softmax` must be true or false"),
             ({"query": "q", "items": ["a"], "temperature": 0}, "`temperature` must be a number above 0"),
         ],
@@ -200,6 +225,8 @@ class TestRerank:
             ({"documents": ["a"]}, "`query` must be a text"),
             ({"query": "q", "documents": "a"}, "`documents` must be a list of texts"),
             ({"query": "q", "documents": []}, "`documents` must be a text or a list of texts"),
+            ({"query": "q", "documents": [{"text": "a", "title": "t"}]}, "`documents[0]` must be a text, or an object"),
+            ({"query": "q", "documents": ["a", 5]}, "`documents[1]` must be a text"),
             ({"query": "q", "documents": ["a"], "top_n": -1}, "`top_n` must be a whole number of 0 (for all) or more"),
             ({"query": "q", "documents": ["a"], "return_documents": "no"}, "`return_documents` must be"),
         ],

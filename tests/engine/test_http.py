@@ -168,6 +168,10 @@ class TestAsked:
     def test_null_is_left_out(self) -> None:
         assert "stop" not in sent(item(CHAT, stop=None))
 
+    def test_an_answer_that_goes_on_is_begun_by_no_template(self) -> None:
+        assert sent(item(CHAT, continue_final_message=True))["add_generation_prompt"] is False
+        assert "add_generation_prompt" not in sent(item(CHAT, continue_final_message=False))
+
     def test_a_completion_that_names_no_length_has_the_context(self) -> None:
         assert sent(item(TEXT, Planned(0, 5, 0, 30)))["max_tokens"] == 70
         # Not counted: a guess, which is lowered where the server says that it is too much.

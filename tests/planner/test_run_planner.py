@@ -91,6 +91,16 @@ def test_what_has_no_prompt_to_plan_comes_last(model: ResolvedModel, tmp_path: P
     assert sorted(rows) == [0, 1, 2]
 
 
+def test_prompts_are_those_of_the_template_that_the_engine_gets(model: ResolvedModel, tmp_path: Path) -> None:
+    template = tmp_path / "bare.jinja"
+    template.write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    chat = {"messages": [{"role": "user", "content": "hello"}]}
+    lines = [json.dumps({"custom_id": "a", "url": "/v1/chat/completions", "body": chat})]
+    own = plan(lines, OrderName.SORTED, model, tmp_path)
+    told = plan(lines, OrderName.SORTED, model, tmp_path, arguments={"chat_template": str(template)})
+    assert own.prompt_tokens and told.prompt_tokens and told.prompt_tokens <= 2 < own.prompt_tokens
+
+
 def test_a_model_without_dimensions_cannot_be_planned(model: ResolvedModel, tmp_path: Path) -> None:
     from dataclasses import replace
 

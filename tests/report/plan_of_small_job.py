@@ -24,7 +24,7 @@ def plan_of_small_job(name: Callable[[int], str]) -> PlanReport:
 
     class Described:
         model_name, kind, lines, refused, left_out = "llama-3-8b", "job", 60, 0, 0
-        copies, cached = 0, None
+        copies, cached, only_read = 0, None, 0
         findings = (Finding(Severity.RISK, "cut_short", 3, None, "a warning"),)
 
         @property

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from blendrun.report.terminal.summary import print_summary
-from blendrun.store.summary import Counts, Form, PlanSummary, Summary, Tokens
+from blendrun.store.summary import Cost, Counts, Form, PlanSummary, Summary, Tokens
 
 SUMMARY = Summary(
     schema_version=1,
@@ -33,9 +33,9 @@ SUMMARY = Summary(
 )
 
 
-def said(**changes: Any) -> list[str]:
+def said(*, earlier: bool = False, **changes: Any) -> list[str]:
     stream = io.StringIO()
-    print_summary(msgspec.structs.replace(SUMMARY, **changes), stream)
+    print_summary(msgspec.structs.replace(SUMMARY, **changes), stream, earlier=earlier)
     return stream.getvalue().splitlines()
 
 
@@ -53,12 +53,31 @@ def test_says_what_came_of_the_job_and_where_it_is() -> None:
     }
 
 
+def test_a_job_that_was_finished_before_is_not_told_as_if_it_had_run_now() -> None:
+    assert said(earlier=True)[0] == "12,000 of 12,000 answered, none failed, by an earlier run, in 20 s (run 12 s)"
+
+
 def test_how_fast_it_was_and_how_near_to_what_was_predicted() -> None:
     plan = PlanSummary("blended", "exclusive", "", 5.4, None, times="uncalibrated")
     found = said(plan=plan, throughput={"output_throughput": 405.2})
-    assert found[0].endswith(" · 405.2 tokens/s · run predicted 5 s")
+    assert found[0].endswith(" · 405 tokens/s · run predicted 5 s")
     assert found[2] == "predicted  5 s: uncalibrated"
     assert "predicted" not in said(plan=plan, status="drained")[0]
+
+
+def test_all_that_was_waited_for_is_told_by_its_parts() -> None:
+    found = said(seconds={"start": 1.2, "model": 31.0, "index": 0.1, "load": 8.0, "run": 12.0, "wall": 52.3})
+    assert found[0] == "12,000 of 12,000 answered, none failed, in 52 s (start 1 s, model 31 s, load 8 s, run 12 s)"
+
+
+def test_what_it_cost_at_which_price() -> None:
+    assert "cost" not in table()
+    cost = Cost(3.0, 2.5)
+    assert table(cost=cost)["cost"] == "3.00 at 2.5 an hour, load included; 0.25 per 1,000 answers"
+    assert table(cost=cost, devices=8)["cost"].startswith("3.00 at 2.5 an hour for each of 8 devices, load")
+    assert "per 1,000" not in table(cost=cost, counts=Counts(9, 0, 9), errors="e.jsonl")["cost"]
+    resumed = table(cost=cost, resumed=True)["cost"]
+    assert resumed == "3.00 at 2.5 an hour, of this part of the run alone: what came before it is not counted"
 
 
 def test_what_failed_and_what_was_cut_short_come_first() -> None:

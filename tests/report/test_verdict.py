@@ -10,13 +10,14 @@ from typing import Any
 import msgspec
 import pytest
 
+from blendrun.report.page.cards import cards
 from blendrun.report.page.requests import Requests
 from blendrun.report.page.subject import Subject, plan_subject
 from blendrun.report.page.tail import Tail
 from blendrun.report.page.verdict import BAD, GOOD, WARN, duration, marks, title
 from blendrun.store.manifest import Manifest
 from blendrun.store.status import BatchStatus, ProcessStatus, RequestCounts
-from blendrun.store.summary import Counts, Summary
+from blendrun.store.summary import Cost, Counts, Summary
 from tests.report.page_of_runs import made_summary, small_plan
 
 RAN = Requests(count=27, seconds=24.0, invocations=1)
@@ -45,6 +46,25 @@ def test_all_answered_is_green() -> None:
     subject = run(ended(Counts(27, 27, 0)))
     assert title(subject) == "27 answered, none failed, in 24.0 s (load 1 min 35 s before it)"
     assert looks(subject) == {"completed": GOOD, "none failed": GOOD}
+
+
+def test_a_model_that_was_made_first_is_told_beside_the_load() -> None:
+    summary = ended(Counts(27, 27, 0), seconds={"start": 1.0, "model": 31.0, "load": 8.0, "run": 24.0, "wall": 64.5})
+    assert title(run(summary)).endswith("in 24.0 s (model 31.0 s, load 8.0 s before it)")
+    wall = next(card for card in cards(run(summary)) if card.name == "wall time")
+    assert (wall.value, wall.beside) == ("1 min 4 s", "start 1.0 s, model 31.0 s, load 8.0 s, run 24.0 s")
+
+
+def test_what_it_cost_is_what_the_run_was_told_or_what_is_asked_now() -> None:
+    def cost(summary: Summary, **fields: Any) -> list[tuple[str, str]]:
+        return [(card.value, card.beside) for card in cards(run(summary, **fields)) if card.name == "cost"]
+
+    summary = ended(Counts(25, 25, 0), seconds={"run": 24.0, "wall": 3600.0}, devices=8)
+    told = msgspec.structs.replace(summary, cost=Cost(16.0, 2.0))
+    assert cost(summary) == []
+    assert cost(told) == [("16.00", "640.00 per 1,000 answers, load included")]
+    assert cost(told, price=1.0) == cost(summary, price=1.0) == [("8.00", "320.00 per 1,000 answers, load included")]
+    assert cost(msgspec.structs.replace(told, resumed=True)) == [("16.00", "of the last part of the run alone")]
 
 
 def test_a_tail_is_told() -> None:

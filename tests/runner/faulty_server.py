@@ -146,9 +146,10 @@ def faulty_server(
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}", seen
     finally:
-        over.set()
         server.shutdown()
         server.server_close()
+        # As where a process ends: nobody listens when the connections break.
+        over.set()
         server.cut()
         thread.join()
 

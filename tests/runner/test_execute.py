@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,14 +29,15 @@ from blendrun.errors import (
     OutputUnavailableError,
     UsageError,
 )
-from blendrun.events import Event, Listener, Note, PhaseStarted, Progress
+from blendrun.events import Event, Listener, Note, PhaseStarted, Progress, ignore
 from blendrun.runner.replica import Patience
+from blendrun.runner.run import execute
 from blendrun.runner.stop import STOP_SIGNALS, stopping_by_exception
 from blendrun.store import summary as summaries
-from blendrun.store.summary import Summary
+from blendrun.store.summary import Stopwatch, Summary
 from blendrun.version import __version__
 from tests.runner.interrupted import Interrupted, die, signalled
-from tests.runner.runner_job import line, lines_of, no_engine, run, write
+from tests.runner.runner_job import line, lines_of, no_engine, run, settings, write
 
 LINES = [line(f"id {row}", f"question {row}") for row in range(20)]
 
@@ -387,6 +389,31 @@ class TestSummary:
         assert found["inputs"] == [str(jobs)]
         assert (found["output"], found["errors"]) == (str(out), f"{out}.errors.jsonl")
         assert (found["engine"], found["platform"], found["order"]) == ("replay", "cpu", "given")
+        assert (found["devices"], found["cost"], found["resumed"]) == (1, None, False)
+
+    def test_what_it_cost_is_its_wall_time_on_all_devices_at_the_price(self, jobs: Path, out: Path) -> None:
+        with pytest.raises(DrainedError):
+            run(out, jobs, engine=lambda: Interrupted(5, signalled(signal.SIGTERM)), devices=4, gpu_hour=900.0)
+        stopped = summary_of(out)
+        assert stopped.cost is not None and not stopped.resumed
+        assert stopped.cost.amount == pytest.approx(stopped.seconds["wall"])
+        rest = run(out, jobs, devices=4)
+        assert (rest.cost, rest.devices, rest.resumed) == (None, 4, True)
+        later = run(out, jobs, gpu_hour=1800.0)
+        assert later.cost is not None, "of a run that is finished: of the devices that it had"
+        assert later.cost.amount == pytest.approx(2 * rest.seconds["wall"])
+
+    def test_time_is_counted_from_the_command_on(self, jobs: Path, out: Path) -> None:
+        stopwatch = Stopwatch(time.monotonic() - 40.0)
+        with stopwatch.phase("model"):
+            pass
+        execute(settings(out, jobs), lambda *_: ReplayEngine(ReplaySettings()), ignore, stopwatch)
+        seconds = summary_of(out).seconds
+        assert list(seconds)[:3] == ["start", "model", "index"]
+        assert seconds["start"] >= 40.0 and seconds["wall"] >= sum(seconds.values()) - seconds["wall"] - 0.01
+        status = orjson.loads((out.parent / "out.jsonl.blendrun" / "status.json").read_bytes())
+        assert status["blendrun"]["updated_at"] - status["blendrun"]["begun_at"] >= 40.0
+        assert status["completed_at"] - status["created_at"] >= 40
 
     def test_after_a_failure(self, jobs: Path, out: Path) -> None:
         with pytest.raises(EngineUnavailableError):

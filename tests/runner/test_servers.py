@@ -315,8 +315,11 @@ class TestSeveral:
         first, up = Seen(), threading.Event()
         address = ["", ""]
 
+        def never_the_third(text: str, before: int) -> Fault | None:
+            return Stall() if len(first.asked) > 2 else None
+
         def world() -> None:
-            with faulty_server(work=0.1) as (address[0], seen):
+            with faulty_server(never_the_third, work=0.1) as (address[0], seen):
                 first.asked = seen.asked
                 up.set()
                 while len(seen.asked) < 4:
@@ -328,10 +331,37 @@ class TestSeveral:
             up.wait()
             summary = self.run(out, jobs, *address)
         thread.join()
-        assert summary.exit_code == 0
+        assert summary.exit_code == 0, errors_of(out)
         assert [each["custom_id"] for each in lines_of(out)] == IDS
         assert [each.replica for each in summary.restarts] == [1]
         assert set(first.asked[-2:]) <= set(second.asked)
+
+    def test_one_that_cuts_what_it_has_and_goes_blames_no_request(self, jobs: Path, out: Path) -> None:
+        """Each try is cut, the last one by its end: nobody listens when the tries are used up."""
+        cut, up, over = Counter[str](), threading.Event(), threading.Event()
+        address = ["", ""]
+
+        def cut_each(text: str, before: int) -> Fault | None:
+            cut[text] += 1
+            if cut[text] == 2:
+                over.set()
+                return Stall()
+            return HangUp(reset=True)
+
+        def world() -> None:
+            with faulty_server(cut_each) as (address[0], _):
+                up.set()
+                over.wait()
+
+        thread = threading.Thread(target=world)
+        thread.start()
+        with faulty_server(work=0.05) as (address[1], second):
+            up.wait()
+            summary = self.run(out, jobs, *address, concurrency=1)
+        thread.join()
+        assert summary.exit_code == 0, errors_of(out)
+        assert [each["custom_id"] for each in lines_of(out)] == IDS
+        assert set(cut) <= set(second.asked)
 
     def test_one_that_never_was_there_costs_nothing(self, jobs: Path, out: Path) -> None:
         with faulty_server() as (away, _):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def test_a_refused_invocation_says_nothing_of_the_run_before(jobs: Path, out: Pa
 
 def test_the_time_that_is_left_follows_the_steps(tmp_path: Path) -> None:
     path = tmp_path / "status.json"
-    status = StatusFile(path, model="m", inputs=("jobs.jsonl",), output=tmp_path / "out.jsonl")
+    begun = time.time() - 40.2
+    status = StatusFile(path, model="m", inputs=("jobs.jsonl",), output=tmp_path / "out.jsonl", begun_at=begun)
     status.open()
     for event in (
         Expected(1000.0, 100, None, 50.0),
@@ -114,6 +116,7 @@ def test_the_time_that_is_left_follows_the_steps(tmp_path: Path) -> None:
     assert found is not None
     assert found.blendrun.left_seconds == pytest.approx((1800.0 / 1.15, 1800.0 * 1.15), rel=0.02)
     assert "time left: 25 min" in "\n".join(status_lines(found, found.blendrun.updated_at))
+    assert "began 40 s ago" in status_lines(found, found.blendrun.updated_at)
     status.take(PhaseStarted("write"))
     ended = read(path)
     assert ended is not None

@@ -46,6 +46,7 @@ WITH_AN_ENGINE = (
     "bench/live.py",
     "bench/peers.py",
     "bench/predict.py",
+    "bench/scored.py",
     "bench/serve.py",
     "bench/tables.py",
     "compat_row.py",

@@ -21,7 +21,7 @@ from openai import OpenAI
 
 from blendrun.backends import host, host_process
 from blendrun.planner.joining import Joining
-from blendrun.service import clients, desk, serve
+from blendrun.service import desk, serve
 from blendrun.service import jobs as jobs_module
 from blendrun.service.jobs import Jobs
 
@@ -47,9 +47,12 @@ class ForkedServer:
         self._pid = os.fork()
         if self._pid == 0:
             if patience is not None:
-                clients.PATIENCE_S = patience
+                # The web framework need not be installed where this is only imported.
+                from blendrun.service import clients
+
+                clients.HEAD_S = clients.BODY_S = clients.ANSWER_S = patience
             _serve(store, port, kill_at, run)
-        self.port = port
+        self.store, self.port = store, port
         self.client = OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=_KEY, max_retries=0)
         until = time.monotonic() + _WAIT_S
         while not self.gone and not _answers(port):
@@ -61,6 +64,11 @@ class ForkedServer:
         if self._pid and os.waitpid(self._pid, os.WNOHANG)[0]:
             self._pid = 0
         return not self._pid
+
+    @property
+    def said(self) -> str:
+        """What it has written to its stderr, and those before it beside this store."""
+        return (self.store.parent / "stderr").read_text()
 
     def wait_until_gone(self) -> None:
         until = time.monotonic() + _WAIT_S
@@ -89,7 +97,7 @@ def _serve(store: Path, port: int, kill_at: int | str | None, run: dict[str, Any
             os.dup2(said.fileno(), 1)
             os.dup2(said.fileno(), 2)
         sys.stderr = os.fdopen(2, "w", closefd=False)
-        first, start = [_forked_host()], host._start
+        first, start = [forked_host()], host._start
         # The next one, where the first is lost, is as any.
         host._start = lambda: first.pop() if first else start()
         desk._GATHER_S = 0.0
@@ -160,7 +168,8 @@ class _Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _forked_host() -> host._Process:
+def forked_host() -> host._Process:
+    """A process that runs jobs, with all modules. To be called before there are threads that matter to it."""
     ours, theirs = socket.socketpair()
     server, pid = os.getpid(), os.fork()
     if pid == 0:

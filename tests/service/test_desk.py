@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import threading
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from blendrun.backends import host as hosts
 from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunOptions
 from blendrun.planner.joining import Joining
@@ -23,6 +25,7 @@ from blendrun.service.objects import ENDED, BatchObject, new_id, now
 from blendrun.service.store import Store
 from blendrun.service.validation import Limits
 from tests.answering_server import answering
+from tests.service.killed import forked_host
 from tests.service.server import URL, lines
 
 ANSWER = {"choices": [{"message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}], "usage": {}}
@@ -93,7 +96,8 @@ class Sent:
 @contextmanager
 def desk(folder: Path, joining: Joining | None = None, host: Host | None = None) -> Iterator[Sent]:
     """joining: what is predicted of batches that come while a job runs. host: that runs jobs, if not as any."""
-    held = Held()
+    # The next one, where the first is lost, is as any.
+    held, forked, start = Held(), [forked_host()], hosts._start
 
     def predict(_: RunOptions, waiting: Sequence[Newcomer]) -> Joining | None:
         assert waiting
@@ -101,6 +105,7 @@ def desk(folder: Path, joining: Joining | None = None, host: Host | None = None)
 
     with answering("m", held) as address, pytest.MonkeyPatch.context() as patch:
         patch.setattr("blendrun.service.desk._GATHER_S", 0.3)
+        patch.setattr(hosts, "_start", lambda: forked.pop() if forked else start())
 
         def options(job: Path, output: Path, _: int) -> RunOptions:
             given = {"engine": address, "inputs": (str(job),), "output": output, "accept_changes": True}
@@ -115,6 +120,8 @@ def desk(folder: Path, joining: Joining | None = None, host: Host | None = None)
             found.stop()
             held.let("all")
             store.close()
+            for unused in forked:
+                unused.end()
 
 
 def test_those_that_wait_are_one_job_and_each_ends_with_its_last_answer(tmp_path: Path) -> None:
@@ -180,6 +187,34 @@ def test_a_note_of_a_job_that_is_lost_costs_no_batch(tmp_path: Path, damage: str
     with desk(tmp_path) as sent:
         sent.held.let("all")
         assert sorted(sent.answered(sent.store.batches[before.id])) == ["a", "b"]
+
+
+def test_a_disk_that_is_full_for_a_while_as_a_job_begins_and_as_its_batch_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep, full = Store._keep, {"batches": 0, "files": 0}
+
+    def no_room(store: Store, kind: str, found: Any) -> None:
+        if full[kind]:
+            full[kind] -= 1
+            raise OSError(errno.ENOSPC, "No space left on device")
+        keep(store, kind, found)
+
+    monkeypatch.setattr(Store, "_keep", no_room)
+    for module in ("jobs", "desk"):
+        monkeypatch.setattr(f"blendrun.service.{module}._PAUSE_S", 0.01)
+    with desk(tmp_path) as sent:
+        batch = sent.batch("a", "b")
+        until(lambda: batch.status == "in_progress")
+        full |= {"batches": 5}
+        until(lambda: len(sent.held.asked) == 2)
+        assert full["batches"] == 0
+        full |= {"batches": 2, "files": 3}
+        sent.held.let("all")
+        assert sent.answered(batch) == ["a", "b"]
+        assert (batch.status, batch.errors, full) == ("completed", None, {"batches": 0, "files": 0})
+        assert [path.name for path in (tmp_path / "store" / "runs").glob("run-*")] == [batch.run]
+    assert sorted(sent.held.asked) == ["a", "b"]
 
 
 JOB = RunOptions.of({"inputs": ("job.jsonl",), "model": "m"})

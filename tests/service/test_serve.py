@@ -126,7 +126,7 @@ class TestBatches:
         assert files.data[0].created_at <= files.data[1].created_at
         with pytest.raises(openai.NotFoundError):
             client.batches.list(after="batch_x")
-        for wrong in ("limit=0", "limit=many", "limit=-4", "limit=101", "order=up"):
+        for wrong in ("limit=0", "limit=many", "limit=-4", "limit=101", "limit=1e1", f"limit={'9' * 5000}", "order=up"):
             headers = {"Authorization": "Bearer first-key"}
             assert httpx.get(f"{client.base_url}batches?{wrong}", headers=headers).status_code == 400
 
@@ -208,6 +208,10 @@ class TestRefused:
             ({"completion_window": None}, "completion_window"),
             ({"metadata": {"a": 1}}, "metadata"),
             ({"input_file_id": ["x"]}, "input_file_id"),
+            ({"endpoint": {"x": 1}}, "endpoint"),
+            ({"metadata": {"a" * 65: "x"}}, "metadata"),
+            ({"output_expires_after": "1d"}, "output_expires_after"),
+            ({"output_expires_after": {"anchor": "created_at", "seconds": 10**30}}, "output_expires_after"),
         ],
     )
     def test_batches_that_cannot_be(self, client: OpenAI, fields: dict[str, Any], what: str) -> None:
@@ -216,6 +220,58 @@ class TestRefused:
         with pytest.raises(openai.BadRequestError) as refused:
             client.batches.create(**asked)
         assert refused.value.param == what
+
+    @pytest.mark.parametrize(
+        ("fields", "what"),
+        [
+            ({"priority": "high"}, "priority"),
+            ({"": 1}, ""),
+            ({"x" * 5000: 1}, "x" * 79 + "…"),
+            (
+                {"output_expires_after": {"anchor": "created_at", "seconds": 86_400, "unit": "s"}},
+                "output_expires_after.unit",
+            ),
+        ],
+    )
+    def test_what_nobody_heeds_is_refused_as_openai_refuses_it(
+        self, client: OpenAI, fields: dict[str, Any], what: str
+    ) -> None:
+        file = client.files.create(file=("x.jsonl", io.BytesIO(lines(["a"]))), purpose="batch")
+        with pytest.raises(openai.BadRequestError) as refused:
+            client.batches.create(
+                input_file_id=file.id, endpoint=URL, completion_window="24h", metadata={"a": "b"}, extra_body=fields
+            )
+        assert (refused.value.param, refused.value.code) == (what, "unknown_parameter")
+        assert refused.value.body == {
+            "message": f"Unknown parameter: '{what}'.",
+            "type": "invalid_request_error",
+            "param": what,
+            "code": "unknown_parameter",
+        }
+
+    def test_what_an_upload_or_an_address_says_beside_what_is_heeded(self, client: OpenAI) -> None:
+        headers, form = {"Authorization": "Bearer first-key"}, {"file": ("x", lines(["a"]))}
+
+        def refused(method: str, path: str, **more: Any) -> tuple[int, str, str]:
+            found = httpx.request(method, f"{client.base_url}{path}", headers=headers, **more)
+            error = found.json()["error"]
+            return found.status_code, error["code"], error["param"]
+
+        unknown, twice = (400, "unknown_parameter"), (400, "duplicate_parameter")
+        for name in ("mode", "expires_after", "expires_after[unit]"):
+            assert refused("POST", "files", files=form, data={"purpose": "batch", name: "x"}) == (*unknown, name)
+        both = {"purpose": ["batch", "batch"]}
+        assert refused("POST", "files", files=form, data=both) == (*twice, "purpose")
+        for path, name in (("files?status=x", "status"), ("batches?purpose=batch", "purpose"), ("models?a=b", "a")):
+            assert refused("GET", path) == (*unknown, name)
+        for path in ("batches?limit=1&limit=2", "files?limit=1&limit=1"):
+            assert refused("GET", path) == (*twice, "limit")
+
+    def test_what_is_missing_is_named(self, client: OpenAI) -> None:
+        headers = {"Authorization": "Bearer first-key"}
+        for given, what in (({}, "input_file_id"), ({"input_file_id": "x"}, "endpoint")):
+            error = httpx.post(f"{client.base_url}batches", headers=headers, json=given).json()["error"]
+            assert (error["param"], error["code"]) == (what, "missing_required_parameter")
 
     def test_files_that_are_to_be_deleted_by_themselves(self, client: OpenAI) -> None:
         day: Any = {"anchor": "created_at", "seconds": 86_400}

@@ -147,3 +147,24 @@ def test_a_file_goes_when_its_time_has_come_and_no_batch_needs_it(
     store.drop_expired()
     assert sorted(path.stem for path in (tmp_path / "store" / "files").glob("*.json")) == [stays.id]
     store.close()
+
+
+def test_a_change_that_cannot_be_kept_has_not_been_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(tmp_path / "store")
+    file = kept(store, None)
+    batch = BatchObject(
+        id=new_id("batch_"),
+        owner="me",
+        endpoint="/v1/embeddings",
+        input_file_id=file.id,
+        completion_window="24h",
+        created_at=now(),
+        expires_at=now() + 86_400,
+    )
+    assert store.add_batch(batch)
+    with monkeypatch.context() as patch:
+        patch.setattr(stores, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError("full")))
+        with pytest.raises(OSError, match="full"):
+            store.change(batch, lambda each: each.turn("completed"))
+    assert (batch.status, batch.completed_at) == ("validating", None)
+    store.close()

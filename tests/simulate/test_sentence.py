@@ -53,4 +53,10 @@ def test_times_beside_each_other_are_in_one_unit() -> None:
     assert [in_time(each) for each in (0.84, 0.0012, 24.4, 144, 11_000)] == [
         *("840 ms", "1.20 ms", "24.4 s", "2.4 min", "3.1 h"),
     ]
-    assert [in_money(each) for each in (0, 0.00381, 0.761, 1234.5)] == ["0.00", "0.0038", "0.76", "1,234.50"]
+    assert [in_money(each) for each in (0, 0.000011, 0.0038, 0.761, 1234.5)] == [
+        "0.00",
+        "0.000011",
+        "0.0038",
+        "0.76",
+        "1,234.50",
+    ]

@@ -1,7 +1,8 @@
 """Prompts with pictures through SGLang's own input processing, without an engine: asked on stdin, ids on stdout.
 
-On stdin [{"folder", "prompts": [[text, [data URL]]]}]. The classes are those that SGLang picks for the architectures of
-`seeing_models`; LLaVA's with CLIP leaves a picture's tokens to the model, whose method is called here.
+On stdin [{"folder", "given", "prompts": [[text, [data URL]]]}], given being what an engine gives the processor beside
+pictures. The classes are those that SGLang picks for the architectures of `seeing_models`; LLaVA's with CLIP leaves a
+picture's tokens to the model, whose method is called here.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def main() -> None:
         if getattr(config.vision_config, "model_type", "") == "clip_vision_model":
             found.append([_padded(config, folder, text, images) for text, images in prompts])
         else:
-            found.append(loop.run_until_complete(_processed(config, folder, prompts)))
+            found.append(loop.run_until_complete(_processed(config, asked)))
     print("IDS " + orjson.dumps(found).decode(), flush=True)  # noqa: T201  # the parent reads it
     # Its pools of threads and processes would be waited for.
     os._exit(0)
@@ -51,19 +52,24 @@ def _class(config: Any) -> Any:
     return TransformersAutoMultimodalProcessor
 
 
-async def _processed(config: Any, folder: str, prompts: list[tuple[str, list[str]]]) -> list[list[int]]:
+async def _processed(config: Any, wanted: dict[str, Any]) -> list[list[int]]:
     from sglang.srt.runtime_context import publish
     from sglang.srt.server_args import ServerArgs
     from sglang.srt.utils.hf_transformers.processor import get_processor
 
+    folder: str = wanted["folder"]
     arguments = ServerArgs(
-        model_path=folder, device="cpu", attention_backend="torch_native", sampling_backend="pytorch"
+        model_path=folder,
+        device="cpu",
+        attention_backend="torch_native",
+        sampling_backend="pytorch",
+        mm_process_config={"image": wanted["given"]},
     )
     publish(arguments, role="tokenizer")
     processor = _class(config)(config, arguments, get_processor(folder), "default", skip_mm_pool=True)
     asked = SimpleNamespace(video_data=None, audio_data=None, modalities=["image"])
     made = []
-    for text, images in prompts:
+    for text, images in wanted["prompts"]:
         output = await processor.process_mm_data_async(
             image_data=images, audio_data=None, input_text=text, request_obj=asked, max_req_input_len=100_000
         )

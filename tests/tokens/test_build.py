@@ -317,3 +317,19 @@ def test_published_counts_of_the_workloads(name: str, tmp_path: Path) -> None:
     assert len(tokens) == len(job)
     assert (round(tokens.sum() / 1e6, 2), round(tokens.mean()), tokens.max()) == WORKLOADS[name]
     assert (made.prompts.reference > 0).all()
+
+
+def test_who_wants_log_probabilities_in_whose_words(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(word_tokenizer(tmp_path / "model"))
+    asked: list[dict[str, Any]] = [{}, {"return_logprob": False}, {"return_logprob": True, "logprob_start_len": 0}]
+    bodies = [{"text": "w1 w2", **fields} for fields in asked]
+    lines: list[dict[str, Any]] = [
+        *({"custom_id": str(place), "url": "/generate", "body": body} for place, body in enumerate(bodies)),
+        completion("c", "w1 w2", logprobs=0),
+        chat("d", logprobs=True),
+        chat("e"),
+    ]
+    tokenized = build_prompts(
+        make_job(tmp_path, lines), tokenizer, context_length=100, store_folder=tmp_path / "tokens"
+    )
+    assert tokenized.logprobs.tolist() == [False, False, True, True, True, False]

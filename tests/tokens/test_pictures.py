@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blendrun.endpoints.registry import ENDPOINTS
-from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.load import load_engine_tokenizer, load_tokenizer
 from blendrun.tokens.picture_rules import ProcessorRule, QwenRule
 from blendrun.tokens.picture_size import picture_size
 from blendrun.tokens.tokenizer import MEDIA_TOKENS, PromptTokenizer, RenderedPrompt
@@ -127,6 +127,26 @@ class TestPrompts:
     def test_sizes_are_bounded_by_the_processor_s_file(self, tokenizer: PromptTokenizer) -> None:
         assert isinstance(tokenizer.picture_rule, QwenRule) and tokenizer.picture_rule.largest == 78400
         assert tokenizer.picture_rule.tokens(2800, 2800) == 100
+
+    @pytest.mark.parametrize(
+        ("images", "bounds"),
+        [
+            ({"max_pixels": 784 * 9}, (3136, 784 * 9)),
+            ({"min_pixels": 784 * 9, "max_pixels": None}, (784 * 9, 78400)),
+            ({"size": {"shortest_edge": 784, "longest_edge": 7840}}, (784, 7840)),
+            ({}, (3136, 78400)),
+            ({"size": {"longest_edge": 7840}}, None),
+            ({"patch_size": 16}, None),
+        ],
+    )
+    def test_what_the_engine_gives_the_processor_counts(
+        self, tokenizer: PromptTokenizer, tmp_path: Path, images: dict[str, Any], bounds: tuple[int, int] | None
+    ) -> None:
+        told = load_engine_tokenizer(tmp_path / "model", {"mm_process_config": {"image": images, "video": {}}})
+        rule = told.picture_rule
+        found = (rule.smallest, rule.largest) if isinstance(rule, QwenRule) else None
+        assert found == bounds
+        assert (told.identity == tokenizer.identity) == (not images), "tokens of other prompts are not taken for these"
 
     @pytest.mark.parametrize(
         ("name", "fields"),

@@ -19,7 +19,7 @@ from blendrun.engine.base import EngineSettings
 from blendrun.engine.settings import environment
 from blendrun.models.processor import Placeholders, Processor, load, placeholders_of, texts_of
 from blendrun.tokens.chat import conversation
-from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.load import load_engine_tokenizer
 from blendrun.tokens.picture_rules import ProcessorRule
 from blendrun.tokens.tokenizer import PromptTokenizer, RenderedPrompt
 from tests.tiny_vision import data_url, picture
@@ -36,19 +36,28 @@ TALKS: list[tuple[str | int, ...]] = [
     (2, 3, " two"),
     ("a ", 1, "b ", 0, ""),
 ]
+# Each with one picture alone.
+ALONE = TALKS[: len(PICTURES)]
+# What an engine may be told to give a family's processor; to some SGLang gives nothing.
+GIVEN: dict[str, dict[str, Any]] = {
+    "gemma3": {"do_pan_and_scan": True, "pan_and_scan_min_crop_size": 32, "pan_and_scan_min_ratio_to_activate": 1.1},
+    "pixtral": {"size": {"longest_edge": 128}},
+    "idefics3": {"size": {"longest_edge": 128}},
+}
+UNHEARD = frozenset(("idefics3",))
 
 
 class Here(Processor):
     """The processor in this process: a start of one for each family would take ten seconds."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.own = folder, load(folder)
+    def __init__(self, folder: Path, images: str) -> None:
+        self.folder, self.images, self.own = folder, images, load(folder)
 
     def placeholders(self) -> Placeholders:
         return placeholders_of(self.own)
 
     def texts(self, sizes: tuple[tuple[int, int], ...]) -> tuple[str, ...]:
-        return tuple(texts_of(self.own, sizes))
+        return tuple(texts_of(self.own, sizes, orjson.loads(self.images)))
 
 
 def rule_of(tokenizer: PromptTokenizer) -> ProcessorRule:
@@ -68,12 +77,15 @@ def body_of(talk: tuple[str | int, ...]) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, PromptTokenizer]:
-    found = {}
-    for family in FAMILIES:
-        folder = write_seeing_model(tmp_path_factory.mktemp("seeing") / family, family)
-        tokenizer = load_tokenizer(folder)
-        found[family] = replace(tokenizer, picture_rule=replace(rule_of(tokenizer), processor=Here(folder)))
-    return found
+    folder = tmp_path_factory.mktemp("seeing")
+    return {family: tokenizer_of(write_seeing_model(folder / family, family)) for family in FAMILIES}
+
+
+def tokenizer_of(folder: Path, images: dict[str, Any] | None = None) -> PromptTokenizer:
+    """As an engine has it that gives its processor these arguments."""
+    tokenizer = load_engine_tokenizer(folder, {"mm_process_config": {"image": images or {}}})
+    rule = rule_of(tokenizer)
+    return replace(tokenizer, picture_rule=replace(rule, processor=Here(folder, rule.processor.images)))
 
 
 def ours(tokenizer: PromptTokenizer, prompt: RenderedPrompt) -> list[int]:
@@ -123,13 +135,17 @@ def test_it_is_asked_in_a_process_of_its_own_once_for_a_size(
 
 
 def test_prompts_are_those_of_sglangs_input_processing(tokenizers: dict[str, PromptTokenizer]) -> None:
-    asked: list[dict[str, Any]] = []
-    for tokenizer in tokenizers.values():
-        texts = [plain(tokenizer, talk) for talk in TALKS]
-        images = [[data_url(PICTURES[part]) for part in talk if isinstance(part, int)] for talk in TALKS]
-        asked.append(
-            {"folder": str(rule_of(tokenizer).processor.folder), "prompts": [*zip(texts, images, strict=True)]}
-        )
+    def asked_of(
+        tokenizer: PromptTokenizer, given: dict[str, Any], talks: list[tuple[str | int, ...]]
+    ) -> dict[str, Any]:
+        texts = [plain(tokenizer, talk) for talk in talks]
+        images = [[data_url(PICTURES[part]) for part in talk if isinstance(part, int)] for talk in talks]
+        folder = str(rule_of(tokenizer).processor.folder)
+        return {"folder": folder, "given": given, "prompts": [*zip(texts, images, strict=True)]}
+
+    told = {family: tokenizer_of(rule_of(tokenizers[family]).processor.folder, GIVEN[family]) for family in GIVEN}
+    asked = [asked_of(tokenizer, {}, TALKS) for tokenizer in tokenizers.values()]
+    asked += [asked_of(tokenizer, GIVEN[family], ALONE) for family, tokenizer in told.items()]
     done = subprocess.run(
         [sys.executable, "-m", "tests.tokens.sglang_pictures"],
         input=orjson.dumps(asked),
@@ -139,7 +155,16 @@ def test_prompts_are_those_of_sglangs_input_processing(tokenizers: dict[str, Pro
     )
     lines = [line for line in done.stdout.decode().splitlines() if line.startswith("IDS ")]
     assert lines, done.stderr.decode()[-4000:]
-    for (family, tokenizer), theirs in zip(tokenizers.items(), orjson.loads(lines[0][4:]), strict=True):
+    found = orjson.loads(lines[0][4:])
+    for (family, tokenizer), theirs in zip(tokenizers.items(), found, strict=False):
         for talk, ids in zip(TALKS, theirs, strict=True):
             prompt = rendered(tokenizer, talk)
             assert prompt.estimated or ours(tokenizer, prompt) == ids, (family, talk)
+    for (family, tokenizer), theirs in zip(told.items(), found[len(tokenizers) :], strict=True):
+        for talk, ids in zip(ALONE, theirs, strict=True):
+            assert ours(tokenizer, rendered(tokenizer, talk)) == ids, (family, talk)
+        same = [
+            ours(tokenizers[family], rendered(tokenizers[family], talk)) == ids
+            for talk, ids in zip(ALONE, theirs, strict=True)
+        ]
+        assert all(same) == (family in UNHEARD), family

@@ -38,7 +38,9 @@ class Messages(Api):
     def chat(self, body: Body) -> Body:
         said = {name: value for name, value in body.items() if value is not None}
         told = self.kept(said)
-        messages = [] if "system" not in said else [{"role": "system", "content": _system(said["system"])}]
+        # An empty one is none, to SGLang's server too: templates may write something of their own in its place.
+        system = _system(said.get("system", ""))
+        messages = [{"role": "system", "content": system}] if system.strip() else []
         given = said.get("messages")
         if not isinstance(given, list) or not given:
             raise refuse_field("messages", "it must be a list of at least one message")
@@ -46,8 +48,10 @@ class Messages(Api):
             name = f"messages[{place}]"
             messages += _message(as_object(message, name), name)
         told["messages"] = messages
-        if "stop_sequences" in said:
-            told["stop"] = said["stop_sequences"]
+        if _is_begun(messages):
+            told["continue_final_message"] = True
+        if stops := _stops(said.get("stop_sequences", [])):
+            told["stop"] = stops
         if tools := said.get("tools"):
             told["tools"] = [_tool(tool, f"tools[{n}]") for n, tool in enumerate(as_list(tools, "tools"))]
         told |= _tool_choice(said.get("tool_choice"))
@@ -100,6 +104,20 @@ def failed(status: int, message: str) -> Body:
     return {"type": "error", "error": {"type": kind, "message": message}}
 
 
+def _is_begun(messages: list[Body]) -> bool:
+    """Whether the last message is the beginning of the answer, which is to go on from there."""
+    last = messages[-1]
+    begun = last["role"] == "assistant" and isinstance(last.get("content"), str) and last.keys() == {"role", "content"}
+    return begun and len(messages) > 1
+
+
+def _stops(given: Any) -> list[str]:
+    """Without empty ones: nothing would come before them."""
+    name = "stop_sequences"
+    texts = [as_text(each, f"{name}[{place}]") for place, each in enumerate(as_list(given, name))]
+    return [text for text in texts if text]
+
+
 def _system(given: Any) -> str:
     if isinstance(given, str):
         return given
@@ -126,6 +144,9 @@ def _message(message: Body, name: str) -> list[Body]:
         where = f"{name}.content[{place}]"
         kind = as_object(block, where).get("type")
         if kind == "tool_result":
+            if parts and role == "user":
+                results.append({"role": role, "content": one_text(parts), **rest})
+                parts = []
             results.append(_result(block, where))
         elif kind == "tool_use":
             arguments = json.dumps(as_object(block.get("input") or {}, f"{where}.input"), ensure_ascii=False)
@@ -193,9 +214,7 @@ def _result(block: Body, name: str) -> Body:
             ]
         )
     said = {"role": "tool", "tool_call_id": str(block.get("tool_use_id") or ""), "content": content}
-    # An error is told by the content alone: no template is shown more.
-    harmless = ("is_error",) if block.get("is_error") is False else ()
-    return said | without(block, "type", "tool_use_id", "content", *_MARKS, *harmless)
+    return said | without(block, "type", "tool_use_id", "content", *_MARKS)
 
 
 def _tool(given: Any, name: str) -> Body:

@@ -104,6 +104,18 @@ def as_text(value: Any, name: str) -> str:
     return value
 
 
+def as_arguments(value: Any, name: str) -> str:
+    """`value`, if it is the JSON text of an object, as templates take a call's arguments. Raises LineError."""
+    text = as_text(value, name)
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        raise refuse_field(name, "it must be the JSON text of an object")
+    return text
+
+
 def without(holder: Body, *names: str) -> Body:
     """The fields of `holder` that are left when these are used."""
     return {name: value for name, value in holder.items() if name not in names and value is not None}

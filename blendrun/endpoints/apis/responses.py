@@ -8,6 +8,7 @@ from blendrun.endpoints.apis.base import (
     Api,
     Body,
     Facts,
+    as_arguments,
     as_list,
     as_object,
     as_text,
@@ -18,7 +19,7 @@ from blendrun.endpoints.apis.base import (
     tool_call,
     without,
 )
-from blendrun.endpoints.fields import refuse_field
+from blendrun.endpoints.fields import must_be, refuse_field
 
 _LOGPROBS = "message.output_text.logprobs"
 # Of `include`, what asks for more of hosted tools, of which there are none, or of inputs, which are in the line.
@@ -46,7 +47,7 @@ class Responses(Api):
         told = self.kept(said)
         told["messages"] = _messages(said)
         if "max_output_tokens" in said:
-            told["max_completion_tokens"] = said["max_output_tokens"]
+            told["max_completion_tokens"] = _bound(said["max_output_tokens"])
         told |= _form(said.get("text"))
         told |= _logprobs(said)
         if isinstance(tools := said.get("tools"), list) and tools:
@@ -116,8 +117,9 @@ _REPEATED = (
 
 def _messages(body: Body) -> list[Body]:
     messages: list[Body] = []
-    if "instructions" in body:
-        messages.append({"role": "system", "content": as_text(body["instructions"], "instructions")})
+    # An empty one is none, to SGLang's server too: templates may write something of their own in its place.
+    if told := as_text(body.get("instructions", ""), "instructions"):
+        messages.append({"role": "system", "content": told})
     given = body.get("input")
     if isinstance(given, str):
         return [*messages, {"role": "user", "content": given}]
@@ -151,7 +153,7 @@ class _Talk:
                 tool_call(
                     str(item.get("call_id") or item.get("id") or ""),
                     as_text(item.get("name"), f"{name}.name"),
-                    as_text(item.get("arguments") or "{}", f"{name}.arguments"),
+                    as_arguments(item.get("arguments") or "{}", f"{name}.arguments"),
                 )
             )
         elif kind == "function_call_output":
@@ -226,6 +228,13 @@ def _reasoning(item: Body, name: str) -> list[str]:
     return [as_text(as_object(part, name).get("text"), f"{name}.text") for part in as_list(parts, name)]
 
 
+def _bound(tokens: Any) -> int:
+    """`max_output_tokens`, by its own name."""
+    if type(tokens) is not int or tokens < 1:
+        raise must_be("max_output_tokens", "a whole number of 1 or more", tokens)
+    return tokens
+
+
 def _form(text: Any) -> Body:
     """`text.format` as `response_format`."""
     if text is None:
@@ -244,6 +253,7 @@ def _form(text: Any) -> Body:
     if kind == "json_object":
         return {"response_format": {"type": "json_object"}}
     if kind == "json_schema":
+        as_object(form.get("schema"), "text.format.schema")
         return {"response_format": {"type": "json_schema", "json_schema": without(form, "type")}}
     raise refuse_field("text.format.type", f"{kind!r:.40} is none of text, json_object and json_schema")
 

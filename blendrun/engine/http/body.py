@@ -50,6 +50,9 @@ def ask(item: WorkItem, models: tuple[str, ...], model: str, context_length: int
     body = {name: value for name, value in orjson.loads(item.body).items() if value is not None}
     if body.get("model") not in models:
         body["model"] = model
+    if body.get("continue_final_message") is True:
+        # vLLM refuses one without the other; SGLang knows the first alone.
+        body.setdefault("add_generation_prompt", False)
     endpoint = ENDPOINTS[item.url]
     demand = endpoint.demand(body)
     asked = demand.max_new_tokens

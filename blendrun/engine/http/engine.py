@@ -209,6 +209,8 @@ class HttpEngine:
             tried[meaning] += 1
             tries = self._check(meaning, outcome, tried)
             if tries is not None:
+                if meaning is Verdict.FAILED:
+                    await self._look_for_it(outcome)
                 return self._fail(item.row, meaning, outcome, tries)
             # Nobody is waited for longer than a server that is away.
             seconds = pause(tried[meaning], self._settings.backoff, asked_for, self._settings.wait)
@@ -290,6 +292,23 @@ class HttpEngine:
             lost = not tried[Verdict.FAILED]
             raise EngineUnavailableError(f"{self._server} is away: {reason}", machine_lost=lost)
         return tried[meaning]
+
+    async def _look_for_it(self, reason: str) -> None:
+        """Before a request is blamed: a server where nobody listens any more has failed it as it went.
+
+        Raises EngineUnavailableError.
+        """
+        import httpx
+
+        assert self._client is not None, "asked before start"
+        try:
+            await look(self._client)
+        except ServerAwayError as error:
+            if isinstance(error.__cause__, httpx.ConnectError):
+                raise EngineUnavailableError(f"{self._server} is away ({error}): {reason}") from error
+        except EngineUnavailableError:
+            # It listens, and what it says of itself was looked at before the first request.
+            return
 
     def _check_refusing(self, reason: str) -> None:
         """A server that refuses some requests for now works on others. Raises EngineUnavailableError."""

@@ -10,8 +10,11 @@ from blendrun.report.page.scale import scale_of
 from blendrun.report.page.subject import Subject, same_job
 from blendrun.report.page.verdict import BAD, GOOD, PLAIN, WARN, counted, cut_short, duration, will_fail
 from blendrun.report.schemas.plan import PlanReport
-from blendrun.text import plural
+from blendrun.store.summary import cost_of
+from blendrun.text import in_money, plural
 
+# Of the wall time those that people can do something about.
+_PHASES = ("start", "fetch", "model", "plan", "load", "run")
 # Slower than predicted by this, a run is worth a look.
 _FAR = 1.5
 
@@ -101,7 +104,7 @@ def _wall(subject: Subject) -> Card | None:
     several = subject.requests.invocations if subject.requests is not None else 0
     if several > 1 and run is not None:
         return Card("answering", duration(run), f"in {several} goes; the last took {duration(wall)}", amount=run)
-    parts = [f"{name} {duration(seconds[name])}" for name in ("plan", "load", "run") if seconds.get(name, 0.0) >= 0.1]
+    parts = [f"{name} {duration(seconds[name])}" for name in _PHASES if seconds.get(name, 0.0) >= 0.1]
     return Card("wall time", duration(wall), ", ".join(parts), amount=wall)
 
 
@@ -119,18 +122,21 @@ def _when(subject: Subject) -> Card | None:
 
 
 def _cost(subject: Subject) -> Card | None:
-    """By the price of an hour, of all that the invocation took: the machine is paid for while it loads, too."""
-    wall = subject.summary.seconds.get("wall") if subject.summary is not None else None
-    if subject.price is None or wall is None:
+    """Of all that the invocation took: the machine is paid for while it loads, too."""
+    summary = subject.summary
+    if summary is None or "wall" not in summary.seconds:
         return None
-    gpus = subject.plan.hardware.gpus if subject.plan is not None else 1
-    cost = wall / 3600 * gpus * subject.price
-    answered = max(counted(subject).answered, 1)
-    return Card("cost", _money(cost), f"{_money(1000 * cost / answered)} per 1,000 answers, load included", amount=cost)
-
-
-def _money(amount: float) -> str:
-    return f"{amount:,.2f}" if amount >= 1 else f"{amount:.2g}"
+    # Runs of versions before did not say how many devices they had.
+    devices = summary.devices or (subject.plan.hardware.gpus if subject.plan is not None else 1)
+    found = cost_of(summary.seconds["wall"], devices, subject.price) or summary.cost
+    if found is None:
+        return None
+    cost, answered = found.amount, max(counted(subject).answered, 1)
+    several = subject.requests is not None and subject.requests.invocations > 1
+    if several or summary.resumed:
+        return Card("cost", in_money(cost), "of the last part of the run alone", amount=cost)
+    each = in_money(1000 * cost / answered)
+    return Card("cost", in_money(cost), f"{each} per 1,000 answers, load included", amount=cost)
 
 
 def _near(subject: Subject) -> Card | None:
@@ -188,7 +194,7 @@ def _of_plan(plan: PlanReport) -> list[Card]:
         beside = "file order, engine as it comes"
         found.append(Card("without blendrun", duration(plan.plain_seconds), beside))
     if chosen.cost is not None:
-        found.append(Card("cost", _money(chosen.cost), "at the price given"))
+        found.append(Card("cost", in_money(chosen.cost), "at the price given"))
     found += [
         Card("prompt tokens", f"{plan.prompt_tokens:,}", f"{shared:.0f} % shared with other requests"),
         Card("answer tokens", f"{plan.output_tokens:,.0f}", "expected"),

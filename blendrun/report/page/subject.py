@@ -39,7 +39,7 @@ class Subject:
 
     summary: null while a run works, or where it was killed: then `status` says how far it came. samples: a few requests
     with their answers. unkept: answers that do not keep their form, the first of them: (custom_id, reason). price: of
-    an hour of one GPU, or of the machine; None where nobody said.
+    an hour of one GPU, or of the machine; None for what the run was told.
     """
 
     name: str

@@ -10,6 +10,8 @@ from blendrun.report.terminal.duration import span
 from blendrun.report.terminal.status import alive
 from blendrun.text import plural
 
+# Phases before the first request is handed over.
+_BEFORE = ("fetch", "model", "load")
 # How a mark looks: as it should be, worth a look, wrong; and what is only said.
 GOOD, WARN, BAD, PLAIN = "good", "warn", "bad", "plain"
 _STOPPED = {130: "stopped by Ctrl-C", 75: "stopped by a signal or its deadline", 4: "stopped: too many lines failed"}
@@ -127,10 +129,11 @@ def _time(subject: Subject) -> str:
     seconds = subject.run_seconds
     if seconds is None:
         return ""
-    load = subject.summary.seconds.get("load", 0.0) if subject.summary is not None else 0.0
+    phases = subject.summary.seconds if subject.summary is not None else {}
     several = subject.requests is not None and subject.requests.invocations > 1
-    before = f" (load {duration(load)} before it)" if load >= 1 and not several else ""
-    return f", in {duration(seconds)}{before}"
+    before = [f"{name} {duration(phases[name])}" for name in _BEFORE if phases.get(name, 0.0) >= 1]
+    told = f" ({', '.join(before)} before it)" if before and not several else ""
+    return f", in {duration(seconds)}{told}"
 
 
 def _tail(subject: Subject) -> str:

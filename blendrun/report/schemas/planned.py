@@ -63,7 +63,8 @@ def plan_report(
         requests=tree.prompts,
         prompt_tokens=tree.prompt_tokens,
         shared_tokens=tree.shared_tokens,
-        output_tokens=round(costed.output_tokens, 1),
+        # The planner has what is only read as an answer of one token: a step in which it ends.
+        output_tokens=round(max(costed.output_tokens - workload.only_read, 0.0), 1),
         lengths=length_report(lengths),
         density=_finite(plan.blend.density),
         step_budget=costed.step_budget,

@@ -81,19 +81,20 @@ def _machine(report: PlanReport) -> Table:
 
 
 def _orders(report: PlanReport) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("order")
-    table.add_column("overlap")
     priced = any(row.cost is not None for row in report.orders)
+    # In 80 characters only the headings of the hits may break.
+    table = Table(box=None, padding=(0, 1 if priced else 2, 0, 0), header_style="bold")
+    table.add_column("order", no_wrap=True)
+    table.add_column("overlap", no_wrap=True)
     for name in ("step", "cache hits", "of shared", "time", "tokens/s", *(["cost"] if priced else [])):
-        table.add_column(name, justify="right")
-    table.add_column("")
+        table.add_column(name, justify="right", no_wrap=name not in ("cache hits", "of shared"))
+    table.add_column("", no_wrap=True)
     times = in_one_unit(row.predicted_seconds for row in report.orders)
     for row, time in zip(report.orders, times, strict=True):
         share = f"{100 * row.hit_tokens / report.shared_tokens:.1f} %" if report.shared_tokens else "-"
         cells = [row.name, row.overlap, _step(row), f"{row.hit_tokens:,}", share, time, f"{row.tokens_per_second:,.0f}"]
         cells += [in_money(row.cost)] if row.cost is not None else []
-        told = "chosen" if row.chosen else "" if row.eligible else "compared only"
+        told = "chosen" if row.chosen else "" if row.eligible else "compared"
         table.add_row(*cells, told, style="bold" if row.chosen else "" if row.eligible else "dim")
     return table
 

@@ -48,6 +48,9 @@ def status_lines(status: BatchStatus, now: float) -> list[str]:
         lines.append(f"tokens: {usage.input_tokens:,} in ({cached:.0f} % cached), {usage.output_tokens:,} out")
     if run.exit_code is None:
         lines += _at_work(status, now)
+    elif run.begun_at is not None:
+        took = run.updated_at - run.begun_at
+        lines.append(f"took {span(took) if took >= 1 else 'less than a second'}")
     for name, path in (("output", status.output_file_id), ("errors", status.error_file_id)):
         if path is not None:
             lines.append(f"{name}: {path}")
@@ -61,8 +64,8 @@ def _at_work(status: BatchStatus, now: float) -> list[str]:
     lines = [f"{run.phase}{lasts}: {run.detail}".removesuffix(": ")]
     if run.phase in RUNNING:
         lines.append(f"time left: {left_text(run.left_seconds, run.planned_seconds)}")
-    if status.in_progress_at is not None:
-        lines.append(f"began {span(now - status.in_progress_at)} ago")
+    if (begun := run.begun_at or status.in_progress_at) is not None:
+        lines.append(f"began {span(now - begun)} ago")
     return lines
 
 

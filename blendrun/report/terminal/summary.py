@@ -14,7 +14,7 @@ from blendrun.report.terminal.console import print_parts
 from blendrun.report.terminal.duration import span
 from blendrun.store.failures import shown
 from blendrun.store.summary import PlanSummary, Summary
-from blendrun.text import plural, printable
+from blendrun.text import at_price, in_money, plural, printable
 
 # A path in a log stays in one piece.
 _LOG_WIDTH = 4096
@@ -25,15 +25,24 @@ _NAMED = 5
 _BAD, _WARN, _GOOD = "bold red", "yellow", "bold green"
 
 
-def print_summary(summary: Summary, stream: TextIO) -> None:
-    """A sentence, then a row for each thing to know: what failed and what was cut short first."""
+def print_summary(summary: Summary, stream: TextIO, *, earlier: bool = False) -> None:
+    """A sentence, then a row for each thing to know: what failed and what was cut short first.
+
+    earlier: the summary is that of a run before, which had left nothing to do.
+    """
+    rows = list(_rows(summary))
+    width = max(len(name) for name, _, _ in rows)
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value, style in _rows(summary):
+    for name, value, style in rows:
         table.add_row(name, Text(printable(value), style=style))
+    # Each in one piece, to be copied.
+    commands = [f"{'' if place else 'next':{width}}  {text}" for place, text in enumerate(_next(summary))]
     with suppress(OSError):
-        print_parts([Text(_headline(summary), style=_style(summary)), table], stream, log_width=_LOG_WIDTH)
+        print_parts(
+            [Text(_headline(summary, earlier), style=_style(summary)), table, *commands], stream, log_width=_LOG_WIDTH
+        )
 
 
 def _style(summary: Summary) -> str:
@@ -42,18 +51,19 @@ def _style(summary: Summary) -> str:
     return _WARN if summary.cut_short or summary.unkept else _GOOD
 
 
-def _headline(summary: Summary) -> str:
+def _headline(summary: Summary, earlier: bool) -> str:
     """How many, how long, how fast, and how near to what was predicted."""
     counts, seconds = summary.counts, summary.seconds
     failed = f"{counts.failed:,} failed" if counts.failed else "none failed"
     phases = [f"{name} {span(value)}" for name, value in seconds.items() if _phase(name, value)]
     took = ""
     if "wall" in seconds:
-        took = f", in {span(seconds['wall']) if seconds['wall'] >= 1 else 'less than a second'}"
+        whose = ", by an earlier run" if earlier else ""
+        took = f"{whose}, in {span(seconds['wall']) if seconds['wall'] >= 1 else 'less than a second'}"
     parts = [f"{counts.completed:,} of {counts.total:,} answered, {failed}{took}"]
     parts[0] += f" ({', '.join(phases)})" if phases else ""
     if rate := summary.throughput.get("output_throughput"):
-        parts.append(f"{rate:,.1f} tokens/s")
+        parts.append(f"{rate:,.{int(rate < 100)}f} tokens/s")
     if (plan := _plan(summary)) is not None and plan.predicted_seconds is not None:
         parts.append(f"run predicted {span(plan.predicted_seconds)}")
     return " · ".join(parts)
@@ -91,8 +101,21 @@ def _rows(summary: Summary) -> Iterator[tuple[str, str, str]]:
     if parts:
         yield "not asked", ", ".join(parts), ""
     yield from _predicted(summary)
+    if (cost := _cost(summary)) is not None:
+        yield "cost", cost, ""
     yield "answers", summary.output, ""
-    yield from (("next" if not place else "", text, "") for place, text in enumerate(_next(summary)))
+
+
+def _cost(summary: Summary) -> str | None:
+    """What it cost, and at which price; None without one."""
+    if (cost := summary.cost) is None:
+        return None
+    text = at_price(cost.amount, cost.gpu_hour, summary.devices or 1)
+    if summary.resumed:
+        return f"{text}, of this part of the run alone: what came before it is not counted"
+    answered = summary.counts.completed
+    each = f"; {in_money(1000 * cost.amount / answered)} per 1,000 answers" if answered else ""
+    return f"{text}, load included{each}"
 
 
 def _failed(summary: Summary) -> Iterator[tuple[str, str, str]]:
