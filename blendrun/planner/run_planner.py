@@ -55,6 +55,8 @@ from blendrun.tree.ahead import begin_loading
 _T = TypeVar("_T")
 # Of a job's work, what no replica begins with: it goes to those who are done first.
 _RESERVE = 0.05
+# What times rest on that nothing here has measured.
+_UNCALIBRATED = "not calibrated, real steps take longer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +243,8 @@ class RunPlanner:
         chosen = simulated.portfolio.chosen if simulated else None
         plan = self._run_plan(costed, chosen, rows, listener, overlaps[0])
         why = simulated.portfolio.why if simulated and self.order is None else ""
+        if simulated and not plan.times and times_rest_on(simulated.portfolio.step) != "measured":
+            plan = replace(plan, times=_UNCALIBRATED)
         return replace(plan, why=why, simulated=simulated)
 
     def _run_plan(
