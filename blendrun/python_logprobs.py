@@ -8,11 +8,12 @@ that one: the same tokens behind the same tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
-
-from blendrun.endpoints.inputs import are_ids
+from numpy.typing import NDArray
 
 # Fewer tokens are not worth the way there.
 _LEAST = 16
@@ -35,14 +36,15 @@ class Source(NamedTuple):
 def parted(bodies: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict[int, Source]]:
     """Bodies as they are to be asked, and sources by place, each behind its own source's."""
     asked, sources = list(bodies), dict[int, Source]()
-    alike: dict[str, list[int]] = {}
+    alike: dict[str, list[tuple[bytes, int, NDArray[np.uint32]]]] = {}
     for place, body in enumerate(bodies):
-        if _is_whole(body):
-            alike.setdefault(repr([body.get(name) for name in _ALIKE]), []).append(place)
-    for places in alike.values():
-        places.sort(key=lambda place: bodies[place]["input_ids"])
-        prompts = [np.array(bodies[place]["input_ids"], dtype=np.int64) for place in places]
-        for before, here, first, second in zip(places, places[1:], prompts, prompts[1:], strict=False):
+        if (ids := _whole(body)) is not None:
+            # In this order of bytes prompts lie as they do by their tokens.
+            each = ids.astype(">u4").tobytes(), place, ids
+            alike.setdefault(repr([body.get(name) for name in _ALIKE]), []).append(each)
+    for prompts in alike.values():
+        prompts.sort(key=itemgetter(0))
+        for (_, before, first), (_, here, second) in pairwise(prompts):
             if (count := _shared(first, second)) >= _LEAST:
                 sources[here] = Source(before, count, len(second))
                 # The value of a token comes with the one before it.
@@ -59,15 +61,23 @@ def put_together(answers: list[dict[str, Any]], sources: dict[int, Source]) -> l
     return sorted(missing)
 
 
-def _is_whole(body: dict[str, Any]) -> bool:
-    """Whether all log probabilities of a prompt of ids are asked for, and one answer."""
-    wanted, ids = body.get("return_logprob") is True and body.get("logprob_start_len") == 0, body.get("input_ids")
-    one = body["sampling_params"].get("n") in (None, 1)
-    return wanted and one and are_ids(ids) and max(ids or (), default=_MOST_ID) < _MOST_ID
+def _whole(body: dict[str, Any]) -> NDArray[np.uint32] | None:
+    """The ids of a prompt, u32 (N,), of which all log probabilities are asked for, and one answer; else None."""
+    if body.get("return_logprob") is not True or body.get("logprob_start_len") != 0:
+        return None
+    if body.get("input_ids") is None or body["sampling_params"].get("n") not in (None, 1):
+        return None
+    try:
+        ids = np.array(body["input_ids"])
+    except (ValueError, OverflowError):
+        return None
+    if ids.dtype.kind != "i" or ids.ndim != 1 or not len(ids) or not 0 <= ids.min() <= ids.max() < _MOST_ID:
+        return None
+    return ids.astype(np.uint32)
 
 
-def _shared(first: np.ndarray[Any, Any], second: np.ndarray[Any, Any]) -> int:
-    """Tokens that two prompts, i64 (N,) and (M,), begin with."""
+def _shared(first: NDArray[np.uint32], second: NDArray[np.uint32]) -> int:
+    """Tokens that two prompts, u32 (N,) and (M,), begin with."""
     most = min(len(first), len(second))
     differ = np.flatnonzero(first[:most] != second[:most])
     return int(differ[0]) if len(differ) else most

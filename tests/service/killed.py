@@ -96,7 +96,7 @@ def _serve(store: Path, port: int, kill_at: int | str | None, run: dict[str, Any
         with (store.parent / "stderr").open("ab", buffering=0) as said:
             os.dup2(said.fileno(), 1)
             os.dup2(said.fileno(), 2)
-        sys.stderr = os.fdopen(2, "w", closefd=False)
+        sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
         first, start = [forked_host()], host._start
         # The next one, where the first is lost, is as any.
         host._start = lambda: first.pop() if first else start()

@@ -167,8 +167,8 @@ class TestRefused:
 
         def asked(batch: str, key: str, method: str = "GET") -> httpx.Response:
             headers = {"Authorization": f"Bearer {key}"}
-            # The first page of a server may take a while.
-            return httpx.request(method, f"{server.address}/v1/batches/{batch}/report", headers=headers, timeout=60)
+            # The first page loads what pages are drawn with.
+            return httpx.request(method, f"{server.address}/v1/batches/{batch}/report", headers=headers, timeout=90)
 
         for method in ("GET", "POST"):
             refused = asked(mine.id, "first-key", method)
@@ -177,7 +177,7 @@ class TestRefused:
             assert asked(alone.id, "wrong", method).status_code == 401
         assert alone.id in asked(alone.id, "first-key").text
         address = f"{server.address}{asked(alone.id, 'first-key', 'POST').json()['url']}"
-        assert alone.id in httpx.get(address, timeout=60).text
+        assert alone.id in httpx.get(address, timeout=90).text
         assert httpx.get(address).status_code == 404, "it was good once"
         assert httpx.get(f"{server.address}/reports/x").status_code == 404
 
