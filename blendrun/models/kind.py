@@ -15,7 +15,12 @@ _EMBEDDERS = frozenset(
         *("LlamaEmbeddingModel", "MistralModel", "Qwen3Model", "XLMRobertaModel"),
     )
 )
-_HEADS = ("ForSequenceClassification", "ForSequenceClassificationWithNormal_Weights", "ForRewardModel")
+_HEADS = (
+    "ForSequenceClassification",
+    "LlamaForClassification",
+    "ForSequenceClassificationWithNormal_Weights",
+    "ForRewardModel",
+)
 # Every token sees those behind it, too: what was computed of a prefix is of no use to another prompt.
 _BIDIRECTIONAL = ("Bert", "XLMRoberta", "Contriever", "EmbeddingGemma", "Lfm2Bidirectional")
 

@@ -92,6 +92,7 @@ def test_two_engines_are_refused_with_commands_that_split_the_file(tmp_path: Pat
         ("XLMRobertaForSequenceClassification", ModelKind.CLASSIFIER, True),
         ("LlamaForSequenceClassification", ModelKind.CLASSIFIER, False),
         ("Qwen2ForRewardModel", ModelKind.CLASSIFIER, False),
+        ("LlamaForClassification", ModelKind.CLASSIFIER, False),
         ("Gemma3TextModel", ModelKind.GENERATOR, False),
     ],
 )
