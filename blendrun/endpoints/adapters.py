@@ -87,7 +87,12 @@ def other_models(names: Counter[str], loaded: str, base: tuple[str, ...]) -> str
         return None
     most = ", ".join(f"{name[:80]} ({count:,})" for name, count in foreign.most_common(_NAMES_SHOWN))
     more = ", …" if len(foreign) > _NAMES_SHOWN else ""
-    return f"{foreign.total():,} lines name another model and run on {loaded} all the same: {most}{more}"
+    who = (
+        "1 line names another model and runs"
+        if foreign.total() == 1
+        else f"{foreign.total():,} lines name another model and run"
+    )
+    return f"{who} on {loaded} all the same: {most}{more}"
 
 
 def _served(adapters: tuple[str, ...], base: tuple[str, ...]) -> str:

@@ -134,6 +134,8 @@ class TestAdapters:
 
     def test_other_names_are_counted_in_one_sentence(self) -> None:
         assert other_models(Counter({"tiny": 9, "default": 1}), "tiny", ()) is None
+        one = other_models(Counter({"gpt-4o": 1}), "tiny", ())
+        assert one == "1 line names another model and runs on tiny all the same: gpt-4o (1)"
         names = Counter({"tiny": 9, "a": 1200, "b": 2} | {f"m{place}": 1 for place in range(9)})
         assert other_models(names, "tiny", ()) == (
             "1,211 lines name another model and run on tiny all the same: a (1,200), b (2), m0 (1), m1 (1), m2 (1), …"
