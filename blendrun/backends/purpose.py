@@ -14,6 +14,7 @@ from blendrun.models.kind import ModelKind
 from blendrun.models.resolve import ResolvedModel
 from blendrun.names import Purpose
 from blendrun.runner.settings import FindPurpose
+from blendrun.text import plural
 
 _EMBEDDINGS, _SCORE, _RERANK, _CLASSIFY = "/v1/embeddings", "/v1/score", "/v1/rerank", "/v1/classify"
 # What each kind of model answers, and what its engine is started for then.
@@ -60,18 +61,23 @@ def _count(job: Job) -> Counter[str]:
 
 
 def _not_served(why: str, lines: Counter[str], *, beside: bool) -> str:
-    text = f"{why}, and {_shown(lines)} need another engine"
+    text = f"{why}, and {_shown(lines)} {_need(lines)} another engine"
     return f"{text}; {_how_to_split(lines)}" if beside else f"{text}: give --model one that answers them"
 
 
 def _two_engines(needed: dict[Purpose, Counter[str]]) -> str:
     generate, embed = needed[Purpose.GENERATE], needed[Purpose.EMBED]
-    text = f"the job needs two engines: {_shown(generate)} need one that generates, {_shown(embed)} one that embeds"
+    first = f"{_shown(generate)} {_need(generate)} one that generates"
+    text = f"the job needs two engines: {first}, {_shown(embed)} one that embeds"
     return f"{text}; {_how_to_split(embed)}"
 
 
 def _shown(lines: Counter[str]) -> str:
-    return " and ".join(f"{count:,} lines of {url}" for url, count in lines.items())
+    return " and ".join(f"{plural(count, 'line')} of {url}" for url, count in lines.items())
+
+
+def _need(lines: Counter[str]) -> str:
+    return "needs" if lines.total() == 1 else "need"
 
 
 def _how_to_split(lines: Counter[str]) -> str:

@@ -50,10 +50,10 @@ def test_one_engine_for_all_lines(tmp_path: Path, kind: ModelKind, urls: list[st
 @pytest.mark.parametrize(
     ("kind", "urls", "arguments", "words"),
     [
-        (ModelKind.GENERATOR, [CLASSIFY], {}, "m has no classification head, and 1 lines of /v1/classify need another"),
+        (ModelKind.GENERATOR, [CLASSIFY], {}, "m has no classification head, and 1 line of /v1/classify needs another"),
         (ModelKind.EMBEDDER, [CHAT, CHAT], {}, "m only embeds, and 2 lines of /v1/chat/completions need another"),
-        (ModelKind.CLASSIFIER, [EMBEDDINGS, CLASSIFY], {}, "m only classifies and scores, and 1 lines of /v1/embed"),
-        (ModelKind.GENERATOR, [CHAT], {"is_embedding": True}, "m runs with is_embedding=True, and 1 lines of /v1/chat"),
+        (ModelKind.CLASSIFIER, [EMBEDDINGS, CLASSIFY], {}, "m only classifies and scores, and 1 line of /v1/embed"),
+        (ModelKind.GENERATOR, [CHAT], {"is_embedding": True}, "m runs with is_embedding=True, and 1 line of /v1/chat"),
         (ModelKind.GENERATOR, [EMBEDDINGS], {"is_embedding": False}, "m runs with is_embedding=False"),
     ],
 )
@@ -69,7 +69,7 @@ def test_two_engines_are_refused_with_commands_that_split_the_file(tmp_path: Pat
     with pytest.raises(InputInvalidError) as caught:
         purpose(tmp_path, ModelKind.GENERATOR, [CHAT, EMBEDDINGS, EMBEDDINGS, SCORE])
     message = str(caught.value)
-    assert "1 lines of /v1/chat/completions and 1 lines of /v1/score need one that generates" in message
+    assert "1 line of /v1/chat/completions and 1 line of /v1/score need one that generates" in message
     assert "2 lines of /v1/embeddings one that embeds" in message
     commands = message.partition("split it: ")[2].replace("JOB.jsonl", str(tmp_path / "job.jsonl"))
     done = subprocess.run(["sh", "-c", commands], cwd=tmp_path, capture_output=True, text=True)
