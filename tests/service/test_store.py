@@ -114,6 +114,18 @@ def test_what_a_server_has_left_is_its_store_again(tmp_path: Path) -> None:
     again.close()
 
 
+def batch_of(file: FileObject) -> BatchObject:
+    return BatchObject(
+        id=new_id("batch_"),
+        owner="me",
+        endpoint="/v1/embeddings",
+        input_file_id=file.id,
+        completion_window="24h",
+        created_at=now(),
+        expires_at=now() + 86_400,
+    )
+
+
 def kept(store: Store, lasts: int | None) -> FileObject:
     with store.new_file("me", "x", "batch", lasts=lasts) as (file, path):
         path.write_bytes(b"x")
@@ -125,15 +137,7 @@ def test_a_file_goes_when_its_time_has_come_and_no_batch_needs_it(
 ) -> None:
     store = Store(tmp_path / "store")
     late, needed, stays = kept(store, 3600), kept(store, 3600), kept(store, None)
-    batch = BatchObject(
-        id=new_id("batch_"),
-        owner="me",
-        endpoint="/v1/embeddings",
-        input_file_id=needed.id,
-        completion_window="24h",
-        created_at=now(),
-        expires_at=now() + 86_400,
-    )
+    batch = batch_of(needed)
     assert store.add_batch(batch)
     assert [file.id for file in store.all_files()] == [late.id, needed.id, stays.id]
     later = now() + 3600
@@ -152,15 +156,7 @@ def test_a_file_goes_when_its_time_has_come_and_no_batch_needs_it(
 def test_a_change_that_cannot_be_kept_has_not_been_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(tmp_path / "store")
     file = kept(store, None)
-    batch = BatchObject(
-        id=new_id("batch_"),
-        owner="me",
-        endpoint="/v1/embeddings",
-        input_file_id=file.id,
-        completion_window="24h",
-        created_at=now(),
-        expires_at=now() + 86_400,
-    )
+    batch = batch_of(file)
     assert store.add_batch(batch)
     with monkeypatch.context() as patch:
         patch.setattr(stores, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError("full")))
