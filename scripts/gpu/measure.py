@@ -72,6 +72,11 @@ class Place:
     def device(self) -> str:
         return "cpu" if self.rehearse else "gpu"
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a short command may take: all there are where none is lent."""
+        return float("inf") if self.rehearse else 60.0
+
     @classmethod
     def of(cls, here: Path, scratch: Path, *, rehearse: bool, hardware: str | None) -> Place:
         """Makes the job, and the model where none was carried."""
@@ -143,7 +148,7 @@ def machine(place: Place, diary: Diary) -> dict[str, Any]:
 
 def products(place: Place, diary: Diary) -> dict[str, Any]:
     words = [sys.executable, str(place.here / "products.py"), *(["--small"] if place.rehearse else [])]
-    return dict(json.loads(_run(place, diary, "products", words, 60).splitlines()[-1]))
+    return dict(json.loads(_run(place, diary, "products", words, place.patience).splitlines()[-1]))
 
 
 def killed_and_resumed(place: Place, diary: Diary) -> dict[str, Any]:
@@ -178,11 +183,11 @@ def killed_and_resumed(place: Place, diary: Diary) -> dict[str, Any]:
 
 
 def calibrate(place: Place, diary: Diary) -> dict[str, Any]:
-    """Constants of a step, which the plans of later rounds go by."""
+    """Constants of a step, which the plans of later rounds go by: poor ones too, `fit_error` says how poor."""
     card = diary.logs / "this-machine.yaml"
     words = place.blendrun(
-        "calibrate", "--quick", "--model", str(place.model), "--device", place.device, "-o", str(card), "--json",
-        *place.engine(*([] if place.rehearse else _GRAPHS)),
+        "calibrate", "--quick", "--keep", "--model", str(place.model), "--device", place.device, "-o", str(card),
+        "--json", *place.engine(*([] if place.rehearse else _GRAPHS)),
     )  # fmt: skip
     found = json.loads(_run(place, diary, "calibrate", words, diary.left))
     shutil.copy(card, _calibrated(place))
@@ -203,7 +208,7 @@ def predict(place: Place, diary: Diary) -> dict[str, Any]:
             sys.executable, str(place.here / "predicted.py"), str(place.job), "--model", str(place.model),
             "--hardware", hardware, "--kv-tokens", str(place.pool), "--max-running", str(place.rows),
         ]  # fmt: skip
-        found[name] = json.loads(_run(place, diary, f"predict-{name}", words, 60))
+        found[name] = json.loads(_run(place, diary, f"predict-{name}", words, place.patience))
     return {"predicted": found}
 
 
