@@ -14,26 +14,33 @@ a chat template that all requests begin with holds no unit together
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from blendrun.blend.pieces import Pieces
+from blendrun.blend.pieces import PIECE, Pieces
 from blendrun.blend.stable import stable_order
 from blendrun.cost.balance import path_sum
 from blendrun.tree.base import PrefixTree
-from blendrun.tree.compiled import BOOL_IN, F64_IN, I32_IN, I64_IN, compiled
-from blendrun.tree.shared import SharedPrefix
+from blendrun.tree.compiled import BOOL_IN, F64_IN, I32_IN, I32_OUT, I32_TABLE_IN, I64_IN, compiled
+from blendrun.tree.shared import SharedPrefix, least_between
 
 # A sub-tree whose leaves' densities differ by less than this factor is not cut: nothing would be sorted by it.
 _ALIKE = 1.25
 # So many requests of a node running in the mean, and the chance that none does is below 2 % (Poisson).
 _EVER_USED = 4.0
 _TINY = 1e-30
+# Densities that differ by less than a millionth are alike.
+_FINE = 2.0**20
 _SEED = 0
 # Of a unit's place by chance within its half of the job, so much is its density's: in the denser half, in the other.
 # From `scripts/bench/short.py`, on its jobs to tune on.
 _LEANS = 0.9, 0.25
+# leaves: of its sub-tree. place: its first leaf's. taken: leaves of its children that have a place.
+_STANDS = np.dtype([("stem", "i4"), ("stem_parent", "i4"), ("stem_start", "i4"), ("resident", "i4")])
+_PLACED = np.dtype([("parent", "i4"), ("leaves", "i4"), ("place", "i4"), ("taken", "i4")])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -62,33 +69,12 @@ class UnitRow:
         return len(self.first) - 1
 
 
-def arrange_units(
-    tree: PrefixTree,
-    compute: NDArray[np.float64],
-    memory: NDArray[np.float64],
-    running: NDArray[np.float64],
-    *,
-    keep: float = 0.99,
-    scattered: bool = False,
-) -> UnitRow:
-    """Cut the tree as finely as `keep` of its sharing allows, and sort the pieces by density, the highest first.
+class Splitter:
+    """One tree, its costs, and the thresholds at which its nodes are cut: what all rows of a job start from.
 
     compute, memory: f64 (K,), each node's own seconds at the machine's rates.
     running: f64 (K,), requests below each node that run at once in the mean, if spread over the whole job.
-    keep: share of the tree's shared tokens that the row must still share, 0 to 1.
-    scattered: sort the pieces only into those denser than the job and the rest, and by chance within both. Then both
-        ends are nearly alike from the first step to the last, and requests of many lengths stand together, which fill a
-        pool more evenly than requests of one length do: those grow and end together. Chance leans towards density: long
-        answers come early more often than late, as behind one that begins late nothing fills the machine.
     """
-    splitter = _Splitter(tree, compute, memory, running, scattered)
-    # Of a large job each of these is tens of megabytes, and not needed any more.
-    del compute, memory, running
-    return splitter.finest(keep)
-
-
-class _Splitter:
-    """One tree, its costs, and the thresholds at which its nodes are cut."""
 
     def __init__(
         self,
@@ -96,100 +82,128 @@ class _Splitter:
         compute: NDArray[np.float64],
         memory: NDArray[np.float64],
         running: NDArray[np.float64],
-        scattered: bool,
     ) -> None:
         self.tree = tree
         self.prefix = SharedPrefix(tree)
         # In use at any time: a part of the tree that has the root and, with any node, the path to it.
-        always_resident = running >= _EVER_USED
-        segment = (tree.segment * always_resident).astype(np.float64)
-        self.always_resident = np.rint(path_sum(tree, segment) + segment).astype(np.int64)
+        ever_used = running >= _EVER_USED
+        segment = (tree.segment * ever_used).astype(np.float64)
+        self._resident = np.rint(path_sum(tree, segment) + segment).astype(np.int32)
+        self._resident_of_leaf = self._resident[tree.leaf]
         total_compute, total_memory = tree.subtree_sum(compute), tree.subtree_sum(memory)
         # A unit visited alone computes the path above it too.
-        alone = total_compute + path_sum(tree, np.where(always_resident, 0.0, compute))
-        # What units stand by, and siblings in a unit: their density, or chance (units within the halves of the job).
-        self.rank, beside = _log_ratio(alone, total_memory), _log_ratio(total_compute, total_memory)
+        alone = total_compute + path_sum(tree, np.where(ever_used, 0.0, compute))
+        # What units stand by, and siblings in a unit.
+        self._alone, self._together = _log_ratio(alone, total_memory), _log_ratio(total_compute, total_memory)
         del alone, total_compute, total_memory
-        self.half: NDArray[np.bool_] | None = None
-        if scattered:
-            self.half = self.rank < beside[0]
-            beside = _leaning_chance(self.rank, self.half)
-            self.rank = beside - self.half
-        self.position = _sorted_positions(tree, beside)
         alike = _alike(tree, _log_ratio(compute, memory))
-        self.critical = _critical_thresholds(tree, tree.depth - self.always_resident, alike)
+        critical = _critical_thresholds(tree, tree.depth - self._resident, alike)
+        self._thresholds: NDArray[np.float64] = np.unique(critical[np.isfinite(critical)])
+        self._pieces = self._found_at(np.searchsorted(self._thresholds, critical).astype(np.int32))
 
-    def finest(self, keep: float) -> UnitRow:
-        """Binary search over the thresholds at which something changes."""
-        candidates = np.unique(self.critical[np.isfinite(self.critical)])
-        pieces = self._pieces(candidates)
-        wanted = keep * self.tree.shared_tokens - self._ever_kept()
-        # Below the first candidate only the root is cut, which costs nothing.
-        low, high, found = 0, len(candidates), 0
+    def arrange(self, *, keep: float = 0.99, scattered: bool = False) -> UnitRow:
+        """Cut the tree as finely as `keep` of its sharing allows, and sort the pieces by density, the highest first.
+
+        keep: share of the tree's shared tokens that the row must still share, 0 to 1.
+        scattered: sort the pieces only into those denser than the job and the rest, and by chance within both. Then
+            both ends are nearly alike from the first step to the last, and requests of many lengths stand together,
+            which fill a pool more evenly than requests of one length do: those grow and end together. Chance leans
+            towards density: long answers come early more often than late, as behind one that begins late nothing fills
+            the machine.
+        """
+        rank, beside, half = self._alone, self._together, None
+        if scattered:
+            half = rank < beside[0]
+            beside = _leaning_chance(rank, half)
+            rank = beside - half
+        pieces = self._pieces.put(stable_order(-rank[self._pieces.records["node"]]))
+        found = self._finest(pieces, keep)
+        units = pieces.units(found)
+        threshold = float(self._thresholds[found]) if len(self._thresholds) else 0.0
+        del pieces
+        units = units if len(units) else np.zeros(1, dtype=np.int32)
+        return self._row(units, _sorted_positions(self.tree, beside), half, threshold)
+
+    def _finest(self, pieces: Pieces, keep: float) -> int:
+        """Number of the largest threshold that keeps enough. Binary search over those at which something changes."""
+        wanted = keep * self.tree.shared_tokens - self._kept_anyway
+        # Below the first one only the root is cut, which costs nothing.
+        low, high, found = 0, len(self._thresholds), 0
         while low < high:
             middle = (low + high) // 2
             if pieces.kept_tokens(middle, self.prefix) >= wanted:
                 found, low = middle, middle + 1
             else:
                 high = middle
-        threshold = float(candidates[found]) if len(candidates) else 0.0
-        units = pieces.units(found)
-        return self._row(units if len(units) else np.zeros(1, dtype=np.int32), threshold)
+        return found
 
-    def _pieces(self, candidates: NDArray[np.float64]) -> Pieces:
-        """What may be a unit at one of these thresholds, in the order of the row. candidates: ascending."""
+    def _found_at(self, cut: NDArray[np.int32]) -> Pieces:
+        """What may be a unit at one of the thresholds. cut: i32 (K,), number of the first at which a node is cut."""
         tree = self.tree
-        cut = np.searchsorted(candidates, self.critical).astype(np.int32)
+        stem = _stems(tree.parent, tree.start, self._resident)
+        self._stands = np.empty(tree.prompts, dtype=_STANDS)
+        self._stands["stem"] = stem[tree.leaf]
+        self._stands["stem_parent"] = tree.parent[self._stands["stem"]]
+        self._stands["stem_start"] = tree.start[self._stands["stem"]]
+        self._stands["resident"] = self._resident_of_leaf
         # The root's parent is -1: it is a unit only where it has no children.
-        found = np.flatnonzero(cut[tree.parent[1:]] < cut[1:]) + 1
-        node: NDArray[np.int32] = found[stable_order(-self.rank[found])].astype(np.int32)
+        node = np.flatnonzero(cut[tree.parent[1:]] < cut[1:]) + 1
         head = tree.leaf_begin[node]
-        return Pieces(
-            node=node,
-            cut=cut[node],
-            cut_above=cut[tree.parent[node]],
-            inside=self._shared_inside(node),
-            stem=_stems(tree.parent, tree.start, self.always_resident)[node],
-            head=head,
-            resident=self.always_resident[tree.leaf[head]].astype(np.int32),
-        )
+        records = np.empty(len(node), dtype=PIECE)
+        records["node"] = node
+        records["cut"] = cut[node]
+        records["cut_above"] = cut[tree.parent[node]]
+        records["stem"] = stem[node]
+        records["head"] = head
+        records["resident"] = self._resident_of_leaf[head]
+        records["inside"] = self._shared_inside(node)
+        return Pieces(records)
 
-    def _shared_inside(self, node: NDArray[np.int32]) -> NDArray[np.int64]:
+    def _shared_inside(self, node: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens beyond those in use at any time that each node's sub-tree saves when it is fed as a whole."""
         tree = self.tree
-        depths = _running_sum((tree.depth - self.always_resident)[tree.leaf])
+        depths = _running_sum(tree.depth[tree.leaf] - self._resident_of_leaf)
         saved: NDArray[np.int64] = depths[tree.leaf_end[node]] - depths[tree.leaf_begin[node]]
-        segments = _running_sum(np.where(tree.depth > self.always_resident, tree.segment, 0))
+        segments = _running_sum(np.where(tree.depth > self._resident, tree.segment, 0))
         saved -= segments[tree.end[node]] - segments[node]
-        saved -= np.maximum(tree.start[node] - self.always_resident[node], 0)
+        saved -= np.maximum(tree.start[node] - self._resident[node], 0)
         return saved
 
-    def _ever_kept(self) -> int:
+    @cached_property
+    def _kept_anyway(self) -> int:
         """Tokens saved by what is in use at any time: all uses but the first."""
         tree = self.tree
         again = (tree.leaf_end - tree.leaf_begin).astype(np.int64) - 1
-        return int((tree.segment * again)[tree.depth <= self.always_resident].sum())
+        return int((tree.segment * again)[tree.depth <= self._resident].sum())
 
-    def _row(self, units: NDArray[np.int32], threshold: float) -> UnitRow:
+    def _row(
+        self,
+        units: NDArray[np.int32],
+        position: NDArray[np.int32],
+        half: NDArray[np.bool_] | None,
+        threshold: float,
+    ) -> UnitRow:
         tree = self.tree
         sizes = (tree.leaf_end[units] - tree.leaf_begin[units]).astype(np.int64)
         first = np.concatenate(([0], np.cumsum(sizes)))
         # `position` is a depth-first place with sorted children, so a unit's leaves lie side by side in it.
-        by_position = np.empty(tree.prompts, dtype=np.int64)
-        by_position[self.position[tree.leaf]] = np.arange(tree.prompts)
-        place = np.repeat(self.position[units] - first[:-1], sizes)
+        by_position = np.empty(tree.prompts, dtype=np.int32)
+        by_position[position[tree.leaf]] = np.arange(tree.prompts, dtype=np.int32)
+        place = np.repeat(position[units] - first[:-1], sizes)
         place += np.arange(first[-1])
-        leaf = by_position[place]
+        leaf = by_position[place].astype(np.int64)
         del place, by_position
-        shared = np.concatenate(([0], self.prefix(leaf[:-1], leaf[1:]))).astype(np.int32)
-        always_resident = self.always_resident[tree.leaf[leaf]].astype(np.int32)
+        standing = self._stands[leaf]
+        shared = np.zeros(len(leaf), dtype=np.int32)
+        _share_with_the_one_before(standing, leaf, *self.prefix.columns, shared)
+        always_resident = np.ascontiguousarray(standing["resident"])
         total = tree.shared_tokens
-        alike = np.arange(len(units)) if self.half is None else self.half[units].astype(np.int64)
-        saved = self._ever_kept() + int(np.maximum(shared - always_resident, 0).sum(dtype=np.int64))
+        alike = np.arange(len(units)) if half is None else half[units].astype(np.int64)
+        saved = self._kept_anyway + int(np.maximum(shared - always_resident, 0).sum(dtype=np.int64))
         return UnitRow(leaf, first, alike, shared, always_resident, saved / total if total else 1.0, threshold)
 
 
-def _running_sum(values: NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.int64]:
+def _running_sum(values: NDArray[np.int32]) -> NDArray[np.int64]:
     """Sum of all before each, and of all: i64 (n + 1,)."""
     sums = np.zeros(len(values) + 1, dtype=np.int64)
     np.cumsum(values, out=sums[1:])
@@ -198,7 +212,12 @@ def _running_sum(values: NDArray[np.int64] | NDArray[np.int32]) -> NDArray[np.in
 
 def _log_ratio(compute: NDArray[np.float64], memory: NDArray[np.float64]) -> NDArray[np.float64]:
     """Densities on a scale without infinities: prefill-only work is at one end, work without prefill at the other."""
-    ratio: NDArray[np.float64] = np.log(np.maximum(compute, _TINY)) - np.log(np.maximum(memory, _TINY))
+    ratio: NDArray[np.float64] = np.log(np.maximum(compute, _TINY))
+    ratio -= np.log(np.maximum(memory, _TINY))
+    # Some bits less, and equal ones are found without looking each up (`stable_order`).
+    ratio *= _FINE
+    np.rint(ratio, out=ratio)
+    ratio /= _FINE
     return ratio
 
 
@@ -213,13 +232,17 @@ def _leaning_chance(density: NDArray[np.float64], half: NDArray[np.bool_]) -> ND
     return chance
 
 
-def _sorted_positions(tree: PrefixTree, density: NDArray[np.float64]) -> NDArray[np.int64]:
+def _sorted_positions(tree: PrefixTree, density: NDArray[np.float64]) -> NDArray[np.int32]:
     """First leaf place of each node when the children of every node stand by density, highest first (Algorithm 1).
 
-    Ties keep the tree's order. i64 (K,).
+    Ties keep the tree's order. i32 (K,).
     """
-    leaves = tree.leaf_end - tree.leaf_begin
-    return _places(tree.parent, leaves, stable_order(-density[1:]))
+    nodes = np.empty(len(tree), dtype=_PLACED)
+    nodes["parent"] = tree.parent
+    np.subtract(tree.leaf_end, tree.leaf_begin, out=nodes["leaves"])
+    nodes["place"] = nodes["taken"] = 0
+    _place(nodes, stable_order(-density[1:]))
+    return np.ascontiguousarray(nodes["place"])
 
 
 def _alike(tree: PrefixTree, leaf_density: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -229,20 +252,41 @@ def _alike(tree: PrefixTree, leaf_density: NDArray[np.float64]) -> NDArray[np.bo
     return alike
 
 
-def _critical_thresholds(tree: PrefixTree, cost: NDArray[np.int64], alike: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _critical_thresholds(tree: PrefixTree, cost: NDArray[np.int32], alike: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Smallest threshold at which Algorithm 2 cuts each node; infinite for leaves and for what is not worth a cut.
 
     Algorithm 2 cuts a node of c children under t if cost * c <= t, and goes on below with t / c. So node v is cut
     from the root's threshold t on if cost * c * (product of the ancestors' c) <= t there and at all its ancestors.
-    cost: i64 (K,), tokens that each piece computes again: the node's depth, less what is in use at any time.
+    cost: i32 (K,), tokens that each piece computes again: the node's depth, less what is in use at any time.
     """
     children = np.bincount(tree.parent[1:], minlength=len(tree)).astype(np.float64)
     return _critical(tree.parent, np.maximum(cost, 0), children, alike)
 
 
-@compiled(I32_IN, I32_IN, I64_IN)
+@compiled(_STANDS, I64_IN, I32_IN, I32_IN, I32_TABLE_IN, I32_TABLE_IN, I32_OUT)
+def _share_with_the_one_before(
+    stands: NDArray[Any],
+    leaf: NDArray[np.int64],
+    shared: NDArray[np.int32],
+    length: NDArray[np.int32],
+    sides: NDArray[np.int32],
+    table: NDArray[np.int32],
+    result: NDArray[np.int32],
+) -> None:
+    """Tokens that each leaf of a row shares with the one before it. stands: of the leaves of the row."""
+    for place in range(1, len(leaf)):
+        one, other = stands[place - 1], stands[place]
+        if one.stem_parent == other.stem_parent and one.stem != other.stem:
+            # They part at that parent, and nothing else need be looked at.
+            result[place] = other.stem_start
+        else:
+            low, high = min(leaf[place - 1], leaf[place]), max(leaf[place - 1], leaf[place])
+            result[place] = least_between(shared, length, sides, table, low, high)
+
+
+@compiled(I32_IN, I32_IN, I32_IN)
 def _stems(
-    parent: NDArray[np.int32], start: NDArray[np.int32], always_resident: NDArray[np.int64]
+    parent: NDArray[np.int32], start: NDArray[np.int32], always_resident: NDArray[np.int32]
 ) -> NDArray[np.int32]:
     """The first node on each node's path that is not in use at any time; itself where all above it are. i32 (K,)."""
     stem = np.arange(len(parent)).astype(np.int32)
@@ -252,20 +296,17 @@ def _stems(
     return stem
 
 
-@compiled(I32_IN, I32_IN, I64_IN)
-def _places(parent: NDArray[np.int32], leaves: NDArray[np.int32], order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """First leaf place of each node. leaves: of its sub-tree; order: i64 (K - 1,), siblings as they are to stand, each
-    less 1, for the root is none."""
-    place = np.zeros(len(parent), dtype=np.int64)
-    taken = np.zeros(len(parent), dtype=np.int64)
+@compiled(_PLACED, I64_IN)
+def _place(nodes: NDArray[Any], order: NDArray[np.int64]) -> None:
+    """Write the first leaf place of each node. order: i64 (K - 1,), siblings as they are to stand, each less 1, for the
+    root is none."""
     for before in order:
         node = before + 1
-        above = parent[node]
-        place[node] = taken[above]
-        taken[above] += leaves[node]
-    for node in range(1, len(parent)):
-        place[node] += place[parent[node]]
-    return place
+        above = nodes[node].parent
+        nodes[node].place = nodes[above].taken
+        nodes[above].taken += nodes[node].leaves
+    for node in range(1, len(nodes)):
+        nodes[node].place += nodes[nodes[node].parent].place
 
 
 @compiled(I32_IN, I32_IN, F64_IN)
@@ -284,9 +325,9 @@ def _leaf_range(
     return low, high
 
 
-@compiled(I32_IN, I64_IN, F64_IN, BOOL_IN)
+@compiled(I32_IN, I32_IN, F64_IN, BOOL_IN)
 def _critical(
-    parent: NDArray[np.int32], cost: NDArray[np.int64], children: NDArray[np.float64], alike: NDArray[np.bool_]
+    parent: NDArray[np.int32], cost: NDArray[np.int32], children: NDArray[np.float64], alike: NDArray[np.bool_]
 ) -> NDArray[np.float64]:
     critical = np.full(len(parent), np.inf)
     factor = np.ones(len(parent))

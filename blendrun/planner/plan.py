@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.blended import KEEP, blend
+from blendrun.blend.blended import KEEP, Blender
 from blendrun.blend.orders import simple_order
 from blendrun.blend.partition import Partition, partition
 from blendrun.cost.balance import Bound, bound_seconds
@@ -175,7 +174,7 @@ def cost_structure(
     graphs = graphs_for(structure.prompts, tree, lengths, kv_pool(model, machine, limits), machine.card, limits)
     pool = kv_pool(model, machine, replace(limits, graph_rows=graphs))
     costs = demand(tree, prompts, lengths, model, machine, shared_reads=limits.shared_reads)
-    cut = partial(blend, tree, prompts, lengths, costs, machine, pool_tokens=pool.tokens, keep=keep)
+    blender = Blender(tree, prompts, lengths, costs, machine, pool_tokens=pool.tokens)
     compute_tokens, kv_bytes = float(costs.compute_tokens.sum()), float(costs.kv_bytes.sum())
     return Costed(
         structure=structure,
@@ -184,8 +183,8 @@ def cost_structure(
         pool=pool,
         demand=costs,
         bound=bound_seconds(costs, machine),
-        blend=cut(),
-        scattered=cut(scattered=True),
+        blend=blender.blend(keep=keep),
+        scattered=blender.blend(keep=keep, scattered=True),
         step_budget=step_budget(compute_tokens, kv_bytes, pool.bytes),
         limits=limits,
         graph_rows=graphs,

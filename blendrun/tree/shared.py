@@ -16,12 +16,16 @@ _BLOCK = 32
 class SharedPrefix:
     """Common prefixes of any two leaves of one tree, a few nanoseconds each.
 
-    Memory: M log2(M / 32) / 8 bytes (2 MB for a million prompts): least values of 2^j blocks of 32 leaves.
+    Memory: 8 M bytes, least values from each leaf to the ends of its block of 32, and M log2(M / 32) / 8 bytes (2 MB
+    for a million prompts), those of 2^j blocks.
     """
 
     def __init__(self, tree: PrefixTree) -> None:
-        # shared, length, table: what `least_between` takes.
-        self.columns = (tree.shared, np.ascontiguousarray(tree.depth[tree.leaf]), _block_minima(tree.shared))
+        # shared, length, sides, table: what `least_between` takes.
+        padded = np.full((-(-tree.prompts // _BLOCK), _BLOCK), np.iinfo(np.int32).max, dtype=np.int32)
+        padded.reshape(-1)[: tree.prompts] = tree.shared
+        length = np.ascontiguousarray(tree.depth[tree.leaf])
+        self.columns = (tree.shared, length, _to_the_ends(padded), _block_minima(padded))
 
     def __call__(self, a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.int32]:
         """Tokens shared by the leaves at places a and b of the depth-first order, a leaf with itself all of its own.
@@ -42,12 +46,18 @@ def common_prefix(tree: PrefixTree, a: NDArray[Any], b: NDArray[Any]) -> NDArray
     return SharedPrefix(tree)(a, b)
 
 
-def _block_minima(shared: NDArray[np.int32]) -> NDArray[np.int32]:
+def _to_the_ends(padded: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The least from each place to its block's end, and from the block's beginning to it. i32 (blocks * _BLOCK, 2)."""
+    sides = np.empty((*padded.shape, 2), dtype=np.int32)
+    np.minimum.accumulate(padded[:, ::-1], axis=1, out=sides[:, ::-1, 0])
+    np.minimum.accumulate(padded, axis=1, out=sides[:, :, 1])
+    return sides.reshape(-1, 2)
+
+
+def _block_minima(padded: NDArray[np.int32]) -> NDArray[np.int32]:
     """Row j: the least of the 2^j blocks from each block on, as far as there are. i32 (levels, blocks)."""
-    blocks = -(-len(shared) // _BLOCK)
-    padded = np.full(blocks * _BLOCK, np.iinfo(np.int32).max, dtype=np.int32)
-    padded[: len(shared)] = shared
-    rows = [padded.reshape(blocks, _BLOCK).min(axis=1, initial=np.iinfo(np.int32).max)]
+    blocks = len(padded)
+    rows = [padded.min(axis=1, initial=np.iinfo(np.int32).max)]
     while 2 ** len(rows) <= blocks:
         row, step = rows[-1].copy(), 2 ** (len(rows) - 1)
         np.minimum(row[:-step], row[step:], out=row[:-step])
@@ -57,22 +67,24 @@ def _block_minima(shared: NDArray[np.int32]) -> NDArray[np.int32]:
 
 @inlined
 def least_between(
-    shared: NDArray[np.int32], length: NDArray[np.int32], table: NDArray[np.int32], low: int, high: int
+    shared: NDArray[np.int32],
+    length: NDArray[np.int32],
+    sides: NDArray[np.int32],
+    table: NDArray[np.int32],
+    low: int,
+    high: int,
 ) -> np.int32:
     """What the leaves at two places share, low <= high. Arrays as of `range_minima`."""
     first, last = low + 1, high
     if first > last:
         return np.int32(length[last])
     first_block, last_block = first // _BLOCK, last // _BLOCK
-    least = shared[first]
     if first_block == last_block:
-        for place in range(first, last + 1):
+        least = shared[first]
+        for place in range(first + 1, last + 1):
             least = min(least, shared[place])
         return np.int32(least)
-    for place in range(first, (first_block + 1) * _BLOCK):
-        least = min(least, shared[place])
-    for place in range(last_block * _BLOCK, last + 1):
-        least = min(least, shared[place])
+    least = min(sides[first, 0], sides[last, 1])
     between = last_block - first_block - 1
     if between > 0:
         level = 0
@@ -82,15 +94,16 @@ def least_between(
     return np.int32(least)
 
 
-@compiled(I32_IN, I32_IN, I32_TABLE_IN, I64_IN, I64_IN, I32_OUT)
+@compiled(I32_IN, I32_IN, I32_TABLE_IN, I32_TABLE_IN, I64_IN, I64_IN, I32_OUT)
 def range_minima(
     shared: NDArray[np.int32],
     length: NDArray[np.int32],
+    sides: NDArray[np.int32],
     table: NDArray[np.int32],
     low: NDArray[np.int64],
     high: NDArray[np.int64],
     result: NDArray[np.int32],
 ) -> None:
-    """Least of shared[low + 1 : high + 1]; `length` where low is high. shared, length: i32 (M,); the rest: (n,)."""
+    """Least of shared[low + 1 : high + 1]; `length` where low is high. shared, length: i32 (M,); low, high: (n,)."""
     for query in range(len(low)):
-        result[query] = least_between(shared, length, table, low[query], high[query])
+        result[query] = least_between(shared, length, sides, table, low[query], high[query])

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from blendrun.blend.base import LEFT, RIGHT
 from blendrun.blend.orders import AUTOMATIC, ORDERS, needs_prompts, simple_order
 from blendrun.blend.scan import dual_scan, feed_tail_longest_first
-from blendrun.blend.split import UnitRow, arrange_units
+from blendrun.blend.split import Splitter, UnitRow
 from blendrun.names import OrderName
 from blendrun.tree.hits import path_hits
 from tests.blend.jobs_of_lengths import Small, small_job, small_jobs
@@ -32,7 +32,7 @@ def test_every_prompt_is_fed_once_and_two_blends_are_the_same(job: Small, pool: 
 
 def units_of(job: Small, keep: float, running: NDArray[np.float64], scattered: bool) -> UnitRow:
     compute, memory = job.demand.flops / job.machine.flops, job.demand.kv_bytes / job.machine.bandwidth
-    return arrange_units(job.tree, compute, memory, running, keep=keep, scattered=scattered)
+    return Splitter(job.tree, compute, memory, running).arrange(keep=keep, scattered=scattered)
 
 
 def hits_beside(job: Small, row: UnitRow, always_resident: set[int]) -> int:

@@ -53,7 +53,11 @@ def test_no_part_is_like_a_job_of_one_unit_or_of_few_unlike_ones() -> None:
     assert Portion.like_whole(unlike.blend(), unlike.prompts, outputs, 20) is None
 
 
-@given(st.lists(st.sampled_from([0.0, -0.0, 1.0, 2.5, np.inf, -np.inf, 1e-300])))
+# The last three differ by less than there is room for beside a place.
+NEAR = (1.0, 1.0 + 2**-52, 1.0 + 2**-51)
+
+
+@given(st.lists(st.sampled_from([0.0, -0.0, -1.0, 2.5, np.inf, -np.inf, 1e-300, -5e-324, *NEAR])))
 def test_equal_keys_stay_as_they_stand(keys: list[float]) -> None:
     key = np.array(keys, dtype=np.float64)
     np.testing.assert_array_equal(stable_order(key), np.argsort(key, kind="stable"))
