@@ -105,8 +105,9 @@ def measure(tree: PrefixTree, demand: Demand, part: NDArray[np.int32], parts: in
     compute, memory = np.zeros(parts), np.zeros(parts)
     segment = tree.segment.astype(np.int64)
     distinct = 0
+    of_leaf = part[tree.prompt]
     for number in range(parts):
-        mine = np.concatenate(([0], np.cumsum(part[tree.prompt] == number)))
+        mine = np.concatenate(([0], np.cumsum(of_leaf == number)))
         visited = mine[tree.leaf_end] > mine[tree.leaf_begin]
         compute[number], memory[number] = demand.flops[visited].sum(), demand.kv_bytes[visited].sum()
         distinct += int(segment[visited].sum())

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blendrun.blend.stems import Stems
 from blendrun.tree.compiled import I32_IN, I32_TABLE_IN, I64, compiled
-from blendrun.tree.shared import SharedPrefix, least_between
+from blendrun.tree.shared import least_between
 
 # Records, so that putting pieces into another order goes to memory once for each and not once for each column.
 PIECE = np.dtype(
@@ -27,8 +28,7 @@ class Pieces:
     records: PIECE (P,), in the tree's order or, `put` so, in that of the row.
         cut, cut_above: number of the first threshold at which the node is cut, and its parent.
         inside: tokens that the node saves when it is fed as a whole, beyond those in use at any time.
-        stem: of the nodes on its path that are not in use at any time the first one, or the node: with other stems it
-        shares nothing beyond what is. head: place of its first leaf. resident: tokens of that leaf in use at any time.
+        stem: as of `Stems`. head: place of its first leaf. resident: tokens of that leaf in use at any time.
     """
 
     records: NDArray[Any]
@@ -45,9 +45,9 @@ class Pieces:
         nodes: NDArray[np.int32] = each["node"][(each["cut_above"] <= threshold) & (each["cut"] > threshold)]
         return nodes
 
-    def kept_tokens(self, threshold: int, prefix: SharedPrefix) -> int:
+    def kept_tokens(self, threshold: int, stems: Stems) -> int:
         """Tokens beyond those in use at any time that are shared inside units, or by the heads of neighbours."""
-        return int(_kept_tokens(self.records, *prefix.columns, threshold))
+        return int(_kept_tokens(self.records, *stems.columns, threshold))
 
 
 @compiled(PIECE, I32_IN, I32_IN, I32_TABLE_IN, I32_TABLE_IN, I64)

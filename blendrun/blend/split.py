@@ -15,17 +15,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.pieces import PIECE, Pieces
+from blendrun.blend.siblings import sorted_positions
 from blendrun.blend.stable import stable_order
+from blendrun.blend.stems import Stems
 from blendrun.cost.balance import path_sum
 from blendrun.tree.base import PrefixTree
-from blendrun.tree.compiled import BOOL_IN, F64_IN, I32_IN, I32_OUT, I32_TABLE_IN, I64_IN, compiled
-from blendrun.tree.shared import SharedPrefix, least_between
+from blendrun.tree.compiled import BOOL_IN, F64_IN, I32_IN, compiled
 
 # A sub-tree whose leaves' densities differ by less than this factor is not cut: nothing would be sorted by it.
 _ALIKE = 1.25
@@ -38,9 +38,6 @@ _SEED = 0
 # Of a unit's place by chance within its half of the job, so much is its density's: in the denser half, in the other.
 # From `scripts/bench/short.py`, on its jobs to tune on.
 _LEANS = 0.9, 0.25
-# leaves: of its sub-tree. place: its first leaf's. taken: leaves of its children that have a place.
-_STANDS = np.dtype([("stem", "i4"), ("stem_parent", "i4"), ("stem_start", "i4"), ("resident", "i4")])
-_PLACED = np.dtype([("parent", "i4"), ("leaves", "i4"), ("place", "i4"), ("taken", "i4")])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,13 +80,12 @@ class Splitter:
         memory: NDArray[np.float64],
         running: NDArray[np.float64],
     ) -> None:
-        self.tree = tree
-        self.prefix = SharedPrefix(tree)
+        self._tree = tree
         # In use at any time: a part of the tree that has the root and, with any node, the path to it.
         ever_used = running >= _EVER_USED
         segment = (tree.segment * ever_used).astype(np.float64)
         self._resident = np.rint(path_sum(tree, segment) + segment).astype(np.int32)
-        self._resident_of_leaf = self._resident[tree.leaf]
+        self._stems = Stems(tree, self._resident)
         total_compute, total_memory = tree.subtree_sum(compute), tree.subtree_sum(memory)
         # A unit visited alone computes the path above it too.
         alone = total_compute + path_sum(tree, np.where(ever_used, 0.0, compute))
@@ -122,16 +118,16 @@ class Splitter:
         threshold = float(self._thresholds[found]) if len(self._thresholds) else 0.0
         del pieces
         units = units if len(units) else np.zeros(1, dtype=np.int32)
-        return self._row(units, _sorted_positions(self.tree, beside), half, threshold)
+        return self._row(units, sorted_positions(self._tree, beside), half, threshold)
 
     def _finest(self, pieces: Pieces, keep: float) -> int:
         """Number of the largest threshold that keeps enough. Binary search over those at which something changes."""
-        wanted = keep * self.tree.shared_tokens - self._kept_anyway
+        wanted = keep * self._tree.shared_tokens - self._kept_anyway
         # Below the first one only the root is cut, which costs nothing.
         low, high, found = 0, len(self._thresholds), 0
         while low < high:
             middle = (low + high) // 2
-            if pieces.kept_tokens(middle, self.prefix) >= wanted:
+            if pieces.kept_tokens(middle, self._stems) >= wanted:
                 found, low = middle, middle + 1
             else:
                 high = middle
@@ -139,13 +135,7 @@ class Splitter:
 
     def _found_at(self, cut: NDArray[np.int32]) -> Pieces:
         """What may be a unit at one of the thresholds. cut: i32 (K,), number of the first at which a node is cut."""
-        tree = self.tree
-        stem = _stems(tree.parent, tree.start, self._resident)
-        self._stands = np.empty(tree.prompts, dtype=_STANDS)
-        self._stands["stem"] = stem[tree.leaf]
-        self._stands["stem_parent"] = tree.parent[self._stands["stem"]]
-        self._stands["stem_start"] = tree.start[self._stands["stem"]]
-        self._stands["resident"] = self._resident_of_leaf
+        tree = self._tree
         # The root's parent is -1: it is a unit only where it has no children.
         node = np.flatnonzero(cut[tree.parent[1:]] < cut[1:]) + 1
         head = tree.leaf_begin[node]
@@ -153,16 +143,16 @@ class Splitter:
         records["node"] = node
         records["cut"] = cut[node]
         records["cut_above"] = cut[tree.parent[node]]
-        records["stem"] = stem[node]
+        records["stem"] = self._stems.of_node[node]
         records["head"] = head
-        records["resident"] = self._resident_of_leaf[head]
+        records["resident"] = self._stems.resident[head]
         records["inside"] = self._shared_inside(node)
         return Pieces(records)
 
     def _shared_inside(self, node: NDArray[np.int64]) -> NDArray[np.int64]:
         """Tokens beyond those in use at any time that each node's sub-tree saves when it is fed as a whole."""
-        tree = self.tree
-        depths = _running_sum(tree.depth[tree.leaf] - self._resident_of_leaf)
+        tree = self._tree
+        depths = _running_sum(tree.depth[tree.leaf] - self._stems.resident)
         saved: NDArray[np.int64] = depths[tree.leaf_end[node]] - depths[tree.leaf_begin[node]]
         segments = _running_sum(np.where(tree.depth > self._resident, tree.segment, 0))
         saved -= segments[tree.end[node]] - segments[node]
@@ -172,7 +162,7 @@ class Splitter:
     @cached_property
     def _kept_anyway(self) -> int:
         """Tokens saved by what is in use at any time: all uses but the first."""
-        tree = self.tree
+        tree = self._tree
         again = (tree.leaf_end - tree.leaf_begin).astype(np.int64) - 1
         return int((tree.segment * again)[tree.depth <= self._resident].sum())
 
@@ -183,7 +173,7 @@ class Splitter:
         half: NDArray[np.bool_] | None,
         threshold: float,
     ) -> UnitRow:
-        tree = self.tree
+        tree = self._tree
         sizes = (tree.leaf_end[units] - tree.leaf_begin[units]).astype(np.int64)
         first = np.concatenate(([0], np.cumsum(sizes)))
         # `position` is a depth-first place with sorted children, so a unit's leaves lie side by side in it.
@@ -193,10 +183,7 @@ class Splitter:
         place += np.arange(first[-1])
         leaf = by_position[place].astype(np.int64)
         del place, by_position
-        standing = self._stands[leaf]
-        shared = np.zeros(len(leaf), dtype=np.int32)
-        _share_with_the_one_before(standing, leaf, *self.prefix.columns, shared)
-        always_resident = np.ascontiguousarray(standing["resident"])
+        shared, always_resident = self._stems.beside(leaf)
         total = tree.shared_tokens
         alike = np.arange(len(units)) if half is None else half[units].astype(np.int64)
         saved = self._kept_anyway + int(np.maximum(shared - always_resident, 0).sum(dtype=np.int64))
@@ -232,19 +219,6 @@ def _leaning_chance(density: NDArray[np.float64], half: NDArray[np.bool_]) -> ND
     return chance
 
 
-def _sorted_positions(tree: PrefixTree, density: NDArray[np.float64]) -> NDArray[np.int32]:
-    """First leaf place of each node when the children of every node stand by density, highest first (Algorithm 1).
-
-    Ties keep the tree's order. i32 (K,).
-    """
-    nodes = np.empty(len(tree), dtype=_PLACED)
-    nodes["parent"] = tree.parent
-    np.subtract(tree.leaf_end, tree.leaf_begin, out=nodes["leaves"])
-    nodes["place"] = nodes["taken"] = 0
-    _place(nodes, stable_order(-density[1:]))
-    return np.ascontiguousarray(nodes["place"])
-
-
 def _alike(tree: PrefixTree, leaf_density: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Nodes whose leaves' densities lie within a factor of `_ALIKE`. bool (K,); true for leaves."""
     low, high = _leaf_range(tree.parent, tree.leaf, leaf_density)
@@ -261,52 +235,6 @@ def _critical_thresholds(tree: PrefixTree, cost: NDArray[np.int32], alike: NDArr
     """
     children = np.bincount(tree.parent[1:], minlength=len(tree)).astype(np.float64)
     return _critical(tree.parent, np.maximum(cost, 0), children, alike)
-
-
-@compiled(_STANDS, I64_IN, I32_IN, I32_IN, I32_TABLE_IN, I32_TABLE_IN, I32_OUT)
-def _share_with_the_one_before(
-    stands: NDArray[Any],
-    leaf: NDArray[np.int64],
-    shared: NDArray[np.int32],
-    length: NDArray[np.int32],
-    sides: NDArray[np.int32],
-    table: NDArray[np.int32],
-    result: NDArray[np.int32],
-) -> None:
-    """Tokens that each leaf of a row shares with the one before it. stands: of the leaves of the row."""
-    for place in range(1, len(leaf)):
-        one, other = stands[place - 1], stands[place]
-        if one.stem_parent == other.stem_parent and one.stem != other.stem:
-            # They part at that parent, and nothing else need be looked at.
-            result[place] = other.stem_start
-        else:
-            low, high = min(leaf[place - 1], leaf[place]), max(leaf[place - 1], leaf[place])
-            result[place] = least_between(shared, length, sides, table, low, high)
-
-
-@compiled(I32_IN, I32_IN, I32_IN)
-def _stems(
-    parent: NDArray[np.int32], start: NDArray[np.int32], always_resident: NDArray[np.int32]
-) -> NDArray[np.int32]:
-    """The first node on each node's path that is not in use at any time; itself where all above it are. i32 (K,)."""
-    stem = np.arange(len(parent)).astype(np.int32)
-    for node in range(1, len(parent)):
-        if start[node] > always_resident[node]:
-            stem[node] = stem[parent[node]]
-    return stem
-
-
-@compiled(_PLACED, I64_IN)
-def _place(nodes: NDArray[Any], order: NDArray[np.int64]) -> None:
-    """Write the first leaf place of each node. order: i64 (K - 1,), siblings as they are to stand, each less 1, for the
-    root is none."""
-    for before in order:
-        node = before + 1
-        above = nodes[node].parent
-        nodes[node].place = nodes[above].taken
-        nodes[above].taken += nodes[node].leaves
-    for node in range(1, len(nodes)):
-        nodes[node].place += nodes[nodes[node].parent].place
 
 
 @compiled(I32_IN, I32_IN, F64_IN)
