@@ -169,7 +169,7 @@ def load_kernels(package: str = "") -> None:
 
 
 def compile_beside(package: str) -> Callable[[], object]:
-    """Compile what is in no cache of the kernels below `package` that are imported so far, in a process beside this one.
+    """Compile kernels below `package`, of those imported so far, in a process beside this one where no cache has them.
 
     What is returned waits for it; then `load_kernels` finds them. With one core nothing is done here.
     """

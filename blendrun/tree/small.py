@@ -2,9 +2,9 @@
 
     plan = run_small(len(prompts), lambda: make_plan(prompts))
 
-The first time a process has work on so few prompts, Python interprets the loops (`blendrun.tree.interpreted`). A process
-that plans more than once is a server or a notebook: from the second time on the loops are loaded beside that, and once
-they are there, nothing is interpreted any more.
+The first time a process plans so few prompts, Python interprets the loops (`blendrun.tree.interpreted`). A process that
+plans more than once is a server or a notebook: from the second plan on the loops are loaded beside it, and once they
+are there, nothing is interpreted any more.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def is_small(prompts: int) -> bool:
 
 def begin_loading_for(prompts: int) -> None:
     """Begin to load the loops, which a plan of so many prompts will want; of few, only if it is not the first one."""
-    global _planned  # noqa: PLW0603  # of the process, as the loops are
+    global _planned  # of the process, as the loops are
     _planned += 1
     if prompts > SMALL or _planned > 1:
         begin_loading()

@@ -1,4 +1,4 @@
-"""A run of few requests waits for no compiler, wherever it plans: before, for the engine's pool, by what was learned."""
+"""A run of few requests waits for no compiler, wherever it plans: at first, for another pool, by what was learned."""
 
 from __future__ import annotations
 
