@@ -38,7 +38,7 @@ NUMBERS = {
     "zstd_window": "27",
 }
 # An empty text says something there, or is told in words of its own.
-_MAY_BE_EMPTY = ("system_prompt", "model", "engine_arg")
+_MAY_BE_EMPTY = ("system_prompt", "model", "engine_arg", "api_key")
 _LONGEST = 60
 # In the words of typer's versions.
 _WHOLE, _NUMBER = ("integer",), ("number", "float", "range", "greater than", "less than")

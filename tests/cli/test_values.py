@@ -15,7 +15,7 @@ from tests.command import REPLAY, blendrun, write_jobs
 
 _WRONG = ("", "x", "cpu=1", "-1", "0", "1.5", "1e309", "nan", "10parsecs", "9" * 30, "\x1b[31m")
 # Empty texts that say something, or are told in words of their own.
-_EMPTY = {"--system-prompt", "--model", "--engine-arg"}
+_EMPTY = {"--system-prompt", "--model", "--engine-arg", "--api-key"}
 # In words of typer, or of what it is made of.
 _FOREIGN = ("Invalid value", "Input should", "unable to parse", "Value error", "is not a valid")
 
