@@ -53,7 +53,7 @@ def wrong_value(error: Any, given: Mapping[str, Any]) -> str | None:
     option, texts = error.param, given.get(getattr(error.param, "name", None) or "")
     if option is None or texts is None:
         return None
-    text = texts if isinstance(texts, str) else " ".join(map(str, texts)) if isinstance(texts, list | tuple) else ""
+    text = " ".join(_texts(texts))
     said = str(error.message).removeprefix("Value error, ")
     if (names := _NAMES.search(said)) is not None:
         said = f"known are {', '.join(_QUOTED.findall(names[1]))}"
@@ -83,9 +83,16 @@ def no_value(options: Iterable[Any], taken: Mapping[str, Any], given: Mapping[st
         if isinstance(value, float) and not math.isfinite(value):
             shown = str(value if text is None else text)
             return f"{_name(option)} {_shown(shown)}: {_number_to_give(option, shown, whole=False)}"
-        if option.name not in _MAY_BE_EMPTY and text is not None and "" in ([text] if isinstance(text, str) else text):
+        if option.name not in _MAY_BE_EMPTY and "" in _texts(text):
             return f"{_name(option)} is empty: give it a value, or leave it out"
     return None
+
+
+def _texts(given: Any) -> list[str]:
+    """Of one option: several where it may be repeated, none of a flag."""
+    if isinstance(given, str):
+        return [given]
+    return [str(each) for each in given] if isinstance(given, list | tuple) else []
 
 
 def _number_to_give(option: Any, text: str, *, whole: bool) -> str:

@@ -76,6 +76,7 @@ def test_what_is_given_as_an_example_is_taken() -> None:
         ("--engine vllm", "--engine vllm: give sglang, replay, or addresses such as http://host:30000"),
         ("--metrics-textfile=", "--metrics-textfile is empty: give it a value, or leave it out"),
         ("--upload answers", "--upload takes an address: https://..., s3://..., gs://... or az://..., not 'answers'"),
+        ("--no-resume --drain-timeout inf", "--drain-timeout inf: give a number of at least 0"),
         ("--engine-arg slotts=3", "unknown field `slotts`; known are slots, "),
     ],
     ids=lambda text: text.split()[0],

@@ -22,6 +22,7 @@ from blendrun.report.page.requests import Requests
 from blendrun.report.page.scale import Scale, scale_of, stretched
 from blendrun.report.page.subject import Subject
 from blendrun.report.page.tail import Tail, tail_of
+from blendrun.report.schemas.plan import PlanReport
 from blendrun.report.schemas.series import Series
 from tests.report.page_of_runs import small_plan, subject
 
@@ -144,6 +145,19 @@ def test_orders_say_what_the_job_takes_without_blendrun(bars: list[orders.Bar], 
     assert orders.finding_of(bars) == words
 
 
+def test_a_mode_that_all_orders_have_is_not_said(tmp_path: Path) -> None:
+    found = subject(tmp_path)
+    plan = found.plan
+    assert plan is not None
+    assert {name.partition(", ")[2] for name in names(found, plan)} > {""}
+    one = replace(plan, orders=tuple(row for row in plan.orders if row.overlap == "exclusive"))
+    assert all("exclusive" not in name for name in names(found, one))
+
+
+def names(found: Subject, plan: PlanReport) -> list[str]:
+    return [bar.name for bar in orders.bars_of(plan, found, None)]
+
+
 @pytest.mark.parametrize("ratio", [0.25, 1.0, 4.0])
 def test_the_order_that_ran_takes_what_was_measured_and_others_keep_their_ratio(tmp_path: Path, ratio: float) -> None:
     found = slower(subject(tmp_path), ratio)
@@ -225,3 +239,11 @@ def test_answers_that_end_together_have_no_tail() -> None:
     assert tail_of(np.zeros(40), ended, np.full(40, 20)) is None
     one_by_one = np.arange(40, dtype=np.float64)
     assert tail_of(one_by_one, one_by_one + 1, np.full(40, 20)) is None
+
+
+def test_what_all_prompts_begin_with_has_no_request_s_name() -> None:
+    plan = small_plan()
+    root = max(plan.icicle, key=lambda node: node.saved_tokens)
+    for of_all, words in ((True, "the heaviest prefix: what all prompts begin with, "), (False, "beginning of x, ")):
+        node = replace(root, text="", merged=0, example="x", requests=plan.requests if of_all else 2)
+        assert words in prefix_tree.finding_of(replace(plan, icicle=(node,)))
