@@ -45,6 +45,7 @@ def slower(found: Subject, ratio: float) -> Subject:
     [
         ([9, 9, 0, 0], [0, 1, 1, 1], False, "Nearly all prompts were read in the first 2.0 s of 4.0 s"),
         ([9, 0, 0, 0], [0, 1, 1, 1], True, "The plan: nearly all prompts are read in the first 1.0 s of 4.0 s"),
+        ([9, 9, 9, 9], [1, 1, 1, 1], False, "Prompts were read from the beginning to the end of 4.0 s"),
         ([9, 9], [0, 0], False, "All 2.0 s for prompts, none for answers"),
         ([0, 0], [1, 1], False, "All 2.0 s for answers, none for prompts"),
         ([0, 0], [0, 0], False, "Nothing is computed in 2.0 s"),
@@ -137,6 +138,10 @@ def bar(name: str, seconds: float, kind: str) -> orders.Bar:
         (
             [bar("given: this run", 10.0, "measured"), bar("lof, mixed", 15.0, "predicted")],
             "This run (given) took 10.0 s; lof, mixed would have taken about 15.0 s",
+        ),
+        (
+            [bar("given: this run", 1.82, "measured"), bar("lof, mixed", 1.75, "predicted")],
+            "This run (given) took 1.8 s; lof, mixed would have taken about 1.8 s",
         ),
         ([bar("file order, exclusive", 10.0, "chosen")], "Chosen: file order, exclusive, 10.0 s"),
     ],

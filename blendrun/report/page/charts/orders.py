@@ -88,7 +88,9 @@ def finding_of(bars: list[Bar]) -> str:
     found = f"This run ({name}) took" if first.kind == _MEASURED else f"Chosen: {name},"
     found += f" {duration(first.seconds)}"
     would = "would have taken" if first.kind == _MEASURED else "would take"
-    faster = best is not None and best.seconds < first.seconds * (1 - _ALIKE)
+    # By less than the words show nothing is faster.
+    told = best is not None and duration(best.seconds) != duration(first.seconds)
+    faster = best is not None and told and best.seconds < first.seconds * (1 - _ALIKE)
     if plain is not None:
         alike = abs(plain.seconds / first.seconds - 1) < _ALIKE
         found += f"; {PLAIN} {would} {'as long' if alike else f'about {duration(plain.seconds)}'}"

@@ -29,6 +29,7 @@ from blendrun.report.schemas.series import Series
 # Of two runs that lie over each other.
 RUNS = ("#0072B2", "#D55E00")
 _MOST_OF = 0.95
+_TO_THE_END = 0.9
 # A tail that is a smaller part of the run has no room for words.
 _LATE = 0.4
 
@@ -106,8 +107,10 @@ def finding_of(shown: Series, tail: Tail | None, *, planned: bool) -> str:
     elif not total:
         found = f"all {whole} for answers, none for prompts"
     else:
-        until = _when_done(shown.prefill) * shown.seconds
-        found = f"nearly all prompts {be} read in the first {duration(until)} of {whole}"
+        part = _when_done(shown.prefill)
+        found = f"nearly all prompts {be} read in the first {duration(part * shown.seconds)} of {whole}"
+        if part > _TO_THE_END:
+            found = f"prompts {be} read from the beginning to the end of {whole}"
     return f"{begin}{found}" if planned else f"{found[0].upper()}{found[1:]}"
 
 
