@@ -7,7 +7,8 @@ for (const [id, spec] of Object.entries(specs)) {
   // On a telephone names and legends would leave no room for what they name; cut shorter, names would be alike.
   const narrow = place.clientWidth < 480;
   spec.config.axisY.labelLimit = Math.min(spec.config.axisY.labelLimit, (narrow ? 0.45 : 0.32) * place.clientWidth);
-  if (narrow) spec.config.legend.columns = 2;
+  // Beside long names there is no room for two.
+  if (narrow) spec.config.legend.columns = id.startsWith("orders") ? 1 : 2;
   place.replaceChildren();
   drawn[id] = vegaEmbed(place, spec, { renderer: "svg", actions: false, tooltip: { theme: "custom" } }).then(
     (result) => result.view,
