@@ -24,6 +24,7 @@ from blendrun.report.page.subject import Subject
 from blendrun.report.page.tail import Tail, tail_of
 from blendrun.report.schemas.plan import PlanReport
 from blendrun.report.schemas.series import Series
+from blendrun.store.summary import Counts
 from tests.report.page_of_runs import small_plan, subject
 
 
@@ -91,6 +92,18 @@ def test_the_pool_says_how_full_it_was(held: tuple[float, ...], hits: tuple[floa
 )
 def test_what_ran_says_how_many_at_once(running: tuple[float, ...], words: str) -> None:
     assert strip.finding_of([Group("a", 8, running)]) == words
+
+
+def test_of_a_stopped_run_it_is_of_those_that_have_ended(tmp_path: Path) -> None:
+    assert strip.finding_of([Group("a", 8, (3.0, 1.0))], all_ended=False).startswith(
+        "Of those that have ended, at most 3"
+    )
+    found = subject(tmp_path)
+    assert found.summary is not None
+    stopped = msgspec.structs.replace(found.summary, counts=Counts(600, 59, 1))
+    for summary, begin in ((found.summary, "At most"), (stopped, "Of those that have ended")):
+        chart = strip.strip(replace(found, summary=summary), Bounds())
+        assert chart is not None and chart.finding.startswith(begin)
 
 
 @settings(max_examples=40)
