@@ -37,6 +37,7 @@ _CONFIG: dict[str, Any] = {
         "labelFontSize": _SIZE,
         "titleFontSize": _SIZE,
     },
+    "axisX": {"labelOverlap": "greedy", "labelSeparation": 6},
     "axisY": {"labelLimit": 380},
     "legend": {
         "labelColor": "var(--ink)",
