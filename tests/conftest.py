@@ -89,3 +89,15 @@ def no_waits_for_the_disk() -> Iterator[None]:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the tiny model."""
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def loops() -> None:
+    """The planner's loops are loaded, so that small jobs are not planned by the interpreter, which takes ten times as
+    long."""
+    # Kernels are known once their modules are imported.
+    import blendrun.planner.plan
+    import blendrun.tree.hits  # noqa: F401
+    from blendrun.tree.compiled import load_kernels
+
+    load_kernels()

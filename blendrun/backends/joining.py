@@ -31,6 +31,7 @@ from blendrun.planner.joining import Joining, joining
 from blendrun.planner.plan import Choice, cost_structure, make_structure
 from blendrun.planner.workload import Wanted, load_workload
 from blendrun.scratch import scratch_folder
+from blendrun.tree.small import run_small
 
 # Of the machine's time, as little as may be: a job runs on it.
 _NICE = 19
@@ -106,12 +107,16 @@ def work_out(asked: Asked) -> Joining:
         later = np.array([workload.name(number).startswith(asked.later) for number in range(len(prompts))], dtype=bool)
         if not later.any() or later.all():
             raise UsageError("one of the two jobs has nothing to plan")
-        structure = make_structure(prompts, workload.model, options.lengths)
         limits = limits_to_plan("cpu" if on.card.kind == "cpu" else "gpu", options.arguments)
         on = taught(on, workload.model.card, workload.model_name, options.arguments, ignore, threads=asked.threads)
-        costed = cost_structure(structure, workload.model.card, on, limits=limits)
-        # An engine that is there has its mode; of two plans on one mode the difference is what counts.
-        return joining(costed, later, Choice(options.orders, (options.overlap or Overlap.EXCLUSIVE,)))
+
+        def planned() -> Joining:
+            structure = make_structure(prompts, workload.model, options.lengths)
+            costed = cost_structure(structure, workload.model.card, on, limits=limits)
+            # An engine that is there has its mode; of two plans on one mode the difference is what counts.
+            return joining(costed, later, Choice(options.orders, (options.overlap or Overlap.EXCLUSIVE,)))
+
+        return run_small(len(prompts), planned)
 
 
 def main() -> None:

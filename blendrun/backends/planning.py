@@ -39,8 +39,7 @@ from blendrun.remote.address import shown
 from blendrun.report.schemas.plan import MachineRow, PlanReport
 from blendrun.report.schemas.planned import machine_row, plan_report, unfit_row
 from blendrun.scratch import scratch_folder
-from blendrun.tree.compiled import kernels_loaded
-from blendrun.tree.interpreted import SMALL, interpreted
+from blendrun.tree.small import run_small
 
 
 class PlanArguments(RowArguments, total=False):
@@ -201,14 +200,8 @@ def _planned(
     workload: Workload, machines: Sequence[Machine], options: PlanOptions, listener: Listener
 ) -> tuple[Plan, PlanReport]:
     """The plan for the first machine that the job runs on, and the report with a row for each."""
-    small = len(workload.prompts) * len(machines) <= SMALL and not kernels_loaded()
-    try:
-        with interpreted(small):
-            return _of_machines(workload, machines, options, listener)
-    except ZeroDivisionError:
-        if not small:
-            raise
-        return _of_machines(workload, machines, options, listener)
+    prompts = len(workload.prompts) * len(machines)
+    return run_small(prompts, lambda: _of_machines(workload, machines, options, listener))
 
 
 def _of_machines(

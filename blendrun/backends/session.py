@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -47,6 +48,7 @@ from blendrun.store.guard import Target
 from blendrun.store.partial import partial_target
 from blendrun.store.shards import Shard
 from blendrun.store.summary import Stopwatch, Summary
+from blendrun.tree.small import run_small
 
 
 def run_job(
@@ -204,7 +206,8 @@ def _keep_plan(model: str) -> KeepPlan:
             return
         described = DescribedJob(job, model, plan.simulated.costed.structure.prompts.row, plan.findings)
         with suppress(BlendrunError, OSError):
-            write_atomically(path, plan_json(plan_report(plan.simulated, described)) + b"\n")
+            report = run_small(len(described.rows), partial(plan_report, plan.simulated, described))
+            write_atomically(path, plan_json(report) + b"\n")
 
     return keep
 

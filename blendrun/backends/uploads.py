@@ -60,5 +60,5 @@ def address_of(text: str, option: str) -> Address | None:
 def _address(text: str, option: str) -> Address:
     address = address_of(text, option)
     if address is None:
-        raise UsageError(f"{option} takes an address: https://..., s3://..., gs://... or az://...")
+        raise UsageError(f"{option} takes an address: https://..., s3://..., gs://... or az://..., not {text!r:.80}")
     return address

@@ -65,6 +65,8 @@ def _parse(context: typer.Context, given: dict[str, Any], config: Path) -> dict[
         parsed = context.command.make_context(context.info_name, [*words, "--", "jobs"]).params
     except typer.BadParameter as error:
         raise UsageError(f"{config}: {error.format_message()}") from error
+    except UsageError as error:
+        raise UsageError(f"{config}: {error}") from error
     return {name: parsed[name] for name in given}
 
 

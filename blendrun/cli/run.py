@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def _engine(given: str) -> str:
     if "://" not in given and given not in tuple(EngineName):
         names = ", ".join(EngineName)
-        raise typer.BadParameter(f"{given!r} is none of {names}, nor addresses such as http://host:30000")
+        raise typer.BadParameter(f"{given}: give {names}, or addresses such as http://host:30000")
     return given
 
 

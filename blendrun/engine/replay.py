@@ -74,7 +74,8 @@ class ReplayEngine:
         try:
             return cls(msgspec.convert(arguments, ReplaySettings))
         except (msgspec.ValidationError, ValueError) as error:
-            raise UsageError(f"--engine-arg for the replay engine: {error}") from error
+            known = ", ".join(field.name for field in msgspec.structs.fields(ReplaySettings))
+            raise UsageError(f"--engine-arg for the replay engine: {error}; known are {known}") from error
 
     @property
     def fetching(self) -> int:

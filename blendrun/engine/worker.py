@@ -43,7 +43,7 @@ from blendrun.engine.scheduler import plugin
 from blendrun.engine.scheduler.planned import WARM_UP_ID
 from blendrun.engine.settings import CPU_PLATFORM, runtime_versions, server_args
 from blendrun.errors import BlendrunError, ErrorCode
-from blendrun.tree.compiled import load_kernels
+from blendrun.tree.compiled import compile_beside, load_kernels
 
 
 def main() -> None:
@@ -73,11 +73,17 @@ def import_runtime() -> None:
     """Import what the engine's processes need and no setting decides."""
     # Modules are no garbage. To look for some among 6,000 of them takes a third of this, and of all that comes later.
     gc.disable()
+    on_cpu = os.environ.get("SGLANG_PLATFORM") == CPU_PLATFORM
+    if on_cpu:
+        # Its loops, too, loaded in a second. The first time on a machine they are compiled (8 s): most of them beside
+        # this, those that need no torch.
+        import_module("blendrun.engine.cpu.attention_plan")
+        wait = compile_beside("blendrun.engine.cpu")
     import_module("sglang.srt.entrypoints.engine")
     import_module("blendrun.engine.serving")
-    if os.environ.get("SGLANG_PLATFORM") == CPU_PLATFORM:
-        # Its loops, too: compiled the first time on a machine (8 s), loaded in a second from then on.
+    if on_cpu:
         import_module("blendrun.engine.cpu.attention")
+        wait()
         load_kernels("blendrun.engine.cpu")
     gc.freeze()
     gc.enable()

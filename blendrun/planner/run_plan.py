@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -24,6 +25,7 @@ from blendrun.planner.plan import (
 )
 from blendrun.simulate.base import EXACT
 from blendrun.simulate.portfolio import Candidate
+from blendrun.tree.small import run_small
 
 _DEEPEST_QUEUE, _SHALLOWEST_QUEUE = 128, 16
 # What a request's way to the engine's queue may take while others are admitted.
@@ -196,4 +198,5 @@ def order_to_feed(costed: Costed, order: OrderName, scattered: bool) -> Order | 
 
 def cost_again(costed: Costed, structure: Structure) -> Costed:
     """Another structure where `costed` was. Raises UsageError where the model does not fit."""
-    return cost_structure(structure, costed.model, costed.machine, limits=costed.limits)
+    cost = partial(cost_structure, structure, costed.model, costed.machine, limits=costed.limits)
+    return run_small(len(structure.prompts), cost)

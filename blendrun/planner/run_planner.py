@@ -50,7 +50,7 @@ from blendrun.simulate.portfolio import Candidate
 from blendrun.simulate.steptime import step_time, times_rest_on
 from blendrun.tokens.build import build_prompts
 from blendrun.tokens.load import load_engine_tokenizer
-from blendrun.tree.ahead import begin_loading
+from blendrun.tree.small import begin_loading_for, run_small
 
 _T = TypeVar("_T")
 # Of a job's work, what no replica begins with: it goes to those who are done first.
@@ -94,7 +94,7 @@ class RunPlanner:
         the token store).
         """
         given = RunPlan(RowFeeder(rows), OrderName.GIVEN, self.overlap or Overlap.EXCLUSIVE)
-        return self._or_as_given(lambda: self._plan(job, rows, listener), given, listener)
+        return self._or_as_given(job, lambda: self._plan(job, rows, listener), given, listener)
 
     def divide(self, job: Job, rows: NDArray[np.int64], replicas: int, listener: Listener = ignore) -> Divided:
         """A plan for each of several replicas: parts of equal work at the borders of prefix groups, and a reserve.
@@ -103,12 +103,12 @@ class RunPlanner:
         consecutive rows go to each. Raises as `plan` does.
         """
         given = _divided_as_given(rows, replicas, self.overlap or Overlap.EXCLUSIVE)
-        return self._or_as_given(lambda: self._divide(job, rows, replicas, listener), given, listener)
+        return self._or_as_given(job, lambda: self._divide(job, rows, replicas, listener), given, listener)
 
-    def _or_as_given(self, make: Callable[[], _T], given: _T, listener: Listener) -> _T:
+    def _or_as_given(self, job: Job, make: Callable[[], _T], given: _T, listener: Listener) -> _T:
         """What `make` plans, or `given` where that cannot be done and no order was asked for."""
         try:
-            return make()
+            return run_small(len(job.distinct), make)
         except OverlapRefusedError:
             raise
         except (UsageError, InputMissingError) as error:
@@ -178,7 +178,7 @@ class RunPlanner:
         card, on = self.model.card, self._machine(listener)
         if card is None:
             raise UsageError(f"{self.model.name} has no dimensions to plan with; use --order given or shuffled")
-        begin_loading()
+        begin_loading_for(len(job.distinct))
         listener(PhaseStarted("tokenise", self.model.name))
         context = self.model.context_length or card.context_length
         tokenizer = load_engine_tokenizer(self.model.path, self.arguments)

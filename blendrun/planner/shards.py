@@ -15,11 +15,15 @@ from blendrun.errors import UsageError
 from blendrun.events import Listener, PhaseStarted
 from blendrun.jobs.job import Job
 from blendrun.lengths.estimate import estimate
+from blendrun.models.card import ModelCard
 from blendrun.models.resolve import ResolvedModel
+from blendrun.tokens.base import Prompts
 from blendrun.tokens.build import build_prompts
 from blendrun.tokens.load import load_engine_tokenizer
 from blendrun.tree.build import build_tree
 from blendrun.tree.compiled import load_kernels, needs_compiling
+from blendrun.tree.interpreted import interprets
+from blendrun.tree.small import run_small
 
 
 def divide_by_prefix(
@@ -42,17 +46,22 @@ def divide_by_prefix(
         context_length=model.context_length or card.context_length,
         listener=listener,
     )
-    if needs_compiling():
+    found = np.full(len(job), -1, dtype=np.int32)
+    prompts = tokenized.prompts
+    found[prompts.row] = run_small(len(prompts), lambda: _divided(prompts, shards, card, listener))
+    return _filled(job, found)
+
+
+def _divided(prompts: Prompts, shards: int, card: ModelCard, listener: Listener) -> NDArray[np.int32]:
+    """Shard of each prompt: i32 (M,)."""
+    if not interprets() and needs_compiling():
         listener(PhaseStarted("compile", "the planner's loops, once for this machine"))
         load_kernels()
-    prompts = tokenized.prompts
     listener(PhaseStarted("divide", f"{len(prompts):,} prompts into {shards} shards"))
     tree = build_tree(prompts)
     # Only the proportion of arithmetic and of bytes counts, which is the same on all cards.
     work = demand(tree, prompts, estimate(prompts, tree), card, machine(load_hardware(STAND_IN)))
-    found = np.full(len(job), -1, dtype=np.int32)
-    found[prompts.row] = partition(tree, work, shards).part
-    return _filled(job, found)
+    return partition(tree, work, shards).part
 
 
 def divide_by_line(job: Job, shards: int) -> NDArray[np.int32]:

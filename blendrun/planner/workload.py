@@ -38,8 +38,7 @@ from blendrun.tokens.load import load_engine_tokenizer
 from blendrun.tokens.template import RenderError
 from blendrun.tokens.tokenizer import PromptTokenizer
 from blendrun.tokens.trace import trace_prompts
-from blendrun.tree.ahead import begin_loading
-from blendrun.tree.interpreted import SMALL
+from blendrun.tree.small import begin_loading_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,8 +267,7 @@ def _from_job(job: Job, wanted: Wanted, kept: FindKept | None, listener: Listene
     model = planned_model(wanted, text=True)
     if model.tokenizer is None:
         raise RuntimeError("a text job has a tokenizer")
-    if len(job.distinct) > SMALL:
-        begin_loading()
+    begin_loading_for(len(job.distinct))
     rows, cached = job.distinct, None
     if kept is not None:
         known = kept(job, rows)

@@ -86,8 +86,9 @@ def cache_note(plan: RunPlan | None, tokens: Tokens) -> str | None:
     if planned < _WORTH_A_NOTE or found >= planned / 2:
         return None
     return (
-        f"{found:.1%} of the prompt tokens came from the prefix cache, and {planned:.1%} were planned: requests that "
-        f"come in together find nothing yet, and prefixes of under {WORTH_TOKENS} tokens are not waited for"
+        f"{100 * found:.1f} % of the prompt tokens came from the prefix cache, and {100 * planned:.1f} % were planned: "
+        f"requests that come in together find nothing yet, and prefixes of under {WORTH_TOKENS} tokens are not waited "
+        "for"
     )
 
 

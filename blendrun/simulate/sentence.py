@@ -40,7 +40,7 @@ def choice_sentence(chosen: OrderName, seconds: Mapping[OrderName, float]) -> st
         beside = f"as fast as {order_in_words(rival)}, and simpler"
     else:
         mine, next_best = in_one_unit((own, others[rival]))
-        much = next_best if next_best != mine else f"{others[rival] / own - 1:.1%} longer"
+        much = next_best if next_best != mine else f"{100 * (others[rival] / own - 1):.1f} % longer"
         beside = f"next best, {order_in_words(rival)}: {much}"
     return f"{name} is best here ({beside})."
 

@@ -168,7 +168,18 @@ def load_kernels(package: str = "") -> None:
         kernel.load()
 
 
-def _missing() -> list[Kernel[..., Any]]:
+def compile_beside(package: str) -> Callable[[], object]:
+    """Compile kernels below `package`, of those imported so far, in a process beside this one where no cache has them.
+
+    What is returned waits for it; then `load_kernels` finds them. With one core nothing is done here.
+    """
+    missing = _missing(package) if _cores() > 1 else []
+    beside = _start_compiling(missing) if missing else None
+    return (lambda: None) if beside is None else beside.wait
+
+
+def _missing(package: str = "") -> list[Kernel[..., Any]]:
+    """Kernels below `package` that are in no cache; the others are loaded."""
     from numba.core import event  # Numba takes half a second to import.
 
     class Refusal(event.Listener):  # type: ignore[misc]
@@ -179,7 +190,8 @@ def _missing() -> list[Kernel[..., Any]]:
             pass
 
     with event.install_listener("numba:compile", Refusal()):
-        return [kernel for kernel in _KERNELS if not _try_load(kernel)]
+        below = [kernel for kernel in _KERNELS if kernel.function.__module__.startswith(package)]
+        return [kernel for kernel in below if not _try_load(kernel)]
 
 
 def _divided(kernels: list[Kernel[..., Any]]) -> tuple[list[Kernel[..., Any]], list[Kernel[..., Any]]]:

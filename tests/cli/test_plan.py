@@ -14,7 +14,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from blendrun.backends import planning
 from blendrun.backends.same import apart_of, cache_settings
 from blendrun.backends.sglang import engine_settings
 from blendrun.endpoints.base import Usage
@@ -28,6 +27,7 @@ from blendrun.models.resolve import resolve_model
 from blendrun.report.schemas.plan import PlanReport
 from blendrun.runner.kept_answers import KeptAnswers
 from blendrun.store.manifest import salt_of
+from blendrun.tree import small
 from blendrun.tree.interpreted import call
 from tests.command import blendrun, write_jobs
 from tests.needs import workload
@@ -243,7 +243,7 @@ def test_a_few_lines_have_the_same_plan_by_the_interpreter(
 ) -> None:
     trace = write_trace(tmp_path / "trace.jsonl")
     compiled = planned(trace, *LLAMA, *what_if)
-    monkeypatch.setattr(planning, "kernels_loaded", lambda: False)
+    monkeypatch.setattr(small, "kernels_loaded", lambda: False)
     calls: list[object] = []
 
     def counted(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:

@@ -63,7 +63,7 @@ def test_some_lines_failed_is_3_or_0_where_that_is_fine_and_retried_they_succeed
         (("jobs.jsonl", *REPLAY, "--engine-arg", "slots"), 2, "--engine-arg takes NAME=VALUE"),
         (("jobs.jsonl", *REPLAY, "--engine-arg", "lanes=3"), 2, "unknown field `lanes`"),
         (("jobs.jsonl", *REPLAY, "--endpoint", "/v1/x"), 2, "--endpoint /v1/x: known are /v1/chat/completions"),
-        (("jobs.jsonl", *REPLAY, "-o", ""), 2, "is no file name; give one with -o"),
+        (("jobs.jsonl", *REPLAY, "-o", ""), 2, "--output is empty: give it a value"),
         (("jobs.jsonl", *REPLAY, "--limit", "0"), 2, "--limit"),
         ((*REPLAY,), 2, "JOBS"),
         (("empty", *REPLAY), 65, "empty holds no request"),

@@ -22,7 +22,9 @@ from blendrun.report.page.requests import Requests
 from blendrun.report.page.scale import Scale, scale_of, stretched
 from blendrun.report.page.subject import Subject
 from blendrun.report.page.tail import Tail, tail_of
+from blendrun.report.schemas.plan import PlanReport
 from blendrun.report.schemas.series import Series
+from blendrun.store.summary import Counts
 from tests.report.page_of_runs import small_plan, subject
 
 
@@ -44,6 +46,7 @@ def slower(found: Subject, ratio: float) -> Subject:
     [
         ([9, 9, 0, 0], [0, 1, 1, 1], False, "Nearly all prompts were read in the first 2.0 s of 4.0 s"),
         ([9, 0, 0, 0], [0, 1, 1, 1], True, "The plan: nearly all prompts are read in the first 1.0 s of 4.0 s"),
+        ([9, 9, 9, 9], [1, 1, 1, 1], False, "Prompts were read from the beginning to the end of 4.0 s"),
         ([9, 9], [0, 0], False, "All 2.0 s for prompts, none for answers"),
         ([0, 0], [1, 1], False, "All 2.0 s for answers, none for prompts"),
         ([0, 0], [0, 0], False, "Nothing is computed in 2.0 s"),
@@ -89,6 +92,18 @@ def test_the_pool_says_how_full_it_was(held: tuple[float, ...], hits: tuple[floa
 )
 def test_what_ran_says_how_many_at_once(running: tuple[float, ...], words: str) -> None:
     assert strip.finding_of([Group("a", 8, running)]) == words
+
+
+def test_of_a_stopped_run_it_is_of_those_that_have_ended(tmp_path: Path) -> None:
+    assert strip.finding_of([Group("a", 8, (3.0, 1.0))], all_ended=False).startswith(
+        "Of those that have ended, at most 3"
+    )
+    found = subject(tmp_path)
+    assert found.summary is not None
+    stopped = msgspec.structs.replace(found.summary, counts=Counts(600, 59, 1))
+    for summary, begin in ((found.summary, "At most"), (stopped, "Of those that have ended")):
+        chart = strip.strip(replace(found, summary=summary), Bounds())
+        assert chart is not None and chart.finding.startswith(begin)
 
 
 @settings(max_examples=40)
@@ -137,11 +152,28 @@ def bar(name: str, seconds: float, kind: str) -> orders.Bar:
             [bar("given: this run", 10.0, "measured"), bar("lof, mixed", 15.0, "predicted")],
             "This run (given) took 10.0 s; lof, mixed would have taken about 15.0 s",
         ),
+        (
+            [bar("given: this run", 1.82, "measured"), bar("lof, mixed", 1.75, "predicted")],
+            "This run (given) took 1.8 s; lof, mixed would have taken about 1.8 s",
+        ),
         ([bar("file order, exclusive", 10.0, "chosen")], "Chosen: file order, exclusive, 10.0 s"),
     ],
 )
 def test_orders_say_what_the_job_takes_without_blendrun(bars: list[orders.Bar], words: str) -> None:
     assert orders.finding_of(bars) == words
+
+
+def test_a_mode_that_all_orders_have_is_not_said(tmp_path: Path) -> None:
+    found = subject(tmp_path)
+    plan = found.plan
+    assert plan is not None
+    assert {name.partition(", ")[2] for name in names(found, plan)} > {""}
+    one = replace(plan, orders=tuple(row for row in plan.orders if row.overlap == "exclusive"))
+    assert all("exclusive" not in name for name in names(found, one))
+
+
+def names(found: Subject, plan: PlanReport) -> list[str]:
+    return [bar.name for bar in orders.bars_of(plan, found, None)]
 
 
 @pytest.mark.parametrize("ratio", [0.25, 1.0, 4.0])
@@ -225,3 +257,11 @@ def test_answers_that_end_together_have_no_tail() -> None:
     assert tail_of(np.zeros(40), ended, np.full(40, 20)) is None
     one_by_one = np.arange(40, dtype=np.float64)
     assert tail_of(one_by_one, one_by_one + 1, np.full(40, 20)) is None
+
+
+def test_what_all_prompts_begin_with_has_no_request_s_name() -> None:
+    plan = small_plan()
+    root = max(plan.icicle, key=lambda node: node.saved_tokens)
+    for of_all, words in ((True, "the heaviest prefix: what all prompts begin with, "), (False, "beginning of x, ")):
+        node = replace(root, text="", merged=0, example="x", requests=plan.requests if of_all else 2)
+        assert words in prefix_tree.finding_of(replace(plan, icicle=(node,)))

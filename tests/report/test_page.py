@@ -62,6 +62,18 @@ def test_a_run_has_every_section_and_refers_to_nothing_outside(tmp_path: Path) -
     assert "img" not in outline.tags
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("run `blendrun calibrate` now", ["run ", "blendrun calibrate", " now"]),
+        ("a ` alone", ["a ` alone"]),
+        ("", [""]),
+    ],
+)
+def test_what_stands_between_backticks_is_code(text: str, parts: list[str]) -> None:
+    assert page.code_parts(text) == parts
+
+
 def test_names_stay_text(tmp_path: Path) -> None:
     text = page_html([subject(tmp_path)])
     outline = Outline(text)

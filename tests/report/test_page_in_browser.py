@@ -58,6 +58,13 @@ def test_it_draws_without_a_word_and_asks_nobody(browser: Browser, path: Path, w
         assert box is not None and box["width"] <= width and box["height"] > 50
 
 
+def test_what_failed_lies_within_the_view_of_a_telephone(browser: Browser, path: Path) -> None:
+    page = Opened(browser, path, 400, "light").page
+    cells = [cell.bounding_box() for cell in page.query_selector_all(".trouble td")]
+    assert cells and all(box is not None and box["x"] + box["width"] <= 400 for box in cells)
+    assert "Scroll sideways" not in page.locator(".trouble").all_inner_texts()[0]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_nothing_serious_stands_in_the_way_of_anyone(browser: Browser, path: Path, scheme: str, tmp_path: Path) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")

@@ -80,7 +80,7 @@ def test_requests_are_grouped_by_their_largest_sub_trees(tmp_path: Path) -> None
     records = [record(place, 0.0, 1.0, subtree=number) for place, number in enumerate(places)]
     found = read(tmp_path, *records, tree=tree)
     assert {group.label: group.requests for group in found.groups} == {
-        "prefix of id of 12, 10 tokens, 2 requests": 2,
+        "beginning of id of 12, 10 tokens, 2 requests": 2,
         "“You are a helpful assis…”, 10 tokens, 3 requests": 3,
         "all others": 4,
     }

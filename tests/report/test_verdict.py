@@ -15,6 +15,7 @@ from blendrun.report.page.requests import Requests
 from blendrun.report.page.subject import Subject, plan_subject
 from blendrun.report.page.tail import Tail
 from blendrun.report.page.verdict import BAD, GOOD, WARN, duration, marks, title
+from blendrun.report.terminal.duration import span
 from blendrun.store.manifest import Manifest
 from blendrun.store.status import BatchStatus, ProcessStatus, RequestCounts
 from blendrun.store.summary import Cost, Counts, Summary
@@ -113,3 +114,11 @@ def test_a_plan_says_how_many_lines_will_fail() -> None:
 def test_times_are_short() -> None:
     shown = [duration(each) for each in (0.0, 0.0004, 0.014, 0.97, 59.94, 200.0)]
     assert shown == ["0.0 s", "less than 1 ms", "14 ms", "1.0 s", "59.9 s", "3 min 20 s"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0, "0 s"), (59.9, "59 s"), (60, "1 min"), (61, "1 min 1 s"), (3600, "1 h"), (3661, "1 h 1 min"), (3659, "1 h")],
+)
+def test_a_time_has_no_unit_that_there_is_nothing_of(seconds: float, words: str) -> None:
+    assert span(seconds) == words

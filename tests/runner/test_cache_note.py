@@ -17,7 +17,7 @@ PLAN = RunPlan(RowFeeder(np.arange(3)), OrderName.GIVEN, prompt_tokens=1000, pre
 def test_less_than_half_of_the_plan_is_told() -> None:
     note = cache_note(PLAN, Tokens(1000, 15, 40))
     assert note is not None
-    assert note.startswith("1.5% of the prompt tokens came from the prefix cache, and 23.0% were planned: ")
+    assert note.startswith("1.5 % of the prompt tokens came from the prefix cache, and 23.0 % were planned: ")
 
 
 @pytest.mark.parametrize(

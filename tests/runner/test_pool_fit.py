@@ -13,6 +13,8 @@ from blendrun.names import OrderName
 from blendrun.planner.run_planner import RunPlanner
 from tests.runner.runner_job import line, lines_of, run, write
 
+pytestmark = pytest.mark.usefixtures("loops")
+
 COUNT = 40
 # The replay engine's pool has so many tokens a slot.
 SLOT = 8192

@@ -29,7 +29,7 @@ GIVEN, SORTED, BLENDED = OrderName.GIVEN, OrderName.SORTED, OrderName.BLENDED
         (
             BLENDED,
             {GIVEN: 398.5, BLENDED: 395.0, SORTED: 500.0},
-            "The blend is best here (next best, file order: 0.9% longer).",
+            "The blend is best here (next best, file order: 0.9 % longer).",
         ),
         (SORTED, {SORTED: 5.0}, "Depth first (shared prefixes together) is the only order simulated."),
     ],

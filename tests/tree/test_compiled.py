@@ -273,3 +273,30 @@ def test_kernels_of_one_package_are_loaded_alone(tmp_path: Path) -> None:
     assert machinery.needs_compiling()
     machinery.load_kernels("kern")
     assert not machinery.needs_compiling()
+
+
+@pytest.mark.parametrize("cores, begun", [(2, [["total"], []]), (1, [])])
+def test_kernels_of_one_package_are_compiled_beside_other_work_if_they_are_in_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, begun: list[list[str]]
+) -> None:
+    path, started = tmp_path / "kernels.py", list[list[str]]()
+
+    class Process:
+        def wait(self) -> None:
+            started.append([])
+
+    def start(kernels: list[machinery.Kernel[..., object]]) -> Process:
+        started.append([kernel.function.__name__ for kernel in kernels])
+        return Process()
+
+    monkeypatch.setattr(machinery, "_start_compiling", start)
+    monkeypatch.setattr(machinery, "_cores", lambda: cores)
+    path.write_text(SOURCE.format(step=1))
+    fresh(path)
+    machinery.compile_beside("another.package")()
+    assert started == []
+    machinery.compile_beside("kern")()
+    assert started == begun
+    machinery.load_kernels("kern")
+    machinery.compile_beside("kern")()
+    assert started == begun

@@ -36,7 +36,7 @@ def name_of(node: IcicleNode, longest: int = KEPT) -> str:
         return f"{plural(node.merged, 'smaller prefix', 'smaller prefixes')}, the first of {node.example}"
     if node.text:
         return f"“{cut(node.text, longest)}”"
-    return f"prefix of {node.example}" if node.requests > 1 else node.example
+    return f"beginning of {node.example}" if node.requests > 1 else node.example
 
 
 def group_requests(

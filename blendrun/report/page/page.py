@@ -59,6 +59,7 @@ def page_html(subjects: Sequence[Subject]) -> str:
     environment = ImmutableSandboxedEnvironment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["parts"] = code_parts
     template = environment.from_string(_asset("page.html.j2"))
     found = [facts.of(subject) for subject in subjects]
     return template.render(
@@ -77,6 +78,12 @@ def page_html(subjects: Sequence[Subject]) -> str:
         script=_script(),
         specs=_inline_json(specs),
     )
+
+
+def code_parts(text: str) -> list[str]:
+    """A text cut at its backticks: every second part is code. Whole where they are not in pairs."""
+    parts = text.split("`")
+    return parts if len(parts) % 2 else [text]
 
 
 def _charts(section: Section, subjects: Sequence[Subject], bounds: Bounds) -> Iterator[tuple[str, Chart | None]]:

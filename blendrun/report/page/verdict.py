@@ -36,6 +36,11 @@ class Counted:
     answered: int
     failed: int
 
+    @property
+    def left(self) -> int:
+        """Lines without an end, as far as is known."""
+        return max(self.total - self.answered - self.failed, 0)
+
 
 def counted(subject: Subject) -> Counted:
     """Nothing where nothing is known."""
@@ -76,7 +81,7 @@ def title(subject: Subject) -> str:
     state = state_words(subject)
     done = f"{counts.answered:,} answered, {counts.failed:,} failed" if counts.failed else _none_failed(counts)
     if state != "completed":
-        left = counts.total - counts.answered - counts.failed
+        left = counts.left
         done = f"{state[0].upper()}{state[1:]}: {done}" + (f", {left:,} not done" if left > 0 else "")
     return done + _time(subject) + _tail(subject)
 

@@ -2,13 +2,14 @@
 
 
 def span(seconds: float) -> str:
-    """In whole numbers of the two largest units."""
+    """In whole numbers of the two largest units; without the smaller one where there is none of it."""
     whole = max(int(seconds), 0)
     if whole < 60:
         return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    large, small = (f"{whole // 60} min", f"{whole % 60} s")
+    if whole >= 3600:
+        large, small = (f"{whole // 3600} h", f"{whole % 3600 // 60} min")
+    return large if small.startswith("0 ") else f"{large} {small}"
 
 
 def span_range(low: float, high: float) -> str:

@@ -118,7 +118,7 @@ def _machine(report: PlanReport) -> str:
 
 def _what_if(row: WhatIfRow) -> str:
     """One line: what it would take, and what turns it on."""
-    compared = f"{row.gain:.1%} faster" if row.gain >= 0 else f"{-row.gain:.1%} slower"
+    compared = f"{100 * row.gain:.1f} % faster" if row.gain >= 0 else f"{-100 * row.gain:.1f} % slower"
     taken = f"with {row.setting}, {row.overlap}: {in_time(row.seconds)} ({compared} than planned)"
     if row.engine_args is None:
         return f"{taken}; {row.why_not}"

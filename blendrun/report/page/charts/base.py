@@ -5,11 +5,13 @@ dark ground alike: an amount is how strong one colour is (`strength`), not how d
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
+_FEW = 5
 # Okabe and Ito's palette, and the page's own ink for what was planned.
 PREFILL, DECODE, PLANNED = "#0072B2", "#E69F00", "var(--planned)"
 HEAT, WORRY = "var(--heat)", "var(--warn)"
@@ -35,6 +37,7 @@ _CONFIG: dict[str, Any] = {
         "labelFontSize": _SIZE,
         "titleFontSize": _SIZE,
     },
+    "axisX": {"labelOverlap": "greedy", "labelSeparation": 6},
     "axisY": {"labelLimit": 380},
     "legend": {
         "labelColor": "var(--ink)",
@@ -142,11 +145,13 @@ def since(clock: Clock) -> dict[str, Any]:
 def strength(title: str, most: float = 0.0) -> dict[str, Any]:
     """An encoding of counts `n` by how strong a colour is. most: at the end of the scale; 0 for what there is."""
     end = {"domainMax": most} if most > 0 else {}
+    # Nobody counts in fractions: up to five there is a mark for each.
+    marks = {"values": list(range(math.ceil(most) + 1)), "format": "d"} if 0 < most <= _FEW else {"tickCount": 5}
     return quantity(
         "n",
         title,
         scale={"type": "sqrt", "domainMin": 0, **end, "range": [0.08, 1]},
-        legend={"symbolType": "square", "symbolFillColor": HEAT, "symbolStrokeColor": "transparent", "tickCount": 5},
+        legend={"symbolType": "square", "symbolFillColor": HEAT, "symbolStrokeColor": "transparent", **marks},
     )
 
 

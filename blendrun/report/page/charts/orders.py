@@ -64,11 +64,13 @@ def bars_of(plan: PlanReport, subject: Subject, scale: Scale | None) -> list[Bar
     ratio = scale.ratio if scale else 1.0
     ran = ran_row(plan, subject.summary) or next(row for row in plan.orders if row.chosen)
     kind = _MEASURED if scale else _CHOSEN
-    name = f"{_name(ran)}: this run" if scale else _name(ran)
+    # A mode that all have says nothing.
+    modes = len({row.overlap for row in plan.orders}) > 1
+    name = f"{_name(ran, modes)}: this run" if scale else _name(ran, modes)
     seconds = subject.run_seconds if scale else None
     first = Bar(name, ran.predicted_seconds * ratio if seconds is None else seconds, kind)
     others = [
-        Bar(_name(row), row.predicted_seconds * ratio, _PREDICTED if row.eligible else _BESIDE)
+        Bar(_name(row, modes), row.predicted_seconds * ratio, _PREDICTED if row.eligible else _BESIDE)
         for row in plan.orders
         if row is not ran
     ]
@@ -86,7 +88,9 @@ def finding_of(bars: list[Bar]) -> str:
     found = f"This run ({name}) took" if first.kind == _MEASURED else f"Chosen: {name},"
     found += f" {duration(first.seconds)}"
     would = "would have taken" if first.kind == _MEASURED else "would take"
-    faster = best is not None and best.seconds < first.seconds * (1 - _ALIKE)
+    # By less than the words show nothing is faster.
+    told = best is not None and duration(best.seconds) != duration(first.seconds)
+    faster = best is not None and told and best.seconds < first.seconds * (1 - _ALIKE)
     if plain is not None:
         alike = abs(plain.seconds / first.seconds - 1) < _ALIKE
         found += f"; {PLAIN} {would} {'as long' if alike else f'about {duration(plain.seconds)}'}"
@@ -106,8 +110,10 @@ def _note(plan: PlanReport, subject: Subject, scale: Scale | None) -> str:
     return f"{plan.why.rstrip('.')}. Times rest on: {plan.times}"
 
 
-def _name(row: OrderRow) -> str:
-    return f"{_WORDS.get(row.name, row.name)}, {row.overlap}"
+def _name(row: OrderRow, modes: bool) -> str:
+    """modes: whether the mode tells rows apart."""
+    word = _WORDS.get(row.name, row.name)
+    return f"{word}, {row.overlap}" if modes else word
 
 
 def _bars(bars: list[Bar], bounds: Bounds, clock: Clock) -> dict[str, Any]:

@@ -48,7 +48,9 @@ def occupancy(subject: Subject, bounds: Bounds) -> Chart | None:
     table = [(number(at), percent(used), percent(hit)) for at, used, hit in _shares(shown, _pool(subject), 1.0)]
     spec = _lines(points, kinds, [_KV, _HIT] * len(named), dashes, bounds)
     heads = ("from second", _POOL, _CACHE)
-    return Chart("occupancy", finding, frame(spec, 180, finding), heads, tuple(sampled(table)))
+    several = subject.requests is not None and subject.requests.invocations > 1
+    note = "Prompts that were asked again after a stop count twice here, and once above" if several else ""
+    return Chart("occupancy", finding, frame(spec, 180, finding), heads, tuple(sampled(table)), note)
 
 
 def occupancy_of_both(one: Subject, other: Subject, bounds: Bounds) -> Chart | None:

@@ -72,7 +72,9 @@ def finding_of(plan: PlanReport) -> str:
         return f"{plural(plan.requests, 'request')} share nothing"
     share = 100 * plan.shared_tokens / max(plan.prompt_tokens, 1)
     size = f"{plural(round(heaviest.segment_tokens), 'token')}, {plural(heaviest.requests, 'request')}"
-    name = printable(name_of(heaviest))
+    # The template's own words are in no request.
+    of_all = heaviest.requests == plan.requests and not heaviest.text
+    name = "what all prompts begin with" if of_all else printable(name_of(heaviest))
     return f"Sharing saves {share:.0f} % of the prompt tokens; the heaviest prefix: {name}, {size}"
 
 

@@ -19,6 +19,7 @@ from blendrun.report.page.charts.base import (
 )
 from blendrun.report.page.groups import Group
 from blendrun.report.page.subject import Subject
+from blendrun.report.page.verdict import counted
 from blendrun.text import plural
 
 
@@ -51,18 +52,21 @@ def strip(subject: Subject, bounds: Bounds) -> Chart | None:
             ],
         },
     }
-    finding = finding_of(requests.groups)
+    # Of what was in flight when a run was stopped there is no record.
+    finding = finding_of(requests.groups, all_ended=not counted(subject).left)
     rows = tuple((group.label, f"{group.requests:,}", *_first_last(group.running, width)) for group in requests.groups)
     height = 24 * len(requests.groups) + 24
     heads = ("prefix", "requests", "first running at second", "last")
     return Chart("strip", finding, frame(spec, height, finding), heads, rows)
 
 
-def finding_of(groups: Sequence[Group]) -> str:
-    """How many ran at once at most, and in half of the time."""
+def finding_of(groups: Sequence[Group], *, all_ended: bool = True) -> str:
+    """How many ran at once at most, and in half of the time. all_ended: whether it is of every request of the job."""
     at_once = [sum(each) for each in zip(*(group.running for group in groups), strict=True)]
     most, half = max(at_once), sorted(at_once)[len(at_once) // 2]
     found = f"At most {_whole(most)} ran at once"
+    if not all_ended:
+        found = f"Of those that have ended, at most {max(math.ceil(most), 1):,} ran at once"
     if half <= 0:
         return f"{found}, and for half of the time none"
     if half < most / 2:

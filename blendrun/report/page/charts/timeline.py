@@ -29,6 +29,9 @@ from blendrun.report.schemas.series import Series
 # Of two runs that lie over each other.
 RUNS = ("#0072B2", "#D55E00")
 _MOST_OF = 0.95
+_TO_THE_END = 0.9
+# A tail that is a smaller part of the run has no room for words.
+_LATE = 0.4
 
 
 def timeline(subject: Subject, bounds: Bounds) -> Chart | None:
@@ -104,8 +107,10 @@ def finding_of(shown: Series, tail: Tail | None, *, planned: bool) -> str:
     elif not total:
         found = f"all {whole} for answers, none for prompts"
     else:
-        until = _when_done(shown.prefill) * shown.seconds
-        found = f"nearly all prompts {be} read in the first {duration(until)} of {whole}"
+        part = _when_done(shown.prefill)
+        found = f"nearly all prompts {be} read in the first {duration(part * shown.seconds)} of {whole}"
+        if part > _TO_THE_END:
+            found = f"prompts {be} read from the beginning to the end of {whole}"
     return f"{begin}{found}" if planned else f"{found[0].upper()}{found[1:]}"
 
 
@@ -183,11 +188,13 @@ def _planned(planned: Series, factor: float, kind: str, clock: Clock) -> dict[st
 
 
 def _mark(tail: Tail, clock: Clock) -> list[dict[str, Any]]:
-    """Where the tail begins, and what it is."""
-    at = {"t": tail.begins / clock.seconds, "text": tail.words}
+    """Where the tail begins, and what it is: in few words, for a narrow page; on the side that has room for them."""
+    at = {"t": tail.begins / clock.seconds, "text": f"{tail.answers:,} ran alone"}
+    late = tail.share < _LATE
     x = {"field": "t", "type": "quantitative"}
     rule = {"type": "rule", "color": WORRY, "strokeWidth": 1.5}
-    text = {"type": "text", "align": "left", "baseline": "top", "dx": 6, "fontSize": 13, "color": "var(--ink)"}
+    text = {"type": "text", "baseline": "top", "fontSize": 13, "color": "var(--ink)"}
+    text |= {"align": "right", "dx": -6} if late else {"align": "left", "dx": 6}
     return [
         {"data": {"values": [at]}, "mark": rule, "encoding": {"x": x}},
         {"data": {"values": [at]}, "mark": text, "encoding": {"x": x, "y": {"value": 2}, "text": {"field": "text"}}},
