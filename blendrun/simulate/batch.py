@@ -78,6 +78,7 @@ def admit(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> No
     state.running += 1
     state.all_rows += choices
     work[request].rest = work[request].length - hit + choices * answered
+    work[request].pause = _pause(state, work, request, hit)
     state.pending += work[request].rest
     # A shared prefix comes back with the last request that holds it; here, with the first.
     steps = steps_expected(work, request)
@@ -86,6 +87,21 @@ def admit(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> No
     leaves_at = state.decoded + steps_held(state, work, request)
     work[request].leaves_at = note_end(state, agenda, leaves_at, work[request].frees, choices)
     _hold(state, work, request, 1.0)
+
+
+@inlined
+def _pause(state: Any, work: Any, request: Number, hit: Number) -> Number:
+    """Prefill tokens after which the other parts of a request wait for the first: the gate keeps them back."""
+    waits = state.gate > 0 and work[request].answered == 0 and work[request].common - hit >= state.gate
+    return work[request].length - work[request].first if waits else np.int64(0)
+
+
+@inlined
+def waits_for_first(state: Any, work: Any, filling: Any) -> Truth:
+    """Whether parts of the last request in prefill wait for its first, and all behind it with them."""
+    if state.pausing > 0:
+        return True
+    return state.filled < len(filling) and work[filling[len(filling) - 1]].pause > 0
 
 
 @inlined
@@ -111,13 +127,17 @@ def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> 
     Returns the tokens, the sum of b^2 - a^2 over the chunks from token a to b, and how many requests are done.
     """
     taken, square, done = np.int64(0), 0.0, np.int64(0)
-    while taken < budget and state.filled + done < len(filling):
+    while taken < budget and state.pausing == 0 and state.filled + done < len(filling):
         request = filling[state.filled + done]
-        tokens = min(work[request].rest, budget - taken)
+        pause = work[request].pause
+        tokens = min(work[request].rest - pause, budget - taken)
         begin = float(computed_tokens(work, request))
         square += (begin + tokens) ** 2 - begin**2
         work[request].rest -= tokens
         taken += tokens
+        if pause > 0 and work[request].rest == pause:
+            work[request].pause = 0
+            state.pausing = 2 if state.late else 1
         if work[request].rest > 0:
             publish(nodes, work[request].leaf, computed_tokens(work, request))
         else:

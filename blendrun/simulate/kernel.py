@@ -94,16 +94,21 @@ def run(
             note_kept(state, work, ends, filling, waits)
         open_again(state, state.done > over, held)
         forget_overdue(state, agenda)
+        if state.pausing > 0:
+            state.pausing -= 1
+        paused = state.pausing > 0
         hits, budget = state.hits, prefill_budget(state)
         new = fill(state, nodes, work, agenda, row, back, filling, budget)
         taken, square, done = prefill(state, nodes, work, filling, budget)
         rows, steps, back_before = np.int64(0), np.int64(1), state.retracted
-        end_turn(state, taken)
+        if not paused:
+            end_turn(state, taken)
         if state.rows > 0 and (taken == 0 or state.apart == 0):
             retract(state, nodes, work, agenda, ends, back)
             rows = state.rows
             # The rows sent back leave room, in the pool and in the budget, for what this step could not take.
-            if taken == 0 and rows > 0 and state.retracted == back_before and state.published == state.filled:
+            alone = taken == 0 and not paused and state.published == state.filled
+            if alone and rows > 0 and state.retracted == back_before:
                 steps = _alike(state, ends, state.pending > 0 or anything_waits(state, back))
         # Rows that share a pass with prefill go through the kernel made for prefill, and share nothing.
         spared = state.spared if taken == 0 or state.mode != MIXED else np.int64(0)

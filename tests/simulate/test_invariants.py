@@ -145,6 +145,18 @@ def test_what_stands_behind_a_gated_request_waits_too() -> None:
     assert first < sibling == other
 
 
+@pytest.mark.parametrize(("late", "common", "steps"), [(False, 20, 6), (True, 20, 6), (False, 4, 1)])
+def test_the_items_of_a_score_wait_for_its_first(late: bool, common: int, steps: int) -> None:
+    """Five lines of a query of 20 tokens and four items of 2; what begins alike for less than it is worth waits not."""
+    units = [[line] * 20 + list(range(8)) for line in range(5)]
+    job = job_of(units, [1] * 5, parts=[(4, 22, common)] * 5)
+    engine = SimulatedEngine(1000, Overlap.EXCLUSIVE, ConstantBudget(1000), gate_tokens=8, late=late)
+    found = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine)
+    assert (found.steps, found.prefill_tokens, found.hit_tokens) == (steps, 5 * 28, 0)
+    # Each of the 20 requests costs what a request costs.
+    assert found.seconds - 20 * STEP.request >= steps * STEP.step
+
+
 def test_a_prompt_longer_than_the_pool_runs_alone() -> None:
     job = job_of([[1, 2], [3] * 30, [4, 5]], [5, 5, 5])
     engine = SimulatedEngine(20, Overlap.MIXED, ConstantBudget(8))

@@ -6,6 +6,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from blendrun.errors import ErrorCode
@@ -108,3 +109,10 @@ def test_all_of_a_lines_texts_are_planned_as_far_as_there_is_room(tmp_path: Path
     # One step each, and nothing to learn of it.
     assert prompts.bound.tolist() == [1] * 4 and prompts.known.all()
     assert tokenized.logprobs.tolist() == [False, False, True, True]
+    # Requests to the engine, tokens of the first, and those that the next ones wait for; a line alone asks for one.
+    assert prompts.parts is not None
+    found = prompts.parts.count.tolist(), prompts.parts.first.tolist(), prompts.parts.common.tolist()
+    assert found == ([2, 10, 1, 3], [2 + 1, 4, 0, 4], [1, 1, 0, 3])
+    assert prompts.take(np.array([3])).parts.count.tolist() == [3]  # type: ignore[union-attr]
+    alone = build_prompts(job, tokenizer, context_length=20, rows=np.array([2]), store_folder=tmp_path / "tokens")
+    assert alone.prompts.parts is None
