@@ -11,6 +11,7 @@ import msgspec
 
 from blendrun.backends.adapter_folders import identities, with_folders
 from blendrun.backends.base import STALL_S, Backend, Opening, Placement
+from blendrun.backends.heads import unanswered
 from blendrun.backends.modes import automatic_modes, mode_refused
 from blendrun.backends.permissions import rules_of
 from blendrun.backends.purpose import find_purpose
@@ -39,7 +40,6 @@ from blendrun.engine.sizes import PlannedSize, engine_limits, limits_to_plan, sh
 from blendrun.errors import UsageError
 from blendrun.events import Listener, Note
 from blendrun.learned.own import OwnSpeed
-from blendrun.models.kind import ModelKind
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import EngineName, OrderName, Overlap, Purpose
 from blendrun.planner.run_plan import RunPlan
@@ -48,7 +48,7 @@ from blendrun.runner.dispatch import scheduler_settings
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.strict import JobCheck
 from blendrun.store.folder import StateFolder
-from blendrun.tokens.load import own_template, template_reranks, template_shows_tools
+from blendrun.tokens.load import own_template, template_shows_tools
 
 # Share of a job's prompt tokens that a cache must hold to be worth its room and its steps.
 _WORTH_CACHING = 0.05
@@ -80,7 +80,7 @@ def open_backend(opening: Opening) -> Backend:
         model=options.model,
         identity=resolved.identity,
         make_engine=_engines(settings, resolved, place, opening.early, opening.kept),
-        rules=rules_of(options, arguments, resolved.card, _no_pairs(resolved, arguments)),
+        rules=rules_of(options, arguments, resolved.card, unanswered(resolved, arguments)),
         replicas=place.replicas,
         devices=_devices(place, arguments),
         stall=_CPU_STALL_S if place.platform == "cpu" else STALL_S,
@@ -137,17 +137,6 @@ def _identity(model: ResolvedModel, arguments: dict[str, Any]) -> str:
     template = own_template(model.path, arguments.get("chat_template")) or ""
     digest = blake2b(template.encode("utf-8", "replace"), digest_size=16).hexdigest()
     return " ".join((model.identity, digest, *(f"{name}={found}" for name, found in sorted(adapters.items()))))
-
-
-def _no_pairs(model: ResolvedModel, arguments: dict[str, Any]) -> str | None:
-    """Why the model cannot say how well two texts go together; None where it can."""
-    if model.kind is not ModelKind.GENERATOR or template_reranks(model.path, arguments.get("chat_template")):
-        return None
-    return (
-        f"pairs of texts are scored by a model with a classification head, or by a reranker's chat template "
-        f"(--engine-arg chat_template=FILE), and {model.name} has neither; `query`, `items` and `label_token_ids` on "
-        "/v1/score go with any model that generates"
-    )
 
 
 def _parsers(model: ResolvedModel) -> dict[str, Any]:
