@@ -156,6 +156,7 @@ def _check(model: ResolvedModel, platform: Platform, arguments: dict[str, Any]) 
         context_length=context_length(model, arguments),
         pool_tokens=engine_limits(platform, arguments).pool_tokens,
         arguments=arguments,
+        bidirectional=model.bidirectional,
     )
 
 
@@ -274,9 +275,13 @@ def _engines(
                 compute_capability=compute_capability() if platform == "gpu" and needs is None else None,
             )
         fitting = shrunk_arguments(sized, platform, shrinks, context_length(model, arguments), size.fraction)
+        scheduler = scheduler_settings(plan, steps=state.steps, estimates=estimates, occupancy=occupancy)
+        if fitting.get("disable_radix_cache") is True:
+            # Nothing that is computed is there for another: who waits for it waits in vain, and all behind him.
+            scheduler = msgspec.structs.replace(scheduler, gate=False)
         planned = msgspec.structs.replace(
             settings,
-            scheduler=scheduler_settings(plan, steps=state.steps, estimates=estimates, occupancy=occupancy),
+            scheduler=scheduler,
             overlap=plan.overlap.value,
             # Ray shows an engine its own devices only.
             server_args=with_devices(fitting, platform, state.replica if needs is None else 1),

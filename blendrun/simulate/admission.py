@@ -8,7 +8,7 @@ import numpy as np
 
 from blendrun.blend.base import LEFT, RIGHT
 from blendrun.blend.scan import first_side, left_share
-from blendrun.simulate.batch import admit, fits, waits_for_first
+from blendrun.simulate.batch import admit, fits
 from blendrun.simulate.own import refresh_prefixes, shut_out
 from blendrun.simulate.pool import evict, is_coming
 from blendrun.simulate.state import TAIL, TAIL_TO_COME, Number, Truth
@@ -23,7 +23,7 @@ def fill(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any, fi
         return new
     if anything_waits(state, back):
         refresh_prefixes(state, nodes, work)
-    while state.pending < budget and not state.shut and not waits_for_first(state, work, filling):
+    while state.pending - state.kept_back < budget and not state.shut:
         request = _choose(state, nodes, work, agenda, row, back)
         if request < 0:
             break

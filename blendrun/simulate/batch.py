@@ -79,6 +79,7 @@ def admit(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> No
     state.all_rows += choices
     work[request].rest = work[request].length - hit + choices * answered
     work[request].pause = _pause(state, work, request, hit)
+    state.kept_back += work[request].pause
     state.pending += work[request].rest
     # A shared prefix comes back with the last request that holds it; here, with the first.
     steps = steps_expected(work, request)
@@ -97,11 +98,15 @@ def _pause(state: Any, work: Any, request: Number, hit: Number) -> Number:
 
 
 @inlined
-def waits_for_first(state: Any, work: Any, filling: Any) -> Truth:
-    """Whether parts of the last request in prefill wait for its first, and all behind it with them."""
-    if state.pausing > 0:
-        return True
-    return state.filled < len(filling) and work[filling[len(filling) - 1]].pause > 0
+def begin_round(state: Any, work: Any, filling: Any) -> None:
+    """Let parts be computed whose first one is there by now."""
+    state.round += 1
+    if state.kept_back > 0:
+        state.kept_back = 0
+        for place in range(state.filled, len(filling)):
+            request = filling[place]
+            waits = work[request].resumes > state.round
+            state.kept_back += work[request].rest if waits else work[request].pause
 
 
 @inlined
@@ -122,13 +127,17 @@ def computed_tokens(work: Any, request: Number) -> Number:
 
 @inlined
 def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> tuple[Number, float, Number]:
-    """Give the step's tokens to the requests in prefill, first come first.
+    """Give the step's tokens to the requests in prefill, first come first; those that are done stand before the others.
 
     Returns the tokens, the sum of b^2 - a^2 over the chunks from token a to b, and how many requests are done.
     """
     taken, square, done = np.int64(0), 0.0, np.int64(0)
-    while taken < budget and state.pausing == 0 and state.filled + done < len(filling):
-        request = filling[state.filled + done]
+    place = state.filled
+    while taken < budget and place < len(filling):
+        request = filling[place]
+        place += 1
+        if work[request].resumes > state.round:
+            continue
         pause = work[request].pause
         tokens = min(work[request].rest - pause, budget - taken)
         begin = float(computed_tokens(work, request))
@@ -137,10 +146,12 @@ def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> 
         taken += tokens
         if pause > 0 and work[request].rest == pause:
             work[request].pause = 0
-            state.pausing = 2 if state.late else 1
+            work[request].resumes = state.round + (2 if state.late else 1)
         if work[request].rest > 0:
             publish(nodes, work[request].leaf, computed_tokens(work, request))
         else:
+            if place > state.filled + done + 1:
+                filling.insert(state.filled + done, filling.pop(place - 1))
             done += 1
     state.pending -= taken
     state.prefilled += taken

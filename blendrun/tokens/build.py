@@ -6,7 +6,7 @@ import os
 import struct
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from hashlib import blake2b
 from pathlib import Path
@@ -109,7 +109,11 @@ def build_prompts(
         stored = open_store(folder, key)
         if stored is None:
             raise RuntimeError(f"the token store {key} in {folder} was removed as soon as it was written")
-    return _tokenized(*stored, reused)
+    found = _tokenized(*stored, reused)
+    if tokenizer.shares:
+        return found
+    apart = replace(found.prompts, root=np.arange(len(found.prompts), dtype=np.uint64))
+    return replace(found, prompts=apart)
 
 
 def render_text(job: Job, row: int, tokenizer: PromptTokenizer) -> str:

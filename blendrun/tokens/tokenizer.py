@@ -77,6 +77,7 @@ class PromptTokenizer:
     defaults: the engine's `default_chat_template_kwargs`.
     identity: 32 hex digits; equal where all ids are (but for templates with `uses_today`).
     picture_rule: what pictures become in a prompt, where that is known.
+    shares: whether the engine keeps what it has computed, for prompts that begin alike.
     """
 
     encoder: Encoder
@@ -86,6 +87,7 @@ class PromptTokenizer:
     defaults: Mapping[str, Any]
     identity: str
     picture_rule: PictureRule | None = None
+    shares: bool = True
 
     def render(self, endpoint: Endpoint, body: Mapping[str, Any], files: Path | None = None) -> RenderedPrompt:
         """Make the prompt of a request that passed its endpoint's validator. Raises RenderError.
@@ -134,7 +136,7 @@ class PromptTokenizer:
         found = []
         for prompt in prompts:
             own = [next(encoded) for _ in prompt.parts or (prompt,)]
-            found.append(EncodedPrompt(own[0], len(own[0])) if len(own) == 1 else _in_turn(prompt.parts, own))
+            found.append(EncodedPrompt(own[0], len(own[0])) if len(own) == 1 else _in_turn(own, self.shares))
         return found
 
     def encode(self, prompts: Sequence[RenderedPrompt]) -> list[Ids]:
@@ -168,10 +170,10 @@ class PromptTokenizer:
         return np.concatenate(pieces)
 
 
-def _in_turn(parts: Sequence[RenderedPrompt], ids: Sequence[Ids]) -> EncodedPrompt:
-    """Parts as an engine computes them that keeps what it has computed. Pairs are read by models that keep nothing."""
+def _in_turn(ids: Sequence[Ids], shares: bool) -> EncodedPrompt:
+    """Parts as the engine computes them. shares: whether it keeps what it has computed."""
     longest, first = max(map(len, ids)), len(ids[0])
-    if any(part.pair for part in parts):
+    if not shares:
         return EncodedPrompt(np.concatenate(ids), longest, len(ids), first)
     behind = [_behind(before, own) for before, own in pairwise(ids)]
     return EncodedPrompt(np.concatenate([ids[0], *behind]), longest, len(ids), first, len(ids[1]) - len(behind[0]))

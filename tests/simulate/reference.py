@@ -34,6 +34,7 @@ class Request:
     first: int = 0
     common: int = 0
     pause: int = 0  # To compute when the first part is there, for which the others wait.
+    resumes: int = 0  # Round in which these may be computed.
     side: str = LEFT
     answered: int = 0  # Tokens of each choice, first tokens counted.
     cached_answers: int = 0
@@ -97,7 +98,7 @@ class Reference:
     host: set[int] = field(default_factory=set)
     loading: int = 0
     loaded: int = 0
-    pausing: int = 0  # Steps until what follows a first part may be computed.
+    round: int = 0  # Of the scheduler.
     apart: bool = False  # Of the step that is being built: rows do not decode in it if it prefills.
     turn_of_prefill: bool = True
     rows_then: int = 0  # When the last turn of prefill ended.
@@ -345,9 +346,9 @@ class Reference:
             self.cache.setdefault(node, Cached(self.size(node)))
         self.prefilling.append(request)
 
-    def first_waits(self) -> bool:
-        """Whether what is behind the first part of a request waits for it, and all other requests with it."""
-        return self.pausing > 0 or any(request.pause for request in self.prefilling)
+    def ready(self, request: Request) -> int:
+        """Tokens that may be computed in this round."""
+        return 0 if request.resumes > self.round else request.to_compute - request.pause
 
     def part(self, side: str) -> float:
         return (self.share if side == LEFT else 1.0 - self.share) * self.engine.pool_tokens
@@ -457,7 +458,9 @@ class Reference:
     def prefill(self, budget: int) -> tuple[int, float, list[Request]]:
         taken, squares, done = 0, 0.0, []
         for request in self.prefilling:
-            tokens = 0 if self.pausing else min(request.to_compute - request.pause, budget - taken)
+            if request.resumes > self.round:
+                continue
+            tokens = min(request.to_compute - request.pause, budget - taken)
             if tokens == 0:
                 break
             squares += float(request.computed + tokens) ** 2 - float(request.computed) ** 2
@@ -465,7 +468,7 @@ class Reference:
             request.to_compute -= tokens
             taken += tokens
             if request.pause and request.to_compute == request.pause:
-                request.pause, self.pausing = 0, 2 if self.late else 1
+                request.pause, request.resumes = 0, self.round + (2 if self.late else 1)
             if request.to_compute == 0:
                 done.append(request)
             else:
@@ -563,15 +566,12 @@ class Reference:
         return all(request.ended_at >= 0 for request in self.all)
 
     def one_step(self) -> None:
-        self.pausing = max(self.pausing - 1, 0)
-        paused = self.pausing > 0
+        self.round += 1
         budget, new = self.budget(), 0
         chunk_waits = any(request.to_compute for request in self.prefilling)
         if (self.row or self.back) and not (self.shut and not chunk_waits):
             self.refresh()
-        while (
-            not self.shut and not self.first_waits() and sum(request.to_compute for request in self.prefilling) < budget
-        ):
+        while not self.shut and sum(map(self.ready, self.prefilling)) < budget:
             request = self.next_request()
             if request is None:
                 break
@@ -580,7 +580,8 @@ class Reference:
         if new:
             self.make_room()
         taken, squares, done = self.prefill(budget)
-        if not taken and not paused and not (self.late and self.computed) and self.turn_of_prefill:
+        waits = any(request.pause or request.resumes > self.round for request in self.prefilling)
+        if not taken and not waits and not (self.late and self.computed) and self.turn_of_prefill:
             self.turn_of_prefill, self.rows_then = False, self.rows()
         rows, reads, retractions = 0, 0, self.retractions
         if self.decoding and not (taken and self.apart):

@@ -48,6 +48,12 @@ class Job:
     outputs: NDArray[np.int64]
     lengths: Lengths
 
+    @property
+    def rows(self) -> NDArray[np.int32]:
+        """Answers of each prompt: its choices, or its parts where these are more."""
+        parts, choices = self.prompts.parts, self.prompts.choices
+        return choices if parts is None else np.maximum(choices, parts.count)
+
     def order(self, name: OrderName) -> Order:
         return simple_order(name, self.prompts, self.tree, self.lengths)
 
