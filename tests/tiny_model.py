@@ -61,13 +61,34 @@ def write_tiny_model(folder: Path, *, nan_token: int | None = None, labels: int 
     return _write(folder, dimensions, weights)
 
 
-def write_tiny_cross_encoder(folder: Path) -> Path:
-    """Write another model: BERT's architecture with a head of one number, which reads two texts together.
+def write_tiny_reward_model(folder: Path) -> Path:
+    """Write another model: Qwen2's architecture as a reward model, with its head of two layers and one number."""
+    folder.mkdir(parents=True, exist_ok=True)
+    dimensions = _CONFIG | {"architectures": ["Qwen2ForRewardModel"], "model_type": "qwen2"}
+    weights, hidden, draw = _weights(dimensions), dimensions["hidden_size"], np.random.default_rng(_SEED)
+    del weights["lm_head.weight"]
+    queries, keys = 64, 32
+    for layer in range(dimensions["num_hidden_layers"]):
+        for name, size in (("q", queries), ("k", keys), ("v", keys)):
+            weights[f"model.layers.{layer}.self_attn.{name}_proj.bias"] = _drawn(draw, size)
+    for place, rows in ((0, hidden), (2, 1)):
+        weights[f"score.{place}.weight"] = _drawn(draw, rows, hidden)
+        weights[f"score.{place}.bias"] = _drawn(draw, rows)
+    return _write(folder, dimensions, weights)
+
+
+def write_tiny_cross_encoder(folder: Path, labels: int = 1) -> Path:
+    """Write another model: BERT's architecture with a head of one number, which reads two texts together; or of more.
 
     Its weights are random, too, and its tokenizer is the same, which knows no pairs: it puts one text behind the other.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return _write(folder, _BERT, _bert_weights(_BERT))
+    config = _BERT | _labels(labels)
+    return _write(folder, config, _bert_weights(config))
+
+
+def _drawn(draw: np.random.Generator, *shape: int) -> NDArray[np.float32]:
+    return draw.standard_normal(shape, dtype=np.float32) / np.float32(shape[-1] ** 0.5)
 
 
 def _labels(count: int) -> dict[str, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from blendrun.backends.options import RunOptions
 from blendrun.endpoints.adapters import declared_adapters
+from blendrun.endpoints.pairs import Reads
 from blendrun.endpoints.rules import Rules
 from blendrun.engine.http.settings import parse_servers
 from blendrun.engine.media.engine import MediaEngine
@@ -16,9 +18,12 @@ from blendrun.runner.replica import MakeEngine
 
 
 def rules_of(
-    options: RunOptions, arguments: dict[str, Any], card: ModelCard | None = None, no_pairs: str | None = None
+    options: RunOptions,
+    arguments: dict[str, Any],
+    card: ModelCard | None = None,
+    unanswered: Mapping[Reads, str] | None = None,
 ) -> Rules:
-    """What lines may ask for. arguments: of the engine. no_pairs: why it scores no pairs. Raises UsageError."""
+    """What lines may ask for. arguments: of the engine. unanswered: as in `Rules`. Raises UsageError."""
     names = [options.model, arguments.get("served_model_name"), "default"]
     if card is not None:
         names += [card.alias, card.source.hub if card.source else None]
@@ -28,7 +33,7 @@ def rules_of(
         media_folder=options.allow_media_files,
         adapters=declared_adapters(arguments.get("lora_paths")),
         unknown=None if parse_servers(options.engine) else options.unknown_fields,
-        no_pairs=no_pairs,
+        unanswered=unanswered or {},
         base=tuple(dict.fromkeys(name for name in names if isinstance(name, str))),
     )
 

@@ -11,6 +11,7 @@ import msgspec
 
 from blendrun.backends.adapter_folders import identities, with_folders
 from blendrun.backends.base import STALL_S, Backend, Opening, Placement
+from blendrun.backends.heads import unanswered
 from blendrun.backends.modes import automatic_modes, mode_refused
 from blendrun.backends.permissions import rules_of
 from blendrun.backends.purpose import find_purpose
@@ -39,7 +40,6 @@ from blendrun.engine.sizes import PlannedSize, engine_limits, limits_to_plan, sh
 from blendrun.errors import UsageError
 from blendrun.events import Listener, Note
 from blendrun.learned.own import OwnSpeed
-from blendrun.models.kind import ModelKind
 from blendrun.models.resolve import ResolvedModel, resolve_model
 from blendrun.names import EngineName, OrderName, Overlap, Purpose
 from blendrun.planner.run_plan import RunPlan
@@ -48,7 +48,7 @@ from blendrun.runner.dispatch import scheduler_settings
 from blendrun.runner.replica import MakeEngine
 from blendrun.runner.strict import JobCheck
 from blendrun.store.folder import StateFolder
-from blendrun.tokens.load import own_template, template_reranks, template_shows_tools
+from blendrun.tokens.load import own_template, template_shows_tools
 
 # Share of a job's prompt tokens that a cache must hold to be worth its room and its steps.
 _WORTH_CACHING = 0.05
@@ -80,7 +80,7 @@ def open_backend(opening: Opening) -> Backend:
         model=options.model,
         identity=resolved.identity,
         make_engine=_engines(settings, resolved, place, opening.early, opening.kept),
-        rules=rules_of(options, arguments, resolved.card, _no_pairs(resolved, arguments)),
+        rules=rules_of(options, arguments, resolved.card, unanswered(resolved, arguments)),
         replicas=place.replicas,
         devices=_devices(place, arguments),
         stall=_CPU_STALL_S if place.platform == "cpu" else STALL_S,
@@ -139,17 +139,6 @@ def _identity(model: ResolvedModel, arguments: dict[str, Any]) -> str:
     return " ".join((model.identity, digest, *(f"{name}={found}" for name, found in sorted(adapters.items()))))
 
 
-def _no_pairs(model: ResolvedModel, arguments: dict[str, Any]) -> str | None:
-    """Why the model cannot say how well two texts go together; None where it can."""
-    if model.kind is not ModelKind.GENERATOR or template_reranks(model.path, arguments.get("chat_template")):
-        return None
-    return (
-        f"pairs of texts are scored by a model with a classification head, or by a reranker's chat template "
-        f"(--engine-arg chat_template=FILE), and {model.name} has neither; `query`, `items` and `label_token_ids` on "
-        "/v1/score go with any model that generates"
-    )
-
-
 def _parsers(model: ResolvedModel) -> dict[str, Any]:
     """Engine arguments that the model's card asks for; what the user gives wins."""
     parsers = model.card.parsers if model.card else None
@@ -167,6 +156,7 @@ def _check(model: ResolvedModel, platform: Platform, arguments: dict[str, Any]) 
         context_length=context_length(model, arguments),
         pool_tokens=engine_limits(platform, arguments).pool_tokens,
         arguments=arguments,
+        bidirectional=model.bidirectional,
     )
 
 
@@ -285,9 +275,13 @@ def _engines(
                 compute_capability=compute_capability() if platform == "gpu" and needs is None else None,
             )
         fitting = shrunk_arguments(sized, platform, shrinks, context_length(model, arguments), size.fraction)
+        scheduler = scheduler_settings(plan, steps=state.steps, estimates=estimates, occupancy=occupancy)
+        if fitting.get("disable_radix_cache") is True:
+            # Nothing that is computed is there for another: who waits for it waits in vain, and all behind him.
+            scheduler = msgspec.structs.replace(scheduler, gate=False)
         planned = msgspec.structs.replace(
             settings,
-            scheduler=scheduler_settings(plan, steps=state.steps, estimates=estimates, occupancy=occupancy),
+            scheduler=scheduler,
             overlap=plan.overlap.value,
             # Ray shows an engine its own devices only.
             server_args=with_devices(fitting, platform, state.replica if needs is None else 1),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -129,7 +129,9 @@ def _measure(asked: Asked, listener: Listener) -> TunnelReport:
         workload = load_workload(sources, wanted, listener)
         for finding in workload.findings:
             listener(Note(finding.message, warning=True))
-        structure = make_structure(workload.prompts, workload.model, asked.lengths, listener)
+        # A tunnel has a request a line.
+        prompts = replace(workload.prompts, parts=None)
+        structure = make_structure(prompts, workload.model, asked.lengths, listener)
         processes, found = TunnelProcesses(), []
         for on in machines:
             listener(PhaseStarted("simulate", f"{len(structure.prompts):,} requests on {on.card.name}"))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
 from typing import Any
 
 from blendrun.endpoints.base import Endpoint, Pair, PlainPrompt, ServingPath, refuse
 
-SCORE, RERANK = "/v1/score", "/v1/rerank"
+SCORE, RERANK, CLASSIFY = "/v1/score", "/v1/rerank", "/v1/classify"
 # vLLM's words for the two texts, or lists of them.
 _PAIRS = (("text_1", "text_2"), ("queries", "documents"), ("queries", "items"), ("data_1", "data_2"))
 _LEFT = tuple(dict.fromkeys(left for left, _ in _PAIRS))
@@ -38,9 +39,24 @@ class PairsEndpoint(Endpoint):
         return ()
 
 
-def reads_pairs(url: str, body: Mapping[str, Any]) -> bool:
-    """Whether a line needs a model that reads two texts together, or a reranker."""
-    return url == RERANK or (url == SCORE and words_of_pairs(body) is not None)
+class Reads(StrEnum):
+    """What a line wants of a model's head. pairs: a number of two texts together. items: all numbers of each text;
+    labelled: the same, or how likely these labels are behind it. classes: which class a text is of.
+    """
+
+    PAIRS = "pairs"
+    ITEMS = "items"
+    LABELLED = "labelled"
+    CLASSES = "classes"
+
+
+def reads_of(url: str, body: Mapping[str, Any]) -> Reads | None:
+    """What a valid line wants of a head; None where it wants none."""
+    if url == RERANK or (url == SCORE and words_of_pairs(body) is not None):
+        return Reads.PAIRS
+    if url == SCORE:
+        return Reads.ITEMS if body.get("label_token_ids") is None else Reads.LABELLED
+    return Reads.CLASSES if url == CLASSIFY else None
 
 
 def words_of_pairs(body: Mapping[str, Any]) -> tuple[str, str] | None:

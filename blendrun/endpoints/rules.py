@@ -4,7 +4,8 @@ theirs must have an effect on SGLang's engine.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from blendrun.endpoints.fields import check_fields
 from blendrun.endpoints.forms import check_forms
 from blendrun.endpoints.media import Place, Reference, place_of, references
 from blendrun.endpoints.messages import check_chat, check_response_format
-from blendrun.endpoints.pairs import reads_pairs
+from blendrun.endpoints.pairs import Reads, reads_of
 from blendrun.endpoints.unheeded import check_effects
 from blendrun.errors import ErrorCode, LineError
 from blendrun.names import UnknownFields
@@ -28,7 +29,7 @@ class Rules:
     where nobody knows them, and any may be named.
 
     base: names of the loaded model, which a line may give where adapters are declared; None where names are not judged.
-    no_pairs: why nothing here scores pairs of texts; None where something does.
+    unanswered: of lines that decode nothing, those that the model's head does not answer, and why.
     unknown: what becomes of fields without effect; None where the engine is a server, which knows itself what it reads.
     """
 
@@ -38,7 +39,7 @@ class Rules:
     adapters: tuple[str, ...] | None = ()
     base: tuple[str, ...] | None = ()
     unknown: UnknownFields | None = UnknownFields.ERROR
-    no_pairs: str | None = None
+    unanswered: Mapping[Reads, str] = field(default_factory=dict)
 
     def admit(self, url: str, body: dict[str, Any]) -> tuple[dict[str, Any], tuple[str, ...]]:
         """A valid body of one spelling as the engine is given it, and the fields that are passed over with a warning.
@@ -46,8 +47,8 @@ class Rules:
         Raises LineError where it asks for more than these rules allow, or for what no engine of SGLang does.
         """
         self.check(body)
-        if self.no_pairs is not None and reads_pairs(url, body):
-            raise LineError(ErrorCode.INVALID_REQUEST, self.no_pairs)
+        if self.unanswered and (wanted := reads_of(url, body)) in self.unanswered:
+            raise LineError(ErrorCode.INVALID_REQUEST, self.unanswered[wanted])
         if self.unknown is None or url not in BODIES:
             return body, ()
         told = for_sglang(url, {name: value for name, value in body.items() if value is not None})

@@ -21,6 +21,10 @@ _HEADS = (
     "ForSequenceClassificationWithNormal_Weights",
     "ForRewardModel",
 )
+# One number, whatever labels the configuration has.
+_REWARDS = ("ForRewardModel", "ForSequenceClassificationWithNormal_Weights")
+# transformers' own, where a configuration names none.
+_USUAL_LABELS = 2
 # Every token sees those behind it, too: what was computed of a prefix is of no use to another prompt.
 _BIDIRECTIONAL = ("Bert", "XLMRoberta", "Contriever", "EmbeddingGemma", "Lfm2Bidirectional")
 
@@ -48,6 +52,23 @@ def kind_of(config: Mapping[str, Any]) -> ModelKind:
 def is_bidirectional(config: Mapping[str, Any]) -> bool:
     """Whether tokens see those behind them, so that prompts share nothing and are read whole."""
     return any(name.startswith(_BIDIRECTIONAL) for name in _architectures(config)) or _is_embedding_gemma(config)
+
+
+def labels_of(config: Mapping[str, Any]) -> int:
+    """How many numbers a classification or reward head gives; 0 without one."""
+    names = _architectures(config)
+    if kind_of(config) is not ModelKind.CLASSIFIER:
+        return 0
+    if any(name.endswith(_REWARDS) for name in names):
+        return 1
+    if "LlamaForClassification" in names:
+        return _count(config.get("classification_out_size")) or _USUAL_LABELS
+    labels = config.get("id2label")
+    return (len(labels) if isinstance(labels, dict) else 0) or _count(config.get("num_labels")) or _USUAL_LABELS
+
+
+def _count(value: object) -> int:
+    return value if type(value) is int and value > 0 else 0
 
 
 def _is_embedding_gemma(config: Mapping[str, Any]) -> bool:

@@ -24,7 +24,7 @@ from blendrun.models.cards import (
 from blendrun.models.gguf_text import text_files
 from blendrun.models.hub import cached_snapshot, fetch_snapshot, offline
 from blendrun.models.identity import file_fingerprint, folder_identity, weights_complete
-from blendrun.models.kind import ModelKind, is_bidirectional, kind_of
+from blendrun.models.kind import ModelKind, is_bidirectional, kind_of, labels_of
 
 Platform = Literal["cpu", "gpu"]
 
@@ -41,7 +41,8 @@ class ResolvedModel:
     identity: 32 hex digits; answers of two runs may be mixed where it is equal.
     context_length: tokens of prompt and answer together, as the model's own configuration says, or None.
     origin: where the weights came from, for people.
-    kind: what it makes. bidirectional: whether its tokens see those behind them.
+    kind: what it makes. bidirectional: whether its tokens see those behind them. labels: numbers of its classification
+    head; 0 without one.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ResolvedModel:
     origin: str
     kind: ModelKind = ModelKind.GENERATOR
     bidirectional: bool = False
+    labels: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +180,8 @@ def _resolved(request: _Request, folder: Path, card: ModelCard | None, origin: s
         card = _card_or_none(config, folder.name)
     context = _context_length(config) or (card.context_length if card else None)
     identity, kind = folder_identity(folder), kind_of(config)
-    return ResolvedModel(request.name, folder, card, identity, context, origin, kind, is_bidirectional(config))
+    sees_all, labels = is_bidirectional(config), labels_of(config)
+    return ResolvedModel(request.name, folder, card, identity, context, origin, kind, sees_all, labels)
 
 
 def _card_or_none(config: dict[str, Any], name: str) -> ModelCard | None:

@@ -181,7 +181,7 @@ class RunPlanner:
         begin_loading_for(len(job.distinct))
         listener(PhaseStarted("tokenise", self.model.name))
         context = self.model.context_length or card.context_length
-        tokenizer = load_engine_tokenizer(self.model.path, self.arguments)
+        tokenizer = load_engine_tokenizer(self.model.path, self.arguments, bidirectional=self.model.bidirectional)
         # A prompt that the pool cannot hold is the engine's to refuse.
         room = min(context, kv_pool(card, on, self.limits).tokens)
         tokenized = build_prompts(job, tokenizer, context_length=room, listener=listener)

@@ -42,7 +42,7 @@ def divide_by_prefix(
     listener(PhaseStarted("tokenise", f"{model.name}, for all {shards} shards"))
     tokenized = build_prompts(
         job,
-        load_engine_tokenizer(model.path, arguments),
+        load_engine_tokenizer(model.path, arguments, bidirectional=model.bidirectional),
         context_length=model.context_length or card.context_length,
         listener=listener,
     )

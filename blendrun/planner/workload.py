@@ -239,7 +239,7 @@ def planned_model(wanted: Wanted, *, text: bool) -> PlannedModel:
         )
     context = resolved.context_length or resolved.card.context_length
     if text and tokenizer is None:
-        tokenizer = load_engine_tokenizer(resolved.path, wanted.arguments)
+        tokenizer = load_engine_tokenizer(resolved.path, wanted.arguments, bidirectional=resolved.bidirectional)
     return PlannedModel(wanted.model, resolved.card, resolved.identity, context, tokenizer)
 
 

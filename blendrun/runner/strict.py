@@ -27,7 +27,7 @@ class JobCheck:
     """Checks the lines of a job that are requests.
 
     model, path: its name and folder. context_length, pool_tokens: of the engine; None where unknown.
-    arguments: the engine's, as the user gave them.
+    arguments: the engine's, as the user gave them. bidirectional: as `ResolvedModel` has it.
     """
 
     model: str
@@ -35,6 +35,7 @@ class JobCheck:
     context_length: int | None
     pool_tokens: int | None = None
     arguments: dict[str, Any] = field(default_factory=dict)
+    bidirectional: bool = False
 
     def __call__(self, job: Job, listener: Listener) -> RefusedPrompts:
         """Accepted rows that no engine will answer. What cannot be checked here is said, and left to the engine."""
@@ -43,7 +44,7 @@ class JobCheck:
             listener(Note(f"prompts are not checked: the context of {self.model} is not known", warning=True))
             return nothing
         try:
-            tokenizer = load_engine_tokenizer(self.path, self.arguments)
+            tokenizer = load_engine_tokenizer(self.path, self.arguments, bidirectional=self.bidirectional)
         except InputMissingError as error:
             listener(Note(f"prompts are not checked: {error}", warning=True))
             return nothing

@@ -23,13 +23,13 @@ def fill(state: Any, nodes: Any, work: Any, agenda: Any, row: Any, back: Any, fi
         return new
     if anything_waits(state, back):
         refresh_prefixes(state, nodes, work)
-    while state.pending < budget and not state.shut:
+    while state.pending - state.kept_back < budget and not state.shut:
         request = _choose(state, nodes, work, agenda, row, back)
         if request < 0:
             break
         admit(state, nodes, work, agenda, request)
         filling.append(np.int64(request))
-        new += 1
+        new += work[request].parts
     if new > 0:
         # What one that came in later will use stays.
         evict(state, nodes)

@@ -78,6 +78,8 @@ def admit(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> No
     state.running += 1
     state.all_rows += choices
     work[request].rest = work[request].length - hit + choices * answered
+    work[request].pause = _pause(state, work, request, hit)
+    state.kept_back += work[request].pause
     state.pending += work[request].rest
     # A shared prefix comes back with the last request that holds it; here, with the first.
     steps = steps_expected(work, request)
@@ -86,6 +88,25 @@ def admit(state: Any, nodes: Any, work: Any, agenda: Any, request: Number) -> No
     leaves_at = state.decoded + steps_held(state, work, request)
     work[request].leaves_at = note_end(state, agenda, leaves_at, work[request].frees, choices)
     _hold(state, work, request, 1.0)
+
+
+@inlined
+def _pause(state: Any, work: Any, request: Number, hit: Number) -> Number:
+    """Prefill tokens after which the other parts of a request wait for the first: the gate keeps them back."""
+    waits = state.gate > 0 and work[request].answered == 0 and work[request].common - hit >= state.gate
+    return work[request].length - work[request].first if waits else np.int64(0)
+
+
+@inlined
+def begin_round(state: Any, work: Any, filling: Any) -> None:
+    """Let parts be computed whose first one is there by now."""
+    state.round += 1
+    if state.kept_back > 0:
+        state.kept_back = 0
+        for place in range(state.filled, len(filling)):
+            request = filling[place]
+            waits = work[request].resumes > state.round
+            state.kept_back += work[request].rest if waits else work[request].pause
 
 
 @inlined
@@ -106,21 +127,31 @@ def computed_tokens(work: Any, request: Number) -> Number:
 
 @inlined
 def prefill(state: Any, nodes: Any, work: Any, filling: Any, budget: Number) -> tuple[Number, float, Number]:
-    """Give the step's tokens to the requests in prefill, first come first.
+    """Give the step's tokens to the requests in prefill, first come first; those that are done stand before the others.
 
     Returns the tokens, the sum of b^2 - a^2 over the chunks from token a to b, and how many requests are done.
     """
     taken, square, done = np.int64(0), 0.0, np.int64(0)
-    while taken < budget and state.filled + done < len(filling):
-        request = filling[state.filled + done]
-        tokens = min(work[request].rest, budget - taken)
+    place = state.filled
+    while taken < budget and place < len(filling):
+        request = filling[place]
+        place += 1
+        if work[request].resumes > state.round:
+            continue
+        pause = work[request].pause
+        tokens = min(work[request].rest - pause, budget - taken)
         begin = float(computed_tokens(work, request))
         square += (begin + tokens) ** 2 - begin**2
         work[request].rest -= tokens
         taken += tokens
+        if pause > 0 and work[request].rest == pause:
+            work[request].pause = 0
+            work[request].resumes = state.round + (2 if state.late else 1)
         if work[request].rest > 0:
             publish(nodes, work[request].leaf, computed_tokens(work, request))
         else:
+            if place > state.filled + done + 1:
+                filling.insert(state.filled + done, filling.pop(place - 1))
             done += 1
     state.pending -= taken
     state.prefilled += taken

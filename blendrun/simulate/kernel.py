@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from blendrun.blend.agenda import BLOCK, END
 from blendrun.simulate.admission import anything_waits, fill
 from blendrun.simulate.agenda import forget_overdue
-from blendrun.simulate.batch import begin_decode, decode, end_requests, prefill, retract
+from blendrun.simulate.batch import begin_decode, begin_round, decode, end_requests, prefill, retract
 from blendrun.simulate.own import note_decoded, note_kept, open_again
 from blendrun.simulate.pool import publish
 from blendrun.simulate.seconds import draft_seconds, end_turn, prefill_budget, record, step_seconds
@@ -94,16 +94,19 @@ def run(
             note_kept(state, work, ends, filling, waits)
         open_again(state, state.done > over, held)
         forget_overdue(state, agenda)
+        begin_round(state, work, filling)
         hits, budget = state.hits, prefill_budget(state)
         new = fill(state, nodes, work, agenda, row, back, filling, budget)
         taken, square, done = prefill(state, nodes, work, filling, budget)
         rows, steps, back_before = np.int64(0), np.int64(1), state.retracted
-        end_turn(state, taken)
+        if taken > 0 or state.kept_back == 0:
+            end_turn(state, taken)
         if state.rows > 0 and (taken == 0 or state.apart == 0):
             retract(state, nodes, work, agenda, ends, back)
             rows = state.rows
             # The rows sent back leave room, in the pool and in the budget, for what this step could not take.
-            if taken == 0 and rows > 0 and state.retracted == back_before and state.published == state.filled:
+            alone = taken == 0 and state.kept_back == 0 and state.published == state.filled
+            if alone and rows > 0 and state.retracted == back_before:
                 steps = _alike(state, ends, state.pending > 0 or anything_waits(state, back))
         # Rows that share a pass with prefill go through the kernel made for prefill, and share nothing.
         spared = state.spared if taken == 0 or state.mode != MIXED else np.int64(0)

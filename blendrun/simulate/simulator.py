@@ -123,6 +123,12 @@ def _work(
     work["leaf"] = tree.leaf[tree.position[prompt]]
     work["length"], work["choices"] = prompts.prompt_tokens[prompt], prompts.choices[prompt]
     work["output"], work["expected"] = outputs[prompt], believed[prompt]
+    work["parts"] = 1
+    if prompts.parts is not None:
+        parts = prompts.parts.take(prompt)
+        work["parts"], work["first"], work["common"] = parts.count, parts.first, parts.common
+        # Each is a row of its own, of those that want several answers as of those that are read.
+        work["choices"] = np.maximum(work["choices"], parts.count)
     work["ends_at"] = -1
     return work
 

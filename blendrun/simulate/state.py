@@ -38,10 +38,12 @@ NODE = _record(i4="parent depth state refs waiting newer older part kept rows")
 # was last admitted. rest: prefill tokens left; twice: of these, what another computes too. side: LEFT or RIGHT.
 # ends_at: decode step after which it ends, -1 where it does not decode. What admission took it for: leaves_at: decode
 # step of its end, as noted; own: tokens that are held for it alone; frees: tokens that come back at its end. size: of a
-# blend, its tokens at its end, as expected, and those that its answer may well have (reach).
+# blend, its tokens at its end, as expected, and those that its answer may well have (reach). parts: requests that the
+# engine makes of it; first, common: tokens of the first of them, and those that the others wait for; pause: prefill
+# tokens that are left when they are there, 0 where nothing waits; resumes: round in which the others may be computed.
 REQUEST = _record(
-    i4="leaf length output expected limit fixed choices answered rest twice side",
-    i8="ends_at leaves_at own frees",
+    i4="leaf length output expected limit fixed choices answered rest twice side parts first common pause",
+    i8="ends_at leaves_at own frees resumes",
     f8="size reach",
 )
 
@@ -63,7 +65,8 @@ REQUEST = _record(
 # TAIL_TO_COME, TAIL). now, compute, memory: seconds so far.
 # turns: 1 where prefill and decoding take turns; filling: 1 while it is that of prefill; most_rows: when the last one
 # ended. crossing: what mixing costs by a `CrossoverBudget`, 0 for other policies; alone: as there. apart: 1 where rows
-# do not decode in a step that prefills.
+# do not decode in a step that prefills. round: of the scheduler, so far; kept_back: prefill tokens admitted that wait
+# for the first part of their request, so that they are not computed in this one.
 POLICY = ("most", "ratio", "weight_tokens", "row_tokens", "cached_tokens")
 CONSTANTS = (
     *("prefill_token", "decode_token", "prefill_square", "kv_token", "weights", "experts", "expert_miss"),
@@ -74,7 +77,7 @@ STATE = _record(
     "used evictable rows all_rows context running pending filled published decoded forgotten "
     "sided refresh looks shut opens leaving twice requests left_at right_at share_left share_right tail "
     "hits prefilled recomputed emitted retracted steps done bucket "
-    "turns filling most_rows apart alone shared spared drafts draft_rows host hosted loading loaded",
+    "turns filling most_rows apart alone round kept_back shared spared drafts draft_rows host hosted loading loaded",
     f8="reserve kept guess ratio weight_tokens row_tokens cached_tokens drained crossing draft_tokens host_token "
     "prefill_token decode_token prefill_square kv_token weights experts expert_miss row step request mixed "
     "share holding_left holding_right due_left due_right rest_compute rest_memory rest_size now compute memory",

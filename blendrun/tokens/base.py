@@ -7,7 +7,26 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-_UNITS = ("units", "offsets", "unit_tokens")
+_UNITS = ("units", "offsets", "unit_tokens", "parts")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """What a line is to the engine that has it read several prompts, as a score does with its items.
+
+    Such a line is one prompt of a plan: its first, and behind it of each other what an engine with a cache computes.
+    count: i32 (M,), requests that the engine makes of it; 1 for most.
+    first: i32 (M,), tokens of the first of them; 0 where there is one.
+    common: i32 (M,), tokens that the first and the second begin with, for which the others wait; 0 where nothing waits.
+    """
+
+    count: NDArray[np.int32]
+    first: NDArray[np.int32]
+    common: NDArray[np.int32]
+
+    def take(self, numbers: NDArray[np.int64]) -> Parts:
+        """Of some of the prompts. numbers: i64 (n,)."""
+        return Parts(self.count[numbers], self.first[numbers], self.common[numbers])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,6 +48,7 @@ class Prompts:
     reference: i32 (M,), known output tokens of one choice, of a trace or a published answer; -1 where unknown.
     known: bool (M,), where `reference` is a fact of the request itself (a trace line, a fixed-length output), not an
         oracle's answer that only `--lengths reference` may use.
+    parts: where lines are several requests to the engine; None where each is one.
     """
 
     row: NDArray[np.int64]
@@ -42,6 +62,7 @@ class Prompts:
     choices: NDArray[np.int32]
     reference: NDArray[np.int32]
     known: NDArray[np.bool_]
+    parts: Parts | None = None
 
     def __len__(self) -> int:
         return len(self.row)
@@ -53,4 +74,5 @@ class Prompts:
         """
         kept = {field.name: getattr(self, field.name)[numbers] for field in fields(self) if field.name not in _UNITS}
         units, offsets = np.zeros(0, dtype=np.int32), np.zeros(len(numbers) + 1, dtype=np.int64)
-        return Prompts(units=units, offsets=offsets, unit_tokens=self.unit_tokens, **kept)
+        parts = None if self.parts is None else self.parts.take(numbers)
+        return Prompts(units=units, offsets=offsets, unit_tokens=self.unit_tokens, parts=parts, **kept)

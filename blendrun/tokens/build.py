@@ -6,7 +6,7 @@ import os
 import struct
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from hashlib import blake2b
 from pathlib import Path
@@ -19,21 +19,22 @@ from numpy.typing import NDArray
 from blendrun.events import Listener, Progress, ignore
 from blendrun.jobs.job import Job
 from blendrun.models.resolve import cache_folder
-from blendrun.tokens.base import Prompts
-from blendrun.tokens.encode import Ids
+from blendrun.tokens.base import Parts, Prompts
 from blendrun.tokens.store import StoreWriter, open_store, prune
 from blendrun.tokens.template import RenderError
-from blendrun.tokens.tokenizer import PromptTokenizer, RenderedPrompt
+from blendrun.tokens.tokenizer import EncodedPrompt, PromptTokenizer, RenderedPrompt
 from blendrun.tokens.traits import traits
 
 # Part of every store's key: raise it whenever rendering, columns or layout change.
-_FORMAT = 6
+_FORMAT = 7
 # Characters of rendered text, or rows, in one batch of the tokenizer. Encodings take about 100 bytes a token while
 # they live, and there are two batches at once: 120 MB in all.
 _BATCH_CHARACTERS = 2 << 20
 _BATCH_ROWS = 1024
 # Failures kept with their message; of the others only the row is kept.
 MAX_MESSAGES = 100
+# Arrays of a store that are `Parts`.
+_PARTS = ("parts", "first", "common")
 # row, root, cluster, schema, reference, fixed, logprobs, estimated: one call a row, read back by NumPy.
 _ROW = struct.Struct("<qQQQi???")
 _ROW_TYPE = np.dtype(
@@ -108,7 +109,11 @@ def build_prompts(
         stored = open_store(folder, key)
         if stored is None:
             raise RuntimeError(f"the token store {key} in {folder} was removed as soon as it was written")
-    return _tokenized(*stored, reused)
+    found = _tokenized(*stored, reused)
+    if tokenizer.shares:
+        return found
+    apart = replace(found.prompts, root=np.arange(len(found.prompts), dtype=np.uint64))
+    return replace(found, prompts=apart)
 
 
 def render_text(job: Job, row: int, tokenizer: PromptTokenizer) -> str:
@@ -152,6 +157,7 @@ class _Builder:
         self.rows: list[NDArray[Any]] = []
         self.lengths: list[NDArray[np.int64]] = []
         self.longest: list[NDArray[np.int64]] = []
+        self.parts: list[NDArray[np.int32]] = []
 
     def batches(self, rows: NDArray[np.int64]) -> Iterator[_Batch]:
         """Rendered rows, a batch at a time. The last may be empty."""
@@ -175,16 +181,18 @@ class _Builder:
                 batch = _Batch()
         yield batch
 
-    def add(self, batch: _Batch, encoded: list[tuple[Ids, int]], writer: StoreWriter) -> None:
+    def add(self, batch: _Batch, encoded: list[EncodedPrompt], writer: StoreWriter) -> None:
         """Keep a batch's columns, and write the ids that fit the context.
 
         What a line's parts have together may be more than a plan can place: it is planned with as much as fits.
         """
         most = self.context_length - 1
         self.rows.append(np.frombuffer(batch.rows, dtype=_ROW_TYPE))
-        self.longest.append(np.array([longest for _, longest in encoded], dtype=np.int64))
-        fitting = [ids[:most] for ids, longest in encoded if longest <= most]
-        lengths = [min(len(ids), most) if longest <= most else longest for ids, longest in encoded]
+        self.longest.append(np.array([each.longest for each in encoded], dtype=np.int64))
+        parts = [(each.parts, each.first, each.common) for each in encoded]
+        self.parts.append(np.array(parts, dtype=np.int32).reshape(-1, len(_PARTS)))
+        fitting = [each.ids[:most] for each in encoded if each.longest <= most]
+        lengths = [min(len(each.ids), most) if each.longest <= most else each.longest for each in encoded]
         self.lengths.append(np.array(lengths, dtype=np.int64))
         if fitting:
             writer.extend(np.concatenate(fitting))
@@ -196,6 +204,7 @@ class _Builder:
         kept = ~over & ~empty
         arrays = _columns(self.job, rows[kept], tokens[kept], self.context_length)
         arrays["longest"] = longest[kept].astype(np.int32)
+        arrays |= dict(zip(_PARTS, np.concatenate(self.parts)[kept].T.copy(), strict=True))
         arrays["over_context"] = rows["row"][over]
         arrays["empty"] = rows["row"][empty]
         arrays["failed"] = np.array(self.failed, dtype=np.int64)
@@ -221,7 +230,7 @@ def _build(
     builder = _Builder(job, tokenizer, context_length)
     done = 0
 
-    def finish(batch: _Batch, encoded: Future[list[tuple[Ids, int]]]) -> None:
+    def finish(batch: _Batch, encoded: Future[list[EncodedPrompt]]) -> None:
         nonlocal done
         builder.add(batch, encoded.result(), writer)
         done += len(batch.prompts)
@@ -230,7 +239,7 @@ def _build(
     # The tokenizer works on one batch, with its own threads and without the GIL, while the next one is rendered and
     # the one before is written.
     with StoreWriter(folder, key) as writer, ThreadPoolExecutor(1, thread_name_prefix="encode") as encoder:
-        before: tuple[_Batch, Future[list[tuple[Ids, int]]]] | None = None
+        before: tuple[_Batch, Future[list[EncodedPrompt]]] | None = None
         for batch in builder.batches(rows):
             encoding = encoder.submit(tokenizer.encode_all, batch.prompts)
             if before is not None:
@@ -269,8 +278,10 @@ def _columns(job: Job, rows: NDArray[Any], tokens: NDArray[np.int64], context_le
 def _tokenized(arrays: dict[str, NDArray[Any]], messages: list[tuple[int, str]], reused: bool) -> TokenizedJob:
     names = ("schema", "logprobs", "estimated", "longest", "over_context", "empty", "failed")
     own = {name: arrays.pop(name) for name in names}
+    parts = Parts(*(arrays.pop(name) for name in _PARTS))
+    several = parts if parts.count.max(initial=1) > 1 else None
     reasons = tuple((row, message) for row, message in messages)
-    return TokenizedJob(Prompts(unit_tokens=1, **arrays), messages=reasons, reused=reused, **own)
+    return TokenizedJob(Prompts(unit_tokens=1, parts=several, **arrays), messages=reasons, reused=reused, **own)
 
 
 def _store_key(job: Job, tokenizer: PromptTokenizer, rows: NDArray[np.int64], context_length: int) -> str:

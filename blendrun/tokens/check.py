@@ -41,7 +41,7 @@ def refused_prompts(
         except Exception as odd:  # noqa: BLE001  # as in `build_prompts`
             message = f"it cannot be rendered: {type(odd).__name__}: {str(odd)[:300]}"
             return LineError(ErrorCode.INVALID_REQUEST, message, request.custom_id)
-        _, tokens = tokenizer.encode_all([prompt])[0]
+        tokens = tokenizer.encode_all([prompt])[0].longest
         if not tokens:
             return LineError(ErrorCode.INVALID_REQUEST, "the prompt has no tokens", request.custom_id)
         message = f"the prompt has {tokens:,} tokens; the context of this model leaves room for {longest_prompt:,}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -72,19 +73,25 @@ def load_tokenizer(
     return PromptTokenizer(encoder, template, problem, tokens, defaults, identity, rule)
 
 
-def load_engine_tokenizer(place: str | Path, arguments: Mapping[str, Any]) -> PromptTokenizer:
+def load_engine_tokenizer(
+    place: str | Path, arguments: Mapping[str, Any], *, bidirectional: bool = False
+) -> PromptTokenizer:
     """The tokenizer of a model folder as an engine with these arguments (SGLang's names) makes prompts by it.
 
+    bidirectional: whether the model's tokens see those behind them, so that the engine keeps no prefix.
     A `chat_template` that is no file names one of SGLang's own, which is not known here. Raises as `load_tokenizer`.
     """
     template, media = arguments.get("chat_template"), arguments.get("mm_process_config")
     images = media.get("image") if isinstance(media, dict) else None
-    return load_tokenizer(
+    found = load_tokenizer(
         arguments.get("tokenizer_path") or place,
         chat_template=template if isinstance(template, str) and Path(template).is_file() else None,
         template_defaults=arguments.get("default_chat_template_kwargs"),
         images=images if isinstance(images, dict) else None,
     )
+    if bidirectional or arguments.get("disable_radix_cache") is True:
+        return replace(found, shares=False, identity=_digest(found.identity.encode(), "whole"))
+    return found
 
 
 def template_shows_tools(place: Path, chat_template: object = None) -> bool | None:

@@ -55,6 +55,20 @@ class RenderedPrompt:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class EncodedPrompt:
+    """A prompt in tokens. ids: of several parts one after the other; of a part that begins like the one before it, as
+    the items of a score do, only what the engine has not cached. longest: tokens of the longest part.
+    parts, first, common: as `Parts` has them.
+    """
+
+    ids: Ids
+    longest: int
+    parts: int = 1
+    first: int = 0
+    common: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class PromptTokenizer:
     """What SGLang would make of a request, without SGLang.
 
@@ -63,6 +77,7 @@ class PromptTokenizer:
     defaults: the engine's `default_chat_template_kwargs`.
     identity: 32 hex digits; equal where all ids are (but for templates with `uses_today`).
     picture_rule: what pictures become in a prompt, where that is known.
+    shares: whether the engine keeps what it has computed, for prompts that begin alike.
     """
 
     encoder: Encoder
@@ -72,6 +87,7 @@ class PromptTokenizer:
     defaults: Mapping[str, Any]
     identity: str
     picture_rule: PictureRule | None = None
+    shares: bool = True
 
     def render(self, endpoint: Endpoint, body: Mapping[str, Any], files: Path | None = None) -> RenderedPrompt:
         """Make the prompt of a request that passed its endpoint's validator. Raises RenderError.
@@ -113,17 +129,14 @@ class PromptTokenizer:
         instruct = {"instruct": prompt.instruct} if prompt.instruct else {}
         return RenderedPrompt(self.template.render(texts, None, {**self.special_tokens, **instruct}), special=True)
 
-    def encode_all(self, prompts: Sequence[RenderedPrompt]) -> list[tuple[Ids, int]]:
-        """The ids of each prompt, of several parts one after the other, and the tokens of the longest part.
-
-        Of a part that begins like the one before it, as the items of a score do, only what the engine has not cached.
-        """
+    def encode_all(self, prompts: Sequence[RenderedPrompt]) -> list[EncodedPrompt]:
+        """Each prompt in tokens, with all of its parts."""
         flat = [part for prompt in prompts for part in prompt.parts or (prompt,)]
         encoded = iter(self.encode(flat))
         found = []
         for prompt in prompts:
             own = [next(encoded) for _ in prompt.parts or (prompt,)]
-            found.append((own[0] if len(own) == 1 else _in_turn(prompt.parts, own), max(map(len, own))))
+            found.append(EncodedPrompt(own[0], len(own[0])) if len(own) == 1 else _in_turn(own, self.shares))
         return found
 
     def encode(self, prompts: Sequence[RenderedPrompt]) -> list[Ids]:
@@ -157,11 +170,13 @@ class PromptTokenizer:
         return np.concatenate(pieces)
 
 
-def _in_turn(parts: Sequence[RenderedPrompt], ids: Sequence[Ids]) -> Ids:
-    """Parts as an engine computes them that keeps what it has computed. Pairs are read by models that keep nothing."""
-    if any(part.pair for part in parts):
-        return np.concatenate(ids)
-    return np.concatenate([ids[0], *(_behind(before, own) for before, own in pairwise(ids))])
+def _in_turn(ids: Sequence[Ids], shares: bool) -> EncodedPrompt:
+    """Parts as the engine computes them. shares: whether it keeps what it has computed."""
+    longest, first = max(map(len, ids)), len(ids[0])
+    if not shares:
+        return EncodedPrompt(np.concatenate(ids), longest, len(ids), first)
+    behind = [_behind(before, own) for before, own in pairwise(ids)]
+    return EncodedPrompt(np.concatenate([ids[0], *behind]), longest, len(ids), first, len(ids[1]) - len(behind[0]))
 
 
 def _behind(before: Ids, ids: Ids) -> Ids:

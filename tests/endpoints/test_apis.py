@@ -196,6 +196,9 @@ def test_tools_and_forms_and_pictures() -> None:
             {"input": [{"type": "function_call", "call_id": "c", "name": "f", "arguments": "{bad"}]},
             "`input[0].arguments`: it must be the JSON text of an object",
         ),
+        ({"input": [{"role": "alien", "content": "x"}]}, "`input[0].role`: it must be one of user, assistant"),
+        ({"input": [{"type": "reasoning", "summary": []}]}, "`input`: it has nothing to answer"),
+        ({"include": [{}]}, "`include[0]`: it must be a string"),
     ],
 )
 def test_what_a_line_alone_cannot_have_is_refused_by_name(line: dict[str, Any], words: str) -> None:
@@ -215,6 +218,12 @@ def test_what_a_line_alone_cannot_have_is_refused_by_name(line: dict[str, Any], 
         ({"messages": user({"type": "image", "source": {"type": "file", "file_id": "x"}})}, "by url"),
         ({"stop": ["."]}, "here it is `stop_sequences`"),
         ({"stop_sequences": "."}, "`stop_sequences`: it must be a list"),
+        ({"system": 5}, "`system`: it must be a string, or a list of blocks of text"),
+        ({"tool_choice": {"type": ["any"]}}, "`tool_choice.type`: it must be auto, any, tool or none"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]}]},
+            "`messages[0].content[0]`: a call is in a message of the assistant",
+        ),
         ({"n": 2}, "a line has one answer"),
         (
             {

@@ -11,6 +11,7 @@ from openai.types import CreateEmbeddingResponse
 
 from blendrun.endpoints.adapters import adapter_of
 from blendrun.endpoints.base import AnswerDemand, Pair, Usage
+from blendrun.endpoints.pairs import Reads
 from blendrun.endpoints.registry import ENDPOINTS
 from blendrun.endpoints.rules import Rules
 from blendrun.errors import ErrorCode, LineError
@@ -186,7 +187,7 @@ class TestPairs:
         assert list(ids.endpoint.prompts(ids.body)) == [[1, 2, 3], [1, 2, 4, 5]]
 
     def test_what_scores_no_pairs_refuses_them_before_there_is_an_engine(self) -> None:
-        rules = Rules(no_pairs="this model does not")
+        rules = Rules(unanswered={Reads.PAIRS: "this model does not"})
         assert refusal(RERANK, {"query": "q", "documents": ["a"]}, rules) == "this model does not"
         assert refusal(SCORE, {"text_1": "q", "text_2": "a"}, rules) == "this model does not"
         assert read(SCORE, {"query": "q", "items": ["a"], "label_token_ids": [1]}, rules)

@@ -51,6 +51,7 @@ WITH_AN_ENGINE = (
     "bench/tables.py",
     "compat_row.py",
     "differential.py",
+    "heads.py",
     "mutants.py",
 )
 # Run by other tests (tests/cost, tests/docs, tests/faults, tests/runtime/test_live.py, tests/scripts/test_gpu.py), or

@@ -30,6 +30,11 @@ class Request:
     choices: int
     limit: int
     fixed: bool
+    parts: int = 1
+    first: int = 0
+    common: int = 0
+    pause: int = 0  # To compute when the first part is there, for which the others wait.
+    resumes: int = 0  # Round in which these may be computed.
     side: str = LEFT
     answered: int = 0  # Tokens of each choice, first tokens counted.
     cached_answers: int = 0
@@ -93,6 +98,7 @@ class Reference:
     host: set[int] = field(default_factory=set)
     loading: int = 0
     loaded: int = 0
+    round: int = 0  # Of the scheduler.
     apart: bool = False  # Of the step that is being built: rows do not decode in it if it prefills.
     turn_of_prefill: bool = True
     rows_then: int = 0  # When the last turn of prefill ended.
@@ -120,6 +126,12 @@ class Reference:
                     self.fixed is not None and bool(self.fixed[prompt]),
                 )
             )
+            if (parts := self.prompts.parts) is not None:
+                one = self.all[-1]
+                one.parts, one.first, one.common = (
+                    int(column[prompt]) for column in (parts.count, parts.first, parts.common)
+                )
+                one.choices = max(one.choices, one.parts)
         self.row = list(self.all)
         self.guess = self.engine.reserve
         self.last_step: dict[int, int] = {}
@@ -322,6 +334,8 @@ class Reference:
         request.expected_end = self.decode_steps + request.steps + self.delay()
         request.computed = hit
         request.to_compute = request.prompt - hit + lost
+        waits = self.engine.gate and request.answered == 0 and request.common - hit >= self.engine.gate_tokens
+        request.pause = request.prompt - request.first if waits else 0
         tokens, usable = 0, self.usable(request)
         for node in request.path:
             tokens += self.size(node)
@@ -331,6 +345,10 @@ class Reference:
                 self.loading += self.size(node) if tokens <= usable else 0
             self.cache.setdefault(node, Cached(self.size(node)))
         self.prefilling.append(request)
+
+    def ready(self, request: Request) -> int:
+        """Tokens that may be computed in this round."""
+        return 0 if request.resumes > self.round else request.to_compute - request.pause
 
     def part(self, side: str) -> float:
         return (self.share if side == LEFT else 1.0 - self.share) * self.engine.pool_tokens
@@ -440,13 +458,17 @@ class Reference:
     def prefill(self, budget: int) -> tuple[int, float, list[Request]]:
         taken, squares, done = 0, 0.0, []
         for request in self.prefilling:
-            tokens = min(request.to_compute, budget - taken)
+            if request.resumes > self.round:
+                continue
+            tokens = min(request.to_compute - request.pause, budget - taken)
             if tokens == 0:
                 break
             squares += float(request.computed + tokens) ** 2 - float(request.computed) ** 2
             request.computed += tokens
             request.to_compute -= tokens
             taken += tokens
+            if request.pause and request.to_compute == request.pause:
+                request.pause, request.resumes = 0, self.round + (2 if self.late else 1)
             if request.to_compute == 0:
                 done.append(request)
             else:
@@ -544,20 +566,22 @@ class Reference:
         return all(request.ended_at >= 0 for request in self.all)
 
     def one_step(self) -> None:
+        self.round += 1
         budget, new = self.budget(), 0
         chunk_waits = any(request.to_compute for request in self.prefilling)
         if (self.row or self.back) and not (self.shut and not chunk_waits):
             self.refresh()
-        while not self.shut and sum(request.to_compute for request in self.prefilling) < budget:
+        while not self.shut and sum(map(self.ready, self.prefilling)) < budget:
             request = self.next_request()
             if request is None:
                 break
             self.admit(request)
-            new += 1
+            new += request.parts
         if new:
             self.make_room()
         taken, squares, done = self.prefill(budget)
-        if not taken and not (self.late and self.computed) and self.turn_of_prefill:
+        waits = any(request.pause or request.resumes > self.round for request in self.prefilling)
+        if not taken and not waits and not (self.late and self.computed) and self.turn_of_prefill:
             self.turn_of_prefill, self.rows_then = False, self.rows()
         rows, reads, retractions = 0, 0, self.retractions
         if self.decoding and not (taken and self.apart):

@@ -21,7 +21,7 @@ from blendrun.lengths.base import Lengths
 from blendrun.models.cards import load_card
 from blendrun.names import OrderName, Overlap
 from blendrun.simulate.base import EXACT, Drafts, Eviction, HostCache, SimulatedEngine, StepTime
-from blendrun.tokens.base import Prompts
+from blendrun.tokens.base import Parts, Prompts
 from blendrun.tree.base import PrefixTree
 from blendrun.tree.build import build_tree
 
@@ -48,6 +48,12 @@ class Job:
     outputs: NDArray[np.int64]
     lengths: Lengths
 
+    @property
+    def rows(self) -> NDArray[np.int32]:
+        """Answers of each prompt: its choices, or its parts where these are more."""
+        parts, choices = self.prompts.parts, self.prompts.choices
+        return choices if parts is None else np.maximum(choices, parts.count)
+
     def order(self, name: OrderName) -> Order:
         return simple_order(name, self.prompts, self.tree, self.lengths)
 
@@ -57,7 +63,13 @@ class Job:
         return cut(pool_tokens=pool, keep=keep, scattered=scattered)
 
 
-def job_of(units: Sequence[Sequence[int]], outputs: Sequence[int], choices: Sequence[int] | None = None) -> Job:
+def job_of(
+    units: Sequence[Sequence[int]],
+    outputs: Sequence[int],
+    choices: Sequence[int] | None = None,
+    parts: Sequence[tuple[int, int, int]] | None = None,
+) -> Job:
+    """parts: count, first and common of each prompt, as `Parts` has them."""
     count = len(units)
     lengths = [len(each) for each in units]
     answer = np.array(outputs, dtype=np.int32)
@@ -73,6 +85,7 @@ def job_of(units: Sequence[Sequence[int]], outputs: Sequence[int], choices: Sequ
         choices=np.array(choices or [1] * count, dtype=np.int32),
         reference=answer,
         known=np.ones(count, dtype=np.bool_),
+        parts=None if parts is None else Parts(*np.array(parts, dtype=np.int32).T.copy()),
     )
     mean = answer.astype(np.float64)
     known = Lengths(mean, mean**2, answer, np.zeros(count, dtype=np.uint8))
@@ -85,7 +98,18 @@ def jobs(draw: Any, most: int = 14) -> Job:
     units = draw(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=9), min_size=1, max_size=most))
     outputs = draw(st.lists(st.integers(0, 12), min_size=len(units), max_size=len(units)))
     choices = draw(st.lists(st.sampled_from((1, 1, 1, 2, 3)), min_size=len(units), max_size=len(units)))
-    return job_of(units, outputs, choices)
+    parts = [draw(parts_of(len(each))) for each in units] if draw(st.booleans()) else None
+    return job_of(units, outputs, choices, parts)
+
+
+@st.composite
+def parts_of(draw: Any, tokens: int) -> tuple[int, int, int]:
+    """Of a prompt of so many tokens: one request, or as often several."""
+    count = draw(st.sampled_from((1, 1, 2, 3)))
+    if count == 1:
+        return 1, 0, 0
+    first = draw(st.integers(1, tokens))
+    return count, first, draw(st.integers(0, first))
 
 
 constant_budgets = st.integers(1, 12).map(ConstantBudget)

@@ -26,7 +26,7 @@ SIMPLE = (OrderName.GIVEN, OrderName.SHUFFLED, OrderName.SORTED, OrderName.LOF)
 def test_work_is_conserved(job: Job, engine: SimulatedEngine, name: OrderName, blended: bool) -> None:
     fed = job.blend(engine.pool_tokens) if blended else job.order(name)
     outcome = simulate(job.tree, job.prompts, fed, job.outputs, STEP, engine)
-    prompts, choices = int(job.prompts.prompt_tokens.sum()), job.prompts.choices
+    prompts, choices = int(job.prompts.prompt_tokens.sum()), job.rows
     assert outcome.prefill_tokens + outcome.hit_tokens == prompts + outcome.recomputed_tokens
     answered = int((choices * np.maximum(job.outputs - 1, 0)).sum())
     # A request that was sent back gets its next token from its second prefill.
@@ -143,6 +143,18 @@ def test_what_stands_behind_a_gated_request_waits_too() -> None:
         job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine
     ).finished
     assert first < sibling == other
+
+
+@pytest.mark.parametrize(("late", "common", "steps"), [(False, 20, 2), (True, 20, 2), (False, 4, 1)])
+def test_the_items_of_a_score_wait_for_its_first(late: bool, common: int, steps: int) -> None:
+    """Five lines of a query of 20 tokens and four items of 2; what begins alike for less than it is worth waits not."""
+    units = [[line] * 20 + list(range(8)) for line in range(5)]
+    job = job_of(units, [1] * 5, parts=[(4, 22, common)] * 5)
+    engine = SimulatedEngine(1000, Overlap.EXCLUSIVE, ConstantBudget(1000), gate_tokens=8, late=late)
+    found = simulate(job.tree, job.prompts, job.order(OrderName.GIVEN), job.outputs, STEP, engine)
+    assert (found.steps, found.prefill_tokens, found.hit_tokens) == (steps, 5 * 28, 0)
+    # Each of the 20 requests costs what a request costs.
+    assert found.seconds - 20 * STEP.request >= steps * STEP.step
 
 
 def test_a_prompt_longer_than_the_pool_runs_alone() -> None:

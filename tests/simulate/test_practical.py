@@ -43,8 +43,8 @@ def test_no_order_is_faster(
     engine = replace(engine, drafts=None, host=None)
     fed = job.order(name) if scattered is None else job.blend(engine.pool_tokens, scattered=scattered)
     # A request that is larger than the pool runs alone, and more rows than are allowed where it wants several.
-    assume((job.prompts.prompt_tokens + job.prompts.choices * job.outputs).max() <= engine.pool_tokens)
-    assume(job.prompts.choices.max() <= engine.max_running)
+    assume((job.prompts.prompt_tokens + job.rows * job.outputs).max() <= engine.pool_tokens)
+    assume(job.rows.max() <= engine.max_running)
     outcome = simulate(job.tree, job.prompts, fed, job.outputs, step, engine)
     # What is sent back gets a token by its second prefill, without a step: a quirk of the model of time.
     assume(outcome.retractions == 0)

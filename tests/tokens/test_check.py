@@ -6,12 +6,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from blendrun.errors import ErrorCode
 from blendrun.tokens.build import build_prompts
 from blendrun.tokens.check import RefusedPrompts, refused_prompts
-from blendrun.tokens.load import load_tokenizer
+from blendrun.tokens.load import load_engine_tokenizer, load_tokenizer
 from blendrun.tokens.tokenizer import PromptTokenizer
 from tests.tokens.token_jobs import chat, completion, make_job, word_tokenizer
 
@@ -108,3 +109,21 @@ def test_all_of_a_lines_texts_are_planned_as_far_as_there_is_room(tmp_path: Path
     # One step each, and nothing to learn of it.
     assert prompts.bound.tolist() == [1] * 4 and prompts.known.all()
     assert tokenized.logprobs.tolist() == [False, False, True, True]
+    # Requests to the engine, tokens of the first, and those that the next ones wait for; a line alone asks for one.
+    assert prompts.parts is not None
+    found = prompts.parts.count.tolist(), prompts.parts.first.tolist(), prompts.parts.common.tolist()
+    assert found == ([2, 10, 1, 3], [2 + 1, 4, 0, 4], [1, 1, 0, 3])
+    assert prompts.take(np.array([3])).parts.count.tolist() == [3]  # type: ignore[union-attr]
+    alone = build_prompts(job, tokenizer, context_length=20, rows=np.array([2]), store_folder=tmp_path / "tokens")
+    assert alone.prompts.parts is None
+
+
+def test_an_engine_that_keeps_nothing_reads_every_item_whole(tmp_path: Path) -> None:
+    folder = word_tokenizer(tmp_path / "model")
+    items = {"query": "w1 w2", "items": [" w3", " w4"], "label_token_ids": [5]}
+    job = make_job(tmp_path, [{"custom_id": name, "url": "/v1/score", "body": items} for name in "ab"])
+    for arguments, bidirectional in (({"disable_radix_cache": True}, False), ({}, True)):
+        tokenizer = load_engine_tokenizer(folder, arguments, bidirectional=bidirectional)
+        prompts = build_prompts(job, tokenizer, context_length=20, store_folder=tmp_path / "tokens").prompts
+        assert prompts.units.tolist() == [1, 5, 6, 7, 1, 5, 6, 8] * 2 and len(set(prompts.root.tolist())) == 2
+        assert prompts.parts is not None and not prompts.parts.common.any()

@@ -121,8 +121,10 @@ def _stops(given: Any) -> list[str]:
 def _system(given: Any) -> str:
     if isinstance(given, str):
         return given
+    if not isinstance(given, list):
+        raise refuse_field("system", "it must be a string, or a list of blocks of text")
     texts = []
-    for place, block in enumerate(as_list(given, "system")):
+    for place, block in enumerate(given):
         name = f"system[{place}]"
         if as_object(block, name).get("type") != "text":
             raise refuse_field(name, "its blocks must be text")
@@ -149,6 +151,8 @@ def _message(message: Body, name: str) -> list[Body]:
                 parts = []
             results.append(_result(block, where))
         elif kind == "tool_use":
+            if role != "assistant":
+                raise refuse_field(where, f"a call is in a message of the assistant, not of {role!r:.40}")
             arguments = json.dumps(as_object(block.get("input") or {}, f"{where}.input"), ensure_ascii=False)
             call = tool_call(str(block.get("id")), as_text(block.get("name"), f"{where}.name"), arguments)
             calls.append(call | without(block, "type", "id", "name", "input", *_MARKS))
@@ -196,7 +200,7 @@ def _document(block: Body, name: str) -> str:
     source = as_object(block.get("source"), f"{name}.source")
     if source.get("type") != "text":
         raise refuse_field(f"{name}.source", "of documents only plain text is read here (`type` text)")
-    if (block.get("citations") or {}).get("enabled") is True:
+    if as_object(block.get("citations") or {}, f"{name}.citations").get("enabled") is True:
         raise refuse_field(f"{name}.citations", "no model here cites; leave it out")
     heads = [f"{each}: {block[each]}" for each in ("title", "context") if block.get(each)]
     return "\n".join((*heads, as_text(source.get("data"), f"{name}.source.data")))
@@ -235,7 +239,7 @@ def _tool_choice(given: Any) -> Body:
     if kind == "tool":
         name = as_text(choice.get("name"), "tool_choice.name")
         return {"tool_choice": {"type": "function", "function": {"name": name}}, **parallel}
-    if kind not in _CHOICES:
+    if not isinstance(kind, str) or kind not in _CHOICES:
         raise refuse_field("tool_choice.type", "it must be auto, any, tool or none")
     return {"tool_choice": _CHOICES[kind], **parallel}
 

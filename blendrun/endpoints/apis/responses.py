@@ -33,6 +33,8 @@ _INCLUDED = frozenset(
         "web_search_call.action.sources",
     )
 )
+# Those of OpenAI's, and what some clients write in the place of a `function_call_output`.
+_ROLES = ("user", "assistant", "system", "developer", "tool")
 # Of an item or part of an earlier answer, what no template reads.
 _OF_EARLIER = ("id", "status", "annotations", "logprobs", "phase")
 
@@ -125,7 +127,9 @@ def _messages(body: Body) -> list[Body]:
         return [*messages, {"role": "user", "content": given}]
     if not isinstance(given, list) or not given:
         raise refuse_field("input", "it must be a string, or a list of at least one item")
-    return messages + _Talk().messages(given)
+    if not (talk := _Talk().messages(given)):
+        raise refuse_field("input", "it has nothing to answer: reasoning without text, and no message")
+    return messages + talk
 
 
 class _Talk:
@@ -168,6 +172,8 @@ class _Talk:
 
     def _message(self, item: Body, name: str) -> None:
         role = as_text(item.get("role"), f"{name}.role")
+        if role not in _ROLES:
+            raise refuse_field(f"{name}.role", f"it must be one of {', '.join(_ROLES)}, not {role!r:.40}")
         content = _content(item.get("content"), f"{name}.content")
         if role == "assistant":
             message = self._assistant(new=True)
@@ -259,7 +265,8 @@ def _form(text: Any) -> Body:
 
 
 def _logprobs(body: Body) -> Body:
-    wanted = as_list(body.get("include") or [], "include")
+    given = as_list(body.get("include") or [], "include")
+    wanted = [as_text(name, f"include[{place}]") for place, name in enumerate(given)]
     for name in wanted:
         if name != _LOGPROBS and name not in _INCLUDED:
             raise refuse_field("include", f"{name!r:.60} is not to be had here")

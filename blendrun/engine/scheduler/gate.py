@@ -3,6 +3,9 @@
 SGLang publishes a prefix when the prefill that computes it has ended. Siblings that are admitted together, or (with the
 overlapped scheduler) one step later, find nothing and compute it again. Here admission stops for one step instead: the
 head of a group goes first, its siblings follow as soon as its prefix is in the cache. Order is kept.
+
+The requests of one line, such as the items of a score, have one place in the order: while they wait for the first of
+them, the lines behind it come in, or there would be a step for each line.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from typing import Any
 
 from blendrun.engine.older import prefix_len
 from blendrun.engine.scheduler.hooks import Hook
+from blendrun.engine.scheduler.planned import plan_of
 from blendrun.engine.sglang_names import ADD_REQUEST, ADD_RESULT, NEW_PREFILL_BATCH, load
 from blendrun.simulate.worth import WORTH_TOKENS
 
@@ -21,8 +25,9 @@ class Gate:
 
     def __init__(self) -> None:
         self._in_flight: list[Any] = []
-        # The request that was held back last.
+        # The request that was held back last, and the last one that others come in before.
         self.held: Any = None
+        self.passed: Any = None
 
     def hooks(self) -> list[Hook]:
         return [
@@ -39,8 +44,14 @@ class Gate:
         return original(scheduler, *args, **kwargs)
 
     def admit_in_turn(self, original: Callable[..., Any], adder: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        """SGLang's `add_one_req`, unless a prefix of `request` is coming: then no more is admitted in this step."""
-        if is_being_computed(request, (*adder.can_run_list, *self._in_flight)):
+        """SGLang's `add_one_req`, unless a prefix of `request` is coming. Then no more is admitted in this step; other
+        lines are, where its own computes it.
+        """
+        other = computing(request, (*adder.can_run_list, *self._in_flight))
+        if other is not None and _of_one_line(request, other):
+            self.passed = request
+            return load(ADD_RESULT).CONTINUE
+        if other is not None:
             self.held = request
             return load(ADD_RESULT).OTHER
         return original(adder, request, *args, **kwargs)
@@ -52,12 +63,18 @@ def _prefilled(batch: Any) -> list[Any]:
     return requests[: len(requests) - len(getattr(batch, "decoding_reqs", None) or ())]
 
 
-def is_being_computed(request: Any, others: Iterable[Any]) -> bool:
-    """Whether one of `others` computes at least `WORTH_TOKENS` tokens that `request` would compute too."""
+def _of_one_line(request: Any, other: Any) -> bool:
+    """Whether two requests have one place in the plan."""
+    one, two = plan_of(request), plan_of(other)
+    return one is not None and two is not None and one.index == two.index
+
+
+def computing(request: Any, others: Iterable[Any]) -> Any:
+    """The first of `others` that computes at least `WORTH_TOKENS` tokens that `request` would compute too, or None."""
     ids, known = request.full_untruncated_fill_ids, prefix_len(request)
     # The last token of a prompt is computed in any case.
     if len(ids) - 1 - known < WORTH_TOKENS:
-        return False
+        return None
     wanted = ids[known : known + WORTH_TOKENS]
     for other in others:
         theirs = other.full_untruncated_fill_ids
@@ -68,5 +85,5 @@ def is_being_computed(request: Any, others: Iterable[Any]) -> bool:
             and other.lora_id == request.lora_id
             and theirs[:known] == ids[:known]
         ):
-            return True
-    return False
+            return other
+    return None

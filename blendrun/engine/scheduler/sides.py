@@ -96,7 +96,7 @@ class Sides:
         if len(live) < len(self._live):
             self._count(live)
         if self._gate is not None:
-            self._gate.held = None
+            self._gate.held = self._gate.passed = None
         result = original(scheduler, *args, **kwargs)
         if self._occupancy is not None:
             self._occupancy.tell(*self._running)
@@ -170,7 +170,7 @@ class Sides:
             turn = replace(turn, side=self._facing, stays=False)
         if self._may_enter(turn):
             result = original(adder, request, *args, **kwargs)
-            if self._note(adder, request, turn):
+            if self._note(adder, request, turn) or (self._gate is not None and self._gate.passed is request):
                 return result
             gated = self._gate is not None and self._gate.held is request
             if gated or turn.stays:
