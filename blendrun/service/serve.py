@@ -46,6 +46,7 @@ def serve(asked: ServeOptions) -> None:
         from blendrun.service.clients import PatientProtocol
         from blendrun.service.desk import Desk
         from blendrun.service.jobs import Jobs
+        from blendrun.service.named import Named
         from blendrun.service.reports import Reports
     except ImportError as error:
         raise UsageError(f"serve needs {error.name}, which SGLang brings: see `blendrun doctor`") from error
@@ -58,10 +59,11 @@ def serve(asked: ServeOptions) -> None:
             fixed["dedupe"] = "off"
         return RunOptions.of({**asked.run, **fixed})
 
-    label = options(Path("job"), Path("answers"), 1).label
+    any_run = options(Path("job"), Path("answers"), 1)
+    label = any_run.label
     store = Store(asked.store)
     keys = asked.keys or (_own_key(asked.store / "key"),)
-    desk = Desk(store, Jobs(store, options), asked.limits, asked.idle)
+    desk = Desk(store, Jobs(store, options), asked.limits, Named(any_run), asked.idle)
     server = uvicorn.Server(
         uvicorn.Config(
             Service(store, desk, keys, label, asked.limits, Reports(store)).app(),

@@ -20,6 +20,7 @@ from blendrun.backends.options import RunOptions
 from blendrun.planner.joining import Joining
 from blendrun.service.desk import Desk
 from blendrun.service.jobs import Jobs
+from blendrun.service.named import Named
 from blendrun.service.newcomers import Newcomer, Newcomers
 from blendrun.service.objects import ENDED, BatchObject, new_id, now
 from blendrun.service.store import Store
@@ -112,7 +113,8 @@ def desk(folder: Path, joining: Joining | None = None, host: Host | None = None)
             return RunOptions.of({**given, "drain_timeout": 0.5})
 
         store = Store(folder / "store")
-        found = Desk(store, Jobs(store, options, host or Host(), predict=predict), Limits())
+        jobs = Jobs(store, options, host or Host(), predict=predict)
+        found = Desk(store, jobs, Limits(), Named(options(folder / "job", folder / "out", 1)))
         found.start()
         try:
             yield Sent(store, found, held)
