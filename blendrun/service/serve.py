@@ -18,6 +18,8 @@ from blendrun.service.store import Store
 from blendrun.service.validation import Limits
 
 _HOST = "127.0.0.1"
+# What is in flight may take so long where a batch joins a job. Where one is to end, it is told a second time.
+_DRAIN_S = 300.0
 # Clients at once; more are told to come again.
 _MOST_CLIENTS = 512
 
@@ -53,7 +55,7 @@ def serve(asked: ServeOptions) -> None:
 
     def options(job: Path, output: Path, owners: int) -> RunOptions:
         # A batch that ended early is no longer in the job.
-        fixed = {"inputs": (str(job),), "output": output, "accept_changes": True}
+        fixed = {"inputs": (str(job),), "output": output, "accept_changes": True, "drain_timeout": _DRAIN_S}
         if owners > 1:
             # A copy is marked as one, and names the request that was asked: another key's, perhaps.
             fixed["dedupe"] = "off"

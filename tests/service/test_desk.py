@@ -232,6 +232,9 @@ DAY = [now() + 86_400]
         (Joining(apart=1000.0, together=960.0, first=500.0, longest=1.0), False),
         # Saved, and lost again with the engine, which is cut off and loaded anew.
         (Joining(apart=100.0, together=50.0, first=50.0, longest=30.0), False),
+        (Joining(apart=100.0, together=50.0, first=50.0, longest=1.0, held=30.0), False),
+        # What it has takes a while, in which it works on.
+        (Joining(apart=100.0, together=50.0, first=50.0, longest=1.0, held=19.0), True),
         # Behind the day that the job has.
         (Joining(apart=200_000.0, together=100_000.0, first=1000.0, longest=1.0), False),
     ],
