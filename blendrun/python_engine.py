@@ -15,7 +15,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 
@@ -23,15 +23,21 @@ from blendrun.backends.host import Ended, Host
 from blendrun.backends.options import RunArguments, RunOptions
 from blendrun.errors import EXIT_OK, EXIT_SOME_LINES_FAILED, BlendrunError, ErrorCode, UsageError
 from blendrun.python_logprobs import parted, put_together
+from blendrun.python_names import missing
 from blendrun.python_requests import (
     CHAT,
     EMBEDDINGS,
     GENERATE,
+    SCORE,
     Answer,
+    ScoreResult,
     answers_in,
+    encodings_of,
     line_of,
     placed,
     requests_of,
+    score_in,
+    score_of,
 )
 from blendrun.scratch import Scratch
 from blendrun.store.folder import StateFolder
@@ -78,6 +84,8 @@ class Engine:
 
         Raises UsageError for options that there are not.
         """
+        if "server_args" in engine_args:
+            raise UsageError("server_args is not taken: give its fields by name, as Engine(model_path=…, tp_size=2)")
         if (model := engine_args.pop("model", None)) is not None and model_path is None:
             model_path = model
         self._given: dict[str, Any] = {"errors_ok": True, **(options or {})}
@@ -105,6 +113,12 @@ class Engine:
     def shutdown(self) -> None:
         """End the engine and all its processes. Any later call raises UsageError."""
         self._finalizer()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Raises AttributeError; on what `sglang.Engine` has, with what to use instead."""
+            raise AttributeError(missing(name), name=name, obj=self)
 
     def generate(
         self,
@@ -142,19 +156,35 @@ class Engine:
         found = self._run([(CHAT, {**fields, "messages": list(chat)}) for chat in chats])
         return found[0] if single else found
 
-    def encode(self, prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]) -> Any:
+    def encode(self, prompt: str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]], **more: Any) -> Any:
         """As `sglang.Engine.encode`: `embedding` and `meta_info` of a text or token ids, or of several.
 
-        The model has to be one for embeddings. Raises as `generate`.
+        more: `dimensions`, `lora_path`. The model has to be one for embeddings. Raises as `generate`.
         """
-        single = isinstance(prompt, str) or (bool(prompt) and isinstance(prompt[0], int))
-        inputs: Any = [prompt] if single else prompt
-        found = self._run([(EMBEDDINGS, {"input": each}) for each in inputs])
+        bodies, single = encodings_of(prompt, more)
+        found = self._run([(EMBEDDINGS, body) for body in bodies])
         vectors = [
             {"embedding": each["data"][0]["embedding"], "meta_info": {"prompt_tokens": each["usage"]["prompt_tokens"]}}
             for each in found
         ]
         return vectors[0] if single else vectors
+
+    def score(
+        self,
+        query: str | Sequence[int] | None = None,
+        items: str | Sequence[str] | Sequence[Sequence[int]] | None = None,
+        label_token_ids: Sequence[int] | Sequence[Sequence[int]] | None = None,
+        apply_softmax: bool = False,
+        item_first: bool = False,
+        **more: Any,
+    ) -> ScoreResult:
+        """As `sglang.Engine.score`: how likely each label is behind the query and each item.
+
+        more: `temperature`, `return_token_logprobs`, `return_pooled_hidden_states`. Raises as `generate`.
+        """
+        asked = {"label_token_ids": label_token_ids, "apply_softmax": apply_softmax, "item_first": item_first}
+        (found,) = self._run([(SCORE, score_of(query, items, asked | more))])
+        return score_in(found)
 
     def stream(self, requests: Iterable[str | Mapping[str, Any]]) -> Iterator[tuple[int, Answer]]:
         """Place and answer of each request, in the order in which they finish; {"error": ...} for one that failed.
@@ -190,6 +220,11 @@ class Engine:
     async def async_encode(self, *args: Any, **kwargs: Any) -> Any:
         """`encode` beside a running event loop."""
         return await self._beside(self.encode, *args, **kwargs)
+
+    async def async_score(self, *args: Any, **kwargs: Any) -> ScoreResult:
+        """`score` beside a running event loop."""
+        found: ScoreResult = await self._beside(self.score, *args, **kwargs)
+        return found
 
     async def _beside(self, call: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self._turn.refuse_reader()

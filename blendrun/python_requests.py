@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 from blendrun.errors import UsageError
+from blendrun.python_names import refuse_arguments
 from blendrun.store.folder import StateFolder
 
 Answer = dict[str, Any]
-GENERATE, CHAT, EMBEDDINGS = "/generate", "/v1/chat/completions", "/v1/embeddings"
+GENERATE, CHAT, EMBEDDINGS, SCORE = "/generate", "/v1/chat/completions", "/v1/embeddings", "/v1/score"
 # Of `sglang.Engine.generate`, what each request of a call may have one of its own of.
-_EACH = (
+EACH = (
     "return_logprob",
     "logprob_start_len",
     "top_logprobs_num",
@@ -22,6 +24,22 @@ _EACH = (
     "return_text_in_logprobs",
     "lora_path",
 )
+# Of `sglang.Engine.encode`, and of `score`.
+ENCODED = ("dimensions", "lora_path")
+SCORED = (
+    *("label_token_ids", "apply_softmax", "item_first", "temperature"),
+    *("return_token_logprobs", "return_pooled_hidden_states"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """As SGLang's. scores: a row of labels for each item. pooled_hidden_states: lists of numbers, where asked for."""
+
+    scores: list[Any]
+    prompt_tokens: int = 0
+    pooled_hidden_states: list[Any] | None = None
+    token_logprobs: list[list[float]] | None = None
 
 
 def requests_of(
@@ -30,9 +48,7 @@ def requests_of(
     """The requests of a call, and whether it is one. Raises UsageError."""
     if (prompt is None) == (input_ids is None):
         raise UsageError("generate takes `prompt` or `input_ids`, one of them")
-    if foreign := sorted(name for name in more.keys() - set(_EACH) if more[name] not in (None, False)):
-        hint = "; answers as they finish: Engine.stream(requests)" if "stream" in foreign else ""
-        raise UsageError(f"generate does not take {', '.join(foreign)}{hint}")
+    refuse_arguments("generate", more, EACH)
     given, field = (prompt, "text") if input_ids is None else (input_ids, "input_ids")
     single = isinstance(given, str) or (field == "input_ids" and len(given) > 0 and not _is_list(given[0]))
     prompts = [given] if single else list(given)
@@ -40,11 +56,45 @@ def requests_of(
     for place, each in enumerate(prompts):
         body: Answer = {field: each if isinstance(each, str) else list(each)}
         body["sampling_params"] = dict(_of(sampling_params, place, len(prompts), "sampling_params") or {})
-        for name in _EACH:
+        for name in EACH:
             if (value := _of(more.get(name), place, len(prompts), name, whole=name == "token_ids_logprob")) is not None:
                 body[name] = value
         bodies.append(body)
     return bodies, single
+
+
+def encodings_of(prompt: Any, more: Mapping[str, Any]) -> tuple[list[Answer], bool]:
+    """The requests of a call of `encode`, and whether it is one. Raises UsageError."""
+    refuse_arguments("encode", more, ENCODED)
+    single = isinstance(prompt, str) or (len(prompt) > 0 and isinstance(prompt[0], int))
+    inputs = [prompt] if single else prompt
+    bodies = []
+    for place, each in enumerate(inputs):
+        if isinstance(each, Mapping) or (_is_list(each) and any(isinstance(part, Mapping) for part in each)):
+            raise UsageError(
+                'encode takes texts or token ids; inputs with pictures are lines: Engine.stream([{"url": …}])'
+            )
+        body: Answer = {"input": each}
+        for name in ENCODED:
+            if (value := _of(more.get(name), place, len(inputs), name)) is not None:
+                body[name] = value
+        bodies.append(body)
+    return bodies, single
+
+
+def score_of(query: Any, items: Any, more: Mapping[str, Any]) -> Answer:
+    """The request of a call of `score`. Raises UsageError."""
+    refuse_arguments("score", more, SCORED)
+    return {"query": query, "items": items} | {name: value for name, value in more.items() if name in SCORED}
+
+
+def score_in(answer: Answer) -> ScoreResult:
+    return ScoreResult(
+        answer["scores"],
+        answer["usage"]["prompt_tokens"],
+        answer.get("pooled_hidden_states"),
+        answer.get("token_logprobs"),
+    )
 
 
 def _of(value: Any, place: int, count: int, name: str, *, whole: bool = False) -> Any:

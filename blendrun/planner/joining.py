@@ -20,13 +20,15 @@ from blendrun.simulate.portfolio import simulate_portfolio
 class Joining:
     """Seconds of two jobs. apart: one after the other; together: planned as one. first: of the first alone.
 
-    longest: that the longest answer of the first takes, as its steps are on the mean.
+    longest: that the longest answer of the first takes, as its steps are on the mean. held: until all that an engine
+    has of the first is answered; what is planned of the first alone knows of none.
     """
 
     apart: float
     together: float
     first: float
     longest: float
+    held: float = 0.0
 
 
 def joining(costed: Costed, later: NDArray[np.bool_], choice: Choice, listener: Listener = ignore) -> Joining:

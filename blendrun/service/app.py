@@ -27,6 +27,7 @@ from blendrun.service.asked import (
     form_kept_seconds,
     kept_seconds,
     metadata_of,
+    missing,
     object_of,
     parameters,
     text_of,
@@ -130,8 +131,11 @@ class Service:
             async with whole.form(max_files=1, max_fields=8) as form:
                 parameters((name for name, _ in form.multi_items()), UPLOADED)
                 file, purpose = form.get("file"), form.get("purpose")
+                for name, given in (("file", file), ("purpose", purpose)):
+                    if given is None:
+                        raise missing(name)
                 if not isinstance(file, UploadFile):
-                    raise ApiError(400, "`file` is missing", "file")
+                    raise ApiError(400, "`file` must be the content of a file, with a name", "file", "invalid_type")
                 if purpose != "batch":
                     raise ApiError(400, f"`purpose` must be batch, not {str(purpose)[:80]!r}", "purpose")
                 if (file.size or 0) > self.limits.bytes:
@@ -178,6 +182,9 @@ class Service:
         name, endpoint, window = (text_of(asked, each) for each in _CREATED[:3])
         if (file := self.store.file_of(owner, name)) is None:
             raise ApiError(400, f"there is no file {name[:80]!r}", "input_file_id")
+        if file.purpose != "batch":
+            what = f"`input_file_id` is of the purpose {file.purpose}: upload its lines with the purpose batch"
+            raise ApiError(400, what, "input_file_id")
         if endpoint not in URLS:
             raise ApiError(400, f"`endpoint` must be one of {', '.join(URLS)}", "endpoint")
         created = now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -47,11 +48,15 @@ def parameters(given: Iterable[str], known: Iterable[str], of: str = "") -> None
         seen.add(name)
 
 
+def missing(name: str) -> ApiError:
+    return ApiError(400, f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+
+
 def text_of(given: Mapping[str, Any], name: str) -> str:
     """A text that has to be there. Raises ApiError."""
     found = given.get(name)
     if found is None:
-        raise ApiError(400, f"Missing required parameter: '{name}'.", name, "missing_required_parameter")
+        raise missing(name)
     if not isinstance(found, str):
         raise ApiError(400, f"`{name}` must be a text", name, "invalid_type")
     return found
@@ -108,13 +113,24 @@ def form_kept_seconds(form: FormData) -> int | None:
 
 async def object_of(request: Request) -> dict[str, Any]:
     """The JSON object of a request's body. Raises ApiError."""
+    content = await bounded(request, FORM_BYTES).body()
     try:
-        found = orjson.loads(await bounded(request, FORM_BYTES).body())
+        found = orjson.loads(content)
+        # Of two values under one name the parser above takes the last, and a client meant one of them.
+        json.loads(content, object_pairs_hook=_once)
     except orjson.JSONDecodeError as error:
         raise ApiError(400, f"the body is no JSON: {error}") from error
+    except RecursionError as error:
+        raise ApiError(400, "the body is nested too deeply") from error
     if not isinstance(found, dict):
         raise ApiError(400, "the body must be a JSON object")
     return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    """Refuse an object that has a name twice, at any depth. Raises ApiError."""
+    names = [name for name, _ in pairs]
+    parameters(names, dict.fromkeys(names))
 
 
 def bounded(request: Request, most: int) -> Request:

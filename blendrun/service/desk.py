@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from blendrun.errors import BlendrunError
 from blendrun.service.ends import end_of, fail, hand_out
 from blendrun.service.jobs import Jobs, Run
+from blendrun.service.named import Named
 from blendrun.service.objects import BatchError, BatchObject, BatchStatus, Counts
 from blendrun.service.store import Store
 from blendrun.service.validation import Limits, check
@@ -38,6 +39,7 @@ class Desk:
     store: Store
     jobs: Jobs
     limits: Limits
+    named: Named
     idle: float | None = None
     # When the last batch was accepted, and the first of those that wait, as `time.monotonic` counts.
     _came: float = 0.0
@@ -119,9 +121,11 @@ class Desk:
             fail(self.store, batch, found.errors)
             return
 
+        named = self.named.of(found.models)
+
         def accept(each: BatchObject) -> None:
             each.request_counts = Counts(total=found.lines)
-            each.model = found.model
+            each.model, each.notes = named
             if each.status == "validating":
                 each.turn("in_progress")
 

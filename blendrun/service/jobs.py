@@ -223,12 +223,15 @@ class Jobs:
         output = self._output(run)
 
         def is_to_stop() -> bool:
-            return self._is_to_stop(left.values()) or newcomers.are_to_join(self._newcomers(run, waiting(run)))
+            return self._is_to_stop(left.values())
+
+        def is_to_drain() -> bool:
+            return newcomers.are_to_join(self._newcomers(run, waiting(run)))
 
         def answered(places: list[int]) -> None:
             self._end_early({place: left[place] for place in places}, dict.fromkeys(places, "completed"), output)
 
-        return WatchedRun(self.host, options, output, left, is_to_stop, answered).run()
+        return WatchedRun(self.host, options, output, left, is_to_stop, is_to_drain, answered).run()
 
     def _left(self, run: Run) -> dict[int, BatchObject]:
         return {place: batch for place, batch in self.batches(run).items() if batch.status not in ENDED}

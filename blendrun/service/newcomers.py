@@ -29,7 +29,7 @@ from blendrun.text import plural
 
 # What is saved is at least this part of all that is left, as predictions are not better than that.
 _LEAST_PART = 0.05
-# An engine that has to be loaded anew, because its answers were not at their end when the drain was.
+# An engine that has to be loaded anew, because what it had was not answered at the end of the drain.
 _LOAD_S = 60.0
 
 
@@ -87,8 +87,11 @@ class Newcomers:
 
 
 def _pays(found: Joining, planning: float, drain: float) -> bool:
-    """Whether a job is shorter with the other one in it, and the way there."""
-    stop = min(found.longest, drain) + (_LOAD_S if found.longest > drain else 0.0)
+    """Whether a job is shorter with the other one in it, and the way there.
+
+    While what the engine has is answered it works on as before, but for the last answers, beside which seats are empty.
+    """
+    stop = min(found.longest, drain) + (_LOAD_S if max(found.longest, found.held) > drain else 0.0)
     saved = found.apart - found.together
     return saved > stop + planning and saved > _LEAST_PART * found.apart
 
@@ -107,9 +110,10 @@ def predicted(options: RunOptions, waiting: Sequence[Newcomer]) -> Joining | Non
         status = statuses.read(StateFolder(options.output_path).status)
         if found is None or status is None or not left:
             return found
-        # All that the engine has is to end, what waits in its queue too.
-        held = found.first * min(status.blendrun.in_flight / left, 1.0)
-        return replace(found, longest=max(found.longest, held))
+        # All that the engine has is answered first, what waits in its queue too, and shares nothing with newcomers.
+        held = min(status.blendrun.in_flight / left, 1.0)
+        together = found.apart - (1.0 - held) * (found.apart - found.together)
+        return replace(found, together=together, held=held * found.first)
     except (OSError, subprocess.SubprocessError, BlendrunError):
         return None
 

@@ -61,6 +61,7 @@ class BatchObject(msgspec.Struct, kw_only=True):
     """owner: as of a file. run: the job that it is a part of, once it is one. alone:
     whether that is to have no other part. number: later ones have larger ones.
     output_expires_after: seconds that its answers' files are kept; None for ever.
+    model: that answers. notes: what its client should know of it, in sentences.
     Times: seconds since 1970; expires_at: when it has to be done.
     """
 
@@ -91,6 +92,7 @@ class BatchObject(msgspec.Struct, kw_only=True):
     request_counts: Counts = msgspec.field(default_factory=Counts)
     usage: dict[str, Any] | None = None
     metadata: dict[str, str] | None = None
+    notes: list[str] | None = None
 
     def turn(self, status: BatchStatus) -> None:
         """Have another status from now on."""

@@ -70,6 +70,7 @@ function row(batch) {
     name.append(made("div", label + ": " + value, "note"));
   const status = made("td", batch.status.replace("_", " "), batch.status);
   if (batch.errors) status.append(made("div", batch.errors.data[0].message, "note"));
+  for (const note of batch.notes || []) status.append(made("div", note, "note"));
   const requests = made("td", done.toLocaleString() + " of " + counts.total.toLocaleString());
   if (counts.failed) requests.append(made("div", counts.failed.toLocaleString() + " failed", "failed"));
   if (counts.total) {

@@ -18,6 +18,8 @@ from blendrun.service.store import Store
 from blendrun.service.validation import Limits
 
 _HOST = "127.0.0.1"
+# What is in flight may take so long where a batch joins a job. Where one is to end, it is told a second time.
+_DRAIN_S = 300.0
 # Clients at once; more are told to come again.
 _MOST_CLIENTS = 512
 
@@ -46,22 +48,24 @@ def serve(asked: ServeOptions) -> None:
         from blendrun.service.clients import PatientProtocol
         from blendrun.service.desk import Desk
         from blendrun.service.jobs import Jobs
+        from blendrun.service.named import Named
         from blendrun.service.reports import Reports
     except ImportError as error:
         raise UsageError(f"serve needs {error.name}, which SGLang brings: see `blendrun doctor`") from error
 
     def options(job: Path, output: Path, owners: int) -> RunOptions:
         # A batch that ended early is no longer in the job.
-        fixed = {"inputs": (str(job),), "output": output, "accept_changes": True}
+        fixed = {"inputs": (str(job),), "output": output, "accept_changes": True, "drain_timeout": _DRAIN_S}
         if owners > 1:
             # A copy is marked as one, and names the request that was asked: another key's, perhaps.
             fixed["dedupe"] = "off"
         return RunOptions.of({**asked.run, **fixed})
 
-    label = options(Path("job"), Path("answers"), 1).label
+    any_run = options(Path("job"), Path("answers"), 1)
+    label = any_run.label
     store = Store(asked.store)
     keys = asked.keys or (_own_key(asked.store / "key"),)
-    desk = Desk(store, Jobs(store, options), asked.limits, asked.idle)
+    desk = Desk(store, Jobs(store, options), asked.limits, Named(any_run), asked.idle)
     server = uvicorn.Server(
         uvicorn.Config(
             Service(store, desk, keys, label, asked.limits, Reports(store)).app(),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,8 @@ from blendrun.service.objects import BatchError
 _MOST_TOLD = 100
 # A line of a job has its batch's place before its id.
 _LONGEST_ID = MAX_CUSTOM_ID_CHARACTERS - 16
+# Of a model's name, what is told.
+_LONGEST_MODEL = 128
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -30,16 +33,16 @@ class Limits:
 
 @dataclass(slots=True)
 class Checked:
-    """lines: that are requests. model: what the first of them names."""
+    """lines: that are requests. models: how many of them name which, in the order of the file."""
 
-    lines: int
-    model: str | None
-    errors: list[BatchError]
+    lines: int = 0
+    models: Counter[str] = field(default_factory=Counter)
+    errors: list[BatchError] = field(default_factory=list)
 
 
 def check(path: Path, endpoint: str, limits: Limits) -> Checked:
     """Read a file line by line. Raises OSError."""
-    found, seen = Checked(0, None, []), set[str]()
+    found, seen = Checked(), set[str]()
     with path.open("rb") as file:
         for number, text in enumerate(lines_of(file), 1):
             if not text.strip():
@@ -59,8 +62,8 @@ def check(path: Path, endpoint: str, limits: Limits) -> Checked:
                 found.errors.append(error)
                 if len(found.errors) >= _MOST_TOLD:
                     break
-            elif found.model is None:
-                found.model = error
+            elif error is not None:
+                found.models[error] += 1
     if not found.lines:
         found.errors.append(BatchError(code="empty_file", message="the file has no requests"))
     return found
@@ -97,8 +100,10 @@ def _line_error(text: bytes, endpoint: str, seen: set[str]) -> BatchError | str 
             code="duplicate_custom_id", message=f"{name[:80]!r} was used on a line before", param="custom_id"
         )
     seen.add(name)
-    if line.get("url") != endpoint:
-        what = f"`url` is {str(line.get('url'))[:80]!r}, and the batch is for {endpoint}"
+    if line.get("url") is None:
+        return BatchError(code="missing_required_parameter", message="`url` is missing", param="url")
+    if line["url"] != endpoint:
+        what = f"`url` is {str(line['url'])[:80]!r}, and the batch is for {endpoint}"
         return BatchError(code="mismatched_endpoint", message=what, param="url")
     if line.get("method", "POST") != "POST":
         return BatchError(code="invalid_method", message="`method` must be POST", param="method")
@@ -106,4 +111,4 @@ def _line_error(text: bytes, endpoint: str, seen: set[str]) -> BatchError | str 
     if not isinstance(body, dict):
         return BatchError(code="missing_required_parameter", message="`body` must be an object", param="body")
     model = body.get("model")
-    return model if isinstance(model, str) else None
+    return model[:_LONGEST_MODEL] if isinstance(model, str) and model else None

@@ -19,14 +19,42 @@ from blendrun.store.folder import StateFolder
 from blendrun.store.journal_tail import JournalTail
 
 _LOOK_S = 0.2
-# A run that was told to stop gets the word again: it may have come before there was anybody to hear it.
-_AGAIN_S = 30.0
+# What is in flight may take so long where a batch, or the server, is to end; a second word ends the run at once. It is
+# said again, as the first may have come before there was anybody to hear it.
+_HURRY_S = 20.0
+# The same, behind a drain.
+_AGAIN_S = 10.0
+
+
+@dataclass(slots=True)
+class _Said:
+    """When a run was told to end, and since when it is to hurry, as `time.monotonic` counts."""
+
+    told: float | None = None
+    hurried: float | None = None
+
+    def due(self, hurry: bool, drain: float) -> bool:
+        """Whether it is to be told now. drain: seconds that it gives what is in flight."""
+        now = time.monotonic()
+        if hurry and self.hurried is None:
+            self.hurried = now
+        if self.told is None:
+            return True
+        if self.hurried is not None:
+            return now - max(self.told, self.hurried) > _HURRY_S
+        return now - self.told > drain + _AGAIN_S
+
+    def is_said(self, heard: bool) -> None:
+        """heard: whether there was a run."""
+        if heard:
+            self.told = time.monotonic()
 
 
 @dataclass(frozen=True, slots=True)
 class WatchedRun:
-    """output: of the run. batches: of the job, by place. is_to_stop: whether the run is to end now. answered: told
-    places of batches that have all of their answers while others have not.
+    """output: of the run. batches: of the job, by place. is_to_stop: whether the run is to end now. is_to_drain:
+    whether it is to end as soon as what is in flight is answered, within the time that its options give that. answered:
+    told places of batches that have all of their answers while others have not.
     """
 
     host: Host
@@ -34,6 +62,7 @@ class WatchedRun:
     output: Path
     batches: dict[int, BatchObject]
     is_to_stop: Callable[[], bool]
+    is_to_drain: Callable[[], bool]
     answered: Callable[[list[int]], None]
 
     def run(self) -> Ended | None:
@@ -50,19 +79,20 @@ class WatchedRun:
 
         thread = threading.Thread(target=work, name="blendrun-run")
         thread.start()
-        tail, told = JournalTail(StateFolder(self.output).journal, errors=True), 0.0
+        tail, said = JournalTail(StateFolder(self.output).journal, errors=True), _Said()
         counts = {place: Counts(total=batch.request_counts.total) for place, batch in self.batches.items()}
         try:
             while thread.is_alive():
                 thread.join(_LOOK_S)
                 self._tell(tail, counts)
-                if self.is_to_stop() and time.monotonic() - told > _AGAIN_S and self.host.stop_run():
-                    told = time.monotonic()
+                hurry = self.is_to_stop()
+                if (hurry or self.is_to_drain()) and said.due(hurry, self.options.drain_timeout):
+                    said.is_said(self.host.stop_run())
         finally:
             # Whatever went wrong here, nothing works on a job that nobody looks after.
-            if thread.is_alive():
+            while thread.is_alive():
                 self.host.stop_run()
-                thread.join()
+                thread.join(_HURRY_S)
         return found[0] if found else None
 
     def _tell(self, tail: JournalTail, counts: dict[int, Counts]) -> None:

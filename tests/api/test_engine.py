@@ -84,7 +84,7 @@ class TestGenerate:
         [
             ({}, "`prompt` or `input_ids`, one of them"),
             ({"prompt": "a", "input_ids": [1]}, "one of them"),
-            ({"prompt": "a", "stream": True}, r"does not take stream; .*Engine.stream"),
+            ({"prompt": "a", "stream": True}, r"does not take stream: .*Engine.stream"),
             ({"prompt": "a", "image_data": "x"}, "does not take image_data"),
             ({"prompt": ["a", "b"], "sampling_params": [{}]}, "sampling_params: 1 for 2 prompts"),
         ],

@@ -41,6 +41,7 @@ WITH_AN_ENGINE = (
     "bench/endpoints.py",
     "bench/equal.py",
     "bench/feeding.py",
+    "bench/harness.py",
     "bench/learned_steps.py",
     "bench/learning.py",
     "bench/live.py",

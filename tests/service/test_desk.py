@@ -20,6 +20,7 @@ from blendrun.backends.options import RunOptions
 from blendrun.planner.joining import Joining
 from blendrun.service.desk import Desk
 from blendrun.service.jobs import Jobs
+from blendrun.service.named import Named
 from blendrun.service.newcomers import Newcomer, Newcomers
 from blendrun.service.objects import ENDED, BatchObject, new_id, now
 from blendrun.service.store import Store
@@ -112,7 +113,8 @@ def desk(folder: Path, joining: Joining | None = None, host: Host | None = None)
             return RunOptions.of({**given, "drain_timeout": 0.5})
 
         store = Store(folder / "store")
-        found = Desk(store, Jobs(store, options, host or Host(), predict=predict), Limits())
+        jobs = Jobs(store, options, host or Host(), predict=predict)
+        found = Desk(store, jobs, Limits(), Named(options(folder / "job", folder / "out", 1)))
         found.start()
         try:
             yield Sent(store, found, held)
@@ -230,6 +232,9 @@ DAY = [now() + 86_400]
         (Joining(apart=1000.0, together=960.0, first=500.0, longest=1.0), False),
         # Saved, and lost again with the engine, which is cut off and loaded anew.
         (Joining(apart=100.0, together=50.0, first=50.0, longest=30.0), False),
+        (Joining(apart=100.0, together=50.0, first=50.0, longest=1.0, held=30.0), False),
+        # What it has takes a while, in which it works on.
+        (Joining(apart=100.0, together=50.0, first=50.0, longest=1.0, held=19.0), True),
         # Behind the day that the job has.
         (Joining(apart=200_000.0, together=100_000.0, first=1000.0, longest=1.0), False),
     ],

@@ -89,6 +89,7 @@ class TestBatches:
             (b'{"url": "/v1/chat/completions", "body": {}}\n', "missing_required_parameter", 1),
             (lines(["a"]) + b"\n" + lines(["a"]), "duplicate_custom_id", 3),
             (lines(["a"]).replace(b"chat/", b""), "mismatched_endpoint", 1),
+            (b'{"custom_id": "a", "body": {}}\n', "missing_required_parameter", 1),
             (lines(["a"]).replace(b"POST", b"GET"), "invalid_method", 1),
             (b"\n \n", "empty_file", None),
             (lines([str(place) for place in range(51)]), "too_many_tasks", None),
@@ -103,6 +104,15 @@ class TestBatches:
         assert found.errors is not None
         assert found.errors.data is not None
         assert [(each.code, each.line) for each in found.errors.data] == [(code, line)]
+
+    def test_lines_that_name_another_model_are_answered_and_counted(self, client: OpenAI) -> None:
+        found = batch(client, lines(["a", "b"], model="gpt-4o") + lines(["c"], model="replay") + lines(["d"]))
+        told = ended(client, found)
+        assert ids_of(client, told.output_file_id) == ["a", "b", "c", "d"]
+        assert told.model == "replay"
+        note = "2 lines name another model and run on replay all the same: gpt-4o (2)"
+        assert told.to_dict()["notes"] == [note]
+        assert ended(client, batch(client, lines(["a"], model="default"))).to_dict()["notes"] is None
 
     def test_batches_that_need_two_engines_are_two_jobs(self, client: OpenAI) -> None:
         content = json.dumps({"custom_id": "v", "url": "/v1/embeddings", "body": {"input": "hi"}}).encode() + b"\n"
@@ -267,10 +277,35 @@ class TestRefused:
         for path in ("batches?limit=1&limit=2", "files?limit=1&limit=1"):
             assert refused("GET", path) == (*twice, "limit")
 
+    def test_a_name_that_is_there_twice(self, client: OpenAI) -> None:
+        headers = {"Authorization": "Bearer first-key", "Content-Type": "application/json"}
+        pair = f'"endpoint": "{URL}", "completion_window": "24h"'
+        for content, name in (
+            (f'{{"input_file_id": "a", "input_file_id": "b", {pair}}}', "input_file_id"),
+            (f'{{"input_file_id": "a", {pair}, "metadata": {{"who": "me", "who": "you"}}}}', "who"),
+        ):
+            found = httpx.post(f"{client.base_url}batches", headers=headers, content=content)
+            error = found.json()["error"]
+            assert (found.status_code, error["code"], error["param"]) == (400, "duplicate_parameter", name)
+
+    def test_answers_are_no_input(self, client: OpenAI) -> None:
+        answers = ended(client, batch(client, lines(["a"]))).output_file_id
+        assert answers is not None
+        with pytest.raises(openai.BadRequestError, match="is of the purpose batch_output") as refused:
+            client.batches.create(input_file_id=answers, endpoint=URL, completion_window="24h")
+        assert refused.value.param == "input_file_id"
+
     def test_what_is_missing_is_named(self, client: OpenAI) -> None:
         headers = {"Authorization": "Bearer first-key"}
         for given, what in (({}, "input_file_id"), ({"input_file_id": "x"}, "endpoint")):
             error = httpx.post(f"{client.base_url}batches", headers=headers, json=given).json()["error"]
+            assert (error["param"], error["code"]) == (what, "missing_required_parameter")
+        uploads: list[tuple[dict[str, Any], str]] = [
+            ({"data": {"purpose": "batch"}}, "file"),
+            ({"files": {"file": ("x", b"")}}, "purpose"),
+        ]
+        for form, what in uploads:
+            error = httpx.post(f"{client.base_url}files", headers=headers, **form).json()["error"]
             assert (error["param"], error["code"]) == (what, "missing_required_parameter")
 
     def test_files_that_are_to_be_deleted_by_themselves(self, client: OpenAI) -> None:
