@@ -47,8 +47,9 @@ class Rules:
         Raises LineError where it asks for more than these rules allow, or for what no engine of SGLang does.
         """
         self.check(body)
-        if self.unanswered and (wanted := reads_of(url, body)) in self.unanswered:
-            raise LineError(ErrorCode.INVALID_REQUEST, self.unanswered[wanted])
+        wanted = reads_of(url, body)
+        if wanted is not None and (why := self.unanswered.get(wanted)) is not None:
+            raise LineError(ErrorCode.INVALID_REQUEST, why)
         if self.unknown is None or url not in BODIES:
             return body, ()
         told = for_sglang(url, {name: value for name, value in body.items() if value is not None})

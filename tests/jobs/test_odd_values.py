@@ -137,7 +137,7 @@ RICH: dict[str, dict[str, Any]] = {
         "output_config": {"effort": "low", "format": {"type": "json_schema", "schema": _TOOL}},
     },
 }
-OTHER_WORDS = {
+OTHER_WORDS: dict[str, list[dict[str, Any]]] = {
     "/v1/score": [
         {"text_1": "a", "text_2": ["b", "c"]},
         {"queries": ["a"], "documents": ["b"]},
