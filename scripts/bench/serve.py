@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--words", type=int, default=300, help="of each document")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--pool", type=int, help="tokens")
+    parser.add_argument("--chunk", type=int, help="tokens of a step of prefill; what waits in the engine goes by it")
     parser.add_argument("--apart", type=float, help="seconds")
     parser.add_argument("--many", action="store_true")
     asked = parser.parse_args()
@@ -51,8 +52,9 @@ def main() -> None:
         with _serving(["--engine", "replay"]) as (client, server, _):
             _many(client, server.pid)
         return
-    pool = [] if asked.pool is None else ["--engine-arg", f"max_total_tokens={asked.pool}"]
-    with _serving(["--model", asked.model, *pool]) as (client, _, said):
+    sizes = {"max_total_tokens": asked.pool, "chunked_prefill_size": asked.chunk}
+    given = [word for name, size in sizes.items() if size for word in ("--engine-arg", f"{name}={size}")]
+    with _serving(["--model", asked.model, *given]) as (client, _, said):
         _ended(client, [_batch(client, ["hello"], "hi")])
         ways = ["together", *([] if asked.apart is None else ["apart"]), "one after the other"]
         rows: dict[str, list[list[float]]] = {way: [] for way in ways}
