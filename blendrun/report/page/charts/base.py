@@ -146,7 +146,9 @@ def strength(title: str, most: float = 0.0) -> dict[str, Any]:
     """An encoding of counts `n` by how strong a colour is. most: at the end of the scale; 0 for what there is."""
     end = {"domainMax": most} if most > 0 else {}
     # Nobody counts in fractions: up to five there is a mark for each.
-    marks = {"values": list(range(math.ceil(most) + 1)), "format": "d"} if 0 < most <= _FEW else {"tickCount": 5}
+    marks: dict[str, Any] = (
+        {"values": list(range(math.ceil(most) + 1)), "format": "d"} if 0 < most <= _FEW else {"tickCount": 5}
+    )
     return quantity(
         "n",
         title,

@@ -193,7 +193,7 @@ def _mark(tail: Tail, clock: Clock) -> list[dict[str, Any]]:
     late = tail.share < _LATE
     x = {"field": "t", "type": "quantitative"}
     rule = {"type": "rule", "color": WORRY, "strokeWidth": 1.5}
-    text = {"type": "text", "baseline": "top", "fontSize": 13, "color": "var(--ink)"}
+    text: dict[str, Any] = {"type": "text", "baseline": "top", "fontSize": 13, "color": "var(--ink)"}
     text |= {"align": "right", "dx": -6} if late else {"align": "left", "dx": 6}
     return [
         {"data": {"values": [at]}, "mark": rule, "encoding": {"x": x}},
