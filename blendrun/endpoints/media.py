@@ -70,8 +70,6 @@ def references(body: dict[str, Any]) -> Iterator[Reference]:
 def _reference(holder: object, field: str, kind: str) -> Reference:
     if not isinstance(holder, dict) or not isinstance(holder.get("url"), str):
         raise LineError(ErrorCode.INVALID_REQUEST, f"`{field}` must be an object with a `url`")
-    if not holder["url"].strip():
-        raise LineError(ErrorCode.INVALID_REQUEST, f"`{field}.url` is empty")
     if holder.get("content_hash") is not None:
         raise LineError(
             ErrorCode.INVALID_REQUEST, f"`{field}.content_hash` is not taken: media are known by their content"
