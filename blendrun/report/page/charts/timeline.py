@@ -96,8 +96,7 @@ def finding_of(shown: Series, tail: Tail | None, *, planned: bool) -> str:
     """The most that there is to say: a tail, a run without answers, or when prompts were done."""
     begin, be = ("The plan: ", "are") if planned else ("", "were")
     if tail is not None:
-        part = f"{100 * tail.share:.0f} % of the run"
-        return f"{part[0].upper()}{part[1:]} was its tail: {tail.words} for the last {duration(tail.seconds)}"
+        return f"{100 * tail.share:.0f} % of the run was its tail: {tail.words} for the last {duration(tail.seconds)}"
     total, decoded = sum(shown.prefill), sum(shown.decode)
     whole = duration(shown.seconds)
     if not total and not decoded:
