@@ -32,7 +32,8 @@ class InputsEndpoint(Endpoint):
         for place, each in enumerate(inputs):
             name = f"`input[{place}]`" if len(inputs) > 1 else "`input`"
             if type(each) is not type(inputs[0]) or not (isinstance(each, str) or are_ids(each)):
-                raise refuse(f"{name}: `input` must be a text, a list of token ids, or a list of several of one kind")
+                which = f"{name}: " if len(inputs) > 1 else ""
+                raise refuse(f"{which}`input` must be a text, a list of token ids, or a list of several of one kind")
             if not (each.strip() if isinstance(each, str) else each):
                 raise refuse(f"{name} is empty")
 

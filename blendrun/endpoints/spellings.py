@@ -84,14 +84,16 @@ def _whole(value: Any) -> Any:
 
 
 def _prompt(value: Any) -> Any:
-    """A list of one prompt is that prompt."""
+    """A list of one prompt, a text or token ids, is that prompt; what is deeper is none."""
     if not isinstance(value, list):
         return value
-    if len(value) == 1 and isinstance(value[0], str | list):
-        return _prompt(value[0])
-    if value and isinstance(value[0], list):
-        return [_prompt(each) for each in value]
-    return [_whole(each) for each in value]
+    if len(value) == 1 and (isinstance(value[0], str) or _flat(value[0])):
+        return _ids(value[0])
+    return _ids(value)
+
+
+def _flat(value: Any) -> bool:
+    return isinstance(value, list) and not any(isinstance(each, str | list) for each in value)
 
 
 def _ids(value: Any) -> Any:

@@ -69,6 +69,11 @@ def test_a_list_of_one_prompt_is_that_prompt_and_several_are_several(written: ob
     assert read({"prompt": written}) == {"prompt": meant}
 
 
+@pytest.mark.parametrize("written", [[["a", "b"]], [["a"], ["b"]], [[["a"]]], [[[5, 6]]], [[]], []])
+def test_a_list_of_lists_of_texts_is_no_prompt(written: object) -> None:
+    assert "must be a string, a list of token ids" in refusal({"prompt": written}).message
+
+
 def test_a_line_of_several_prompts_is_as_many_answers() -> None:
     body = read({"prompt": ["a", "longer", "b"], "n": 2, "max_tokens": 3})
     endpoint = ENDPOINTS[COMPLETIONS]
