@@ -281,4 +281,6 @@ def _plain(error: ValidationError) -> str:
     # The member that gets furthest is the one that was meant.
     deepest = max(found, key=lambda each: (len(each["loc"]), each["type"] != "literal_error"))
     place = ".".join(str(part) for part in deepest["loc"] if not (isinstance(part, str) and _MEMBER.match(part)))
-    return f"`{place}`: {deepest['msg']}"
+    said: str = deepest["msg"].removeprefix("Value error, ")
+    # What is wrong with several fields together has no place.
+    return f"`{place}`: {said}" if place else said
