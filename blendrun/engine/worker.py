@@ -37,6 +37,7 @@ from blendrun.engine.channel import (
     Phase,
     ToEngine,
 )
+from blendrun.engine.loop import Loop
 from blendrun.engine.orphans import end_with_parent
 from blendrun.engine.resolved import resolved
 from blendrun.engine.scheduler import plugin
@@ -55,7 +56,7 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     connection = socket.socket(fileno=int(sys.argv[1]))
     # Before SGLang, which would have it be another kind of loop.
-    loop = asyncio.new_event_loop()
+    loop = Loop()
     asyncio.set_event_loop(loop)
     import_runtime()
     _prepare_forks(connection.fileno())

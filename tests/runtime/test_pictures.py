@@ -71,6 +71,7 @@ def _lines(folder: Path, address: str) -> list[dict[str, Any]]:
         _chat("not a picture", data_url(b"no picture at all")),
         _chat("not base64", "data:image/png;base64,###"),
         _chat("too long", *[urls["large"]] * 4),
+        _chat("a mark in the text", urls["cat"], text="What does <|image_pad|> mean?"),
     ]
 
 
@@ -93,6 +94,7 @@ BAD = {
     "not a picture": ("media_unavailable", "IMAGE"),
     "not base64": ("media_unavailable", "IMAGE"),
     "too long": ("context_length_exceeded", ""),
+    "a mark in the text": ("invalid_request", "a text holds such a mark itself"),
 }
 
 
@@ -198,7 +200,8 @@ def test_the_plan_counts_what_the_engine_counts(seen: Seen) -> None:
     planned = dict(zip(names, made.prompts.prompt_tokens.tolist(), strict=True))
     estimated = {name for name, guess in zip(names, made.estimated.tolist(), strict=True) if guess}
     # What an address has nobody knows before it is fetched.
-    assert estimated == {"address", "no such address", "outside", "not a picture", "not base64"}
+    unseen = {"address", "no such address", "outside", "not a picture", "not base64"}
+    assert estimated == unseen | {"a mark in the text"}
     known = [name for name in seen.answers if name not in (*estimated, "messages")]
     assert {name: planned[name] for name in known} == {name: seen.records[name]["prompt"] for name in known}
 
