@@ -11,6 +11,7 @@ Run it in the repository's folder.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -46,8 +47,11 @@ _ALONE = {"disable_radix_cache": True, "max_running_requests": 1, "max_total_tok
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, help="where models and jobs are kept; default: nowhere")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(scratch)
+        folder = asked.folder or Path(scratch)
         for number, (name, write) in enumerate(MODELS.items()):
             place = folder / str(number)
             model = write(place / "model")
