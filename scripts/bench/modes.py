@@ -11,10 +11,11 @@ of itself (`StepTime.mixed`), which nobody has measured: seconds of exclusive mo
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 from simulate import MIXES, TRACES, mix, trace
 
 from blendrun.blend.base import Blend, Order
@@ -66,10 +67,8 @@ def main() -> None:
 def first(prompts: Prompts, count: int) -> Prompts:
     """The first so many of a job, with what they say."""
     count = min(count, len(prompts))
-    kept = {each.name: getattr(prompts, each.name) for each in fields(prompts)}
-    kept |= {name: column[:count] for name, column in kept.items() if name not in ("units", "offsets", "unit_tokens")}
     offsets = prompts.offsets[: count + 1]
-    return Prompts(**(kept | {"units": prompts.units[: offsets[-1]], "offsets": offsets}))
+    return replace(prompts.take(np.arange(count)), units=prompts.units[: offsets[-1]], offsets=offsets)
 
 
 class Bench:
