@@ -60,19 +60,3 @@ class Blender:
             units=units.units,
             kv_peak=scan.kv_peak,
         )
-
-
-def blend(
-    tree: PrefixTree,
-    prompts: Prompts,
-    lengths: Lengths,
-    demand: Demand,
-    machine: Machine,
-    *,
-    pool_tokens: float,
-    keep: float = KEEP,
-    scattered: bool = False,
-) -> Blend:
-    """`Blender(...).blend(...)`, for one blend of a job."""
-    blender = Blender(tree, prompts, lengths, demand, machine, pool_tokens=pool_tokens)
-    return blender.blend(keep=keep, scattered=scattered)

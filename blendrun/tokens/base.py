@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-_UNITS = ("units", "offsets", "unit_tokens", "parts")
+# Fields that are no columns of all prompts.
+_APART = ("units", "offsets", "unit_tokens", "parts")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +73,7 @@ class Prompts:
 
         numbers: i64 (n,), ascending.
         """
-        kept = {field.name: getattr(self, field.name)[numbers] for field in fields(self) if field.name not in _UNITS}
+        kept = {field.name: getattr(self, field.name)[numbers] for field in fields(self) if field.name not in _APART}
         units, offsets = np.zeros(0, dtype=np.int32), np.zeros(len(numbers) + 1, dtype=np.int64)
         parts = None if self.parts is None else self.parts.take(numbers)
         return Prompts(units=units, offsets=offsets, unit_tokens=self.unit_tokens, parts=parts, **kept)

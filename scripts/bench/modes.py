@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from simulate import MIXES, TRACES, mix, trace
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.blended import blend
+from blendrun.blend.blended import Blender
 from blendrun.blend.budget import Budget, ConstantBudget, TurnsBudget
 from blendrun.blend.orders import simple_order
 from blendrun.cost.capacity import kv_pool
@@ -79,7 +78,7 @@ class Bench:
         asked = demand(self.tree, prompts, lengths, card, on)
         compute, reads = float(asked.compute_tokens.sum()), float(asked.kv_bytes.sum())
         self.tokens = step_budget(compute, reads, self.pool.bytes, resident=RESIDENT_SHARE)
-        cut = partial(blend, self.tree, prompts, lengths, asked, on, pool_tokens=self.pool.tokens)
+        cut = Blender(self.tree, prompts, lengths, asked, on, pool_tokens=self.pool.tokens).blend
         self.fed: dict[str, list[Order | Blend]] = {
             "depth first": [simple_order(OrderName.SORTED, prompts, self.tree, lengths)],
             "blended": [cut(), cut(scattered=True)],

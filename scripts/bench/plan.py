@@ -46,7 +46,7 @@ def measure(case: str, folder: Path) -> dict[str, Any]:
     from synthetic import synthetic_prompts
     from tree import OwnMemory
 
-    from blendrun.blend.blended import blend
+    from blendrun.blend.blended import Blender
     from blendrun.blend.orders import simple_order
     from blendrun.cost.capacity import kv_pool
     from blendrun.cost.formulas import demand
@@ -76,7 +76,7 @@ def measure(case: str, folder: Path) -> dict[str, Any]:
         tree = stage("tree", lambda: build_tree(prompts))
         lengths = stage("lengths", lambda: estimate(prompts, tree))
         costs = stage("cost", lambda: demand(tree, prompts, lengths, card, on))
-        made = stage("blend", lambda: blend(tree, prompts, lengths, costs, on, pool_tokens=pool.tokens))
+        made = stage("blend", lambda: Blender(tree, prompts, lengths, costs, on, pool_tokens=pool.tokens).blend())
         orders = stage(
             "orders",
             lambda: [simple_order(name, prompts, tree, lengths) for name in OrderName if name is not OrderName.BLENDED],

@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from simulate import SIMPLE
 
-from blendrun.blend.blended import blend
+from blendrun.blend.blended import Blender
 from blendrun.blend.orders import simple_order
 from blendrun.cost.capacity import kv_pool
 from blendrun.cost.formulas import demand
@@ -87,10 +87,8 @@ def best(
     card, on = load_card(model), machine(load_hardware(hardware))
     pool, lengths = kv_pool(card, on), known_lengths(prompts)
     asked = demand(tree, prompts, lengths, card, on, shared_reads=least)
-    blends = [
-        blend(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens, scattered=scattered)
-        for scattered in (False, True)
-    ]
+    blender = Blender(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens)
+    blends = [blender.blend(), blender.blend(scattered=True)]
     orders = [simple_order(each, prompts, tree, lengths) for each in SIMPLE]
     found = simulate_portfolio(
         *(tree, prompts, lengths, orders, blends, card, on),

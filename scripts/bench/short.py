@@ -18,14 +18,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from simulate import MIXES, SIMPLE, trace
 
-from blendrun.blend.blended import blend
+from blendrun.blend.blended import Blender
 from blendrun.blend.orders import simple_order
 from blendrun.cost.balance import bound_seconds
 from blendrun.cost.capacity import kv_pool
@@ -99,7 +98,7 @@ def row(name: str, prompts: Prompts, hardware: str) -> str:
     tree, lengths, step = build_tree(prompts), known_lengths(prompts), step_time(card, on)
     asked = demand(tree, prompts, lengths, card, on)
     orders = [simple_order(each, prompts, tree, lengths) for each in SIMPLE]
-    cut = partial(blend, tree, prompts, lengths, asked, on, pool_tokens=pool.tokens)
+    cut = Blender(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens).blend
     found = simulate_portfolio(
         *(tree, prompts, lengths, orders, [cut(), cut(scattered=True)], card, on),
         pool=pool,

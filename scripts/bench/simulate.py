@@ -23,7 +23,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.blended import blend
+from blendrun.blend.blended import Blender
 from blendrun.blend.budget import ConstantBudget
 from blendrun.blend.orders import SIMPLEST_FIRST, simple_order
 from blendrun.cost.balance import bound_seconds
@@ -80,7 +80,7 @@ def table(name: str, prompts: Prompts, model: str, hardware: str) -> None:
     tree, lengths = build_tree(prompts), known_lengths(prompts)
     asked = demand(tree, prompts, lengths, card, on)
     orders = [simple_order(each, prompts, tree, lengths) for each in SIMPLE]
-    cut = partial(blend, tree, prompts, lengths, asked, on, pool_tokens=pool.tokens)
+    cut = Blender(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens).blend
     blends = [cut(), cut(scattered=True)]
     compute, reads = float(asked.compute_tokens.sum()), float(asked.kv_bytes.sum())
     usual = ConstantBudget(step_budget(compute, reads, pool.bytes, resident=RESIDENT_SHARE))
@@ -146,7 +146,7 @@ def slowest(prompts: Prompts, model: str, hardware: str) -> tuple[float, int]:
     pool, tree, lengths = kv_pool(card, on), build_tree(prompts), known_lengths(prompts)
     asked = demand(tree, prompts, lengths, card, on)
     feeds: list[Order | Blend] = [simple_order(each, prompts, tree, lengths) for each in SIMPLE]
-    feeds.append(blend(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens))
+    feeds.append(Blender(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens).blend())
     outputs, step, found = prompts.reference.astype(np.int64), step_time(card, on), []
     for fed in feeds:
         for overlap in Overlap:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blendrun.blend.base import LEFT, Blend, Order
-from blendrun.blend.blended import blend
+from blendrun.blend.blended import Blender
 from blendrun.cost.balance import bound_seconds
 from blendrun.cost.capacity import kv_pool
 from blendrun.cost.formulas import demand
@@ -83,7 +83,7 @@ def runs(count: int, seed: int, hardware: str) -> dict[str, tuple[float, int]]:
     keys |= {f"{of:.0%} quantile": level(of) for of in (0.5, 0.75, 0.9, 0.97, 0.99)}
     keys["the answers themselves"] = outputs.astype(np.float64)
     found = {f"longest first by {name}": run(longest_first(key), lengths.mean) for name, key in keys.items()}
-    cut = blend(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens)
+    cut = Blender(tree, prompts, lengths, asked, on, pool_tokens=pool.tokens).blend()
     found["blended"] = run(cut, lengths.mean)
     for of in (0.5, 0.75, 0.9):
         found[f"blended, admission believes the {of:.0%} quantile"] = run(cut, level(of))

@@ -16,7 +16,7 @@ import numpy as np
 from simulate import MIXES, SIMPLE, mix, trace
 
 import blendrun.simulate.portfolio as portfolio
-from blendrun.blend.blended import blend
+from blendrun.blend.blended import Blender
 from blendrun.blend.orders import simple_order
 from blendrun.cost.capacity import kv_pool
 from blendrun.cost.formulas import demand
@@ -49,7 +49,7 @@ def show(name: str, asked: argparse.Namespace) -> None:
     pool, tree, lengths = kv_pool(card, on), build_tree(prompts), known_lengths(prompts)
     costs = demand(tree, prompts, lengths, card, on)
     orders = [simple_order(each, prompts, tree, lengths) for each in SIMPLE if each is not OrderName.SHUFFLED]
-    cut = partial(blend, tree, prompts, lengths, costs, on, pool_tokens=pool.tokens)
+    cut = Blender(tree, prompts, lengths, costs, on, pool_tokens=pool.tokens).blend
     run = partial(portfolio.simulate_portfolio, tree, prompts, lengths, orders, [cut(), cut(scattered=True)])
     run = partial(run, card, on, pool=pool, demand=costs)
     every, few = run(thorough=True), run(thorough=False)

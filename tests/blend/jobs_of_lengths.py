@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from hypothesis import strategies as st
 
 from blendrun.blend.base import Blend
-from blendrun.blend.blended import blend
+from blendrun.blend.blended import Blender
 from blendrun.cost.base import Demand, Machine
 from blendrun.cost.formulas import demand
 from blendrun.cost.hardware import load_hardware, machine
@@ -35,8 +34,8 @@ class Small:
     machine: Machine = MACHINE
 
     def blend(self, *, pool_tokens: float = 10_000, keep: float = 0.99, scattered: bool = False) -> Blend:
-        cut = partial(blend, self.tree, self.prompts, self.lengths, self.demand, self.machine)
-        return cut(pool_tokens=pool_tokens, keep=keep, scattered=scattered)
+        blender = Blender(self.tree, self.prompts, self.lengths, self.demand, self.machine, pool_tokens=pool_tokens)
+        return blender.blend(keep=keep, scattered=scattered)
 
 
 def small_job(units: Sequence[Sequence[int]], outputs: Sequence[int], choices: Sequence[int] | None = None) -> Small:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from blendrun.blend.base import Blend, Order
-from blendrun.blend.blended import blend
+from blendrun.blend.blended import Blender
 from blendrun.blend.budget import AdaptiveBudget, ConstantBudget, CrossoverBudget, TurnsBudget
 from blendrun.blend.orders import simple_order
 from blendrun.cost.formulas import demand
@@ -59,8 +58,8 @@ class Job:
 
     def blend(self, pool: int, keep: float = 0.99, *, scattered: bool = False) -> Blend:
         asked = demand(self.tree, self.prompts, self.lengths, MODEL, MACHINE)
-        cut = partial(blend, self.tree, self.prompts, self.lengths, asked, MACHINE)
-        return cut(pool_tokens=pool, keep=keep, scattered=scattered)
+        blender = Blender(self.tree, self.prompts, self.lengths, asked, MACHINE, pool_tokens=pool)
+        return blender.blend(keep=keep, scattered=scattered)
 
 
 def job_of(
